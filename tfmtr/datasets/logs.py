@@ -1,0 +1,65 @@
+"""The three tables that every data set starts from, and the calendar that cuts them into windows."""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Calendar:
+    """Consecutive windows of equal length: training windows, then the test windows.
+
+    Window w (an integer) covers `[end + (w - 1) * length, end + w * length)`: windows
+    `1 - num_train .. 0` are for training and `1 .. num_test` follow the training window.
+
+    Args:
+        length: Length of one window, for example a day.
+        num_train: Number of training windows.
+        num_test: Number of test windows.
+        end: End of training, UTC; `None` puts the last test window at the end of the log.
+        start: No event before this time is used, as example, feature or history; `None` for no limit.
+    """
+
+    length: datetime.timedelta
+    num_train: int
+    num_test: int = 3
+    end: datetime.datetime | None = None
+    start: datetime.datetime | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Logs:
+    """A service's log as three tables, with the names of their columns.
+
+    Args:
+        events: Parquet or CSV, one file or a folder: one row for each event (or logged impression).
+        users: One row a user.
+        titles: One row a title.
+        columns: Which column is what. Keys: `user`, `title`, `territory` (in the users table),
+            `time` (timestamp, date, or seconds since 1970, UTC) and, optionally, `name` (the
+            title's text to show).
+        tasks: `{task: "column"}` or `{task: "column:regression"}` in the events table. Empty: one
+            task `event` that is 1 for every row. Rows of the first task with 0 are logged impressions.
+        availability: Table `title, territory` and optionally `start`, `end` (UTC), or `None` to derive
+            it from earlier events; or the word `"anywhere"`: from earlier events in any territory.
+        user_vectors, title_vectors: Feature stores: a folder with `vectors.npy` (rows, width) and
+            `ids.parquet` (one column: the ids, in the order of the rows); or `None`.
+        calendar: The data set's own windows.
+        groups: `{territory: group}`, or `None` to balance them over `neighbours`.
+        neighbours: `{territory: (longitude, latitude)}` in degrees, used to group territories.
+        user_history: Whether users get the mean vector of the titles they had before the window.
+    """
+
+    events: Path
+    users: Path
+    titles: Path
+    columns: Mapping[str, str]
+    calendar: Calendar
+    tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    availability: Path | str | None = None
+    user_vectors: Path | None = None
+    title_vectors: Path | None = None
+    groups: Mapping[str, str] | None = None
+    neighbours: Mapping[str, tuple[float, float]] | None = None
+    user_history: bool = True

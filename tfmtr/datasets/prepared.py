@@ -1,0 +1,78 @@
+"""What `tfmtr prepare` leaves on disk, and what training, evaluation and serving read.
+
+    DIR/
+      schema.json            the Schema
+      prepare.json           options, windows, counts, statistics, warnings, fingerprint, versions
+      examples/split=<train|validation|test>/sampling=<random|active>/window=<w>/*.parquet
+                             columns: user, title (text), the schema's features that are no vectors, its slices,
+                             one float label a task (null = not observed), user_row, title_row (rows of the stores)
+      users.parquet          user, features, slices, user_row (newest vector): one row a user
+      titles.parquet         title, name, features: row i is row i of the title store
+      availability.parquet   territory, title: the catalogue after the last window
+      seen.parquet           user, title: every pair of the log, sorted by user
+      vectors/user/, vectors/title/   VectorStore folders, where the schema has such a feature
+
+A user has one split, so test users are in no training row. Windows 0 and before are the training
+window, 1 to 3 the test windows; `split=train, window=1` is the slice for incremental training after
+test window 1. `sampling=active` is the disjoint set of active users (upsampling).
+"""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+
+from tfmtr.datasets.vectors import VectorStore
+from tfmtr.schema import Schema
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A directory made by `tfmtr prepare`.
+
+    Args:
+        path: The directory.
+
+    Raises:
+        ValueError: If the directory has no `schema.json` or no `prepare.json`.
+    """
+
+    path: Path
+
+    def __post_init__(self):
+        object.__setattr__(self, "path", Path(self.path))
+        if not (self.path / "prepare.json").is_file():
+            raise ValueError(
+                f"`{self.path}` must be a directory made by `tfmtr prepare`: it has no prepare.json. "
+                "Run `tfmtr prepare --help`."
+            )
+
+    @functools.cached_property
+    def schema(self):
+        """The `Schema` of the examples."""
+        return Schema.load(self.path)
+
+    @functools.cached_property
+    def report(self):
+        """The document `prepare.json`."""
+        return json.loads((self.path / "prepare.json").read_text(encoding="utf-8"))
+
+    @property
+    def test_windows(self):
+        """Numbers of the test windows, `[1, 2, 3]` by default."""
+        return [window["window"] for window in self.report["windows"] if window["window"] > 0]
+
+    def examples(self, split, *, windows=None, sampling=("random",)):
+        """Sorted Parquet files of one split; `windows=None` means all training windows (0 and before)."""
+        files = []
+        for folder in self.path.glob(f"examples/split={split}/sampling=*/window=*"):
+            parts = dict(part.split("=") for part in folder.parts[-2:])
+            window = int(parts["window"])
+            if parts["sampling"] in sampling and (window <= 0 if windows is None else window in windows):
+                files += folder.glob("*.parquet")
+        return sorted(files)
+
+    def vectors(self, role):
+        """The `VectorStore` of `"user"` or `"title"`, or `None`."""
+        folder = self.path / "vectors" / role
+        return VectorStore(folder) if folder.is_dir() else None

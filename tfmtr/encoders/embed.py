@@ -1,0 +1,61 @@
+"""Model inputs to one representation: embeddings, numbers and vectors side by side."""
+
+import keras
+from keras import ops
+
+
+def encode_inputs(schema, *roles, scenario=False):
+    """Keras inputs of the encoded features: `{name: KerasTensor}`.
+
+    Indices are int32 of shape `(batch,)`, or `(batch, width)` for sets and sequences; numbers `(batch,)`
+    and vectors `(batch, width)` are float32. Index 0 of an id is the unknown value; of a set or
+    sequence it is padding, and 1 the unknown value.
+
+    Args:
+        schema: The `Schema`.
+        *roles: Roles whose features are wanted.
+        scenario: Whether the input `scenario`, int32 of shape `(batch,)`, is wanted too.
+    """
+    inputs = {}
+    for feature in schema.by_role(*roles):
+        shape = (feature.width,) if feature.kind in ("vector", "set", "sequence") else ()
+        dtype = "float32" if feature.kind in ("number", "vector") else "int32"
+        inputs[feature.name] = keras.Input(shape, dtype=dtype, name=feature.name)
+    if scenario:
+        inputs["scenario"] = keras.Input((), dtype="int32", name="scenario")
+    return inputs
+
+
+def embed(inputs, features, *, embedding_dim=16):
+    """Joins features into one representation (the papers' E^Merge).
+
+    Ids and hashed strings become embeddings, sets and sequences the mean embedding of their values,
+    numbers and vectors stay as they are.
+
+    Args:
+        inputs: `{name: tensor}` as `encode_inputs` describes.
+        features: The features to join, in this order.
+        embedding_dim: Positive integer, width of one embedding.
+
+    Returns:
+        Tensor of shape `(batch, width)`.
+
+    Raises:
+        ValueError: If there is no feature.
+    """
+    if not features:
+        raise ValueError("A tower needs at least one feature; give the table one more column or a vector store.")
+    parts = []
+    for feature in features:
+        value = inputs[feature.name]
+        if feature.kind == "number":
+            value = ops.expand_dims(value, -1)
+        elif feature.kind in ("id", "string"):
+            rows = feature.width if feature.kind == "string" else len(feature.vocabulary) + 1
+            value = keras.layers.Embedding(rows, embedding_dim, name=f"{feature.name}_embedding")(value)
+        elif feature.kind in ("set", "sequence"):
+            table = keras.layers.Embedding(len(feature.vocabulary) + 2, embedding_dim, name=f"{feature.name}_embedding")
+            mask = ops.expand_dims(ops.cast(ops.not_equal(value, 0), "float32"), -1)  # (batch, width, 1)
+            value = ops.sum(table(value) * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1.0)
+        parts.append(value)
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)

@@ -1,0 +1,91 @@
+"""The values that a client has, turned into the indices and numbers that a model computes with.
+
+Training does this with Arrow (`tfmtr.inputs`), the exported graph with the Keras layers here; a test
+holds the two against each other.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+SEPARATOR = "\x1f"  # joins the columns of a composed scenario
+
+
+def raw_inputs(schema, *roles, scenario=False):
+    """Keras inputs for raw values: `{column: KerasTensor}`.
+
+    Ids and strings have shape `(batch,)` and are text, numbers `(batch,)` float32, vectors
+    `(batch, width)` float32, sets and sequences `(batch, width)` text padded with "".
+
+    Args:
+        schema: The `Schema`.
+        *roles: Roles whose features are wanted.
+        scenario: Whether the scenario's columns are wanted too.
+    """
+    inputs = {}
+    for feature in schema.by_role(*roles):
+        shape = (feature.width,) if feature.kind in ("vector", "set", "sequence") else ()
+        dtype = "float32" if feature.kind in ("number", "vector") else "string"
+        inputs[feature.name] = keras.Input(shape, dtype=dtype, name=feature.name)
+    for column in schema.scenario.columns if scenario else ():
+        inputs.setdefault(column, keras.Input((), dtype="string", name=column))
+    return inputs
+
+
+def look_up(raw, schema, *roles, scenario=False):
+    """Model inputs from raw values, in the graph: the serving side of `tfmtr.inputs.model_inputs`.
+
+    Args:
+        raw: `{column: tensor}` as `raw_inputs` describes.
+        schema: The `Schema`.
+        *roles: Roles whose features are wanted.
+        scenario: Whether the scenario's index is wanted too.
+
+    Returns:
+        `{name: tensor}` with the names, shapes and dtypes of `encode_inputs`.
+    """
+    encoded = {}
+    for feature in schema.by_role(*roles):
+        value = raw[feature.name]
+        if feature.kind == "id":
+            value = lookup(feature.vocabulary)(value)
+        elif feature.kind in ("set", "sequence"):
+            value = lookup(feature.vocabulary, mask_token="")(value)
+        elif feature.kind == "string":
+            value = keras.layers.Hashing(num_bins=feature.width)(value)
+        elif feature.kind == "number":
+            value = (value - feature.mean) / feature.std
+        encoded[feature.name] = value
+    if scenario:
+        encoded["scenario"] = _scenario_index(raw, schema.scenario)
+    return encoded
+
+
+def lookup(vocabulary, **options):
+    """A `StringLookup` with 0 for unknown text (with `mask_token`, 0 for that and 1 for unknown)."""
+    # No value of a client is a token of the layer's own, and a lookup table cannot be empty.
+    return keras.layers.StringLookup(vocabulary=list(vocabulary) or ["\x01"], oov_token="\x00", **options)
+
+
+def _scenario_index(raw, scenario):
+    key = raw[scenario.columns[0]]
+    if len(scenario.columns) > 1:
+        key = JoinText()([raw[column] for column in scenario.columns])
+    index = lookup([SEPARATOR.join(values) for values in scenario.groups])(key)
+    groups = [0, *(scenario.names.index(group) + 1 for group in scenario.groups.values())]
+    return ops.take(np.asarray([*groups, 0], "int32"), index)  # the last 0: for an empty table
+
+
+@keras.saving.register_keras_serializable(package="tfmtr")
+class JoinText(keras.layers.Layer):
+    """Joins text tensors of shape `(batch,)` with a separator that no value has."""
+
+    def call(self, inputs):
+        """Joins the tensors."""
+        import tensorflow as tf
+
+        return tf.strings.join(inputs, separator=SEPARATOR)
+
+    def compute_output_spec(self, inputs):
+        """Shape and dtype of one input."""
+        return keras.KerasTensor(inputs[0].shape, dtype="string")

@@ -1,0 +1,147 @@
+"""A run and its titles as one SavedModel version, as TF Serving mounts it."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from tfmtr import inputs, training
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.encoders.raw import look_up, raw_inputs
+from tfmtr.retrieval.exact import ExactIndex
+
+
+def export(run, titles, out):
+    """Exports the newest model of a run together with the index of all titles, as one version.
+
+    Signatures, all of raw values (text, numbers, vectors) with the features' own names:
+
+    * `serving_default`: features of users and titles, row by row -> the tasks' probabilities, by name.
+    * `user_embedding`: user features -> query vector of each task; `<query, title> + bias` is the logit.
+    * `title_embedding`: title features -> `title_embedding`, shape `(batch, d)`.
+    * `recommend`: user features, `request_territory`, `seen` (batch, n), `k` (batch,) -> `titles`, `scores`,
+      `count` (see `tfmtr.retrieval.exact.ExactIndex`). The user's own territory selects the branch, the
+      request's the catalogue. The query is the sum of the tasks' queries, each times the task's weight.
+    * `recommend_by_vector`: the same from a `query` of shape (batch, d).
+
+    The version is the next integer in `out`. It is written under a name that no watcher takes for a version
+    and renamed when it is whole. `assets.extra/` holds `schema.json` and `tfmtr.json` (run, fingerprint,
+    biases, versions).
+
+    Args:
+        run: Run directory made by `tfmtr train`.
+        titles: Directory made by `tfmtr prepare`, whose titles and availability the index serves.
+        out: Directory of the model, for example `saved_models/two_tower`.
+
+    Returns:
+        Path of the version, `out/<version>`.
+
+    Raises:
+        ValueError: If `run` is no finished run, `titles` no prepared directory, or their schemas do not fit.
+    """
+    model, document, titles, out = training.load(run), training.read_run(run), Prepared(titles), Path(out)
+    schema = training.Schema.load(run)
+    if schema.by_role("title") != titles.schema.by_role("title"):
+        raise ValueError(
+            "`titles` must have the title features that the model was trained with; prepare them together. Received: "
+            f"{[f.name for f in titles.schema.by_role('title')]}, expected {[f.name for f in schema.by_role('title')]}"
+        )
+    index = build_index(model, titles, schema)
+    archive = _archive(model, index, schema)
+    out.mkdir(parents=True, exist_ok=True)
+    staging = out / f"tmp-{os.getpid()}"
+    shutil.rmtree(staging, ignore_errors=True)
+    archive.write_out(str(staging), verbose=False)
+    extra = staging / "assets.extra"
+    extra.mkdir()
+    schema.save(extra)
+    facts = {key: document[key] for key in ("run_id", "fingerprint", "recipe", "versions")}
+    facts |= {"titles_fingerprint": titles.report["fingerprint"], "titles": index.num_titles, "biases": model.biases}
+    (extra / "tfmtr.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return _publish(staging, out)
+
+
+def build_index(model, titles, schema):
+    """The `ExactIndex` of a prepared directory's titles under a model."""
+    ids, vectors = title_vectors(model, titles, schema)
+    table = pq.read_table(titles.path / "availability.parquet", columns=["territory", "title"])
+    rows = pc.index_in(table["title"], value_set=pa.array(ids)).to_numpy()
+    territories = table["territory"].combine_chunks().dictionary_encode()
+    availability = {}
+    for code, territory in enumerate(territories.dictionary.to_pylist()):
+        mask = np.zeros(len(ids), bool)
+        mask[rows[territories.indices.to_numpy() == code]] = True
+        availability[territory] = mask
+    return ExactIndex(ids, vectors, availability)
+
+
+def title_vectors(model, titles, schema):
+    """Ids (text) and vectors, shape `(titles, d)`, of all titles of a prepared directory."""
+    stores = inputs.open_stores(titles)
+    ids, vectors, start = [], [], 0
+    for table in inputs.read_tables([titles.path / "titles.parquet"], rows=4096):
+        table = table.append_column("title_row", pa.array(np.arange(start, start + len(table))))
+        start += len(table)
+        features = inputs.model_inputs(table, schema, stores)
+        vectors.append(model.title_tower.predict_on_batch({f.name: features[f.name] for f in schema.by_role("title")}))
+        ids += table["title"].to_pylist()
+    return ids, np.concatenate(vectors)
+
+
+def _archive(model, index, schema):
+    users = raw_inputs(schema, "user", "context", scenario=True)
+    titles = raw_inputs(schema, "title")
+    encoded_users = look_up(users, schema, "user", "context", scenario=True)
+    encoded_titles = look_up(titles, schema, "title")
+    score = keras.Model({**users, **titles}, model.predictor({**encoded_users, **encoded_titles}))
+    user = keras.Model(users, model.user_tower(encoded_users))
+    title = keras.Model(titles, model.title_tower(encoded_titles))
+    weights = {task.name: task.weight for task in schema.tasks}
+
+    def search(query, request):
+        return index(query, request["request_territory"], request["seen"], request["k"])
+
+    def recommend(request):
+        queries = user({name: request[name] for name in users})
+        query = tf.add_n([weights.get(tower, 1.0) * vector for tower, vector in queries.items()])
+        return search(query, request)
+
+    def specs(raw):
+        return {name: tf.TensorSpec(value.shape, value.dtype, name=name) for name, value in raw.items()}
+
+    request = {
+        "request_territory": tf.TensorSpec([None], tf.string, name="request_territory"),
+        "seen": tf.TensorSpec([None, None], tf.string, name="seen"),
+        "k": tf.TensorSpec([None], tf.int32, name="k"),
+    }
+    query = {"query": tf.TensorSpec([None, index.vectors.shape[1]], tf.float32, name="query")}
+    archive = keras.export.ExportArchive()
+    for part in (score, user, title, index):
+        archive.track(part)
+    archive.add_endpoint("serving_default", lambda raw: score(raw), [specs({**users, **titles})])
+    archive.add_endpoint("user_embedding", lambda raw: user(raw), [specs(users)])
+    archive.add_endpoint("title_embedding", lambda raw: {"title_embedding": title(raw)}, [specs(titles)])
+    archive.add_endpoint("recommend", recommend, [{**specs(users), **request}])
+    archive.add_endpoint("recommend_by_vector", lambda raw: search(raw["query"], raw), [{**query, **request}])
+    return archive
+
+
+def _publish(staging, out):
+    """Renames a whole version to the next free integer."""
+    while True:
+        there = [int(path.name) for path in out.iterdir() if re.fullmatch(r"\d+", path.name)]
+        target = out / str(max(there, default=0) + 1)
+        try:
+            staging.rename(target)
+            return target
+        except OSError:
+            if not target.exists():
+                raise  # else: another export took this number first

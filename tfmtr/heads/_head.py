@@ -1,0 +1,51 @@
+"""What every head is made of."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from keras import ops
+
+
+def identity(vectors):
+    """Towers that are not related to one another."""
+    return vectors
+
+
+class Head(NamedTuple):
+    """Four functions between the towers and the losses.
+
+    Attributes:
+        towers: `towers() -> {tower: is_served}`; a tower that is not served exists in training only.
+        outputs: `outputs(logits) -> {name: tensor of shape (batch, 1)}`, the serving graph.
+        losses: `losses(outputs, logits, vectors, labels, context) -> {name: scalar}`. `labels` is
+            `{column: float tensor of shape (batch,)}` with NaN where a label was not observed;
+            `context` may hold `sample_weight`, a tensor of shape `(batch,)` or one for each task.
+        relate: `relate(vectors) -> vectors` before score.
+    """
+
+    towers: Callable
+    outputs: Callable
+    losses: Callable
+    relate: Callable = identity
+
+
+def observed_mean(values, labels, weights=None):
+    """Mean of `values` over the rows whose label was observed; zero if there are none.
+
+    `(1/N) sum_i mask_i weight_i value_i` with N the number of observed rows, so that weights scale the
+    loss instead of cancelling out. All arguments have shape `(batch,)`; unobserved labels are NaN.
+
+    >>> nan = float("nan")
+    >>> float(observed_mean(ops.array([1.0, 5.0, 3.0]), ops.array([0.0, nan, 1.0])))
+    2.0
+    """
+    mask = ops.logical_not(ops.isnan(labels))
+    count = ops.sum(ops.cast(mask, values.dtype))
+    if weights is not None:
+        values = values * ops.cast(weights, values.dtype)
+    return ops.sum(ops.where(mask, values, ops.zeros_like(values))) / ops.maximum(count, 1)
+
+
+def known(labels):
+    """Labels with 0 in place of NaN, so that neither a loss nor its gradient meets a NaN."""
+    return ops.where(ops.isnan(labels), ops.zeros_like(labels), labels)

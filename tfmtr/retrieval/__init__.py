@@ -1,0 +1,1 @@
+"""The title index: exact top-k with availability and seen filters."""

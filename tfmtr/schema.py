@@ -1,0 +1,220 @@
+"""What one row contains: features, tasks, the scenario and the slices.
+
+Frozen dataclasses without tensors. `tfmtr prepare` writes a `Schema` as `schema.json` beside the
+examples, training builds the model from it, and the export carries the same file, so that serving
+knows what training saw.
+
+Example:
+>>> schema = Schema(
+...     features=(Feature("age", "user", "number"), Feature("genres", "title", "set", ("drama",), width=4)),
+...     tasks=(Task("click"),),
+...     scenario=Scenario(("territory",), {("DE",): "west", ("PL",): "east"}),
+... )
+>>> Schema.from_json(schema.to_json()) == schema
+True
+>>> schema.scenario.num_groups
+2
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+ROLES = ("user", "title", "context")
+KINDS = ("id", "string", "number", "vector", "set", "sequence")
+TASK_KINDS = ("binary", "regression")
+
+
+def check_choice(argument, value, choices):
+    """Raises a `ValueError` that lists `choices` and the nearest one unless `value` is one of them."""
+    if value in choices:
+        return
+    near = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"`{argument}` must be one of {sorted(choices)}.{hint} Received: {argument}={value!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """One input column of the model.
+
+    Args:
+        name: Column of the examples, and name of the model's and the signatures' input.
+        role: `"user"`, `"title"` or `"context"`: which tower may see it.
+        kind: `"id"` (a categorical value of `vocabulary`, text), `"string"` (open-ended text, hashed
+            into `width` buckets), `"number"` (normalised with `mean` and `std`), `"vector"` (`width`
+            floats from the feature store), `"set"` or `"sequence"` (a list of values of `vocabulary`,
+            cut or padded to `width` entries; a sequence is in order of time, newest last).
+        vocabulary: Known values, most frequent first. Unknown values share one further embedding.
+        width: Buckets, vector width or list length, by kind.
+        mean, std: Of the training rows, for numbers.
+    """
+
+    name: str
+    role: Literal["user", "title", "context"]
+    kind: Literal["id", "string", "number", "vector", "set", "sequence"]
+    vocabulary: Sequence[str] = ()
+    width: int | None = None
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self):
+        check_choice("role", self.role, ROLES)
+        check_choice("kind", self.kind, KINDS)
+        object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
+        if self.kind in ("string", "vector", "set", "sequence") and not (self.width and self.width > 0):
+            raise ValueError(
+                f"`width` must be a positive integer for a feature of kind {self.kind!r} "
+                f"(buckets, vector width or list length). Received: name={self.name!r}, width={self.width!r}"
+            )
+        if self.kind in ("id", "set", "sequence") and len(set(self.vocabulary)) != len(self.vocabulary):
+            raise ValueError(f"`vocabulary` of feature {self.name!r} must not repeat a value.")
+        if not self.std > 0:
+            raise ValueError(f"`std` of feature {self.name!r} must be positive. Received: std={self.std!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One label to predict; a null label means: not observed, masked out of the loss.
+
+    Args:
+        name: Name of the task and of its output.
+        column: Label column of the examples; the task's name by default.
+        kind: `"binary"` (0, 1 or null) or `"regression"` (any finite number or null).
+        weight: Factor of this task's loss.
+        mean: Mean label of the training rows, where the output's bias starts (at its log-odds for
+            a binary task).
+    """
+
+    name: str
+    column: str | None = None
+    kind: Literal["binary", "regression"] = "binary"
+    weight: float = 1.0
+    mean: float = 0.5
+
+    def __post_init__(self):
+        check_choice("kind", self.kind, TASK_KINDS)
+        if self.column is None:
+            object.__setattr__(self, "column", self.name)
+        if self.kind == "binary" and not 0.0 <= self.mean <= 1.0:
+            raise ValueError(f"`mean` of the binary task {self.name!r} must be in [0, 1]. Received: mean={self.mean!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """The partition that selects a row's branch.
+
+    One or several columns compose into one scenario: each known combination of their values belongs to
+    one named group. Index 0 is kept for combinations that are not listed (the default branch); group
+    `names[i]` has index `i + 1`.
+
+    Args:
+        columns: The columns, for example `("territory",)`.
+        groups: `{values: group}` with one value a column, for example `{("DE",): "west"}`.
+    """
+
+    columns: Sequence[str]
+    groups: Mapping[tuple[str, ...], str]
+
+    def __post_init__(self):
+        object.__setattr__(self, "columns", tuple(self.columns))
+        object.__setattr__(self, "groups", {tuple(key): group for key, group in sorted(self.groups.items())})
+        for key in self.groups:
+            if len(key) != len(self.columns):
+                raise ValueError(
+                    f"Every key of `groups` must have one value for each of the columns {list(self.columns)}. "
+                    f"Received: {key!r}"
+                )
+
+    @property
+    def names(self):
+        """Names of the groups, sorted; the name at position i has scenario index i + 1."""
+        return tuple(sorted(set(self.groups.values())))
+
+    @property
+    def num_groups(self):
+        """Number of named groups; the model has one branch more, the default one."""
+        return len(self.names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """All that training, evaluation and serving must agree on about a row.
+
+    Args:
+        features: The model's inputs. A role has at most one feature of kind `"vector"`: the columns of
+            the feature store are joined into one matrix a role.
+        tasks: At least one task. The first is the primary one: its positives define the examples.
+        scenario: What selects a row's branch.
+        slices: Columns that evaluation, calibration and availability are split by.
+    """
+
+    features: Sequence[Feature]
+    tasks: Sequence[Task]
+    scenario: Scenario
+    slices: Sequence[str] = ("territory",)
+
+    def __post_init__(self):
+        for field in ("features", "tasks", "slices"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        if not self.tasks:
+            raise ValueError("`tasks` must name at least one task. Received: tasks=()")
+        for field in ("features", "tasks"):
+            names = [item.name for item in getattr(self, field)]
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if repeated:
+                raise ValueError(f"`{field}` must have different names. Received more than once: {repeated}")
+        for role in ROLES:
+            vectors = [f.name for f in self.features if f.role == role and f.kind == "vector"]
+            if len(vectors) > 1:
+                raise ValueError(
+                    f"A role has at most one vector feature; join them into one matrix. Received for "
+                    f"{role!r}: {vectors}"
+                )
+
+    def by_role(self, *roles):
+        """Features of the given roles, in order."""
+        return tuple(feature for feature in self.features if feature.role in roles)
+
+    def replace(self, **changes):
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self):
+        """The schema as indented JSON text."""
+        document = dataclasses.asdict(self)
+        document["scenario"]["groups"] = [[*key, group] for key, group in self.scenario.groups.items()]
+        return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text):
+        """The schema that `to_json` wrote."""
+        document = json.loads(text)
+        scenario = document["scenario"]
+        return cls(
+            features=[Feature(**feature) for feature in document["features"]],
+            tasks=[Task(**task) for task in document["tasks"]],
+            scenario=Scenario(scenario["columns"], {tuple(row[:-1]): row[-1] for row in scenario["groups"]}),
+            slices=document["slices"],
+        )
+
+    def save(self, path):
+        """Writes `schema.json` into the directory `path`."""
+        Path(path, "schema.json").write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path):
+        """Reads `schema.json` from the directory `path`.
+
+        Raises:
+            ValueError: If `path` has no `schema.json`.
+        """
+        file = Path(path, "schema.json")
+        if not file.is_file():
+            raise ValueError(
+                f"`{path}` must be a directory made by `tfmtr prepare` or `tfmtr train`: it has no schema.json."
+            )
+        return cls.from_json(file.read_text(encoding="utf-8"))

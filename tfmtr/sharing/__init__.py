@@ -1,0 +1,5 @@
+"""Representation and scenario to one vector per tower: one paper, one file, one function.
+
+A file `name.py` has one function `name(x, scenario, *, towers, num_scenarios, ...options) -> {tower: tensor}`;
+the file's name is its only registration. Files that begin with `_` are shared pieces.
+"""

@@ -1,0 +1,336 @@
+"""Training: Keras `fit` that survives a kill, with the paper's incremental daily training.
+
+A run directory holds
+
+    run.json        arguments, versions, seeds, data fingerprint, figures
+    schema.json     the Schema the model was built from
+    weights/window-<i>.npz   all variables, model and optimizer, as evaluated on test window i
+    checkpoint/     state of the stage in progress
+    logs/           TensorBoard
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfmtr import inputs, models
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.schema import Schema
+
+VERSIONS_OF = ("tensorflow", "keras", "numpy", "pyarrow", "duckdb", "ibis-framework", "scikit-learn")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What decides a run's result, beside the data; stored in `run.json`.
+
+    Args:
+        share: Name of a file in `tfmtr/sharing/`.
+        head: Name of a file in `tfmtr/heads/`.
+        upsample: Whether the disjoint set of active users is trained on too.
+        units: Widths of the towers' layers.
+        embedding_dim: Width of one categorical embedding.
+        unknown_rate: Share of rows that train the default branch.
+        literal: Whether to build the paper's literal score.
+        epochs: Most epochs over the training window.
+        patience: Epochs without a better validation loss before training stops.
+        batch_size: Rows of one step.
+        learning_rate: Of Adam.
+        seed: Of weights, order and dropped scenarios.
+        deterministic: Whether TensorFlow's ops must be deterministic, so that a resumed run repeats an unbroken one.
+    """
+
+    share: str = "territory_branches"
+    head: str = "parallel"
+    upsample: bool = True
+    units: tuple[int, ...] = (512, 512)
+    embedding_dim: int = 16
+    unknown_rate: float = 0.05
+    literal: bool = False
+    epochs: int = 10
+    patience: int = 2
+    batch_size: int = 8192
+    learning_rate: float = 1e-3
+    seed: int = 0
+    deterministic: bool = True
+
+    def build(self, schema):
+        """The compiled model of this recipe, with seeded weights."""
+        keras.utils.set_random_seed(self.seed)
+        model = models.two_tower(
+            schema,
+            share=self.share,
+            head=self.head,
+            units=tuple(self.units),
+            embedding_dim=self.embedding_dim,
+            unknown_rate=self.unknown_rate,
+            literal=self.literal,
+        )
+        model.compile(keras.optimizers.Adam(self.learning_rate))
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+
+def train(data, workdir, recipe=None, *, schema=None, verbose="auto"):
+    """Trains a two-tower model, window by window, and leaves everything in `workdir`.
+
+    The training window is fitted with early stopping on validation users. Then, for each further test
+    window i, the model is trained for one epoch on the slice of window i - 1 (users disjoint from all test
+    users), as in Gampa et al. 2023, section 4.2. A run that was killed goes on where it was: finished
+    windows are kept, the interrupted epoch starts again with the same order.
+
+    Args:
+        data: Directory made by `tfmtr prepare`.
+        workdir: Run directory; made if it does not exist.
+        recipe: The `Recipe`; a run that is resumed must have the same one.
+        schema: A schema in place of the data's own, with other territory groups for example.
+        verbose: As for Keras `fit`.
+
+    Returns:
+        The trained `TwoTower` model, as of the last test window.
+
+    Raises:
+        ValueError: If `workdir` holds a run of another recipe or of other data.
+    """
+    recipe, data, workdir = recipe or Recipe(), Prepared(data), Path(workdir)
+    schema = schema or data.schema
+    run = _open_run(workdir, recipe, schema, data)
+    if recipe.deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    model = recipe.build(schema)
+    sampling = ("random", "active") if recipe.upsample else ("random",)
+    validation = inputs.batches(data, data.examples("validation"), batch_size=recipe.batch_size, schema=schema)
+    for window in data.test_windows:
+        weights = workdir / "weights" / f"window-{window}.npz"
+        if weights.exists():
+            restore(model, weights)
+            continue
+        first = window == data.test_windows[0]
+        windows = None if first else [window - 1]  # the whole training window, or the slice of the day before
+        files = data.examples("train", windows=windows, sampling=sampling)
+        started = time.perf_counter()
+        history = []
+        if files or first:
+            history = _fit_stage(
+                model, data, files, schema, recipe, workdir, window=window,
+                validation=validation if first else None, epochs=recipe.epochs if first else 1, verbose=verbose,
+            )  # fmt: skip
+        run["stages"][str(window)] = {"history": history, "seconds": round(time.perf_counter() - started, 2)}
+        _write_json(workdir / "run.json", run)
+        save(model, weights)
+        shutil.rmtree(workdir / "checkpoint", ignore_errors=True)
+    return model
+
+
+def load(workdir, *, window=None):
+    """The model of a run, as it was evaluated on a test window (the last one by default).
+
+    Raises:
+        ValueError: If `workdir` is no finished run or has no weights for `window`.
+    """
+    workdir = Path(workdir)
+    run = read_run(workdir)
+    there = sorted(int(file.stem.removeprefix("window-")) for file in (workdir / "weights").glob("window-*.npz"))
+    window = window if window is not None or not there else there[-1]
+    if window not in there:
+        raise ValueError(
+            f"`window` must be one that {workdir} has weights for; finish the run with `tfmtr train`. "
+            f"Received: window={window}, there are {there}"
+        )
+    model = recipe_of(run).build(Schema.load(workdir))
+    restore(model, workdir / "weights" / f"window-{window}.npz")
+    return model
+
+
+def read_run(workdir):
+    """The document `run.json` of a run directory."""
+    file = Path(workdir, "run.json")
+    if not file.is_file():
+        raise ValueError(f"`{workdir}` must be a directory made by `tfmtr train`: it has no run.json.")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def recipe_of(run):
+    """The `Recipe` of a run document."""
+    return Recipe(**{**run["recipe"], "units": tuple(run["recipe"]["units"])})
+
+
+def save(model, file):
+    """Writes all variables of a compiled model and its optimizer, at once or not at all."""
+    arrays = {f"{kind}/{i}": np.asarray(v) for kind, vs in _variables(model).items() for i, v in enumerate(vs)}
+    paths = {f"{kind}_paths": np.asarray([v.path for v in vs]) for kind, vs in _variables(model).items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    with temporary.open("wb") as stream:
+        np.savez(stream, **arrays, **paths)
+    os.replace(temporary, file)
+
+
+def restore(model, file):
+    """Reads what `save` wrote into a model of the same architecture.
+
+    Raises:
+        ValueError: If the model's variables are not those of the file.
+    """
+    with np.load(file) as archive:
+        for kind, variables in _variables(model).items():
+            there = [len(archive[f"{kind}_paths"]), *(archive[f"{kind}/{i}"].shape for i in range(len(variables)))]
+            here = [len(variables), *(tuple(v.shape) for v in variables)]
+            if there != here:
+                raise ValueError(
+                    f"`{file}` must hold the variables of this model: it was written by another recipe or schema. "
+                    f"Received: {there[0]} {kind} variables, expected {here[0]}"
+                )
+            for i, variable in enumerate(variables):
+                variable.assign(archive[f"{kind}/{i}"])
+
+
+def _variables(model):
+    return {"model": model.variables, "optimizer": model.optimizer.variables}
+
+
+def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validation, epochs, verbose):
+    """Fits one window; returns the history, one dictionary of figures an epoch."""
+    keep = KeepState(workdir / "checkpoint" / f"window-{window}", model)
+    callbacks = [keras.callbacks.TensorBoard(workdir / "logs" / f"window-{window}", write_graph=False)]
+    if validation is not None:
+        callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=recipe.patience))
+    keep.others = callbacks
+    if not keep.is_finished:
+        # Epochs of different windows must differ in order too, hence the window in the seed.
+        order = inputs.batches(
+            data, files, batch_size=recipe.batch_size, seed=[recipe.seed, window], schema=schema,
+            first_epoch=keep.next_epoch,
+        )  # fmt: skip
+        model.fit(
+            order, validation_data=validation, epochs=epochs, initial_epoch=keep.next_epoch, verbose=verbose,
+            shuffle=False, callbacks=[*callbacks, keep],
+        )  # fmt: skip
+    restore(model, keep.best)
+    return keep.history
+
+
+class KeepState(keras.callbacks.Callback):
+    """Keeps all that an interrupted `fit` needs to go on, at the end of every epoch.
+
+    `keras.callbacks.BackupAndRestore` keeps epoch and weights, not the other callbacks' state, and knows no
+    best epoch. Here one folder holds `last.npz` and `best.npz` (all variables, with the optimizer's) and
+    `state.json` (history, and the plain attributes of the other callbacks, such as early stopping's
+    counters). `state.json` is written last: what it says is there.
+
+    Args:
+        folder: Where the state is kept; an existing state is restored at once.
+        model: The compiled model.
+    """
+
+    def __init__(self, folder, model):
+        super().__init__()
+        self.folder = folder
+        self.others = []
+        self.state = {"history": [], "callbacks": [], "best_epoch": None, "finished": False}
+        file = folder / "state.json"
+        if file.exists():
+            self.state = json.loads(file.read_text(encoding="utf-8"))
+            restore(model, self._last(len(self.history) - 1))
+
+    @property
+    def history(self):
+        """Figures of the finished epochs."""
+        return self.state["history"]
+
+    @property
+    def next_epoch(self):
+        """The epoch to go on with."""
+        return len(self.history)
+
+    @property
+    def is_finished(self):
+        """Whether the stage ended, by early stopping or by its last epoch."""
+        return self.state["finished"]
+
+    @property
+    def best(self):
+        """File with the variables of the best epoch."""
+        return self._last(self.state["best_epoch"])
+
+    def _last(self, epoch):
+        return self.folder / f"epoch-{epoch}.npz"
+
+    def on_train_begin(self, logs=None):
+        """Gives the other callbacks the state they had."""
+        for callback, attributes in zip(self.others, self.state["callbacks"], strict=False):
+            vars(callback).update(attributes)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the state."""
+        figures = {name: float(value) for name, value in (logs or {}).items()}
+        monitored = [row.get("val_loss", -i) for i, row in enumerate([*self.history, figures])]  # else: the last one
+        previous, best_epoch = self.state["best_epoch"], int(np.argmin(monitored))
+        save(self.model, self._last(epoch))
+        self.state = {
+            "history": [*self.history, figures],
+            "callbacks": [_plain_attributes(callback) for callback in self.others],
+            "best_epoch": best_epoch,
+            "finished": bool(self.model.stop_training) or epoch + 1 == self.params["epochs"],
+        }
+        _write_json(self.folder / "state.json", self.state)
+        for old in {epoch - 1, previous} - {epoch, best_epoch, None}:
+            self._last(old).unlink(missing_ok=True)
+
+
+def _plain_attributes(callback):
+    """Attributes of a callback that JSON can hold: counters, best values, flags."""
+    plain = {}
+    for name, value in vars(callback).items():
+        value = value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, (int, float, str, bool, type(None))) and not name.startswith("__"):
+            plain[name] = value
+    return plain
+
+
+def _open_run(workdir, recipe, schema, data):
+    fingerprint = data.report["fingerprint"]
+    document = {"recipe": json.loads(json.dumps(dataclasses.asdict(recipe))), "fingerprint": fingerprint}
+    if (workdir / "run.json").exists():
+        run = read_run(workdir)
+        same = {key: run[key] == value for key, value in document.items()}
+        same["schema"] = Schema.load(workdir) == schema
+        if not all(same.values()):
+            different = sorted(key for key, is_same in same.items() if not is_same)
+            raise ValueError(
+                f"`workdir` must be new, or hold the same run to resume; choose another directory. "
+                f"Received: {workdir}, whose {' and '.join(different)} differ"
+            )
+        return run
+    workdir.mkdir(parents=True, exist_ok=True)
+    schema.save(workdir)
+    run = {
+        **document,
+        "run_id": f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{fingerprint[:8]}-{recipe.seed}",
+        "data": str(data.path),
+        "versions": versions(),
+        "stages": {},
+    }
+    _write_json(workdir / "run.json", run)
+    return run
+
+
+def versions():
+    """Versions of Python and of the packages that decide a result."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in VERSIONS_OF}}
+
+
+def _write_json(file, document):
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, file)
