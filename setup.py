@@ -34,7 +34,7 @@ setup(
         "scann": ["tensorflow==2.20.0", "scann==1.4.2", "tensorflow-recommenders==0.7.7", "tf-keras==2.20.1"],
         "text": ["keras-hub"],
         "gpu": ["tensorflow[and-cuda]>=2.20.0,<2.22"],
-        "dev": ["pytest", "ruff", "tensorflow-recommenders==0.7.7", "tf-keras==2.20.1"],
+        "dev": ["pytest", "ruff", "openpyxl", "tensorflow-recommenders==0.7.7", "tf-keras==2.20.1"],
     },
     entry_points={"console_scripts": ["tfmtr = tfmtr.cli:main"]},
 )

@@ -69,10 +69,18 @@ def export(run, titles, out):
     return _publish(staging, out)
 
 
-def build_index(model, titles, schema):
-    """The `ExactIndex` of a prepared directory's titles under a model."""
+def build_index(model, titles, schema, *, window=None):
+    """The `ExactIndex` of a prepared directory's titles under a model.
+
+    Args:
+        model: A `TwoTower` model.
+        titles: The `Prepared` directory.
+        schema: The model's `Schema`.
+        window: Whose catalogue is searched; by default the newest, after the last window.
+    """
     ids, vectors = title_vectors(model, titles, schema)
-    table = pq.read_table(titles.path / "availability.parquet", columns=["territory", "title"])
+    window = titles.test_windows[-1] + 1 if window is None else window
+    table = pq.read_table(titles.path / "availability.parquet", filters=[("window", "=", window)])
     rows = pc.index_in(table["title"], value_set=pa.array(ids)).to_numpy()
     territories = table["territory"].combine_chunks().dictionary_encode()
     availability = {}

@@ -140,7 +140,7 @@ def two_tower(
     for tower, vector in vectors.items():
         queries[tower] = vector if literal else QueryScale(name=f"{tower}_query")(vector)
         bias = None if literal else _initial_bias(means.get(tower))
-        logits[tower] = DotScore(bias, name=f"{tower}_score")(queries[tower], title)
+        logits[tower] = DotScore(bias, name=f"{tower}_score", dtype="float32")(queries[tower], title)
     served = {tower: queries[tower] for tower, is_served in towers.items() if is_served}
     return TwoTower(
         inputs,

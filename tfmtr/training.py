@@ -17,13 +17,15 @@ import platform
 import shutil
 import time
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
 
 from tfmtr import inputs, models
+from tfmtr.datasets.groups import random_groups
 from tfmtr.datasets.prepared import Prepared
-from tfmtr.schema import Schema
+from tfmtr.schema import Scenario, Schema, check_choice
 
 VERSIONS_OF = ("tensorflow", "keras", "numpy", "pyarrow", "duckdb", "ibis-framework", "scikit-learn")
 
@@ -36,6 +38,8 @@ class Recipe:
         share: Name of a file in `tfmtr/sharing/`.
         head: Name of a file in `tfmtr/heads/`.
         upsample: Whether the disjoint set of active users is trained on too.
+        groups: `"given"`: the schema's scenarios; as controls `"one"`: all in one, `"random"`: as many groups, drawn
+            by `seed`.
         units: Widths of the towers' layers.
         embedding_dim: Width of one categorical embedding.
         unknown_rate: Share of rows that train the default branch.
@@ -51,6 +55,7 @@ class Recipe:
     share: str = "territory_branches"
     head: str = "parallel"
     upsample: bool = True
+    groups: Literal["given", "one", "random"] = "given"
     units: tuple[int, ...] = (512, 512)
     embedding_dim: int = 16
     unknown_rate: float = 0.05
@@ -62,6 +67,19 @@ class Recipe:
     seed: int = 0
     deterministic: bool = True
 
+    def __post_init__(self):
+        check_choice("groups", self.groups, ("given", "one", "random"))
+        object.__setattr__(self, "units", tuple(self.units))
+
+    def regroup(self, schema):
+        """The schema with this recipe's scenarios."""
+        scenario = schema.scenario
+        if self.groups == "one":
+            scenario = Scenario(scenario.columns, dict.fromkeys(scenario.groups, "all"))
+        elif self.groups == "random":
+            scenario = Scenario(scenario.columns, random_groups(scenario.groups, scenario.num_groups, self.seed))
+        return schema.replace(scenario=scenario)
+
     def build(self, schema):
         """The compiled model of this recipe, with seeded weights."""
         keras.utils.set_random_seed(self.seed)
@@ -69,7 +87,7 @@ class Recipe:
             schema,
             share=self.share,
             head=self.head,
-            units=tuple(self.units),
+            units=self.units,
             embedding_dim=self.embedding_dim,
             unknown_rate=self.unknown_rate,
             literal=self.literal,
@@ -79,7 +97,19 @@ class Recipe:
         return model
 
 
-def train(data, workdir, recipe=None, *, schema=None, verbose="auto"):
+# The three models of Gampa et al. 2023, section 4.2, and the controls that a gain of branches is compared with.
+PAPER = {
+    "baseline": Recipe(share="none", upsample=False),
+    "baseline + upsampling": Recipe(share="none"),
+    "multi-task": Recipe(share="territory_branches"),
+}
+CONTROLS = {
+    "one group": Recipe(share="territory_branches", groups="one"),
+    "random groups": Recipe(share="territory_branches", groups="random"),
+}
+
+
+def train(data, workdir, recipe=None, *, verbose="auto"):
     """Trains a two-tower model, window by window, and leaves everything in `workdir`.
 
     The training window is fitted with early stopping on validation users. Then, for each further test
@@ -91,7 +121,6 @@ def train(data, workdir, recipe=None, *, schema=None, verbose="auto"):
         data: Directory made by `tfmtr prepare`.
         workdir: Run directory; made if it does not exist.
         recipe: The `Recipe`; a run that is resumed must have the same one.
-        schema: A schema in place of the data's own, with other territory groups for example.
         verbose: As for Keras `fit`.
 
     Returns:
@@ -101,7 +130,7 @@ def train(data, workdir, recipe=None, *, schema=None, verbose="auto"):
         ValueError: If `workdir` holds a run of another recipe or of other data.
     """
     recipe, data, workdir = recipe or Recipe(), Prepared(data), Path(workdir)
-    schema = schema or data.schema
+    schema = recipe.regroup(data.schema)
     run = _open_run(workdir, recipe, schema, data)
     if recipe.deterministic:
         import tensorflow as tf
@@ -162,7 +191,7 @@ def read_run(workdir):
 
 def recipe_of(run):
     """The `Recipe` of a run document."""
-    return Recipe(**{**run["recipe"], "units": tuple(run["recipe"]["units"])})
+    return Recipe(**run["recipe"])
 
 
 def save(model, file):

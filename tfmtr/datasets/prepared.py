@@ -8,7 +8,7 @@
                              one float label a task (null = not observed), user_row, title_row (rows of the stores)
       users.parquet          user, features, slices, user_row (newest vector): one row a user
       titles.parquet         title, name, features: row i is row i of the title store
-      availability.parquet   territory, title: the catalogue after the last window
+      availability.parquet   territory, title, window: the catalogue of every test window, and of the one after the last
       seen.parquet           user, title: every pair of the log, sorted by user
       vectors/user/, vectors/title/   VectorStore folders, where the schema has such a feature
 

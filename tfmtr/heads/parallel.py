@@ -30,7 +30,7 @@ def parallel(tasks):
 
     def outputs(logits):
         return {
-            task.name: ops.sigmoid(logits[task.name]) if task.kind == "binary" else ops.identity(logits[task.name])
+            task.name: ops.sigmoid(logits[task.name]) if task.kind == "binary" else logits[task.name]
             for task in tasks
         }
 

@@ -1,0 +1,132 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tfmtr.schema import Feature, Scenario, Schema, Task
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Returns a function from a file's name to its path among the public data sets, which skips where it is absent."""
+
+    def path(name):
+        file = SHARED_DATA / name
+        if not file.exists():
+            missing = f"needs the public data set {name}, which is not at {file}"
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+        return file
+
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A prepared directory of 200 users, 50 titles and 5 territories (one of them unknown) with something to learn."""
+    path = tmp_path_factory.mktemp("tiny") / "data"
+    write_tiny(path)
+    return path
+
+
+def write_tiny(path, rows=3000, seed=0):
+    rng = np.random.default_rng(seed)
+    territories, num_users, num_titles = ["DE", "FR", "PL", "CZ", "XX"], 200, 50
+    territory_of = rng.integers(0, 5, num_users)
+    age = rng.normal(40, 10, num_users)
+    user_vectors = rng.normal(size=(num_users, 8)).astype("float32")
+    title_vectors = rng.normal(size=(num_titles, 6)).astype("float32")
+    words = ["drama", "comedy", "news"]
+    genres = [list(rng.choice(words, rng.integers(0, 4), replace=False)) for _ in range(num_titles)]
+    language = rng.choice(["de", "en"], num_titles)
+    taste = rng.normal(size=(3, 8, 6))[[0, 0, 1, 1, 2]]  # a group's own
+    schema = Schema(
+        features=[
+            Feature("territory", "user", "id", territories[:4]),
+            Feature("age", "user", "number", mean=40.0, std=10.0),
+            Feature("user_vector", "user", "vector", width=8),
+            Feature("title_vector", "title", "vector", width=6),
+            Feature("genres", "title", "set", ("drama", "comedy"), width=2),
+            Feature("language", "title", "id", ("de", "en")),
+        ],
+        tasks=[Task("event", mean=0.2)],
+        scenario=Scenario(["territory"], {("DE",): "west", ("FR",): "west", ("PL",): "east", ("CZ",): "east"}),
+    )
+    path.mkdir(parents=True)
+    schema.save(path)
+    for role, vectors in (("user", user_vectors), ("title", title_vectors)):
+        store = path / "vectors" / role
+        store.mkdir(parents=True)
+        np.save(store / "vectors.npy", vectors)
+        pq.write_table(pa.table({role: [f"{role[0]}{i}" for i in range(len(vectors))]}), store / "ids.parquet")
+
+    def examples(split, sampling, window, count, candidates):
+        users, titles = rng.choice(candidates, count), rng.integers(0, num_titles, count)
+        logits = np.einsum("bi,bij,bj->b", user_vectors[users], taste[territory_of[users]], title_vectors[titles])
+        labels = (rng.random(count) < 1 / (1 + np.exp(1.5 - 0.5 * logits))).astype("float32")
+        table = {
+            "user": [f"u{i}" for i in users],
+            "title": [f"t{i}" for i in titles],
+            "territory": [territories[t] for t in territory_of[users]],
+            "age": age[users],
+            "genres": pa.array([genres[i] for i in titles], pa.list_(pa.string())),
+            "language": [language[i] for i in titles],
+            "event": labels,
+            "user_row": users,
+            "title_row": titles,
+        }
+        folder = path / f"examples/split={split}/sampling={sampling}/window={window}"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table(table), folder / "bucket-0.parquet", row_group_size=700)
+
+    for window in (0, 1, 2):
+        examples("train", "random", window, rows, np.arange(0, 100))
+        examples("train", "active", window, rows // 2, np.arange(100, 140))
+    examples("validation", "random", 0, rows // 3, np.arange(140, 160))
+    for window in (1, 2, 3):
+        examples("test", "random", window, rows // 2, np.arange(160, 200))
+
+    pq.write_table(
+        pa.table(
+            {
+                "user": [f"u{i}" for i in range(num_users)],
+                "territory": [territories[t] for t in territory_of],
+                "age": age,
+                "user_row": np.arange(num_users),
+            }
+        ),
+        path / "users.parquet",
+    )
+    titles = [f"t{i}" for i in range(num_titles)]
+    pq.write_table(
+        pa.table(
+            {
+                "title": titles,
+                "name": [f"Title {i}" for i in range(num_titles)],
+                "genres": pa.array(genres, pa.list_(pa.string())),
+                "language": language,
+            }
+        ),
+        path / "titles.parquet",
+    )
+    # Territory number t lacks every third title, beginning with t.
+    catalogue = [
+        (territory, title, window)
+        for t, territory in enumerate(territories)
+        for i, title in enumerate(titles)
+        for window in (1, 2, 3, 4)
+        if (i + t) % 3
+    ]
+    names = ("territory", "title", "window")
+    pq.write_table(
+        pa.table(dict(zip(names, map(list, zip(*catalogue, strict=True)), strict=True))), path / "availability.parquet"
+    )
+    pq.write_table(pa.table({"user": ["u1"] * 5, "title": titles[:5]}), path / "seen.parquet")
+    report = {"fingerprint": "ab" * 32, "windows": [{"window": window} for window in range(4)], "warnings": []}
+    (path / "prepare.json").write_text(json.dumps(report))

@@ -1,0 +1,41 @@
+import sys
+
+import numpy as np
+import pytest
+
+from tfmtr.datasets.text import encoder_vectors, text_vectors
+
+TEXTS = ["Heat Crime", "Casino Crime", "Toy Story Children", "Antz Children", "Alien Sci-Fi"]
+
+
+def test_shared_words_bring_titles_together():
+    vectors = text_vectors(TEXTS, width=3)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9)
+    cosine = unit @ unit.T
+    assert cosine[0, 1] > 0.9 > 0.1 > abs(cosine[0, 2])
+    assert cosine[2, 3] > 0.9
+
+
+def test_width_is_cut_to_what_the_texts_give():
+    assert text_vectors(TEXTS, width=128).shape == (5, 4)
+    assert text_vectors(["one", "one"]).shape == (2, 1)
+    assert text_vectors(["only"]).shape == (1, 1)
+    assert text_vectors(["two words"]).shape == (1, 1)
+
+
+def test_vectors_are_seeded_float32():
+    vectors = text_vectors(TEXTS, seed=3)
+    np.testing.assert_array_equal(vectors, text_vectors(TEXTS, seed=3))
+    assert vectors.dtype == np.float32
+
+
+def test_titles_without_words_get_a_vector_of_their_own():
+    vectors = text_vectors(["", " ", "-"], width=16)
+    assert vectors.shape == (3, 16)
+    assert len(np.unique(vectors[:, 0])) == 3
+
+
+def test_text_encoder_needs_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_hub", None)
+    with pytest.raises(ImportError, match=r"pip install tfmtr\[text\]"):
+        next(encoder_vectors(TEXTS, "preset"))

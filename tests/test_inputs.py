@@ -1,0 +1,115 @@
+import itertools
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tfmtr import inputs
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.schema import Feature, Scenario, Schema, Task
+
+
+@pytest.fixture
+def numbers(tmp_path):
+    """Three files of 100 rows in row groups of 30."""
+    for part in range(3):
+        table = pa.table({"n": np.arange(100 * part, 100 * part + 100)})
+        pq.write_table(table, tmp_path / f"{part}.parquet", row_group_size=30)
+    return sorted(tmp_path.glob("*.parquet"))
+
+
+def read(files, **options):
+    return [table["n"].to_pylist() for table in inputs.read_tables(files, **options)]
+
+
+def test_reads_every_row_once_in_batches(numbers):
+    batches = read(numbers, rows=64)
+    assert [len(batch) for batch in batches] == [64, 64, 64, 64, 44]
+    assert list(itertools.chain(*batches)) == list(range(300))
+
+
+def test_a_small_pool_still_reads_every_row_once_and_mixes_files(numbers):
+    batches = read(numbers, rows=16, pool=4, rng=np.random.default_rng(0))
+    assert [len(batch) for batch in batches] == [16] * 18 + [12]
+    assert sorted(itertools.chain(*batches)) == list(range(300))
+    assert len({n // 100 for n in batches[0]}) > 1
+
+
+def test_the_order_is_a_function_of_the_generator(numbers):
+    orders = [read(numbers, rows=64, rng=np.random.default_rng([seed, epoch])) for seed, epoch in [(0, 0), (0, 0)]]
+    assert orders[0] == orders[1]
+    assert read(numbers, rows=64, rng=np.random.default_rng([0, 1])) != orders[0]
+    assert read(numbers, rows=64, rng=np.random.default_rng([1, 0])) != orders[0]
+
+
+def test_epochs_follow_one_another_and_can_be_repeated(tiny):
+    data = Prepared(tiny)
+    files = data.examples("train")
+
+    def epochs(count, **options):
+        dataset = inputs.batches(data, files, batch_size=500, **options)
+        return [np.concatenate([x["title_vector"][:, 0] for x, _ in dataset]) for _ in range(count)]
+
+    first, second = epochs(2, seed=3)
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(epochs(1, seed=3, first_epoch=1)[0], second)
+    np.testing.assert_array_equal(np.sort(first), np.sort(second))
+
+
+SCHEMA = Schema(
+    [
+        Feature("country", "user", "id", ["DE", "FR"]),
+        Feature("age", "user", "number", mean=40.0, std=10.0),
+        Feature("email", "user", "string", width=7),
+        Feature("history", "user", "sequence", ["a", "b"], width=2),
+        Feature("genres", "title", "set", ["a", "b"], width=2),
+        Feature("title_vector", "title", "vector", width=2),
+    ],
+    [Task("click"), Task("watch", "seconds", kind="regression")],
+    Scenario(["country", "tab"], {("DE", "home"): "x", ("FR", "home"): "y", ("FR", "search"): "x"}),
+)
+TABLE = pa.table(
+    {
+        "country": ["FR", "??", None, "DE"],
+        "age": [50.0, None, 40.0, 20.0],
+        "email": ["a@b", "c", None, "d"],
+        "history": [["b", "a", "b"], [], None, ["zz"]],
+        "genres": [["b", "a", "b"], [], None, ["zz"]],
+        "tab": ["search", "home", None, "home"],
+        "title_row": [1, 0, None, -1],
+        "click": pa.array([1, 0, None, 1], pa.int8()),
+        "seconds": [1.5, None, None, 0.0],
+    }
+)
+STORES = {"title": np.asarray([[1.0, 2.0], [3.0, 4.0]])}
+
+
+def test_encodes_known_unknown_and_missing_values():
+    x = inputs.model_inputs(TABLE, SCHEMA, STORES)
+    np.testing.assert_array_equal(x["country"], [2, 0, 0, 1])
+    np.testing.assert_allclose(x["age"], [1.0, 0.0, 0.0, -2.0])
+    np.testing.assert_array_equal(x["history"], [[2, 3], [0, 0], [0, 0], [1, 0]])  # the newest two
+    np.testing.assert_array_equal(x["genres"], [[3, 2], [0, 0], [0, 0], [1, 0]])  # the first two
+    np.testing.assert_array_equal(x["title_vector"], [[3, 4], [1, 2], [0, 0], [0, 0]])
+    np.testing.assert_array_equal(x["scenario"], [1, 0, 0, 1])
+    assert {name: array.dtype.name for name, array in x.items()} == {
+        "country": "int32", "age": "float32", "email": "int32", "history": "int32", "genres": "int32",
+        "title_vector": "float32", "scenario": "int32",
+    }  # fmt: skip
+
+
+def test_sliced_tables_keep_their_lists():
+    x = inputs.model_inputs(TABLE.slice(3), SCHEMA, STORES)
+    np.testing.assert_array_equal(x["genres"], [[1, 0]])
+
+
+def test_labels_that_were_not_observed_are_nan():
+    y = inputs.labels(TABLE, SCHEMA)
+    np.testing.assert_array_equal(y["click"], [1, 0, np.nan, 1])
+    np.testing.assert_array_equal(y["seconds"], [1.5, np.nan, np.nan, 0])
+
+
+def test_no_files_is_an_error_that_says_what_to_do(tiny):
+    with pytest.raises(ValueError, match=r"`files` must name at least one file.*run `tfmtr prepare`"):
+        inputs.batches(Prepared(tiny), [])

@@ -1,0 +1,127 @@
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tfmtr import inputs, training
+from tfmtr.datasets.prepared import Prepared
+
+SMALL = {"units": (16, 8), "epochs": 4, "patience": 1, "batch_size": 250, "learning_rate": 0.01}
+SCRIPT = """
+import sys, time
+from pathlib import Path
+import keras
+from tfmtr import training
+
+class Slow(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        time.sleep({delay})
+        Path(sys.argv[2]).with_suffix(".steps").open("a").write("x")
+
+fit = keras.Model.fit
+keras.Model.fit = lambda self, *a, callbacks, **k: fit(self, *a, callbacks=[Slow(), *callbacks], **k)
+training.train(sys.argv[1], sys.argv[2], training.Recipe(**{recipe}), verbose=0)
+"""
+
+
+def start(data, run, delay):
+    script = SCRIPT.format(delay=delay, recipe=SMALL)
+    return subprocess.Popen([sys.executable, "-c", script, str(data), str(run)])
+
+
+def losses(run):
+    stages = training.read_run(run)["stages"]
+    return [[(epoch["loss"], epoch.get("val_loss")) for epoch in stage["history"]] for stage in stages.values()]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "unbroken"
+    assert start(tiny, run, 0).wait() == 0
+    return run
+
+
+@pytest.mark.parametrize("epochs_before", [1, 2])
+def test_a_killed_run_ends_with_the_same_loss_curve(tiny, unbroken, tmp_path, epochs_before):
+    run = tmp_path / "run"
+    process = start(tiny, run, 0.05)
+    state = run / "checkpoint" / "window-1" / "state.json"
+    deadline = time.time() + 120
+    while time.time() < deadline:  # until some epochs are kept and the next one has begun
+        kept = json.loads(state.read_text())["history"] if state.exists() else []
+        steps = run.with_suffix(".steps").stat().st_size if run.with_suffix(".steps").exists() else 0
+        if len(kept) >= epochs_before and steps > 18 * len(kept) + 3:
+            break
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -9
+    assert not (run / "weights").exists()  # really interrupted within the first stage
+    assert start(tiny, run, 0).wait() == 0
+    assert [len(stage) for stage in losses(run)] == [len(stage) for stage in losses(unbroken)]
+    for resumed, whole in zip(losses(run), losses(unbroken), strict=True):
+        np.testing.assert_allclose(np.asarray(resumed, float), np.asarray(whole, float), atol=1e-5)
+    with (
+        np.load(run / "weights/window-3.npz") as resumed,
+        np.load(unbroken / "weights/window-3.npz") as whole,
+    ):
+        for name in whole.files:
+            if not name.endswith("_paths"):
+                np.testing.assert_allclose(resumed[name], whole[name], atol=1e-5, err_msg=name)
+
+
+def test_every_test_window_has_its_own_weights_and_the_best_epoch_is_kept(tiny, unbroken):
+    data = Prepared(tiny)
+    validation = inputs.batches(data, data.examples("validation"), batch_size=250)
+    first = training.read_run(unbroken)["stages"]["1"]["history"]
+    model = training.load(unbroken, window=1)
+    np.testing.assert_allclose(model.evaluate(validation, verbose=0), min(e["val_loss"] for e in first), rtol=1e-5)
+    assert [len(stage) for stage in losses(unbroken)][1:] == [1, 1]  # one epoch a slice
+    weights = [training.load(unbroken, window=w).trainable_variables[0] for w in (1, 2, 3)]
+    assert not np.array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[1], weights[2])
+
+
+def test_run_document_says_what_ran(tiny, unbroken):
+    run = training.read_run(unbroken)
+    assert run["fingerprint"] == "ab" * 32
+    assert training.recipe_of(run) == training.Recipe(**SMALL)
+    assert run["versions"]["tensorflow"]
+    assert run["stages"]["1"]["seconds"] > 0
+
+
+def test_a_finished_run_is_not_trained_again(tiny, unbroken):
+    before = (unbroken / "weights/window-3.npz").stat().st_mtime_ns
+    training.train(tiny, unbroken, training.Recipe(**SMALL), verbose=0)
+    assert (unbroken / "weights/window-3.npz").stat().st_mtime_ns == before
+
+
+def test_another_recipe_needs_another_directory(tiny, unbroken):
+    with pytest.raises(ValueError, match=r"`workdir` must be new.*whose recipe differ"):
+        training.train(tiny, unbroken, training.Recipe(**{**SMALL, "seed": 1}), verbose=0)
+
+
+def test_weights_of_another_model_are_refused(tiny, unbroken):
+    model = training.Recipe(**{**SMALL, "units": (12, 8)}).build(Prepared(tiny).schema)
+    with pytest.raises(ValueError, match="written by another recipe or schema"):
+        training.restore(model, unbroken / "weights/window-1.npz")
+
+
+def test_a_window_that_was_not_trained_for_is_named(unbroken, tmp_path):
+    with pytest.raises(ValueError, match=r"`window` must be one that .* there are \[1, 2, 3\]"):
+        training.load(unbroken, window=9)
+    with pytest.raises(ValueError, match="must be a directory made by `tfmtr train`"):
+        training.load(tmp_path)
+
+
+def test_controls_change_the_groups_only(tiny):
+    schema = Prepared(tiny).schema
+    one = training.Recipe(groups="one").regroup(schema)
+    random = training.Recipe(groups="random", seed=3).regroup(schema)
+    assert one.scenario.num_groups == 1
+    assert set(random.scenario.groups) == set(schema.scenario.groups)
+    assert random.scenario.num_groups == schema.scenario.num_groups
+    with pytest.raises(ValueError, match="`groups` must be one of"):
+        training.Recipe(groups="two")

@@ -1,0 +1,352 @@
+"""The `tfmtr` command: thin, one function a step; TensorFlow is imported by the steps that need it."""
+
+import datetime
+import enum
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+app = typer.Typer(
+    help="From interaction logs to served recommendations, with one model for many territories and tasks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+prepare_app = typer.Typer(
+    help="Build the training set from a service's logs.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(prepare_app, name="prepare")
+console = Console(stderr=True)
+
+Out = Annotated[Path, typer.Option(help="Directory to write; must be new, or prepared before and --overwrite.")]
+Source = Annotated[Path | None, typer.Option(help="Where the data set's own files are.")]
+
+
+class Groups(enum.StrEnum):
+    """Scenarios of a run."""
+
+    given = "given"
+    one = "one"
+    random = "random"
+
+
+def prepare_options(command):
+    """Adds the options that all data sets share to a command `(logs...) -> Logs` and prepares what it returns."""
+    import functools
+    import inspect
+
+    @functools.wraps(command)
+    def wrapped(
+        *,
+        out,
+        seed,
+        alpha,
+        test_fraction,
+        validation_fraction,
+        random_fraction,
+        num_groups,
+        memory_limit,
+        missing_vectors,
+        text_encoder,
+        overwrite,
+        **arguments,
+    ):
+        import tempfile
+
+        from tfmtr.datasets.prepare import prepare
+        from tfmtr.evaluation.tables import statistics_table
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tables-", dir=out.parent) as tables:
+            logs = command(tables=Path(tables), **arguments)
+            prepared = prepare(
+                logs,
+                out,
+                seed=seed,
+                alpha=alpha,
+                test_fraction=test_fraction,
+                validation_fraction=validation_fraction,
+                random_fraction=random_fraction,
+                num_groups=num_groups,
+                memory_limit=memory_limit,
+                missing_vectors=missing_vectors,
+                text_encoder=text_encoder,
+                overwrite=overwrite,
+            )
+        Console().print(statistics_table(prepared.report))
+        for warning in prepared.report["warnings"]:
+            console.print(Text.assemble(("warning", "yellow"), f": {warning}"), soft_wrap=True)
+
+    def option(name, annotation, default):
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+    shared = [
+        option("out", Out, inspect.Parameter.empty),
+        option("seed", Annotated[int, typer.Option(help="Of every sample drawn.")], 0),
+        option("alpha", Annotated[float, typer.Option(help="Negatives for each positive.")], 10.0),
+        option("test_fraction", Annotated[float, typer.Option(help="Share of users for the tests.")], 0.3),
+        option("validation_fraction", Annotated[float, typer.Option(help="Share of users for validation.")], 0.1),
+        option(
+            "random_fraction", Annotated[float, typer.Option(help="Share of the other users in the random set.")], 0.5
+        ),
+        option("num_groups", Annotated[int, typer.Option(help="Territory groups, where none are given.")], 4),
+        option("memory_limit", Annotated[str, typer.Option(help="Memory of the query engine, such as 4GB.")], "4GB"),
+        option(
+            "missing_vectors", Annotated[str, typer.Option(help="Users without a vector: error, or zero.")], "error"
+        ),
+        option(
+            "text_encoder",
+            Annotated[Path | None, typer.Option(help="KerasHub preset for titles' text; TF-IDF by default.")],
+            None,
+        ),
+        option("overwrite", Annotated[bool, typer.Option(help="Replace a prepared directory.")], False),
+    ]
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "tables"]
+    wrapped.__signature__ = inspect.Signature([*own, *shared])
+    wrapped.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
+    return wrapped
+
+
+@prepare_app.command("movielens")
+@prepare_options
+def prepare_movielens(
+    *,
+    tables,
+    source: Source = None,
+    download: Annotated[bool, typer.Option(help="Fetch the official archive.")] = False,
+):
+    """MovieLens-1M: the official .zip or its folder; US postal regions are the territories."""
+    from tfmtr.datasets.movielens import movielens
+
+    return movielens(source, tables, download=download)
+
+
+@prepare_app.command("online-retail")
+@prepare_options
+def prepare_online_retail(
+    *, tables, source: Annotated[Path, typer.Option(help="The official .xlsx, or a .parquet of the same columns.")]
+):
+    """Online Retail: a shop's sales in 38 countries."""
+    from tfmtr.datasets.online_retail import online_retail
+
+    return online_retail(source, tables)
+
+
+@prepare_app.command("simulator")
+@prepare_options
+def prepare_simulator(
+    *,
+    tables,
+    num_users: Annotated[int, typer.Option(help="Users of the service.")] = 20_000,
+    num_titles: Annotated[int, typer.Option(help="Titles of the catalogue.")] = 400,
+    num_territories: Annotated[int, typer.Option(help="Territories.")] = 24,
+    heterogeneity: Annotated[float, typer.Option(help="0: one taste everywhere; 1: territories differ most.")] = 0.7,
+    simulator_seed: Annotated[int, typer.Option(help="Of the simulated world.")] = 0,
+):
+    """A simulated video service in many territories; needs no data."""
+    from tfmtr.datasets.simulator import simulator
+
+    return simulator(
+        tables,
+        num_users=num_users,
+        num_titles=num_titles,
+        num_territories=num_territories,
+        heterogeneity=heterogeneity,
+        seed=simulator_seed,
+    )
+
+
+@prepare_app.command("events")
+@prepare_options
+def prepare_events(
+    *,
+    tables,
+    events: Annotated[Path, typer.Option(help="Events: Parquet or CSV, one file or a folder.")],
+    users: Annotated[Path, typer.Option(help="Users: one row each.")],
+    titles: Annotated[Path, typer.Option(help="Titles: one row each.")],
+    columns: Annotated[
+        str, typer.Option("--map", help="Your column names: user=uid,title=asin,territory=market,time=ts[,name=text].")
+    ],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="name=column[:regression]; repeat. The first one's positives define the examples."),
+    ] = None,
+    availability: Annotated[
+        str | None,
+        typer.Option(help="Table title, territory[, start, end]; or 'anywhere'. Default: from earlier events."),
+    ] = None,
+    user_vectors: Annotated[Path | None, typer.Option(help="Folder: vectors.npy, ids.parquet.")] = None,
+    title_vectors: Annotated[Path | None, typer.Option(help="Folder: vectors.npy, ids.parquet.")] = None,
+    groups: Annotated[Path | None, typer.Option(help='JSON: {"territory": "group"}.')] = None,
+    neighbours: Annotated[
+        Path | None,
+        typer.Option(help='JSON: {"territory": [longitude, latitude]}, to make groups of neighbours.'),
+    ] = None,
+    window_days: Annotated[float, typer.Option(help="Length of a window.")] = 7.0,
+    train_windows: Annotated[int, typer.Option(help="Number of training windows.")] = 8,
+    test_windows: Annotated[int, typer.Option(help="Number of test windows.")] = 3,
+    end: Annotated[
+        datetime.datetime | None,
+        typer.Option(help="End of the training window, UTC; default: the log's last windows are the tests."),
+    ] = None,
+):
+    """Your own logs: an events, a users and a titles table."""
+    import json
+
+    from tfmtr.datasets.logs import Calendar, Logs
+
+    def read_json(path):
+        return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+
+    places = read_json(neighbours)
+    return Logs(
+        events=events,
+        users=users,
+        titles=titles,
+        columns=pairs("map", columns.split(",")),
+        tasks=pairs("task", task or []),
+        calendar=Calendar(datetime.timedelta(days=window_days), train_windows, test_windows, end=end),
+        availability=availability if availability in (None, "anywhere") else Path(availability),
+        user_vectors=user_vectors,
+        title_vectors=title_vectors,
+        groups=read_json(groups),
+        neighbours=places and {name: tuple(place) for name, place in places.items()},
+    )
+
+
+def pairs(option, texts):
+    """`["a=b"]` as a dictionary."""
+    result = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"`--{option}` must be name=column pairs. Received: {text!r}")
+        result[name.strip()] = value.strip()
+    return result
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`.")],
+    workdir: Annotated[Path, typer.Option(help="Run directory; an interrupted run there goes on.")],
+    share: Annotated[str, typer.Option(help="A file of tfmtr/sharing.")] = "territory_branches",
+    head: Annotated[str, typer.Option(help="A file of tfmtr/heads.")] = "parallel",
+    upsample: Annotated[bool, typer.Option(help="Train on the active users too.")] = True,
+    groups: Annotated[Groups, typer.Option(help="Scenarios: given by the data, or a control.")] = Groups.given,
+    units: Annotated[str, typer.Option(help="Widths of the towers' layers.")] = "512,512",
+    literal: Annotated[bool, typer.Option(help="ReLU on all layers and a plain dot product.")] = False,
+    epochs: Annotated[int, typer.Option(help="Most epochs over the training window.")] = 10,
+    patience: Annotated[int, typer.Option(help="Epochs without a better validation loss.")] = 2,
+    batch_size: Annotated[int, typer.Option(help="Rows of a step.")] = 8192,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
+    deterministic: Annotated[bool, typer.Option(help="Repeat a run to the last bit.")] = True,
+):
+    """Train a two-tower model, then window by window as the tests will see it."""
+    from tfmtr import training
+
+    recipe = training.Recipe(
+        share=share,
+        head=head,
+        upsample=upsample,
+        groups=str(groups),
+        units=tuple(int(width) for width in units.split(",")),
+        literal=literal,
+        epochs=epochs,
+        patience=patience,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        deterministic=deterministic,
+    )
+    training.train(data, workdir, recipe)
+    console.print(f"run: {workdir}", highlight=False)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[list[Path], typer.Option(help="Run directory; repeat to compare, the last against the others.")],
+    data: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`.")],
+    k: Annotated[int, typer.Option(help="Titles for recall@k.")] = 10,
+):
+    """Evaluate runs on the test windows, per territory; writes evaluation.json into each."""
+    from tfmtr.evaluation import evaluate as evaluation
+
+    results = {run.name: evaluation.evaluate(run, data, k=k) for run in model}
+    evaluation.print_results(results, Console())
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Option(help="Run directory.")],
+    titles: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`, whose titles are indexed.")],
+    out: Annotated[Path, typer.Option(help="Directory of the served model.")] = Path("saved_models/two_tower"),
+):
+    """Export a model and its title index as the next version, at once."""
+    from tfmtr.export import export as export_model
+
+    print(export_model(model, titles, out))
+
+
+@app.command()
+def serve(
+    model_base_path: Annotated[Path, typer.Option("--model_base_path", help="Directory with the model's versions.")],
+    model_name: Annotated[str, typer.Option("--model_name", help="Name that clients ask for.")] = "default",
+    port: Annotated[int, typer.Option("--port", help="gRPC port.")] = 8500,
+    rest_api_port: Annotated[int, typer.Option("--rest_api_port", help="REST port; 0: off.")] = 0,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    file_system_poll_wait_seconds: Annotated[
+        float, typer.Option("--file_system_poll_wait_seconds", help="Seconds between looks for versions.")
+    ] = 1.0,
+):
+    """Serve a model over TF Serving's gRPC and REST protocols."""
+    from tfmtr.serving.server import serve as serve_model
+
+    serve_model(
+        model_base_path,
+        model_name=model_name,
+        port=port,
+        rest_api_port=rest_api_port,
+        host=host,
+        file_system_poll_wait_seconds=file_system_poll_wait_seconds,
+    )
+
+
+@app.command()
+def recommend(
+    model: Annotated[str, typer.Option(help="Name of the served model.")],
+    data: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`, for the user's row and the names.")],
+    user_id: Annotated[str, typer.Option(help="The user.")],
+    server: Annotated[str, typer.Option(help="host:port of the gRPC server.")] = "127.0.0.1:8500",
+    k: Annotated[int, typer.Option("-k", help="How many titles.")] = 10,
+    territory: Annotated[
+        str | None,
+        typer.Option(help="Whose catalogue; the user's own by default."),
+    ] = None,
+):
+    """Ask a server for one user's recommendations."""
+    from tfmtr.evaluation.tables import recommendation_table
+    from tfmtr.serving.recommend import recommend as ask
+
+    Console().print(recommendation_table(user_id, ask(server, model, data, user_id, k=k, territory=territory)))
+
+
+def main():
+    """Runs the command; a `ValueError` is a message for the user, not a stack trace."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if os.environ.get("TFMTR_TRACEBACK"):
+            raise
+        console.print(Text.assemble(("error", "bold red"), f": {error}"), soft_wrap=True)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,367 @@
+"""First-time content discovery as functions of tables: positives, users, catalogue, negatives.
+
+Sections 3.2 and 4.1 of Gampa et al., "Multi-Task Learning For Reduced Popularity Bias In Multi-Territory
+Video Recommendations", 2023, written once as Ibis expressions: DuckDB runs them here, Spark elsewhere,
+with the same rows. Whatever describes a window w is known before its start: who is active, what is
+available. Only labels and positives come from inside it.
+
+Tables are processed in buckets of users. Everything here is per user or per bucket, so that one pass over
+all buckets and one pass a bucket give the same rows.
+"""
+
+import dataclasses
+import datetime
+from typing import Any
+
+import ibis
+
+from tfmtr.datasets.sampling import DRAW_DIGITS, digest, draw, is_below
+
+STRATUM = ("bucket", "split", "sampling", "window")
+SPARE_DRAWS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """One window `[start, end)` of the calendar, in UTC without a time zone.
+
+    Args:
+        number: 0 and before are training windows, 1 and after test windows.
+        start, end: Datetimes.
+    """
+
+    number: int
+    start: datetime.datetime
+    end: datetime.datetime
+
+
+def plan_windows(calendar, earliest, latest):
+    """Places the calendar's windows on a log.
+
+    Without `calendar.end` the last test window ends with the log: at the midnight (UTC) after its last
+    event if windows are whole days long, otherwise one second after it.
+
+    Args:
+        calendar: A `Calendar`.
+        earliest: Datetime of the first event.
+        latest: Datetime of the last event.
+
+    Returns:
+        List of `Window`, oldest first.
+
+    Raises:
+        ValueError: If the calendar asks for no window, or for more windows than the log covers.
+
+    Example:
+    >>> from tfmtr.datasets.logs import Calendar
+    >>> calendar = Calendar(datetime.timedelta(days=1), num_train=2, num_test=1)
+    >>> windows = plan_windows(calendar, datetime.datetime(2024, 1, 1, 8), datetime.datetime(2024, 1, 3, 20))
+    >>> [(window.number, window.start.day) for window in windows]
+    [(-1, 1), (0, 2), (1, 3)]
+    """
+    length, day = calendar.length, datetime.timedelta(days=1)
+    if length <= datetime.timedelta(0) or calendar.num_train < 1 or calendar.num_test < 0:
+        raise ValueError(
+            "`calendar` must have a positive length, at least one training window and no negative number of test "
+            f"windows. Received: {calendar}"
+        )
+    unit = day if length % day == datetime.timedelta(0) else datetime.timedelta(seconds=1)
+    first = as_utc(calendar.start) if calendar.start else earliest
+    if first <= earliest:
+        first = earliest - (earliest - datetime.datetime.min) % unit
+    last = latest - (latest - datetime.datetime.min) % unit + unit
+    end = as_utc(calendar.end) if calendar.end else last - calendar.num_test * length
+    windows = [
+        Window(number, end + (number - 1) * length, end + number * length)
+        for number in range(1 - calendar.num_train, calendar.num_test + 1)
+    ]
+    if windows[0].start < first or windows[-1].start > latest:
+        raise ValueError(
+            f"`calendar` must fit into the log: {len(windows)} windows of {length} from {windows[0].start} to "
+            f"{windows[-1].end}. Ask for fewer or shorter windows. Received: events from {first} to {last}, where "
+            f"{max(0, (last - first) // length)} windows fit"
+        )
+    return windows
+
+
+def as_utc(time):
+    """A datetime in UTC without its time zone; a naive one is UTC already."""
+    return time if time.tzinfo is None else time.astimezone(datetime.UTC).replace(tzinfo=None)
+
+
+def number_window(time, windows):
+    """Number of the window that a time falls into.
+
+    Args:
+        time: Ibis timestamp value.
+        windows: List of `Window`.
+
+    Returns:
+        Ibis integer value; one less than the first number before all windows, one more than the last
+        number after them.
+    """
+    bounds = [(time < windows[0].start, windows[0].number - 1)]
+    bounds += [(time < window.end, window.number) for window in windows]
+    return ibis.cases(*bounds, else_=windows[-1].number + 1).cast("int64")
+
+
+def assign_users(users, *, seed, test_fraction, validation_fraction, random_fraction, active_fraction):
+    """Gives every user one split and one pool, for good.
+
+    Test and validation users are all random users. Of the others a part is random too; the rest is the
+    pool of which the active ones are added to training (upsampling), see `cohorts`. The two never meet.
+
+    Args:
+        users: Table with `user`.
+        seed: Integer.
+        test_fraction: Of all users.
+        validation_fraction: Of all users.
+        random_fraction: Of the training users.
+        active_fraction: Of the training users that are not random.
+
+    Returns:
+        The table with `split` (`"train"`, `"validation"`, `"test"`) and `sampling` (`"random"`,
+        `"active"`, or `"none"` for users of no example).
+    """
+
+    def part(purpose, fraction):
+        return is_below(digest(seed, purpose, users.user), fraction)
+
+    held_out = digest(seed, "split", users.user)
+    split = ibis.cases(
+        (is_below(held_out, test_fraction), "test"),
+        (is_below(held_out, test_fraction + validation_fraction), "validation"),
+        else_="train",
+    )
+    sampling = ibis.cases(
+        ((split != "train") | part("random", random_fraction), "random"),
+        (part("active", active_fraction), "active"),
+        else_="none",
+    )
+    return users.mutate(split=split, sampling=sampling)
+
+
+def cohorts(users, events, windows, lookback):
+    """The users of which examples are made.
+
+    A random user belongs to the cohort `"all"`, which serves every window. A user of the active pool
+    belongs to the cohort of each window before whose start (at most `lookback` before) there is an event.
+
+    Args:
+        users: Table `user`, `territory`, `bucket`, `split`, `sampling`.
+        events: Table `user`, `time`, `window`.
+        windows: List of `Window`.
+        lookback: Timedelta.
+
+    Returns:
+        Table `user`, `territory`, `bucket`, `split`, `sampling`, `cohort` (text) and `user_position`
+        (0, 1, ... in the cohort of the bucket).
+    """
+    columns = ("user", "territory", "bucket", "split", "sampling")
+    pool = users.filter(users.sampling == "active").select(*columns)
+    latest = events.semi_join(pool, "user").group_by("user", "window").aggregate(latest=lambda t: t.time.max())
+    active = [
+        latest.filter(latest.window < window.number, latest.latest >= window.start - lookback)
+        .select("user")
+        .distinct()
+        .mutate(cohort=ibis.literal(str(window.number)))
+        for window in windows
+    ]
+    random = users.filter(users.sampling == "random").select(*columns).mutate(cohort=ibis.literal("all"))
+    members = random.union(pool.inner_join(ibis.union(*active), "user").select(*columns, "cohort"))
+    position = ibis.row_number().over(group_by=("bucket", "split", "sampling", "cohort"), order_by="user")
+    return members.mutate(user_position=position)
+
+
+def catalogue(first_events, territories, windows, *, table=None, is_anywhere=False):
+    """The titles that each territory can be offered in each window.
+
+    A title is available in a window if it is at the window's start: `start <= window.start < end` of the
+    availability table, or, without a table, if an event of it came before `window.start` (in the
+    territory, or in any territory). The events of the window itself say nothing.
+
+    Args:
+        first_events: Table `title`, `territory`, `time` of first events.
+        territories: Table `territory`.
+        windows: List of `Window`.
+        table: Availability table `title`, `territory`, `start`, `end`, or `None`.
+        is_anywhere: Whether an event makes a title available in all territories.
+
+    Returns:
+        Table `window`, `territory`, `title` and `title_position` (0, 1, ... in the window and territory).
+    """
+    if table is not None:
+        spans = table
+    elif is_anywhere:
+        first = first_events.group_by("title").aggregate(start=lambda t: t.time.min())
+        spans = first.cross_join(territories).mutate(end=ibis.null("timestamp"))
+    else:
+        first = first_events.group_by("title", "territory").aggregate(start=lambda t: t.time.min())
+        spans = first.mutate(end=ibis.null("timestamp"))
+    is_inclusive = table is not None  # an event at the very start belongs to the window
+    available = [
+        spans.filter(
+            spans.start.isnull() | ((spans.start <= w.start) if is_inclusive else (spans.start < w.start)),
+            spans.end.isnull() | (spans.end > w.start),
+        )
+        .select("title", "territory")
+        .distinct()
+        .mutate(window=ibis.literal(w.number, "int64"))
+        for w in windows
+    ]
+    position = ibis.row_number().over(group_by=("window", "territory"), order_by="title")
+    return (
+        ibis.union(*available).mutate(title_position=position).select("window", "territory", "title", "title_position")
+    )
+
+
+def discoveries(events, labels, lookback):
+    """First-time content discoveries: events without one of the same user and title shortly before.
+
+    Args:
+        events: Table `user`, `title`, `time`, `window` and the label columns, events only.
+        labels: Names of the label columns.
+        lookback: Timedelta.
+
+    Returns:
+        Rows of the table, one for each user, title and window: the first discovery in the window.
+    """
+    order = ("time", *labels)
+    earlier = events.mutate(earlier=events.time.lag().over(group_by=("user", "title"), order_by=order))
+    fresh = earlier.filter(earlier.earlier.isnull() | (earlier.earlier < earlier.time - ibis.interval(lookback)))
+    return first_in_window(fresh, labels).drop("earlier")
+
+
+def first_in_window(events, labels):
+    """The first row of each user, title and window."""
+    order = ibis.row_number().over(group_by=("user", "title", "window"), order_by=("time", *labels))
+    return events.mutate(order=order).filter(lambda t: t.order == 0).drop("order")
+
+
+def place(rows, members, titles_available):
+    """Adds cohort and availability to rows of users and titles.
+
+    Args:
+        rows: Table `user`, `title`, `window` and more.
+        members: See `cohorts`.
+        titles_available: See `catalogue`.
+
+    Returns:
+        The rows of users that have a cohort in the row's window, with `bucket`, `split`, `sampling`,
+        `cohort`, `territory` and the boolean `is_available`. Test users have rows in test windows only.
+    """
+    columns = members.drop("user_position")
+    joined = rows.inner_join(columns, "user")
+    joined = joined.filter(
+        (joined.cohort == "all") | (joined.cohort == joined.window.cast("string")),
+        (joined.split != "test") | (joined.window > 0),
+    )
+    keys = ("window", "territory", "title")
+    offered = titles_available.select(*keys).mutate(is_available=True)
+    joined = joined.left_join(offered, keys)
+    return joined.mutate(is_available=joined.is_available.fill_null(False)).drop(*(f"{key}_right" for key in keys))
+
+
+def wanted_negatives(positives, alpha):
+    """Number of negatives, `round(alpha * positives)`, for each stratum: table `STRATUM`, `cohort`, `wanted`."""
+    strata = positives.group_by(*STRATUM, "cohort").aggregate(positives=positives.count())
+    return strata.mutate(wanted=(strata.positives * alpha + 0.5).floor().cast("int64"))
+
+
+def sampled_negatives(positives, members, titles_available, *, seed, alpha):
+    """Draws negatives: a user of the cohort, then a title available to that user, both uniformly.
+
+    Pairs that are positive in the window and repeated pairs are dropped. More pairs are drawn than wanted
+    and the first ones kept, in the order of the draws; where users and titles are so few that even eight
+    times as many draws do not give enough different pairs, fewer are returned.
+
+    Args:
+        positives: Table from `place`.
+        members: See `cohorts`.
+        titles_available: See `catalogue`.
+        seed: Integer.
+        alpha: Negatives for each positive.
+
+    Returns:
+        Table `user`, `title`, `territory`, `bucket`, `split`, `sampling`, `window`.
+    """
+    cohort = ("bucket", "split", "sampling", "cohort")
+    sizes = titles_available.group_by("window", "territory").aggregate(num_titles=titles_available.count())
+    homes = members.group_by(*cohort, "territory").aggregate(users=members.count())
+    users = members.group_by(*cohort).aggregate(num_users=members.count())
+    strata = wanted_negatives(positives, alpha)
+    reach = strata.inner_join(homes, cohort).inner_join(sizes, ("window", "territory"))
+    reach = reach.group_by(*STRATUM, "cohort", "positives", "wanted").aggregate(
+        pairs=(reach.users * reach.num_titles).sum() - reach.positives.max(), reachable=reach.users.sum()
+    )
+    strata = reach.inner_join(users, cohort)
+    draws = ibis.cases(
+        (strata.wanted * 8 <= strata.pairs, strata.wanted * 5 // 4),
+        (strata.wanted * 2 <= strata.pairs, strata.wanted * 2),
+        else_=strata.wanted * 8,
+    )
+    strata = strata.mutate(draws=((draws + SPARE_DRAWS) * strata.num_users // strata.reachable).cast("int64"))
+    strata = strata.select(*STRATUM, "cohort", "wanted", "num_users", draw=ibis.range(strata.draws).unnest())
+    drawn = strata.mutate(key=digest(seed, "negative", *(strata[name] for name in STRATUM), strata.draw))
+    drawn = drawn.mutate(user_position=draw(drawn.key, drawn.num_users))
+    drawn = drawn.inner_join(members, (*cohort, "user_position")).inner_join(sizes, ("window", "territory"))
+    drawn = drawn.mutate(title_position=draw(drawn.key, drawn.num_titles, skip=DRAW_DIGITS))
+    drawn = drawn.inner_join(titles_available, ("window", "territory", "title_position"))
+    pairs = drawn.group_by("user", "title", "territory", *STRATUM, "wanted").aggregate(draw=drawn.draw.min())
+    return first_wanted(pairs.anti_join(positives, ("user", "title", "window")), "draw")
+
+
+def logged_negatives(impressions, positives, labels, *, seed, alpha):
+    """Logged impressions of pairs that are not positive in the window, at most `alpha` a positive.
+
+    Args:
+        impressions: Table from `place`, with the label columns.
+        positives: Table from `place`.
+        labels: Names of the label columns.
+        seed: Integer.
+        alpha: Negatives for each positive.
+
+    Returns:
+        Rows of `impressions`.
+    """
+    pairs = first_in_window(impressions.anti_join(positives, ("user", "title", "window")), labels)
+    pairs = pairs.inner_join(wanted_negatives(positives, alpha).drop("positives"), (*STRATUM, "cohort"))
+    return first_wanted(pairs.mutate(draw=digest(seed, "impression", pairs.user, pairs.title, pairs.window)), "draw")
+
+
+def first_wanted(pairs, order):
+    """The first `wanted` rows of each stratum."""
+    rank = ibis.row_number().over(group_by=STRATUM, order_by=order)
+    return pairs.mutate(rank=rank).filter(lambda t: t.rank < t.wanted).drop("rank", "wanted", order)
+
+
+def label_examples(positives, negatives, tasks):
+    """Positives and negatives in one table.
+
+    A sampled negative has the label 0 for a binary task and null for a regression, where nothing was
+    observed; a logged one keeps its own labels.
+
+    Args:
+        positives: Table from `place`, with one column a task.
+        negatives: Table from `sampled_negatives` or `logged_negatives`.
+        tasks: `{task: kind}`.
+
+    Returns:
+        Table `bucket`, `split`, `sampling`, `window`, `user`, `title`, `territory`, `is_positive` and one float
+        column a task.
+    """
+    keys = (*STRATUM, "user", "title", "territory")
+
+    def missing(kind):
+        return ibis.literal(0).cast("float64") if kind == "binary" else ibis.null("float64")
+
+    labels = {task: negatives[task] if task in negatives.columns else missing(kind) for task, kind in tasks.items()}
+    return ibis.union(
+        positives.select(*keys, *tasks, is_positive=True),
+        negatives.select(*keys, **labels, is_positive=False).select(*keys, *tasks, "is_positive"),
+    )
+
+
+def is_event(events: Any, task):
+    """Whether a row is an event: the first task's label is neither 0 (a logged impression) nor null."""
+    return events[task].notnull() & (events[task] != 0.0)

@@ -1,0 +1,104 @@
+"""Extra columns of the users and titles tables as features, by their type."""
+
+import ibis
+
+from tfmtr.schema import Feature
+
+MAX_VOCABULARY = 10_000
+MAX_SET = 32
+RESERVED = ("user", "title", "territory", "name", "user_row", "title_row", "user_vector", "title_vector")
+RESERVED += ("split", "sampling", "window", "bucket", "cohort", "is_positive")
+
+
+def column_kind(dtype):
+    """What a column of this Ibis type becomes: `"id"`, `"number"`, `"set"`, `"vector"` or `None` (nothing).
+
+    Text and booleans are categories, integers are numbers (cast codes to text), lists of text are sets,
+    lists of floats vectors. Times, structs and the like are no features.
+    """
+    if dtype.is_string() or dtype.is_boolean() or dtype.is_uuid():
+        return "id"
+    if dtype.is_numeric():
+        return "number"
+    if dtype.is_array() and dtype.value_type.is_string():
+        return "set"
+    if dtype.is_array() and dtype.value_type.is_floating():
+        return "vector"
+    return None
+
+
+def check_names(users, titles, tasks):
+    """Raises a `ValueError` unless no extra column is named like an id, a label or a column of the other table."""
+    extra = {"users": set(users.columns) - {"user", "territory"}, "titles": set(titles.columns) - {"title", "name"}}
+    for argument, names in extra.items():
+        refused = sorted(names & {*RESERVED, *tasks})
+        if refused:
+            raise ValueError(
+                f"`{argument}` must have no feature that is named like an id, a label or a column of the examples; "
+                f"rename it. Received: {refused}"
+            )
+    both = sorted(extra["users"] & extra["titles"])
+    if both:
+        raise ValueError(
+            f"`users` and `titles` must have different feature columns; rename them. Received twice: {both}"
+        )
+
+
+def find_features(con, table, role, names):
+    """Features of the named columns.
+
+    Args:
+        con: Ibis connection.
+        table: Rows that vocabularies and means are taken from.
+        role: `"user"` or `"title"`.
+        names: Columns of the kinds `"id"`, `"number"` and `"set"`.
+
+    Returns:
+        List of `Feature`.
+    """
+    features = []
+    for name in names:
+        column, kind = table[name], column_kind(table[name].type())
+        if kind == "number":
+            mean, std = number_moments(con, table, name)
+            features.append(Feature(name, role, kind, mean=mean, std=std))
+        elif kind == "id":
+            features.append(Feature(name, role, kind, vocabulary(con, table.select(value=column.cast("string")))))
+        else:
+            longest = con.execute(column.length().max())
+            width = min(MAX_SET, max(1, 0 if longest != longest or longest is None else int(longest)))
+            values = vocabulary(con, table.select(value=column.unnest()))
+            features.append(Feature(name, role, kind, values, width=width))
+    return features
+
+
+def number_moments(con, table, name):
+    """Mean and standard deviation of a column's finite values, to nine digits; 0 and 1 where there are none."""
+    value = table[name].cast("float64")
+    finite = table.filter(value.notnull(), ~value.isnan(), ~value.isinf())
+    value = finite[name].cast("float64")
+    moments = con.to_pyarrow(finite.aggregate(mean=value.mean(), std=value.std(how="pop"))).to_pylist()[0]
+    # Nine digits: parallel sums of floats differ in the last ones from run to run.
+    mean, std = float(f"{moments['mean'] or 0.0:.9g}"), float(f"{moments['std'] or 0.0:.9g}")
+    return mean, std if std > 0 else 1.0
+
+
+def vocabulary(con, values):
+    """The most frequent values of the column `value`, ties in order of the text; null and empty text left out."""
+    counts = (
+        values.filter(values.value.notnull(), values.value != "").group_by("value").aggregate(rows=lambda t: t.count())
+    )
+    counts = counts.order_by(counts.rows.desc(), counts.value).limit(MAX_VOCABULARY)
+    return con.to_pyarrow(counts).column("value").to_pylist()
+
+
+def as_feature(table, feature):
+    """The column as it is written: null text is empty, null and infinite numbers are the mean, null sets are empty."""
+    column = table[feature.name]
+    if feature.kind == "number":
+        value = column.cast("float64")
+        is_missing = value.isnull() | value.isnan() | value.isinf()
+        return is_missing.ifelse(feature.mean, value).cast("float32").name(feature.name)
+    if feature.kind == "id":
+        return column.cast("string").fill_null("").name(feature.name)
+    return column.fill_null(ibis.literal([], "array<string>")).name(feature.name)

@@ -1,0 +1,121 @@
+"""Feature stores: checks what upstream vends and writes the stores of a prepared data set, by streaming."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfmtr.datasets.vectors import VectorStore
+from tfmtr.datasets.work import ROW_GROUP
+
+
+def open_store(con, path, name, key):
+    """Opens and checks an upstream store.
+
+    Args:
+        con: Ibis connection.
+        path: Folder with `vectors.npy` and `ids.parquet`.
+        name: What the store is called in messages.
+        key: `"user"` or `"title"`: what its ids name.
+
+    Returns:
+        `(vectors, ids)`: the memory-mapped matrix and a table with `key` (text) and `store_row`.
+
+    Raises:
+        ValueError: If a file is missing, the matrix does not fit its ids or is not finite.
+    """
+    for file in ("vectors.npy", "ids.parquet"):
+        if not Path(path, file).is_file():
+            raise ValueError(
+                f"`{name}` must be a folder with vectors.npy and ids.parquet. Received: {path} without {file}"
+            )
+    store = VectorStore(Path(path))
+    store.check(name)
+    ids = con.read_parquet(store.ids, file_row_number=True)
+    return store.vectors, ids.select(ids[ids.columns[0]].cast("string").name(key), store_row=ids.file_row_number)
+
+
+def check_vectors_found(count, first, key, missing_vectors):
+    """Raises a `ValueError` if users or titles have no vector and zero vectors are not allowed.
+
+    Args:
+        count: How many have none.
+        first: The first three of them.
+        key: `"user"` or `"title"`.
+        missing_vectors: `"error"` or `"zero"`.
+    """
+    if count and missing_vectors == "error":
+        raise ValueError(
+            f"`{key}_vectors` must have a vector for each {key}; "
+            '`missing_vectors="zero"` gives the others the zero vector. '
+            f"Received: {count} {key}s without one, first {first}"
+        )
+
+
+def gather(vectors, rows):
+    """Vectors of the given rows as float32; a negative row is the zero vector."""
+    found = np.asarray(vectors[np.maximum(rows, 0)], "float32")
+    found[rows < 0] = 0.0
+    return found
+
+
+def list_matrix(column, name):
+    """A list column of floats as a matrix.
+
+    Args:
+        column: Arrow list array.
+        name: Of the column, for messages.
+
+    Returns:
+        Float32 matrix of shape `(rows, width)`.
+
+    Raises:
+        ValueError: If lists are null, differ in length or hold no finite numbers.
+    """
+    lengths = set(column.value_lengths().to_pylist() if hasattr(column, "value_lengths") else map(len, column))
+    if len(lengths) > 1 or None in lengths:
+        raise ValueError(
+            f"Vector column {name!r} must have lists of one length in every row. Received: lengths={lengths}"
+        )
+    matrix = column.flatten().to_numpy(zero_copy_only=False).astype("float32").reshape(len(column), -1)
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"Vector column {name!r} must hold finite numbers. Received: NaN or infinity")
+    return matrix
+
+
+class StoreWriter:
+    """Writes a `VectorStore` folder front to back, without holding it in memory.
+
+    Args:
+        path: Folder to make.
+        rows: Number of vectors.
+        width: Of one vector.
+        schema: Arrow schema of the ids.
+    """
+
+    def __init__(self, path, rows, width, schema):
+        Path(path).mkdir(parents=True)
+        self.vectors = np.lib.format.open_memmap(Path(path, "vectors.npy"), "w+", "float32", (rows, width))
+        self.ids = pq.ParquetWriter(Path(path, "ids.parquet"), schema, compression="zstd")
+        self.rows = 0
+
+    def append(self, blocks):
+        """Appends an iterable of float matrices of shape `(rows, width)`."""
+        for block in blocks:
+            self.vectors[self.rows : self.rows + len(block)] = block
+            self.rows += len(block)
+
+    def append_ids(self, ids):
+        """Appends an Arrow table of ids, one for each vector."""
+        self.ids.write_table(ids.cast(self.ids.schema), row_group_size=ROW_GROUP)
+
+    def close(self):
+        """Finishes both files."""
+        self.vectors.flush()
+        self.ids.close()
+
+
+def array_of(table, name):
+    """A column of an Arrow table as one NumPy array; null integers become -1."""
+    return pa.compute.fill_null(table.column(name), -1).to_numpy()

@@ -1,0 +1,300 @@
+"""Reads and checks the tables of a service's log: any column names in, the words of this package out."""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+KINDS = ("binary", "regression")
+LATEST_SECOND = 4_102_444_800  # 2100; larger numbers are milliseconds taken for seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """The tables of a log as Ibis expressions in the words of this package.
+
+    Args:
+        events: `user`, `title` (text), `time` (timestamp, UTC) and one float column a task.
+        users: `user`, `territory` (text) and the extra columns.
+        titles: `title`, `name` (text) and the extra columns.
+        tasks: `{task: kind}`, the first task first.
+        availability: `title`, `territory`, `start`, `end`, or `None`.
+    """
+
+    events: Any
+    users: Any
+    titles: Any
+    tasks: Mapping[str, str]
+    availability: Any = None
+
+
+def read_tables(con, logs):
+    """Opens the tables that `logs` names; nothing is read yet but schemas and first rows.
+
+    Args:
+        con: Ibis connection.
+        logs: A `Logs`.
+
+    Returns:
+        A `Tables`.
+
+    Raises:
+        ValueError: If a table is missing, empty, damaged, or lacks a column, or if a column has a type
+            that cannot be what `logs` says it is.
+    """
+    names = {key: logs.columns.get(key, key) for key in ("user", "title", "territory", "time", "name")}
+    users = read_table(con, logs.users, "users", text=[names["user"], names["territory"]])
+    titles = read_table(con, logs.titles, "titles", text=[names["title"], names["name"]])
+    events = read_table(con, logs.events, "events", text=[names["user"], names["title"]])
+    check_columns(users, "users", [names["user"], names["territory"]])
+    check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
+    tasks, labels = read_labels(events, logs.tasks)
+    check_columns(events, "events", [names["user"], names["title"], names["time"]])
+    availability = None
+    if logs.availability is not None and logs.availability != "anywhere":
+        availability = read_availability(con, logs.availability)
+    return Tables(
+        events=events.select(
+            user=as_id(events, "events", names["user"]),
+            title=as_id(events, "events", names["title"]),
+            time=as_time(events, "events", names["time"]),
+            **labels,
+        ),
+        users=rename_ids(users, "users", {"user": names["user"], "territory": names["territory"]}),
+        titles=rename_ids(titles, "titles", {"title": names["title"], "name": names["name"]}),
+        tasks=tasks,
+        availability=availability,
+    )
+
+
+def read_table(con, path, argument, *, text=()):
+    """One Parquet or CSV file, or a folder of them, as an Ibis table.
+
+    Args:
+        con: Ibis connection.
+        path: File or folder.
+        argument: What the table is called in messages.
+        text: Columns that a CSV must not turn into numbers (an id `007` stays `007`).
+
+    Returns:
+        Ibis table.
+
+    Raises:
+        ValueError: If there is no such file, it is empty or it cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(
+            f"`{argument}` must be a Parquet or CSV file or a folder of them. Received: {path}, which is missing"
+        )
+    files = table_files(path)
+    if not files:
+        raise ValueError(
+            f"`{argument}` must be a file or folder of .parquet, .csv or .csv.gz. Received: {path}, which has none"
+        )
+    for file in files:
+        if file.stat().st_size == 0:
+            raise ValueError(
+                f"`{argument}` must not hold an empty file; delete or rewrite it. Received: {file} of 0 bytes"
+            )
+    is_parquet = files[0].suffix == ".parquet"
+    for file in files if is_parquet else ():
+        check_parquet(file, argument)
+    try:
+        if is_parquet:
+            table = con.read_parquet(files)
+        else:
+            columns = con.read_csv(files).columns
+            table = con.read_csv(files, types={name: "VARCHAR" for name in text if name in columns})
+        is_empty = table.limit(1).count().execute() == 0
+    except duckdb.Error as error:
+        raise ValueError(f"`{argument}` must be readable as one table. Received: {path}: {error}") from error
+    table = table.drop(*(name for name in table.columns if name.startswith("__index_level_")))  # pandas writes them
+    if is_empty:
+        raise ValueError(f"`{argument}` must have at least one row. Received: {path} with 0 rows")
+    return table
+
+
+def table_files(path):
+    """Sorted Parquet files of a folder, or its CSV files if it has no Parquet; a file is its own list."""
+    if path.is_file():
+        return [path]
+    return sorted(path.rglob("*.parquet")) or sorted([*path.rglob("*.csv"), *path.rglob("*.csv.gz")])
+
+
+def check_parquet(file, argument):
+    """Raises a `ValueError` that names the file unless it is a complete Parquet file."""
+    try:
+        pq.ParquetFile(file).close()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"`{argument}` must be complete Parquet files; copy or write the file again. Received: {file}: {error}"
+        ) from error
+
+
+def check_columns(table, argument, columns):
+    """Raises a `ValueError` that names the nearest column unless the table has all `columns`."""
+    for column in columns:
+        if column not in table.columns:
+            near = difflib.get_close_matches(column, table.columns, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"`{argument}` must have the column {column!r}; name another one in `columns` or `tasks`.{hint} "
+                f"Received: columns={list(table.columns)}"
+            )
+
+
+def as_id(table, argument, column):
+    """The column as text.
+
+    Raises:
+        ValueError: If it holds lists, times or other values that name nothing.
+    """
+    dtype = table[column].type()
+    if not (dtype.is_string() or dtype.is_integer() or dtype.is_uuid() or dtype.is_floating() or dtype.is_decimal()):
+        raise ValueError(f"Column {column!r} of `{argument}` must be text or a number. Received: {dtype}")
+    return table[column].cast("string")
+
+
+def as_time(table, argument, column):
+    """The column as a timestamp in UTC.
+
+    Raises:
+        ValueError: If it is neither a timestamp, a date, nor seconds since 1970.
+    """
+    value, dtype = table[column], table[column].type()
+    if dtype.is_timestamp() or dtype.is_date():
+        return value.cast("timestamp")
+    if not (dtype.is_integer() or dtype.is_floating()):
+        raise ValueError(
+            f"Column {column!r} of `{argument}` must be a timestamp, a date or seconds since 1970 (UTC); "
+            f"convert it before. Received: {dtype}"
+        )
+    latest = value.max().execute()
+    if latest is not None and latest > LATEST_SECOND:
+        raise ValueError(
+            f"Column {column!r} of `{argument}` must be seconds since 1970, not milliseconds; divide it. "
+            f"Received: {latest}"
+        )
+    return value.as_timestamp("s") if dtype.is_integer() else (value * 1000).round().cast("int64").as_timestamp("ms")
+
+
+def rename_ids(table, argument, names):
+    """The table with its id columns renamed and cast to text; `name` may be absent and is then the title's id.
+
+    Raises:
+        ValueError: If another column already has one of the new names.
+    """
+    columns = {new: old for new, old in names.items() if old in table.columns}
+    extra = [name for name in table.columns if name not in columns.values()]
+    for new, old in columns.items():
+        if new in extra:
+            raise ValueError(
+                f"Column {old!r} of `{argument}` is the {new}, so no other column may be called {new!r}; "
+                f"rename it. Received: columns={list(table.columns)}"
+            )
+    ids = {new: as_id(table, argument, old) for new, old in columns.items()}
+    if "name" in names:
+        ids["name"] = ids["name"].fill_null(ids["title"]) if "name" in ids else ids["title"]
+    return table.select(**ids, **{name: table[name] for name in extra})
+
+
+def read_labels(events, tasks):
+    """Kinds and label columns of the tasks.
+
+    Args:
+        events: The events table as it came.
+        tasks: `{task: "column"}` or `{task: "column:regression"}`; empty for one task `event` that is
+            always 1.
+
+    Returns:
+        `({task: kind}, {task: Ibis float value})`.
+
+    Raises:
+        ValueError: If a task's kind is unknown, or its column is missing or no number.
+    """
+    if not tasks:
+        return {"event": "binary"}, {"event": ibis.literal(1).cast("float64")}
+    kinds, labels = {}, {}
+    for task, text in tasks.items():
+        column, _, kind = text.partition(":")
+        kind = kind or "binary"
+        if kind not in KINDS:
+            raise ValueError(f"Task {task!r} must be one of the kinds {list(KINDS)}. Received: {text!r}")
+        check_columns(events, "events", [column])
+        dtype = events[column].type()
+        if not (dtype.is_numeric() or dtype.is_boolean()):
+            raise ValueError(f"Label column {column!r} of `events` must be a number or boolean. Received: {dtype}")
+        kinds[task] = kind
+        labels[task] = (events[column].cast("int8") if dtype.is_boolean() else events[column]).cast("float64")
+    return kinds, labels
+
+
+def read_availability(con, path):
+    """The availability table with `title`, `territory` as text and `start`, `end` as timestamps or null."""
+    table = read_table(con, path, "availability", text=["title", "territory"])
+    check_columns(table, "availability", ["title", "territory"])
+    bounds = {
+        bound: as_time(table, "availability", bound) if bound in table.columns else ibis.null("timestamp")
+        for bound in ("start", "end")
+    }
+    ids = {name: as_id(table, "availability", name) for name in ("title", "territory")}
+    return table.select(**ids, **bounds)
+
+
+def is_outside_range(label, kind):
+    """Whether a label is none that its task may have: 0, 1 or null (binary), finite or null (regression)."""
+    if kind == "binary":
+        return label.notnull() & ~label.isin([0.0, 1.0])
+    return label.notnull() & (label.isnan() | label.isinf())
+
+
+def check_labels(con, events, tasks):
+    """Raises a `ValueError` with the count and the first rows unless all labels are in their range."""
+    for task, kind in tasks.items():
+        bad = events.filter(is_outside_range(events[task], kind))
+        count = con.execute(bad.count())
+        if count:
+            first = con.to_pyarrow(
+                bad.select("user", "title", task).order_by("user", "title", task).limit(3)
+            ).to_pylist()
+            expected = "0, 1 or null" if kind == "binary" else "finite or null"
+            raise ValueError(
+                f"Labels of the {kind} task {task!r} must be {expected}; for other numbers say "
+                f"'column:regression' in `tasks`. Received: {count} others, first {first}"
+            )
+
+
+def check_unique(con, table, key, argument):
+    """Raises a `ValueError` with the count and the first three keys unless every key has one row."""
+    repeated = table.group_by(key).aggregate(rows=table.count()).filter(lambda t: t.rows > 1)
+    count = con.execute(repeated.count())
+    if count:
+        first = con.to_pyarrow(repeated.order_by(key).limit(3)).column(key).to_pylist()
+        raise ValueError(
+            f"`{argument}` must have one row for each {key}; drop the others. Received: {count} {key}s with several "
+            f"rows, first {first}"
+        )
+
+
+def parse_memory(text):
+    """Bytes of a size such as `"4GB"`.
+
+    Raises:
+        ValueError: If the text is no number with MB or GB.
+
+    Example:
+    >>> parse_memory("4GB")
+    4000000000
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MG])i?B\s*", text, flags=re.IGNORECASE)
+    if not match:
+        raise ValueError(f'`memory_limit` must be a number with MB or GB, such as "4GB". Received: {text!r}')
+    return int(float(match[1]) * (10**6 if match[2].upper() == "M" else 10**9))

@@ -1,0 +1,1 @@
+"""Metrics per slice and task, comparisons between models, terminal tables."""

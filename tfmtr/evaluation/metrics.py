@@ -1,0 +1,203 @@
+"""Metrics of one task per slice, and recall of the title index.
+
+A result is a plain dict that goes to JSON as it is. A cell with too little evidence is n/a: its
+metrics are `None`, its counts stay and its `reason` says why. Several models are compared as
+`{model: {window: {slice: cell}}}`, with one `evaluate_task` result for each model and test window.
+"""
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from tfmtr.schema import TASK_KINDS, check_choice
+
+OVERALL = "overall"
+MIN_POSITIVES = 30
+MIN_USERS = 20
+CLIP = 1e-7
+
+
+def evaluate_task(labels, scores, slices, users, *, kind="binary"):
+    """Metrics of one task on one test window, for every slice value and pooled.
+
+    A cell of a binary task has `pr_auc` (average precision: the step-wise sum over the
+    precision-recall curve, equal scores being one step), `roc_auc`, `log_loss` (natural logarithm,
+    probabilities clipped to `[1e-7, 1 - 1e-7]`) and `prevalence`; one of a regression task has `mse`
+    and `mae`. Beside them stand the counts `rows`, `positives` (binary tasks) and `users`, and
+    `reason`, which is `None` or says why the cell is n/a: under 30 positives, under 20 users, or one
+    class only. Prevalence describes the data, not the model, so an n/a cell keeps it.
+
+    Args:
+        labels: Array of shape `(rows,)`: 0, 1 or NaN for a binary task, any finite number or NaN for
+            a regression task. Rows with NaN (not observed) are left out.
+        scores: Array of shape `(rows,)`: probabilities for a binary task, predictions otherwise.
+        slices: Array of shape `(rows,)` with the slice value, for example the territory. Rows with a
+            null count for the pooled cell only.
+        users: Array of shape `(rows,)` with the user of each row, of any type.
+        kind: `"binary"` or `"regression"`.
+
+    Returns:
+        `{slice: cell}`: slice values as text, in sorted order, and last `"overall"`, pooled over all rows.
+
+    Raises:
+        ValueError: If the arrays differ in shape, a label or score is outside its range, a user is
+            null, a slice is called `"overall"`, or `kind` is unknown.
+
+    Example:
+    >>> users = np.arange(100)
+    >>> cells = evaluate_task(users < 50, 1 - users / 100, np.where(users < 90, "DE", "PL"), users)
+    >>> cells["DE"]["pr_auc"], cells["PL"]["pr_auc"], cells["PL"]["reason"]
+    (1.0, None, 'no positives')
+    """
+    check_choice("kind", kind, TASK_KINDS)
+    labels, scores = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
+    slice_codes, names = pd.factorize(pd.Series(slices))
+    user_codes, _ = pd.factorize(pd.Series(users))
+    names = [str(name) for name in names]
+    check_columns(labels=labels, scores=scores, slices=slice_codes, users=user_codes)
+    if OVERALL in names:
+        raise ValueError(
+            f"`slices` must not have the value {OVERALL!r}, which names the pooled cell; rename it. "
+            f"Received: {sorted(names)}"
+        )
+    observed = np.flatnonzero(~np.isnan(labels))
+    check_labels(labels[observed], kind)
+    check_scores("scores", scores[observed], kind)
+
+    order = observed[np.argsort(slice_codes[observed], kind="stable")]
+    # Rows of slice i are order[bounds[i] : bounds[i + 1]]; those with a null slice (code -1) come first.
+    bounds = np.searchsorted(slice_codes[order], np.arange(len(names) + 1))
+    rows = {name: order[bounds[i] : bounds[i + 1]] for i, name in sorted(enumerate(names), key=lambda pair: pair[1])}
+    evaluate = _binary_cell if kind == "binary" else _regression_cell
+    return {
+        name: evaluate(labels[index], scores[index], len(pd.unique(user_codes[index])))
+        for name, index in {**rows, OVERALL: observed}.items()
+    }
+
+
+def recall_at_k(ranked_titles, held_out):
+    """Mean share of a user's held-out positives that are among the k best titles.
+
+    The standard definition, `|top-k ∩ held-out| / |held-out|`, averaged over the users who have a
+    held-out positive. It is not divided by `min(k, |held-out|)`, so a user with more positives than
+    k cannot reach 1.
+
+    Args:
+        ranked_titles: Integer array of shape `(users, k)`: rows of the title store, best first; -1
+            pads a user with fewer than k titles.
+        held_out: One collection of title rows for each user, in the same order.
+
+    Returns:
+        Float in [0, 1], or `None` if no user has a held-out positive.
+
+    Raises:
+        ValueError: If `ranked_titles` is no integer matrix, the lengths differ, or a held-out row is negative.
+
+    Example:
+    >>> recall_at_k(np.array([[3, 7], [5, -1]]), [{7, 8}, {5}])
+    0.75
+    """
+    ranked_titles = np.asarray(ranked_titles)
+    if ranked_titles.ndim != 2 or ranked_titles.dtype.kind not in "iu":
+        raise ValueError(
+            "`ranked_titles` must be an integer array of shape (users, k), padded with -1. "
+            f"Received: shape={ranked_titles.shape}, dtype={ranked_titles.dtype}"
+        )
+    if len(ranked_titles) != len(held_out):
+        raise ValueError(
+            "`held_out` must have one collection of title rows for each row of `ranked_titles`. "
+            f"Received: {len(held_out)} collections for {len(ranked_titles)} users"
+        )
+    recalls = []
+    for ranked, held in zip(ranked_titles.tolist(), map(set, held_out), strict=True):
+        if held and min(held) < 0:
+            raise ValueError(
+                "`held_out` must hold rows of the title store; a negative row would match the padding. "
+                f"Received: {min(held)}"
+            )
+        if held:
+            recalls.append(len(held.intersection(ranked)) / len(held))
+    return float(np.mean(recalls)) if recalls else None
+
+
+def why_not_available(rows, users, positives=None):
+    """Text that says why a cell is n/a, or `None` if its evidence is enough; `positives=None` for regression."""
+    if rows == 0:
+        return "no labels"
+    if positives == 0:
+        return "no positives"
+    if positives == rows:
+        return "no negatives"
+    if positives is not None and positives < MIN_POSITIVES:
+        return f"{positives} positives, {MIN_POSITIVES} needed"
+    if users < MIN_USERS:
+        return f"{users} users, {MIN_USERS} needed"
+    return None
+
+
+def _binary_cell(labels, scores, users):
+    positive = labels == 1
+    rows, positives = len(labels), int(positive.sum())
+    reason = why_not_available(rows, users, positives)
+    pr_auc = roc_auc = log_loss = None
+    if reason is None:
+        pr_auc = float(average_precision_score(positive, scores))
+        roc_auc = float(roc_auc_score(positive, scores))
+        probabilities = np.clip(scores, CLIP, 1 - CLIP)
+        log_loss = float(-np.log(np.where(positive, probabilities, 1 - probabilities)).mean())
+    return {
+        "pr_auc": pr_auc,
+        "roc_auc": roc_auc,
+        "log_loss": log_loss,
+        "prevalence": positives / rows if rows else None,
+        "rows": rows,
+        "positives": positives,
+        "users": users,
+        "reason": reason,
+    }
+
+
+def _regression_cell(labels, scores, users):
+    reason = why_not_available(len(labels), users)
+    errors = scores - labels
+    return {
+        "mse": float(np.square(errors).mean()) if reason is None else None,
+        "mae": float(np.abs(errors).mean()) if reason is None else None,
+        "rows": len(labels),
+        "users": users,
+        "reason": reason,
+    }
+
+
+def check_columns(**columns):
+    """Raises a `ValueError` unless all columns have the same shape `(rows,)` and `users` (codes) has no null."""
+    shapes = {name: column.shape for name, column in columns.items()}
+    if len(set(shapes.values())) != 1:
+        names = ", ".join(f"`{name}`" for name in columns)
+        raise ValueError(f"{names} must each have one value a row, shape (rows,). Received: {shapes}")
+    nulls = int((columns["users"] < 0).sum())
+    if nulls:
+        raise ValueError(
+            f"`users` must name the user of every row; drop the rows without one. Received: {nulls} null values"
+        )
+
+
+def check_labels(labels, kind):
+    """Raises a `ValueError` unless observed labels are 0 or 1 (binary tasks) or finite (regression tasks)."""
+    if kind == "binary":
+        _check_all("labels", labels, np.isin(labels, (0, 1)), "0, 1 or NaN for a binary task")
+    else:
+        _check_all("labels", labels, np.isfinite(labels), "finite numbers or NaN for a regression task")
+
+
+def check_scores(name, scores, kind):
+    """Raises a `ValueError` unless scores are probabilities (binary tasks) or finite (regression tasks)."""
+    if kind == "binary":
+        _check_all(name, scores, (scores >= 0) & (scores <= 1), "probabilities in [0, 1] for a binary task")
+    else:
+        _check_all(name, scores, np.isfinite(scores), "finite numbers for a regression task")
+
+
+def _check_all(name, values, good, expected):
+    if not good.all():
+        raise ValueError(f"`{name}` must be {expected}. Received: {values[~good][0]} ({(~good).sum()} such rows)")
