@@ -338,7 +338,7 @@ def recommend(
 
 def main():
     """Runs the command; a `ValueError` is a message for the user, not a stack trace."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         app()
     except (ValueError, OSError) as error:

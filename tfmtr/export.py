@@ -18,6 +18,8 @@ from tfmtr.datasets.prepared import Prepared
 from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.retrieval.exact import ExactIndex
 
+BATCH = 4096
+
 
 def export(run, titles, out):
     """Exports the newest model of a run together with the index of all titles, as one version.
@@ -95,7 +97,7 @@ def title_vectors(model, titles, schema):
     """Ids (text) and vectors, shape `(titles, d)`, of all titles of a prepared directory."""
     stores = inputs.open_stores(titles)
     ids, vectors, start = [], [], 0
-    for table in inputs.read_tables([titles.path / "titles.parquet"], rows=4096):
+    for table in inputs.read_tables([titles.path / "titles.parquet"], rows=BATCH):
         table = table.append_column("title_row", pa.array(np.arange(start, start + len(table))))
         start += len(table)
         features = inputs.model_inputs(table, schema, stores)

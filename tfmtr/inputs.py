@@ -166,9 +166,13 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
     stores = open_stores(prepared)
     epoch = iter(range(first_epoch, 1 << 31))
 
+    columns = [task.column for task in schema.tasks]
+    columns += [f"{f.role}_row" if f.kind == "vector" else f.name for f in schema.features]
+    columns += [column for column in schema.scenario.columns if column not in columns]
+
     def read():
         rng = None if seed is None else np.random.default_rng([*np.atleast_1d(seed), next(epoch)])
-        for table in read_tables(files, rows=batch_size, rng=rng):
+        for table in read_tables(files, rows=batch_size, columns=columns, rng=rng):
             yield model_inputs(table, schema, stores), labels(table, schema)
 
     def spec(array):

@@ -156,7 +156,8 @@ def _tower(x, units, name):
     """Dense layers with batch normalisation and ReLU; returns the last layer's output with and without them."""
     for i, width in enumerate(units):
         linear = keras.layers.Dense(width, name=f"{name}_dense_{i}")(x)
-        x = keras.layers.BatchNormalization(name=f"{name}_norm_{i}")(linear)
+        # Momentum 0.99 would take hundreds of steps to forget the initial statistics; batches here are large and few.
+        x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm_{i}")(linear)
         x = keras.layers.ReLU(name=f"{name}_relu_{i}")(x)
     return x, linear
 

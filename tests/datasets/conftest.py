@@ -43,13 +43,17 @@ def tables():
     return small_tables()
 
 
-@pytest.fixture
-def make_logs(tmp_path):
+@pytest.fixture(scope="module")
+def module_tables():
+    return small_tables()
+
+
+@pytest.fixture(scope="session")
+def make_logs(tmp_path_factory):
     """Returns a function that writes three tables and describes them as `Logs`."""
 
     def make(events, users, titles, **changes):
-        folder = tmp_path / "tables"
-        folder.mkdir(exist_ok=True)
+        folder = tmp_path_factory.mktemp("tables")
         paths = {}
         for name, table in (("events", events), ("users", users), ("titles", titles)):
             paths[name] = folder / f"{name}.parquet"

@@ -89,6 +89,13 @@ def as_utc(time):
     return time if time.tzinfo is None else time.astimezone(datetime.UTC).replace(tzinfo=None)
 
 
+def windows_table(windows, **columns):
+    """A table of the windows' numbers, `window`, and further columns of datetimes."""
+    numbers = [window.number for window in windows]
+    schema = {"window": "int64", **dict.fromkeys(columns, "timestamp(6)")}
+    return ibis.memtable({"window": numbers, **columns}, schema=schema)
+
+
 def number_window(time, windows):
     """Number of the window that a time falls into.
 
@@ -160,15 +167,12 @@ def cohorts(users, events, windows, lookback):
     columns = ("user", "territory", "bucket", "split", "sampling")
     pool = users.filter(users.sampling == "active").select(*columns)
     latest = events.semi_join(pool, "user").group_by("user", "window").aggregate(latest=lambda t: t.time.max())
-    active = [
-        latest.filter(latest.window < window.number, latest.latest >= window.start - lookback)
-        .select("user")
-        .distinct()
-        .mutate(cohort=ibis.literal(str(window.number)))
-        for window in windows
-    ]
+    spans = windows_table(windows, since=[window.start - lookback for window in windows])
+    active = latest.rename(seen_in="window").cross_join(spans)
+    active = active.filter(active.seen_in < active.window, active.latest >= active.since)
+    active = active.select("user", cohort=active.window.cast("string")).distinct()
     random = users.filter(users.sampling == "random").select(*columns).mutate(cohort=ibis.literal("all"))
-    members = random.union(pool.inner_join(ibis.union(*active), "user").select(*columns, "cohort"))
+    members = random.union(pool.inner_join(active, "user").select(*columns, "cohort"))
     position = ibis.row_number().over(group_by=("bucket", "split", "sampling", "cohort"), order_by="user")
     return members.mutate(user_position=position)
 
@@ -198,21 +202,14 @@ def catalogue(first_events, territories, windows, *, table=None, is_anywhere=Fal
     else:
         first = first_events.group_by("title", "territory").aggregate(start=lambda t: t.time.min())
         spans = first.mutate(end=ibis.null("timestamp"))
-    is_inclusive = table is not None  # an event at the very start belongs to the window
-    available = [
-        spans.filter(
-            spans.start.isnull() | ((spans.start <= w.start) if is_inclusive else (spans.start < w.start)),
-            spans.end.isnull() | (spans.end > w.start),
-        )
-        .select("title", "territory")
-        .distinct()
-        .mutate(window=ibis.literal(w.number, "int64"))
-        for w in windows
-    ]
+    spans = spans.cross_join(windows_table(windows, opening=[window.start for window in windows]))
+    is_started = spans.start < spans.opening  # an event at the very start belongs to the window
+    if table is not None:
+        is_started = spans.start.isnull() | (spans.start <= spans.opening)
+    available = spans.filter(is_started, spans.end.isnull() | (spans.end > spans.opening))
+    available = available.select("window", "territory", "title").distinct()
     position = ibis.row_number().over(group_by=("window", "territory"), order_by="title")
-    return (
-        ibis.union(*available).mutate(title_position=position).select("window", "territory", "title", "title_position")
-    )
+    return available.mutate(title_position=position)
 
 
 def discoveries(events, labels, lookback):

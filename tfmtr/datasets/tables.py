@@ -105,8 +105,8 @@ def read_table(con, path, argument, *, text=()):
                 f"`{argument}` must not hold an empty file; delete or rewrite it. Received: {file} of 0 bytes"
             )
     is_parquet = files[0].suffix == ".parquet"
-    for file in files if is_parquet else ():
-        check_parquet(file, argument)
+    if is_parquet:
+        check_parquet(files, argument)
     try:
         if is_parquet:
             table = con.read_parquet(files)
@@ -129,14 +129,22 @@ def table_files(path):
     return sorted(path.rglob("*.parquet")) or sorted([*path.rglob("*.csv"), *path.rglob("*.csv.gz")])
 
 
-def check_parquet(file, argument):
-    """Raises a `ValueError` that names the file unless it is a complete Parquet file."""
-    try:
-        pq.ParquetFile(file).close()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(
-            f"`{argument}` must be complete Parquet files; copy or write the file again. Received: {file}: {error}"
-        ) from error
+def check_parquet(files, argument):
+    """Raises a `ValueError` that names the file unless all are complete Parquet files with the same columns."""
+    columns = None
+    for file in files:
+        try:
+            names = set(pq.read_schema(file).names)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(
+                f"`{argument}` must be complete Parquet files; copy or write the file again. Received: {file}: {error}"
+            ) from error
+        columns = columns or names
+        if names != columns:
+            raise ValueError(
+                f"`{argument}` must have the same columns in every file. Received: {file} differs from {files[0]} in "
+                f"{sorted(names ^ columns)}"
+            )
 
 
 def check_columns(table, argument, columns):

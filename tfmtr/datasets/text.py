@@ -34,7 +34,8 @@ def text_vectors(texts, *, width=128, seed=0):
     width = max(1, min(width, terms.shape[1] - 1, terms.shape[0] - 1))
     if terms.shape[1] == 1:
         return terms.toarray().astype("float32")
-    return TruncatedSVD(width, random_state=seed).fit_transform(terms).astype("float32")
+    with np.errstate(invalid="ignore"):  # equal texts have no variance to explain
+        return TruncatedSVD(width, random_state=seed).fit_transform(terms).astype("float32")
 
 
 def has_words(texts):

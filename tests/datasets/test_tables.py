@@ -1,0 +1,182 @@
+import datetime
+
+import ibis
+import numpy as np
+import pandas as pd
+import pytest
+
+from tfmtr.datasets.prepare import prepare
+from tfmtr.datasets.tables import parse_memory, read_table, read_tables
+
+
+@pytest.fixture
+def con():
+    return ibis.duckdb.connect()
+
+
+def check_refused(logs, message):
+    """The table is refused when it is read or surveyed, with a message that matches."""
+    with pytest.raises(ValueError, match=message):
+        prepare(logs, logs.events.parent / "out", progress=False)
+
+
+def test_tables_come_in_the_words_of_the_package(con, make_logs, tables):
+    events, users, titles = tables
+    events["ok"] = events.index % 2 == 0
+    found = read_tables(con, make_logs(events, users, titles, tasks={"click": "ok", "watch": "ok:regression"}))
+    assert found.events.columns == ("user", "title", "time", "click", "watch")
+    assert found.users.columns == ("user", "territory", "device", "age")
+    assert found.titles.columns == ("title", "name", "genres")
+    assert found.tasks == {"click": "binary", "watch": "regression"}
+    rows = con.execute(found.events.order_by("time"))
+    assert (rows.click == events.sort_values("ts", kind="stable").ok.to_numpy()).mean() > 0.99
+    assert con.execute(found.titles.name.first()) == "Story 0 of war"
+
+
+def test_a_title_without_name_is_called_by_its_id(con, make_logs, tables):
+    events, users, titles = tables
+    titles.loc[3, "title name"] = None
+    logs = make_logs(events, users, titles)
+    names = con.execute(read_tables(con, logs).titles.order_by("title")).name
+    assert names[3] == "t03"
+    assert names[4] == "Story 4 of war"
+
+
+@pytest.mark.parametrize("unit", ["timestamp", "utc", "date", "seconds", "float"])
+def test_times_are_read_in_utc(con, make_logs, tables, unit):
+    events, users, titles = tables
+    events = events.head(3).assign(ts=pd.to_datetime(["2024-01-01 23:30", "2024-01-02 00:00", "2024-01-03 00:00"]))
+    expected = events.ts.tolist()
+    if unit == "utc":
+        events["ts"] = events.ts.dt.tz_localize("UTC").dt.tz_convert("America/New_York")
+    if unit == "date":
+        events["ts"] = events.ts.dt.date
+        expected = [datetime.datetime.combine(day, datetime.time()) for day in events.ts]
+    if unit in ("seconds", "float"):
+        events["ts"] = (events.ts - pd.Timestamp(0)).dt.total_seconds().astype("int64" if unit == "seconds" else float)
+    times = con.execute(read_tables(con, make_logs(events, users, titles)).events).time
+    assert sorted(times.tolist()) == expected
+
+
+def test_missing_column_names_the_nearest(make_logs, tables):
+    events, users, titles = tables
+    message = r"`events` must have the column 'uid'.* Did you mean 'u_id'\? Received: columns=\['u_id', 'asin', 'ts'\]"
+    check_refused(make_logs(events.rename(columns={"uid": "u_id"}), users, titles), message)
+    check_refused(make_logs(events, users.drop(columns="market"), titles), "`users` must have the column 'market'")
+    check_refused(make_logs(events, users, titles.drop(columns="title name")), "`titles` must have the column 'title n")
+    check_refused(make_logs(*tables, tasks={"click": "clik"}), "`events` must have the column 'clik'")
+
+
+def test_wrong_types(make_logs, tables):
+    events, users, titles = tables
+    message = "Column 'ts' of `events` must be a timestamp, a date or seconds since 1970.*Received: string"
+    check_refused(make_logs(events.assign(ts=events.ts.astype(str)), users, titles), message)
+    milliseconds = (events.ts - pd.Timestamp(0)) // pd.Timedelta(milliseconds=1)
+    check_refused(make_logs(events.assign(ts=milliseconds), users, titles), "must be seconds since 1970, not milli")
+    message = "Column 'uid' of `users` must be text or a number. Received: array<string>"
+    check_refused(make_logs(events, users.assign(uid=[[uid] for uid in users.uid]), titles), message)
+    message = "Label column 'asin' of `events` must be a number or boolean. Received: string"
+    check_refused(make_logs(*tables, tasks={"click": "asin"}), message)
+    message = r"Task 'click' must be one of the kinds \['binary', 'regression'\]. Received: 'ts:rank'"
+    check_refused(make_logs(*tables, tasks={"click": "ts:rank"}), message)
+
+
+def test_empty_tables(make_logs, tables, tmp_path):
+    events, users, titles = tables
+    check_refused(
+        make_logs(events[:0], users, titles), r"`events` must have at least one row. Received: .*events.parquet"
+    )
+    empty = tmp_path / "empty.csv"
+    empty.touch()
+    logs = make_logs(*tables)
+    check_refused(
+        type(logs)(**{**vars(logs), "users": empty}), "`users` must not hold an empty file.*empty.csv of 0 bytes"
+    )
+    check_refused(make_logs(events.assign(ts=pd.NaT), users, titles), "`events` must have rows with a time.*900 rows")
+
+
+def test_truncated_parquet_is_named(con, tmp_path):
+    for name in ("a", "b"):
+        pd.DataFrame({"x": range(1000)}).to_parquet(tmp_path / f"{name}.parquet")
+    whole = (tmp_path / "b.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"`events` must be complete Parquet files.*b.parquet"):
+        read_table(con, tmp_path, "events")
+
+
+def test_missing_files(con, tmp_path):
+    with pytest.raises(ValueError, match=r"`users` must be a Parquet or CSV file.*nowhere, which is missing"):
+        read_table(con, tmp_path / "nowhere", "users")
+    with pytest.raises(ValueError, match=r"`users` must be a file or folder of .parquet, .csv.*which has none"):
+        read_table(con, tmp_path, "users")
+
+
+def test_files_of_a_folder_must_agree(con, tmp_path):
+    pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "a.parquet")
+    pd.DataFrame({"y": [1]}).to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match=r"`events` must have the same columns.*b.parquet differs .*\['x', 'y'\]"):
+        read_table(con, tmp_path, "events")
+
+
+def test_a_csv_that_is_none(con, tmp_path):
+    (tmp_path / "a.csv").write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(ValueError, match="`events` must be readable as one table"):
+        read_table(con, tmp_path / "a.csv", "events")
+
+
+def test_index_columns_of_pandas_are_no_features(con, tmp_path):
+    pd.DataFrame({"x": [1, 2, 3]}).query("x > 1").to_parquet(tmp_path / "a.parquet")
+    assert read_table(con, tmp_path / "a.parquet", "users").columns == ("x",)
+
+
+def test_doubles(make_logs, tables):
+    events, users, titles = tables
+    doubled = pd.concat([users, users[10:15]])
+    message = r"`users` must have one row for each user.* 5 users with several rows, first \['u10', 'u11', 'u12'\]"
+    check_refused(make_logs(events, doubled, titles), message)
+    message = r"`titles` must have one row for each title.* 1 titles with several rows, first \['t07'\]"
+    check_refused(make_logs(events, users, pd.concat([titles, titles[7:8]])), message)
+
+
+def test_labels_outside_their_range(make_logs, tables):
+    events, users, titles = tables
+    events["stars"] = 1.0
+    events.loc[events.index[:4], "stars"] = 5.0
+    message = "Labels of the binary task 'like' must be 0, 1 or null.*Received: 4 others, first .*'like': 5.0"
+    check_refused(make_logs(events, users, titles, tasks={"like": "stars"}), message)
+    events.loc[events.index[:4], "stars"] = np.inf
+    message = "Labels of the regression task 'like' must be finite or null.* Received: 4 others"
+    check_refused(make_logs(events, users, titles, tasks={"like": "stars:regression"}), message)
+
+
+def test_columns_named_like_something_else(make_logs, tables):
+    events, users, titles = tables
+    message = r"`users` must have no feature that is named like an id, a label.*Received: \['event'\]"
+    check_refused(make_logs(events, users.assign(event=1), titles), message)
+    message = r"`titles` must have no feature that is named like an id.*Received: \['user_row', 'window'\]"
+    check_refused(make_logs(events, users, titles.assign(user_row=1, window=2)), message)
+    message = r"`users` and `titles` must have different feature columns; rename them. Received twice: \['age'\]"
+    check_refused(make_logs(events, users, titles.assign(age=1)), message)
+    message = "Column 'uid' of `users` is the user, so no other column may be called 'user'"
+    check_refused(make_logs(events, users.assign(user=1), titles), message)
+
+
+def test_stores_that_do_not_fit(make_logs, tables, tmp_path):
+    logs = make_logs(*tables, title_vectors=tmp_path)
+    check_refused(logs, "`title_vectors` must be a folder with vectors.npy and ids.parquet.*without vectors.npy")
+    vectors = np.zeros((25, 3), "float32")
+    np.save(tmp_path / "vectors.npy", vectors)
+    pd.DataFrame({"id": tables[2].asin[:-1]}).to_parquet(tmp_path / "ids.parquet")
+    check_refused(logs, "`title_vectors` must have one id for each vector. Received: 24 ids and 25 vectors")
+    pd.DataFrame({"id": tables[2].asin}).to_parquet(tmp_path / "ids.parquet")
+    vectors[17, 1] = np.nan
+    np.save(tmp_path / "vectors.npy", vectors)
+    check_refused(logs, "`title_vectors` must hold finite numbers.*NaN or infinity in row 17")
+    np.save(tmp_path / "vectors.npy", np.zeros((25, 3), "float32"))
+    pd.DataFrame({"id": ["t00", *tables[2].asin[:-1]]}).to_parquet(tmp_path / "ids.parquet")
+    check_refused(logs, r"`title_vectors` must have one row for each title.*first \['t00'\]")
+
+
+@pytest.mark.parametrize(("text", "size"), [("4GB", 4e9), ("512 mb", 512e6), ("1.5GiB", 1.5e9)])
+def test_parse_memory(text, size):
+    assert parse_memory(text) == size

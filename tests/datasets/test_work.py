@@ -1,0 +1,50 @@
+import hashlib
+
+import ibis
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from tfmtr.datasets import work
+
+
+@pytest.fixture
+def con(tmp_path):
+    return work.connect(tmp_path / "spill", 10**9)
+
+
+@pytest.fixture
+def numbers(con, tmp_path):
+    frame = pd.DataFrame({"x": range(1_000), "text": [f"t{i % 7}" for i in range(1_000)]})
+    return work.store(con, ibis.memtable(frame), tmp_path / "numbers.parquet")
+
+
+def test_write_gives_sorted_rows_and_the_same_bytes(con, numbers, tmp_path, monkeypatch):
+    monkeypatch.setattr(work, "ROW_GROUP", 300)
+    for name in ("a", "b"):
+        work.write(con, numbers.order_by(numbers.x.desc()), tmp_path / f"{name}.parquet")
+    file = pq.ParquetFile(tmp_path / "a.parquet")
+    assert file.read().column("x").to_pylist() == list(range(999, -1, -1))
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [300, 300, 300, 100]
+    digests = {hashlib.sha256((tmp_path / f"{name}.parquet").read_bytes()).hexdigest() for name in ("a", "b")}
+    assert len(digests) == 1
+
+
+def test_write_parts_cuts_where_told(con, numbers, tmp_path, monkeypatch):
+    monkeypatch.setattr(work, "ROW_GROUP", 128)
+    paths = [tmp_path / f"{i}/part.parquet" for i in range(3)]
+    work.write_parts(con, numbers.order_by("x"), [5, 600, 395], paths)
+    found = [pq.ParquetFile(path).read().column("x").to_pylist() for path in paths]
+    assert found == [list(range(5)), list(range(5, 605)), list(range(605, 1_000))]
+
+
+def test_partition_has_every_row_once_and_every_bucket(con, numbers, tmp_path):
+    bucketed = numbers.mutate(bucket=ibis.ifelse(numbers.x < 900, 0, 2).cast("int64"))
+    work.partition(con, bucketed, tmp_path / "parts", 4)
+    counts = [con.execute(work.read_bucket(con, tmp_path / "parts", bucket).count()) for bucket in range(4)]
+    assert counts == [900, 0, 100, 0]
+    assert con.execute(work.read_bucket(con, tmp_path / "parts", 2).bucket.nunique()) == 1
+
+
+def test_half_of_the_memory_is_for_the_engine(con):
+    assert con.raw_sql("SELECT current_setting('memory_limit')").fetchone()[0] in ("476.8 MiB", "500.0 MB")

@@ -1,0 +1,152 @@
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tfmtr import inputs, training
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.export import export, title_vectors
+from tfmtr.schema import Schema
+
+tf = pytest.importorskip("tensorflow")
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "run"
+    recipe = training.Recipe(units=(16, 8), epochs=2, batch_size=500, learning_rate=0.01, deterministic=False)
+    training.train(tiny, path, recipe, verbose=0)
+    return path
+
+
+@pytest.fixture(scope="module")
+def version(run, tiny, tmp_path_factory):
+    return export(run, tiny, tmp_path_factory.mktemp("models") / "two_tower")
+
+
+@pytest.fixture(scope="module")
+def signatures(version):
+    loaded = tf.saved_model.load(version)
+    return loaded.signatures, loaded  # the module must outlive its functions
+
+
+def raw_rows(data, rows=20):
+    """Raw values of some test rows, as a client would send them."""
+    table = next(inputs.read_tables(data.examples("test", windows=[3]), rows=rows))
+    raw = {name: tf.constant(table[name].to_pylist()) for name in ("territory", "language")}
+    raw["age"] = tf.constant(table["age"].to_pylist(), tf.float32)
+    raw["genres"] = tf.constant([[*row, "", ""][:2] for row in table["genres"].to_pylist()])
+    for role in ("user", "title"):
+        raw[f"{role}_vector"] = tf.constant(inputs.take_vectors(data.vectors(role).vectors, table[f"{role}_row"]))
+    return table, raw
+
+
+USER = ("territory", "age", "user_vector")
+TITLE = ("title_vector", "genres", "language")
+
+
+def test_served_scores_equal_offline_scores(run, tiny, signatures):
+    data = Prepared(tiny)
+    table, raw = raw_rows(data)
+    offline = training.load(run).predict(inputs.model_inputs(table, data.schema, inputs.open_stores(data)), verbose=0)
+    served = signatures[0]["serving_default"](**raw)
+    assert list(served) == ["event"]
+    np.testing.assert_allclose(served["event"], offline["event"], atol=1e-6)
+
+
+def test_probability_follows_from_the_exported_vectors(version, tiny, signatures):
+    _, raw = raw_rows(Prepared(tiny))
+    query = signatures[0]["user_embedding"](**{name: raw[name] for name in USER})["event"].numpy()
+    title = signatures[0]["title_embedding"](**{name: raw[name] for name in TITLE})["title_embedding"].numpy()
+    bias = json.loads((version / "assets.extra/tfmtr.json").read_text())["biases"]["event"]
+    expected = 1 / (1 + np.exp(-np.sum(query * title, axis=1) - bias))
+    np.testing.assert_allclose(signatures[0]["serving_default"](**raw)["event"][:, 0], expected, atol=1e-6)
+
+
+def test_recommends_what_numpy_computes_from_the_vectors(run, tiny, signatures):
+    data = Prepared(tiny)
+    _, raw = raw_rows(data, rows=6)
+    user = {name: raw[name] for name in USER}
+    query = signatures[0]["user_embedding"](**user)["event"].numpy()
+    ids, vectors = title_vectors(training.load(run), data, data.schema)
+    table = pq.read_table(data.path / "availability.parquet").to_pylist()
+    catalogue = {row["title"] for row in table if row["territory"] == "PL" and row["window"] == 4}
+    seen = ["t3", "t7"]
+    answer = signatures[0]["recommend"](
+        **user,
+        request_territory=tf.constant(["PL"] * 6),
+        seen=tf.constant([seen] * 6),
+        k=tf.constant([10] * 6),
+    )
+    allowed = np.asarray([title in catalogue and title not in seen for title in ids])
+    scores = np.where(allowed, query @ vectors.T, -np.inf)
+    order = np.argsort(-scores, axis=1)[:, :10]
+    np.testing.assert_array_equal(answer["titles"].numpy().astype(str), np.asarray(ids)[order])
+    np.testing.assert_allclose(answer["scores"], np.take_along_axis(scores, order, axis=1), rtol=1e-5)
+    by_vector = signatures[0]["recommend_by_vector"](
+        query=tf.constant(query),
+        request_territory=tf.constant(["PL"] * 6),
+        seen=tf.constant([seen] * 6),
+        k=tf.constant([10] * 6),
+    )
+    np.testing.assert_array_equal(by_vector["titles"], answer["titles"])
+
+
+def test_an_unknown_territory_is_served_by_the_default_branch(run, tiny, signatures):
+    data = Prepared(tiny)
+    table, raw = raw_rows(data, rows=4)
+    raw["territory"] = tf.constant(["no such place"] * 4)
+    x = inputs.model_inputs(table, data.schema, inputs.open_stores(data))
+    x["scenario"][:] = 0
+    x["territory"][:] = 0
+    expected = training.load(run).predict(x, verbose=0)["event"]
+    np.testing.assert_allclose(signatures[0]["serving_default"](**raw)["event"], expected, atol=1e-6)
+
+
+def test_a_version_says_where_it_comes_from(run, tiny, version):
+    facts = json.loads((version / "assets.extra/tfmtr.json").read_text())
+    assert facts["run_id"] == training.read_run(run)["run_id"]
+    assert facts["fingerprint"] == Prepared(tiny).report["fingerprint"]
+    assert facts["titles"] == 50
+    assert Schema.load(version / "assets.extra") == Prepared(tiny).schema
+
+
+def test_versions_count_up_and_nothing_half_written_is_left(run, tiny, tmp_path):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "notes").mkdir()
+    assert [export(run, tiny, tmp_path).name for _ in range(2)] == ["8", "9"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "8", "9", "notes"]
+
+
+def test_the_graph_has_only_ops_of_stock_tensorflow(version):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    ops = {node.op for node in graph.node} | {node.op for f in graph.library.function for node in f.node_def}
+    functions = {f.signature.name for f in graph.library.function}
+    custom = [op for op in ops - functions if tf.raw_ops.__dict__.get(op) is None and not op.startswith("_")]
+    assert custom == []
+    assert "PyFunc" not in ops
+    assert "EagerPyFunc" not in ops
+
+
+def test_titles_of_another_schema_are_refused(run, tiny, tmp_path):
+    other = tmp_path / "data"
+    shutil.copytree(tiny, other)
+    schema = Schema.load(other)
+    schema.replace(features=[f for f in schema.features if f.name != "language"]).save(other)
+    with pytest.raises(ValueError, match=r"`titles` must have the title features.*expected .*'language'"):
+        export(run, other, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_index_holds_titles_beyond_one_batch_in_order(run, tiny, monkeypatch):
+    data, model = Prepared(tiny), training.load(run)
+    whole = title_vectors(model, data, data.schema)
+    monkeypatch.setattr("tfmtr.export.BATCH", 7)
+    parts = title_vectors(model, data, data.schema)
+    assert parts[0] == whole[0] == [f"t{i}" for i in range(50)]
+    np.testing.assert_allclose(parts[1], whole[1], atol=1e-6)

@@ -1,0 +1,87 @@
+"""One user's recommendations from a running server: what a service's own back end would do."""
+
+import ibis
+import numpy as np
+
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.serving.client import Client
+
+
+def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.0):
+    """Asks a server for the best titles of one user.
+
+    Reads the user's row, vector and seen titles from a prepared directory (the store that the model leaves
+    outside), sends them to the signature `recommend`, and looks up the titles' names. A user who is not
+    in the table is served as a cold one: unknown features, no history.
+
+    Args:
+        server: `host:port` of the gRPC server.
+        model: Name of the served model.
+        data: Directory made by `tfmtr prepare`.
+        user_id: The user.
+        k: How many titles.
+        territory: Territory of the request, whose catalogue is searched; the user's own by default.
+        timeout: Seconds.
+
+    Returns:
+        `{"territory", "is_known", "titles": [{"title", "name", "score"}]}`, best first.
+
+    Raises:
+        ValueError: If the user is unknown and no `territory` is given, or `k` is not positive.
+    """
+    if k < 1:
+        raise ValueError(f"`k` must be positive. Received: k={k}")
+    data = Prepared(data)
+    tables = ibis.duckdb.connect()
+    users = tables.read_parquet(data.path / "users.parquet")
+    row = next(iter(users.filter(users.user == str(user_id)).to_pyarrow().to_pylist()), None)
+    if row is None and territory is None:
+        raise ValueError(
+            f"`user_id` must be in {data.path / 'users.parquet'}, or a `territory` must be given to serve the user as "
+            f"a cold one. Received: user_id={user_id!r}"
+        )
+    seen = tables.read_parquet(data.path / "seen.parquet")
+    seen = seen.filter(seen.user == str(user_id)).title.to_pyarrow().to_pylist()
+    row = row or {"territory": territory}
+    inputs = user_inputs(data, row)
+    inputs["request_territory"] = np.asarray([territory or row["territory"] or ""], object)
+    inputs["seen"] = np.asarray([seen or [""]], object)
+    inputs["k"] = np.asarray([k], np.int32)
+    with Client(server, model, timeout=timeout) as client:
+        answer = client.predict(inputs, signature_name="recommend")
+    count = int(answer["count"][0])
+    ids = [title.decode() for title in answer["titles"][0][:count]]
+    titles = tables.read_parquet(data.path / "titles.parquet")
+    names = titles.filter(titles.title.isin(ids)).select("title", "name").to_pyarrow().to_pylist()
+    names = {title["title"]: title["name"] for title in names}
+    scores = answer["scores"][0][:count]
+    return {
+        "territory": territory or row["territory"],
+        "is_known": "user" in row,
+        "titles": [
+            {"title": title, "name": names.get(title), "score": float(score)}
+            for title, score in zip(ids, scores, strict=True)
+        ],
+    }
+
+
+def user_inputs(data, row):
+    """Raw inputs of one user, `{column: array of one row}`; what the row does not say is unknown."""
+    inputs = {}
+    for feature in data.schema.by_role("user", "context"):
+        value = row.get(feature.name)
+        if feature.kind == "vector":
+            store = row.get("user_row")
+            vector = np.zeros(feature.width) if store is None or store < 0 else data.vectors("user").vectors[store]
+            inputs[feature.name] = np.asarray(vector, np.float32)[None]
+        elif feature.kind == "number":
+            inputs[feature.name] = np.asarray([feature.mean if value is None else value], np.float32)
+        elif feature.kind in ("set", "sequence"):
+            values = list(value or [])
+            values = values[: feature.width] if feature.kind == "set" else values[-feature.width :]
+            inputs[feature.name] = np.asarray([values + [""] * (feature.width - len(values))], object)
+        else:
+            inputs[feature.name] = np.asarray(["" if value is None else str(value)], object)
+    for column in data.schema.scenario.columns:
+        inputs.setdefault(column, np.asarray([row.get(column) or ""], object))
+    return inputs
