@@ -25,6 +25,7 @@ setup(
         "tensorflow-serving-api==2.20.0",
         "grpcio",
         "aiohttp",
+        "python-rapidjson",
         "typer",
         "rich",
         "tensorboard",

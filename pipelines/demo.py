@@ -10,7 +10,9 @@ titles as a client of the server sees them; under four minutes on two cores.
 """
 
 import argparse
+import functools
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -33,18 +35,19 @@ from tfmtr.export import export
 from tfmtr.serving.recommend import recommend
 from tfmtr.serving.server import Server
 
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 console = Console(width=110)
+ROWS_TO_TRAIN = 800_000  # an epoch of a large log is enough for a demonstration
 
 
-def main(source=None, *, runs=Path("runs/demo"), saved_models=Path("saved_models"), epochs=4):
+def main(source=None, *, runs=Path("runs/demo"), saved_models=Path("saved_models")):
     """Runs the job on a data set; without `source` on the simulator."""
     started = time.perf_counter()
-    name, tables = "simulator", simulator
+    name, tables = "simulator", functools.partial(simulator, num_users=40_000)
     if source:
         name, convert = ("movielens", movielens) if is_movielens(source) else ("online_retail", online_retail)
 
-        def tables(out):
-            return convert(source, out)
+        tables = functools.partial(convert, source)
 
     runs = runs / name
     shutil.rmtree(runs, ignore_errors=True)
@@ -58,6 +61,8 @@ def main(source=None, *, runs=Path("runs/demo"), saved_models=Path("saved_models
         console.print(f"warning: {warning}", markup=False)
 
     console.rule("2. Train and evaluate: three models, three test windows")
+    rows = sum(part["rows"] for part in data.report["examples"] if part["split"] == "train")
+    epochs = min(max(ROWS_TO_TRAIN // rows, 1), 4)  # the same for all three models
     results = {}
     for model, recipe in training.PAPER.items():
         console.print(f"[bold]{model}[/]")

@@ -2,6 +2,7 @@
 
 import datetime
 import enum
+import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -339,6 +340,7 @@ def recommend(
 def main():
     """Runs the command; a `ValueError` is a message for the user, not a stack trace."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         app()
     except (ValueError, OSError) as error:

@@ -168,3 +168,33 @@ def test_expressions_compile_for_spark(monkeypatch):
         recent_titles(states, events, titles),
     ):
         assert "SELECT" in ibis.to_sql(table, dialect="pyspark")
+
+
+@pytest.mark.parametrize("alpha", [10.0, 60.0])
+def test_draws_reach_nearly_every_pair(alpha):
+    # Eight users and eight titles: draws of users and titles that were not independent would give eight pairs only,
+    # and 60 of the 63 free pairs need many more draws than that.
+    members = ibis.memtable({"user": [f"u{i}" for i in range(8)], "user_position": range(8)})
+    stratum = {"bucket": ibis.literal(0, "int64"), "split": ibis.literal("train"), "sampling": ibis.literal("random")}
+    members = members.mutate(territory=ibis.literal("DE"), cohort=ibis.literal("all"), **stratum)
+    titles = ibis.memtable({"title": [f"t{i}" for i in range(8)], "title_position": range(8)})
+    titles = titles.mutate(territory=ibis.literal("DE"), window=ibis.literal(0, "int64"))
+    positives = members.filter(members.user == "u3").drop("user_position")
+    positives = positives.mutate(title=ibis.literal("t3"), window=ibis.literal(0, "int64"))
+    found = rows(make.sampled_negatives(positives, members, titles, seed=0, alpha=alpha), "user", "title")
+    assert len(found) == len(set(found)) == alpha
+    assert ("u3", "t3") not in found
+
+
+def test_users_without_a_title_do_not_eat_the_draws():
+    members = ibis.memtable({"user": [f"u{i:03}" for i in range(300)], "user_position": range(300)})
+    stratum = {"bucket": ibis.literal(0, "int64"), "split": ibis.literal("train"), "sampling": ibis.literal("random")}
+    members = members.mutate(cohort=ibis.literal("all"), **stratum)
+    members = members.mutate(territory=ibis.ifelse(members.user < "u030", "DE", "unknown"))
+    titles = ibis.memtable({"title": [f"t{i:03}" for i in range(400)], "title_position": range(400)})
+    titles = titles.mutate(territory=ibis.literal("DE"), window=ibis.literal(0, "int64"))
+    positives = members.filter(members.user < "u020").drop("user_position")
+    positives = positives.mutate(title=ibis.literal("t3"), window=ibis.literal(0, "int64"))
+    found = rows(make.sampled_negatives(positives, members, titles, seed=0, alpha=10.0), "user", "title")
+    assert len(found) == 200
+    assert {user for user, _ in found} <= {f"u{i:03}" for i in range(30)}

@@ -1,4 +1,5 @@
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -39,3 +40,24 @@ def test_text_encoder_needs_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_hub", None)
     with pytest.raises(ImportError, match=r"pip install tfmtr\[text\]"):
         next(encoder_vectors(TEXTS, "preset"))
+
+
+def test_text_encoder_averages_the_states_of_real_tokens(monkeypatch):
+    states = np.arange(10, dtype="float32").reshape(1, 5, 2)
+
+    def preprocess(texts):
+        lengths = [len(text.split()) for text in texts]
+        return {"padding_mask": np.array([[place < length for place in range(5)] for length in lengths])}
+
+    def predict(inputs, **_):
+        return {"sequence_output": np.repeat(states, len(inputs["padding_mask"]), axis=0)}
+
+    models = types.SimpleNamespace(
+        TextClassifierPreprocessor=types.SimpleNamespace(from_preset=lambda preset: preprocess),
+        Backbone=types.SimpleNamespace(from_preset=lambda preset: types.SimpleNamespace(predict=predict)),
+    )
+    monkeypatch.setitem(sys.modules, "keras_hub", types.SimpleNamespace(models=models))
+    monkeypatch.setattr("tfmtr.datasets.text.BATCH_SIZE", 2)
+    blocks = list(encoder_vectors(["one", "one two", ""], "preset"))
+    assert [block.shape for block in blocks] == [(2, 2), (1, 2)]
+    np.testing.assert_array_equal(np.concatenate(blocks), [[0, 1], [1, 2], [0, 0]])

@@ -301,7 +301,9 @@ def sampled_negatives(positives, members, titles_available, *, seed, alpha):
     strata = strata.select(*STRATUM, "cohort", "wanted", "num_users", draw=ibis.range(strata.draws).unnest())
     drawn = strata.mutate(key=digest(seed, "negative", *(strata[name] for name in STRATUM), strata.draw))
     drawn = drawn.mutate(user_position=draw(drawn.key, drawn.num_users))
-    drawn = drawn.inner_join(members, (*cohort, "user_position")).inner_join(sizes, ("window", "territory"))
+    drawn = drawn.inner_join(members, (*cohort, "user_position"))
+    # A left join: as an inner one DuckDB moves it forward and multiplies all members by all windows.
+    drawn = drawn.left_join(sizes, ("window", "territory")).drop("window_right", "territory_right")
     drawn = drawn.mutate(title_position=draw(drawn.key, drawn.num_titles, skip=DRAW_DIGITS))
     drawn = drawn.inner_join(titles_available, ("window", "territory", "title_position"))
     pairs = drawn.group_by("user", "title", "territory", *STRATUM, "wanted").aggregate(draw=drawn.draw.min())

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfmtr.datasets.vectors import VectorStore
@@ -73,7 +73,7 @@ def list_matrix(column, name):
     Raises:
         ValueError: If lists are null, differ in length or hold no finite numbers.
     """
-    lengths = set(column.value_lengths().to_pylist() if hasattr(column, "value_lengths") else map(len, column))
+    lengths = set(pc.list_value_length(column).unique().to_pylist())
     if len(lengths) > 1 or None in lengths:
         raise ValueError(
             f"Vector column {name!r} must have lists of one length in every row. Received: lengths={lengths}"
@@ -118,4 +118,4 @@ class StoreWriter:
 
 def array_of(table, name):
     """A column of an Arrow table as one NumPy array; null integers become -1."""
-    return pa.compute.fill_null(table.column(name), -1).to_numpy()
+    return pc.fill_null(table.column(name), -1).to_numpy()

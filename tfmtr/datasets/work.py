@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 ROW_GROUP = 65_536
 NUM_THREADS = 2
+SORT_MEMORY = "512MB"
 FLUSH_ROWS = 8_192  # rows that a partitioned write holds back for each partition
 
 

@@ -1,0 +1,45 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tfmtr.datasets.stores import StoreWriter, gather, list_matrix
+from tfmtr.datasets.vectors import VectorStore
+
+
+def test_gather_gives_zero_for_negative_rows():
+    vectors = np.arange(6, dtype="float64").reshape(3, 2)
+    found = gather(vectors, np.array([2, -1, 0]))
+    np.testing.assert_array_equal(found, [[4, 5], [0, 0], [0, 1]])
+    assert found.dtype == np.float32
+
+
+def test_lists_become_a_matrix():
+    np.testing.assert_array_equal(list_matrix(pa.array([[1.0, 2.0], [3.0, 4.0]])[1:], "x"), [[3, 4]])
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ([[1.0], [1.0, 2.0]], "Vector column 'x' must have lists of one length in every row. Received: lengths="),
+        ([[1.0], None], "Vector column 'x' must have lists of one length"),
+        ([[1.0], [np.nan]], "Vector column 'x' must hold finite numbers"),
+        ([[np.inf], [1.0]], "Vector column 'x' must hold finite numbers"),
+    ],
+)
+def test_bad_lists(lists, message):
+    with pytest.raises(ValueError, match=message):
+        list_matrix(pa.array(lists, pa.list_(pa.float64())), "x")
+
+
+def test_writer_makes_a_store(tmp_path):
+    ids = pa.table({"user": ["a", "b", "c"]})
+    writer = StoreWriter(tmp_path / "store", 3, 2, ids.schema)
+    writer.append(np.full((1, 2), value) for value in (1.0, 2.0))
+    writer.append([np.full((1, 2), 3.0)])
+    writer.append_ids(ids)
+    writer.close()
+    store = VectorStore(tmp_path / "store")
+    store.check("user_vectors")
+    np.testing.assert_array_equal(store.vectors, [[1, 1], [2, 2], [3, 3]])
+    assert pq.read_table(store.ids).column("user").to_pylist() == ["a", "b", "c"]

@@ -1,0 +1,243 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+
+from tfmtr.serving.client import Client
+from tfmtr.serving.server import Server, serve
+
+LAYOUT = "<model_base_path>/<integer version>/saved_model.pb"
+
+
+@pytest.fixture
+def base(tmp_path, publish):
+    publish(tmp_path / "toy", 1)
+    return tmp_path / "toy"
+
+
+def _wait(condition, seconds=10):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "the server did not get there in time"
+        time.sleep(0.02)
+
+
+def _rest_predict(port, x):
+    body = json.dumps({"instances": [x]}).encode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/toy:predict", body, timeout=10) as response:
+        return json.load(response)["predictions"][0]
+
+
+def test_hot_swap_under_load_fails_no_request_and_a_corrupt_version_changes_nothing(base, publish):
+    answers, failures, stop = [], [], threading.Event()
+    options = {"file_system_poll_wait_seconds": 0.05, "max_num_load_retries": 1, "load_retry_interval_micros": 50_000}
+    with Server(base, model_name="toy", port=0, rest_api_port=0, **options) as server:
+
+        def load(ask):
+            while not stop.is_set():
+                try:
+                    answers.append(ask())
+                except Exception as error:
+                    failures.append(error)
+
+        client = Client(f"127.0.0.1:{server.port}", "toy")
+        asks = [lambda: float(client.predict({"x": np.float32([4])})["y"][0])] * 3
+        asks += [lambda: _rest_predict(server.rest_port, 4)]
+        threads = [threading.Thread(target=load, args=(ask,)) for ask in asks]
+        for thread in threads:
+            thread.start()
+        try:
+            for number, source in ((2, 2), (3, 3), (4, 1), (5, 2), (6, 3)):
+                publish(base, number, source)
+                _wait(lambda number=number: client.status()[0].version == number and client.status()[0].state == 30)
+                time.sleep(0.1)
+            (base / "tmp-7").mkdir()
+            (base / "tmp-7" / "saved_model.pb").write_bytes(b"garbage")
+            (base / "tmp-7").rename(base / "7")
+            _wait(lambda: client.status()[0].version == 7 and client.status()[0].state == 50)
+            broken, live = client.status()[:2]
+            count = len(answers)
+            _wait(lambda: len(answers) > count + 20)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        _wait(lambda: [entry.state for entry in client.status()] == [50, 30, 50, 50, 50, 50, 50])
+        client.close()
+    assert failures == []
+    assert set(answers) == {3.0, 4.0, 5.0}
+    assert answers[-1] == 5.0
+    assert "saved_model.pb" in broken.status.error_message
+    assert (live.version, live.state, live.status.error_code) == (6, 30, 0)
+
+
+def test_default_arguments_serve_grpc_only_on_loopback(base):
+    with Server(base, port=0) as server:
+        assert server.rest_port is None
+        with Client(f"127.0.0.1:{server.port}", "default") as client:
+            assert client.predict({"x": [4]})["y"] == [3.0]
+
+
+def test_ports_open_only_when_a_version_is_available(tmp_path, publish):
+    base = tmp_path / "toy"
+    base.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = Server(base, port=port, file_system_poll_wait_seconds=0.05)
+    starter = threading.Thread(target=server.start)
+    starter.start()
+    time.sleep(0.3)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    publish(base, 1)
+    starter.join(10)
+    socket.create_connection(("127.0.0.1", port)).close()
+    server.stop()
+
+
+def test_request_stop_ends_the_wait_for_a_first_version(tmp_path):
+    server = Server(tmp_path, port=0)
+    threading.Timer(0.2, server.request_stop).start()
+    assert server.start() is False
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda path, publish: path / "absent", f"`model_base_path` must be a directory laid out as {LAYOUT}; export"),
+        (lambda path, publish: publish(path, 1) or path / "1", f"{LAYOUT}, and this is a SavedModel itself; pass its"),
+        (lambda path, publish: publish(path / "toy", 1) or path, "Did you mean {path}/toy?"),
+        (lambda path, publish: (path / "run.json").touch() or path, f"{LAYOUT}; it has no version directory."),
+    ],
+)
+def test_base_path_without_versions(tmp_path, publish, make, text):
+    path = make(tmp_path, publish)
+    with pytest.raises(ValueError, match="model_base_path") as caught:
+        Server(path)
+    assert text.format(path=tmp_path) in str(caught.value)
+    assert f"Received: model_base_path={str(path)!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("flag", ["port", "rest_api_port"])
+def test_busy_port(base, used_port, flag):
+    server = Server(base, **{"port": 0, flag: used_port})
+    with pytest.raises(OSError, match=rf"port {used_port} on 127\.0\.0\.1 is in use; choose another with --{flag} "):
+        server.start()
+
+
+def test_port_taken_while_the_model_loads(base, used_port, monkeypatch):
+    monkeypatch.setattr("tfmtr.serving.server.check_port_is_free", lambda *_: None)
+    for ports in ({"port": used_port}, {"port": 0, "rest_api_port": used_port}):
+        with pytest.raises(OSError, match=str(used_port)):
+            Server(base, **ports).start()
+    with Server(base, port=0) as server, pytest.raises(OSError, match=str(server.port)):
+        Server(base, port=server.port).start()
+
+
+def test_host_that_is_not_ours(base):
+    with pytest.raises(OSError, match=r"cannot listen on port 0 of 203\.0\.113\.1: "):
+        Server(base, port=0, host="203.0.113.1").start()
+
+
+def test_equal_ports_leave_rest_off(base, caplog):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with Server(base, port=port, rest_api_port=port) as server:
+        assert server.rest_port is None
+    assert "REST is off" in caplog.text
+
+
+def test_serve_exits_with_255_when_the_model_cannot_be_loaded(tmp_path, capsys):
+    (tmp_path / "1").mkdir()
+    with pytest.raises(SystemExit) as caught:
+        serve(tmp_path, port=0, max_num_load_retries=0)
+    assert caught.value.code == 255
+    assert capsys.readouterr().err.startswith(
+        "Failed to start server. Error: NOT_FOUND: Could not find SavedModel .pb or .pbtxt at supplied export directory"
+    )
+
+
+def test_serve_takes_rest_port_0_for_no_rest(base, monkeypatch):
+    received = []
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def record(path, **flags):
+        received.append(flags["rest_api_port"])
+        raise Stop
+
+    monkeypatch.setattr("tfmtr.serving.server.Server", record)
+    for port in (0, 8501):
+        with pytest.raises(Stop):
+            serve(base, rest_api_port=port)
+    assert received == [None, 8501]
+
+
+def test_stop_finishes_a_running_rest_request(tmp_path, publish):
+    publish(tmp_path / "toy", 2)
+    server = Server(tmp_path / "toy", model_name="toy", port=0, rest_api_port=0)
+    server.start()
+    answers = []
+
+    def ask():
+        body = json.dumps({"signature_name": "pause", "inputs": 1}).encode()
+        url = f"http://127.0.0.1:{server.rest_port}/v1/models/toy:predict"
+        with urllib.request.urlopen(url, body, timeout=10) as response:
+            answers.append(json.load(response))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.3)
+    server.stop()
+    thread.join()
+    assert answers == [{"outputs": 1.0}]
+
+
+def test_sigterm_finishes_running_requests_and_exits_with_0(tmp_path, publish):
+    base = tmp_path / "toy"
+    publish(base, 2)
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.1", 0))
+        port, rest_port = first.getsockname()[1], second.getsockname()[1]
+    code = f"from tfmtr.serving.server import serve; serve({str(base)!r}, port={port}, rest_api_port={rest_port})"
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        with Client(f"127.0.0.1:{port}", "default") as client:
+            _wait(lambda: _is_open(rest_port), 60)
+            assert client.predict({"x": [4]})["y"] == [4.0]
+            answers = []
+            running = threading.Thread(target=lambda: answers.append(client.predict({"seconds": 1.5}, "pause")))
+            running.start()
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            _wait(lambda: not _is_open(port) and not _is_open(rest_port))
+            assert process.poll() is None
+            running.join()
+            assert answers == [{"seconds": 1.5}]
+        assert process.wait(20) == 0
+        log = process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    for event in ("version 2 is available", f"gRPC on 127.0.0.1:{port}", f"REST on 127.0.0.1:{rest_port}", "stopped"):
+        assert event in log
+    assert "Traceback" not in log
+
+
+def _is_open(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

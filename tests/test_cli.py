@@ -1,0 +1,177 @@
+"""The command from logs to served answers, and what it says to wrong input."""
+
+import json
+import subprocess
+import sys
+
+import grpc
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from tfmtr import inputs, training
+from tfmtr.cli import app
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.serving.recommend import recommend, user_inputs
+from tfmtr.serving.server import Server
+
+tf = pytest.importorskip("tensorflow")
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A prepared simulator, a run on it, and its export, all made by the command."""
+    folder = tmp_path_factory.mktemp("cli")
+    prepare = ("prepare", "simulator", "--num-users", 2_000, "--num-titles", 80, "--num-territories", 8)
+    output = run(*prepare, "--out", folder / "data", "--num-groups", 2)
+    assert "overall" in output
+    train = ("train", "--data", folder / "data", "--epochs", 1, "--units", "32,16", "--batch-size", 1024)
+    run(*train, "--workdir", folder / "run", "--share", "territory_branches", "--head", "parallel")
+    run("export", "--model", folder / "run", "--titles", folder / "data", "--out", folder / "models")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with Server(folder / "models", model_name="two_tower", port=0) as server:
+        yield server
+
+
+def test_importing_and_help_bring_no_tensorflow():
+    code = "import sys, tfmtr, tfmtr.cli; assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys; sys.argv = ['tfmtr', '--help']; from tfmtr.cli import main\ntry: main()\nfinally: "
+    code += "assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([], ["prepare"], ["prepare", "events"], ["prepare", "movielens"], ["prepare", "online-retail"]),
+        *(["prepare", "simulator"], ["train"], ["evaluate"], ["export"], ["serve"], ["recommend"]),
+    ],
+)
+def test_every_level_has_help(command):
+    assert "Usage: " in run(*command, "--help")
+
+
+def test_evaluate_prints_a_table_and_writes_json(folder):
+    output = run("evaluate", "--model", folder / "run", "--data", folder / "data")
+    assert "event per territory" in output
+    assert "recall@10" in output
+    assert (folder / "run" / "evaluation.json").exists()
+
+
+def test_a_client_of_the_protocol_alone_gets_what_numpy_computes(folder, server):
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    data = Prepared(folder / "data")
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.port}"))
+
+    def predict(signature, values):
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name, request.model_spec.signature_name = "two_tower", signature
+        for name, value in values.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+        return {name: tf.make_ndarray(value) for name, value in stub.Predict(request, timeout=30).outputs.items()}
+
+    table = next(inputs.read_tables([data.path / "titles.parquet"], rows=1000))
+    titles = {
+        "title_vector": np.asarray(data.vectors("title").vectors, "float32"),
+        "language": table["language"].to_pylist(),
+        "genres": [[*row, "", ""][:2] for row in table["genres"].to_pylist()],
+    }
+    vectors = predict("title_embedding", titles)["title_embedding"]
+    user = pq.read_table(data.path / "users.parquet").slice(3, 1).to_pylist()[0]
+    row = user_inputs(data, user)
+    query = predict("user_embedding", row)["event"]
+
+    catalogue = pq.read_table(data.path / "availability.parquet").to_pylist()
+    allowed = {r["title"] for r in catalogue if r["territory"] == user["territory"] and r["window"] == 4}
+    ids = table["title"].to_pylist()
+    scores = np.where([title in allowed for title in ids], vectors @ query[0], -np.inf)
+    order = np.argsort(-scores)[:10]
+    asked = {"request_territory": [user["territory"]], "seen": [[""]], "k": np.asarray([10], "int32")}
+    answer = predict("recommend", {**row, **asked})
+    assert [title.decode() for title in answer["titles"][0]] == [ids[i] for i in order]
+    np.testing.assert_allclose(answer["scores"][0], scores[order], rtol=1e-5)
+
+    # A pair's served score equals its offline score.
+    pairs = next(inputs.read_tables(data.examples("test", windows=[3]), rows=50))
+    offline = training.load(folder / "run").predict(
+        inputs.model_inputs(pairs, data.schema, inputs.open_stores(data)), verbose=0
+    )["event"]
+    one = {name: [] for name in (*row, *titles)}
+    for pair in pairs.to_pylist():
+        for name, value in user_inputs(data, pair).items():
+            one[name].append(value[0])
+        one["title_vector"].append(titles["title_vector"][pair["title_row"]])
+        one["language"].append(pair["language"])
+        one["genres"].append([*pair["genres"], "", ""][:2])
+    served = predict("serving_default", {name: np.asarray(value) for name, value in one.items()})["event"]
+    np.testing.assert_allclose(served, offline, atol=1e-5)
+
+
+def test_recommend_prints_names_and_leaves_out_what_was_seen(folder, server):
+    data, address = Prepared(folder / "data"), f"127.0.0.1:{server.port}"
+    seen = pq.read_table(data.path / "seen.parquet").to_pandas().groupby("user").title.agg(set)
+    user = seen.map(len).idxmax()
+    answer = recommend(address, "two_tower", data.path, user, k=10)
+    titles = [row["title"] for row in answer["titles"]]
+    catalogue = pq.read_table(data.path / "availability.parquet").to_pandas().query("window == 4")
+    unseen = set(catalogue.title[catalogue.territory == answer["territory"]]) - seen[user]
+    assert len(titles) == min(10, len(unseen))
+    assert set(titles) <= unseen
+    assert len(set(titles)) == len(titles)
+    output = run(
+        "recommend", "--server", address, "--model", "two_tower", "--data", data.path, "--user-id", user, "-k", 3
+    )
+    assert answer["titles"][0]["name"] in output
+
+
+def test_a_cold_user_is_served_in_a_named_territory(folder, server):
+    address = f"127.0.0.1:{server.port}"
+    territory = pq.read_table(folder / "data/users.parquet")["territory"][0].as_py()
+    answer = recommend(address, "two_tower", folder / "data", "nobody", territory=territory, k=4)
+    assert (answer["is_known"], len(answer["titles"])) == (False, 4)
+    with pytest.raises(ValueError, match=r"`user_id` must be in .*users.parquet, or a `territory`.*user_id='nobody'"):
+        recommend(address, "two_tower", folder / "data", "nobody")
+
+
+def test_a_k_beyond_the_catalogue_is_refused_with_the_number_of_titles(folder, server):
+    with pytest.raises(Exception, match="`k` must be at most 80, the number of titles in the index"):
+        recommend(f"127.0.0.1:{server.port}", "two_tower", folder / "data", "u00000003", k=81)
+    with pytest.raises(ValueError, match=r"`k` must be positive. Received: k=0"):
+        recommend(f"127.0.0.1:{server.port}", "two_tower", folder / "data", "u00000003", k=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "{tmp}", "--workdir", "{tmp}/run"], "must be a directory made by `tfmtr prepare`"),
+        (["train", "--data", "{data}", "--workdir", "{tmp}/r", "--share", "pel"], "`sharing` must be one of"),
+        (["export", "--model", "{tmp}", "--titles", "{data}"], "must be a directory made by `tfmtr train`"),
+        (["prepare", "events", "--events", "e", "--users", "u", "--titles", "t", "--map", "user", "--out", "{tmp}/o"],
+         "`--map` must be name=column pairs. Received: 'user'"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_an_error_message_and_exit_code_1(folder, tmp_path, arguments, message):
+    arguments = [argument.format(tmp=tmp_path, data=folder / "data") for argument in arguments]
+    result = subprocess.run([sys.executable, "-m", "tfmtr.cli", *arguments], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_prepared_report_says_what_was_done(folder):
+    report = json.loads((folder / "data/prepare.json").read_text())
+    assert len(report["windows"]) == 17
+    assert len({row["group"] for row in report["statistics"]["territories"].values()}) == 2

@@ -1,0 +1,490 @@
+"""The steps of `prepare`, in order.
+
+Read and check the tables; cut events and users into buckets by a hash of the user; survey what is known over
+all buckets (first events, volumes, vocabularies); then make the examples and the user vectors of one bucket
+after the other. Memory does not grow with the number of users or events.
+"""
+
+import collections
+import json
+import math
+
+import ibis
+import numpy as np
+import pyarrow as pa
+
+from tfmtr.datasets import examples as make
+from tfmtr.datasets import stores, work
+from tfmtr.datasets.features import as_feature, check_names, column_kind, find_features
+from tfmtr.datasets.groups import territory_groups
+from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
+from tfmtr.datasets.report import PARTITIONS, build_report, describe_tasks, fingerprint, shortfalls, sum_counts
+from tfmtr.datasets.sampling import digest, draw
+from tfmtr.datasets.tables import check_labels, check_unique, parse_memory, read_tables
+from tfmtr.datasets.text import encoder_vectors, has_words, text_vectors
+from tfmtr.schema import Feature, Scenario, Schema
+
+BUCKET_EVENTS = 500_000
+UNKNOWN_TERRITORY = "unknown"
+
+
+class Preparation:
+    """One run of `prepare`: the connection, the paths and what the steps learn.
+
+    Args:
+        logs: A `Logs`.
+        out: Folder to make.
+        folder: Folder for work files, removed by the caller.
+        options: The options of `prepare`.
+        advance: Function `advance(text, total=None)` that shows progress.
+    """
+
+    def __init__(self, logs, out, folder, options, advance):
+        self.logs, self.out, self.folder, self.options, self.advance = logs, out, folder, options, advance
+        out.mkdir()
+        folder.mkdir()
+        self.con = work.connect(folder / "spill", parse_memory(options["memory_limit"]))
+        self.warnings = []
+        self.counts = []  # dictionaries of split, sampling, window and counts, one for each bucket
+        self.unavailable = 0
+        self.territories = collections.defaultdict(lambda: {"group": None, "users": 0, "events": 0, "positives": 0})
+        self.missing = (0, [])
+
+    def run(self):
+        """All steps in order."""
+        self.read()
+        self.cut_buckets()
+        self.survey()
+        self.plan_catalogue()
+        self.plan_features()
+        self.write_titles()
+        self.make_examples()
+        self.write_sorted_tables()
+        self.write_report()
+
+    def warn(self, count, text):
+        """Keeps a warning if there is anything to warn of."""
+        if count:
+            self.warnings.append(text.format(count=count))
+
+    def rows(self, table):
+        """A small result as a list of dictionaries."""
+        return self.con.to_pyarrow(table).to_pylist()
+
+    def bucket(self, name, bucket):
+        """One bucket of `"events"`, `"users"` or `"store"`."""
+        return work.read_bucket(self.con, self.folder / name, bucket)
+
+    def read(self):
+        """Opens the tables and checks what needs one look at all events."""
+        self.tables = read_tables(self.con, self.logs)
+        self.tasks = self.tables.tasks
+        events, titles = self.tables.events, self.tables.titles
+        check_names(self.tables.users, titles, self.tasks)
+        titles = titles.filter(titles.title.notnull())
+        check_unique(self.con, titles, "title", "titles")
+        titles = titles.mutate(title_row=ibis.row_number().over(order_by="title"))
+        self.titles = work.store(self.con, titles.order_by("title"), self.folder / "titles.parquet")
+        check_labels(self.con, events, self.tasks)
+        first_task = next(iter(self.tasks))
+        known = events.left_join(self.titles.select("title", "title_row"), "title")
+        counted = self.rows(
+            known.aggregate(
+                events=known.count(),
+                incomplete=(known.user.isnull() | known.title.isnull() | known.time.isnull()).sum(),
+                unknown=(known.title.notnull() & known.title_row.isnull()).sum(),
+                impressions=(known[first_task] == 0.0).sum(),
+                unlabelled=known[first_task].isnull().sum(),
+                first=known.time.min(),
+                last=known.time.max(),
+            )
+        )[0]
+        if counted["first"] is None:
+            raise ValueError(
+                f"`events` must have rows with a time. Received: {counted['events']} rows, all without one"
+            )
+        self.warn(counted["incomplete"], "{count} events without user, title or time were dropped")
+        self.warn(counted["unknown"], "{count} events of titles that are not in the titles table were dropped")
+        self.warn(
+            counted["unlabelled"], "{count} events without a label of the first task were left out of the examples"
+        )
+        self.num_events = counted["events"]
+        self.has_impressions = bool(counted["impressions"])
+        self.windows = make.plan_windows(self.logs.calendar, counted["first"], counted["last"])
+        self.num_buckets = max(1, -(-self.num_events // BUCKET_EVENTS))
+        self.advance("Cutting buckets", total=2 * self.num_buckets + 5)
+
+    def cut_buckets(self):
+        """Writes events and users once, in buckets by a hash of the user."""
+        seed, first_task = self.options["seed"], next(iter(self.tasks))
+
+        def with_bucket(table):
+            return table.mutate(bucket=draw(digest(seed, "bucket", table.user), self.num_buckets).cast("int64"))
+
+        events = self.tables.events
+        events = events.filter(events.user.notnull(), events.time.notnull()).semi_join(self.titles, "title")
+        events = events.mutate(
+            window=make.number_window(events.time, self.windows), is_event=make.is_event(events, first_task)
+        )
+        work.partition(self.con, with_bucket(events), self.folder / "events", self.num_buckets)
+        users = self.tables.users
+        self.warn(self.con.execute(users.user.isnull().sum()), "{count} users without id were dropped")
+        territory = users.territory.nullif("").fill_null(UNKNOWN_TERRITORY)
+        self.warn(
+            self.con.execute((users.territory.isnull() | (users.territory == "")).sum()),
+            f"{{count}} users have no territory; theirs is {UNKNOWN_TERRITORY!r}, served by the default branch",
+        )
+        fractions = {name: self.options[name] for name in self.options if name.endswith("_fraction")}
+        users = make.assign_users(
+            users.filter(users.user.notnull()).mutate(territory=territory), seed=seed, **fractions
+        )
+        work.partition(self.con, with_bucket(users), self.folder / "users", self.num_buckets)
+        self.upstream = None
+        if self.logs.user_vectors is not None:
+            self.upstream, ids = stores.open_store(self.con, self.logs.user_vectors, "user_vectors", "user")
+            work.partition(self.con, with_bucket(ids), self.folder / "store", self.num_buckets)
+
+    def usable(self, events):
+        """Events from the calendar's start to the end of the last window."""
+        events = events.filter(events.window <= self.windows[-1].number)
+        start = self.logs.calendar.start
+        return events.filter(events.time >= make.as_utc(start)) if start else events
+
+    def history_events(self, bucket):
+        """What counts as a user's history, activity and discoveries: usable events, no impressions."""
+        return self.usable(self.bucket("events", bucket)).filter(lambda t: t.is_event)
+
+    @property
+    def has_history(self):
+        """Whether user vectors come from history."""
+        return self.upstream is None and self.logs.user_history
+
+    def states(self, bucket):
+        """The rows of the user store of one bucket: `user`, `window`, `next_window`, `row`."""
+        users = self.bucket("users", bucket)
+        if self.has_history:
+            return history_states(users, self.history_events(bucket), self.windows)
+        return users.select(
+            "user",
+            window=ibis.literal(self.windows[0].number, "int64"),
+            next_window=ibis.null("int64"),
+            row=ibis.row_number().over(order_by="user"),
+        )
+
+    def survey(self):
+        """One look at each bucket: doubles, unknown users, first events, volumes and sizes."""
+        self.state_counts, firsts, unknown, beyond = [], [], 0, 0
+        for bucket in range(self.num_buckets):
+            events, users = self.bucket("events", bucket), self.bucket("users", bucket)
+            check_unique(self.con, users, "user", "users")
+            unknown += self.con.execute(events.anti_join(users, "user").count())
+            beyond += self.con.execute(events.filter(events.window > self.windows[-1].number).count())
+            homes = users.select("user", "territory", "split")
+            known = events.filter(events.window <= self.windows[-1].number).inner_join(homes, "user")
+            first = known.group_by("title", "territory").aggregate(
+                time=known.time.min(),
+                events=known.is_event.sum(),
+                volume=(known.is_event & (known.window <= 0) & (known.split != "test")).sum(),
+            )
+            firsts.append(work.store(self.con, first, self.folder / f"first/{bucket}.parquet"))
+            for row in self.rows(users.group_by("territory").aggregate(users=users.count())):
+                self.territories[row["territory"]]["users"] += row["users"]
+            self.state_counts.append(int(self.con.execute(self.states(bucket).count())))
+            if self.upstream is not None:
+                self.survey_store(bucket, users)
+            self.advance("Surveying buckets")
+        count, first = self.missing
+        stores.check_vectors_found(count, first, "user", self.options["missing_vectors"])
+        self.warn(count, "{count} users have no vector and got the zero vector")
+        self.warn(unknown, "{count} events of users that are not in the users table were dropped")
+        self.warn(beyond, "{count} events after the last window are used for nothing but the seen titles")
+        self.first_events = work.store(self.con, ibis.union(*firsts), self.folder / "first.parquet")
+        self.group_territories()
+
+    def survey_store(self, bucket, users):
+        """Users of one bucket without an upstream vector."""
+        ids = self.bucket("store", bucket)
+        check_unique(self.con, ids, "user", "user_vectors")
+        lacking = users.anti_join(ids, "user")
+        count, first = self.missing
+        some = self.con.to_pyarrow(lacking.select("user").order_by("user").limit(3)).column("user").to_pylist()
+        self.missing = (count + self.con.execute(lacking.count()), sorted(first + some)[:3])
+
+    def group_territories(self):
+        """Gives every territory its group: the caller's, or balanced over neighbours by training volume."""
+        sums = self.first_events.group_by("territory")
+        volumes = dict.fromkeys(self.territories, 0)
+        for row in self.rows(sums.aggregate(events=lambda t: t.events.sum(), volume=lambda t: t.volume.sum())):
+            self.territories[row["territory"]]["events"] = int(row["events"])
+            volumes[row["territory"]] = int(row["volume"])
+        self.groups = self.logs.groups
+        if self.groups is None:
+            volumes.pop(UNKNOWN_TERRITORY, None)
+            self.groups = territory_groups(volumes, self.logs.neighbours, self.options["num_groups"]) if volumes else {}
+        for territory, statistics in self.territories.items():
+            statistics["group"] = self.groups.get(territory)
+        unlisted = sorted(t for t in self.territories if t not in self.groups and t != UNKNOWN_TERRITORY)
+        users = sum(self.territories[territory]["users"] for territory in unlisted)
+        self.warn(
+            users, f"{{count}} users live in territories of no group, served by the default branch: {unlisted[:10]}"
+        )
+
+    def plan_catalogue(self):
+        """Which titles each territory can be offered in each window, and in the one after the last."""
+        last = self.windows[-1]
+        windows = [*self.windows, make.Window(last.number + 1, last.end, last.end + (last.end - last.start))]
+        territories = ibis.memtable({"territory": sorted(self.territories)})
+        table = self.tables.availability
+        if table is not None:
+            table = table.semi_join(self.titles, "title")
+        is_anywhere = self.logs.availability == "anywhere"
+        titles = make.catalogue(self.first_events, territories, windows, table=table, is_anywhere=is_anywhere)
+        self.catalogue = work.store(self.con, titles, self.folder / "catalogue.parquet")
+        columns = ("territory", "title", "window")
+        shown = self.catalogue.filter(self.catalogue.window > 0).select(*columns).order_by(*columns)
+        work.write(self.con, shown, self.out / "availability.parquet")
+        self.advance("Surveying features")
+
+    def plan_features(self):
+        """Turns the extra columns into features, and sets lists of floats aside for the stores."""
+        users = self.con.read_parquet(str(self.folder / "users/*/*.parquet"), hive_partitioning=False)
+        training = users.filter(users.split == "train")
+        self.features, self.vector_columns = {}, {}
+        for role, table, extra in (
+            ("user", training, [n for n in self.tables.users.columns if n != "user"]),
+            ("title", self.titles, [n for n in self.tables.titles.columns if n not in ("title", "name")]),
+        ):
+            kinds = {name: column_kind(table[name].type()) for name in extra}
+            ignored = [f"{name} ({table[name].type()})" for name in extra if kinds[name] is None]
+            self.warn(
+                len(ignored), f"{{count}} columns of the {role}s are no features because of their type: {ignored}"
+            )
+            self.vector_columns[role] = [name for name in extra if kinds[name] == "vector"]
+            names = [name for name in extra if kinds[name] not in (None, "vector")]
+            self.features[role] = find_features(self.con, table, role, names)
+        self.advance("Writing titles")
+
+    def feature_columns(self, table, role):
+        """The features of a table as they are written."""
+        return [as_feature(table, feature) for feature in self.features[role]]
+
+    def write_titles(self):
+        """Writes titles.parquet and the title store."""
+        titles = self.titles.order_by("title_row")
+        work.write(
+            self.con,
+            titles.select("title", "name", *self.feature_columns(titles, "title")),
+            self.out / "titles.parquet",
+        )
+        rows = self.con.execute(titles.count())
+        blocks, width = self.title_blocks(rows)
+        extra = self.con.to_pyarrow(titles.select("title", *self.vector_columns["title"]))
+        parts = [stores.list_matrix(extra.column(name).combine_chunks(), name) for name in self.vector_columns["title"]]
+        ids = extra.select(["title"])
+        self.title_width = width + sum(part.shape[1] for part in parts)
+        writer = stores.StoreWriter(self.out / "vectors/title", rows, self.title_width, ids.schema)
+        for block in blocks:
+            span = slice(writer.rows, writer.rows + len(block))
+            writer.append([np.hstack([block, *(part[span] for part in parts)])])
+        writer.append_ids(ids)
+        writer.close()
+        self.title_vectors = np.load(self.out / "vectors/title/vectors.npy", mmap_mode="r")
+        self.advance("Making examples")
+
+    def title_blocks(self, rows):
+        """Title vectors in the order of the titles: `(iterable of matrices, width)`."""
+        if self.logs.title_vectors is not None:
+            vectors, ids = stores.open_store(self.con, self.logs.title_vectors, "title_vectors", "title")
+            check_unique(self.con, ids, "title", "title_vectors")
+            found = self.titles.select("title", "title_row").left_join(ids, "title").order_by("title_row")
+            found = self.con.to_pyarrow(found.select("title", "store_row"))
+            places = stores.array_of(found, "store_row")
+            lacking = found.column("title").filter(pa.array(places < 0))
+            stores.check_vectors_found(len(lacking), lacking[:3].to_pylist(), "title", self.options["missing_vectors"])
+            self.warn(len(lacking), "{count} titles have no vector and got the zero vector")
+            chunks = (places[begin : begin + work.ROW_GROUP] for begin in range(0, rows, work.ROW_GROUP))
+            return (stores.gather(vectors, chunk) for chunk in chunks), vectors.shape[1]
+        texts = self.title_texts()
+        if not has_words(texts):
+            self.warn(rows, "{count} titles have no text and no vectors; each got a random vector of its own")
+        if self.options["text_encoder"] is None:
+            matrix = text_vectors(texts, seed=self.options["seed"])
+            return [matrix], matrix.shape[1]
+        blocks = encoder_vectors(texts, self.options["text_encoder"])
+        first = next(blocks)
+        return (block for part in ([first], blocks) for block in part), first.shape[1]
+
+    def title_texts(self):
+        """Name, text and list columns of each title in one text; the name only if it is not just the id."""
+        titles = self.titles
+        parts = [(titles.name != titles.title).ifelse(titles.name, "")]
+        for feature in self.features["title"]:
+            if feature.kind != "number":
+                column = as_feature(titles, feature)
+                parts.append(column.join(" ") if feature.kind == "set" else column)
+        table = titles.select("title_row", text=ibis.literal(" ").join(parts)).order_by("title_row")
+        return self.con.to_pyarrow(table).column("text").to_pylist()
+
+    def make_examples(self):
+        """Writes the examples, the user store and the parts of the users and seen tables, by bucket."""
+        self.user_writer, self.user_width = None, 0
+        offset = 0
+        for bucket in range(self.num_buckets):
+            users = self.bucket("users", bucket)
+            states = work.store(self.con, self.states(bucket), self.folder / f"states/{bucket}.parquet")
+            width = self.write_user_vectors(bucket, users, states)
+            narrow = work.store(
+                self.con, self.bucket_examples(bucket, users), self.folder / f"examples/{bucket}.parquet"
+            )
+            row = (states.row + offset).cast("int64") if width else ibis.literal(-1, "int64")
+            self.write_examples(bucket, narrow, users, states.mutate(user_row=row))
+            newest = states.filter(states.next_window.isnull()).select("user", user_row=row)
+            columns = self.feature_columns(users, "user")
+            work.store(
+                self.con,
+                users.select("user", *columns).inner_join(newest, "user"),
+                self.folder / f"users_out/{bucket}.parquet",
+            )
+            seen = self.bucket("events", bucket).filter(lambda t: t.is_event).select("user", "title").distinct()
+            work.store(self.con, seen, self.folder / f"seen/{bucket}.parquet")
+            offset += self.state_counts[bucket]
+            for name in ("states", "history", "cohorts", "positives", "examples"):
+                (self.folder / name / f"{bucket}.parquet").unlink()
+            self.advance("Making examples")
+        if self.user_writer is not None:
+            self.user_writer.close()
+
+    def bucket_examples(self, bucket, users):
+        """Positives and negatives of one bucket."""
+        options, labels = self.options, list(self.tasks)
+        events = work.store(self.con, self.history_events(bucket), self.folder / f"history/{bucket}.parquet")
+        members = make.cohorts(users, events, self.windows, options["activity_lookback"])
+        members = work.store(self.con, members, self.folder / f"cohorts/{bucket}.parquet")
+        columns = ("user", "title", "time", "window", *labels)
+        found = make.discoveries(events.select(*columns), labels, options["discovery_lookback"])
+        found = found.filter(found.window >= self.windows[0].number)
+        placed = work.store(
+            self.con, make.place(found, members, self.catalogue), self.folder / f"positives/{bucket}.parquet"
+        )
+        self.unavailable += self.con.execute((~placed.is_available).sum()) or 0
+        positives = placed.filter(placed.is_available)
+        if self.has_impressions:
+            shown = self.usable(self.bucket("events", bucket)).filter(lambda t: t[labels[0]] == 0.0)
+            shown = shown.filter(shown.window >= self.windows[0].number).select(*columns)
+            shown = make.place(shown, members, self.catalogue).filter(lambda t: t.is_available)
+            negatives = make.logged_negatives(shown, positives, labels, seed=options["seed"], alpha=options["alpha"])
+        else:
+            negatives = make.sampled_negatives(
+                positives, members, self.catalogue, seed=options["seed"], alpha=options["alpha"]
+            )
+        return make.label_examples(positives, negatives, self.tasks)
+
+    def write_examples(self, bucket, narrow, users, states):
+        """Joins features to the examples of one bucket and writes one file for each split, sampling and window."""
+        counts = narrow.group_by(*PARTITIONS).aggregate(
+            rows=narrow.count(),
+            positives=narrow.is_positive.sum(),
+            users=narrow.user.nunique(),
+            **{f"sum_{task}": narrow[task].sum() for task in self.tasks},
+            **{f"known_{task}": narrow[task].notnull().sum() for task in self.tasks},
+        )
+        counts = self.rows(counts.order_by(*PARTITIONS))
+        for row in counts:
+            row["wanted"] = math.floor(row["positives"] * self.options["alpha"] + 0.5)
+        self.counts += counts
+        homes = narrow.filter(narrow.is_positive).group_by("territory").aggregate(positives=lambda t: t.count())
+        for row in self.rows(homes):
+            self.territories[row["territory"]]["positives"] += row["positives"]
+        titles = self.titles
+        rows = narrow.inner_join(
+            users.select("user", *(c for c in self.feature_columns(users, "user") if c.get_name() != "territory")),
+            "user",
+        )
+        rows = rows.inner_join(titles.select("title", "title_row", *self.feature_columns(titles, "title")), "title")
+        spans = states.select("next_window", "user_row", state_user="user", state_window="window")
+        rows = rows.inner_join(
+            spans,
+            [
+                rows.user == spans.state_user,
+                spans.state_window <= rows.window,
+                spans.next_window.isnull() | (rows.window < spans.next_window),
+            ],
+        )
+        features = [feature.name for role in ("user", "title") for feature in self.features[role]]
+        labels = {task: rows[task].cast("float32") for task in self.tasks}
+        rows = rows.order_by(*PARTITIONS, "user", "title")
+        rows = rows.select(
+            "user", "title", *features, **labels, user_row=rows.user_row, title_row=rows.title_row.cast("int64")
+        )
+        folders = ["/".join(f"{key}={row[key]}" for key in PARTITIONS) for row in counts]
+        paths = [self.out / "examples" / folder / f"part-{bucket:05d}.parquet" for folder in folders]
+        work.write_parts(self.con, rows, [row["rows"] for row in counts], paths)
+
+    def write_user_vectors(self, bucket, users, states):
+        """Appends one bucket to the user store; returns the width, 0 without a store."""
+        columns = self.vector_columns["user"]
+        if self.upstream is None and not self.has_history and not columns:
+            return 0
+        rows = states.inner_join(users.select("user", *columns), "user")
+        if self.upstream is not None:
+            rows = rows.left_join(self.bucket("store", bucket).select("user", "store_row"), "user").drop("user_right")
+        source = work.stream(self.con, rows.order_by("row"))
+        history = self.history_blocks(bucket, states)
+        ids = ["user", "window"] if self.has_history else ["user"]
+        for table in source:
+            parts = [stores.list_matrix(table.column(name).combine_chunks(), name) for name in columns]
+            if self.upstream is not None:
+                parts.insert(0, stores.gather(self.upstream, stores.array_of(table, "store_row")))
+            if self.has_history:
+                parts.insert(0, next(history))
+            block = np.hstack(parts)
+            table = table.select(ids)
+            if self.user_writer is None:
+                path, self.user_width = self.out / "vectors/user", block.shape[1]
+                self.user_writer = stores.StoreWriter(path, sum(self.state_counts), self.user_width, table.schema)
+            self.user_writer.append([block])
+            self.user_writer.append_ids(table)
+        return self.user_width
+
+    def history_blocks(self, bucket, states):
+        """History vectors of one bucket in the order of its states, in blocks as `stream` cuts them."""
+        if not self.has_history:
+            return iter(())
+        pairs = self.con.to_pyarrow(recent_titles(states, self.history_events(bucket), self.titles))
+        rows, title_rows = (pairs.column(name).to_numpy() for name in ("row", "title_row"))
+        return mean_vectors(rows, title_rows, self.title_vectors, self.state_counts[bucket])
+
+    def write_sorted_tables(self):
+        """Writes the users and seen tables, sorted by user; sorts spill early, to stay below the buckets' memory."""
+        self.con.raw_sql(f"SET memory_limit = '{work.SORT_MEMORY}'")
+        users = self.con.read_parquet(str(self.folder / "users_out/*.parquet"))
+        work.write(self.con, users.order_by("user"), self.out / "users.parquet")
+        self.advance("Writing seen titles")
+        seen = self.con.read_parquet(str(self.folder / "seen/*.parquet"))
+        work.write(self.con, seen.order_by("user", "title"), self.out / "seen.parquet")
+        self.advance("Writing the report")
+
+    def write_report(self):
+        """Writes schema.json and prepare.json."""
+        counts = sum_counts(self.counts)
+        self.warn(self.unavailable, "{count} positives of titles that were not available were dropped")
+        self.warnings += shortfalls(counts)
+        if not any(row["split"] == "train" and row["window"] <= 0 for row in counts):
+            raise ValueError(
+                "`events` must give positives in the training windows: discoveries of available titles by training "
+                f"users. Received: none. {' '.join(self.warnings)}"
+            )
+        features = [*self.features["user"], *self.features["title"]]
+        if self.user_width:
+            features.append(Feature("user_vector", "user", "vector", width=self.user_width))
+        features.append(Feature("title_vector", "title", "vector", width=self.title_width))
+        groups = {(territory,): group for territory, group in self.groups.items()}
+        tasks = describe_tasks(self.tasks, counts)
+        Schema(features=features, tasks=tasks, scenario=Scenario(("territory",), groups)).save(self.out)
+        num_titles = len(self.title_vectors)
+        report = build_report(
+            self.logs, self.options, self.windows, counts, self.territories, num_titles, self.warnings
+        )
+        report["fingerprint"] = fingerprint(self.out)
+        text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+        (self.out / "prepare.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,133 @@
+"""What `prepare` tells about its work: counts, warnings, label means, and the fingerprint of what it wrote."""
+
+import collections
+import dataclasses
+import datetime
+import hashlib
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from tfmtr.schema import Task
+
+PARTITIONS = ("split", "sampling", "window")
+PACKAGES = ("duckdb", "ibis-framework", "numpy", "pyarrow", "scikit-learn")
+
+
+def sum_counts(counts):
+    """Adds up the counts of all buckets.
+
+    Args:
+        counts: List of dictionaries with `PARTITIONS` and numbers.
+
+    Returns:
+        One dictionary for each split, sampling and window, sorted.
+
+    Example:
+    >>> part = {"split": "test", "sampling": "random", "window": 1}
+    >>> sum_counts([{**part, "rows": 11}, {**part, "rows": 22}])
+    [{'split': 'test', 'sampling': 'random', 'window': 1, 'rows': 33}]
+    """
+    sums = collections.defaultdict(collections.Counter)
+    for row in counts:
+        key = tuple(row[name] for name in PARTITIONS)
+        sums[key].update({name: value or 0 for name, value in row.items() if name not in PARTITIONS})
+    return [{**dict(zip(PARTITIONS, key, strict=True)), **sums[key]} for key in sorted(sums)]
+
+
+def shortfalls(counts):
+    """Warnings about partitions that have fewer negatives than wanted.
+
+    Args:
+        counts: List from `sum_counts` with `rows`, `positives` and `wanted`.
+
+    Returns:
+        List of text.
+    """
+    return [
+        f"{row['wanted'] - row['rows'] + row['positives']} of {row['wanted']} negatives could not be found for "
+        f"{'/'.join(str(row[name]) for name in PARTITIONS)}"
+        for row in counts
+        if row["rows"] - row["positives"] < row["wanted"]
+    ]
+
+
+def describe_tasks(tasks, counts):
+    """The tasks with the mean label of the random training rows.
+
+    Args:
+        tasks: `{task: kind}`.
+        counts: List from `sum_counts` with `sum_<task>` and `known_<task>`.
+
+    Returns:
+        List of `Task`.
+    """
+    training = [r for r in counts if r["split"] == "train" and r["sampling"] == "random" and r["window"] <= 0]
+    described = []
+    for task, kind in tasks.items():
+        total, known = (sum(row[f"{what}_{task}"] for row in training) for what in ("sum", "known"))
+        mean = float(f"{total / known:.9g}") if known else (0.5 if kind == "binary" else 0.0)
+        described.append(Task(task, kind=kind, mean=mean))
+    return described
+
+
+def build_report(logs, options, windows, counts, territories, num_titles, warnings):
+    """The document `prepare.json`, but for the fingerprint.
+
+    Args:
+        logs: The `Logs`.
+        options: Options of `prepare`.
+        windows: List of `Window`.
+        counts: List from `sum_counts`.
+        territories: `{territory: {"group":, "users":, "events":, "positives":}}`.
+        num_titles: Number of titles.
+        warnings: List of text.
+
+    Returns:
+        Dictionary that JSON can hold.
+    """
+    columns = (*PARTITIONS, "rows", "positives", "users")
+    return {
+        "windows": [{"window": w.number, "start": w.start.isoformat(), "end": w.end.isoformat()} for w in windows],
+        "examples": [{name: row[name] for name in columns} for row in counts],
+        "statistics": {
+            "users": sum(row["users"] for row in territories.values()),
+            "titles": num_titles,
+            "events": sum(row["events"] for row in territories.values()),
+            "territories": dict(sorted(territories.items())),
+        },
+        "warnings": warnings,
+        "seed": options["seed"],
+        "options": as_json(options),
+        "logs": as_json(logs),
+        "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}},
+    }
+
+
+def as_json(value):
+    """Options as JSON can hold them: times and paths as text."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, (datetime.timedelta, datetime.datetime, Path)):
+        return str(value)
+    if isinstance(value, collections.abc.Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    return value
+
+
+def fingerprint(folder):
+    """SHA-256 over the sorted relative paths and the contents of all files of a folder but prepare.json.
+
+    Args:
+        folder: A prepared folder.
+
+    Returns:
+        64 hex digits.
+    """
+    total = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "prepare.json"):
+        with file.open("rb") as opened:
+            total.update(
+                f"{file.relative_to(folder).as_posix()}\n{hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode()
+            )
+    return total.hexdigest()

@@ -1,0 +1,33 @@
+"""The failure of a request: a gRPC status code and a text, the same on both sides of the wire."""
+
+import grpc
+
+CODES = {code.value[0]: code for code in grpc.StatusCode}  # number of the code (also TensorFlow's) -> code
+
+
+class ServerError(Exception):
+    """A request that the server refuses or fails.
+
+    Args:
+        code: The `grpc.StatusCode`.
+        message: The text that the client receives, without the code.
+
+    Example:
+    >>> str(ServerError(grpc.StatusCode.NOT_FOUND, "Could not find any versions of model m"))
+    'NOT_FOUND: Could not find any versions of model m'
+    """
+
+    def __init__(self, code, message):
+        super().__init__(f"{code.name}: {message}")
+        self.code = code
+        self.message = message
+
+
+def invalid_argument(message):
+    """A `ServerError` with the code of most refusals."""
+    return ServerError(grpc.StatusCode.INVALID_ARGUMENT, message)
+
+
+def not_found(message):
+    """A `ServerError` for a model, version or signature that is not there."""
+    return ServerError(grpc.StatusCode.NOT_FOUND, message)

@@ -1,0 +1,106 @@
+"""The gRPC port: PredictionService and ModelService."""
+
+import logging
+import os
+from concurrent import futures
+
+import grpc
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from tfmtr.serving.errors import ServerError
+from tfmtr.serving.handlers import answer_metadata, answer_predict, answer_status
+
+MAX_ERROR_BYTES = 1024
+YEAR_SECONDS = 365 * 24 * 3600
+OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+)
+
+logger = logging.getLogger(__name__)
+
+
+def limit_text(text):
+    """`text`, cut after 1024 bytes as TF Serving does.
+
+    Example:
+    >>> limit_text("x" * 2000)[-13:]
+    'x...TRUNCATED'
+    """
+    encoded = text.encode()
+    if len(encoded) <= MAX_ERROR_BYTES:
+        return text
+    return encoded[:MAX_ERROR_BYTES].decode(errors="ignore") + "...TRUNCATED"
+
+
+def _remaining_seconds(context):
+    # A call without deadline has one in the far future, beyond the range of TensorFlow's milliseconds.
+    seconds = context.time_remaining()
+    return seconds if seconds is not None and seconds < YEAR_SECONDS else None
+
+
+def _respond(context, answer, *arguments):
+    remaining = _remaining_seconds(context)
+    if remaining is not None and remaining <= 0:
+        context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded before the request was run")
+    try:
+        return answer(*arguments)
+    except ServerError as error:
+        status = error.code, limit_text(error.message)
+    except Exception as error:
+        logger.exception("%s failed", answer.__name__)
+        status = grpc.StatusCode.INTERNAL, limit_text(f"{type(error).__name__}: {error}")
+    context.abort(*status)
+
+
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Procedures that run a model; those not defined here answer UNIMPLEMENTED."""
+
+    def __init__(self, models):
+        self._models = models
+
+    def Predict(self, request, context):  # noqa: D102, N802
+        return _respond(context, answer_predict, self._models, request, _remaining_seconds(context))
+
+    def GetModelMetadata(self, request, context):  # noqa: D102, N802
+        return _respond(context, answer_metadata, self._models, request)
+
+
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    """Procedures about models; those not defined here answer UNIMPLEMENTED."""
+
+    def __init__(self, models):
+        self._models = models
+
+    def GetModelStatus(self, request, context):  # noqa: D102, N802
+        return _respond(context, answer_status, self._models, request)
+
+
+class GrpcServer:
+    """Serves `models` on one port.
+
+    Args:
+        models: The `tfmtr.serving.models.Models`.
+        host: Address to listen on.
+        port: Port, 0 for any free one.
+        grace_seconds: Longest time that `stop` waits for running calls.
+
+    Raises:
+        OSError: If the port cannot be bound.
+    """
+
+    def __init__(self, models, host, port, grace_seconds):
+        self._grace_seconds = grace_seconds
+        self._server = grpc.server(futures.ThreadPoolExecutor(4 * os.cpu_count(), "grpc"), options=OPTIONS)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(models), self._server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._server)
+        try:
+            self.port = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except RuntimeError as error:
+            raise OSError(str(error)) from error
+        self._server.start()
+
+    def stop(self):
+        """Refuses new calls at once and waits for the running ones."""
+        self._server.stop(self._grace_seconds).wait()

@@ -1,0 +1,80 @@
+"""The rules of Predict that both protocols share: which tensors a request must name, and the run."""
+
+import grpc
+
+from tfmtr.serving.errors import ServerError, invalid_argument
+
+DEFAULT_SIGNATURE = "serving_default"
+
+
+def find_signature(session, name):
+    """The `SignatureDef` called `name`.
+
+    Raises:
+        ServerError: FAILED_PRECONDITION if there is none.
+    """
+    if name not in session.signatures:
+        raise ServerError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+    return session.signatures[name]
+
+
+def _names(names):
+    return ",".join(sorted(names))
+
+
+def check_inputs(signature, sent):
+    """Raises unless the names in `sent` are the signature's inputs, those with a default value aside.
+
+    Raises:
+        ServerError: INVALID_ARGUMENT that lists what is too much and what is missing.
+    """
+    wanted, defaults = set(signature.inputs), set(signature.defaults)
+    if len(sent) > len(wanted) or (len(sent) < len(wanted) and not defaults):
+        raise invalid_argument(
+            f"input size does not match signature: {len(sent)}!={len(wanted)} len({{{_names(sent)}}}) != "
+            f"len({{{_names(wanted)}}}). Sent extra: {{{_names(sent - wanted)}}}. "
+            f"Missing but required: {{{_names(wanted - sent)}}}."
+        )
+    for alias in sorted(wanted - sent - defaults):
+        raise invalid_argument(
+            f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found in request and no "
+            f"default value provided. Inputs expected to be in the request {{{_names(sent)}}}, or default input "
+            f"alias set: {_names(defaults)}"
+        )
+
+
+def choose_outputs(signature, output_filter=()):
+    """The aliases to fetch: `output_filter`, or all of the signature.
+
+    Raises:
+        ServerError: INVALID_ARGUMENT for an unknown or repeated alias.
+    """
+    chosen = []
+    for alias in output_filter:
+        if alias not in signature.outputs:
+            raise invalid_argument(
+                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
+                f"{{{_names(signature.outputs)}}}."
+            )
+        if alias in chosen:
+            raise invalid_argument(f"duplicate output tensor alias: {alias}")
+        chosen.append(alias)
+    return chosen or sorted(signature.outputs)
+
+
+def predict(session, signature, inputs, outputs, timeout_seconds=None):
+    """Runs a signature.
+
+    Args:
+        session: The `SavedModelSession`.
+        signature: One of its signatures.
+        inputs: `{alias: array}`, checked with `check_inputs`; absent defaults are added by the caller.
+        outputs: Aliases of `choose_outputs`.
+        timeout_seconds: As for `SavedModelSession.run`.
+
+    Returns:
+        `{alias: array}`.
+    """
+    feeds = {signature.inputs[alias].name: array for alias, array in inputs.items()}
+    arrays = session.run(feeds, [signature.outputs[alias].name for alias in outputs], timeout_seconds)
+    return dict(zip(outputs, arrays, strict=True))

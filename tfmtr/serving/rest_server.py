@@ -1,0 +1,207 @@
+"""The REST port: predict with rows or columns, status and metadata."""
+
+import asyncio
+import json
+import logging
+import os
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import unquote
+
+import grpc
+import tensorflow as tf
+from aiohttp import web
+from google.protobuf import json_format
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
+from tensorflow_serving.apis.model_pb2 import ModelSpec
+
+from tfmtr.serving.errors import ServerError, invalid_argument
+from tfmtr.serving.handlers import answer_status, signature_map
+from tfmtr.serving.json_request import parse_json, read_inputs, signature_name
+from tfmtr.serving.json_response import write_columns, write_error, write_rows
+from tfmtr.serving.predict import DEFAULT_SIGNATURE, choose_outputs, predict
+from tfmtr.serving.tensor_proto import as_array
+
+HTTP_STATUS = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+POST_PATH = re.compile(rf"(?i:{MODEL}):(?P<verb>classify|regress|predict)")
+GET_PATH = re.compile(rf"(?i:{MODEL}(?P<metadata>/metadata)?)")
+
+logger = logging.getLogger(__name__)
+http_logger = logger.getChild("http")
+http_logger.setLevel(logging.CRITICAL)  # else aiohttp logs a traceback for each client that sends no HTTP
+
+
+def read_model_spec(match):
+    """The `ModelSpec` of a matched path.
+
+    Raises:
+        ServerError: INVALID_ARGUMENT for a version beyond 64 bits.
+    """
+    spec = ModelSpec(name=unquote(match["name"]))
+    if match["label"]:
+        spec.version_label = unquote(match["label"])
+    if match["version"]:
+        digits = match["version"].lstrip("0") or "0"
+        if len(digits) > 19 or int(digits) >= 2**63:
+            raise invalid_argument(f"Failed to convert version: {match['version']} to numeric.")
+        spec.version.value = int(digits)
+    return spec
+
+
+def answer_predict(models, spec, body, timeout_seconds):
+    """The JSON response to a predict body.
+
+    Raises:
+        ServerError: In TF Serving's order: syntax, `signature_name`, model, signature, tensors, run.
+    """
+    document = parse_json(body)
+    name = signature_name(document)
+    with models.lease(spec) as version:
+        signature = version.session.signatures.get(name or DEFAULT_SIGNATURE)
+        if signature is None:
+            raise invalid_argument(f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def')
+        if not signature.inputs:
+            raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
+        dtypes = {alias: tf.as_dtype(info.dtype) for alias, info in signature.inputs.items()}
+        inputs, is_row = read_inputs(document, dtypes)
+        arrays = predict(version.session, signature, inputs, choose_outputs(signature), timeout_seconds)
+    arrays = {alias: as_array(array) for alias, array in arrays.items()}
+    return write_rows(arrays) if is_row else write_columns(arrays)
+
+
+def _to_dict(message):
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+def answer_metadata(models, spec):
+    """The signatures of a version, as a JSON document."""
+    number, signatures = signature_map(models, spec)
+    return {
+        "model_spec": _to_dict(ModelSpec(name=spec.name, version={"value": number})),
+        "metadata": {"signature_def": _to_dict(signatures)},
+    }
+
+
+def answer(models, method, path, body, timeout_seconds):
+    """Routes one request under /v1/.
+
+    Args:
+        models: The `tfmtr.serving.models.Models`.
+        method: HTTP method.
+        path: Path as sent: percent-encoded, with the query string.
+        body: Bytes.
+        timeout_seconds: Limit of a run.
+
+    Returns:
+        Bytes of JSON.
+
+    Raises:
+        ServerError: For everything that is not a success.
+    """
+    if method == "POST" and (match := POST_PATH.fullmatch(path)):
+        spec = read_model_spec(match)
+        if match["verb"] == "predict":
+            return answer_predict(models, spec, body, timeout_seconds)
+        raise ServerError(grpc.StatusCode.UNIMPLEMENTED, f"{match['verb']} is not served here; use predict")
+    if method == "GET" and (match := GET_PATH.fullmatch(path)):
+        spec = read_model_spec(match)
+        if match["metadata"]:
+            document = answer_metadata(models, spec)
+        else:
+            document = _to_dict(answer_status(models, GetModelStatusRequest(model_spec=spec)))
+        return json.dumps(document, indent=1, ensure_ascii=False).encode()
+    if method == "GET" and path.lower() == "/v1/models":
+        raise invalid_argument("Missing model name in request.")
+    raise invalid_argument(f"Malformed request: {method} {path}")
+
+
+class RestServer:
+    """Serves `models` on one port, from an event loop in a thread of its own.
+
+    A connection holds no worker until its request is complete; JSON and model run in worker threads.
+
+    Args:
+        models: The `tfmtr.serving.models.Models`.
+        host: Address to listen on.
+        port: Port, 0 for any free one.
+        grace_seconds: Longest time that `stop` waits for running requests.
+        timeout_seconds: Limit of a run; the answer to a longer one is 504.
+
+    Raises:
+        OSError: If the port cannot be bound.
+    """
+
+    def __init__(self, models, host, port, grace_seconds, timeout_seconds):
+        self._models = models
+        self._timeout_seconds = timeout_seconds
+        self._workers = ThreadPoolExecutor(4 * os.cpu_count(), "rest")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rest-loop", daemon=True)
+        self._thread.start()
+        try:
+            self.port = asyncio.run_coroutine_threadsafe(self._open(host, port, grace_seconds), self._loop).result()
+        except OSError:
+            self._close_loop()
+            raise
+
+    async def _open(self, host, port, grace_seconds):
+        application = web.Application(client_max_size=0)
+        application.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(application, access_log=None, logger=http_logger, shutdown_timeout=grace_seconds)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port, reuse_address=True, reuse_port=False).start()
+        return self._runner.addresses[0][1]
+
+    async def _handle(self, request):
+        path = request.raw_path
+        if not re.match("(?i)/v1/", path):
+            return web.Response(status=404, text="<html><body>404 Not Found</body></html>", content_type="text/html")
+        if request.method == "OPTIONS":
+            has_origin = re.search("https?://", request.headers.get("Origin", ""))
+            return web.Response(status=200 if has_origin else 400)
+        try:
+            body = await request.read()
+        except web.RequestPayloadError as error:  # broken chunks or compression
+            return web.Response(status=400, body=write_error(str(error)), content_type="application/json")
+        arguments = self._models, request.method, path, body, self._timeout_seconds
+        status, body = await self._loop.run_in_executor(self._workers, _respond, *arguments)
+        return web.Response(status=status, body=body, content_type="application/json")
+
+    def stop(self):
+        """Refuses new connections at once and waits for the running requests."""
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
+        self._close_loop()
+
+    def _close_loop(self):
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._workers.shutdown(wait=False)
+
+
+def _respond(*arguments):
+    try:
+        return 200, answer(*arguments)
+    except ServerError as error:
+        return HTTP_STATUS.get(error.code, 500), write_error(error.message)
+    except Exception as error:
+        logger.exception("a REST request failed")
+        return 500, write_error(f"{type(error).__name__}: {error}")

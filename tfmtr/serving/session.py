@@ -1,0 +1,102 @@
+"""One loaded version: a SavedModel in a graph and a C++ session, as TF Serving runs it."""
+
+from pathlib import Path
+
+import grpc
+import tensorflow as tf
+from tensorflow.python.client import pywrap_tf_session
+from tensorflow.python.saved_model.loader_impl import SavedModelLoader
+
+from tfmtr.serving.errors import CODES, ServerError, not_found
+
+
+class SavedModelSession:
+    """A SavedModel that runs named tensors, without casts and without shape checks of its own.
+
+    The session is TensorFlow's C++ session, reached below `Session.run`: that one casts what is fed and
+    refuses shapes that the graph itself takes, and TF Serving does neither.
+
+    Args:
+        path: Directory of one version: `saved_model.pb` and `variables/`.
+        tags: Tags of the graph to load.
+
+    Raises:
+        ServerError: If the directory holds no SavedModel, or one that cannot be loaded.
+    """
+
+    def __init__(self, path, tags=("serve",)):
+        path = Path(path)
+        if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
+            raise not_found(f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}")
+        config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+        config.gpu_options.allow_growth = True
+        self._graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=self._graph, config=config)
+        self._handles = {}
+        try:
+            with self._graph.as_default():
+                meta_graph = SavedModelLoader(str(path)).load(self._session, list(tags))
+            self.signatures = dict(meta_graph.signature_def)
+            for signature in self.signatures.values():
+                for info in (*signature.inputs.values(), *signature.outputs.values()):
+                    if ":" in info.name:
+                        self._handle(info.name)
+        except tf.errors.OpError as error:
+            self.close()
+            raise ServerError(CODES[error.error_code], error.message) from error
+        except Exception as error:  # the loader's own checks raise several built-in types
+            self.close()
+            raise ServerError(grpc.StatusCode.UNKNOWN, str(error)) from error
+
+    def _handle(self, name):
+        if name not in self._handles:
+            try:
+                self._handles[name] = self._graph.get_tensor_by_name(name)._as_tf_output()
+            except (KeyError, ValueError) as error:
+                raise not_found(f"FetchOutputs node {name}: not found") from error
+        return self._handles[name]
+
+    def run(self, feeds, fetches, timeout_seconds=None):
+        """Runs the graph once; safe to call from many threads.
+
+        Args:
+            feeds: `{tensor name: array}`; strings are object arrays of bytes.
+            fetches: Names of tensors.
+            timeout_seconds: The run is cancelled after this time; `None` for no limit.
+
+        Returns:
+            The fetched arrays, in the order of `fetches`.
+
+        Raises:
+            ServerError: With TensorFlow's own code and text.
+        """
+        options = None
+        if timeout_seconds is not None:
+            proto = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(timeout_seconds * 1000)))
+            options = pywrap_tf_session.TF_NewBufferFromString(proto.SerializeToString())
+        try:
+            return self._session._call_tf_sessionrun(
+                options,
+                {self._handle(name): array for name, array in feeds.items()},
+                [self._handle(name) for name in fetches],
+                [],
+                None,
+            )
+        except tf.errors.OpError as error:
+            raise ServerError(CODES[error.error_code], error.message) from error
+        finally:
+            if options is not None:
+                pywrap_tf_session.TF_DeleteBuffer(options)
+
+    def cancel(self):
+        """Ends the runs under way with CANCELLED; nothing runs in this session afterwards."""
+        session = self._session
+        if session is not None:
+            session.close()
+
+    def close(self):
+        """Frees the variables and tables; no run may be under way."""
+        self._session.close()
+        self._session = None  # the C++ session, and the memory with it, lives as long as this object
+        self._handles = {}
+        self._graph = None

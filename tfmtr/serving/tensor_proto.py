@@ -1,0 +1,75 @@
+"""TensorProto to array and back, with the conventions of TensorFlow's C++ `Tensor`."""
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+
+from tfmtr.serving.errors import invalid_argument
+
+# dtype -> field of typed values. Small integers share `int_val`, both half floats travel as their 16 bits.
+VALUE_FIELDS = {
+    tf.float32: "float_val",
+    tf.float64: "double_val",
+    tf.int64: "int64_val",
+    tf.bool: "bool_val",
+    tf.string: "string_val",
+    tf.uint32: "uint32_val",
+    tf.uint64: "uint64_val",
+    tf.float16: "half_val",
+    tf.bfloat16: "half_val",
+    tf.complex64: "scomplex_val",
+    tf.complex128: "dcomplex_val",
+    **dict.fromkeys((tf.int32, tf.int16, tf.int8, tf.uint16, tf.uint8), "int_val"),
+}
+
+
+def to_array(alias, proto):
+    """The array that `proto` stands for.
+
+    TensorFlow's own parser decides what is well-formed: too few values repeat the last one, none are
+    zeros, surplus values are ignored.
+
+    Args:
+        alias: Name of the input, for the error.
+        proto: A `TensorProto`, with `tensor_content` or with typed values.
+
+    Returns:
+        Array of the proto's dtype and shape; strings are an object array of bytes.
+
+    Raises:
+        ServerError: INVALID_ARGUMENT if no tensor can be made of it.
+    """
+    try:
+        return as_array(tf.io.parse_tensor(proto.SerializeToString(), proto.dtype).numpy())
+    except (TypeError, ValueError, tf.errors.OpError) as error:
+        raise invalid_argument(f"tensor parsing error: {alias}") from error
+
+
+def as_array(value):
+    """`value` as an array; TensorFlow hands out scalar strings as bare bytes."""
+    return np.array(value, object) if isinstance(value, bytes) else np.asarray(value)
+
+
+def to_proto(array):
+    """A `TensorProto` with typed values, which is what clients of TF Serving read.
+
+    Args:
+        array: Array, scalar or bytes, as a session returns it.
+
+    Example:
+    >>> list(to_proto(np.array([1.5, 2.0], "float32")).float_val)
+    [1.5, 2.0]
+    """
+    array = as_array(array)
+    dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
+    proto = TensorProto(dtype=dtype.as_datatype_enum)
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    values = array.ravel()
+    field = VALUE_FIELDS[dtype]
+    if field == "half_val":
+        values = values.view(np.uint16)
+    elif dtype.is_complex:
+        values = values.view(dtype.real_dtype.as_numpy_dtype)
+    getattr(proto, field).extend(values.tolist())
+    return proto
