@@ -1,5 +1,6 @@
 """Puts the parts together: encode, share, score, head."""
 
+import inspect
 import math
 
 import keras
@@ -7,8 +8,11 @@ from keras import ops
 
 from tfmtr import components
 from tfmtr.encoders.embed import embed, encode_inputs
+from tfmtr.layers.routed_dense import RoutedDense
 from tfmtr.layers.score import DotScore, QueryScale
 from tfmtr.layers.unknown_scenario import UnknownScenario
+from tfmtr.schema import ROLES
+from tfmtr.sharing._shared import Shared
 
 
 class JointModel(keras.Model):
@@ -57,7 +61,7 @@ class TwoTower(JointModel):
 
     def __init__(self, inputs, tensors, head, *, queries, title, **kwargs):
         super().__init__(inputs, tensors, head, **kwargs)
-        users = {name: inputs[name] for name in _feeds(inputs, title["inputs"])}
+        users = {name: value for name, value in inputs.items() if name not in title["inputs"]}
         self.user_tower = keras.Model(users, queries, name="user_tower")
         self.title_tower = keras.Model(title["inputs"], title["vector"], name="title_tower")
 
@@ -69,10 +73,6 @@ class TwoTower(JointModel):
             tower: 0.0 if layer.initial_bias is None else float(ops.convert_to_numpy(layer.bias))
             for tower, layer in layers.items()
         }
-
-
-def _feeds(inputs, others):
-    return [name for name in inputs if name not in others]
 
 
 def two_tower(
@@ -99,6 +99,7 @@ def two_tower(
         units: Widths of the towers' dense layers; the last is the width of the vectors.
         embedding_dim: Width of one categorical embedding.
         unknown_rate: Share of training rows whose scenario is called unknown, to train the default branch.
+            With 0 there is none, and unknown scenarios take the first group's branch.
         literal: Whether to build the paper's own form.
 
     Returns:
@@ -116,40 +117,146 @@ def two_tower(
     >>> sorted(model.user_tower.output)
     ['click']
     """
-    share, head = components.find("sharing", share), components.find("heads", head)(schema.tasks)
+    head = components.find("heads", head)(schema.tasks)
     user_inputs = encode_inputs(schema, "user", "context", scenario=True)
     title_inputs = encode_inputs(schema, "title")
-    inputs = {**user_inputs, **title_inputs}
-
-    user_features, title_features = schema.by_role("user", "context"), schema.by_role("title")
-    user, user_linear = _tower(embed(user_inputs, user_features, embedding_dim=embedding_dim), units, "user")
-    title, title_linear = _tower(embed(title_inputs, title_features, embedding_dim=embedding_dim), units, "title")
+    features = schema.by_role("user", "context")
+    user, user_linear = _tower(embed(user_inputs, features, embedding_dim=embedding_dim), units, "user")
+    title = embed(title_inputs, schema.by_role("title"), embedding_dim=embedding_dim)
+    title, title_linear = _tower(title, units, "title")
     title = title if literal else title_linear
 
-    scenario = UnknownScenario(unknown_rate, name="unknown_scenario")(user_inputs["scenario"])
     towers = head.towers()
-    vectors = share(user, scenario, towers=tuple(towers), num_scenarios=schema.scenario.num_groups + 1)
-    if literal:
-        vectors = {tower: keras.layers.ReLU(name=f"{tower}_relu")(vector) for tower, vector in vectors.items()}
-    else:  # a sharing that is the identity adds no layer: the user tower's own last layer is the linear one
-        vectors = {tower: user_linear if vector is user else vector for tower, vector in vectors.items()}
+    shared = _share(share, user, user_inputs, schema, features, tuple(towers), embedding_dim, unknown_rate)
+    vectors = {}
+    for tower, vector in shared.vectors.items():
+        if literal:
+            vector = keras.layers.ReLU(name=f"{tower}_relu")(vector)
+        elif vector is user:  # the identity adds no layer: the user tower's own last layer is the linear one
+            vector = user_linear
+        elif not shared.is_linear:
+            vector = keras.layers.Dense(units[-1], name=f"{tower}_projection")(vector)
+        vectors[tower] = vector
     vectors = head.relate(vectors)
 
-    means = {task.name: task for task in schema.tasks}
+    tasks = {task.name: task for task in schema.tasks}
     queries, logits = {}, {}
     for tower, vector in vectors.items():
         queries[tower] = vector if literal else QueryScale(name=f"{tower}_query")(vector)
-        bias = None if literal else _initial_bias(means.get(tower))
+        bias = None if literal else _initial_bias(tasks.get(tower))
         logits[tower] = DotScore(bias, name=f"{tower}_score", dtype="float32")(queries[tower], title)
-    served = {tower: queries[tower] for tower, is_served in towers.items() if is_served}
     return TwoTower(
-        inputs,
-        {"outputs": head.outputs(logits), "logits": logits, "vectors": vectors},
+        {**user_inputs, **title_inputs},
+        _tensors(head, vectors, _add_terms(logits, shared)),
         head,
-        queries=served,
+        queries={tower: queries[tower] for tower, is_served in towers.items() if is_served},
         title={"inputs": title_inputs, "vector": title},
         name="two_tower",
     )
+
+
+def ranking(schema, *, share="none", head="parallel", embedding_dim=16, unknown_rate=0.0, prior=()):
+    """Builds a ranking model: embeddings of all features, sharing, one logit per tower.
+
+        x = [e_1 .. e_n],    {tower: u_t} = share(x, scenario),    logit_t = w_t u_t + b_t
+
+    Args:
+        schema: The `Schema`.
+        share: Name of a file in `tfmtr/sharing/` or a function like theirs (`functools.partial` for options).
+        head: Name of a file in `tfmtr/heads/` or a function like theirs.
+        embedding_dim: Width of one categorical embedding.
+        unknown_rate: As for `two_tower`.
+        prior: Names of the features that a sharing file with prior information personalises by; all ids by default.
+
+    Returns:
+        A `JointModel`.
+
+    Raises:
+        ValueError: If `share` or `head` is unknown, or `share` needs a side input that the schema cannot give.
+
+    Example:
+    >>> from tfmtr.schema import Feature, Scenario, Schema, Task
+    >>> schema = Schema(
+    ...     [Feature("user", "user", "id", ["a"]), Feature("movie", "title", "id", ["b"])],
+    ...     [Task("click"), Task("like")], Scenario(["age"], {("18",): "young"}))
+    >>> ranking(schema, share="shared_bottom").output["outputs"]["like"].shape
+    (None, 1)
+    """
+    head = components.find("heads", head)(schema.tasks)
+    inputs = encode_inputs(schema, *ROLES, scenario=True)
+    x = embed(inputs, schema.features, embedding_dim=embedding_dim)
+    towers = head.towers()
+    shared = _share(share, x, inputs, schema, schema.features, tuple(towers), embedding_dim, unknown_rate, prior)
+    vectors = head.relate(dict(shared.vectors))
+    tasks = {task.name: task for task in schema.tasks}
+    logits = {}
+    for tower, vector in vectors.items():
+        bias = keras.initializers.Constant(_initial_bias(tasks.get(tower)))
+        if shared.routed_output:
+            scenario, num_scenarios = _scenario(inputs, schema, unknown_rate)
+            layer = RoutedDense(1, num_scenarios, bias_initializer=bias, name=f"{tower}_logit", dtype="float32")
+            logits[tower] = layer(vector, scenario)
+        else:
+            layer = keras.layers.Dense(1, bias_initializer=bias, name=f"{tower}_logit", dtype="float32")
+            logits[tower] = layer(vector)
+    return JointModel(inputs, _tensors(head, vectors, _add_terms(logits, shared)), head, name="ranking")
+
+
+def _scenario(inputs, schema, unknown_rate):
+    """The row's scenario and the number of scenarios, with or without a default branch."""
+    groups = schema.scenario.num_groups
+    if unknown_rate:
+        return UnknownScenario(unknown_rate, name="unknown_scenario")(inputs["scenario"]), groups + 1
+    return ops.maximum(inputs["scenario"] - 1, 0), max(groups, 1)
+
+
+def _share(share, x, inputs, schema, features, towers, embedding_dim, unknown_rate, prior=()):
+    """Calls a sharing function with the side inputs that its signature asks for; returns a `Shared`.
+
+    Side inputs: `fields` (batch, fields, width), the embeddings one by one; `prior` (batch, width), those of the
+    prior features in tables of their own; `scenario_features` (batch, width), an embedding of the scenario;
+    `task_representations` {tower: (batch, width)}, `x` with embedding tables of the task's own.
+    """
+    share = components.find("sharing", share)
+    scenario, num_scenarios = _scenario(inputs, schema, unknown_rate)
+    wanted = inspect.signature(share).parameters
+    categorical = [f for f in features if f.kind in ("id", "string", "set", "sequence")]
+    sides = {}
+    if "fields" in wanted or "task_representations" in wanted or "prior" in wanted:
+        needs = getattr(share, "func", share)
+        check_has_embeddings(getattr(needs, "__name__", str(needs)), categorical)
+    if "fields" in wanted:
+        parts = [embed(inputs, [f], embedding_dim=embedding_dim, name="fields") for f in categorical]
+        sides["fields"] = ops.stack(parts, axis=1)
+    if "prior" in wanted:
+        chosen = [f for f in categorical if f.name in prior] or [f for f in categorical if f.kind == "id"]
+        sides["prior"] = embed(inputs, chosen or categorical, embedding_dim=embedding_dim, name="prior")
+    if "scenario_features" in wanted:
+        table = keras.layers.Embedding(num_scenarios, embedding_dim, name="scenario_embedding")
+        sides["scenario_features"] = table(scenario)
+    if "task_representations" in wanted:
+        sides["task_representations"] = {
+            tower: embed(inputs, features, embedding_dim=embedding_dim, name=tower) for tower in towers
+        }
+    shared = share(x, scenario, towers=towers, num_scenarios=num_scenarios, **sides)
+    return shared if isinstance(shared, Shared) else Shared(shared)
+
+
+def check_has_embeddings(share, categorical):
+    """Raises a `ValueError` that names the sharing function unless there is a categorical feature."""
+    if not categorical:
+        raise ValueError(
+            f"`share={share}` works on embedding tables, so the schema must have a feature of kind id, string, set or "
+            "sequence on the side it acts on. Received: only numbers and vectors"
+        )
+
+
+def _add_terms(logits, shared):
+    return {tower: logit + shared.terms[tower] if tower in shared.terms else logit for tower, logit in logits.items()}
+
+
+def _tensors(head, vectors, logits):
+    return {"outputs": head.outputs(logits), "logits": logits, "vectors": vectors}
 
 
 def _tower(x, units, name):

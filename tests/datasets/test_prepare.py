@@ -1,6 +1,7 @@
 import collections
 import dataclasses
 import datetime
+import hashlib
 import json
 
 import numpy as np
@@ -178,8 +179,10 @@ def test_schema_follows_the_training_users(case):
         "user_vector": ("user", "vector"),
         "title_vector": ("title", "vector"),
     }
-    train = set(examples[examples.split == "train"].user)
-    assert features["age"].mean == pytest.approx(users[users.uid.isin(train)].age.mean(), rel=0.1)
+    share = users.uid.map(lambda uid: int(hashlib.md5(f"0|split|{uid}".encode()).hexdigest()[:8], 16) / 16**8)
+    assert set(examples[examples.split == "test"].user) <= set(users.uid[share < 0.3])
+    assert features["age"].mean == pytest.approx(users[share >= 0.4].age.mean(), abs=1e-6)
+    assert features["age"].std == pytest.approx(users[share >= 0.4].age.std(ddof=0), abs=1e-6)
     assert features["genres"].vocabulary == ("drama", "crime")
     assert features["genres"].width == 2
     assert schema.scenario.columns == schema.slices == ("territory",)
@@ -245,6 +248,29 @@ def test_nothing_before_the_start_is_used_but_availability(make_logs, tables, tm
     }
 
 
+def test_events_after_the_last_window_are_only_seen(make_logs, tables, tmp_path):
+    events, users, titles = tables
+    end = datetime.datetime(2024, 1, 7)
+    calendar = Calendar(datetime.timedelta(days=1), num_train=4, num_test=2, end=end)
+    prepared = run(make_logs(events, users, titles, calendar=calendar), tmp_path / "out")
+    cut = run(make_logs(events[events.ts < datetime.datetime(2024, 1, 9)], users, titles), tmp_path / "cut")
+    late = (events.ts >= datetime.datetime(2024, 1, 9)).sum()
+    assert set(read_examples(prepared).window) == set(range(-3, 3))
+    assert (
+        f"{late} events after the last window are used for nothing but the seen titles" in prepared.report["warnings"]
+    )
+    assert prepared.report["statistics"]["events"] == len(events) - late
+    assert len(pd.read_parquet(prepared.path / "seen.parquet")) == len(events[["uid", "asin"]].drop_duplicates())
+    # What serving starts from is the same as if the log had ended there.
+    vectors = [
+        data.vectors("user").vectors[pd.read_parquet(data.path / "users.parquet").user_row] for data in (prepared, cut)
+    ]
+    np.testing.assert_allclose(*vectors, atol=1e-6)
+    tables = [pd.read_parquet(data.path / "availability.parquet") for data in (prepared, cut)]
+    shown = [table[table.window == table.window.max()][["territory", "title"]].to_numpy() for table in tables]
+    np.testing.assert_array_equal(*shown)
+
+
 def test_availability_table(make_logs, tables, tmp_path):
     events, users, titles = tables
     table = pd.DataFrame({"title": titles.asin[:20], "territory": "DE"})
@@ -266,12 +292,15 @@ def test_logged_impressions_are_the_negatives(make_logs, tables, tmp_path):
     rng = np.random.default_rng(0)
     events["click"] = (rng.random(len(events)) < 0.3).astype(float)
     events["seconds"] = np.where(events.click == 1, rng.random(len(events)) * 100, np.nan)
-    prepared = run(
-        make_logs(events, users, titles, tasks={"click": "click", "watch": "seconds:regression"}),
-        tmp_path / "out",
-        alpha=1.0,
+    offered = pd.DataFrame({"title": titles.asin[5:], "key": 0}).merge(
+        pd.DataFrame({"territory": ["DE", "FR", "US"], "key": 0})
     )
+    offered.to_parquet(tmp_path / "offered.parquet")
+    tasks = {"click": "click", "watch": "seconds:regression"}
+    logs = make_logs(events, users, titles, tasks=tasks, availability=tmp_path / "offered.parquet")
+    prepared = run(logs, tmp_path / "out", alpha=1.0)
     examples = read_examples(prepared)
+    assert set(examples.title) == set(titles.asin[5:])
     days = (events.ts - pd.Timestamp(2024, 1, 9)).dt.days
     shown = {(u, t, w) for u, t, w, c in zip(events.uid, events.asin, days, events.click, strict=True) if c == 0}
     clicked = {(u, t, w) for u, t, w, c in zip(events.uid, events.asin, days, events.click, strict=True) if c == 1}
@@ -366,7 +395,7 @@ def test_without_any_user_vector(make_logs, tables, tmp_path):
 
 def test_unknown_users_titles_and_territories_are_counted(make_logs, tables, tmp_path):
     events, users, titles = tables
-    users.loc[0, "market"] = None
+    users.loc[0, "market"], users.loc[1, "market"] = None, ""
     strangers = events.iloc[:7].assign(uid="nobody")
     unlisted = events.iloc[7:12].assign(asin="nothing")
     logs = make_logs(pd.concat([events, strangers, unlisted]), users, titles, groups={"DE": "west", "FR": "west"})
@@ -375,9 +404,9 @@ def test_unknown_users_titles_and_territories_are_counted(make_logs, tables, tmp
     us = (users.market == "US").sum()
     assert "7 events of users that are not in the users table were dropped" in warnings
     assert "5 events of titles that are not in the titles table were dropped" in warnings
-    assert "1 users have no territory; theirs is 'unknown'" in warnings
+    assert "2 users have no territory; theirs is 'unknown'" in warnings
     assert f"{us} users live in territories of no group, served by the default branch: ['US']" in warnings
-    assert prepared.report["statistics"]["territories"]["unknown"]["users"] == 1
+    assert prepared.report["statistics"]["territories"]["unknown"]["users"] == 2
     assert prepared.schema.scenario.groups == {("DE",): "west", ("FR",): "west"}
     assert set(read_examples(prepared).user) <= set(users.uid)
 

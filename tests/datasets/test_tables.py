@@ -180,3 +180,10 @@ def test_stores_that_do_not_fit(make_logs, tables, tmp_path):
 @pytest.mark.parametrize(("text", "size"), [("4GB", 4e9), ("512 mb", 512e6), ("1.5GiB", 1.5e9)])
 def test_parse_memory(text, size):
     assert parse_memory(text) == size
+
+
+def test_ids_of_a_csv_stay_as_written(con, tmp_path):
+    (tmp_path / "a.csv").write_text("uid,score\n1e05,1.50\n2e07,2\n")
+    table = read_table(con, tmp_path / "a.csv", "users", text=["uid", "absent"])
+    assert sorted(con.execute(table.uid)) == ["1e05", "2e07"]
+    assert table.score.type().is_floating()

@@ -52,20 +52,23 @@ class Preparation:
 
     def run(self):
         """All steps in order."""
-        self.read()
-        self.cut_buckets()
-        self.survey()
-        self.plan_catalogue()
-        self.plan_features()
-        self.write_titles()
-        self.make_examples()
-        self.write_sorted_tables()
-        self.write_report()
+        try:
+            self.read()
+            self.cut_buckets()
+            self.survey()
+            self.plan_catalogue()
+            self.plan_features()
+            self.write_titles()
+            self.make_examples()
+            self.write_sorted_tables()
+            self.write_report()
+        finally:
+            self.con.disconnect()
 
     def warn(self, count, text):
-        """Keeps a warning if there is anything to warn of."""
+        """Keeps the warning `"<count> <text>"` if there is anything to warn of."""
         if count:
-            self.warnings.append(text.format(count=count))
+            self.warnings.append(f"{count} {text}")
 
     def rows(self, table):
         """A small result as a list of dictionaries."""
@@ -84,7 +87,7 @@ class Preparation:
         titles = titles.filter(titles.title.notnull())
         check_unique(self.con, titles, "title", "titles")
         titles = titles.mutate(title_row=ibis.row_number().over(order_by="title"))
-        self.titles = work.store(self.con, titles.order_by("title"), self.folder / "titles.parquet")
+        self.titles = work.store(self.con, titles, self.folder / "titles.parquet")
         check_labels(self.con, events, self.tasks)
         first_task = next(iter(self.tasks))
         known = events.left_join(self.titles.select("title", "title_row"), "title")
@@ -103,11 +106,9 @@ class Preparation:
             raise ValueError(
                 f"`events` must have rows with a time. Received: {counted['events']} rows, all without one"
             )
-        self.warn(counted["incomplete"], "{count} events without user, title or time were dropped")
-        self.warn(counted["unknown"], "{count} events of titles that are not in the titles table were dropped")
-        self.warn(
-            counted["unlabelled"], "{count} events without a label of the first task were left out of the examples"
-        )
+        self.warn(counted["incomplete"], "events without user, title or time were dropped")
+        self.warn(counted["unknown"], "events of titles that are not in the titles table were dropped")
+        self.warn(counted["unlabelled"], "events without a label of the first task were left out of the examples")
         self.num_events = counted["events"]
         self.has_impressions = bool(counted["impressions"])
         self.windows = make.plan_windows(self.logs.calendar, counted["first"], counted["last"])
@@ -128,11 +129,11 @@ class Preparation:
         )
         work.partition(self.con, with_bucket(events), self.folder / "events", self.num_buckets)
         users = self.tables.users
-        self.warn(self.con.execute(users.user.isnull().sum()), "{count} users without id were dropped")
+        self.warn(self.con.execute(users.user.isnull().sum()), "users without id were dropped")
         territory = users.territory.nullif("").fill_null(UNKNOWN_TERRITORY)
         self.warn(
             self.con.execute((users.territory.isnull() | (users.territory == "")).sum()),
-            f"{{count}} users have no territory; theirs is {UNKNOWN_TERRITORY!r}, served by the default branch",
+            f"users have no territory; theirs is {UNKNOWN_TERRITORY!r}, served by the default branch",
         )
         fractions = {name: self.options[name] for name in self.options if name.endswith("_fraction")}
         users = make.assign_users(
@@ -195,9 +196,9 @@ class Preparation:
             self.advance("Surveying buckets")
         count, first = self.missing
         stores.check_vectors_found(count, first, "user", self.options["missing_vectors"])
-        self.warn(count, "{count} users have no vector and got the zero vector")
-        self.warn(unknown, "{count} events of users that are not in the users table were dropped")
-        self.warn(beyond, "{count} events after the last window are used for nothing but the seen titles")
+        self.warn(count, "users have no vector and got the zero vector")
+        self.warn(unknown, "events of users that are not in the users table were dropped")
+        self.warn(beyond, "events after the last window are used for nothing but the seen titles")
         self.first_events = work.store(self.con, ibis.union(*firsts), self.folder / "first.parquet")
         self.group_territories()
 
@@ -225,9 +226,7 @@ class Preparation:
             statistics["group"] = self.groups.get(territory)
         unlisted = sorted(t for t in self.territories if t not in self.groups and t != UNKNOWN_TERRITORY)
         users = sum(self.territories[territory]["users"] for territory in unlisted)
-        self.warn(
-            users, f"{{count}} users live in territories of no group, served by the default branch: {unlisted[:10]}"
-        )
+        self.warn(users, f"users live in territories of no group, served by the default branch: {unlisted[:10]}")
 
     def plan_catalogue(self):
         """Which titles each territory can be offered in each window, and in the one after the last."""
@@ -256,9 +255,7 @@ class Preparation:
         ):
             kinds = {name: column_kind(table[name].type()) for name in extra}
             ignored = [f"{name} ({table[name].type()})" for name in extra if kinds[name] is None]
-            self.warn(
-                len(ignored), f"{{count}} columns of the {role}s are no features because of their type: {ignored}"
-            )
+            self.warn(len(ignored), f"columns of the {role}s are no features because of their type: {ignored}")
             self.vector_columns[role] = [name for name in extra if kinds[name] == "vector"]
             names = [name for name in extra if kinds[name] not in (None, "vector")]
             self.features[role] = find_features(self.con, table, role, names)
@@ -301,12 +298,12 @@ class Preparation:
             places = stores.array_of(found, "store_row")
             lacking = found.column("title").filter(pa.array(places < 0))
             stores.check_vectors_found(len(lacking), lacking[:3].to_pylist(), "title", self.options["missing_vectors"])
-            self.warn(len(lacking), "{count} titles have no vector and got the zero vector")
+            self.warn(len(lacking), "titles have no vector and got the zero vector")
             chunks = (places[begin : begin + work.ROW_GROUP] for begin in range(0, rows, work.ROW_GROUP))
             return (stores.gather(vectors, chunk) for chunk in chunks), vectors.shape[1]
         texts = self.title_texts()
         if not has_words(texts):
-            self.warn(rows, "{count} titles have no text and no vectors; each got a random vector of its own")
+            self.warn(rows, "titles have no text and no vectors; each got a random vector of its own")
         if self.options["text_encoder"] is None:
             matrix = text_vectors(texts, seed=self.options["seed"])
             return [matrix], matrix.shape[1]
@@ -456,7 +453,7 @@ class Preparation:
 
     def write_sorted_tables(self):
         """Writes the users and seen tables, sorted by user; sorts spill early, to stay below the buckets' memory."""
-        self.con.raw_sql(f"SET memory_limit = '{work.SORT_MEMORY}'")
+        work.spill_early(self.con, parse_memory(self.options["memory_limit"]))
         users = self.con.read_parquet(str(self.folder / "users_out/*.parquet"))
         work.write(self.con, users.order_by("user"), self.out / "users.parquet")
         self.advance("Writing seen titles")
@@ -467,7 +464,7 @@ class Preparation:
     def write_report(self):
         """Writes schema.json and prepare.json."""
         counts = sum_counts(self.counts)
-        self.warn(self.unavailable, "{count} positives of titles that were not available were dropped")
+        self.warn(self.unavailable, "positives of titles that were not available were dropped")
         self.warnings += shortfalls(counts)
         if not any(row["split"] == "train" and row["window"] <= 0 for row in counts):
             raise ValueError(

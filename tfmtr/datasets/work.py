@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 ROW_GROUP = 65_536
 NUM_THREADS = 2
-SORT_MEMORY = "512MB"
+SORT_MEMORY = 512_000_000
 FLUSH_ROWS = 8_192  # rows that a partitioned write holds back for each partition
 
 
@@ -29,6 +29,11 @@ def connect(folder, memory_limit):
         preserve_insertion_order=False,
         partitioned_write_flush_threshold=FLUSH_ROWS,
     )
+
+
+def spill_early(con, memory_limit):
+    """Lets the connection of `connect` hold `SORT_MEMORY` bytes at most: sorts of whole tables go to disk."""
+    con.raw_sql(f"SET memory_limit = '{min(SORT_MEMORY, memory_limit // 2) // 1_000_000}MB'")
 
 
 def store(con, table, path):

@@ -26,7 +26,7 @@ def encode_inputs(schema, *roles, scenario=False):
     return inputs
 
 
-def embed(inputs, features, *, embedding_dim=16):
+def embed(inputs, features, *, embedding_dim=16, name=None):
     """Joins features into one representation (the papers' E^Merge).
 
     Ids and hashed strings become embeddings, sets and sequences the mean embedding of their values,
@@ -36,6 +36,7 @@ def embed(inputs, features, *, embedding_dim=16):
         inputs: `{name: tensor}` as `encode_inputs` describes.
         features: The features to join, in this order.
         embedding_dim: Positive integer, width of one embedding.
+        name: Prefix of the tables' names, for a second set of tables over the same features.
 
     Returns:
         Tensor of shape `(batch, width)`.
@@ -45,6 +46,7 @@ def embed(inputs, features, *, embedding_dim=16):
     """
     if not features:
         raise ValueError("A tower needs at least one feature; give the table one more column or a vector store.")
+    prefix = f"{name}_" if name else ""
     parts = []
     for feature in features:
         value = inputs[feature.name]
@@ -52,9 +54,10 @@ def embed(inputs, features, *, embedding_dim=16):
             value = ops.expand_dims(value, -1)
         elif feature.kind in ("id", "string"):
             rows = feature.width if feature.kind == "string" else len(feature.vocabulary) + 1
-            value = keras.layers.Embedding(rows, embedding_dim, name=f"{feature.name}_embedding")(value)
+            value = keras.layers.Embedding(rows, embedding_dim, name=f"{prefix}{feature.name}_embedding")(value)
         elif feature.kind in ("set", "sequence"):
-            table = keras.layers.Embedding(len(feature.vocabulary) + 2, embedding_dim, name=f"{feature.name}_embedding")
+            rows = len(feature.vocabulary) + 2
+            table = keras.layers.Embedding(rows, embedding_dim, name=f"{prefix}{feature.name}_embedding")
             mask = ops.expand_dims(ops.cast(ops.not_equal(value, 0), "float32"), -1)  # (batch, width, 1)
             value = ops.sum(table(value) * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1.0)
         parts.append(value)

@@ -24,6 +24,7 @@ class RoutedDense(keras.layers.Layer):
         units: Positive integer, width of the output.
         num_scenarios: Positive integer, number of branches.
         activation: Keras activation or its name; linear by default.
+        bias_initializer: Where the biases start.
         routed: Whether to partition the rows; by default where the backend can.
 
     Call arguments:
@@ -42,7 +43,7 @@ class RoutedDense(keras.layers.Layer):
     (4, 3)
     """
 
-    def __init__(self, units, num_scenarios, *, activation=None, routed=None, **kwargs):
+    def __init__(self, units, num_scenarios, *, activation=None, bias_initializer="zeros", routed=None, **kwargs):
         super().__init__(**kwargs)
         for argument, value in (("units", units), ("num_scenarios", num_scenarios)):
             if value < 1:
@@ -50,6 +51,7 @@ class RoutedDense(keras.layers.Layer):
         self.units = units
         self.num_scenarios = num_scenarios
         self.activation = keras.activations.get(activation)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
         self.routed = keras.backend.backend() == "tensorflow" if routed is None else routed
         self.supports_jit = not self.routed  # the parts' sizes depend on the data
 
@@ -64,7 +66,9 @@ class RoutedDense(keras.layers.Layer):
                 shape=(inputs_shape[-1], self.units), initializer=keras.initializers.GlorotUniform(), name=f"kernel_{i}"
             )
             self.kernels.append(kernel)
-            self.biases.append(self.add_weight(shape=(self.units,), initializer="zeros", name=f"bias_{i}"))
+            self.biases.append(
+                self.add_weight(shape=(self.units,), initializer=self.bias_initializer, name=f"bias_{i}")
+            )
 
     def call(self, inputs, scenario):
         return self.activation(self._partitioned(inputs, scenario) if self.routed else self._masked(inputs, scenario))
@@ -96,5 +100,6 @@ class RoutedDense(keras.layers.Layer):
             "units": self.units,
             "num_scenarios": self.num_scenarios,
             "activation": keras.activations.serialize(self.activation),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "routed": self.routed,
         }

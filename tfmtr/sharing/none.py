@@ -2,6 +2,8 @@
 
 import keras
 
+from tfmtr.sharing._shared import Shared
+
 
 def none(x, scenario, *, towers, num_scenarios):
     """Returns the representation itself; several towers get one linear projection each.
@@ -16,8 +18,9 @@ def none(x, scenario, *, towers, num_scenarios):
         num_scenarios: Ignored.
 
     Returns:
-        `{tower: tensor of shape (batch, width)}`.
+        A `Shared` with vectors of shape `(batch, width)`.
     """
     if len(towers) == 1:
-        return {towers[0]: x}
-    return {tower: keras.layers.Dense(x.shape[-1], name=f"{tower}_projection")(x) for tower in towers}
+        return Shared({towers[0]: x}, is_linear=True)
+    vectors = {tower: keras.layers.Dense(x.shape[-1], name=f"{tower}_vector")(x) for tower in towers}
+    return Shared(vectors, is_linear=True)

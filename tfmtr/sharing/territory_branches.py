@@ -1,6 +1,7 @@
 """Hard parameter sharing with one dense block per territory group."""
 
 from tfmtr.layers.routed_dense import RoutedDense
+from tfmtr.sharing._shared import Shared
 
 
 def territory_branches(x, scenario, *, towers, num_scenarios, units=None, activation=None):
@@ -22,11 +23,11 @@ def territory_branches(x, scenario, *, towers, num_scenarios, units=None, activa
         activation: Activation of the blocks.
 
     Returns:
-        `{tower: tensor of shape (batch, units)}`.
+        A `Shared` with vectors of shape `(batch, units)`.
     """
-    return {
-        tower: RoutedDense(units or x.shape[-1], num_scenarios, activation=activation, name=f"{tower}_branches")(
-            x, scenario
-        )
+    units = units or x.shape[-1]
+    vectors = {
+        tower: RoutedDense(units, num_scenarios, activation=activation, name=f"{tower}_branches")(x, scenario)
         for tower in towers
     }
+    return Shared(vectors, is_linear=activation is None and units == x.shape[-1])

@@ -1,0 +1,88 @@
+"""Several dense experts as one matrix product."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="tfmtr")
+class Experts(keras.layers.Layer):
+    """Applies n dense layers of the same width, each with its own weights.
+
+        e_i = activation(x W_i + b_i)              i = 1 .. n
+
+    With inputs of shape `(batch, width)` every expert sees the same input and the n products are one
+    matrix product; with `(batch, n, width)` expert i sees row i, so that experts can be stacked.
+
+    Args:
+        num_experts: Positive integer n.
+        units: Positive integer, width of every expert's output.
+        activation: Keras activation or its name; linear by default.
+        normalize: Whether each expert has a layer normalisation between product and activation.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, width)` or `(batch, num_experts, width)`.
+
+    Returns:
+        Tensor of shape `(batch, num_experts, units)`.
+
+    Raises:
+        ValueError: If a size is not positive or the input's second dimension is not `num_experts`.
+
+    Example:
+    >>> tuple(Experts(3, 5, activation="relu")(ops.ones((2, 4))).shape)
+    (2, 3, 5)
+    """
+
+    def __init__(self, num_experts, units, *, activation=None, normalize=False, **kwargs):
+        super().__init__(**kwargs)
+        for argument, value in (("num_experts", num_experts), ("units", units)):
+            if value < 1:
+                raise ValueError(f"`{argument}` must be a positive integer. Received: {argument}={value}")
+        self.num_experts = num_experts
+        self.units = units
+        self.activation = keras.activations.get(activation)
+        self.normalize = normalize
+
+    def build(self, input_shape):
+        if len(input_shape) not in (2, 3) or (len(input_shape) == 3 and input_shape[1] != self.num_experts):
+            raise ValueError(
+                f"`inputs` must have shape (batch, width) or (batch, {self.num_experts}, width). "
+                f"Received: inputs.shape={tuple(input_shape)}"
+            )
+
+        def initializer(shape, dtype):  # every expert as a dense layer of its own would start
+            return ops.stack(
+                [keras.initializers.GlorotUniform()((shape[0], shape[2]), dtype) for _ in range(shape[1])], 1
+            )
+
+        self.kernel = self.add_weight(
+            shape=(input_shape[-1], self.num_experts, self.units), initializer=initializer, name="kernel"
+        )
+        self.bias = self.add_weight(shape=(self.num_experts, self.units), initializer="zeros", name="bias")
+        if self.normalize:
+            self.scale = self.add_weight(shape=(self.num_experts, self.units), initializer="ones", name="scale")
+            self.center = self.add_weight(shape=(self.num_experts, self.units), initializer="zeros", name="center")
+
+    def call(self, inputs):
+        if len(inputs.shape) == 2:
+            kernel = ops.reshape(self.kernel, (inputs.shape[-1], self.num_experts * self.units))
+            outputs = ops.reshape(ops.matmul(inputs, kernel), (-1, self.num_experts, self.units))
+        else:
+            outputs = ops.einsum("bni,inu->bnu", inputs, self.kernel)
+        outputs = outputs + self.bias
+        if self.normalize:
+            mean, variance = ops.moments(outputs, axes=-1, keepdims=True)
+            outputs = (outputs - mean) * ops.rsqrt(variance + 1e-3) * self.scale + self.center
+        return self.activation(outputs)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.num_experts, self.units)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_experts": self.num_experts,
+            "units": self.units,
+            "activation": keras.activations.serialize(self.activation),
+            "normalize": self.normalize,
+        }

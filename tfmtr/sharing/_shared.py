@@ -1,0 +1,77 @@
+"""What a sharing file may return beside its vectors, and the wrapper that makes a multi-task system multi-domain."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+
+class Shared(NamedTuple):
+    """Vectors of a sharing file that has more to say than `{tower: vector}`.
+
+    Attributes:
+        vectors: `{tower: tensor of shape (batch, units)}`.
+        terms: `{tower: tensor of shape (batch, 1)}` to add to the logits.
+        routed_output: Whether a ranking model's last `Dense(1)` has weights of its own for each scenario.
+        is_linear: Whether the vectors come from a linear layer as wide as `x`, as a dot product wants them; a
+            two-tower model puts a linear projection on top of all others.
+    """
+
+    vectors: dict
+    terms: Mapping = MappingProxyType({})
+    routed_output: bool = False
+    is_linear: bool = False
+
+
+@keras.saving.register_keras_serializable(package="tfmtr")
+class SelectScenario(keras.layers.Layer):
+    """Picks each row's own scenario out of one tensor per scenario.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, num_scenarios, units)`.
+        scenario: Integer tensor of shape `(batch,)`.
+
+    Returns:
+        Tensor of shape `(batch, units)`.
+
+    Example:
+    >>> x = ops.reshape(ops.arange(4), (1, 2, 2))
+    >>> SelectScenario()(x, ops.array([1])).numpy().tolist()
+    [[2, 3]]
+    """
+
+    def call(self, inputs, scenario):
+        """Picks the rows."""
+        return ops.squeeze(ops.take_along_axis(inputs, scenario[:, None, None], axis=1), axis=1)
+
+    def compute_output_shape(self, inputs_shape, scenario_shape):
+        """Shape without the scenario axis."""
+        return (inputs_shape[0], inputs_shape[2])
+
+
+def per_pair(share):
+    """Makes a multi-task system multi-domain: one tower for each pair of task and scenario, the row's selected.
+
+    The multi-domain multi-task versions of shared bottom, MMoE and PLE in Table 2 of Zhang et al., M3oE, SIGIR
+    2024: to the wrapped system a pair `task@scenario` is a task.
+
+    Args:
+        share: A sharing function that ignores the scenario.
+
+    Returns:
+        A sharing function.
+    """
+
+    def shared(x, scenario, *, towers, num_scenarios, **options):
+        pairs = [f"{tower}@{i}" for tower in towers for i in range(num_scenarios)]
+        vectors = share(x, scenario, towers=tuple(pairs), num_scenarios=num_scenarios, **options)
+        return {
+            tower: SelectScenario(name=f"{tower}_of_scenario")(
+                ops.stack([vectors[f"{tower}@{i}"] for i in range(num_scenarios)], axis=1), scenario
+            )
+            for tower in towers
+        }
+
+    return shared

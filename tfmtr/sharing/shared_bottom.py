@@ -1,0 +1,37 @@
+"""One representation for all tasks, one tower each."""
+
+import keras
+
+from tfmtr.layers.experts import Experts
+
+
+def shared_bottom(x, scenario, *, towers, num_scenarios, units=(512, 256), tower_units=(64,), normalize=True):
+    """Puts one small tower per task on top of layers that all tasks share.
+
+        h = f(x),    u_t = f_t(h)
+
+    Layers are linear, layer normalisation, ReLU, as in the M3oE paper's MLP row, which is this system
+    trained on one scenario and one task.
+
+    Reference: Caruana, Multitask Learning, Machine Learning 28, 1997, https://doi.org/10.1023/A:1007379606734.
+
+    Args:
+        x: Tensor of shape `(batch, width)`.
+        scenario: Ignored.
+        towers: Names of the towers.
+        num_scenarios: Ignored.
+        units: Widths of the shared layers.
+        tower_units: Widths of each tower's layers; none for the shared representation itself.
+        normalize: Whether layers have layer normalisation.
+
+    Returns:
+        `{tower: tensor of shape (batch, width of the last layer)}`.
+    """
+    for i, width in enumerate(units):
+        x = keras.layers.Dense(width, name=f"bottom_{i}")(x)
+        x = keras.layers.LayerNormalization(name=f"bottom_norm_{i}")(x) if normalize else x
+        x = keras.layers.ReLU(name=f"bottom_relu_{i}")(x)
+    h = x
+    for i, width in enumerate(tower_units):  # all towers' layers at once
+        h = Experts(len(towers), width, activation="relu", normalize=normalize, name=f"towers_{i}")(h)
+    return {tower: h[:, t] if tower_units else h for t, tower in enumerate(towers)}
