@@ -58,7 +58,7 @@ def main(source, *, seeds, runs, results=RESULTS, **changes):
     name = "simulator" if source == "simulator" else "movielens"
     with tempfile.TemporaryDirectory() as tables:
         logs = (
-            simulator(Path(tables), num_users=60_000)
+            simulator(Path(tables), num_users=40_000)
             if source == "simulator"
             else movielens(Path(source), Path(tables))
         )
@@ -179,4 +179,4 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("runs/territory_gain"))
     arguments = parser.parse_args()
-    main(arguments.source, seeds=arguments.seeds, runs=arguments.runs)
+    main(arguments.source, seeds=arguments.seeds, runs=arguments.runs, epochs=6, patience=1)

@@ -50,7 +50,7 @@ class Feature:
             cut or padded to `width` entries; a sequence is in order of time, newest last).
         vocabulary: Known values, most frequent first. Unknown values share one further embedding.
         width: Buckets, vector width or list length, by kind.
-        mean, std: Of the training rows, for numbers.
+        mean, std: For numbers, of the training users or of all titles.
     """
 
     name: str

@@ -1,0 +1,29 @@
+"""Turns XMarket's ratings into the three tables that `tfmtr prepare events` reads: one's own logs, as an example.
+
+    python pipelines/xmarket_tables.py ../shared/data/xmarket-electronics/ratings_5core.parquet runs/xmarket
+    tfmtr prepare events --events runs/xmarket/events.parquet --users runs/xmarket/users.parquet \
+        --titles runs/xmarket/titles.parquet --map user=uid,title=asin,territory=market,time=date \
+        --task liked=liked --window-days 28 --train-windows 12 --end 2019-10-01 --out runs/xmarket/data
+
+A user's market is the one they rated most in; a title's only property is how often it was rated before 2018,
+long before the first window. Mexican dates are all the 24th of a month.
+"""
+
+import sys
+from pathlib import Path
+
+import duckdb
+
+source, out = sys.argv[1], Path(sys.argv[2])
+out.mkdir(parents=True, exist_ok=True)
+ratings = duckdb.read_parquet(source)
+TABLES = {
+    "events": "select userId as uid, itemId as asin, date, 1 as liked from ratings where rate >= 4",
+    "users": "select userId as uid, mode(market) as market from ratings group by uid",
+    "titles": """select itemId as asin, itemId as name, log10(1 + count(*) filter (date < date '2018-01-01'))
+        as earlier_ratings from ratings group by asin""",
+}
+for name, query in TABLES.items():
+    table = duckdb.sql(f"{query} order by all")
+    table.write_parquet(str(out / f"{name}.parquet"))
+    print(f"{out / name}.parquet: {len(table):,} rows")
