@@ -33,7 +33,7 @@ setup(
     extras_require={
         "spark": ["ibis-framework[pyspark]>=12,<13", "pyspark==4.0.5"],
         "scann": ["tensorflow==2.20.0", "scann==1.4.2", "tensorflow-recommenders==0.7.7", "tf-keras==2.20.1"],
-        "text": ["keras-hub"],
+        "text": ["keras-hub", "tensorflow-text==2.20.*"],
         "gpu": ["tensorflow[and-cuda]>=2.20.0,<2.22"],
         "dev": ["pytest", "ruff", "openpyxl", "tensorflow-recommenders==0.7.7", "tf-keras==2.20.1"],
     },
