@@ -3,20 +3,34 @@
 from keras import ops
 
 from tfmtr.heads._head import Head, known, observed_mean
+from tfmtr.schema import check_choice
 
 
-def parallel(tasks):
+def parallel(tasks, *, normalizer="rows", num_groups=None):
     """One tower a task, one loss a task, nothing between them.
 
     Binary tasks: `p = sigmoid(logit)` and binary cross-entropy; regression tasks: the logit itself and
     half the squared error. Each loss is the mean over the rows where the task's label was observed, times
     the task's weight (Zhao et al., Joint Modeling in Recommendations: A Survey, 2025, equation 4).
 
+    With `normalizer="groups"` it is the sum of the scenarios' own means,
+
+        L_t = sum_s 1/N_s sum_{i in s} loss(logit_i, label_i)          N_s observed rows of scenario s,
+
+    so that a scenario of few rows weighs as much as one of many (Zhang et al., M3oE, SIGIR 2024, equation 12).
+    A scenario that is absent from the batch adds nothing.
+
     Args:
         tasks: The schema's tasks.
+        normalizer: `"rows"` or `"groups"`.
+        num_groups: Number of the schema's named scenarios, for `normalizer="groups"`; rows of scenario index 0,
+            whose scenario is unknown, are one group more.
 
     Returns:
         A `Head`.
+
+    Raises:
+        ValueError: If `normalizer` is unknown, or `num_groups` is not given for `"groups"` only.
 
     Example:
     >>> from tfmtr.schema import Task
@@ -24,14 +38,19 @@ def parallel(tasks):
     >>> float(head.outputs({"click": ops.zeros((1, 1))})["click"][0, 0])
     0.5
     """
+    check_choice("normalizer", normalizer, ("rows", "groups"))
+    if (normalizer == "groups") != (num_groups is not None):
+        raise ValueError(
+            'Give `num_groups`, the schema\'s `scenario.num_groups`, with `normalizer="groups"` and only then. '
+            f"Received: normalizer={normalizer!r}, num_groups={num_groups!r}"
+        )
 
     def towers():
         return {task.name: True for task in tasks}
 
     def outputs(logits):
         return {
-            task.name: ops.sigmoid(logits[task.name]) if task.kind == "binary" else logits[task.name]
-            for task in tasks
+            task.name: ops.sigmoid(logits[task.name]) if task.kind == "binary" else logits[task.name] for task in tasks
         }
 
     def losses(outputs, logits, vectors, labels, context):
@@ -45,7 +64,21 @@ def parallel(tasks):
             weights = context.get("sample_weight")
             if isinstance(weights, dict):
                 weights = weights.get(task.name)
-            result[task.name] = task.weight * observed_mean(loss, label, weights)
+            if normalizer == "groups":
+                mean = _sum_of_means(loss, label, context["scenario"], num_groups + 1, weights)
+            else:
+                mean = observed_mean(loss, label, weights)
+            result[task.name] = task.weight * mean
         return result
 
     return Head(towers, outputs, losses)
+
+
+def _sum_of_means(values, labels, scenario, num_scenarios, weights):
+    """Sum over the scenarios of `observed_mean` over each one's rows."""
+    observed = ops.logical_not(ops.isnan(labels))
+    count = ops.segment_sum(ops.cast(observed, values.dtype), scenario, num_scenarios)
+    if weights is not None:
+        values = values * ops.cast(weights, values.dtype)
+    values = ops.where(observed, values, ops.zeros_like(values))
+    return ops.sum(ops.segment_sum(values, scenario, num_scenarios) / ops.maximum(count, 1))

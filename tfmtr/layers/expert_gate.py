@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tfmtr.layers.experts import stacked_glorot
+
 
 @keras.saving.register_keras_serializable(package="tfmtr")
 class ExpertGate(keras.layers.Layer):
@@ -12,8 +14,9 @@ class ExpertGate(keras.layers.Layer):
 
         y = sum_i g_i e_i    with    g = softmax(W x / temperature).
 
-    Give every task its own gate over the same experts and you have MMoE; feed
-    the gate a scenario embedding instead and the blend depends on the scenario.
+    Give every task its own gate over the same experts (`num_gates`) and you have MMoE; give every gate
+    experts of its own too and you have PLE; feed the gate a scenario embedding instead and the blend
+    depends on the scenario.
 
     Reference: Ma et al., Modeling Task Relationships in Multi-task Learning
     with Multi-gate Mixture-of-Experts, KDD 2018,
@@ -22,46 +25,68 @@ class ExpertGate(keras.layers.Layer):
     Args:
         temperature: Positive float. Below 1 the gate moves towards choosing
             one expert, above 1 towards averaging them all.
+        num_gates: Positive integer for that many gates at once; by default there is one and the
+            axis of gates is left out everywhere.
 
     Call arguments:
-        inputs: Tensor of shape `(batch, gate_dim)` that decides the weights.
-        experts: Tensor of shape `(batch, num_experts, units)`.
+        inputs: Tensor of shape `(batch, gate_dim)` that decides the weights,
+            or `(batch, num_gates, gate_dim)` with one row for each gate.
+        experts: Tensor of shape `(batch, num_experts, units)` that all gates see,
+            or `(batch, num_gates, num_experts, units)` with experts for each gate.
 
     Returns:
-        Tensor of shape `(batch, units)`.
+        Tensor of shape `(batch, units)`, or `(batch, num_gates, units)`.
 
     Raises:
-        ValueError: If `temperature` is not positive or `experts` is not rank 3.
+        ValueError: If `temperature` or `num_gates` is not positive, or a shape is none of the above.
 
     Example:
     >>> x = ops.ones((2, 4))
     >>> experts = ops.ones((2, 3, 5))
     >>> tuple(ExpertGate()(x, experts).shape)
     (2, 5)
+    >>> tuple(ExpertGate(num_gates=6)(x, experts).shape)
+    (2, 6, 5)
     """
 
-    def __init__(self, temperature=1.0, **kwargs):
+    def __init__(self, temperature=1.0, *, num_gates=None, **kwargs):
         super().__init__(**kwargs)
         if temperature <= 0:
             raise ValueError(f"`temperature` must be positive. Received: temperature={temperature}")
+        if num_gates is not None and num_gates < 1:
+            raise ValueError(f"`num_gates` must be a positive integer or None. Received: num_gates={num_gates}")
         self.temperature = temperature
+        self.num_gates = num_gates
 
     def build(self, inputs_shape, experts_shape):
-        if len(experts_shape) != 3:
+        gates = () if self.num_gates is None else (self.num_gates,)
+        if len(experts_shape) != 3 and (len(experts_shape) != 4 or experts_shape[1:2] != gates):
+            own = f" or (batch, {self.num_gates}, num_experts, units)" if gates else ""
             raise ValueError(
-                "`experts` must have shape (batch, num_experts, units); stack a list of expert outputs with "
+                f"`experts` must have shape (batch, num_experts, units){own}; stack a list of expert outputs with "
                 f"`keras.ops.stack(outputs, axis=1)`. Received: experts.shape={tuple(experts_shape)}"
             )
+        if len(inputs_shape) != 2 and (len(inputs_shape) != 3 or inputs_shape[1:2] != gates):
+            own = f" or (batch, {self.num_gates}, gate_dim)" if gates else ""
+            raise ValueError(
+                f"`inputs` must have shape (batch, gate_dim){own}. Received: inputs.shape={tuple(inputs_shape)}"
+            )
         self.kernel = self.add_weight(
-            shape=(inputs_shape[-1], experts_shape[1]), initializer="glorot_uniform", name="kernel"
+            shape=(inputs_shape[-1], *gates, experts_shape[-2]),
+            initializer=stacked_glorot if gates else "glorot_uniform",
+            name="kernel",
         )
 
     def call(self, inputs, experts):
-        weights = ops.softmax(ops.matmul(inputs, self.kernel) / self.temperature)  # (batch, num_experts)
-        return ops.einsum("bn,bnu->bu", weights, experts)
+        g = "g" if self.num_gates else ""  # the axis of gates, where there is one
+        inputs_g, experts_g = (g if len(t.shape) == n else "" for t, n in ((inputs, 3), (experts, 4)))
+        logits = ops.einsum(f"b{inputs_g}d,d{g}n->b{g}n", inputs, self.kernel)
+        weights = ops.softmax(logits / self.temperature)  # (batch, [num_gates,] num_experts)
+        return ops.einsum(f"b{g}n,b{experts_g}nu->b{g}u", weights, experts)
 
     def compute_output_shape(self, inputs_shape, experts_shape):
-        return (experts_shape[0], experts_shape[2])
+        gates = () if self.num_gates is None else (self.num_gates,)
+        return (experts_shape[0], *gates, experts_shape[-1])
 
     def get_config(self):
-        return {**super().get_config(), "temperature": self.temperature}
+        return {**super().get_config(), "temperature": self.temperature, "num_gates": self.num_gates}

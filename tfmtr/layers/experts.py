@@ -4,6 +4,17 @@ import keras
 from keras import ops
 
 
+def stacked_glorot(shape, dtype=None):
+    """Starting value of n stacked kernels, shape `(width, n, units)`: each as a dense layer of its own would start.
+
+    >>> tuple(stacked_glorot((4, 3, 5)).shape)
+    (4, 3, 5)
+    """
+    width, number, units = shape
+    # The initializer is asked for anew each time: one instance repeats itself.
+    return ops.stack([keras.initializers.GlorotUniform()((width, units), dtype) for _ in range(number)], axis=1)
+
+
 @keras.saving.register_keras_serializable(package="tfmtr")
 class Experts(keras.layers.Layer):
     """Applies n dense layers of the same width, each with its own weights.
@@ -49,14 +60,8 @@ class Experts(keras.layers.Layer):
                 f"`inputs` must have shape (batch, width) or (batch, {self.num_experts}, width). "
                 f"Received: inputs.shape={tuple(input_shape)}"
             )
-
-        def initializer(shape, dtype):  # every expert as a dense layer of its own would start
-            return ops.stack(
-                [keras.initializers.GlorotUniform()((shape[0], shape[2]), dtype) for _ in range(shape[1])], 1
-            )
-
         self.kernel = self.add_weight(
-            shape=(input_shape[-1], self.num_experts, self.units), initializer=initializer, name="kernel"
+            shape=(input_shape[-1], self.num_experts, self.units), initializer=stacked_glorot, name="kernel"
         )
         self.bias = self.add_weight(shape=(self.num_experts, self.units), initializer="zeros", name="bias")
         if self.normalize:

@@ -1,7 +1,8 @@
 """A dense layer with one set of weights for each scenario."""
 
 import keras
-from keras import ops
+
+from tfmtr.layers._routing import can_route, route_dense
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -39,7 +40,7 @@ class RoutedDense(keras.layers.Layer):
 
     Example:
     >>> layer = RoutedDense(3, num_scenarios=2)
-    >>> tuple(layer(ops.ones((4, 5)), ops.array([0, 1, 1, 0])).shape)
+    >>> tuple(layer(keras.ops.ones((4, 5)), keras.ops.array([0, 1, 1, 0])).shape)
     (4, 3)
     """
 
@@ -52,7 +53,7 @@ class RoutedDense(keras.layers.Layer):
         self.num_scenarios = num_scenarios
         self.activation = keras.activations.get(activation)
         self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.routed = keras.backend.backend() == "tensorflow" if routed is None else routed
+        self.routed = can_route() if routed is None else routed
         self.supports_jit = not self.routed  # the parts' sizes depend on the data
 
     def build(self, inputs_shape, scenario_shape=None):
@@ -71,25 +72,7 @@ class RoutedDense(keras.layers.Layer):
             )
 
     def call(self, inputs, scenario):
-        return self.activation(self._partitioned(inputs, scenario) if self.routed else self._masked(inputs, scenario))
-
-    def _partitioned(self, inputs, scenario):
-        import tensorflow as tf
-
-        scenario = tf.cast(scenario, tf.int32)
-        rows = tf.dynamic_partition(tf.range(tf.shape(inputs)[0]), scenario, self.num_scenarios)
-        parts = tf.dynamic_partition(inputs, scenario, self.num_scenarios)
-        parts = [
-            ops.matmul(part, kernel) + bias for part, kernel, bias in zip(parts, self.kernels, self.biases, strict=True)
-        ]
-        outputs = tf.dynamic_stitch(rows, parts)
-        outputs.set_shape((inputs.shape[0], self.units))
-        return outputs
-
-    def _masked(self, inputs, scenario):
-        mask = ops.one_hot(scenario, self.num_scenarios, dtype=inputs.dtype)  # (batch, scenarios)
-        branches = [ops.matmul(inputs, kernel) + bias for kernel, bias in zip(self.kernels, self.biases, strict=True)]
-        return ops.sum(mask[:, :, None] * ops.stack(branches, axis=1), axis=1)
+        return self.activation(route_dense(inputs, scenario, self.kernels, self.biases, routed=self.routed))
 
     def compute_output_shape(self, inputs_shape, scenario_shape=None):
         return (inputs_shape[0], self.units)

@@ -1,0 +1,39 @@
+"""Rows to the weights of their own scenario."""
+
+import keras
+from keras import ops
+
+
+def can_route():
+    """Whether the backend can partition rows by a tensor's values."""
+    return keras.backend.backend() == "tensorflow"
+
+
+def route_dense(inputs, scenario, kernels, biases, *, routed):
+    """Applies one dense layer per scenario, each to the rows of its own scenario: `y_i = x_i W_{s_i} + b_{s_i}`.
+
+    Args:
+        inputs: Tensor of shape `(batch, width)`.
+        scenario: Integer tensor of shape `(batch,)`.
+        kernels: One tensor of shape `(width, units)` for each scenario.
+        biases: One tensor of shape `(units,)` for each scenario.
+        routed: Whether to partition the rows, at a cost that does not grow with the number of scenarios; otherwise
+            every branch is computed for all rows and masked.
+
+    Returns:
+        Tensor of shape `(batch, units)`.
+    """
+    if not routed:
+        mask = ops.one_hot(scenario, len(kernels), dtype=inputs.dtype)  # (batch, scenarios)
+        branches = [ops.matmul(inputs, kernel) + bias for kernel, bias in zip(kernels, biases, strict=True)]
+        return ops.sum(mask[:, :, None] * ops.stack(branches, axis=1), axis=1)
+
+    import tensorflow as tf
+
+    scenario = tf.cast(scenario, tf.int32)
+    rows = tf.dynamic_partition(tf.range(tf.shape(inputs)[0]), scenario, len(kernels))
+    parts = tf.dynamic_partition(inputs, scenario, len(kernels))
+    parts = [ops.matmul(part, kernel) + bias for part, kernel, bias in zip(parts, kernels, biases, strict=True)]
+    outputs = tf.dynamic_stitch(rows, parts)
+    outputs.set_shape((inputs.shape[0], parts[0].shape[-1]))
+    return outputs
