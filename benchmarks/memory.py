@@ -47,7 +47,7 @@ def main(folder, memory_limit):
         shutil.rmtree(run, ignore_errors=True)
         prepare = ["prepare", "simulator", "--num-users", users, "--out", data, "--overwrite"]
         cells["prepare", size] = peak_anonymous_memory([*prepare, "--memory-limit", memory_limit])
-        train = ["train", "--data", data, "--workdir", run, "--epochs", "1", "--units", "64,64"]
+        train = ["train", "--data", data, "--workdir", run, "--epochs", "1", "--units", "16,16"]
         cells["train", size] = peak_anonymous_memory(train)
         print(size, Prepared(data).report["statistics"]["events"], "events", flush=True)
     table = Table("step", *(f"{size} events, MB (s)" for size in USERS), "ratio")

@@ -60,16 +60,16 @@ class ExpertGate(keras.layers.Layer):
 
     def build(self, inputs_shape, experts_shape):
         gates = () if self.num_gates is None else (self.num_gates,)
-        if len(experts_shape) != 3 and (len(experts_shape) != 4 or experts_shape[1:2] != gates):
-            own = f" or (batch, {self.num_gates}, num_experts, units)" if gates else ""
+        if len(experts_shape) < 3 or tuple(experts_shape[1:-2]) not in ((), gates):
             raise ValueError(
-                f"`experts` must have shape (batch, num_experts, units){own}; stack a list of expert outputs with "
-                f"`keras.ops.stack(outputs, axis=1)`. Received: experts.shape={tuple(experts_shape)}"
+                f"`experts` must have shape (batch, num_experts, units){self._or_own('num_experts, units')}; stack a "
+                "list of expert outputs with `keras.ops.stack(outputs, axis=1)`. "
+                f"Received: experts.shape={tuple(experts_shape)}"
             )
-        if len(inputs_shape) != 2 and (len(inputs_shape) != 3 or inputs_shape[1:2] != gates):
-            own = f" or (batch, {self.num_gates}, gate_dim)" if gates else ""
+        if len(inputs_shape) < 2 or tuple(inputs_shape[1:-1]) not in ((), gates):
             raise ValueError(
-                f"`inputs` must have shape (batch, gate_dim){own}. Received: inputs.shape={tuple(inputs_shape)}"
+                f"`inputs` must have shape (batch, gate_dim){self._or_own('gate_dim')}. "
+                f"Received: inputs.shape={tuple(inputs_shape)}"
             )
         self.kernel = self.add_weight(
             shape=(inputs_shape[-1], *gates, experts_shape[-2]),
@@ -77,9 +77,12 @@ class ExpertGate(keras.layers.Layer):
             name="kernel",
         )
 
+    def _or_own(self, dimensions):
+        return "" if self.num_gates is None else f" or (batch, {self.num_gates}, {dimensions})"
+
     def call(self, inputs, experts):
         g = "g" if self.num_gates else ""  # the axis of gates, where there is one
-        inputs_g, experts_g = (g if len(t.shape) == n else "" for t, n in ((inputs, 3), (experts, 4)))
+        inputs_g, experts_g = (g if len(inputs.shape) == 3 else ""), (g if len(experts.shape) == 4 else "")
         logits = ops.einsum(f"b{inputs_g}d,d{g}n->b{g}n", inputs, self.kernel)
         weights = ops.softmax(logits / self.temperature)  # (batch, [num_gates,] num_experts)
         return ops.einsum(f"b{g}n,b{experts_g}nu->b{g}u", weights, experts)

@@ -1,0 +1,118 @@
+import keras
+import numpy as np
+import pytest
+
+from tfmtr.sharing.adatt import adatt
+
+TOWERS = ("click", "like", "share")
+SIZES = {"units": (6, 5), "num_experts": 2, "num_shared_experts": 3, "tower_units": (3,)}
+
+
+def build(**options):
+    """A small model with weights that are not at their start, and these weights by path."""
+    keras.utils.set_random_seed(0)
+    x, scenario = keras.Input((4,)), keras.Input((), dtype="int32")
+    model = keras.Model(x, adatt(x, scenario, towers=TOWERS, num_scenarios=2, **SIZES | options))
+    rng = np.random.default_rng(0)
+    model.set_weights([w + rng.normal(scale=0.1, size=w.shape) for w in model.get_weights()])
+    return model, {w.path: np.asarray(w) for w in model.weights}
+
+
+def rows(number=3):
+    return np.random.default_rng(1).normal(size=(number, 4)).astype("float32")
+
+
+def dense(u, w, layer, i):
+    """Expert i of a layer: linear, layer normalisation, ReLU."""
+    u = u @ w[f"{layer}/kernel"][:, i] + w[f"{layer}/bias"][i]
+    u = (u - u.mean()) / np.sqrt(u.var() + 1e-3)
+    return np.maximum(u * w[f"{layer}/scale"][i] + w[f"{layer}/center"][i], 0)
+
+
+def check(model, expected):
+    vectors = model.predict(rows(), verbose=0)
+    assert sorted(vectors) == sorted(TOWERS)
+    for t, tower in enumerate(TOWERS):
+        np.testing.assert_allclose(vectors[tower], expected[:, t], rtol=1e-4, atol=1e-4)
+
+
+def softmax(x):
+    exponentials = np.exp(x - x.max())
+    return exponentials / exponentials.sum()
+
+
+def gradients(model, tower):
+    """Gradient of one tower's vector with respect to every weight, by path."""
+    tf = pytest.importorskip("tensorflow")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(rows(16))[tower] ** 2)
+    found = tape.gradient(loss, [w.value for w in model.trainable_weights], unconnected_gradients="zero")
+    return {w.path: np.asarray(g) for w, g in zip(model.trainable_weights, found, strict=True)}
+
+
+@pytest.mark.parametrize("num_experts", [1, 2])
+@pytest.mark.parametrize("num_shared", [0, 1, 3])
+def test_follows_the_equations(num_experts, num_shared):
+    model, w = build(num_experts=num_experts, num_shared_experts=num_shared)
+
+    def natives(experts, path, unit):
+        return experts[0] if len(experts) == 1 else w[f"{path}/weight"][unit] @ np.stack(experts)
+
+    expected = np.empty((3, 3, 3))
+    for row, x in enumerate(rows()):
+        own, shared = [x] * 3, x
+        for level in (0, 1):
+            experts = [
+                [dense(own[t], w, f"own_experts_{level}", num_experts * t + i) for i in range(num_experts)]
+                for t in range(3)
+            ]
+            common = [dense(shared, w, f"shared_experts_{level}", i) for i in range(num_shared)]
+            everything = np.stack([*(e for unit in experts for e in unit), *common])
+            if num_shared and level == 0:
+                fused = softmax(shared @ w["shared_gate_0/kernel"]) @ everything
+                shared = fused + natives(common, "shared_natives_0", 0)
+            own = [
+                softmax(own[t] @ w[f"own_gates_{level}/kernel"][:, t]) @ everything
+                + natives(experts[t], f"own_natives_{level}", t)
+                for t in range(3)
+            ]
+        expected[row] = [dense(own[t], w, "towers_0", t) for t in range(3)]
+    check(model, expected)
+
+
+def test_a_gate_sees_the_other_tasks_experts_and_the_residual_only_its_own():
+    model, w = build(units=(6,))
+    assert not [path for path in w if path.startswith(("shared_gate", "shared_natives"))]  # nothing would read them
+    of_like = gradients(model, "like")
+    assert np.any(of_like["own_experts_0/kernel"], axis=(0, 2)).all()
+    assert np.any(of_like["own_gates_0/kernel"], axis=(0, 2)).tolist() == [False, True, False]
+    assert np.any(of_like["own_natives_0/weight"], axis=1).tolist() == [False, True, False]
+
+
+def test_adatt_sp_has_no_shared_unit():
+    _, w = build(num_shared_experts=0)
+    assert not [path for path in w if path.startswith("shared")]
+    assert w["own_gates_0/kernel"].shape == (4, 3, 6)
+
+
+def test_a_closed_gate_does_not_silence_a_task_s_own_experts():
+    model, w = build(num_experts=1, num_shared_experts=0, units=(6,), tower_units=())
+    kernel = np.zeros_like(w["own_gates_0/kernel"])
+    kernel[:, 1] = [-100.0, -100.0, 100.0]  # for a positive row: `like` takes nothing from itself, all from `share`
+    model.get_layer("own_gates_0").set_weights([kernel])
+    x = np.ones((1, 4), "float32")
+    share, like = (dense(x[0], w, "own_experts_0", t) for t in (2, 1))
+    np.testing.assert_allclose(model.predict(x, verbose=0)["like"][0], share + like, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_experts": 0}, "`num_experts` must be a positive integer. Received: num_experts=0"),
+        ({"num_shared_experts": -1}, r"must be 0 \(AdaTT-sp\) or a positive integer. Received: num_shared_experts=-1"),
+        ({"units": (0,)}, r"`units` must be the widths of one or more layers, all positive. Received: units=\(0,\)"),
+    ],
+)
+def test_refuses_sizes_that_do_not_fit(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)

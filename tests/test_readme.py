@@ -1,0 +1,89 @@
+"""The pages' worked example runs as it is printed."""
+
+import functools
+import importlib.util
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tfmtr.sharing
+from tfmtr import components, models
+from tfmtr.schema import Feature, Scenario, Schema, Task
+
+PAGE = Path(__file__).parents[1] / "docs" / "add-a-system.md"
+FORMS = {"ranking": models.ranking, "two_tower": functools.partial(models.two_tower, units=(8, 4))}
+
+
+@pytest.fixture
+def film_file(tmp_path):
+    """The page's code block as a file with the name that the page gives it."""
+    text = PAGE.read_text(encoding="utf-8")
+    name = re.search(r"`tfmtr/sharing/(\w+\.py)`", text)[1]
+    (block,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    file = tmp_path / name
+    file.write_text(block, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def in_the_package(film_file, monkeypatch):
+    """Puts the file's folder beside `tfmtr/sharing/`, as if it were in there."""
+    monkeypatch.setattr(tfmtr.sharing, "__path__", [*tfmtr.sharing.__path__, str(film_file.parent)])
+    yield
+    sys.modules.pop(f"tfmtr.sharing.{film_file.stem}", None)
+
+
+def load(file):
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, file.stem)
+
+
+def train(form, share):
+    """A few steps on labels whose sign depends on the scenario; returns the model and the loss of each step."""
+    schema = Schema(
+        [Feature("taste", "user", "vector", width=4), Feature("movie", "title", "id", ["a", "b"])],
+        [Task("click"), Task("like")],
+        Scenario(["territory"], {("DE",): "west", ("PL",): "east"}),
+    )
+    rng = np.random.default_rng(0)
+    x = {
+        "taste": rng.normal(size=(64, 4)).astype("float32"),
+        "movie": rng.integers(1, 3, 64).astype("int32"),
+        "scenario": 1 + np.arange(64, dtype="int32") % 2,
+    }
+    labels = (x["taste"][:, 0] * np.where(x["scenario"] == 1, 1, -1) > 0).astype("float32")
+    keras.utils.set_random_seed(0)
+    model = FORMS[form](schema, share=share, unknown_rate=0.0)
+    model.compile(keras.optimizers.Adam(0.03))
+    return model, model.fit(x, {"click": labels, "like": labels}, epochs=8, verbose=0).history["loss"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_example_trains_when_its_function_is_passed(form, film_file):
+    model, losses = train(form, load(film_file))
+    assert losses[-1] < losses[0] - 0.05
+    for name in ("scale", "shift"):  # they start at zero
+        assert np.asarray(model.get_layer(name).embeddings).any()
+
+
+def test_the_example_is_found_by_its_file_name(film_file, in_the_package):
+    assert film_file.stem in components.names("sharing")
+    model, _ = train("ranking", film_file.stem)
+    assert model.get_layer("scale").embeddings.shape[0] == 2
+
+
+def test_without_the_file_its_name_is_unknown(film_file):
+    with pytest.raises(ValueError, match=f"`sharing` must be one of .*Received: sharing='{film_file.stem}'"):
+        components.find("sharing", film_file.stem)
+
+
+def test_the_page_names_every_side_input():
+    rows = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(set(re.findall(r'sides\["(\w+)"\]', inspect.getsource(models._share))))
