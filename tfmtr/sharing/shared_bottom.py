@@ -2,7 +2,7 @@
 
 import keras
 
-from tfmtr.layers.experts import Experts
+from tfmtr.sharing._towers import dense_towers
 
 
 def shared_bottom(x, scenario, *, towers, num_scenarios, units=(512, 256), tower_units=(64,), normalize=True):
@@ -31,7 +31,4 @@ def shared_bottom(x, scenario, *, towers, num_scenarios, units=(512, 256), tower
         x = keras.layers.Dense(width, name=f"bottom_{i}")(x)
         x = keras.layers.LayerNormalization(name=f"bottom_norm_{i}")(x) if normalize else x
         x = keras.layers.ReLU(name=f"bottom_relu_{i}")(x)
-    h = x
-    for i, width in enumerate(tower_units):  # all towers' layers at once
-        h = Experts(len(towers), width, activation="relu", normalize=normalize, name=f"towers_{i}")(h)
-    return {tower: h[:, t] if tower_units else h for t, tower in enumerate(towers)}
+    return dense_towers(x, towers, tower_units, normalize=normalize)
