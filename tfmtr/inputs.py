@@ -40,8 +40,10 @@ def read_tables(files, *, rows, columns=None, rng=None, pool=16):
         stop = len(table) if last else len(table) - len(table) % rows
         for start in range(0, stop, rows):
             yield table.slice(start, min(rows, stop - start))
-        rest = table.slice(stop)
-        pending, held = ([rest] if len(rest) else []), len(rest)
+        held = len(table) - stop
+        pending = [table.take(np.arange(stop, len(table)))] if held else []  # a slice would keep the whole pool
+        del table
+        pa.default_memory_pool().release_unused()
 
 
 def model_inputs(table, schema, stores):

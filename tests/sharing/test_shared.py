@@ -22,7 +22,7 @@ def pairs():
     sizes = {"units": (6,), "num_experts": 3, "tower_units": (5,)}
     x, scenario = keras.Input((4,)), keras.Input((), dtype="int32")
     share = per_pair(functools.partial(mmoe, **sizes))
-    model = keras.Model([x, scenario], share(x, scenario, towers=("click", "like"), num_scenarios=3))
+    model = keras.Model([x, scenario], share(x, scenario, towers=("click", "like"), num_scenarios=3).vectors)
     names = tuple(f"{task}@{s}" for task in ("click", "like") for s in range(3))
     plain = keras.Model(x, mmoe(x, scenario, towers=names, num_scenarios=3, **sizes))
     plain.set_weights(model.get_weights())

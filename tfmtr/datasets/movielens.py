@@ -75,8 +75,8 @@ def movielens(source, out, *, download=False):
         )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    folder = _find_folder(_download(out) if download else Path(source))
-    ratings, users, movies = (_parse(folder, name) for name in LINES)
+    folder = find_folder(_download(out) if download else Path(source))
+    ratings, users, movies = (parse(folder, name) for name in LINES)
 
     ratings["rating"] = ratings["rating"].cast(pa.int8())
     ratings["time"] = ratings["time"].cast(pa.int64()).cast(pa.timestamp("s")).cast(pa.timestamp("us"))
@@ -120,7 +120,7 @@ def _download(out):
     return part.rename(archive)
 
 
-def _find_folder(source):
+def find_folder(source):
     """The folder with the .dat files, on disk or inside the archive (a `Path` or a `zipfile.Path`)."""
     if source.is_dir():
         root = source
@@ -144,7 +144,7 @@ def _find_folder(source):
     return folder
 
 
-def _parse(folder, name):
+def parse(folder, name):
     """The columns of the file `name`, as text."""
     layout, pattern = LINES[name]
     try:

@@ -24,7 +24,7 @@ from tfmtr.datasets.tables import check_labels, check_unique, parse_memory, read
 from tfmtr.datasets.text import encoder_vectors, has_words, text_vectors
 from tfmtr.schema import Feature, Scenario, Schema
 
-BUCKET_EVENTS = 500_000
+BUCKET_EVENTS = 250_000
 UNKNOWN_TERRITORY = "unknown"
 
 

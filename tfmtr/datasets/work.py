@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 ROW_GROUP = 65_536
 NUM_THREADS = 2
-SORT_MEMORY = 512_000_000
+SORT_MEMORY = 160_000_000
 FLUSH_ROWS = 8_192  # rows that a partitioned write holds back for each partition
 
 

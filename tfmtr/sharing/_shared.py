@@ -58,7 +58,7 @@ def per_pair(share):
     2024: to the wrapped system a pair `task@scenario` is a task.
 
     Args:
-        share: A sharing function that ignores the scenario.
+        share: A sharing function that ignores the scenario and returns `{tower: vector}`.
 
     Returns:
         A sharing function.
@@ -67,11 +67,12 @@ def per_pair(share):
     def shared(x, scenario, *, towers, num_scenarios, **options):
         pairs = [f"{tower}@{i}" for tower in towers for i in range(num_scenarios)]
         vectors = share(x, scenario, towers=tuple(pairs), num_scenarios=num_scenarios, **options)
-        return {
+        selected = {
             tower: SelectScenario(name=f"{tower}_of_scenario")(
                 ops.stack([vectors[f"{tower}@{i}"] for i in range(num_scenarios)], axis=1), scenario
             )
             for tower in towers
         }
+        return Shared(selected, routed_output=True)  # a pair's tower ends in an output of its own
 
     return shared

@@ -1,0 +1,169 @@
+import re
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from tfmtr.datasets.domains import describe, look_up, split_rows
+from tfmtr.datasets.movielens_domains import movielens_domains
+
+TRUSTED_AFTER = 975_768_738
+ARCHIVE = "movielens-1m/ml-1m-rebuilt.zip"
+
+# Twenty ratings by three users, one a domain; the third rates last.
+RATINGS = [(1, 10 + i, 1 + i % 5, 100 - i) for i in range(8)]
+RATINGS += [(2, 10 + i, 1 + i % 5, 50) for i in range(8)] + [(3, 10 + i, 5, 200 + i) for i in range(4)]
+FILES = {
+    "users.dat": "1::F::18::10::48067\n2::M::25::16::02138-1234\n3::M::56::1::\n",
+    "movies.dat": "".join(f"{10 + i}::Film {i} (1995)::{'Drama|War' if i % 2 else ''}\n" for i in range(8)),
+}
+
+
+def write(folder, ratings=RATINGS, **files):
+    folder.mkdir(exist_ok=True)
+    text = "".join("::".join(map(str, row)) + "\n" for row in ratings)
+    for name, content in {**FILES, "ratings.dat": text, **files}.items():
+        (folder / name).write_text(content, encoding="latin-1")
+    return folder
+
+
+def test_the_columns_of_a_small_archive(tmp_path):
+    table, schema = movielens_domains(write(tmp_path / "ml-1m"), protocol="row")
+    assert table.slice(11, 1).to_pylist() == [
+        {
+            "user": "2",
+            "gender": "M",
+            "age": 25.0,
+            "occupation": "16",
+            "zip": "02138-1234",
+            "title": "13",
+            "genre": "Drama",
+            "domain": "2",
+            "click": 1,
+            "like": 0,
+            "split": "train",
+        }
+    ]
+    assert table["domain"].to_pylist() == ["1"] * 8 + ["2"] * 8 + ["3"] * 4
+    assert table["like"].to_pylist()[:6] == [0, 0, 0, 0, 1, 0]
+    assert [feature.name for feature in schema.by_role("user", "title", "context")] == [
+        *("user", "gender", "age", "occupation", "zip", "title", "genre", "domain")
+    ]
+    assert schema.scenario.names == ("1", "2", "3")
+
+
+def test_the_schema_knows_training_rows_only(tmp_path):
+    table, schema = movielens_domains(write(tmp_path / "ml-1m"), protocol="row")
+    train = table.filter(pc.equal(table["split"], "train"))
+    features = {feature.name: feature for feature in schema.features}
+    assert features["user"].vocabulary == ("1", "2")  # user 3 rates in the last fifth only
+    assert features["zip"].vocabulary == ("02138-1234", "48067")
+    assert (features["age"].mean, features["age"].std) == (21.5, 3.5)
+    assert schema.tasks[0].mean == pytest.approx(np.mean(train["click"].to_numpy()))
+
+
+def test_no_feature_uses_time(tmp_path):
+    """Other times change nothing but the split, and in file order nothing at all."""
+    other_times = [(*row[:3], 7919 * i % 101) for i, row in enumerate(RATINGS)]
+    first, second = write(tmp_path / "first"), write(tmp_path / "second", other_times)
+    table, schema = movielens_domains(first, protocol="row")
+    other_table, other_schema = movielens_domains(second, protocol="row")
+    assert table.equals(other_table)
+    assert schema == other_schema
+    by_time, by_other_time = (movielens_domains(source, protocol="time")[0] for source in (first, second))
+    assert by_time.drop_columns("split").equals(by_other_time.drop_columns("split"))
+    assert not by_time["split"].equals(by_other_time["split"])
+
+
+def test_no_feature_uses_the_order_of_the_rows(tmp_path):
+    order = np.random.default_rng(0).permutation(len(RATINGS))
+    table, _ = movielens_domains(write(tmp_path / "first"), protocol="row")
+    shuffled, _ = movielens_domains(write(tmp_path / "second", [RATINGS[i] for i in order]), protocol="row")
+    assert table.drop_columns("split").take(order).equals(shuffled.drop_columns("split"))
+
+
+def test_a_split_by_time_keeps_ties_in_file_order():
+    split = split_rows(10, protocol="time", time=[5, 1, 1, 1, 1, 1, 1, 1, 1, 1])
+    assert split.to_pylist() == ["test"] + ["train"] * 8 + ["validation"]
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(1, (1, 0, 0)), (11, (9, 1, 1)), (1_000_209, (800_168, 100_021, 100_020))])
+@pytest.mark.parametrize("protocol", ["row", "random"])
+def test_eight_to_one_to_one(protocol, rows, sizes):
+    split = split_rows(rows, protocol=protocol).to_numpy(zero_copy_only=False)
+    assert tuple((split == name).sum() for name in ("train", "validation", "test")) == sizes
+
+
+def test_a_random_split_depends_on_its_seed_only():
+    splits = [split_rows(1000, protocol="random", seed=seed) for seed in (0, 0, 1)]
+    assert splits[0].equals(splits[1])
+    assert not splits[0].equals(splits[2])
+
+
+def test_look_up_gives_rows_in_the_order_of_the_keys():
+    table = pa.table({"id": ["a", "b"], "value": [1, 2]})
+    assert look_up(table, "id", pa.array(["b", "x", "a"]))["value"].to_pylist() == [2, None, 1]
+
+
+def test_a_constant_number_has_a_usable_deviation():
+    table = pa.table({"user": ["a"], "age": [3.0], "click": [1], "domain": ["1"], "split": ["train"]})
+    schema = describe(table, user=("user", "age"), title=(), numbers=("age",), tasks={"click": "click"})
+    assert (schema.features[1].mean, schema.features[1].std) == (3.0, 1.0)
+
+
+def test_a_split_by_time_needs_times():
+    with pytest.raises(ValueError, match=r"`time` must have one value a row, shape \(3,\), .*time.shape=\(2,\)"):
+        split_rows(3, protocol="time", time=[1, 2])
+    with pytest.raises(ValueError, match=r"`time` must have one value a row"):
+        split_rows(3, protocol="time")
+
+
+def test_unknown_protocol(tmp_path):
+    with pytest.raises(ValueError, match=r"`protocol` must be one of \['random', 'row', 'time'\]. Did you mean 'time'"):
+        movielens_domains(write(tmp_path / "ml-1m"), protocol="times")
+
+
+@pytest.mark.parametrize(
+    "users", ["1::F::18::10::48067\n2::M::25::16::1\n", "1::F::18::1::1\n2::M::25::1::1\n3::M::7::1::1"]
+)
+def test_a_user_without_a_domain(tmp_path, users):
+    message = "Every rating's user must be listed in users.dat with an age of ['1', '18', '25', '35', '45', '50', '56']"
+    with pytest.raises(ValueError, match=re.escape(message) + ".*Received: user 3 with age (7|None)"):
+        movielens_domains(write(tmp_path / "ml-1m", **{"users.dat": users}))
+
+
+@pytest.fixture(scope="module")
+def million(shared_data):
+    return movielens_domains(shared_data(ARCHIVE))[0]
+
+
+def test_the_published_statistics_of_the_three_domains(million):
+    """Table 1 of the M3oE paper."""
+    counts = million.group_by("domain").aggregate(
+        [("user", "count_distinct"), ("title", "count_distinct"), ([], "count_all")]
+    )
+    rows = {row["domain"]: tuple(row.values())[1:] for row in counts.to_pylist()}
+    assert rows == {"1": (1_325, 3_429, 210_747), "2": (2_096, 3_508, 395_556), "3": (2_619, 3_595, 393_906)}
+    likes = million.group_by("domain").aggregate([("click", "mean"), ("like", "mean")]).to_pylist()
+    assert {row["domain"]: (round(row["click_mean"], 3), round(row["like_mean"], 3)) for row in likes} == {
+        "1": (0.552, 0.225),
+        "2": (0.563, 0.217),
+        "3": (0.600, 0.237),
+    }
+
+
+def test_the_split_by_time_is_at_the_moment_from_which_times_are_trusted(million, shared_data):
+    with zipfile.ZipFile(shared_data(ARCHIVE)) as archive:
+        lines = archive.read("ml-1m/ratings.dat").decode().splitlines()
+    time = np.array([int(line.rpartition("::")[2]) for line in lines])
+    split = million["split"].to_numpy()
+    assert time[split == "train"].max() == TRUSTED_AFTER < time[split == "validation"].min()
+    assert time[split == "validation"].max() <= time[split == "test"].min()
+    known = set(pc.unique(million["user"].filter(pc.equal(million["split"], "train"))).to_pylist())
+    warm = {
+        name: pc.mean(pc.is_in(million["user"].filter(pc.equal(million["split"], name)), pa.array(known))).as_py()
+        for name in ("validation", "test")
+    }
+    assert warm == pytest.approx({"validation": 0.238, "test": 0.807}, abs=1e-3)

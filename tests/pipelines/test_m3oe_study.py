@@ -1,0 +1,239 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from tfmtr.datasets.domains import describe, split_rows
+from tfmtr.schema import Task
+from tfmtr.sharing.shared_bottom import shared_bottom
+
+PIPELINE = Path(__file__).parents[2] / "pipelines" / "m3oe_study.py"
+TASKS = ("click", "like")
+
+
+@pytest.fixture(scope="module")
+def study():
+    spec = importlib.util.spec_from_file_location("m3oe_study", PIPELINE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def small(path=None, *, protocol="row", rows=12_000, seed=0):
+    """Users, titles and three domains with something to learn; the reader of a data set in the study."""
+    rng = np.random.default_rng(seed)
+    user, title = rng.integers(0, 300, rows), rng.integers(0, 20, rows)
+    user[rows * 8 // 10 :] += rng.integers(0, 2, rows - rows * 8 // 10) * 300  # half of the later users are new
+    logit = np.where(title % 2, 1.5, -1.5) * np.where(user % 3 == 1, -1, 1)  # the domains' tastes differ
+    table = pa.table(
+        {
+            "user": user.astype(str),
+            "title": title.astype(str),
+            "domain": (1 + user % 3).astype(str),
+            **{name: (rng.random(rows) < 1 / (1 + np.exp(i - logit))).astype("int8") for i, name in enumerate(TASKS)},
+            "split": split_rows(rows, protocol=protocol, time=np.arange(rows)),
+        }
+    )
+    return table, describe(table, user=("user",), title=("title",), tasks={name: name for name in TASKS})
+
+
+@pytest.fixture
+def tiny(study, monkeypatch):
+    """The study with a small data set and a small shared bottom, which stands for all systems."""
+    share = {"units": (16,), "tower_units": (8,), "normalize": False}
+    monkeypatch.setitem(study.DATASETS, "movielens", (small, 1e-2, dict.fromkeys(("mlp", "shared_bottom"), share)))
+    return study
+
+
+def test_two_models_one_epoch_and_a_second_call_computes_nothing(tiny, tmp_path, monkeypatch, capsys):
+    rows = [row for row in tiny.TABLE_2 if row.name in ("ShBot-MTL", "ShBot-MDMT")]
+    options = {"rows": rows, "results": tmp_path, "max_epochs": 1, "batch_size": 1000}
+    cells = tiny.main("movielens", None, **options)
+    files = sorted(file.name for file in (tmp_path / "movielens").iterdir())
+    assert files == [f"shared_bottom-{setting}-time-seed-0.json" for setting in ("MDMT", "MTL")]
+    assert "[2/2] ShBot-MDMT (MDMT) seed 0: overall AUC" in capsys.readouterr().out
+    apart, joint = cells
+    assert (apart["epochs"], joint["epochs"]) == ([1] * 3, [1])
+    assert list(apart["history"]) == [f"d{domain} click+like" for domain in (1, 2, 3)]
+    assert list(joint["history"]) == ["d1+2+3 click+like"]
+    assert apart["test"]["all"]["click"]["overall"]["rows"] == 1200
+    counts = [[cell["test"][users]["like"]["2"]["rows"] for users in ("all", "warm", "cold")] for cell in cells]
+    assert counts[0] == counts[1]
+    assert counts[0][0] == counts[0][1] + counts[0][2] > 2 * min(counts[0][1:]) > 0
+
+    monkeypatch.setattr(tiny, "fit", None)  # a cell that is there needs no training
+    assert tiny.main("movielens", None, **options) == cells
+    assert "was there" in capsys.readouterr().out
+    with pytest.raises(TypeError):  # another recipe is another result
+        tiny.main("movielens", None, **{**options, "max_epochs": 2})
+
+    tiny.write_report(tmp_path, tmp_path / "m3oe.md")
+    page = (tmp_path / "m3oe.md").read_text()
+    assert "## movielens, split by time" in page
+    assert f"{joint['test']['all']['click']['1']['roc_auc'] * 100:.2f} (75.94 " in page
+    assert page in capsys.readouterr().out
+
+
+def test_a_joint_model_learns_and_keeps_its_best_epoch(tiny):
+    data = tiny.encode(*small())
+    recipe = tiny.Recipe("shared_bottom", "MDMT", "time", 0, 0.03, tiny.DATASETS["movielens"][2]["mlp"], batch_size=500)
+    predict, history = tiny.fit(data, recipe, (1, 2, 3), data.schema.tasks)
+    assert max(history["val_auc"]) > 0.7
+    assert history["loss"][-1] < history["loss"][0]
+    validation = tiny.validation_rows(data, data.split["validation"], data.schema.tasks)
+    assert data.is_warm[validation].all()
+    scores, aucs = predict(validation), []
+    for task in TASKS:
+        for domain in (1, 2, 3):
+            mine = data.domain[validation] == domain
+            aucs.append(pairwise_auc(data.y[task][validation][mine], scores[task][mine]))
+    assert np.mean(aucs) == pytest.approx(max(history["val_auc"]), abs=1e-6)
+
+
+def pairwise_auc(labels, scores):
+    """Share of pairs of a positive and a negative row that are in the right order; ties count half."""
+    difference = scores[labels == 1][:, None] - scores[labels == 0]
+    return np.mean((difference > 0) + 0.5 * (difference == 0))
+
+
+def test_a_model_of_one_domain_and_task_sees_no_other_rows(tiny):
+    """Other domains' and the other task's labels change nothing."""
+    data = tiny.encode(*small())
+    recipe = tiny.Recipe("mlp", "single", "time", 0, 0.03, {"units": (8,)}, batch_size=1000, max_epochs=1)
+    click, _ = data.schema.tasks
+    rows = data.split["test"] & (data.domain == 2)
+    expected = tiny.fit(data, recipe, (2,), (click,))[0](rows)["click"]
+    y = {"click": np.where(data.domain == 2, data.y["click"], 1 - data.y["click"]), "like": 1 - data.y["like"]}
+    np.testing.assert_array_equal(tiny.fit(data._replace(y=y), recipe, (2,), (click,))[0](rows)["click"], expected)
+
+
+def test_validation_on_all_rows_where_seen_users_have_too_few(tiny):
+    data = tiny.encode(*small())
+    few = data._replace(is_warm=data.is_warm & (np.arange(12_000) % 60 == 0))
+    validation = data.split["validation"]
+    np.testing.assert_array_equal(tiny.validation_rows(few, validation, data.schema.tasks), validation)
+
+
+def test_encoded_rows(tiny):
+    table, schema = small()
+    data = tiny.encode(table, schema)
+    known = set(table.filter(pc.equal(table["split"], "train"))["user"].to_pylist())
+    assert data.is_warm.tolist() == [user in known for user in table["user"].to_pylist()]
+    assert data.domain.astype(str).tolist() == table["domain"].to_pylist()
+    assert sum(mask.astype(int) for mask in data.split.values()).tolist() == [1] * 12_000
+    flipped = data._replace(y={**data.y, "like": 1 - data.y["like"]})
+    assert data.fingerprint != flipped.fingerprint
+
+
+def test_what_each_setting_trains_together(study):
+    tasks = [Task("click"), Task("like")]
+    click, like = tasks
+    assert study.parts("MDMT", 2, tasks) == [((1, 2), (click, like))]
+    assert study.parts("MDL", 2, tasks) == [((1, 2), (click,)), ((1, 2), (like,))]
+    assert study.parts("MTL", 2, tasks) == [((1,), (click, like)), ((2,), (click, like))]
+    assert study.parts("single", 2, tasks) == [((d,), (t,)) for d in (1, 2) for t in tasks]
+
+
+def test_systems_that_know_no_domains_get_a_tower_for_each_pair_in_joint_settings_only(study):
+    def share(setting):
+        return study.Recipe("shared_bottom", setting, "time", 0, 1e-2).share()
+
+    assert share("single") is share("MTL") is shared_bottom
+    assert share("MDL") is not shared_bottom
+    for row in study.TABLE_2:
+        _, _, options = study.DATASETS["movielens"]
+        assert callable(study.Recipe(row.system, row.setting, "time", 0, 1e-2, options.get(row.system, {})).share())
+
+
+def test_the_fifteen_rows_and_which_published_means_add_up(study):
+    assert len(study.TABLE_2) == len({(row.system, row.setting) for row in study.TABLE_2}) == 15
+    ours = study.TABLE_2[-1]
+    assert (ours.movielens[-2], round(np.mean(ours.movielens[:6]), 2)) == (77.02, 77.02)
+    assert [row.name for row in study.TABLE_2 if not study.adds_up(row.movielens)] == ["PLE-MDMT"]
+
+
+def test_relative_improvement(study):
+    assert study.relative_improvement(60.0, 58.0) == pytest.approx(25.0)
+    published = [max(row.movielens[i] for row in study.TABLE_2[:-1]) for i in (*range(6), 6)]
+    gains = [study.relative_improvement(a, b) for a, b in zip(study.TABLE_2[-1].movielens[:7], published, strict=True)]
+    assert [round(gain, 2) for gain in gains] == [2.07, 3.15, 2.38, 2.09, 2.09, 2.68, 2.54]
+
+
+def cell(system, setting, seed, aucs):
+    """A cell with given AUCs by (domain, task); pooled 0.9, log loss half the AUC."""
+
+    def by_domain(task, shift=0.0):
+        values = {str(d): aucs[d, task] + shift for d in (1, 2, 3)} | {"overall": 0.9 + shift}
+        return {name: {"roc_auc": auc, "log_loss": auc / 2, "rows": 10} for name, auc in values.items()}
+
+    cold = {task: by_domain(task) for task in TASKS}
+    cold["click"]["3"] = {"roc_auc": None, "log_loss": None, "rows": 2}
+    return {
+        "dataset": "movielens",
+        "fingerprint": "f" * 64,
+        "recipe": {"system": system, "setting": setting, "protocol": "time", "seed": seed, "max_epochs": 8},
+        "versions": {"keras": "3"},
+        "epochs": [5],
+        "best_epochs": [3],
+        "test": {
+            "all": {task: by_domain(task) for task in TASKS},
+            "warm": {task: by_domain(task, 0.01) for task in TASKS},
+            "cold": cold,
+        },
+    }
+
+
+def aucs(click, like):
+    return {(d, task): value + d / 100 for task, value in (("click", click), ("like", like)) for d in (1, 2, 3)}
+
+
+def test_the_figures_of_a_cell(study):
+    figures = study.figures(cell("m3oe", "MDMT", 0, aucs(0.7, 0.6)))
+    assert figures == pytest.approx(
+        {
+            **{f"d{d} {task}": base + d for d in (1, 2, 3) for task, base in (("click", 70), ("like", 60))},
+            "overall": 67,
+            "pooled": 90,
+            "log loss": 33.5,
+            "pooled log loss": 45,
+            "warm": 68,
+            "cold": None,
+        }
+    )
+
+
+def test_the_report(study):
+    cells = [cell("m3oe", "MDMT", seed, aucs(0.70 + seed / 100, 0.6)) for seed in (0, 1)]
+    cells += [cell("star", "MDL", seed, aucs(0.66 + seed / 100, 0.62)) for seed in (0, 1)]
+    cells += [cell("mmoe", "MDMT", seed, aucs(0.61, 0.59)) for seed in (0, 1)]  # not the best baseline
+    page = study.report(json.loads(json.dumps(cells)))
+    (star,) = [line for line in page.splitlines() if line.startswith("| STAR")]
+    assert star.startswith("| STAR | MDL | 67.50 (75.89 -8.39) | 63.00 (76.85 -13.85) |")
+    assert star.endswith("| n/a | 3 3 | 2 |")
+    (ours,) = [line for line in page.splitlines() if line.startswith("| M3oE")]
+    assert "| 67.25 (77.02 -9.77) | 90.00 | 33.62 (50.71 -17.09) | 45.00 | 68.25 | n/a | 3 3 | 2 |" in ours
+    (gain,) = [line for line in page.splitlines() if line.startswith("| RelaImpr")]
+    # 71.5 over 67.5, 61 over 63; in brackets what was published
+    assert gain.startswith("| RelaImpr |  | +22.86 (+2.07) | -15.38 (+3.15) | ")
+    assert "| p (Welch, Holm) |" not in page  # in the columns of like neither model varies: not defined
+    assert "best baseline |  | STAR |" in page
+
+
+def test_the_dagger_marks_the_mean_that_does_not_follow(study):
+    page = study.report([cell("ple", "MDMT", 0, aucs(0.7, 0.6)), cell("mmoe", "MDMT", 0, aucs(0.7, 0.6))])
+    assert "67.00 (75.68† -8.68)" in page
+    assert page.count("†") == 1
+    assert "RelaImpr |" not in page
+
+
+def test_unknown_model_and_setting(study):
+    assert [row.name for row in study.chosen_rows(["mmoe"], ["MTL", "MDMT"])] == ["MMoE-MTL", "MMoE-MDMT"]
+    assert len(study.chosen_rows(["all"], ["all"])) == 15
+    with pytest.raises(ValueError, match=r"`models` must be one of .* Did you mean 'mmoe'\? Received: models='mmoee'"):
+        study.chosen_rows(["mmoee"], ["all"])
+    with pytest.raises(ValueError, match=r"`setting` must be one of .* Did you mean 'MTL'\?"):
+        study.chosen_rows(["all"], ["MTLL"])
