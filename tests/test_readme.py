@@ -87,3 +87,14 @@ def test_without_the_file_its_name_is_unknown(film_file):
 def test_the_page_names_every_side_input():
     rows = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(rows) == sorted(set(re.findall(r'sides\["(\w+)"\]', inspect.getsource(models._share))))
+
+
+def test_the_table_of_systems_has_every_file_with_its_lines_and_test():
+    root = PAGE.parents[1]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\w+)\]\((\S+)\) \|.*\| (\d+) \| \[test\]\((\S+)\) \|$", readme, re.MULTILINE)
+    assert sorted(name for name, *_ in rows) == components.names("sharing")
+    for name, file, lines, test in rows:
+        assert (root / file).name == f"{name}.py"
+        assert len((root / file).read_text(encoding="utf-8").splitlines()) == int(lines)
+        assert (root / test).is_file()
