@@ -1,53 +1,14 @@
-import keras
 import numpy as np
 import pytest
+from oracles import build_towers, check_towers, dense, gradients, rows, softmax
 
 from tfmtr.sharing.adatt import adatt
 
-TOWERS = ("click", "like", "share")
 SIZES = {"units": (6, 5), "num_experts": 2, "num_shared_experts": 3, "tower_units": (3,)}
 
 
 def build(**options):
-    """A small model with weights that are not at their start, and these weights by path."""
-    keras.utils.set_random_seed(0)
-    x, scenario = keras.Input((4,)), keras.Input((), dtype="int32")
-    model = keras.Model(x, adatt(x, scenario, towers=TOWERS, num_scenarios=2, **SIZES | options))
-    rng = np.random.default_rng(0)
-    model.set_weights([w + rng.normal(scale=0.1, size=w.shape) for w in model.get_weights()])
-    return model, {w.path: np.asarray(w) for w in model.weights}
-
-
-def rows(number=3):
-    return np.random.default_rng(1).normal(size=(number, 4)).astype("float32")
-
-
-def dense(u, w, layer, i):
-    """Expert i of a layer: linear, layer normalisation, ReLU."""
-    u = u @ w[f"{layer}/kernel"][:, i] + w[f"{layer}/bias"][i]
-    u = (u - u.mean()) / np.sqrt(u.var() + 1e-3)
-    return np.maximum(u * w[f"{layer}/scale"][i] + w[f"{layer}/center"][i], 0)
-
-
-def check(model, expected):
-    vectors = model.predict(rows(), verbose=0)
-    assert sorted(vectors) == sorted(TOWERS)
-    for t, tower in enumerate(TOWERS):
-        np.testing.assert_allclose(vectors[tower], expected[:, t], rtol=1e-4, atol=1e-4)
-
-
-def softmax(x):
-    exponentials = np.exp(x - x.max())
-    return exponentials / exponentials.sum()
-
-
-def gradients(model, tower):
-    """Gradient of one tower's vector with respect to every weight, by path."""
-    tf = pytest.importorskip("tensorflow")
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(model(rows(16))[tower] ** 2)
-    found = tape.gradient(loss, [w.value for w in model.trainable_weights], unconnected_gradients="zero")
-    return {w.path: np.asarray(g) for w, g in zip(model.trainable_weights, found, strict=True)}
+    return build_towers(adatt, **SIZES | options)
 
 
 @pytest.mark.parametrize("num_experts", [1, 2])
@@ -77,7 +38,7 @@ def test_follows_the_equations(num_experts, num_shared):
                 for t in range(3)
             ]
         expected[row] = [dense(own[t], w, "towers_0", t) for t in range(3)]
-    check(model, expected)
+    check_towers(model, expected)
 
 
 def test_a_gate_sees_the_other_tasks_experts_and_the_residual_only_its_own():

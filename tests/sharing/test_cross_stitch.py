@@ -1,39 +1,14 @@
-import keras
 import numpy as np
 import pytest
+from oracles import build_towers, check_towers, dense, rows
 
 from tfmtr.sharing.cross_stitch import CrossStitch, cross_stitch
 
-TOWERS = ("click", "like", "share")
 SIZES = {"units": (6, 5)}
 
 
 def build(**options):
-    """A small model with weights that are not at their start, and these weights by path."""
-    keras.utils.set_random_seed(0)
-    x, scenario = keras.Input((4,)), keras.Input((), dtype="int32")
-    model = keras.Model(x, cross_stitch(x, scenario, towers=TOWERS, num_scenarios=2, **SIZES | options))
-    rng = np.random.default_rng(0)
-    model.set_weights([w + rng.normal(scale=0.1, size=w.shape) for w in model.get_weights()])
-    return model, {w.path: np.asarray(w) for w in model.weights}
-
-
-def rows(number=3):
-    return np.random.default_rng(1).normal(size=(number, 4)).astype("float32")
-
-
-def dense(u, w, layer, i):
-    """Expert i of a layer: linear, layer normalisation, ReLU."""
-    u = u @ w[f"{layer}/kernel"][:, i] + w[f"{layer}/bias"][i]
-    u = (u - u.mean()) / np.sqrt(u.var() + 1e-3)
-    return np.maximum(u * w[f"{layer}/scale"][i] + w[f"{layer}/center"][i], 0)
-
-
-def check(model, expected):
-    vectors = model.predict(rows(), verbose=0)
-    assert sorted(vectors) == sorted(TOWERS)
-    for t, tower in enumerate(TOWERS):
-        np.testing.assert_allclose(vectors[tower], expected[:, t], rtol=1e-4, atol=1e-4)
+    return build_towers(cross_stitch, **SIZES | options)
 
 
 def test_follows_the_equation():
@@ -46,7 +21,7 @@ def test_follows_the_equation():
             alpha = w[f"cross_stitch_{i}/alpha"]
             state = [sum(alpha[t, j] * h[j] for j in range(3)) for t in range(3)]
         expected[row] = state
-    check(model, expected)
+    check_towers(model, expected)
 
 
 @pytest.mark.parametrize(("num_towers", "same", "other"), [(1, 1.0, None), (2, 0.9, 0.1), (5, 0.9, 0.025)])

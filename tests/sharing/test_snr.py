@@ -1,39 +1,15 @@
 import keras
 import numpy as np
 import pytest
+from oracles import TOWERS, build_towers, check_towers, dense, rows
 
 from tfmtr.sharing.snr import SubnetworkRoutes, snr
 
-TOWERS = ("click", "like", "share")
 SIZES = {"units": (6, 5), "num_experts": 2, "tower_units": (3,)}
 
 
 def build(**options):
-    """A small model with weights that are not at their start, and these weights by path."""
-    keras.utils.set_random_seed(0)
-    x, scenario = keras.Input((4,)), keras.Input((), dtype="int32")
-    model = keras.Model(x, snr(x, scenario, towers=TOWERS, num_scenarios=2, **SIZES | options))
-    rng = np.random.default_rng(0)
-    model.set_weights([w + rng.normal(scale=0.1, size=w.shape) for w in model.get_weights()])
-    return model, {w.path: np.asarray(w) for w in model.weights}
-
-
-def rows(number=3):
-    return np.random.default_rng(1).normal(size=(number, 4)).astype("float32")
-
-
-def dense(u, w, layer, i):
-    """Expert i of a layer: linear, layer normalisation, ReLU."""
-    u = u @ w[f"{layer}/kernel"][:, i] + w[f"{layer}/bias"][i]
-    u = (u - u.mean()) / np.sqrt(u.var() + 1e-3)
-    return np.maximum(u * w[f"{layer}/scale"][i] + w[f"{layer}/center"][i], 0)
-
-
-def check(model, expected):
-    vectors = model.predict(rows(), verbose=0)
-    assert sorted(vectors) == sorted(TOWERS)
-    for t, tower in enumerate(TOWERS):
-        np.testing.assert_allclose(vectors[tower], expected[:, t], rtol=1e-4, atol=1e-4)
+    return build_towers(snr, **SIZES | options)
 
 
 def sigmoid(x):
@@ -63,7 +39,7 @@ def test_follows_the_equations_in_inference(variant):
                     v += z[i, j] * (u[j] @ matrix)
                 state.append(v)
         expected[row] = [dense(state[t], w, "towers_0", t) for t in range(3)]
-    check(model, expected)
+    check_towers(model, expected)
 
 
 def routes(num_inputs=20, num_outputs=30, **options):
