@@ -7,7 +7,8 @@ import pytest
 
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
-from tfmtr.export import export, title_vectors
+from tfmtr.export import export
+from tfmtr.retrieval.index import title_vectors
 from tfmtr.schema import Schema
 
 tf = pytest.importorskip("tensorflow")
@@ -146,7 +147,7 @@ def test_titles_of_another_schema_are_refused(run, tiny, tmp_path):
 def test_the_index_holds_titles_beyond_one_batch_in_order(run, tiny, monkeypatch):
     data, model = Prepared(tiny), training.load(run)
     whole = title_vectors(model, data, data.schema)
-    monkeypatch.setattr("tfmtr.export.BATCH", 7)
+    monkeypatch.setattr("tfmtr.retrieval.index.BATCH", 7)
     parts = title_vectors(model, data, data.schema)
     assert parts[0] == whole[0] == [f"t{i}" for i in range(50)]
     np.testing.assert_allclose(parts[1], whole[1], atol=1e-6)

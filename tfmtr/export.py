@@ -7,18 +7,12 @@ import shutil
 from pathlib import Path
 
 import keras
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import tensorflow as tf
 
-from tfmtr import inputs, training
+from tfmtr import training
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.encoders.raw import look_up, raw_inputs
-from tfmtr.retrieval.exact import ExactIndex
-
-BATCH = 4096
+from tfmtr.retrieval.index import build_index
 
 
 def export(run, titles, out):
@@ -69,41 +63,6 @@ def export(run, titles, out):
     facts |= {"titles_fingerprint": titles.report["fingerprint"], "titles": index.num_titles, "biases": model.biases}
     (extra / "tfmtr.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return _publish(staging, out)
-
-
-def build_index(model, titles, schema, *, window=None):
-    """The `ExactIndex` of a prepared directory's titles under a model.
-
-    Args:
-        model: A `TwoTower` model.
-        titles: The `Prepared` directory.
-        schema: The model's `Schema`.
-        window: Whose catalogue is searched; by default the newest, after the last window.
-    """
-    ids, vectors = title_vectors(model, titles, schema)
-    window = titles.test_windows[-1] + 1 if window is None else window
-    table = pq.read_table(titles.path / "availability.parquet", filters=[("window", "=", window)])
-    rows = pc.index_in(table["title"], value_set=pa.array(ids)).to_numpy()
-    territories = table["territory"].combine_chunks().dictionary_encode()
-    availability = {}
-    for code, territory in enumerate(territories.dictionary.to_pylist()):
-        mask = np.zeros(len(ids), bool)
-        mask[rows[territories.indices.to_numpy() == code]] = True
-        availability[territory] = mask
-    return ExactIndex(ids, vectors, availability)
-
-
-def title_vectors(model, titles, schema):
-    """Ids (text) and vectors, shape `(titles, d)`, of all titles of a prepared directory."""
-    stores = inputs.open_stores(titles)
-    ids, vectors, start = [], [], 0
-    for table in inputs.read_tables([titles.path / "titles.parquet"], rows=BATCH):
-        table = table.append_column("title_row", pa.array(np.arange(start, start + len(table))))
-        start += len(table)
-        features = inputs.model_inputs(table, schema, stores)
-        vectors.append(model.title_tower.predict_on_batch({f.name: features[f.name] for f in schema.by_role("title")}))
-        ids += table["title"].to_pylist()
-    return ids, np.concatenate(vectors)
 
 
 def _archive(model, index, schema):

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.evaluation.evaluate import evaluate, print_results
-from tfmtr.export import title_vectors
+from tfmtr.retrieval.index import title_vectors
 
 RECIPE = training.Recipe(units=(16, 8), epochs=2, batch_size=500, learning_rate=0.01, deterministic=False)
 

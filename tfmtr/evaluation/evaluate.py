@@ -12,7 +12,7 @@ from tfmtr.datasets.prepared import Prepared
 from tfmtr.evaluation.compare import mean_and_deviation
 from tfmtr.evaluation.metrics import evaluate_task, recall_at_k
 from tfmtr.evaluation.tables import pr_auc_table
-from tfmtr.export import build_index
+from tfmtr.retrieval.index import build_index
 from tfmtr.schema import Schema
 
 BATCH = 8192
