@@ -171,6 +171,19 @@ def test_wrong_input_is_an_error_message_and_exit_code_1(folder, tmp_path, argum
     assert "Traceback" not in result.stderr
 
 
+def test_what_a_server_refuses_is_a_message_too(folder, server):
+    ask = [sys.executable, "-m", "tfmtr.cli", "recommend", "--model", "two_tower", "--data", folder / "data"]
+    for address, k, message in (
+        (f"127.0.0.1:{server.port}", "81", "`k` must be at most 80, the number of titles in the index"),
+        ("127.0.0.1:1", "3", "UNAVAILABLE"),
+    ):
+        arguments = [*ask, "--user-id", "u00000003", "--server", address, "-k", k]
+        result = subprocess.run(arguments, capture_output=True, text=True)
+        assert result.returncode == 1
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+
+
 def test_prepared_report_says_what_was_done(folder):
     report = json.loads((folder / "data/prepare.json").read_text())
     assert len(report["windows"]) == 17

@@ -338,12 +338,14 @@ def recommend(
 
 
 def main():
-    """Runs the command; a `ValueError` is a message for the user, not a stack trace."""
+    """Runs the command; what the user can mend is a message, not a stack trace (set TFMTR_TRACEBACK for one)."""
+    from tfmtr.serving.errors import ServerError
+
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         app()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError, ServerError) as error:
         if os.environ.get("TFMTR_TRACEBACK"):
             raise
         console.print(Text.assemble(("error", "bold red"), f": {error}"), soft_wrap=True)

@@ -109,7 +109,9 @@ def check_output(out, overwrite):
             f"`out` must be a new folder or one made by `tfmtr prepare`. Received: {out}, which holds other files"
         )
     if not overwrite:
-        raise ValueError(f"`out` must be a new folder, or pass `overwrite=True` to replace it. Received: {out}")
+        raise ValueError(
+            f"`out` must be a new folder, or pass `overwrite=True` (`--overwrite`) to replace it. Received: {out}"
+        )
 
 
 @contextlib.contextmanager
