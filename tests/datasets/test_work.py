@@ -46,10 +46,10 @@ def test_partition_has_every_row_once_and_every_bucket(con, numbers, tmp_path):
     assert con.execute(work.read_bucket(con, tmp_path / "parts", 2).bucket.nunique()) == 1
 
 
-@pytest.mark.parametrize(("memory_limit", "early"), [(10**9, "476.8 MiB"), (4 * 10**9, "488.2 MiB")])
+@pytest.mark.parametrize(("memory_limit", "early"), [(2 * 10**8, "95.3 MiB"), (4 * 10**9, "152.5 MiB")])
 def test_half_of_the_memory_is_for_the_engine_and_less_for_sorts(tmp_path, memory_limit, early):
     con = work.connect(tmp_path / "spill", memory_limit)
     setting = "SELECT current_setting('memory_limit')"
-    assert con.raw_sql(setting).fetchone()[0] == {10**9: "476.8 MiB", 4 * 10**9: "1.8 GiB"}[memory_limit]
+    assert con.raw_sql(setting).fetchone()[0] == {2 * 10**8: "95.3 MiB", 4 * 10**9: "1.8 GiB"}[memory_limit]
     work.spill_early(con, memory_limit)
     assert con.raw_sql(setting).fetchone()[0] == early

@@ -11,6 +11,7 @@ import urllib.request
 import numpy as np
 import pytest
 
+from tfmtr.serving import rest_server
 from tfmtr.serving.client import Client
 from tfmtr.serving.server import Server, serve
 
@@ -184,7 +185,14 @@ def test_serve_takes_rest_port_0_for_no_rest(base, monkeypatch):
     assert received == [None, 8501]
 
 
-def test_stop_finishes_a_running_rest_request(tmp_path, publish):
+def test_stop_finishes_a_running_rest_request(tmp_path, publish, monkeypatch):
+    started = threading.Event()
+
+    def answer(*arguments, answer=rest_server.answer):
+        started.set()
+        return answer(*arguments)
+
+    monkeypatch.setattr(rest_server, "answer", answer)
     publish(tmp_path / "toy", 2)
     server = Server(tmp_path / "toy", model_name="toy", port=0, rest_api_port=0)
     server.start()
@@ -198,7 +206,7 @@ def test_stop_finishes_a_running_rest_request(tmp_path, publish):
 
     thread = threading.Thread(target=ask)
     thread.start()
-    time.sleep(0.3)
+    assert started.wait(10)
     server.stop()
     thread.join()
     assert answers == [{"outputs": 1.0}]
@@ -219,14 +227,14 @@ def test_sigterm_finishes_running_requests_and_exits_with_0(tmp_path, publish):
             _wait(lambda: _is_open(rest_port), 60)
             assert client.predict({"x": [4]})["y"] == [4.0]
             answers = []
-            running = threading.Thread(target=lambda: answers.append(client.predict({"seconds": 1.5}, "pause")))
+            running = threading.Thread(target=lambda: answers.append(client.predict({"seconds": 3.0}, "pause")))
             running.start()
-            time.sleep(0.3)
+            time.sleep(1.0)
             process.send_signal(signal.SIGTERM)
             _wait(lambda: not _is_open(port) and not _is_open(rest_port))
             assert process.poll() is None
             running.join()
-            assert answers == [{"seconds": 1.5}]
+            assert answers == [{"seconds": 3.0}]
         assert process.wait(20) == 0
         log = process.stderr.read()
     finally:

@@ -201,7 +201,7 @@ def test_stop_cancels_a_run_that_outlasts_the_grace_time(model, base, publish):
 
     thread = threading.Thread(target=run)
     thread.start()
-    time.sleep(0.2)
+    time.sleep(1.0)
     model.stop()
     thread.join(5)
     assert caught == ["CANCELLED"]
