@@ -125,3 +125,16 @@ def test_controls_change_the_groups_only(tiny):
     assert random.scenario.num_groups == schema.scenario.num_groups
     with pytest.raises(ValueError, match="`groups` must be one of"):
         training.Recipe(groups="two")
+
+
+def test_ops_are_deterministic_in_training_only():
+    from tensorflow.python.framework import config
+
+    with training.op_determinism(True):
+        assert config.is_op_determinism_enabled()
+        with training.op_determinism(True):
+            pass
+        assert config.is_op_determinism_enabled()  # whoever switched it on switches it off
+    assert not config.is_op_determinism_enabled()
+    with training.op_determinism(False):
+        assert not config.is_op_determinism_enabled()

@@ -9,6 +9,7 @@ A run directory holds
     logs/           TensorBoard
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -132,10 +133,27 @@ def train(data, workdir, recipe=None, *, verbose="auto"):
     recipe, data, workdir = recipe or Recipe(), Prepared(data), Path(workdir)
     schema = recipe.regroup(data.schema)
     run = _open_run(workdir, recipe, schema, data)
-    if recipe.deterministic:
-        import tensorflow as tf
+    with op_determinism(recipe.deterministic):
+        return _train(data, workdir, recipe, schema, run, verbose)
 
-        tf.config.experimental.enable_op_determinism()
+
+@contextlib.contextmanager
+def op_determinism(is_on):
+    """Makes TensorFlow's ops deterministic while it lasts; the setting is the process's, and other models may mind."""
+    from tensorflow.python.framework import config  # TensorFlow exports no way to ask or to switch it off
+
+    if not is_on or config.is_op_determinism_enabled():
+        yield
+        return
+    config.enable_op_determinism()
+    try:
+        yield
+    finally:
+        config.disable_op_determinism()
+
+
+def _train(data, workdir, recipe, schema, run, verbose):
+    """Trains what `run` still lacks, window by window."""
     model = recipe.build(schema)
     sampling = ("random", "active") if recipe.upsample else ("random",)
     validation = inputs.batches(data, data.examples("validation"), batch_size=recipe.batch_size, schema=schema)
