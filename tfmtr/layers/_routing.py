@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tfmtr.layers._sizes import check_sizes
+
 
 def can_route():
     """Whether the backend can partition rows by a tensor's values."""
@@ -37,3 +39,35 @@ def route_dense(inputs, scenario, kernels, biases, *, routed):
     outputs = tf.dynamic_stitch(rows, parts)
     outputs.set_shape((inputs.shape[0], parts[0].shape[-1]))
     return outputs
+
+
+class RoutedLayer(keras.layers.Layer):
+    """What `RoutedDense` and `StarDense` share: sizes, activation and whether rows are partitioned; abstract."""
+
+    def __init__(self, units, num_scenarios, *, activation=None, routed=None, **kwargs):
+        super().__init__(**kwargs)
+        check_sizes(units=units, num_scenarios=num_scenarios)
+        self.units = units
+        self.num_scenarios = num_scenarios
+        self.activation = keras.activations.get(activation)
+        self.routed = can_route() if routed is None else routed
+        self.supports_jit = not self.routed  # the parts' sizes depend on the data
+
+    def call(self, inputs, scenario):
+        """Applies each row's own `kernels_and_biases()`."""
+        kernels, biases = self.kernels_and_biases()
+        return self.activation(route_dense(inputs, scenario, kernels, biases, routed=self.routed))
+
+    def compute_output_shape(self, inputs_shape, scenario_shape=None):
+        """Shape with the layer's own width."""
+        return (inputs_shape[0], self.units)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "num_scenarios": self.num_scenarios,
+            "activation": keras.activations.serialize(self.activation),
+            "routed": self.routed,
+        }

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tfmtr.layers._sizes import check_sizes
+
 
 def stacked_glorot(shape, dtype=None):
     """Starting value of n stacked kernels, shape `(width, n, units)`: each as a dense layer of its own would start.
@@ -46,9 +48,7 @@ class Experts(keras.layers.Layer):
 
     def __init__(self, num_experts, units, *, activation=None, normalize=False, **kwargs):
         super().__init__(**kwargs)
-        for argument, value in (("num_experts", num_experts), ("units", units)):
-            if value < 1:
-                raise ValueError(f"`{argument}` must be a positive integer. Received: {argument}={value}")
+        check_sizes(num_experts=num_experts, units=units)
         self.num_experts = num_experts
         self.units = units
         self.activation = keras.activations.get(activation)

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tfmtr.layers._sizes import check_matrix, check_sizes
+
 
 @keras.saving.register_keras_serializable(package="tfmtr")
 class RoutedBatchNorm(keras.layers.Layer):
@@ -45,8 +47,7 @@ class RoutedBatchNorm(keras.layers.Layer):
 
     def __init__(self, num_scenarios, *, momentum=0.9, epsilon=1e-3, **kwargs):
         super().__init__(**kwargs)
-        if num_scenarios < 1:
-            raise ValueError(f"`num_scenarios` must be a positive integer. Received: num_scenarios={num_scenarios}")
+        check_sizes(num_scenarios=num_scenarios)
         if not 0.0 <= momentum < 1.0:
             raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
         self.num_scenarios = num_scenarios
@@ -54,8 +55,7 @@ class RoutedBatchNorm(keras.layers.Layer):
         self.epsilon = epsilon
 
     def build(self, inputs_shape, scenario_shape=None):
-        if len(inputs_shape) != 2:
-            raise ValueError(f"`inputs` must have shape (batch, width). Received: inputs.shape={tuple(inputs_shape)}")
+        check_matrix(inputs_shape)
         shared, own = (inputs_shape[-1],), (self.num_scenarios, inputs_shape[-1])
 
         def weight(name, shape, initializer, trainable=True):  # in float32, whatever the compute dtype

@@ -2,11 +2,12 @@
 
 import keras
 
-from tfmtr.layers._routing import can_route, route_dense
+from tfmtr.layers._routing import RoutedLayer
+from tfmtr.layers._sizes import check_matrix
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
-class RoutedDense(keras.layers.Layer):
+class RoutedDense(RoutedLayer):
     """Sends every row through the dense block of its own scenario.
 
     Row i with scenario s_i becomes
@@ -44,21 +45,12 @@ class RoutedDense(keras.layers.Layer):
     (4, 3)
     """
 
-    def __init__(self, units, num_scenarios, *, activation=None, bias_initializer="zeros", routed=None, **kwargs):
-        super().__init__(**kwargs)
-        for argument, value in (("units", units), ("num_scenarios", num_scenarios)):
-            if value < 1:
-                raise ValueError(f"`{argument}` must be a positive integer. Received: {argument}={value}")
-        self.units = units
-        self.num_scenarios = num_scenarios
-        self.activation = keras.activations.get(activation)
+    def __init__(self, units, num_scenarios, *, bias_initializer="zeros", **kwargs):
+        super().__init__(units, num_scenarios, **kwargs)
         self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.routed = can_route() if routed is None else routed
-        self.supports_jit = not self.routed  # the parts' sizes depend on the data
 
     def build(self, inputs_shape, scenario_shape=None):
-        if len(inputs_shape) != 2:
-            raise ValueError(f"`inputs` must have shape (batch, width). Received: inputs.shape={tuple(inputs_shape)}")
+        check_matrix(inputs_shape)
         # One variable for each scenario: the gradient of slicing one stacked kernel would be a full-size
         # tensor for each branch. The initializer is asked for anew each time: one instance repeats itself.
         self.kernels, self.biases = [], []
@@ -71,18 +63,8 @@ class RoutedDense(keras.layers.Layer):
                 self.add_weight(shape=(self.units,), initializer=self.bias_initializer, name=f"bias_{i}")
             )
 
-    def call(self, inputs, scenario):
-        return self.activation(route_dense(inputs, scenario, self.kernels, self.biases, routed=self.routed))
-
-    def compute_output_shape(self, inputs_shape, scenario_shape=None):
-        return (inputs_shape[0], self.units)
+    def kernels_and_biases(self):
+        return self.kernels, self.biases
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "num_scenarios": self.num_scenarios,
-            "activation": keras.activations.serialize(self.activation),
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-            "routed": self.routed,
-        }
+        return {**super().get_config(), "bias_initializer": keras.initializers.serialize(self.bias_initializer)}

@@ -2,11 +2,12 @@
 
 import keras
 
-from tfmtr.layers._routing import can_route, route_dense
+from tfmtr.layers._routing import RoutedLayer
+from tfmtr.layers._sizes import check_matrix
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
-class StarDense(keras.layers.Layer):
+class StarDense(RoutedLayer):
     """Sends every row through a shared dense layer that its own scenario has rescaled weight by weight.
 
     Row i with scenario s_i becomes
@@ -42,20 +43,8 @@ class StarDense(keras.layers.Layer):
     (4, 3)
     """
 
-    def __init__(self, units, num_scenarios, *, activation=None, routed=None, **kwargs):
-        super().__init__(**kwargs)
-        for argument, value in (("units", units), ("num_scenarios", num_scenarios)):
-            if value < 1:
-                raise ValueError(f"`{argument}` must be a positive integer. Received: {argument}={value}")
-        self.units = units
-        self.num_scenarios = num_scenarios
-        self.activation = keras.activations.get(activation)
-        self.routed = can_route() if routed is None else routed
-        self.supports_jit = not self.routed  # the parts' sizes depend on the data
-
     def build(self, inputs_shape, scenario_shape=None):
-        if len(inputs_shape) != 2:
-            raise ValueError(f"`inputs` must have shape (batch, width). Received: inputs.shape={tuple(inputs_shape)}")
+        check_matrix(inputs_shape)
         shape = (inputs_shape[-1], self.units)
         self.kernel = self.add_weight(shape=shape, initializer="glorot_uniform", name="kernel")
         self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
@@ -65,19 +54,5 @@ class StarDense(keras.layers.Layer):
             self.own_kernels.append(self.add_weight(shape=shape, initializer=near_one, name=f"own_kernel_{i}"))
             self.own_biases.append(self.add_weight(shape=(self.units,), initializer="zeros", name=f"own_bias_{i}"))
 
-    def call(self, inputs, scenario):
-        kernels = [own * self.kernel for own in self.own_kernels]
-        biases = [own + self.bias for own in self.own_biases]
-        return self.activation(route_dense(inputs, scenario, kernels, biases, routed=self.routed))
-
-    def compute_output_shape(self, inputs_shape, scenario_shape=None):
-        return (inputs_shape[0], self.units)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "num_scenarios": self.num_scenarios,
-            "activation": keras.activations.serialize(self.activation),
-            "routed": self.routed,
-        }
+    def kernels_and_biases(self):
+        return [own * self.kernel for own in self.own_kernels], [own + self.bias for own in self.own_biases]

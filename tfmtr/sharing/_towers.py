@@ -1,4 +1,4 @@
-"""The last block of most systems, and a check of their sizes."""
+"""The last block of most systems."""
 
 from tfmtr.layers.experts import Experts
 
@@ -20,18 +20,3 @@ def dense_towers(h, towers, units, *, normalize=True):
     for i, width in enumerate(units):  # all towers' layers at once
         h = Experts(len(towers), width, activation="relu", normalize=normalize, name=f"towers_{i}")(h)
     return {tower: h[:, t] if len(h.shape) == 3 else h for t, tower in enumerate(towers)}
-
-
-def check_sizes(**sizes):
-    """Raises a `ValueError` that names the size which is no positive integer, or no tuple of at least one.
-
-    >>> check_sizes(num_experts=4, units=(512, 256))
-    """
-    for argument, value in sizes.items():
-        if isinstance(value, tuple | list):
-            if not value or min(value) < 1:
-                raise ValueError(
-                    f"`{argument}` must be the widths of one or more layers, all positive. Received: {argument}={value}"
-                )
-        elif value < 1:
-            raise ValueError(f"`{argument}` must be a positive integer. Received: {argument}={value}")

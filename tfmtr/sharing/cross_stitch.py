@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
+from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.experts import Experts
-from tfmtr.sharing._towers import check_sizes
 
 
 def cross_stitch(x, scenario, *, towers, num_scenarios, units=(512, 256, 64), same_tower=0.9, normalize=True):

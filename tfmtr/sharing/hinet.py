@@ -3,10 +3,11 @@
 import keras
 from keras import ops
 
+from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.expert_gate import ExpertGate
 from tfmtr.layers.experts import Experts
 from tfmtr.sharing._shared import SelectScenario
-from tfmtr.sharing._towers import check_sizes, dense_towers
+from tfmtr.sharing._towers import dense_towers
 
 
 def hinet(x, scenario, *, towers, num_scenarios, scenario_features, units=(256, 256), num_experts=2, tower_units=(64,)):

@@ -3,12 +3,12 @@
 import keras
 from keras import ops
 
+from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.experts import Experts
 from tfmtr.layers.fusion_weight import FusionWeight
 from tfmtr.layers.routed_dense import RoutedDense
 from tfmtr.layers.star_dense import StarDense
 from tfmtr.sharing._shared import SelectScenario, Shared
-from tfmtr.sharing._towers import check_sizes
 
 FUSIONS = ("weighted", "concat", "gated")
 

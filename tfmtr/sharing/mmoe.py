@@ -1,8 +1,9 @@
 """Shared experts, and one gate per task that blends them."""
 
+from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.expert_gate import ExpertGate
 from tfmtr.layers.experts import Experts
-from tfmtr.sharing._towers import check_sizes, dense_towers
+from tfmtr.sharing._towers import dense_towers
 
 
 def mmoe(x, scenario, *, towers, num_scenarios, units=(256,), num_experts=4, tower_units=(64,), normalize=True):

@@ -5,9 +5,10 @@ import math
 import keras
 from keras import ops
 
+from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.experts import Experts, stacked_glorot
 from tfmtr.schema import check_choice
-from tfmtr.sharing._towers import check_sizes, dense_towers
+from tfmtr.sharing._towers import dense_towers
 
 
 def snr(

@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
+from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.routed_batch_norm import RoutedBatchNorm
 from tfmtr.layers.star_dense import StarDense
 from tfmtr.sharing._shared import Shared
-from tfmtr.sharing._towers import check_sizes
 
 
 def star(

@@ -2,9 +2,10 @@
 
 from keras import ops
 
+from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.expert_gate import ExpertGate
 from tfmtr.layers.experts import Experts
-from tfmtr.sharing._towers import check_sizes, dense_towers
+from tfmtr.sharing._towers import dense_towers
 
 
 def stem(
