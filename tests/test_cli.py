@@ -1,5 +1,6 @@
 """The command from logs to served answers, and what it says to wrong input."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -10,11 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from tfmtr import inputs, training
+from tfmtr import cli, inputs, training
 from tfmtr.cli import app
+from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.simulator import simulator
+from tfmtr.evaluation.evaluate import evaluate
 from tfmtr.serving.recommend import recommend, user_inputs
-from tfmtr.serving.server import Server
+from tfmtr.serving.server import Server, serve
 
 tf = pytest.importorskip("tensorflow")
 
@@ -61,6 +65,19 @@ def test_importing_and_help_bring_no_tensorflow():
 )
 def test_every_level_has_help(command):
     assert "Usage: " in run(*command, "--help")
+
+
+def test_the_command_s_defaults_are_those_of_the_functions():
+    """They are written down twice, because `--help` must not import TensorFlow."""
+    pairs = [(cli.train, training.Recipe), (cli.prepare_simulator, prepare), (cli.prepare_simulator, simulator)]
+    for command, function in [*pairs, (cli.evaluate, evaluate), (cli.serve, serve), (cli.recommend, recommend)]:
+        ours, theirs = (inspect.signature(f).parameters for f in (command, function))
+        empty = inspect.Parameter.empty
+        common = [n for n in ours.keys() & theirs.keys() if empty not in (ours[n].default, theirs[n].default)]
+        assert common
+        for name in set(common) - {"seed", "units"}:
+            assert ours[name].default == theirs[name].default, (function.__name__, name)
+    assert tuple(map(int, inspect.signature(cli.train).parameters["units"].default.split(","))) == training.Recipe.units
 
 
 def test_evaluate_prints_a_table_and_writes_json(folder):

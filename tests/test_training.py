@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -98,13 +99,24 @@ def test_a_finished_run_is_not_trained_again(tiny, unbroken):
     assert (unbroken / "weights/window-3.npz").stat().st_mtime_ns == before
 
 
+def test_a_run_killed_between_windows_goes_on_with_the_next(tiny, unbroken, tmp_path):
+    run = shutil.copytree(unbroken, tmp_path / "run")
+    for window in (2, 3):
+        (run / f"weights/window-{window}.npz").unlink()
+    assert start(tiny, run, 0).wait() == 0
+    assert losses(run) == losses(unbroken)
+    with np.load(run / "weights/window-3.npz") as resumed, np.load(unbroken / "weights/window-3.npz") as whole:
+        assert all(np.array_equal(resumed[name], whole[name]) for name in whole.files)
+
+
 def test_another_recipe_needs_another_directory(tiny, unbroken):
     with pytest.raises(ValueError, match=r"`workdir` must be new.*whose recipe differ"):
         training.train(tiny, unbroken, training.Recipe(**{**SMALL, "seed": 1}), verbose=0)
 
 
-def test_weights_of_another_model_are_refused(tiny, unbroken):
-    model = training.Recipe(**{**SMALL, "units": (12, 8)}).build(Prepared(tiny).schema)
+@pytest.mark.parametrize("change", [{"units": (12, 8)}, {"share": "none"}, {"units": (16, 8, 8)}])
+def test_weights_of_another_model_are_refused(tiny, unbroken, change):
+    model = training.Recipe(**{**SMALL, **change}).build(Prepared(tiny).schema)
     with pytest.raises(ValueError, match="written by another recipe or schema"):
         training.restore(model, unbroken / "weights/window-1.npz")
 

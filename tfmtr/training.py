@@ -157,11 +157,11 @@ def _train(data, workdir, recipe, schema, run, verbose):
     model = recipe.build(schema)
     sampling = ("random", "active") if recipe.upsample else ("random",)
     validation = inputs.batches(data, data.examples("validation"), batch_size=recipe.batch_size, schema=schema)
-    for window in data.test_windows:
-        weights = workdir / "weights" / f"window-{window}.npz"
-        if weights.exists():
-            restore(model, weights)
-            continue
+    weights = {window: workdir / "weights" / f"window-{window}.npz" for window in data.test_windows}
+    finished = [window for window in data.test_windows if weights[window].exists()]
+    if finished:
+        restore(model, weights[finished[-1]])
+    for window in data.test_windows[len(finished) :]:
         first = window == data.test_windows[0]
         windows = None if first else [window - 1]  # the whole training window, or the slice of the day before
         files = data.examples("train", windows=windows, sampling=sampling)
@@ -174,7 +174,7 @@ def _train(data, workdir, recipe, schema, run, verbose):
             )  # fmt: skip
         run["stages"][str(window)] = {"history": history, "seconds": round(time.perf_counter() - started, 2)}
         _write_json(workdir / "run.json", run)
-        save(model, weights)
+        save(model, weights[window])
         shutil.rmtree(workdir / "checkpoint", ignore_errors=True)
     return model
 
@@ -231,15 +231,14 @@ def restore(model, file):
     """
     with np.load(file) as archive:
         for kind, variables in _variables(model).items():
-            there = [len(archive[f"{kind}_paths"]), *(archive[f"{kind}/{i}"].shape for i in range(len(variables)))]
-            here = [len(variables), *(tuple(v.shape) for v in variables)]
-            if there != here:
+            arrays = [archive[f"{kind}/{i}"] for i in range(len(archive[f"{kind}_paths"]))]
+            if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
                 raise ValueError(
                     f"`{file}` must hold the variables of this model: it was written by another recipe or schema. "
-                    f"Received: {there[0]} {kind} variables, expected {here[0]}"
+                    f"Received: {len(arrays)} {kind} variables, expected {len(variables)} of this model's shapes"
                 )
-            for i, variable in enumerate(variables):
-                variable.assign(archive[f"{kind}/{i}"])
+            for variable, array in zip(variables, arrays, strict=True):
+                variable.assign(array)
 
 
 def _variables(model):
