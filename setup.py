@@ -15,6 +15,7 @@ setup(
     install_requires=[
         "tensorflow>=2.20.0,<2.22",
         "keras>=3.15,<4",
+        "keras-rs>=0.4,<0.5",
         "numpy>=2",
         "scipy",
         "scikit-learn>=1.7",

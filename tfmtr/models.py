@@ -7,11 +7,12 @@ import keras
 from keras import ops
 
 from tfmtr import components
-from tfmtr.encoders.embed import embed, encode_inputs
+from tfmtr.encoders.embed import embed, embed_fields, encode_inputs, join
+from tfmtr.encoders.interactions import CATEGORICAL, INTERACTIONS, first_order
 from tfmtr.layers.routed_dense import RoutedDense
 from tfmtr.layers.score import DotScore, QueryScale
 from tfmtr.layers.unknown_scenario import UnknownScenario
-from tfmtr.schema import ROLES
+from tfmtr.schema import ROLES, check_choice
 from tfmtr.sharing._shared import Shared
 
 
@@ -147,7 +148,7 @@ def two_tower(
         logits[tower] = DotScore(bias, name=f"{tower}_score", dtype="float32")(queries[tower], title)
     return TwoTower(
         {**user_inputs, **title_inputs},
-        _tensors(head, vectors, _add_terms(logits, shared)),
+        _tensors(head, vectors, _add_terms(logits, shared.terms)),
         head,
         queries={tower: queries[tower] for tower, is_served in towers.items() if is_served},
         title={"inputs": title_inputs, "vector": title},
@@ -155,10 +156,20 @@ def two_tower(
     )
 
 
-def ranking(schema, *, share="none", head="parallel", embedding_dim=16, unknown_rate=0.0, prior=()):
+def ranking(
+    schema,
+    *,
+    share="none",
+    head="parallel",
+    embedding_dim=16,
+    unknown_rate=0.0,
+    prior=(),
+    interact=None,
+    has_first_order=False,
+):
     """Builds a ranking model: embeddings of all features, sharing, one logit per tower.
 
-        x = [e_1 .. e_n],    {tower: u_t} = share(x, scenario),    logit_t = w_t u_t + b_t
+        x = interact([e_1 .. e_n]),    {tower: u_t} = share(x, scenario),    logit_t = w_t u_t + b_t (+ first order)
 
     Args:
         schema: The `Schema`.
@@ -167,12 +178,15 @@ def ranking(schema, *, share="none", head="parallel", embedding_dim=16, unknown_
         embedding_dim: Width of one categorical embedding.
         unknown_rate: As for `two_tower`.
         prior: Names of the features that a sharing file with prior information personalises by; all ids by default.
+        interact: `"fm"`, `"cross"` or a function like theirs in `tfmtr/encoders/interactions.py`: what happens to `x`
+            before sharing. By default nothing.
+        has_first_order: Whether a linear model of the features is added to the logits.
 
     Returns:
         A `JointModel`.
 
     Raises:
-        ValueError: If `share` or `head` is unknown, or `share` needs a side input that the schema cannot give.
+        ValueError: If `share`, `head` or `interact` is unknown, or needs what the schema does not have.
 
     Example:
     >>> from tfmtr.schema import Feature, Scenario, Schema, Task
@@ -184,7 +198,10 @@ def ranking(schema, *, share="none", head="parallel", embedding_dim=16, unknown_
     """
     head = components.find("heads", head)(schema.tasks)
     inputs = encode_inputs(schema, *ROLES, scenario=True)
-    x = embed(inputs, schema.features, embedding_dim=embedding_dim)
+    fields = embed_fields(inputs, schema.features, embedding_dim=embedding_dim)
+    x = join(fields)
+    if interact is not None:
+        x = _interaction(interact)(x, {f.name: fields[f.name] for f in schema.features if f.kind in CATEGORICAL})
     towers = head.towers()
     shared = _share(share, x, inputs, schema, schema.features, tuple(towers), embedding_dim, unknown_rate, prior)
     vectors = head.relate(dict(shared.vectors))
@@ -199,7 +216,17 @@ def ranking(schema, *, share="none", head="parallel", embedding_dim=16, unknown_
         else:
             layer = keras.layers.Dense(1, bias_initializer=bias, name=f"{tower}_logit", dtype="float32")
             logits[tower] = layer(vector)
-    return JointModel(inputs, _tensors(head, vectors, _add_terms(logits, shared)), head, name="ranking")
+    logits = _add_terms(logits, shared.terms)
+    if has_first_order:
+        logits = _add_terms(logits, first_order(inputs, schema.features, tuple(logits)))
+    return JointModel(inputs, _tensors(head, vectors, logits), head, name="ranking")
+
+
+def _interaction(interact):
+    """The function of a name."""
+    if isinstance(interact, str):
+        check_choice("interact", interact, INTERACTIONS)
+    return INTERACTIONS[interact] if isinstance(interact, str) else interact
 
 
 def _scenario(inputs, schema, unknown_rate):
@@ -220,14 +247,14 @@ def _share(share, x, inputs, schema, features, towers, embedding_dim, unknown_ra
     share = components.find("sharing", share)
     scenario, num_scenarios = _scenario(inputs, schema, unknown_rate)
     wanted = inspect.signature(share).parameters
-    categorical = [f for f in features if f.kind in ("id", "string", "set", "sequence")]
+    categorical = [f for f in features if f.kind in CATEGORICAL]
     sides = {}
     if "fields" in wanted or "task_representations" in wanted or "prior" in wanted:
         needs = getattr(share, "func", share)
         check_has_embeddings(getattr(needs, "__name__", str(needs)), categorical)
     if "fields" in wanted:
-        parts = [embed(inputs, [f], embedding_dim=embedding_dim, name="fields") for f in categorical]
-        sides["fields"] = ops.stack(parts, axis=1)
+        parts = embed_fields(inputs, categorical, embedding_dim=embedding_dim, name="fields")
+        sides["fields"] = ops.stack(list(parts.values()), axis=1)
     if "prior" in wanted:
         chosen = [f for f in categorical if f.name in prior] or [f for f in categorical if f.kind == "id"]
         sides["prior"] = embed(inputs, chosen or categorical, embedding_dim=embedding_dim, name="prior")
@@ -251,8 +278,8 @@ def check_has_embeddings(share, categorical):
         )
 
 
-def _add_terms(logits, shared):
-    return {tower: logit + shared.terms[tower] if tower in shared.terms else logit for tower, logit in logits.items()}
+def _add_terms(logits, terms):
+    return {tower: logit + terms[tower] if tower in terms else logit for tower, logit in logits.items()}
 
 
 def _tensors(head, vectors, logits):

@@ -27,10 +27,7 @@ def encode_inputs(schema, *roles, scenario=False):
 
 
 def embed(inputs, features, *, embedding_dim=16, name=None):
-    """Joins features into one representation (the papers' E^Merge).
-
-    Ids and hashed strings become embeddings, sets and sequences the mean embedding of their values,
-    numbers and vectors stay as they are.
+    """Joins features into one representation (the papers' E^Merge): the fields of `embed_fields` side by side.
 
     Args:
         inputs: `{name: tensor}` as `encode_inputs` describes.
@@ -44,10 +41,31 @@ def embed(inputs, features, *, embedding_dim=16, name=None):
     Raises:
         ValueError: If there is no feature.
     """
+    return join(embed_fields(inputs, features, embedding_dim=embedding_dim, name=name))
+
+
+def join(fields):
+    """Puts the tensors of `{name: tensor of shape (batch, width)}` side by side."""
+    parts = list(fields.values())
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+
+
+def embed_fields(inputs, features, *, embedding_dim=16, name=None):
+    """One tensor a feature.
+
+    Ids and hashed strings become embeddings, sets and sequences the mean embedding of their values,
+    numbers and vectors stay as they are. Arguments as for `embed`.
+
+    Returns:
+        `{feature: tensor of shape (batch, width)}`; the width is `embedding_dim` but for numbers and vectors.
+
+    Raises:
+        ValueError: If there is no feature.
+    """
     if not features:
         raise ValueError("A tower needs at least one feature; give the table one more column or a vector store.")
     prefix = f"{name}_" if name else ""
-    parts = []
+    fields = {}
     for feature in features:
         value = inputs[feature.name]
         if feature.kind == "number":
@@ -60,5 +78,5 @@ def embed(inputs, features, *, embedding_dim=16, name=None):
             table = keras.layers.Embedding(rows, embedding_dim, name=f"{prefix}{feature.name}_embedding")
             mask = ops.expand_dims(ops.cast(ops.not_equal(value, 0), "float32"), -1)  # (batch, width, 1)
             value = ops.sum(table(value) * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1.0)
-        parts.append(value)
-    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+        fields[feature.name] = value
+    return fields
