@@ -104,6 +104,12 @@ def test_sliced_tables_keep_their_lists():
     np.testing.assert_array_equal(x["genres"], [[1, 0]])
 
 
+def test_a_missing_list_is_empty_whatever_lies_under_it():
+    lists = pa.ListArray.from_arrays(pa.array([0, 2, 3]), pa.array(["b", "a", "a"]), mask=pa.array([True, False]))
+    table = TABLE.slice(0, 2).set_column(TABLE.column_names.index("genres"), "genres", lists)
+    np.testing.assert_array_equal(inputs.model_inputs(table, SCHEMA, STORES)["genres"], [[0, 0], [2, 0]])
+
+
 def test_labels_that_were_not_observed_are_nan():
     y = inputs.labels(TABLE, SCHEMA)
     np.testing.assert_array_equal(y["click"], [1, 0, np.nan, 1])

@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 
 from tfmtr.schema import Feature, Scenario, Schema, Task
@@ -21,15 +23,29 @@ def test_scenario_groups_are_counted_once():
     assert SCENARIO.num_groups == 2
 
 
+def test_the_order_of_groups_does_not_depend_on_the_order_they_came_in():
+    groups = {(str(i),): f"group {i:02}" for i in range(30)}
+    backwards = Scenario(["territory"], dict(reversed(groups.items())))
+    assert backwards.names == tuple(groups.values())
+    assert backwards == Scenario(["territory"], groups)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Feature("a", "usr", "number"), r"`role` must be one of .*Did you mean 'user'\?.*role='usr'"),
-        (lambda: Feature("a", "user", "vector"), r"`width` must be a positive integer .*name='a', width=None"),
+        *(
+            (
+                functools.partial(Feature, "a", "user", kind),
+                r"`width` must be a positive integer .*name='a', width=None",
+            )
+            for kind in ("vector", "string", "set", "sequence")
+        ),
         (lambda: Feature("a", "user", "id", ["x", "x"]), "`vocabulary` of feature 'a' must not repeat a value"),
         (lambda: Feature("a", "user", "number", std=0.0), r"`std` of feature 'a' must be positive.*std=0.0"),
         (lambda: Task("a", kind="bin"), r"`kind` must be one of .*Did you mean 'binary'\?"),
         (lambda: Task("a", mean=2.0), r"`mean` of the binary task 'a' must be in \[0, 1\]"),
+        (lambda: Scenario([], {}), r"`columns` must name at least one column"),
         (lambda: Scenario(["a"], {("x", "y"): "g"}), r"Every key of `groups` must have one value for each"),
         (lambda: Schema([], [], SCENARIO), r"`tasks` must name at least one task"),
         (lambda: Schema([], [Task("a"), Task("a")], SCENARIO), r"`tasks` must have different names.*\['a'\]"),

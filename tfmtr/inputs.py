@@ -82,8 +82,6 @@ def model_inputs(table, schema, stores):
 
 def scenario_index(table, scenario):
     """Scenario of every row, int32 of shape `(rows,)`: 0 where no group lists it."""
-    if not scenario.groups:
-        return np.zeros(len(table), "int32")
     columns = [pc.fill_null(table[column].cast(pa.string()), "") for column in scenario.columns]
     key = columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, SEPARATOR)
     groups = np.asarray([0, *(scenario.names.index(group) + 1 for group in scenario.groups.values())], "int32")

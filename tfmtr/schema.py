@@ -122,6 +122,8 @@ class Scenario:
     def __post_init__(self):
         object.__setattr__(self, "columns", tuple(self.columns))
         object.__setattr__(self, "groups", {tuple(key): group for key, group in sorted(self.groups.items())})
+        if not self.columns:
+            raise ValueError("`columns` must name at least one column. Received: columns=()")
         for key in self.groups:
             if len(key) != len(self.columns):
                 raise ValueError(

@@ -8,6 +8,7 @@ from tfmtr.schema import Feature, Scenario, Schema, Task
 FEATURES = (
     Feature("age", "user", "number"),
     Feature("country", "user", "id", ["de", "pl"]),
+    Feature("email", "user", "string", width=7),
     Feature("genres", "title", "set", ["drama", "war"], width=3),
     Feature("vector", "title", "vector", width=2),
 )
@@ -15,6 +16,7 @@ SCHEMA = Schema(FEATURES, [Task("click")], Scenario(["country"], {("de",): "west
 ROWS = {
     "age": np.asarray([0.5, -1.0], "float32"),
     "country": np.asarray([2, 0]),
+    "email": np.asarray([6, 0]),
     "genres": np.asarray([[1, 3, 0], [0, 0, 0]]),
     "vector": np.asarray([[7.0, 8.0], [9.0, 10.0]], "float32"),
 }
@@ -23,11 +25,13 @@ ROWS = {
 def test_puts_numbers_embeddings_mean_embeddings_and_vectors_side_by_side():
     inputs = encode_inputs(SCHEMA, "user", "title")
     model = keras.Model(inputs, embed(inputs, FEATURES, embedding_dim=4))
-    country, genres = (np.asarray(model.get_layer(f"{n}_embedding").embeddings) for n in ("country", "genres"))
-    assert (country.shape, genres.shape) == ((3, 4), (4, 4))  # one unknown value; padding and one unknown value
+    country, email, genres = (
+        np.asarray(model.get_layer(f"{name}_embedding").embeddings) for name in ("country", "email", "genres")
+    )
+    assert [len(table) for table in (country, email, genres)] == [3, 7, 4]  # one unknown value; buckets; and padding
     expected = [
-        np.concatenate([[0.5], country[2], (genres[1] + genres[3]) / 2, [7, 8]]),
-        np.concatenate([[-1.0], country[0], np.zeros(4), [9, 10]]),  # an empty list has no embedding, not a NaN
+        np.concatenate([[0.5], country[2], email[6], (genres[1] + genres[3]) / 2, [7, 8]]),
+        np.concatenate([[-1.0], country[0], email[0], np.zeros(4), [9, 10]]),  # an empty list: zeros, not NaN
     ]
     np.testing.assert_allclose(model.predict(ROWS, verbose=0), expected, rtol=1e-6)
 

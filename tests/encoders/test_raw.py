@@ -6,7 +6,6 @@ import pyarrow as pa
 import pytest
 
 from tfmtr import inputs
-from tfmtr.encoders.embed import embed, encode_inputs
 from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
@@ -61,30 +60,3 @@ def test_a_scenario_without_groups_is_always_the_default_one():
     tf = pytest.importorskip("tensorflow")
     np.testing.assert_array_equal(index({"country": tf.constant(["DE", "x"])}), [0, 0])
     np.testing.assert_array_equal(inputs.scenario_index(TABLE, schema.scenario), np.zeros(6))
-
-
-def test_embed_joins_features_in_order():
-    features = SCHEMA.by_role("user", "title")
-    nodes = encode_inputs(SCHEMA, "user", "title")
-    model = keras.Model(nodes, embed(nodes, features, embedding_dim=3))
-    x = {name: value for name, value in inputs.model_inputs(TABLE, SCHEMA, STORES).items() if name in nodes}
-    joined = model.predict(x, verbose=0)
-    tables = {w.path.split("_embedding")[0]: np.asarray(w) for w in model.weights}
-    genres = [tables["genres"][[i for i in row if i]].mean(axis=0) if any(row) else np.zeros(3) for row in x["genres"]]
-    expected = np.concatenate(
-        [
-            tables["country"][x["country"]],
-            tables["empty"][x["empty"]],
-            x["age"][:, None],
-            tables["email"][x["email"]],
-            genres,
-            x["title_vector"],
-        ],
-        axis=1,
-    )
-    np.testing.assert_allclose(joined, expected, rtol=1e-6)
-
-
-def test_a_tower_without_features_is_refused():
-    with pytest.raises(ValueError, match="A tower needs at least one feature"):
-        embed({}, ())
