@@ -36,7 +36,8 @@ setup(
         "scann": ["tensorflow==2.20.0", "scann==1.4.2", "tensorflow-recommenders==0.7.7", "tf-keras==2.20.1"],
         "text": ["keras-hub", "tensorflow-text==2.20.*"],
         "gpu": ["tensorflow[and-cuda]>=2.20.0,<2.22"],
-        "dev": ["pytest", "ruff", "openpyxl", "tensorflow-recommenders==0.7.7", "tf-keras==2.20.1"],
+        "plots": ["matplotlib"],
+        "dev": ["pytest", "ruff", "openpyxl", "matplotlib", "tensorflow-recommenders==0.7.7", "tf-keras==2.20.1"],
     },
     entry_points={"console_scripts": ["tfmtr = tfmtr.cli:main"]},
 )

@@ -1,7 +1,9 @@
-"""Table 2 of the M3oE paper again: fifteen models, three domains, two tasks, one recipe.
+"""Tables 2 and 3 and Figures 1 and 3 of the M3oE paper again: three domains, two tasks, one recipe.
 
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --seeds 1
     python pipelines/m3oe_study.py --data path/to/KuaiRand-Pure/data --dataset kuairand --setting MDMT
+    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models ablations
+    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --figures
     python pipelines/m3oe_study.py --report
 
 One cell is one (model, setting, protocol, seed). It is written as soon as it is finished to
@@ -32,6 +34,8 @@ The test rows are read once a cell, after the epoch is chosen.
 **Figures.** Overall is the unweighted mean over the domains and tasks, as the paper's 77.02 is; pooled is over the
 rows of all domains, mean over tasks. RelaImpr = ((AUC - 0.5) / (best baseline's AUC - 0.5) - 1) x 100.
 
+`--figures` draws Figure 1 from the cells, and Figure 3 from M3oE trained once more with seed 0.
+
 Expected on MovieLens by time, 8 epochs at most: see `docs/results/m3oe.md`.
 """
 
@@ -50,8 +54,10 @@ from typing import Any, NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import m3oe_figures
 import numpy as np
 import pyarrow.compute as pc
+from m3oe_tables import OURS, TABLE_2, TABLE_3, figures, report, text
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
@@ -59,8 +65,7 @@ from tfmtr import components, inputs, models, training
 from tfmtr.datasets.domains import PROTOCOLS, SPLITS
 from tfmtr.datasets.kuairand import kuairand
 from tfmtr.datasets.movielens_domains import movielens_domains
-from tfmtr.evaluation import compare
-from tfmtr.evaluation.metrics import OVERALL, evaluate_task
+from tfmtr.evaluation.metrics import evaluate_task
 from tfmtr.heads.parallel import parallel
 from tfmtr.schema import Scenario, check_choice
 from tfmtr.sharing._shared import per_pair
@@ -70,100 +75,6 @@ RESULTS = Path("benchmarks/results/m3oe")
 PAGE = Path("docs/results/m3oe.md")
 SETTINGS = ("single", "MTL", "MDL", "MDMT")
 KNOW_NO_DOMAINS = ("shared_bottom", "mmoe", "ple")
-OURS = "M3oE"
-
-
-class Row(NamedTuple):
-    """A row of Table 2: what is trained, and what was published, in percent.
-
-    The published figures are the AUC of (domain 1, task 1), (domain 1, task 2), (domain 2, task 1) ... and the
-    overall AUC and log loss.
-    """
-
-    name: str
-    system: str
-    setting: str
-    movielens: tuple
-    kuairand: tuple
-
-
-TABLE_2 = (
-    Row(
-        *("MLP", "mlp", "single"),
-        (75.02, 76.40, 76.27, 78.66, 73.21, 74.15, 75.62, 51.51),
-        (58.42, 51.50, 69.28, 70.07, 61.82, 61.22, 62.05, 44.68),
-    ),
-    Row(
-        *("ShBot-MTL", "shared_bottom", "MTL"),
-        (75.36, 76.25, 75.90, 78.40, 72.51, 73.30, 75.28, 56.39),
-        (61.33, 56.13, 68.62, 70.67, 63.99, 63.81, 64.09, 53.37),
-    ),
-    Row(
-        *("PLE-MTL", "ple", "MTL"),
-        (75.42, 76.23, 75.87, 78.32, 72.73, 72.49, 75.18, 56.49),
-        (58.56, 53.48, 68.08, 69.39, 63.63, 63.32, 62.74, 54.05),
-    ),
-    Row(
-        *("MMoE-MTL", "mmoe", "MTL"),
-        (75.35, 76.96, 76.58, 78.73, 73.19, 74.63, 75.90, 51.27),
-        (62.03, 60.19, 68.81, 70.91, 64.08, 64.32, 65.05, 44.07),
-    ),
-    Row(
-        *("AdaTT", "adatt", "MTL"),
-        (72.54, 74.24, 74.12, 73.01, 69.75, 70.25, 72.32, 58.72),
-        (61.92, 60.59, 64.86, 67.28, 61.40, 60.65, 62.78, 44.41),
-    ),
-    Row(
-        *("AdaTT-sp", "adatt_sp", "MTL"),
-        (72.49, 73.51, 76.04, 77.59, 73.04, 74.26, 74.49, 54.65),
-        (60.01, 58.28, 65.75, 68.06, 61.15, 60.35, 62.27, 48.80),
-    ),
-    Row(
-        *("ShBot-MDL", "shared_bottom", "MDL"),
-        (75.70, 76.50, 76.58, 78.10, 73.88, 74.76, 75.92, 51.53),
-        (64.29, 63.36, 65.83, 67.22, 65.88, 65.47, 65.34, 44.04),
-    ),
-    Row(
-        *("MMoE-MDL", "mmoe", "MDL"),
-        (75.77, 76.50, 76.71, 78.37, 73.92, 75.16, 76.08, 51.48),
-        (64.33, 63.00, 66.16, 67.39, 65.52, 65.27, 65.28, 44.28),
-    ),
-    Row(
-        *("PLE-MDL", "ple", "MDL"),
-        (75.64, 76.19, 76.48, 78.14, 73.73, 74.85, 75.84, 52.00),
-        (64.02, 62.68, 66.13, 67.21, 65.62, 65.33, 65.16, 44.14),
-    ),
-    Row(
-        *("STAR", "star", "MDL"),
-        (75.89, 76.85, 76.87, 78.47, 73.68, 74.70, 76.08, 51.11),
-        (64.12, 62.96, 64.91, 66.32, 65.73, 64.28, 64.72, 44.68),
-    ),
-    Row(
-        *("ShBot-MDMT", "shared_bottom", "MDMT"),
-        (75.94, 77.25, 76.56, 78.63, 73.97, 75.21, 76.26, 50.96),
-        (63.32, 63.55, 65.80, 68.04, 64.45, 64.89, 65.01, 44.91),
-    ),
-    Row(
-        *("MMoE-MDMT", "mmoe", "MDMT"),
-        (76.07, 77.27, 76.86, 78.67, 73.83, 75.41, 76.35, 51.02),
-        (63.50, 64.30, 65.70, 67.88, 65.61, 66.10, 65.52, 44.20),
-    ),
-    Row(
-        *("PLE-MDMT", "ple", "MDMT"),
-        (75.83, 76.95, 76.04, 78.48, 73.67, 75.09, 75.68, 51.90),
-        (61.86, 61.88, 63.57, 66.09, 64.45, 63.47, 64.07, 44.67),
-    ),
-    Row(
-        *("M2M", "m2m", "MDMT"),
-        (74.12, 75.35, 75.08, 77.13, 72.11, 73.78, 74.59, 54.14),
-        (61.29, 62.25, 60.44, 63.15, 61.75, 61.57, 61.74, 44.55),
-    ),
-    Row(
-        *(OURS, "m3oe", "MDMT"),
-        (76.61, 78.13, 77.51, 79.33, 74.47, 76.09, 77.02, 50.71),
-        (64.85, 65.89, 66.03, 68.31, 66.21, 66.91, 66.37, 43.76),
-    ),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,23 +95,39 @@ class Recipe:
     @property
     def stem(self):
         """Name of the cell's file."""
-        return f"{self.system}-{self.setting}-{self.protocol}-seed-{self.seed}"
+        budget = "" if self.max_epochs == Recipe.max_epochs else f"-{self.max_epochs}-epochs"
+        return f"{self.system}-{self.setting}-{self.protocol}-seed-{self.seed}{budget}"
 
     def share(self):
         """The sharing function."""
-        aliases = {"mlp": "shared_bottom", "adatt_sp": "adatt"}
-        share = components.find("sharing", aliases.get(self.system, self.system))
+        share = components.find("sharing", FILES.get(self.system, self.system))
         if self.options:
             share = functools.partial(share, **self.options)
         is_wrapped = self.system in KNOW_NO_DOMAINS and self.setting in ("MDL", "MDMT")
         return per_pair(share) if is_wrapped else share
 
 
-# Data set -> its reader, section 3.3's learning rate, and options of systems that are not their file's defaults.
-DATASETS = {
-    "movielens": (movielens_domains, 1e-2, {"adatt_sp": {"num_shared_experts": 0}, "m3oe": {"num_experts": 1}}),
-    "kuairand": (kuairand, 3e-3, {"adatt_sp": {"num_shared_experts": 0}, "m3oe": {"num_experts": 4}}),
-}
+def system_options(num_experts):
+    """Options that are not their file's defaults, by system."""
+    ablations = {row.system: {"num_experts": num_experts, **row.options} for row in TABLE_3}
+    return {"adatt_sp": {"num_shared_experts": 0}, **ablations}
+
+
+# Rows that have no sharing file of their name.
+FILES = {"mlp": "shared_bottom", "adatt_sp": "adatt", **{row.system: "m3oe" for row in TABLE_3}}
+# Data set -> its reader, section 3.3's learning rate, and options of systems.
+DATASETS = {"movielens": (movielens_domains, 1e-2, system_options(1)), "kuairand": (kuairand, 3e-3, system_options(4))}
+
+
+class Fitted(NamedTuple):
+    """A trained model, a function from a mask of rows to `{task: scores}`, and figures by epoch.
+
+    The figures are `{"loss": [...], "val_auc": [...], "seconds": [...]}`.
+    """
+
+    model: Any
+    predict: Any
+    history: dict
 
 
 class Data(NamedTuple):
@@ -253,12 +180,7 @@ def parts(setting, num_domains, tasks):
 
 
 def fit(data, recipe, domains, tasks):
-    """Trains one model of some domains and tasks.
-
-    Returns:
-        `(predict, history)`: a function from a mask of rows to `{task: scores}`, and figures by epoch:
-        `{"loss": [...], "val_auc": [...], "seconds": [...]}`.
-    """
+    """Trains one model of some domains and tasks; returns a `Fitted`."""
 
     def take(rows):
         x = {name: array[rows] for name, array in data.x.items()}
@@ -299,7 +221,7 @@ def fit(data, recipe, domains, tasks):
         scores = model.predict(take(rows)[0], batch_size=recipe.batch_size, verbose=0)
         return {task: values[:, 0] for task, values in scores.items()}
 
-    return predict, history
+    return Fitted(model, predict, history)
 
 
 def validation_rows(data, validation, tasks):
@@ -351,7 +273,7 @@ def run(data, recipe, folder):
     test = data.split["test"]
     scores = {task.name: np.full(len(test), np.nan) for task in data.schema.tasks}
     for domains, tasks in parts(recipe.setting, data.schema.scenario.num_groups, data.schema.tasks):
-        predict, history = fit(data, recipe, domains, tasks)
+        _, predict, history = fit(data, recipe, domains, tasks)
         is_ours = np.isin(data.domain, domains)
         for task, values in predict(test & is_ours).items():
             scores[task][test & is_ours] = values
@@ -385,189 +307,28 @@ def measure(data, task, scores, rows):
     return evaluate_task(data.y[task.column][rows], scores[rows], data.domain[rows], data.users[rows], kind=task.kind)
 
 
-def figures(cell):
-    """The figures of a cell that the report shows, in percent: `{column: value or None}`.
-
-    Columns are `d1 click` and so on; `overall`, their unweighted mean, and `pooled`; the same of log loss; and the
-    overall AUC on test rows of users seen in training (`warm`) and of new ones (`cold`).
-    """
-
-    def table(rows, metric):
-        return {
-            (domain, task): values[metric] for task, by in cell["test"][rows].items() for domain, values in by.items()
-        }
-
-    def mean(values, *, pooled=False):
-        values = [value for (domain, _), value in values.items() if (domain == OVERALL) == pooled]
-        return None if not values or None in values else float(100 * np.mean(values))
-
-    auc, log_loss = table("all", "roc_auc"), table("all", "log_loss")
-    tasks = list(cell["test"]["all"])
-    domains = [domain for domain in cell["test"]["all"][tasks[0]] if domain != OVERALL]
-    columns = {
-        f"d{domain} {task}": None if auc[domain, task] is None else 100 * auc[domain, task]
-        for domain in domains
-        for task in tasks
-    }
-    return {
-        **columns,
-        "overall": mean(auc),
-        "pooled": mean(auc, pooled=True),
-        "log loss": mean(log_loss),
-        "pooled log loss": mean(log_loss, pooled=True),
-        "warm": mean(table("warm", "roc_auc")),
-        "cold": mean(table("cold", "roc_auc")),
-    }
-
-
-def relative_improvement(auc, best):
-    """Gain in percent over the best baseline, of what an AUC has above chance; both AUCs in percent.
-
-    >>> round(relative_improvement(76.61, 76.07), 2)
-    2.07
-    """
-    return 100 * ((auc - 50) / (best - 50) - 1)
-
-
-def report(cells):
-    """The page: one table for each data set and protocol, from the cells that there are."""
-    groups = {}
-    for cell in cells:
-        groups.setdefault((cell["dataset"], cell["recipe"]["protocol"]), []).append(cell)
-    sections = [section(*key, group) for key, group in sorted(groups.items())]
-    return "\n".join(["# Table 2 of the M3oE paper\n", LEGEND, *sections])
-
-
-LEGEND = """AUC and log loss in percent, means over the seeds; `pipelines/m3oe_study.py` has the recipe, the protocols
-and the definitions. In brackets: the published figure, and the difference to it. A dagger marks a published overall AUC
-that is not the mean of its published cells. Overall is the mean over domains and tasks; pooled is over the rows of all
-domains, mean over tasks; warm and cold are the overall AUC for users with and without a training row. Epochs: the one
-restored, of each model. In the line RelaImpr the published gain is in brackets.
-"""
-
-
-def section(dataset, protocol, cells):
-    """One table."""
-    rows = {}
-    for row in TABLE_2:
-        of_row = [c for c in cells if (c["recipe"]["system"], c["recipe"]["setting"]) == (row.system, row.setting)]
-        if of_row:
-            rows[row] = sorted(of_row, key=lambda cell: cell["recipe"]["seed"])
-    seeds = {row: [figures(cell) for cell in of_row] for row, of_row in rows.items()}
-    means = {
-        row: {column: compare.mean_and_deviation([values[column] for values in of_row])[0] for column in of_row[0]}
-        for row, of_row in seeds.items()
-    }
-    columns = list(next(iter(means.values())))
-    compared = columns[: columns.index("overall") + 1]
-    with_published = {column: i for i, column in enumerate([*compared, "log loss"])}
-    lines = [line(["model", "setting", *columns, "epochs", "seeds"]), line(["---"] * (len(columns) + 4))]
-    for row, values in means.items():
-        published = getattr(row, dataset)
-        texts = [
-            beside(
-                values[column], published[with_published[column]], mark=column == "overall" and not adds_up(published)
-            )
-            if column in with_published
-            else text(values[column])
-            for column in columns
-        ]
-        epochs = " ".join(str(epoch) for cell in rows[row] for epoch in cell["best_epochs"])
-        lines.append(line([row.name, row.setting, *texts, epochs, str(len(rows[row]))]))
-    lines += comparison(means, seeds, dataset, compared, len(columns))
-    any_cell = cells[0]
-    recipes = sorted({json.dumps(common(cell["recipe"])) for cell in cells})
-    versions = ", ".join(f"{name} {version}" for name, version in any_cell["versions"].items())
-    test_rows = any_cell["test"]["all"]
-    task = next(iter(test_rows))
-    return "\n".join(
-        [
-            f"## {dataset}, split by {protocol}\n",
-            f"{test_rows[task][OVERALL]['rows']:,} test rows; data {any_cell['fingerprint'][:12]}; "
-            f"recipe {' and '.join(recipes)}; {versions}.\n",
-            *lines,
-            "",
-        ]
-    )
-
-
-def comparison(means, seeds, dataset, compared, num_columns):
-    """Lines that compare M3oE with the best baseline of each column."""
-    baselines = {row: values for row, values in means.items() if row.name != OURS}
-    ours = next((row for row in means if row.name == OURS), None)
-    if ours is None or not baselines:
-        return []
-    published = dict(zip(compared, zip(*(getattr(row, dataset) for row in TABLE_2), strict=True), strict=False))
-    gains, p_values, names = [], [], []
-    for column in compared:
-        there = [row for row in baselines if baselines[row][column] is not None]
-        if not there or means[ours][column] is None:
-            gains.append("n/a")
-            names.append("")
-            continue
-        best = max(there, key=lambda row: baselines[row][column])
-        gain = relative_improvement(means[ours][column], baselines[best][column])
-        *others, own = published[column]
-        gains.append(f"{gain:+.2f} ({relative_improvement(own, max(others)):+.2f})")
-        names.append(best.name)
-        p_values.append(compare.welch(*([values[column] for values in seeds[row]] for row in (ours, best))))
-    blank = [""] * (num_columns - len(compared) + 2)
-    lines = [
-        line(["best baseline", "", *names, *blank]),
-        line(["RelaImpr", "", *gains, *blank]),
-    ]
-    if p_values and None not in p_values:
-        adjusted = [text(value, ".3f") for value in compare.holm(p_values)]
-        lines.append(line(["p (Welch, Holm)", "", *adjusted, *[""] * (len(compared) - len(adjusted)), *blank]))
-    return lines
-
-
-def common(recipe):
-    """What a recipe shares with those of the other rows."""
-    return {key: value for key, value in recipe.items() if key not in ("system", "setting", "seed", "options")}
-
-
-def adds_up(published):
-    """Whether the published overall AUC is the mean of the published cells, but for rounding."""
-    *cells, overall, _ = published
-    return abs(np.mean(cells) - overall) < 0.02
-
-
-def text(value, template=".2f"):
-    """A number as text, n/a for `None`."""
-    return "n/a" if value is None else format(value, template)
-
-
-def beside(value, published, *, mark=False):
-    """A figure, the published one and the difference."""
-    difference = "" if value is None else f" {value - published:+.2f}"
-    return f"{text(value)} ({published:.2f}{'†' if mark else ''}{difference})"
-
-
-def line(values):
-    """A line of a table."""
-    return f"| {' | '.join(values)} |"
-
-
 def chosen_rows(systems, settings):
-    """The rows of Table 2 that the command asks for."""
-    known = sorted({row.system for row in TABLE_2})
+    """The rows that the command asks for: "all" are those of Table 2, "ablations" those of Table 3."""
+    rows = [(row, {"all", row.system}) for row in TABLE_2]
+    rows += [(row, {"ablations", row.system}) for row in TABLE_3 if row.name != OURS]
     for system in systems:
-        check_choice("models", system, ["all", *known])
+        check_choice("models", system, sorted(set().union(*(names for _, names in rows))))
     for setting in settings:
         check_choice("setting", setting, ["all", *SETTINGS])
-    return [row for row in TABLE_2 if {"all", row.system} & set(systems) and {"all", row.setting} & set(settings)]
+    return [row for row, names in rows if names & set(systems) and {"all", row.setting} & set(settings)]
 
 
 def main(dataset, path, *, rows=TABLE_2, seeds=1, protocol="time", results=RESULTS, **changes):
     """Computes the missing cells of a data set and returns all that were asked for."""
-    read, learning_rate, options = DATASETS[dataset]
+    read, learning_rate, by_system = DATASETS[dataset]
     data = encode(*read(path, protocol=protocol))
     console, folder = Console(soft_wrap=True), results / dataset
     wanted = list(itertools.product(range(seeds), rows))
     cells, start, num_computed = [], time.perf_counter(), 0
     for i, (seed, row) in enumerate(wanted, start=1):
-        recipe = Recipe(row.system, row.setting, protocol, seed, learning_rate, options.get(row.system, {}), **changes)
+        recipe = Recipe(
+            row.system, row.setting, protocol, seed, learning_rate, by_system.get(row.system, {}), **changes
+        )
         cell, is_new = run(data, recipe, folder)
         cells.append(cell)
         num_computed += is_new
@@ -584,11 +345,43 @@ def main(dataset, path, *, rows=TABLE_2, seeds=1, protocol="time", results=RESUL
 
 def write_report(results=RESULTS, page=PAGE):
     """Prints and writes the page of all cells that there are."""
-    cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(results.glob("*/*.json"))]
-    document = report(cells)
+    document = report(read_cells(results))
     page.parent.mkdir(parents=True, exist_ok=True)
+    for file in sorted(page.parent.glob("m3oe-figure-*.png")):
+        document += f"\n![{file.stem}]({file.name})\n"
     page.write_text(document, encoding="utf-8")
     Console(soft_wrap=True).print(document, markup=False, highlight=False)
+
+
+def read_cells(results):
+    """All cells that there are."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(results.glob("*/*.json"))]
+
+
+def draw(dataset, path, *, protocol="time", results=RESULTS, folder=PAGE.parent, **changes):
+    """Draws Figure 1 from the cells and Figure 3 from M3oE trained with seed 0; returns the files."""
+    read, learning_rate, by_system = DATASETS[dataset]
+    cells = [
+        cell for cell in read_cells(results) if (cell["dataset"], cell["recipe"]["protocol"]) == (dataset, protocol)
+    ]
+    data = encode(*read(path, protocol=protocol))
+    recipe = Recipe("m3oe", "MDMT", protocol, 0, learning_rate, by_system["m3oe"], **changes)
+    cells = [cell for cell in read_cells(results) if cell["dataset"] == dataset and is_same_study(cell, recipe)]
+    model = fit(data, recipe, range(1, data.schema.scenario.num_groups + 1), data.schema.tasks).model
+    domain = m3oe_figures.DOMAINS[dataset]
+    rows = np.flatnonzero(data.split["test"] & (data.domain == domain))
+    rows = np.random.default_rng(0).permutation(rows)[: m3oe_figures.NUM_ROWS]
+    x = {name: array[rows] for name, array in data.x.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        m3oe_figures.figure_1(cells, folder / f"m3oe-figure-1-{dataset}.png"),
+        m3oe_figures.figure_3(model, x, domain, folder / f"m3oe-figure-3-{dataset}.png"),
+    ]
+
+
+def is_same_study(cell, recipe):
+    """Whether a cell has the protocol and the budget of a recipe."""
+    return all(cell["recipe"][name] == getattr(recipe, name) for name in ("protocol", "max_epochs"))
 
 
 if __name__ == "__main__":
@@ -596,24 +389,26 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, help="ml-1m.zip, or the folder of KuaiRand-Pure's tables")
     parser.add_argument("--dataset", choices=DATASETS, default="movielens")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--models", default="all", help="all, or some of " + ",".join({r.system: 0 for r in TABLE_2}))
+    systems = dict.fromkeys(row.system for row in (*TABLE_2, *TABLE_3))
+    parser.add_argument("--models", default="all", help=f"all, ablations, or some of {','.join(systems)}")
     parser.add_argument("--setting", default="all", help="all, or some of " + ",".join(SETTINGS))
     parser.add_argument("--protocol", choices=PROTOCOLS, default="time")
-    parser.add_argument("--max-epochs", type=int, default=8)
+    parser.add_argument("--max-epochs", type=int, default=Recipe.max_epochs)
+    parser.add_argument("--patience", type=int, default=Recipe.patience, help="epochs without a better validation AUC")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the cells")
     parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--figures", action="store_true", help="draw the figures instead of computing cells")
     parser.add_argument("--report", action="store_true", help="only the report, from the cells that are there")
     arguments = parser.parse_args()
+    budget = {"max_epochs": arguments.max_epochs, "patience": arguments.patience, "protocol": arguments.protocol}
     if not arguments.report:
         if arguments.data is None:
             parser.error("--data is needed, except with --report")
-        main(
-            arguments.dataset,
-            arguments.data,
-            rows=chosen_rows(arguments.models.split(","), arguments.setting.split(",")),
-            seeds=arguments.seeds,
-            protocol=arguments.protocol,
-            results=arguments.results,
-            max_epochs=arguments.max_epochs,
-        )
+        if arguments.figures:
+            draw(arguments.dataset, arguments.data, results=arguments.results, folder=arguments.page.parent, **budget)
+        else:
+            rows = chosen_rows(arguments.models.split(","), arguments.setting.split(","))
+            main(
+                arguments.dataset, arguments.data, rows=rows, seeds=arguments.seeds, results=arguments.results, **budget
+            )
     write_report(arguments.results, arguments.page)

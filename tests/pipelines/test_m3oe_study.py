@@ -1,6 +1,5 @@
-import importlib.util
+import importlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,18 +8,20 @@ import pytest
 
 from tfmtr.datasets.domains import describe, split_rows
 from tfmtr.schema import Task
+from tfmtr.sharing.m3oe import m3oe
 from tfmtr.sharing.shared_bottom import shared_bottom
 
-PIPELINE = Path(__file__).parents[2] / "pipelines" / "m3oe_study.py"
 TASKS = ("click", "like")
 
 
 @pytest.fixture(scope="module")
 def study():
-    spec = importlib.util.spec_from_file_location("m3oe_study", PIPELINE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("m3oe_study")
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return importlib.import_module("m3oe_tables")
 
 
 def small(path=None, *, protocol="row", rows=12_000, seed=0):
@@ -54,7 +55,7 @@ def test_two_models_one_epoch_and_a_second_call_computes_nothing(tiny, tmp_path,
     options = {"rows": rows, "results": tmp_path, "max_epochs": 1, "batch_size": 1000}
     cells = tiny.main("movielens", None, **options)
     files = sorted(file.name for file in (tmp_path / "movielens").iterdir())
-    assert files == [f"shared_bottom-{setting}-time-seed-0.json" for setting in ("MDMT", "MTL")]
+    assert files == [f"shared_bottom-{setting}-time-seed-0-1-epochs.json" for setting in ("MDMT", "MTL")]
     assert "[2/2] ShBot-MDMT (MDMT) seed 0: overall AUC" in capsys.readouterr().out
     apart, joint = cells
     assert (apart["epochs"], joint["epochs"]) == ([1] * 3, [1])
@@ -81,7 +82,7 @@ def test_two_models_one_epoch_and_a_second_call_computes_nothing(tiny, tmp_path,
 def test_a_joint_model_learns_and_keeps_its_best_epoch(tiny):
     data = tiny.encode(*small())
     recipe = tiny.Recipe("shared_bottom", "MDMT", "time", 0, 0.03, tiny.DATASETS["movielens"][2]["mlp"], batch_size=500)
-    predict, history = tiny.fit(data, recipe, (1, 2, 3), data.schema.tasks)
+    _, predict, history = tiny.fit(data, recipe, (1, 2, 3), data.schema.tasks)
     assert max(history["val_auc"]) > 0.7
     assert history["loss"][-1] < history["loss"][0]
     validation = tiny.validation_rows(data, data.split["validation"], data.schema.tasks)
@@ -106,9 +107,9 @@ def test_a_model_of_one_domain_and_task_sees_no_other_rows(tiny):
     recipe = tiny.Recipe("mlp", "single", "time", 0, 0.03, {"units": (8,)}, batch_size=1000, max_epochs=1)
     click, _ = data.schema.tasks
     rows = data.split["test"] & (data.domain == 2)
-    expected = tiny.fit(data, recipe, (2,), (click,))[0](rows)["click"]
+    expected = tiny.fit(data, recipe, (2,), (click,)).predict(rows)["click"]
     y = {"click": np.where(data.domain == 2, data.y["click"], 1 - data.y["click"]), "like": 1 - data.y["like"]}
-    np.testing.assert_array_equal(tiny.fit(data._replace(y=y), recipe, (2,), (click,))[0](rows)["click"], expected)
+    np.testing.assert_array_equal(tiny.fit(data._replace(y=y), recipe, (2,), (click,)).predict(rows)["click"], expected)
 
 
 def test_validation_on_all_rows_where_seen_users_have_too_few(tiny):
@@ -149,17 +150,19 @@ def test_systems_that_know_no_domains_get_a_tower_for_each_pair_in_joint_setting
         assert callable(study.Recipe(row.system, row.setting, "time", 0, 1e-2, options.get(row.system, {})).share())
 
 
-def test_the_fifteen_rows_and_which_published_means_add_up(study):
-    assert len(study.TABLE_2) == len({(row.system, row.setting) for row in study.TABLE_2}) == 15
-    ours = study.TABLE_2[-1]
+def test_the_fifteen_rows_and_which_published_means_add_up(tables):
+    assert len(tables.TABLE_2) == len({(row.system, row.setting) for row in tables.TABLE_2}) == 15
+    ours = tables.TABLE_2[-1]
     assert (ours.movielens[-2], round(np.mean(ours.movielens[:6]), 2)) == (77.02, 77.02)
-    assert [row.name for row in study.TABLE_2 if not study.adds_up(row.movielens)] == ["PLE-MDMT"]
+    assert [row.name for row in tables.TABLE_2 if not tables.adds_up(row.movielens)] == ["PLE-MDMT"]
 
 
-def test_relative_improvement(study):
-    assert study.relative_improvement(60.0, 58.0) == pytest.approx(25.0)
-    published = [max(row.movielens[i] for row in study.TABLE_2[:-1]) for i in (*range(6), 6)]
-    gains = [study.relative_improvement(a, b) for a, b in zip(study.TABLE_2[-1].movielens[:7], published, strict=True)]
+def test_relative_improvement(tables):
+    assert tables.relative_improvement(60.0, 58.0) == pytest.approx(25.0)
+    published = [max(row.movielens[i] for row in tables.TABLE_2[:-1]) for i in (*range(6), 6)]
+    gains = [
+        tables.relative_improvement(a, b) for a, b in zip(tables.TABLE_2[-1].movielens[:7], published, strict=True)
+    ]
     assert [round(gain, 2) for gain in gains] == [2.07, 3.15, 2.38, 2.09, 2.09, 2.68, 2.54]
 
 
@@ -191,8 +194,8 @@ def aucs(click, like):
     return {(d, task): value + d / 100 for task, value in (("click", click), ("like", like)) for d in (1, 2, 3)}
 
 
-def test_the_figures_of_a_cell(study):
-    figures = study.figures(cell("m3oe", "MDMT", 0, aucs(0.7, 0.6)))
+def test_the_figures_of_a_cell(tables):
+    figures = tables.figures(cell("m3oe", "MDMT", 0, aucs(0.7, 0.6)))
     assert figures == pytest.approx(
         {
             **{f"d{d} {task}": base + d for d in (1, 2, 3) for task, base in (("click", 70), ("like", 60))},
@@ -206,11 +209,11 @@ def test_the_figures_of_a_cell(study):
     )
 
 
-def test_the_report(study):
+def test_the_report(tables):
     cells = [cell("m3oe", "MDMT", seed, aucs(0.70 + seed / 100, 0.6)) for seed in (0, 1)]
     cells += [cell("star", "MDL", seed, aucs(0.66 + seed / 100, 0.62)) for seed in (0, 1)]
     cells += [cell("mmoe", "MDMT", seed, aucs(0.61, 0.59)) for seed in (0, 1)]  # not the best baseline
-    page = study.report(json.loads(json.dumps(cells)))
+    page = tables.report(json.loads(json.dumps(cells)))
     (star,) = [line for line in page.splitlines() if line.startswith("| STAR")]
     assert star.startswith("| STAR | MDL | 67.50 (75.89 -8.39) | 63.00 (76.85 -13.85) |")
     assert star.endswith("| n/a | 3 3 | 2 |")
@@ -223,11 +226,72 @@ def test_the_report(study):
     assert "best baseline |  | STAR |" in page
 
 
-def test_the_dagger_marks_the_mean_that_does_not_follow(study):
-    page = study.report([cell("ple", "MDMT", 0, aucs(0.7, 0.6)), cell("mmoe", "MDMT", 0, aucs(0.7, 0.6))])
+def test_the_dagger_marks_the_mean_that_does_not_follow(tables):
+    page = tables.report([cell("ple", "MDMT", 0, aucs(0.7, 0.6)), cell("mmoe", "MDMT", 0, aucs(0.7, 0.6))])
     assert "67.00 (75.68† -8.68)" in page
     assert page.count("†") == 1
     assert "RelaImpr |" not in page
+
+
+def test_table_3_takes_parts_away_from_m3oe(study, tables):
+    assert [row.system for row in study.chosen_rows(["ablations"], ["all"])] == [r.system for r in tables.TABLE_3[:-1]]
+    for row in tables.TABLE_3:
+        recipe = study.Recipe(row.system, "MDMT", "time", 0, 1e-2, study.DATASETS["kuairand"][2][row.system])
+        assert recipe.share().func is m3oe
+        assert recipe.share().keywords == {"num_experts": 4, **row.options}
+    cells = [cell(system, "MDMT", 0, aucs(like, 0.6)) for system, like in (("m3oe", 0.70), ("m3oe_concat", 0.68))]
+    page = tables.report(cells)
+    assert "### Components of M3oE on movielens, split by time, at most 8 epochs (Table 3)" in page
+    assert "| Concat modules | 66.00 (76.89 -10.89) | -1.00 (-0.13) | 76.89 | 1 |" in page
+    assert "w/o AutoML" not in page
+    assert "Table 3)" not in tables.report(cells[:1])
+
+
+def test_budgets_are_tables_apart(tables):
+    cells = [cell("mlp", "single", 0, aucs(auc, 0.6)) for auc in (0.70, 0.74)]
+    cells[1]["recipe"]["max_epochs"] = 50
+    page = tables.report(cells)
+    assert page.index("at most 8 epochs") < page.index("| 67.00 (75.62 -8.62)") < page.index("at most 50 epochs")
+    assert page.index("at most 50 epochs") < page.index("| 69.00 (75.62 -6.62)")
+
+
+def test_figure_1_waits_for_its_four_methods_and_ranks_them(monkeypatch, tmp_path):
+    drawn = []
+    figures = importlib.import_module("m3oe_figures")
+    monkeypatch.setattr(figures, "save", lambda figure, file: drawn.append(figure) or file)
+    cells = [cell("mlp", "single", 0, aucs(0.70, 0.6)), cell("mmoe", "MTL", 0, aucs(0.68, 0.7))]
+    cells += [cell("star", "MDL", 0, aucs(0.72, 0.5)), cell("m3oe", "MDMT", 0, aucs(0.74, 0.8))]
+    assert figures.figure_1(cells[:3], tmp_path / "a.png") is None
+    assert figures.figure_1(cells, tmp_path / "a.png") == tmp_path / "a.png"
+    (axes,) = drawn[0].axes
+    assert axes.images[0].get_array()[:, 0].tolist() == [2, 3, 1, 0]  # click in domain 1: M3oE, STAR, MLP, MMoE
+    assert [text.get_text() for text in axes.texts][6] == "69.00\n-2.82 %"  # 0.69 against 0.71
+
+
+def test_figure_3_shows_what_the_modules_add_up_to(tiny, monkeypatch, tmp_path):
+    figures = importlib.import_module("m3oe_figures")
+    small_m3oe = {"units": (8, 8), "expert_units": 4, "tower_units": (4,), "num_experts": 2}
+    monkeypatch.setitem(tiny.DATASETS, "movielens", (small, 1e-2, {"m3oe": small_m3oe}))
+    monkeypatch.setattr(figures, "NUM_ROWS", 40)
+    seen = []
+    module_vectors = figures.module_vectors
+    monkeypatch.setattr(figures, "module_vectors", lambda *a: seen.append(module_vectors(*a)) or seen[0])
+    _, file = tiny.draw("movielens", None, results=tmp_path, folder=tmp_path, max_epochs=1, batch_size=1000)
+    assert file.read_bytes().startswith(b"\x89PNG")
+    panels = seen[0]
+    assert [list(groups) for groups in panels.values()] == [
+        ["domain 1", "domain 2", "domain 3", "fused"],
+        ["task 1", "task 2", "fused"],
+        ["shared", "domain", "task", "fused"],
+    ]
+    domains, tasks, views = panels.values()
+    assert views["fused"].shape == (40, 4)
+    assert (views["shared"] >= -1e-6).all()  # a blend of ReLUs: what is left of the sum without the other modules
+    # each module's part is its fused vector times one weight: alpha, in (0, 1)
+    for part, fused in ((views["domain"], domains["fused"]), (views["task"], tasks["fused"])):
+        weight = part[fused > 1e-3] / fused[fused > 1e-3]
+        np.testing.assert_allclose(weight, weight[0], rtol=1e-3)
+        assert 0 < weight[0] < 1
 
 
 def test_unknown_model_and_setting(study):
