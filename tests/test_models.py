@@ -5,6 +5,7 @@ from keras.src.trainers.trainer import model_supports_jit
 
 from tfmtr import inputs, models, training
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.schema import Task
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,12 @@ def test_probability_is_the_sigmoid_of_query_times_title_plus_bias(data, share):
 
 def test_the_bias_starts_at_the_log_odds(data):
     assert build(data).biases["event"] == pytest.approx(np.log(0.2 / 0.8), rel=1e-6)
+
+
+def test_the_bias_of_a_regression_task_starts_at_its_mean(data):
+    schema = data.schema.replace(tasks=[Task("watch", "event", kind="regression", mean=12.5)])
+    assert models.two_tower(schema, units=(16, 8)).biases == {"watch": 12.5}
+    assert float(models.ranking(schema).get_layer("watch_logit").bias[0]) == 12.5
 
 
 def test_a_title_has_one_vector_for_all_scenarios_and_a_user_one_for_each(data):
