@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from keras.src.trainers.trainer import model_supports_jit
 from tfmtr import inputs, models, training
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.schema import Task
+from tfmtr.sharing._shared import Shared
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +93,10 @@ def test_the_default_branch_is_trained(data):
     assert moved == {1e-9: False, 0.5: True}
 
 
-def test_is_not_compiled_by_xla(data):
+def test_is_not_compiled_by_xla(data, monkeypatch):
+    monkeypatch.setattr(
+        "keras.src.trainers.trainer.Trainer._resolve_auto_jit_compile", lambda self: True
+    )  # as on a GPU
     model = build(data, share="territory_branches")
     assert model.jit_compile is False
     assert not model_supports_jit(model)
@@ -102,6 +108,27 @@ def test_unobserved_labels_change_nothing(data):
     double = {n: np.concatenate([v, v]) for n, v in x.items()}
     masked = {"event": np.concatenate([y["event"], np.full(len(y["event"]), np.nan, "float32")])}
     np.testing.assert_allclose(model.compute_loss(double, masked, model(double)), loss, rtol=1e-5)
+
+
+def test_a_sharing_file_may_add_a_term_and_ask_for_an_output_layer_of_each_scenario(data):
+    def share(x, scenario, *, towers, num_scenarios, term):
+        return Shared({t: x for t in towers}, {t: x[:, :1] * 0 + term for t in towers}, routed_output=True)
+
+    x, _ = one_batch(data)
+    logits = []
+    for term in (0.0, 3.0):
+        keras.utils.set_random_seed(0)
+        model = models.ranking(data.schema, share=functools.partial(share, term=term))
+        logits.append(np.asarray(model(x)["logits"]["event"])[:, 0])
+    np.testing.assert_allclose(logits[1] - logits[0], 3.0, atol=1e-5)
+    layer = model.get_layer("event_logit")
+    vector = np.asarray(model(x)["vectors"]["event"])
+    expected = [
+        row @ np.asarray(layer.kernels[i])[:, 0] + 3.0 + np.log(0.2 / 0.8)
+        for row, i in zip(vector, np.maximum(x["scenario"] - 1, 0), strict=True)
+    ]
+    np.testing.assert_allclose(logits[1], expected, atol=1e-4)
+    assert len(set(np.maximum(x["scenario"] - 1, 0))) == 2  # both groups
 
 
 def test_branches_beat_the_global_model_where_territories_differ(data):
