@@ -131,6 +131,22 @@ def test_a_sharing_file_may_add_a_term_and_ask_for_an_output_layer_of_each_scena
     assert len(set(np.maximum(x["scenario"] - 1, 0))) == 2  # both groups
 
 
+def test_a_layer_s_own_loss_is_added(data):
+    def share(x, scenario, *, towers, num_scenarios, rate):
+        return dict.fromkeys(towers, keras.layers.ActivityRegularization(l1=rate, name="penalty")(x))
+
+    x, y = one_batch(data)
+    losses = []
+    for rate in (0.0, 0.5):
+        keras.utils.set_random_seed(0)
+        model = models.ranking(data.schema, share=functools.partial(share, rate=rate))
+        model.compile()
+        outputs = model(x)
+        losses.append(float(model.compute_loss(x, y, outputs)))
+    penalty = 0.5 * np.abs(outputs["vectors"]["event"]).sum() / len(y["event"])
+    assert losses[1] - losses[0] == pytest.approx(penalty, rel=1e-4)
+
+
 def test_branches_beat_the_global_model_where_territories_differ(data):
     """The effect the paper is about, on data whose tastes are a territory's own."""
     losses = {}

@@ -6,6 +6,7 @@ import pytest
 
 from tfmtr.sharing._shared import SelectScenario, per_pair
 from tfmtr.sharing.mmoe import mmoe
+from tfmtr.sharing.stem import stem
 
 
 def test_select_scenario_picks_each_row_s_own():
@@ -52,3 +53,8 @@ def test_a_scenario_s_towers_and_gates_do_not_see_other_scenarios_rows():
     for gradient in (gates, towers):  # (width, pairs, units), pairs in the order of `task@scenario`
         assert np.any(np.asarray(gradient), axis=(0, 2)).tolist() == [False, True, False] * 2
     assert np.any(np.asarray(experts), axis=(0, 2)).all()
+
+
+def test_per_pair_refuses_systems_that_need_more_than_x():
+    with pytest.raises(ValueError, match=r"`share` of `per_pair` must be .* asks for \['task_representations'\]"):
+        per_pair(functools.partial(stem, units=(4,)))

@@ -1,11 +1,14 @@
 """What a sharing file may return beside its vectors, and the wrapper that makes a multi-task system multi-domain."""
 
+import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 import keras
 from keras import ops
+
+SIDE_INPUTS = {"fields", "prior", "scenario_features", "task_representations"}
 
 
 class Shared(NamedTuple):
@@ -62,7 +65,16 @@ def per_pair(share):
 
     Returns:
         A sharing function.
+
+    Raises:
+        ValueError: If `share` asks for a side input: it knows the scenario by itself, or has tables of each task.
     """
+    asked = SIDE_INPUTS & set(inspect.signature(share).parameters)
+    if asked:
+        raise ValueError(
+            "`share` of `per_pair` must be a system that needs x alone, such as shared_bottom, mmoe, ple or adatt. "
+            f"Received: one that asks for {sorted(asked)}"
+        )
 
     def shared(x, scenario, *, towers, num_scenarios, **options):
         pairs = [f"{tower}@{i}" for tower in towers for i in range(num_scenarios)]
