@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,27 @@ def test_every_test_window_has_its_own_weights_and_the_best_epoch_is_kept(tiny, 
     weights = [training.load(unbroken, window=w).trainable_variables[0] for w in (1, 2, 3)]
     assert not np.array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[1], weights[2])
+
+
+@pytest.mark.parametrize(("upsample", "sets"), [(True, {"random", "active"}), (False, {"random"})])
+def test_what_each_stage_is_trained_on(tiny, tmp_path, monkeypatch, upsample, sets):
+    """The training windows first, then the slice of the day before; the active users for upsampling only."""
+    read, batches = [], inputs.batches
+
+    def recorded(prepared, files, **options):
+        read.append([dict(re.findall(r"(\w+)=([\w-]+)", str(file))) for file in files])
+        return batches(prepared, files, **options)
+
+    monkeypatch.setattr(inputs, "batches", recorded)
+    recipe = training.Recipe(**{**SMALL, "epochs": 1, "upsample": upsample, "deterministic": False})
+    training.train(tiny, tmp_path / "run", recipe, verbose=0)
+    validation, *stages = read
+    assert {part["split"] for part in validation} == {"validation"}
+    assert [{part["split"] for part in stage} for stage in stages] == [{"train"}] * 3
+    assert [{part["sampling"] for part in stage} for stage in stages] == [sets] * 3
+    first, *slices = [{int(part["window"]) for part in stage} for stage in stages]
+    assert max(first) == 0
+    assert slices == [{1}, {2}]
 
 
 def test_run_document_says_what_ran(tiny, unbroken):
