@@ -1,7 +1,6 @@
 """Puts the parts together: encode, share, score, head."""
 
 import inspect
-import math
 
 import keras
 from keras import ops
@@ -140,17 +139,16 @@ def two_tower(
         vectors[tower] = vector
     vectors = head.relate(vectors)
 
-    tasks = {task.name: task for task in schema.tasks}
     queries, logits = {}, {}
     for tower, vector in vectors.items():
         queries[tower] = vector if literal else QueryScale(name=f"{tower}_query")(vector)
-        bias = None if literal else _initial_bias(tasks.get(tower))
+        bias = None if literal else towers[tower].start
         logits[tower] = DotScore(bias, name=f"{tower}_score", dtype="float32")(queries[tower], title)
     return TwoTower(
         {**user_inputs, **title_inputs},
         _tensors(head, vectors, _add_terms(logits, shared.terms)),
         head,
-        queries={tower: queries[tower] for tower, is_served in towers.items() if is_served},
+        queries={name: queries[name] for name, tower in towers.items() if tower.is_served},
         title={"inputs": title_inputs, "vector": title},
         name="two_tower",
     )
@@ -205,10 +203,9 @@ def ranking(
     towers = head.towers()
     shared = _share(share, x, inputs, schema, schema.features, tuple(towers), embedding_dim, unknown_rate, prior)
     vectors = head.relate(dict(shared.vectors))
-    tasks = {task.name: task for task in schema.tasks}
     logits = {}
     for tower, vector in vectors.items():
-        bias = keras.initializers.Constant(_initial_bias(tasks.get(tower)))
+        bias = keras.initializers.Constant(towers[tower].start)
         if shared.routed_output:
             scenario, num_scenarios = _scenario(inputs, schema, unknown_rate)
             layer = RoutedDense(1, num_scenarios, bias_initializer=bias, name=f"{tower}_logit", dtype="float32")
@@ -294,13 +291,3 @@ def _tower(x, units, name):
         x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm_{i}")(linear)
         x = keras.layers.ReLU(name=f"{name}_relu_{i}")(x)
     return x, linear
-
-
-def _initial_bias(task):
-    """Log-odds of a binary task's mean label, the mean itself for regression, 0 for a tower that is no task."""
-    if task is None:
-        return 0.0
-    if task.kind == "regression":
-        return task.mean
-    mean = min(max(task.mean, 1e-6), 1 - 1e-6)
-    return math.log(mean / (1 - mean))

@@ -1,9 +1,22 @@
 """What every head is made of."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 from keras import ops
+
+
+class Tower(NamedTuple):
+    """A tower that a head asks for.
+
+    Attributes:
+        start: Where the bias of its logit starts.
+        is_served: Whether the served graph needs it; otherwise it exists in training only.
+    """
+
+    start: float = 0.0
+    is_served: bool = True
 
 
 def identity(vectors):
@@ -15,7 +28,7 @@ class Head(NamedTuple):
     """Four functions between the towers and the losses.
 
     Attributes:
-        towers: `towers() -> {tower: is_served}`; a tower that is not served exists in training only.
+        towers: `towers() -> {tower: Tower}`.
         outputs: `outputs(logits) -> {name: tensor of shape (batch, 1)}`, the serving graph.
         losses: `losses(outputs, logits, vectors, labels, context) -> {name: scalar}`. `labels` is
             `{column: float tensor of shape (batch,)}` with NaN where a label was not observed;
@@ -27,6 +40,21 @@ class Head(NamedTuple):
     outputs: Callable
     losses: Callable
     relate: Callable = identity
+
+
+def log_odds(mean):
+    """Logit of a mean label, kept finite.
+
+    >>> log_odds(0.5)
+    0.0
+    """
+    mean = min(max(mean, 1e-6), 1 - 1e-6)
+    return math.log(mean / (1 - mean))
+
+
+def start(task):
+    """Where a task's own logit starts: its mean label's log-odds, or for regression the mean itself."""
+    return task.mean if task.kind == "regression" else log_odds(task.mean)
 
 
 def observed_mean(values, labels, weights=None):

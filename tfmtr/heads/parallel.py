@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from tfmtr.heads._head import Head, known, observed_mean
+from tfmtr.heads._head import Head, Tower, known, observed_mean, start
 from tfmtr.schema import check_choice
 
 
@@ -46,7 +46,7 @@ def parallel(tasks, *, normalizer="rows", num_groups=None):
         )
 
     def towers():
-        return {task.name: True for task in tasks}
+        return {task.name: Tower(start(task)) for task in tasks}
 
     def outputs(logits):
         return {
