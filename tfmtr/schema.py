@@ -87,6 +87,8 @@ class Task:
         weight: Factor of this task's loss.
         mean: Mean label of the training rows, where the output's bias starts (at its log-odds for
             a binary task).
+        after: Name of the task without which this one cannot be, as a purchase cannot be without a click; heads
+            for cascades read it.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Task:
     kind: Literal["binary", "regression"] = "binary"
     weight: float = 1.0
     mean: float = 0.5
+    after: str | None = None
 
     def __post_init__(self):
         check_choice("kind", self.kind, TASK_KINDS)

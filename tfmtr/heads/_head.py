@@ -77,3 +77,38 @@ def observed_mean(values, labels, weights=None):
 def known(labels):
     """Labels with 0 in place of NaN, so that neither a loss nor its gradient meets a NaN."""
     return ops.where(ops.isnan(labels), ops.zeros_like(labels), labels)
+
+
+def row_loss(task, logit, label):
+    """Loss of every row, shape `(batch,)`: cross-entropy from the logit, or half the squared error.
+
+    A row with a NaN label has the loss of label 0, which is finite; `observed_mean` masks it.
+    """
+    if task.kind == "binary":
+        return ops.softplus(logit) - known(label) * logit
+    return 0.5 * ops.square(logit - known(label))
+
+
+def row_weights(task, context):
+    """A task's weights of the rows, shape `(batch,)`, or `None`: `sample_weight` is for all tasks or one for each."""
+    weights = context.get("sample_weight")
+    return weights.get(task.name) if isinstance(weights, dict) else weights
+
+
+def task_towers(tasks):
+    """One tower a task, which starts at the task's mean."""
+    return {task.name: Tower(start(task)) for task in tasks}
+
+
+def task_outputs(tasks, logits):
+    """Each task's own output: `sigmoid(logit)`, or for regression the logit itself."""
+    return {task.name: ops.sigmoid(logits[task.name]) if task.kind == "binary" else logits[task.name] for task in tasks}
+
+
+def task_losses(tasks, logits, labels, context):
+    """Each task's own loss, the weighted mean over the rows where its label was observed."""
+    result = {}
+    for task in tasks:
+        loss = row_loss(task, logits[task.name][:, 0], labels[task.column])
+        result[task.name] = task.weight * observed_mean(loss, labels[task.column], row_weights(task, context))
+    return result

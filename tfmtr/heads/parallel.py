@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from tfmtr.heads._head import Head, Tower, known, observed_mean, start
+from tfmtr.heads._head import Head, row_loss, row_weights, task_losses, task_outputs, task_towers
 from tfmtr.schema import check_choice
 
 
@@ -45,33 +45,18 @@ def parallel(tasks, *, normalizer="rows", num_groups=None):
             f"Received: normalizer={normalizer!r}, num_groups={num_groups!r}"
         )
 
-    def towers():
-        return {task.name: Tower(start(task)) for task in tasks}
-
-    def outputs(logits):
-        return {
-            task.name: ops.sigmoid(logits[task.name]) if task.kind == "binary" else logits[task.name] for task in tasks
-        }
-
     def losses(outputs, logits, vectors, labels, context):
+        if normalizer == "rows":
+            return task_losses(tasks, logits, labels, context)
         result = {}
         for task in tasks:
-            logit, label = logits[task.name][:, 0], labels[task.column]
-            if task.kind == "binary":
-                loss = ops.softplus(logit) - known(label) * logit  # cross-entropy, from the logit
-            else:
-                loss = 0.5 * ops.square(logit - known(label))
-            weights = context.get("sample_weight")
-            if isinstance(weights, dict):
-                weights = weights.get(task.name)
-            if normalizer == "groups":
-                mean = _sum_of_means(loss, label, context["scenario"], num_groups + 1, weights)
-            else:
-                mean = observed_mean(loss, label, weights)
+            label, weights = labels[task.column], row_weights(task, context)
+            loss = row_loss(task, logits[task.name][:, 0], label)
+            mean = _sum_of_means(loss, label, context["scenario"], num_groups + 1, weights)
             result[task.name] = task.weight * mean
         return result
 
-    return Head(towers, outputs, losses)
+    return Head(lambda: task_towers(tasks), lambda logits: task_outputs(tasks, logits), losses)
 
 
 def _sum_of_means(values, labels, scenario, num_scenarios, weights):

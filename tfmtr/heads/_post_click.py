@@ -1,0 +1,62 @@
+"""A click, then levels of actions of which each makes the next one likelier: what ESM2 and HM3 share."""
+
+from tfmtr.heads._cascade import check_cascade, conditional_name, entire_space_loss, own_losses
+from tfmtr.heads._head import Head, Tower, start
+from tfmtr.heads._probability import LogProbability
+
+
+def post_click(tasks, head, num_levels):
+    """A head of one click and `num_levels` levels after it, each reached through the level before or around it.
+
+        q_1 = p(1 | click),    q_k = q_{k-1} p(k | k-1) + (1 - q_{k-1}) p(k | not k-1)
+        L = CE(p(click)) + sum_k CE(p(click) q_k),    all over all impressions
+
+    The tower of level k is its probability after level k - 1, the tower `<k>_otherwise` without it.
+
+    Args:
+        tasks: The schema's tasks; the levels, in this order, are those after the same click.
+        head: Name of the head, for its errors.
+        num_levels: Number of levels.
+
+    Returns:
+        A `Head`.
+
+    Raises:
+        ValueError: If there are not `num_levels` tasks after one and the same task that follows no other.
+    """
+    check_cascade(tasks, head)
+    levels = [task for task in tasks if task.after is not None]
+    (click, *_) = (task for task in tasks if task.name == levels[0].after)
+    if len(levels) != num_levels or any(task.after != click.name for task in levels) or click.after is not None:
+        raise ValueError(
+            f"`head={head}` needs {num_levels} tasks after one and the same click, the goal last. Received: "
+            f"{[f'{task.name} after {task.after}' for task in levels]}"
+        )
+
+    def towers():
+        own = {task.name: Tower(start(task) if task.after is None else 0.0) for task in tasks}
+        return own | {f"{task.name}_otherwise": Tower() for task in levels[1:]}
+
+    def probabilities(logits):
+        found = {task.name: LogProbability.of(logits[task.name]) for task in tasks if task.kind == "binary"}
+        after_click = None
+        for level in levels:
+            own = found[level.name]
+            if after_click is not None:
+                own = after_click.either(own, LogProbability.of(logits[f"{level.name}_otherwise"]))
+            after_click = own
+            found[conditional_name(level)] = after_click
+            found[level.name] = found[click.name].then(after_click)
+        return found
+
+    def outputs(logits):
+        values = {task.name: logits[task.name] for task in tasks if task.kind == "regression"}
+        return values | {name: p.probability() for name, p in probabilities(logits).items()}
+
+    def losses(outputs, logits, vectors, labels, context):
+        found = probabilities(logits)
+        return own_losses(tasks, logits, labels, context) | {
+            task.name: entire_space_loss(task, tasks, found[task.name], labels, context) for task in levels
+        }
+
+    return Head(towers, outputs, losses)
