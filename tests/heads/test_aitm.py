@@ -39,10 +39,10 @@ def test_transfer_along_a_chain_of_three_follows_the_equations():
             kernel, bias = model.get_layer(f"{name}_{part}").get_weights()
             return x @ kernel + bias
 
-        pair = [layer("transfer", z[before]), q[name]]
-        scores = np.stack([np.sum(layer("key", u) * layer("query", u), axis=1) / 2 for u in pair])
+        pair = [layer("transferred", z[before]), q[name]]
+        scores = np.stack([np.sum(layer("attention_key", u) * layer("attention_query", u), axis=1) / 2 for u in pair])
         weights = np.exp(scores) / np.exp(scores).sum(axis=0)
-        z[name] = sum(weight[:, None] * layer("value", u) for weight, u in zip(weights, pair, strict=True))
+        z[name] = sum(weight[:, None] * layer("attention_value", u) for weight, u in zip(weights, pair, strict=True))
     related = model.predict(q, verbose=0)
     for name, expected in z.items():
         np.testing.assert_allclose(related[name], expected, rtol=1e-3, atol=1e-4, err_msg=name)

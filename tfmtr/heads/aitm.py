@@ -41,10 +41,11 @@ def aitm(tasks, *, calibrator_weight=0.6):
         related = dict(vectors)
         for task, before in followers(tasks):
             q, name = vectors[task.name], task.name
-            p = keras.layers.Dense(q.shape[-1], name=f"{name}_transfer")(related[before.name])
+            p = keras.layers.Dense(q.shape[-1], name=f"{name}_transferred")(related[before.name])
             pair = ops.stack([p, q], axis=1)  # (batch, 2, width)
             value, key, query = (
-                keras.layers.Dense(q.shape[-1], name=f"{name}_{part}")(pair) for part in ("value", "key", "query")
+                keras.layers.Dense(q.shape[-1], name=f"{name}_attention_{part}")(pair)
+                for part in ("value", "key", "query")
             )
             scores = ops.sum(key * query, axis=-1, keepdims=True) / q.shape[-1] ** 0.5  # (batch, 2, 1)
             related[name] = ops.sum(ops.softmax(scores, axis=1) * value, axis=1)
