@@ -191,6 +191,9 @@ class Schema:
     def to_json(self):
         """The schema as indented JSON text."""
         document = dataclasses.asdict(self)
+        for task in document["tasks"]:
+            if task["after"] is None:
+                del task["after"]  # so that a schema without cascades reads, and hashes, as it always has
         document["scenario"]["groups"] = [[*key, group] for key, group in self.scenario.groups.items()]
         return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
