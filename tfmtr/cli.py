@@ -53,6 +53,7 @@ def prepare_options(command):
         num_groups,
         memory_limit,
         missing_vectors,
+        contradictions,
         text_encoder,
         overwrite,
         **arguments,
@@ -76,6 +77,7 @@ def prepare_options(command):
                 num_groups=num_groups,
                 memory_limit=memory_limit,
                 missing_vectors=missing_vectors,
+                contradictions=contradictions,
                 text_encoder=text_encoder,
                 overwrite=overwrite,
             )
@@ -99,6 +101,11 @@ def prepare_options(command):
         option("memory_limit", Annotated[str, typer.Option(help="Memory of the query engine, such as 4GB.")], "4GB"),
         option(
             "missing_vectors", Annotated[str, typer.Option(help="Users without a vector: error, or zero.")], "error"
+        ),
+        option(
+            "contradictions",
+            Annotated[str, typer.Option(help="A label without the one it is after: refuse, or keep.")],
+            "refuse",
         ),
         option(
             "text_encoder",
@@ -175,7 +182,9 @@ def prepare_events(
     ],
     task: Annotated[
         list[str] | None,
-        typer.Option(help="name=column[:regression]; repeat. The first one's positives define the examples."),
+        typer.Option(
+            help="name=column[:regression | :after=name]; repeat. The first one's positives define the examples."
+        ),
     ] = None,
     availability: Annotated[
         str | None,

@@ -326,6 +326,28 @@ def test_sampled_negatives_have_no_label_for_a_regression(make_logs, tables, tmp
     assert examples.groupby("click").watch.apply(lambda watch: watch.isna().mean()).to_dict() == {0.0: 1.0, 1.0: 0.0}
 
 
+def test_a_label_without_the_one_it_is_after_is_refused_or_counted(make_logs, tables, tmp_path):
+    events, users, titles = tables
+    rng = np.random.default_rng(0)
+    events["click"] = (rng.random(len(events)) < 0.5).astype(float)
+    events["buy"] = events.click * (rng.random(len(events)) < 0.5)
+    tasks = {"click": "click", "purchase": "buy:after=click"}
+    prepared = run(make_logs(events, users, titles, tasks=tasks), tmp_path / "whole")
+    click, purchase = prepared.schema.tasks
+    assert (click.after, purchase.after, purchase.kind) == (None, "click", "binary")
+    assert not any("have no" in warning for warning in prepared.report["warnings"])
+
+    wrong = events.index[events.click == 0][:7]
+    events.loc[wrong, "buy"] = 1.0
+    logs = make_logs(events, users, titles, tasks=tasks)
+    first = events.loc[wrong, ["uid", "asin"]].sort_values(["uid", "asin"]).iloc[0]
+    message = f"task 'purchase', which is after 'click', must have .* 7 without, first .*'{first.uid}'.*'{first.asin}'"
+    with pytest.raises(ValueError, match=message):
+        run(logs, tmp_path / "refused")
+    kept = run(logs, tmp_path / "kept", contradictions="keep")
+    assert "7 events of 'purchase' have no 'click'; heads for cascades train them as 0" in kept.report["warnings"]
+
+
 def test_shortfall_is_reported(make_logs, tables, tmp_path):
     prepared = run(make_logs(*tables), tmp_path / "out", alpha=500.0)
     counts = collections.Counter()

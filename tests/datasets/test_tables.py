@@ -77,8 +77,11 @@ def test_wrong_types(make_logs, tables):
     check_refused(make_logs(events, users.assign(uid=[[uid] for uid in users.uid]), titles), message)
     message = "Label column 'asin' of `events` must be a number or boolean. Received: string"
     check_refused(make_logs(*tables, tasks={"click": "asin"}), message)
-    message = r"Task 'click' must be one of the kinds \['binary', 'regression'\]. Received: 'ts:rank'"
+    message = r"Task 'click' must be one of the kinds \['binary', 'regression'\], or 'after='.*Received: 'ts:rank'"
     check_refused(make_logs(*tables, tasks={"click": "ts:rank"}), message)
+    message = r"`after` of task `buy` must be one of \['click'\]. Did you mean 'click'\? Received: .*'clik'"
+    tasks = {"click": "ok", "buy": "ok:after=clik"}
+    check_refused(make_logs(events.assign(ok=True), users, titles, tasks=tasks), message)
 
 
 def test_empty_tables(make_logs, tables, tmp_path):

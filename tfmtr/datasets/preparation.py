@@ -20,7 +20,7 @@ from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
 from tfmtr.datasets.report import PARTITIONS, build_report, describe_tasks, fingerprint, shortfalls, sum_counts
 from tfmtr.datasets.sampling import digest, draw
-from tfmtr.datasets.tables import check_labels, check_unique, parse_memory, read_tables
+from tfmtr.datasets.tables import check_labels, check_unique, count_contradictions, parse_memory, read_tables
 from tfmtr.datasets.text import encoder_vectors, has_words, text_vectors
 from tfmtr.schema import Feature, Scenario, Schema
 
@@ -89,6 +89,10 @@ class Preparation:
         titles = titles.mutate(title_row=ibis.row_number().over(order_by="title"))
         self.titles = work.store(self.con, titles, self.folder / "titles.parquet")
         check_labels(self.con, events, self.tasks)
+        refuse = self.options["contradictions"] == "refuse"
+        for task, count in count_contradictions(self.con, events, self.tables.after, refuse=refuse).items():
+            before = self.tables.after[task]
+            self.warn(count, f"events of {task!r} have no {before!r}; heads for cascades train them as 0")
         first_task = next(iter(self.tasks))
         known = events.left_join(self.titles.select("title", "title_row"), "title")
         counted = self.rows(
@@ -476,7 +480,7 @@ class Preparation:
             features.append(Feature("user_vector", "user", "vector", width=self.user_width))
         features.append(Feature("title_vector", "title", "vector", width=self.title_width))
         groups = {(territory,): group for territory, group in self.groups.items()}
-        tasks = describe_tasks(self.tasks, counts)
+        tasks = describe_tasks(self.tasks, self.tables.after, counts)
         Schema(features=features, tasks=tasks, scenario=Scenario(("territory",), groups)).save(self.out)
         num_titles = len(self.title_vectors)
         report = build_report(

@@ -30,6 +30,7 @@ def prepare(
     num_groups=4,
     memory_limit="4GB",
     missing_vectors="error",
+    contradictions="refuse",
     text_encoder=None,
     overwrite=False,
     progress=True,
@@ -54,6 +55,8 @@ def prepare(
         num_groups: Number of territory groups, unless `logs.groups` gives them.
         memory_limit: For the process, such as `"4GB"`; larger work spills to disk.
         missing_vectors: `"error"`, or `"zero"` for a zero vector where an upstream store has none.
+        contradictions: What to do about a label 1 of a task whose label of the task it follows is 0, such as a purchase
+            without a click: `"refuse"`, or `"keep"`: heads for cascades train on 0 there, tests see the label as it is.
         text_encoder: Path of a KerasHub preset that turns title text into vectors, or `None` for TF-IDF.
         overwrite: Whether to replace a prepared folder.
         progress: Whether to show a progress bar, if standard error is a terminal.
@@ -96,6 +99,7 @@ def check_options(options):
     for name in ("activity_lookback", "discovery_lookback"):
         if options[name] <= datetime.timedelta(0):
             raise ValueError(f"`{name}` must be a positive time. Received: {name}={options[name]}")
+    check_choice("contradictions", options["contradictions"], ("refuse", "keep"))
     check_choice("missing_vectors", options["missing_vectors"], ("error", "zero"))
     parse_memory(options["memory_limit"])
 

@@ -52,11 +52,12 @@ def shortfalls(counts):
     ]
 
 
-def describe_tasks(tasks, counts):
+def describe_tasks(tasks, after, counts):
     """The tasks with the mean label of the random training rows.
 
     Args:
         tasks: `{task: kind}`.
+        after: `{task: the task it follows}`.
         counts: List from `sum_counts` with `sum_<task>` and `known_<task>`.
 
     Returns:
@@ -67,7 +68,7 @@ def describe_tasks(tasks, counts):
     for task, kind in tasks.items():
         total, known = (sum(row[f"{what}_{task}"] for row in training) for what in ("sum", "known"))
         mean = float(f"{total / known:.9g}") if known else (0.5 if kind == "binary" else 0.0)
-        described.append(Task(task, kind=kind, mean=mean))
+        described.append(Task(task, kind=kind, mean=mean, after=after.get(task)))
     return described
 
 

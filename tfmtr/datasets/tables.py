@@ -12,6 +12,8 @@ import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfmtr.schema import check_choice
+
 KINDS = ("binary", "regression")
 LATEST_SECOND = 4_102_444_800  # 2100; larger numbers are milliseconds taken for seconds
 
@@ -25,6 +27,7 @@ class Tables:
         users: `user`, `territory` (text) and the extra columns.
         titles: `title`, `name` (text) and the extra columns.
         tasks: `{task: kind}`, the first task first.
+        after: `{task: the task it follows}`.
         availability: `title`, `territory`, `start`, `end`, or `None`.
     """
 
@@ -32,6 +35,7 @@ class Tables:
     users: Any
     titles: Any
     tasks: Mapping[str, str]
+    after: Mapping[str, str] = dataclasses.field(default_factory=dict)
     availability: Any = None
 
 
@@ -55,7 +59,7 @@ def read_tables(con, logs):
     events = read_table(con, logs.events, "events", text=[names["user"], names["title"]])
     check_columns(users, "users", [names["user"], names["territory"]])
     check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
-    tasks, labels = read_labels(events, logs.tasks)
+    tasks, after, labels = read_labels(events, logs.tasks)
     check_columns(events, "events", [names["user"], names["title"], names["time"]])
     availability = None
     if logs.availability is not None and logs.availability != "anywhere":
@@ -70,6 +74,7 @@ def read_tables(con, logs):
         users=rename_ids(users, "users", {"user": names["user"], "territory": names["territory"]}),
         titles=rename_ids(titles, "titles", {"title": names["title"], "name": names["name"]}),
         tasks=tasks,
+        after=after,
         availability=availability,
     )
 
@@ -215,34 +220,40 @@ def rename_ids(table, argument, names):
 
 
 def read_labels(events, tasks):
-    """Kinds and label columns of the tasks.
+    """Kinds and label columns of the tasks, and what follows what.
 
     Args:
         events: The events table as it came.
-        tasks: `{task: "column"}` or `{task: "column:regression"}`; empty for one task `event` that is
-            always 1.
+        tasks: `{task: "column"}`, `{task: "column:regression"}` or `{task: "column:after=task"}`; empty for one task
+            `event` that is always 1.
 
     Returns:
-        `({task: kind}, {task: Ibis float value})`.
+        `({task: kind}, {task: the task it follows}, {task: Ibis float value})`.
 
     Raises:
-        ValueError: If a task's kind is unknown, or its column is missing or no number.
+        ValueError: If a task's kind is unknown, it follows no task, or its column is missing or no number.
     """
     if not tasks:
-        return {"event": "binary"}, {"event": ibis.literal(1).cast("float64")}
-    kinds, labels = {}, {}
+        return {"event": "binary"}, {}, {"event": ibis.literal(1).cast("float64")}
+    kinds, after, labels = {}, {}, {}
     for task, text in tasks.items():
         column, _, kind = text.partition(":")
+        if kind.startswith("after="):
+            kind, after[task] = "binary", kind.removeprefix("after=")
+            check_choice(f"after` of task `{task}", after[task], [name for name in tasks if name != task])
         kind = kind or "binary"
         if kind not in KINDS:
-            raise ValueError(f"Task {task!r} must be one of the kinds {list(KINDS)}. Received: {text!r}")
+            raise ValueError(
+                f"Task {task!r} must be one of the kinds {list(KINDS)}, or 'after=' and the task it follows. "
+                f"Received: {text!r}"
+            )
         check_columns(events, "events", [column])
         dtype = events[column].type()
         if not (dtype.is_numeric() or dtype.is_boolean()):
             raise ValueError(f"Label column {column!r} of `events` must be a number or boolean. Received: {dtype}")
         kinds[task] = kind
         labels[task] = (events[column].cast("int8") if dtype.is_boolean() else events[column]).cast("float64")
-    return kinds, labels
+    return kinds, after, labels
 
 
 def read_availability(con, path):
@@ -278,6 +289,27 @@ def check_labels(con, events, tasks):
                 f"Labels of the {kind} task {task!r} must be {expected}; for other numbers say "
                 f"'column:regression' in `tasks`. Received: {count} others, first {first}"
             )
+
+
+def count_contradictions(con, events, after, *, refuse):
+    """`{task: number of events with it and without the one it follows}`, such as purchases without a click.
+
+    Raises:
+        ValueError: If there are any and `refuse` is set, with the first rows.
+    """
+    counts = {}
+    for task, before in after.items():
+        bad = events.filter(events[task] == 1.0, events[before] == 0.0)
+        counts[task] = con.execute(bad.count())
+        if counts[task] and refuse:
+            columns = ("user", "title", before, task)
+            first = con.to_pyarrow(bad.select(*columns).order_by(*columns).limit(3)).to_pylist()
+            raise ValueError(
+                f"Events of the task {task!r}, which is after {before!r}, must have a {before!r} too; mend the log, or "
+                f'pass `contradictions="keep"` (`--contradictions keep`) to train them as 0. Received: {counts[task]} '
+                f"without, first {first}"
+            )
+    return counts
 
 
 def check_unique(con, table, key, argument):
