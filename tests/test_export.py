@@ -9,7 +9,7 @@ from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.export import export
 from tfmtr.retrieval.index import title_vectors
-from tfmtr.schema import Schema
+from tfmtr.schema import Schema, Task
 
 tf = pytest.importorskip("tensorflow")
 
@@ -93,6 +93,30 @@ def test_recommends_what_numpy_computes_from_the_vectors(run, tiny, signatures):
         k=tf.constant([10] * 6),
     )
     np.testing.assert_array_equal(by_vector["titles"], answer["titles"])
+
+
+def test_a_cascade_s_probabilities_and_the_tasks_weights_are_served(tiny, tmp_path):
+    data = shutil.copytree(tiny, tmp_path / "data")
+    schema = Schema.load(data)
+    tasks = [Task("click", "event", weight=2.0, mean=0.2), Task("buy", "event", weight=0.5, mean=0.1, after="click")]
+    schema.replace(tasks=tasks).save(data)
+    recipe = training.Recipe(share="ple", head="esmm", units=(8, 4), epochs=1, batch_size=500, deterministic=False)
+    training.train(data, tmp_path / "run", recipe, verbose=0)
+    loaded = tf.saved_model.load(export(tmp_path / "run", data, tmp_path / "models"))
+    _, raw = raw_rows(Prepared(data), rows=5)
+    served = {name: value.numpy() for name, value in loaded.signatures["serving_default"](**raw).items()}
+    assert sorted(served) == ["buy", "buy|click", "click"]
+    np.testing.assert_allclose(served["buy"], served["click"] * served["buy|click"], rtol=1e-5)
+    user = {name: raw[name] for name in USER}
+    queries = loaded.signatures["user_embedding"](**user)
+    request = {
+        "request_territory": raw["territory"], "seen": tf.constant([[""]] * 5), "k": tf.constant([3] * 5),
+    }  # fmt: skip
+    answer = loaded.signatures["recommend"](**user, **request)
+    query = 2.0 * queries["click"] + 0.5 * queries["buy"]  # the weights that the losses have
+    by_vector = loaded.signatures["recommend_by_vector"](query=query, **request)
+    np.testing.assert_array_equal(answer["titles"], by_vector["titles"])
+    np.testing.assert_allclose(answer["scores"], by_vector["scores"], rtol=1e-5)
 
 
 def test_an_unknown_territory_is_served_by_the_default_branch(run, tiny, signatures):

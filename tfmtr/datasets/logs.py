@@ -39,9 +39,9 @@ class Logs:
         columns: Which column is what. Keys: `user`, `title`, `territory` (in the users table),
             `time` (timestamp, date, or seconds since 1970, UTC) and, optionally, `name` (the
             title's text to show).
-        tasks: `{task: "column"}` or `{task: "column:regression"}` in the events table, or `{task: "column:after=other"}`
-            for one that cannot be without another, as a purchase without a click. Empty: one task `event` that is 1
-            for every row. Rows of the first task with 0 are logged impressions.
+        tasks: `{task: "column"}`, `{task: "column:regression"}` or `{task: "column:after=task"}`, a column of the
+            events table; the last is for a task that cannot be without another, as no purchase is without a click.
+            Empty: one task `event` that is 1 for every row. Rows of the first task with 0 are logged impressions.
         availability: Table `title, territory` and optionally `start`, `end` (UTC), or `None` to derive
             it from earlier events; or the word `"anywhere"`: from earlier events in any territory.
         user_vectors, title_vectors: Feature stores: a folder with `vectors.npy` (rows, width) and
