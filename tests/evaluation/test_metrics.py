@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tfmtr.evaluation.metrics import evaluate_task, recall_at_k
+from tfmtr.evaluation.metrics import evaluate_task, expected_calibration_error, recall_at_k
 
 
 def task(rows=400, seed=0):
@@ -188,3 +188,15 @@ def test_an_empty_window_has_only_the_pooled_cell():
     cells = evaluate_task(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, int))
     assert list(cells) == ["overall"]
     assert cells["overall"]["reason"] == "no labels"
+
+
+def test_calibration_error_is_the_gap_in_bins_of_equal_numbers():
+    probabilities = np.asarray([0.1, 0.2, 0.3, 0.4, 0.9, 0.8])
+    labels = np.asarray([0, 1, 0, 1, 1, 1])
+    expected = (2 * abs(0.5 - 0.15) + 2 * abs(0.5 - 0.35) + 2 * abs(1 - 0.85)) / 6
+    assert expected_calibration_error(labels, probabilities, num_bins=3) == pytest.approx(expected)
+    assert expected_calibration_error(probabilities, probabilities, num_bins=4) == 0.0  # true probabilities
+    with pytest.raises(ValueError, match="`probabilities` must be probabilities in"):
+        expected_calibration_error(labels, probabilities + 1)
+    with pytest.raises(ValueError, match="must each have one value a row"):
+        expected_calibration_error(labels, probabilities[:3])

@@ -75,6 +75,39 @@ def evaluate_task(labels, scores, slices, users, *, kind="binary"):
     }
 
 
+def expected_calibration_error(labels, probabilities, *, num_bins=15):
+    """Mean distance between predicted and observed rate over bins of equal numbers of rows.
+
+        ECE = sum_b |rows of b| / |rows| |mean label of b - mean probability of b|
+
+    Args:
+        labels: Array of shape `(rows,)`: 0, 1, or true probabilities.
+        probabilities: Array of shape `(rows,)` in [0, 1].
+        num_bins: Number of bins; rows with equal probabilities may fall into different ones.
+
+    Returns:
+        Float in [0, 1].
+
+    Raises:
+        ValueError: If the arrays differ in shape or a value is outside its range.
+
+    Reference: Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015, with bins of
+    equal numbers instead of equal widths, as rare events need.
+
+    Example:
+    >>> expected_calibration_error([0, 0, 1, 1], [0.25, 0.25, 0.75, 0.75], num_bins=2)
+    0.25
+    """
+    labels, probabilities = np.asarray(labels, np.float64), np.asarray(probabilities, np.float64)
+    check_columns(labels=labels, probabilities=probabilities, users=np.zeros(labels.shape))
+    check_scores("labels", labels, "binary")
+    check_scores("probabilities", probabilities, "binary")
+    order = np.argsort(probabilities, kind="stable")
+    bins = np.array_split(order, num_bins)
+    gaps = [len(rows) * abs(labels[rows].mean() - probabilities[rows].mean()) for rows in bins if len(rows)]
+    return float(sum(gaps) / len(labels))
+
+
 def recall_at_k(ranked_titles, held_out):
     """Mean share of a user's held-out positives that are among the k best titles.
 

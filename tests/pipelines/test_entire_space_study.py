@@ -1,0 +1,50 @@
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+SMALL = {"rows": 6_000, "max_epochs": 2, "batch_size": 500}
+
+
+@pytest.fixture(scope="module")
+def study():
+    return importlib.import_module("entire_space_study")
+
+
+def test_cells_are_written_and_not_computed_again(study, tmp_path, monkeypatch, capsys):
+    heads = ["naive_cvr", "esm2", "parallel"]
+    cells = study.main(heads=heads, seeds=1, results=tmp_path, **SMALL)
+    assert sorted(file.name for file in tmp_path.glob("hidden-0/*.json")) == [f"{h}-seed-0.json" for h in sorted(heads)]
+    for cell in cells:
+        assert 0.5 < cell["test"]["auc"] < 1
+        assert 0.5 < cell["test"]["ctcvr_auc"] < 1
+        assert 0 < cell["test"]["calibration"] < 0.3
+    monkeypatch.setattr(study, "run", None)
+    assert study.main(heads=heads, seeds=1, results=tmp_path, **SMALL) == json.loads(json.dumps(cells))
+    study.write_report(tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert "## 0% of the confounding intent hidden" in page
+    assert page.count("\n| naive_cvr | ") == page.count("\n| esm2 | ") == 1
+
+
+def test_heads_without_a_conditional_output_give_the_ratio(study):
+    class Model:
+        def predict(self, x, **options):
+            return {"click": np.asarray([[0.5], [0.1]]), "purchase": np.asarray([[0.1], [0.2]])}
+
+    cvr, ctcvr = study.predict(Model(), None)
+    np.testing.assert_allclose(cvr, [0.2, 1.0])  # never above 1
+    np.testing.assert_allclose(ctcvr, [0.1, 0.2])
+
+
+def test_the_report_compares_each_head_with_naive_cvr(study):
+    def cell(head, seed, loss):
+        test = dict.fromkeys(study.METRICS, 0.5) | {"log_loss": loss + 0.001 * seed}
+        return {"head": head, "seed": seed, "recipe": {}, "date": "", "versions": {}, "test": test}
+
+    cells = [cell(head, seed, loss) for head, loss in (("naive_cvr", 0.4), ("esmm", 0.3)) for seed in range(3)]
+    esmm, naive = study.report(cells).splitlines()[-2:]
+    assert esmm.startswith("| esmm | 0.5000 ± 0.0000 | 0.3010 ± 0.0010 |")
+    assert esmm.endswith("| 0.000 | 3 |")
+    assert naive.endswith("|  | 3 |")

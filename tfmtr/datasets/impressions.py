@@ -1,0 +1,115 @@
+"""Impressions, clicks and what follows them, with the true probabilities of every impression.
+
+Real logs say whether a click led to a purchase, never whether an impression that was not clicked would have. Here
+a purchase is drawn for every impression as if it were clicked, and the log shows it where it was.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tfmtr.schema import Feature, Scenario, Schema, Task
+
+LATENT = 4
+TASKS = ("click", "view", "cart", "purchase")
+
+
+class Impressions(NamedTuple):
+    """Impressions and their truth; arrays have one value a row.
+
+    Attributes:
+        schema: The `Schema`: user and title ids, the number `intent`, the task click and the others after it.
+        x: Model inputs by name.
+        y: Labels by task, as a log has them: 0 without a click.
+        probability: True `{"click": p, "purchase|click": p, "purchase": p}`; the second is that of a purchase if the
+            impression were clicked.
+        would_purchase: 1 where the impression would lead to a purchase if clicked, drawn once; the log shows it for
+            the clicked ones only.
+    """
+
+    schema: Schema
+    x: dict
+    y: dict
+    probability: dict
+    would_purchase: np.ndarray
+
+
+def impressions(rows, *, num_users=2_000, num_titles=500, confounding=1.0, hidden=0.0, world=0, seed=0):
+    """Draws impressions of random users and titles.
+
+    What makes people click also makes them go on and buy: their affinity to the title, and an intent of the moment
+    that enters every logit with the factor `confounding`. So clicked rows convert more often than the others would.
+    After a click come a look at the page (view), then the cart, then the purchase, each likelier after the one before
+    and possible without it:
+
+        click    = sigmoid(-2.2 + 0.8 affinity + 0.6 appeal + c intent)
+        view     = sigmoid(      0.8 affinity            + c intent)
+        cart     = sigmoid(-1.0 + 0.6 value + 0.5 c intent) after a view, sigmoid(-3.5) else
+        purchase = sigmoid( 0.0 + 0.6 value + 0.5 c intent) after the cart, sigmoid(-4.0 + 0.8 affinity) else
+
+    Args:
+        rows: Number of impressions.
+        num_users: Number of users.
+        num_titles: Number of titles.
+        confounding: The factor `c`; with 0 only the affinity confounds.
+        hidden: Share in [0, 1] of the intent's variance that no feature shows. What is hidden cannot be corrected for
+            by any head: the propensities cannot depend on it.
+        world: Seed of users and titles.
+        seed: Seed of the impressions.
+
+    Returns:
+        `Impressions`.
+
+    Raises:
+        ValueError: If `hidden` is not in [0, 1].
+
+    Example:
+    >>> data = impressions(1000, num_users=50, num_titles=20)
+    >>> bool(data.y["purchase"].sum() < data.y["click"].sum() < 1000)
+    True
+    """
+    if not 0.0 <= hidden <= 1.0:
+        raise ValueError(f"`hidden` must be in [0, 1]. Received: hidden={hidden}")
+    rng = np.random.default_rng([0, world])
+    users, titles = rng.normal(size=(num_users, LATENT)), rng.normal(size=(num_titles, LATENT))
+    appeal, value = rng.normal(size=(2, num_titles))
+
+    rng = np.random.default_rng([1, world, seed])
+    user, title = rng.integers(0, num_users, rows), rng.integers(0, num_titles, rows)
+    seen, unseen = rng.normal(size=(2, rows))
+    intent = confounding * (np.sqrt(1 - hidden) * seen + np.sqrt(hidden) * unseen)
+    affinity = np.sum(users[user] * titles[title], axis=1) / np.sqrt(LATENT)
+
+    click = sigmoid(-2.2 + 0.8 * affinity + 0.6 * appeal[title] + intent)
+    view = sigmoid(0.8 * affinity + intent)
+    cart = np.stack([np.full(rows, sigmoid(-3.5)), sigmoid(-1.0 + 0.6 * value[title] + 0.5 * intent)])
+    buy = np.stack([sigmoid(-4.0 + 0.8 * affinity), sigmoid(0.6 * value[title] + 0.5 * intent)])
+    any_cart = view * cart[1] + (1 - view) * cart[0]
+    conversion = any_cart * buy[1] + (1 - any_cart) * buy[0]
+
+    def draw(p):
+        return (rng.random(rows) < p).astype("float32")
+
+    clicked = draw(click)
+    viewed = draw(view)
+    carted = draw(np.where(viewed == 1, cart[1], cart[0]))
+    would_purchase = draw(np.where(carted == 1, buy[1], buy[0]))
+    y = dict(zip(TASKS, (clicked, clicked * viewed, clicked * carted, clicked * would_purchase), strict=True))
+    x = {"user": 1 + user, "title": 1 + title, "intent": seen.astype("float32"), "scenario": np.ones(rows, "int32")}
+    x |= {name: x[name].astype("int32") for name in ("user", "title")}
+    schema = Schema(
+        [
+            Feature("user", "user", "id", map(str, range(num_users))),
+            Feature("title", "title", "id", map(str, range(num_titles))),
+            Feature("intent", "context", "number"),
+        ],
+        [Task(name, mean=float(y[name].mean()), after=None if name == "click" else "click") for name in TASKS],
+        Scenario(["market"], {("all",): "all"}),
+    )
+    probability = {"click": click, "purchase|click": conversion, "purchase": click * conversion}
+    return Impressions(schema, x, y, probability, would_purchase)
+
+
+def sigmoid(x):
+    """The logistic function."""
+    return 1 / (1 + np.exp(-x))
