@@ -23,21 +23,18 @@ Expected: see `docs/results/entire_space/README.md`.
 
 import argparse
 import functools
-import json
 import os
-import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import head_study
 import keras
 import numpy as np
-from rich.console import Console
 from sklearn.metrics import log_loss, roc_auc_score
 
-from tfmtr import components, models, training
+from tfmtr import components, models
 from tfmtr.datasets.impressions import impressions
-from tfmtr.evaluation import compare
 from tfmtr.evaluation.metrics import expected_calibration_error
 from tfmtr.sharing.shared_bottom import shared_bottom
 
@@ -100,7 +97,6 @@ def run(head, seed, recipe):
     share = functools.partial(shared_bottom, units=(64,), tower_units=(32,))
     model = models.ranking(schema, share=share, head=head, embedding_dim=8)
     model.compile(keras.optimizers.Adam(recipe["learning_rate"]))
-    started = time.perf_counter()
     stop = keras.callbacks.EarlyStopping(
         "val_ctcvr", mode="min", patience=recipe["patience"], restore_best_weights=True
     )
@@ -112,81 +108,24 @@ def run(head, seed, recipe):
         verbose=0,
         callbacks=[ValidationLoss(validation), stop],
     ).history
-    return {
-        "head": head,
-        "seed": seed,
-        "recipe": recipe,
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "versions": training.versions(),
-        "seconds": time.perf_counter() - started,
-        "val_ctcvr": history["val_ctcvr"],
-        "test": evaluate(model, test),
-    }
+    return {"val_ctcvr": history["val_ctcvr"], "test": evaluate(model, test)}
 
 
 def main(*, heads=None, seeds=5, confounding=1.0, hidden=0.0, results=RESULTS, **changes):
     """Computes the missing cells and returns all that were asked for."""
     recipe = {**RECIPE, "confounding": confounding, "hidden": hidden, **changes}
-    folder, console, cells = results / f"hidden-{hidden:g}", Console(soft_wrap=True), []
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = [(seed, head) for seed in range(seeds) for head in heads or components.names("heads")]
-    started, num_computed = time.perf_counter(), 0
-    for i, (seed, head) in enumerate(wanted, start=1):
-        file = folder / f"{head}-seed-{seed}.json"
-        cell = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        if cell is None or cell["recipe"] != recipe:
-            cell = run(head, seed, recipe)
-            file.write_text(json.dumps(cell, indent=1) + "\n", encoding="utf-8")
-            num_computed += 1
-        left = (time.perf_counter() - started) / max(num_computed, 1) * (len(wanted) - i) / 60
-        test = cell["test"]
-        console.print(
-            f"[{i}/{len(wanted)}] {head} seed {seed}: AUC of pCVR {test['auc']:.4f}, log loss {test['log_loss']:.4f}, "
-            f"mean over truth {test['bias']:.3f}; {cell['seconds']:.0f} s; at most {left:.0f} min left",
-            markup=False,
-            highlight=False,
-        )
-        cells.append(cell)
-    return cells
-
-
-def report(cells):
-    """The page of one setting: a row a head, means and deviations over seeds."""
-    by_head = {}
-    for cell in cells:
-        by_head.setdefault(cell["head"], []).append(cell)
-    losses = {head: [cell["test"]["log_loss"] for cell in of_head] for head, of_head in by_head.items()}
-    others = [head for head in by_head if head != "naive_cvr" and "naive_cvr" in by_head]
-    p_values = {head: compare.welch(losses[head], losses["naive_cvr"]) for head in others}
-    known = {head: p for head, p in p_values.items() if p is not None}
-    adjusted = dict(zip(known, compare.holm(list(known.values())), strict=True)) if known else {}
-    lines = [f"| head | {' | '.join(METRICS.values())} | p | seeds |", f"| --- |{' --- |' * (len(METRICS) + 2)}"]
-    for head, of_head in sorted(by_head.items(), key=lambda item: np.mean(losses[item[0]])):
-        texts = []
-        for metric in METRICS:
-            mean, deviation = compare.mean_and_deviation([cell["test"][metric] for cell in of_head])
-            texts.append(f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"))
-        p = f"{adjusted[head]:.3f}" if head in adjusted else ""
-        lines.append(f"| {head} | {' | '.join(texts)} | {p} | {len(of_head)} |")
-    cell = cells[0]
-    versions = ", ".join(f"{name} {version}" for name, version in cell["versions"].items())
-    return "\n".join([f"Recipe {json.dumps(cell['recipe'])}; {cell['date']}; {versions}.\n", *lines, ""])
+    folder = results / f"hidden-{hidden:g}"
+    return head_study.compute(run, heads or components.names("heads"), seeds=seeds, recipe=recipe, folder=folder)
 
 
 def write_report(results=RESULTS):
     """Prints and writes the page of all cells that there are."""
-    sections = ["# Heads against the truth of simulated impressions\n", "`pipelines/entire_space_study.py` says how.\n"]
-    for folder in sorted(path for path in results.glob("hidden-*") if path.is_dir()):
-        cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
-        if cells:
-            share = float(folder.name.removeprefix("hidden-"))
-            sections += [f"## {share:.0%} of the confounding intent hidden\n", report(cells)]
-    notes = results / "notes.md"
-    if notes.exists():
-        sections.append(notes.read_text(encoding="utf-8"))
-    page = "\n".join(sections)
-    (results / "README.md").write_text(page, encoding="utf-8")
-    Console(soft_wrap=True).print(page, markup=False, highlight=False)
+    parts = ["# Heads against the truth of simulated impressions\n", "`pipelines/entire_space_study.py` says how.\n"]
+    for folder in sorted(results.glob("hidden-*")):
+        share = float(folder.name.removeprefix("hidden-"))
+        parts.append(f"## {share:.0%} of the confounding intent hidden\n")
+        parts.append(head_study.table(head_study.read_cells(folder), METRICS))
+    head_study.write_page(parts, results)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
-from tfmtr.datasets.kuairand import USER, kuairand
+from tfmtr.datasets.kuairand import LIKE, TASKS, USER, kuairand
 
 ROWS = 40
 OUTCOMES = {
@@ -70,6 +70,15 @@ def test_the_columns_of_a_small_log(tmp_path):
     assert [(task.name, task.column) for task in schema.tasks] == [("click", "is_click"), ("long_view", "long_view")]
     assert {feature.name: feature.kind for feature in schema.features}["duration_ms"] == "number"
     assert "" not in {value for feature in schema.features for value in feature.vocabulary}
+
+
+def test_likes_are_a_third_task_on_demand(tmp_path):
+    source = tables()
+    table, schema = kuairand(write(tmp_path / "data", source), protocol="row", tasks={**TASKS, **LIKE})
+    assert [task.name for task in schema.tasks] == ["click", "long_view", "like"]
+    likes = source["log_standard_4_22_to_5_08_pure"]["is_like"]
+    assert table["is_like"].to_pylist() == likes.to_pylist()
+    assert schema.tasks[2].mean == pytest.approx(np.mean(likes.to_numpy()[:32]))
 
 
 def test_no_outcome_and_no_time_is_an_input(tmp_path):

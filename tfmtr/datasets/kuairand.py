@@ -1,5 +1,7 @@
 """KuaiRand-Pure as three domains and two tasks: the app's tab 0, tab 1 and all others; click and long view.
 
+A like is a third task on demand.
+
 A row is one impression of the standard log. What happened after it (`long_view`, `play_time_ms`, the stay times,
 every `is_*`) is a label or nothing, never an input. The video statistics table is not read at all: its
 counts cover an undated period that may hold the test rows. Inputs are ids, the user's coded features (`onehot_feat*`
@@ -14,6 +16,7 @@ SIGIR 2024, https://doi.org/10.1145/3626772.3657686.
 """
 
 from pathlib import Path
+from types import MappingProxyType
 
 import ibis
 import numpy as np
@@ -26,19 +29,20 @@ from tfmtr.datasets.tables import check_columns, read_table
 DOMAINS = {0: "1", 1: "2"}  # tab -> domain, numbered as in the paper: the second is by far the largest
 OTHERS = "3"
 TASKS = {"click": "is_click", "long_view": "long_view"}
+LIKE = {"like": "is_like"}  # too rare for a figure of each domain
 USER = ("follow_user_num_range", "fans_user_num_range", "friend_user_num_range", "register_days_range")
 USER += tuple(f"onehot_feat{i}" for i in range(18))
 VIDEO = ("author_id", "video_type", "upload_type", "music_type", "tag")
 
 # Table -> pattern of its files and the columns that we take.
 TABLES = {
-    "log": ("log_standard*_pure.*", ("user_id", "video_id", "time_ms", "tab", "duration_ms", *TASKS.values())),
+    "log": ("log_standard*_pure.*", ("user_id", "video_id", "time_ms", "tab", "duration_ms")),
     "users": ("user_features_pure.*", ("user_id", *USER)),
     "videos": ("video_features_basic_pure.*", ("video_id", *VIDEO)),
 }
 
 
-def kuairand(source, *, protocol: Protocol = "time", seed=0):
+def kuairand(source, *, protocol: Protocol = "time", seed=0, tasks=MappingProxyType(TASKS)):
     """Reads KuaiRand-Pure as one table of three domains.
 
     Rows that repeat an earlier one are kept, as in the published log; a random split puts some of them on both sides.
@@ -48,15 +52,17 @@ def kuairand(source, *, protocol: Protocol = "time", seed=0):
             or CSV; several files of the log are read in the order of their names.
         protocol: Order in which rows are split 8:1:1; as for `split_rows`.
         seed: Of the random split.
+        tasks: Label columns of the log by the tasks' names, `{task: column}`; `{**TASKS, **LIKE}` for three.
 
     Returns:
         `(table, schema)`: an Arrow table in file order with `user`, `title`, the coded features, `duration_ms`,
-        `domain`, the labels `is_click` and `long_view`, and `split`; and its `Schema`.
+        `domain`, the label columns, and `split`; and its `Schema`.
 
     Raises:
         ValueError: If a table or one of its columns is missing, or `protocol` is unknown.
     """
-    log, users, videos = (_read(Path(source), name) for name in TABLES)
+    log = _read(Path(source), "log", tasks.values())
+    users, videos = (_read(Path(source), name) for name in ("users", "videos"))
     user, video = look_up(users, "user_id", log["user_id"]), look_up(videos, "video_id", log["video_id"])
     domain = pc.fill_null(pc.index_in(log["tab"], value_set=pa.array(DOMAINS, log["tab"].type)), len(DOMAINS))
     columns = {
@@ -66,7 +72,7 @@ def kuairand(source, *, protocol: Protocol = "time", seed=0):
         **{name: _text(video[name]) for name in VIDEO},
         "duration_ms": log["duration_ms"].cast(pa.float64()),
         "domain": pa.array([*DOMAINS.values(), OTHERS]).take(domain),
-        **{column: log[column].cast(pa.int8()) for column in TASKS.values()},
+        **{column: log[column].cast(pa.int8()) for column in tasks.values()},
     }
     columns["tag"] = pc.list_element(pc.split_pattern(columns["tag"], ","), 0)
     time = np.asarray(log["time_ms"])
@@ -76,14 +82,15 @@ def kuairand(source, *, protocol: Protocol = "time", seed=0):
         user=("user", *USER),
         title=("title", *VIDEO, "duration_ms"),
         numbers=("duration_ms",),
-        tasks=TASKS,
+        tasks=tasks,
     )
     return table, schema
 
 
-def _read(folder, name):
-    """The wanted columns of one table, rows in file order."""
+def _read(folder, name, more=()):
+    """The wanted columns of one table and more, rows in file order."""
     pattern, columns = TABLES[name]
+    columns = (*columns, *more)
     files = sorted(folder.glob(pattern))
     if not files:
         there = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else "no such folder"

@@ -1,0 +1,84 @@
+"""What the studies of heads share: cells that are computed once, and a table of means over seeds."""
+
+import json
+import time
+
+import numpy as np
+from rich.console import Console
+
+from tfmtr import training
+from tfmtr.evaluation import compare
+
+BASELINE = "naive_cvr"
+
+
+def compute(run, heads, *, seeds, recipe, folder):
+    """The cells of some heads and seeds; those that are in `folder` with the same recipe are not computed again.
+
+    Args:
+        run: Function `run(head, seed, recipe)` that returns a dictionary with `test`, the metrics by name.
+        heads: Names of heads.
+        seeds: Number of seeds.
+        recipe: What decides a result beside head and seed; goes to JSON.
+        folder: Where a cell is written as soon as it is finished, `<head>-seed-<seed>.json`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    console, cells = Console(soft_wrap=True), []
+    wanted = [(seed, head) for seed in range(seeds) for head in heads]
+    started, num_computed = time.perf_counter(), 0
+    for i, (seed, head) in enumerate(wanted, start=1):
+        file = folder / f"{head}-seed-{seed}.json"
+        cell = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        if cell is None or cell["recipe"] != recipe:
+            start = time.perf_counter()
+            cell = {"head": head, "seed": seed, "recipe": recipe, **run(head, seed, recipe)}
+            cell |= {"date": time.strftime("%Y-%m-%d", time.gmtime()), "versions": training.versions()}
+            cell["seconds"] = time.perf_counter() - start
+            file.write_text(json.dumps(cell, indent=1) + "\n", encoding="utf-8")
+            num_computed += 1
+        left = (time.perf_counter() - started) / max(num_computed, 1) * (len(wanted) - i) / 60
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in cell["test"].items())
+        line = f"[{i}/{len(wanted)}] {head} seed {seed}: {figures}; {cell['seconds']:.0f} s; about {left:.0f} min left"
+        console.print(line, markup=False, highlight=False)
+        cells.append(cell)
+    return cells
+
+
+def read_cells(folder):
+    """All cells of a folder."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*-seed-*.json"))]
+
+
+def table(cells, metrics):
+    """A row a head, best log loss first: means and deviations over seeds, and p of the log loss against naive CVR.
+
+    Args:
+        cells: Cells with one recipe.
+        metrics: `{metric: header}`; one of them is `log_loss`.
+    """
+    by_head = {}
+    for cell in cells:
+        by_head.setdefault(cell["head"], []).append(cell["test"])
+    losses = {head: [test["log_loss"] for test in tests] for head, tests in by_head.items()}
+    p_values = {h: compare.welch(losses[h], losses[BASELINE]) for h in by_head if BASELINE in by_head and h != BASELINE}
+    known = {head: p for head, p in p_values.items() if p is not None}
+    adjusted = dict(zip(known, compare.holm(list(known.values())), strict=True)) if known else {}
+    lines = [f"| head | {' | '.join(metrics.values())} | p | seeds |", f"| --- |{' --- |' * (len(metrics) + 2)}"]
+    for head, tests in sorted(by_head.items(), key=lambda item: np.mean(losses[item[0]])):
+        texts = []
+        for metric in metrics:
+            mean, deviation = compare.mean_and_deviation([test[metric] for test in tests])
+            texts.append(f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"))
+        p = f"{adjusted[head]:.3f}" if head in adjusted else ""
+        lines.append(f"| {head} | {' | '.join(texts)} | {p} | {len(tests)} |")
+    cell = cells[0]
+    versions = ", ".join(f"{name} {version}" for name, version in cell["versions"].items())
+    return "\n".join([f"Recipe {json.dumps(cell['recipe'])}; {cell['date']}; {versions}.\n", *lines, ""])
+
+
+def write_page(parts, folder):
+    """Prints and writes `README.md` of a results folder: the parts, and `notes.md` if there is one."""
+    notes = folder / "notes.md"
+    page = "\n".join([*parts, *([notes.read_text(encoding="utf-8")] if notes.exists() else [])])
+    (folder / "README.md").write_text(page, encoding="utf-8")
+    Console(soft_wrap=True).print(page, markup=False, highlight=False)

@@ -1,0 +1,159 @@
+"""Click, then long view: the heads for cascades on KuaiRand, by what its log can show.
+
+    python pipelines/kuairand_funnel.py --data path/to/KuaiRand-Pure/data --seeds 3
+    python pipelines/kuairand_funnel.py --report
+
+Three tasks over the standard log, split 8:1:1 by time: click, long view after click, and like beside them. A few long
+views have no click; heads for cascades train them as 0, the test sees the label as it is. One cell is one head with
+one seed, written to `docs/results/kuairand_funnel/` as soon as it is finished and not computed again. Heads that need
+levels between the click and the goal (ESM2, HM3) have no such labels here and are left out.
+
+Every head has the same model (ranking, shared bottom), optimiser and budget, nothing tuned: embeddings of 16, Adam
+3e-3, batches of 4,096, at most 8 epochs, the epoch chosen by the log loss of long view on validation rows (patience
+2). Test rows are read once a cell.
+
+Reported on test rows: AUC of click and of like, AUC, log loss and calibration error of long view over all impressions
+(pCTCVR), and AUC of pCVR among clicked rows, which is all that a log shows of pCVR. p: Welch of the log loss against
+naive CVR over seeds, Holm over the heads.
+
+Expected: see `docs/results/kuairand_funnel/README.md`.
+"""
+
+import argparse
+import dataclasses
+import functools
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import head_study
+import keras
+import numpy as np
+from sklearn.metrics import log_loss, roc_auc_score
+
+from tfmtr import components, inputs, models
+from tfmtr.datasets.kuairand import LIKE, TASKS, kuairand
+from tfmtr.evaluation.metrics import expected_calibration_error
+from tfmtr.sharing.shared_bottom import shared_bottom
+
+RESULTS = Path("docs/results/kuairand_funnel")
+RECIPE = {"batch_size": 4096, "learning_rate": 3e-3, "max_epochs": 8, "patience": 2}
+METRICS = {
+    "click_auc": "AUC of click",
+    "auc": "AUC of long view",
+    "log_loss": "log loss of long view",
+    "calibration": "calibration error",
+    "clicked_auc": "AUC of pCVR, clicked rows",
+    "like_auc": "AUC of like",
+}
+
+
+def read(path):
+    """Schema with what follows what, and `{split: (x, y)}`."""
+    table, schema = kuairand(path, protocol="time", tasks={**TASKS, **LIKE})
+    schema = schema.replace(
+        tasks=[dataclasses.replace(task, after="click" if task.name == "long_view" else None) for task in schema.tasks]
+    )
+    parts = {}
+    for split in ("train", "validation", "test"):
+        rows = table.filter(np.asarray(table["split"]) == split)
+        parts[split] = inputs.model_inputs(rows, schema, {}), inputs.labels(rows, schema)
+    return schema, parts
+
+
+def heads_for(tasks):
+    """The heads that take these tasks."""
+    names = []
+    for name in components.names("heads"):
+        try:
+            components.find("heads", name)(tasks)
+        except ValueError:
+            continue
+        names.append(name)
+    return names
+
+
+def predict(model, x):
+    """Probabilities of the tasks, and of a long view given a click, arrays of shape `(rows,)`."""
+    p = {name: value[:, 0].astype(float) for name, value in model.predict(x, batch_size=16_384, verbose=0).items()}
+    ratio = np.clip(p["long_view"] / np.maximum(p["click"], 1e-7), 0.0, 1.0)
+    return {"long_view|click": ratio, **p}
+
+
+class ValidationLoss(keras.callbacks.Callback):
+    """Adds to an epoch's figures `val_long_view`, the log loss of long views over all impressions."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.label = x, y[TASKS["long_view"]]
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Evaluates."""
+        logs["val_long_view"] = float(log_loss(self.label, predict(self.model, self.x)["long_view"]))
+
+
+def evaluate(model, x, y):
+    """The metrics of a model on test rows."""
+    p = predict(model, x)
+    click, long_view, like = (y[column] for column in (*TASKS.values(), *LIKE.values()))
+    clicked = click == 1
+    return {
+        "click_auc": float(roc_auc_score(click, p["click"])),
+        "auc": float(roc_auc_score(long_view, p["long_view"])),
+        "log_loss": float(log_loss(long_view, p["long_view"])),
+        "calibration": expected_calibration_error(long_view, p["long_view"]),
+        "clicked_auc": float(roc_auc_score(long_view[clicked], p["long_view|click"][clicked])),
+        "like_auc": float(roc_auc_score(like, p["like"])),
+    }
+
+
+def run(schema, parts, head, seed, recipe):
+    """Trains and evaluates one head with one seed."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = models.ranking(schema, share=functools.partial(shared_bottom, units=(256,)), head=head)
+    model.compile(keras.optimizers.Adam(recipe["learning_rate"]))
+    stop = keras.callbacks.EarlyStopping(
+        "val_long_view", mode="min", patience=recipe["patience"], restore_best_weights=True
+    )
+    history = model.fit(
+        *parts["train"],
+        batch_size=recipe["batch_size"],
+        epochs=recipe["max_epochs"],
+        verbose=0,
+        callbacks=[ValidationLoss(*parts["validation"]), stop],
+    ).history
+    return {"val_long_view": history["val_long_view"], "test": evaluate(model, *parts["test"])}
+
+
+def main(path, *, heads=None, seeds=3, results=RESULTS, **changes):
+    """Computes the missing cells and returns all that were asked for."""
+    schema, parts = read(path)
+    return head_study.compute(
+        functools.partial(run, schema, parts),
+        heads or heads_for(schema.tasks),
+        seeds=seeds,
+        recipe={**RECIPE, **changes},
+        folder=results,
+    )
+
+
+def write_report(results=RESULTS):
+    """Prints and writes the page of all cells that there are."""
+    parts = ["# Click, then long view: heads on KuaiRand\n", "`pipelines/kuairand_funnel.py` says how.\n"]
+    head_study.write_page([*parts, head_study.table(head_study.read_cells(results), METRICS)], results)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of KuaiRand-Pure's tables")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--heads", default=None, help="some of the heads; all that take these tasks by default")
+    parser.add_argument("--report", action="store_true", help="only the page, from the cells that are there")
+    arguments = parser.parse_args()
+    if not arguments.report:
+        if arguments.data is None:
+            parser.error("--data is needed, except with --report")
+        main(arguments.data, heads=arguments.heads and arguments.heads.split(","), seeds=arguments.seeds)
+    write_report()
