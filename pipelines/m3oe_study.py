@@ -349,6 +349,9 @@ def write_report(results=RESULTS, page=PAGE):
     page.parent.mkdir(parents=True, exist_ok=True)
     for file in sorted(page.parent.glob("m3oe-figure-*.png")):
         document += f"\n![{file.stem}]({file.name})\n"
+    notes = page.with_name("m3oe-notes.md")
+    if notes.exists():
+        document += "\n" + notes.read_text(encoding="utf-8")
     page.write_text(document, encoding="utf-8")
     Console(soft_wrap=True).print(document, markup=False, highlight=False)
 
