@@ -80,6 +80,47 @@ def test_the_command_s_defaults_are_those_of_the_functions():
     assert tuple(map(int, inspect.signature(cli.train).parameters["units"].default.split(","))) == training.Recipe.units
 
 
+def test_every_option_reaches_its_function(tmp_path, monkeypatch):
+    recipe = training.Recipe(
+        share="mmoe", head="esmm", upsample=False, groups="one", units=(8, 4), literal=True, epochs=3, patience=5,
+        batch_size=7, learning_rate=0.5, seed=9, deterministic=False,
+    )  # fmt: skip
+    trained = []
+    monkeypatch.setattr(training, "train", lambda data, workdir, recipe: trained.append(recipe))
+    run(
+        *("train", "--data", tmp_path, "--workdir", tmp_path / "run", "--share", "mmoe", "--head", "esmm"),
+        *("--no-upsample", "--groups", "one", "--units", "8,4", "--literal", "--epochs", 3, "--patience", 5),
+        *("--batch-size", 7, "--learning-rate", 0.5, "--seed", 9, "--no-deterministic"),
+    )
+    assert trained == [recipe]
+
+    asked = {}
+
+    def prepared(logs, out, **options):
+        asked.update(options, logs=logs)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("tfmtr.datasets.prepare.prepare", prepared)
+    options = {
+        "seed": 3, "alpha": 4.0, "test_fraction": 0.2, "validation_fraction": 0.15, "random_fraction": 0.6,
+        "num_groups": 5, "memory_limit": "1GB", "missing_vectors": "zero", "contradictions": "keep",
+        "text_encoder": tmp_path / "preset", "overwrite": True,
+    }  # fmt: skip
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not True]
+    with pytest.raises(ValueError, match="enough"):
+        run(
+            *("prepare", "events", "--events", "e", "--users", "u", "--titles", "t", "--map", "user=uid,name=text"),
+            *("--task", "click=c", "--task", "buy=b:after=click", "--window-days", 2, "--train-windows", 5),
+            *("--test-windows", 4, "--end", "2025-03-01", "--availability", "anywhere", "--overwrite"),
+            *("--out", tmp_path / "out", *arguments),
+        )
+    logs = asked.pop("logs")
+    assert asked == options
+    assert (logs.columns, logs.tasks) == ({"user": "uid", "name": "text"}, {"click": "c", "buy": "b:after=click"})
+    assert (logs.calendar.length.days, logs.calendar.num_train, logs.calendar.num_test) == (2, 5, 4)
+    assert (logs.calendar.end.month, logs.availability) == (3, "anywhere")
+
+
 def test_evaluate_prints_a_table_and_writes_json(folder):
     output = run("evaluate", "--model", folder / "run", "--data", folder / "data")
     assert "event per territory" in output
