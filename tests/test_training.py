@@ -89,10 +89,11 @@ def test_every_test_window_has_its_own_weights_and_the_best_epoch_is_kept(tiny, 
 @pytest.mark.parametrize(("upsample", "sets"), [(True, {"random", "active"}), (False, {"random"})])
 def test_what_each_stage_is_trained_on(tiny, tmp_path, monkeypatch, upsample, sets):
     """The training windows first, then the slice of the day before; the active users for upsampling only."""
-    read, batches = [], inputs.batches
+    read, seeds, batches = [], [], inputs.batches
 
     def recorded(prepared, files, **options):
         read.append([dict(re.findall(r"(\w+)=([\w-]+)", str(file))) for file in files])
+        seeds.append(options.get("seed"))
         return batches(prepared, files, **options)
 
     monkeypatch.setattr(inputs, "batches", recorded)
@@ -105,6 +106,7 @@ def test_what_each_stage_is_trained_on(tiny, tmp_path, monkeypatch, upsample, se
     first, *slices = [{int(part["window"]) for part in stage} for stage in stages]
     assert max(first) == 0
     assert slices == [{1}, {2}]
+    assert seeds == [None, [0, 1], [0, 2], [0, 3]]  # each window has an order of its own
 
 
 def test_run_document_says_what_ran(tiny, unbroken):
