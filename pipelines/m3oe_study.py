@@ -364,9 +364,6 @@ def read_cells(results):
 def draw(dataset, path, *, protocol="time", results=RESULTS, folder=PAGE.parent, **changes):
     """Draws Figure 1 from the cells and Figure 3 from M3oE trained with seed 0; returns the files."""
     read, learning_rate, by_system = DATASETS[dataset]
-    cells = [
-        cell for cell in read_cells(results) if (cell["dataset"], cell["recipe"]["protocol"]) == (dataset, protocol)
-    ]
     data = encode(*read(path, protocol=protocol))
     recipe = Recipe("m3oe", "MDMT", protocol, 0, learning_rate, by_system["m3oe"], **changes)
     cells = [cell for cell in read_cells(results) if cell["dataset"] == dataset and is_same_study(cell, recipe)]

@@ -68,20 +68,25 @@ def cascade_probabilities(tasks, logits):
     and so on along the chain.
     """
     found = {}
-    for task in by_depth(tasks):
-        own = LogProbability.of(logits[task.name]) if task.kind == "binary" else None
+    for task in by_depth([task for task in tasks if task.kind == "binary"]):
+        own = LogProbability.of(logits[task.name])
         if task.after is None:
             found[task.name] = own
         else:
             found[conditional_name(task)] = own
             found[task.name] = found[task.after].then(own)
-    return {name: value for name, value in found.items() if value is not None}
+    return found
 
 
 def cascade_outputs(tasks, logits):
-    """The serving graph: probabilities by name, and the values of regression tasks."""
+    """The serving graph of `cascade_probabilities`."""
+    return served(tasks, logits, cascade_probabilities(tasks, logits))
+
+
+def served(tasks, logits, probabilities):
+    """The serving graph: the values of regression tasks, and probabilities from `{name: LogProbability}`."""
     values = {task.name: logits[task.name] for task in tasks if task.kind == "regression"}
-    return values | {name: p.probability() for name, p in cascade_probabilities(tasks, logits).items()}
+    return values | {name: p.probability() for name, p in probabilities.items()}
 
 
 def own_losses(tasks, logits, labels, context):

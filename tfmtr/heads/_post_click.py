@@ -1,6 +1,6 @@
 """A click, then levels of actions of which each makes the next one likelier: what ESM2 and HM3 share."""
 
-from tfmtr.heads._cascade import check_cascade, conditional_name, entire_space_loss, own_losses
+from tfmtr.heads._cascade import check_cascade, conditional_name, entire_space_loss, own_losses, served
 from tfmtr.heads._head import Head, Tower, start
 from tfmtr.heads._probability import LogProbability
 
@@ -49,14 +49,10 @@ def post_click(tasks, head, num_levels):
             found[level.name] = found[click.name].then(after_click)
         return found
 
-    def outputs(logits):
-        values = {task.name: logits[task.name] for task in tasks if task.kind == "regression"}
-        return values | {name: p.probability() for name, p in probabilities(logits).items()}
-
     def losses(outputs, logits, vectors, labels, context):
         found = probabilities(logits)
         return own_losses(tasks, logits, labels, context) | {
             task.name: entire_space_loss(task, tasks, found[task.name], labels, context) for task in levels
         }
 
-    return Head(towers, outputs, losses)
+    return Head(towers, lambda logits: served(tasks, logits, probabilities(logits)), losses)
