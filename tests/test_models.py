@@ -152,7 +152,7 @@ def test_branches_beat_the_global_model_where_territories_differ(data):
     losses = {}
     for share, groups in (("territory_branches", "given"), ("territory_branches", "one")):
         recipe = training.Recipe(share=share, groups=groups, units=(32, 16), learning_rate=1e-2)
-        schema = recipe.regroup(data.schema)
+        schema = recipe.adapt(data.schema)
         model = recipe.build(schema)
         files = data.examples("train", windows=[0, 1, 2], sampling=("random", "active"))
         train = inputs.batches(data, files, batch_size=512, seed=0, schema=schema)

@@ -10,6 +10,8 @@ import pytest
 
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.evaluation.evaluate import evaluate
+from tfmtr.schema import Schema
 
 SMALL = {"units": (16, 8), "epochs": 4, "patience": 1, "batch_size": 250, "learning_rate": 0.01}
 SCRIPT = """
@@ -154,8 +156,8 @@ def test_a_window_that_was_not_trained_for_is_named(unbroken, tmp_path):
 
 def test_controls_change_the_groups_only(tiny):
     schema = Prepared(tiny).schema
-    one = training.Recipe(groups="one").regroup(schema)
-    random = training.Recipe(groups="random", seed=3).regroup(schema)
+    one = training.Recipe(groups="one").adapt(schema)
+    random = training.Recipe(groups="random", seed=3).adapt(schema)
     assert one.scenario.num_groups == 1
     assert set(random.scenario.groups) == set(schema.scenario.groups)
     assert random.scenario.num_groups == schema.scenario.num_groups
@@ -174,3 +176,13 @@ def test_ops_are_deterministic_in_training_only():
     assert not config.is_op_determinism_enabled()
     with training.op_determinism(False):
         assert not config.is_op_determinism_enabled()
+
+
+def test_a_head_that_needs_the_titles_id_trains_and_is_evaluated(tiny, tmp_path):
+    recipe = training.Recipe(**(SMALL | {"epochs": 1}), head="in_batch_softmax", share="none")
+    training.train(tiny, tmp_path / "run", recipe, verbose=0)
+    assert "title" in {feature.name for feature in Schema.load(tmp_path / "run").by_role("training")}
+    (history, *_) = losses(tmp_path / "run")
+    assert np.isfinite(history).all()
+    result = evaluate(tmp_path / "run", tiny)
+    assert 0 < result["recall"]["1"] < 1

@@ -6,32 +6,36 @@ import keras
 from keras import ops
 
 from tfmtr import components
-from tfmtr.encoders.embed import embed, embed_fields, encode_inputs, join
-from tfmtr.encoders.interactions import CATEGORICAL, INTERACTIONS, first_order
+from tfmtr.encoders.embed import CATEGORICAL, embed, embed_fields, encode_inputs, join
+from tfmtr.encoders.field_weighted import as_fields, field_towers
+from tfmtr.encoders.interactions import INTERACTIONS, first_order
+from tfmtr.heads._head import TrainingGraph
 from tfmtr.layers.routed_dense import RoutedDense
 from tfmtr.layers.score import DotScore, QueryScale
 from tfmtr.layers.unknown_scenario import UnknownScenario
-from tfmtr.schema import ROLES, check_choice
+from tfmtr.schema import ROLES, TRAINING, check_choice
 from tfmtr.sharing._shared import Shared
 
 
 class JointModel(keras.Model):
     """A joint model with its head's losses, trained by Keras `fit`.
 
-    Its outputs are all tensors that a loss may need: `{"outputs": ..., "logits": ..., "vectors": ...}`.
+    Its outputs are all tensors that a loss may need: `outputs`, `logits`, `vectors` and `training`, each by name.
     What is served is `predictor`, a plain functional model.
 
     Args:
-        inputs: `{name: KerasTensor}`.
-        tensors: `{"outputs": {task: tensor}, "logits": {tower: tensor}, "vectors": {tower: tensor}}`.
+        inputs: `{name: KerasTensor}` of what is served.
+        training_inputs: `{name: KerasTensor}` of the features that are known in training only.
+        tensors: `{"outputs": {task: tensor}, "logits": {tower: tensor}, "vectors": {tower: tensor}, "training":
+            {name: tensor}}`.
         head: The `Head`.
 
     Attributes:
         predictor: Model from the inputs to `{task: probability of shape (batch, 1)}`.
     """
 
-    def __init__(self, inputs, tensors, head, **kwargs):
-        super().__init__(inputs=inputs, outputs=tensors, **kwargs)
+    def __init__(self, inputs, training_inputs, tensors, head, **kwargs):
+        super().__init__(inputs={**inputs, **training_inputs}, outputs=tensors, **kwargs)
         self.head = head
         self.predictor = keras.Model(inputs, tensors["outputs"], name="predictor")
 
@@ -41,13 +45,22 @@ class JointModel(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Sum of the head's losses and the layers' own."""
-        context = {"scenario": x["scenario"], "sample_weight": sample_weight}
+        context = {"scenario": x["scenario"], "sample_weight": sample_weight, "training": y_pred["training"]}
         losses = self.head.losses(y_pred["outputs"], y_pred["logits"], y_pred["vectors"], y, context)
         return sum(losses.values()) + sum(self.losses)
 
     def predict(self, x, **kwargs):
-        """Probabilities `{task: array of shape (rows, 1)}`; arguments as for `keras.Model.predict`."""
-        return self.predictor.predict(x, **kwargs)
+        """Probabilities `{task: array of shape (rows, 1)}`.
+
+        Args:
+            x: `{name: array}` or a `tf.data.Dataset` of such batches; features known in training only are left out.
+            **kwargs: As for `keras.Model.predict`.
+        """
+
+        def served(features):
+            return {name: features[name] for name in self.predictor.input}
+
+        return self.predictor.predict(served(x) if isinstance(x, dict) else x.map(served), **kwargs)
 
 
 class TwoTower(JointModel):
@@ -59,8 +72,8 @@ class TwoTower(JointModel):
         biases: `{tower: bias}`, floats to add to the dot product to have the logit.
     """
 
-    def __init__(self, inputs, tensors, head, *, queries, title, **kwargs):
-        super().__init__(inputs, tensors, head, **kwargs)
+    def __init__(self, inputs, training_inputs, tensors, head, *, queries, title, **kwargs):
+        super().__init__(inputs, training_inputs, tensors, head, **kwargs)
         users = {name: value for name, value in inputs.items() if name not in title["inputs"]}
         self.user_tower = keras.Model(users, queries, name="user_tower")
         self.title_tower = keras.Model(title["inputs"], title["vector"], name="title_tower")
@@ -76,7 +89,15 @@ class TwoTower(JointModel):
 
 
 def two_tower(
-    schema, *, share="none", head="parallel", units=(512, 512), embedding_dim=16, unknown_rate=0.05, literal=False
+    schema,
+    *,
+    share="none",
+    head="parallel",
+    units=(512, 512),
+    embedding_dim=16,
+    unknown_rate=0.05,
+    literal=False,
+    interact=None,
 ):
     """Builds a two-tower model: the dot product of a user's and a title's vector, in one or many scenarios.
 
@@ -101,12 +122,15 @@ def two_tower(
         unknown_rate: Share of training rows whose scenario is called unknown, to train the default branch.
             With 0 there is none, and unknown scenarios take the first group's branch.
         literal: Whether to build the paper's own form.
+        interact: `"fwfm"` for field-weighted factorisation machines in place of dense layers (see
+            `tfmtr/encoders/field_weighted.py`); tasks share the embeddings, so `share` must be `"none"`.
 
     Returns:
         A `TwoTower` model.
 
     Raises:
-        ValueError: If `share` or `head` is unknown, or a tower has no feature.
+        ValueError: If `share`, `head` or `interact` is unknown, a tower has no feature, or `interact` is given with
+            another `share` or with `literal`.
 
     Example:
     >>> from tfmtr.schema import Feature, Scenario, Schema, Task
@@ -118,35 +142,36 @@ def two_tower(
     ['click']
     """
     head = components.find("heads", head)(schema.tasks)
+    schema, towers = head.complete(schema), head.towers()
     user_inputs = encode_inputs(schema, "user", "context", scenario=True)
     title_inputs = encode_inputs(schema, "title")
-    features = schema.by_role("user", "context")
-    user, user_linear = _tower(embed(user_inputs, features, embedding_dim=embedding_dim), units, "user")
-    title = embed(title_inputs, schema.by_role("title"), embedding_dim=embedding_dim)
-    title, title_linear = _tower(title, units, "title")
-    title = title if literal else title_linear
-
-    towers = head.towers()
-    shared = _share(share, user, user_inputs, schema, features, tuple(towers), embedding_dim, unknown_rate)
-    vectors = {}
-    for tower, vector in shared.vectors.items():
-        if literal:
-            vector = keras.layers.ReLU(name=f"{tower}_relu")(vector)
-        elif vector is user:  # the identity adds no layer: the user tower's own last layer is the linear one
-            vector = user_linear
-        elif not shared.is_linear:
-            vector = keras.layers.Dense(units[-1], name=f"{tower}_projection")(vector)
-        vectors[tower] = vector
+    options = {"towers": tuple(towers), "embedding_dim": embedding_dim}
+    if interact is None:
+        vectors, title, terms = _dense_towers(
+            schema, user_inputs, title_inputs, share, units, unknown_rate=unknown_rate, literal=literal, **options
+        )
+    else:
+        check_choice("interact", interact, ("fwfm",))
+        if share != "none" or literal:
+            raise ValueError(
+                '`interact="fwfm"` is a two-tower model of its own, whose tasks share their embeddings: it needs '
+                f'share="none" and literal=False. Received: share={share!r}, literal={literal}'
+            )
+        vectors, title, terms = _field_towers(schema, user_inputs, title_inputs, **options)
     vectors = head.relate(vectors)
 
     queries, logits = {}, {}
     for tower, vector in vectors.items():
-        queries[tower] = vector if literal else QueryScale(name=f"{tower}_query")(vector)
+        queries[tower] = vector if literal or interact else QueryScale(name=f"{tower}_query")(vector)
         bias = None if literal else towers[tower].start
         logits[tower] = DotScore(bias, name=f"{tower}_score", dtype="float32")(queries[tower], title)
+    training_inputs = encode_inputs(schema, TRAINING)
+    inputs = {**user_inputs, **title_inputs}
+    graph = TrainingGraph(schema, {**inputs, **training_inputs}, vectors, _add_terms(logits, terms), queries, title)
     return TwoTower(
-        {**user_inputs, **title_inputs},
-        _tensors(head, vectors, _add_terms(logits, shared.terms)),
+        inputs,
+        training_inputs,
+        _tensors(head, graph),
         head,
         queries={name: queries[name] for name, tower in towers.items() if tower.is_served},
         title={"inputs": title_inputs, "vector": title},
@@ -194,14 +219,21 @@ def ranking(
     >>> ranking(schema, share="shared_bottom").output["outputs"]["like"].shape
     (None, 1)
     """
-    head = components.find("heads", head)(schema.tasks)
+    name, head = head, components.find("heads", head)(schema.tasks)
+    if head.is_two_tower_only:
+        raise ValueError(
+            "This head compares a row's query with the titles of other rows, which a ranking model does not have; use "
+            f"`two_tower`. Received: head={name!r}"
+        )
+    schema = head.complete(schema)
     inputs = encode_inputs(schema, *ROLES, scenario=True)
-    fields = embed_fields(inputs, schema.features, embedding_dim=embedding_dim)
+    features = schema.by_role(*ROLES)
+    fields = embed_fields(inputs, features, embedding_dim=embedding_dim)
     x = join(fields)
     if interact is not None:
-        x = _interaction(interact)(x, {f.name: fields[f.name] for f in schema.features if f.kind in CATEGORICAL})
+        x = _interaction(interact)(x, {f.name: fields[f.name] for f in features if f.kind in CATEGORICAL})
     towers = head.towers()
-    shared = _share(share, x, inputs, schema, schema.features, tuple(towers), embedding_dim, unknown_rate, prior)
+    shared = _share(share, x, inputs, schema, features, tuple(towers), embedding_dim, unknown_rate, prior)
     vectors = head.relate(dict(shared.vectors))
     logits = {}
     for tower, vector in vectors.items():
@@ -215,8 +247,40 @@ def ranking(
             logits[tower] = layer(vector)
     logits = _add_terms(logits, shared.terms)
     if has_first_order:
-        logits = _add_terms(logits, first_order(inputs, schema.features, tuple(logits)))
-    return JointModel(inputs, _tensors(head, vectors, logits), head, name="ranking")
+        logits = _add_terms(logits, first_order(inputs, features, tuple(logits)))
+    training_inputs = encode_inputs(schema, TRAINING)
+    graph = TrainingGraph(schema, {**inputs, **training_inputs}, vectors, logits, {}, None)
+    return JointModel(inputs, training_inputs, _tensors(head, graph), head, name="ranking")
+
+
+def _dense_towers(schema, user_inputs, title_inputs, share, units, *, towers, embedding_dim, unknown_rate, literal):
+    """User vectors by tower, the title vector and the terms beside the logits, from dense layers and `share`."""
+    features = schema.by_role("user", "context")
+    user, user_linear = _tower(embed(user_inputs, features, embedding_dim=embedding_dim), units, "user")
+    title = embed(title_inputs, schema.by_role("title"), embedding_dim=embedding_dim)
+    title, title_linear = _tower(title, units, "title")
+    shared = _share(share, user, user_inputs, schema, features, towers, embedding_dim, unknown_rate)
+    vectors = {}
+    for tower, vector in shared.vectors.items():
+        if literal:
+            vector = keras.layers.ReLU(name=f"{tower}_relu")(vector)
+        elif vector is user:  # the identity adds no layer: the user tower's own last layer is the linear one
+            vector = user_linear
+        elif not shared.is_linear:
+            vector = keras.layers.Dense(units[-1], name=f"{tower}_projection")(vector)
+        vectors[tower] = vector
+    return vectors, title if literal else title_linear, shared.terms
+
+
+def _field_towers(schema, user_inputs, title_inputs, *, towers, embedding_dim):
+    """The same from the fields of a field-weighted factorisation machine."""
+    sides = []
+    for inputs, features in (
+        (user_inputs, schema.by_role("user", "context")),
+        (title_inputs, schema.by_role("title")),
+    ):
+        sides.append(as_fields(embed_fields(inputs, features, embedding_dim=embedding_dim), features, embedding_dim))
+    return field_towers(*sides, towers)
 
 
 def _interaction(interact):
@@ -279,8 +343,14 @@ def _add_terms(logits, terms):
     return {tower: logit + terms[tower] if tower in terms else logit for tower, logit in logits.items()}
 
 
-def _tensors(head, vectors, logits):
-    return {"outputs": head.outputs(logits), "logits": logits, "vectors": vectors}
+def _tensors(head, graph):
+    training = head.training(graph)
+    return {
+        "outputs": head.outputs(graph.logits),
+        "logits": graph.logits,
+        "vectors": graph.vectors,
+        "training": training,
+    }
 
 
 def _tower(x, units, name):

@@ -23,7 +23,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-ROLES = ("user", "title", "context")
+ROLES = ("user", "title", "context")  # of the features that a model is served with
+TRAINING = "training"  # role of what is known in training only
 KINDS = ("id", "string", "number", "vector", "set", "sequence")
 TASK_KINDS = ("binary", "regression")
 
@@ -43,7 +44,8 @@ class Feature:
 
     Args:
         name: Column of the examples, and name of the model's and the signatures' input.
-        role: `"user"`, `"title"` or `"context"`: which tower may see it.
+        role: `"user"`, `"title"` or `"context"`: which tower may see it. Or `"training"`: known in training only,
+            such as the position that a title was shown at; no tower sees it, only heads whose losses ask for it.
         kind: `"id"` (a categorical value of `vocabulary`, text), `"string"` (open-ended text, hashed
             into `width` buckets), `"number"` (normalised with `mean` and `std`), `"vector"` (`width`
             floats from the feature store), `"set"` or `"sequence"` (a list of values of `vocabulary`,
@@ -54,7 +56,7 @@ class Feature:
     """
 
     name: str
-    role: Literal["user", "title", "context"]
+    role: Literal["user", "title", "context", "training"]
     kind: Literal["id", "string", "number", "vector", "set", "sequence"]
     vocabulary: Sequence[str] = ()
     width: int | None = None
@@ -62,8 +64,8 @@ class Feature:
     std: float = 1.0
 
     def __post_init__(self):
-        check_choice("role", self.role, ROLES)
-        check_choice("kind", self.kind, KINDS)
+        check_choice("role", self.role, (*ROLES, TRAINING))
+        check_choice("kind", self.kind, ("id", "string", "number") if self.role == TRAINING else KINDS)
         object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
         if self.kind in ("string", "vector", "set", "sequence") and not (self.width and self.width > 0):
             raise ValueError(

@@ -23,7 +23,7 @@ from typing import Literal
 import keras
 import numpy as np
 
-from tfmtr import inputs, models
+from tfmtr import components, inputs, models
 from tfmtr.datasets.groups import random_groups
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.schema import Scenario, Schema, check_choice
@@ -72,8 +72,9 @@ class Recipe:
         check_choice("groups", self.groups, ("given", "one", "random"))
         object.__setattr__(self, "units", tuple(self.units))
 
-    def regroup(self, schema):
-        """The schema with this recipe's scenarios."""
+    def adapt(self, schema):
+        """The schema with this recipe's scenarios and the features that its head reads in training."""
+        schema = components.find("heads", self.head)(schema.tasks).complete(schema)
         scenario = schema.scenario
         if self.groups == "one":
             scenario = Scenario(scenario.columns, dict.fromkeys(scenario.groups, "all"))
@@ -131,7 +132,7 @@ def train(data, workdir, recipe=None, *, verbose="auto"):
         ValueError: If `workdir` holds a run of another recipe or of other data.
     """
     recipe, data, workdir = recipe or Recipe(), Prepared(data), Path(workdir)
-    schema = recipe.regroup(data.schema)
+    schema = recipe.adapt(data.schema)
     run = _open_run(workdir, recipe, schema, data)
     with op_determinism(recipe.deterministic):
         return _train(data, workdir, recipe, schema, run, verbose)

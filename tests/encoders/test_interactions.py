@@ -87,7 +87,7 @@ def test_survives_saving(tmp_path):
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match=r"`interact` must be one of \['cross', 'fm'\].*'cross'\?.*'crosss'"):
+    with pytest.raises(ValueError, match=r"`interact` must be one of \['cross', 'fm', 'fwfm'\].*'cross'\?.*'crosss'"):
         models.ranking(SCHEMA, interact="crosss")
     with pytest.raises(ValueError, match=r"`interact=fm` multiplies pairs .* Received: \['user'\]"):
         models.ranking(SCHEMA.replace(features=[SCHEMA.features[0], SCHEMA.features[2]]), interact="fm")

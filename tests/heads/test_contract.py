@@ -2,73 +2,35 @@
 
 import functools
 
+import combinations
 import keras
 import numpy as np
 import pytest
 
 from tfmtr import components, models
-from tfmtr.schema import Feature, Scenario, Schema, Task
+from tfmtr.heads._head import TrainingGraph
 
 tf = pytest.importorskip("tensorflow")
 NAMES = components.names("heads")
-FORMS = ["two_tower", "ranking"]
+FORMS = combinations.FORMS
+EACH = pytest.mark.parametrize(
+    ("name", "form"), [(name, form) for name in NAMES for form in FORMS if (name, form) not in combinations.REFUSED]
+)
 nan = float("nan")
-
-
-def chain(*levels):
-    return [Task("click", mean=0.3), *(Task(name, mean=0.1, after="click") for name in levels)]
-
-
-# The first of these that a head takes is what it is tested with.
-TASKS = [chain("purchase"), chain("cart", "purchase"), chain("view", "cart", "purchase")]
-
-
-@functools.cache
-def tasks_of(name):
-    """Tasks that the head is made for."""
-    for tasks in TASKS:
-        try:
-            components.find("heads", name)(tasks)
-        except ValueError:
-            continue
-        return tuple(tasks)
-    raise AssertionError(f"no tasks for head={name}")
 
 
 @functools.cache
 def model_of(name, form):
-    schema = Schema(
-        [
-            Feature("user", "user", "id", [f"u{i}" for i in range(6)]),
-            Feature("user_vector", "user", "vector", width=4),
-            Feature("title_vector", "title", "vector", width=5),
-        ],
-        tasks_of(name),
-        Scenario(["territory"], {("t0",): "g0", ("t1",): "g1"}),
-    )
-    keras.utils.set_random_seed(0)
-    sizes = {"units": (8, 6)} if form == "two_tower" else {}
-    share = functools.partial(components.find("sharing", "shared_bottom"), units=(8,), tower_units=(6,))
-    model = getattr(models, form)(schema, share=share, head=name, embedding_dim=3, **sizes)
-    model.compile(keras.optimizers.Adam(1e-2))
-    return model
+    return combinations.build(name, "shared_bottom", form)
 
 
-def rows(number=24, seed=0):
-    rng = np.random.default_rng(seed)
-    return {
-        "user": rng.integers(0, 7, number).astype("int32"),
-        "user_vector": rng.normal(size=(number, 4)).astype("float32"),
-        "title_vector": rng.normal(size=(number, 5)).astype("float32"),
-        "scenario": 1 + np.arange(number, dtype="int32") % 2,
-    }
+def rows_of(model, number=24):
+    return {name: value for name, value in combinations.rows(number).items() if name in model.input}
 
 
 def all_labels(tasks, number=24):
     """Batches of labels by what is hard about them."""
-    click = (np.arange(number) % 3 == 0).astype("float32")
-    deep = {task.column: click * (np.arange(number) % 2 == 0) for task in tasks[1:]}
-    some = {"click": click} | {name: values.astype("float32") for name, values in deep.items()}
+    some = combinations.labels(tasks, number)
     constant = {value: {task.column: np.full(number, value, "float32") for task in tasks} for value in (0.0, 1.0)}
     return {
         "some of each": some,
@@ -80,13 +42,36 @@ def all_labels(tasks, number=24):
     }
 
 
-EACH = pytest.mark.parametrize(("name", "form"), [(name, form) for name in NAMES for form in FORMS])
+@pytest.mark.parametrize(("head", "share", "form"), combinations.combinations())
+def test_any_sharing_file_in_any_form_makes_a_step_with_finite_loss_and_gradients(head, share, form):
+    combinations.check_step(combinations.build(head, share, form), combinations.labels(combinations.tasks_of(head)))
+
+
+@pytest.mark.parametrize(("head", "form"), combinations.REFUSED)
+def test_what_is_refused_is_refused_by_name(head, form):
+    with pytest.raises(ValueError, match=rf"use `two_tower`. Received: head='{head}'"):
+        combinations.build(head, "shared_bottom", form)
+
+
+def covering():
+    """Each head once, each sharing file once, both forms."""
+    shares = components.names("sharing")
+    size = max(len(NAMES), len(shares))
+    for i in range(size):
+        head, share, form = NAMES[i % len(NAMES)], shares[i % len(shares)], FORMS[i % 2]
+        yield head, share, form if (head, form) not in combinations.REFUSED else "two_tower"
+
+
+@pytest.mark.parametrize(("head", "share", "form"), covering())
+def test_the_exported_graph_keeps_the_predictions(head, share, form, tmp_path):
+    combinations.check_export(combinations.build(head, share, form), tmp_path)
 
 
 @EACH
 def test_any_labels_give_finite_losses_and_gradients(name, form):
-    model, x = model_of(name, form), rows()
-    for kind, y in all_labels(tasks_of(name)).items():
+    model = model_of(name, form)
+    x = rows_of(model)
+    for kind, y in all_labels(combinations.tasks_of(name)).items():
         with tf.GradientTape() as tape:
             loss = model.compute_loss(x, y, model(x, training=True))
         gradients = tape.gradient(loss, [weight.value for weight in model.trainable_variables])
@@ -99,13 +84,18 @@ def test_any_labels_give_finite_losses_and_gradients(name, form):
 
 @EACH
 def test_propensities_near_0_and_1_give_finite_losses_and_gradients(name, form):
-    head = components.find("heads", name)(tasks_of(name))
+    tasks = combinations.tasks_of(name)
+    head = components.find("heads", name)(tasks)
+    schema = head.complete(combinations.schema_of(tasks))
+    x = {feature: tf.constant(value) for feature, value in combinations.rows(3).items()}
     for far in (-60.0, 60.0):
         logits = {tower: tf.Variable([[far], [-far], [far]]) for tower in head.towers()}
-        labels = {task.column: tf.constant([0.0, 1.0, 1.0]) for task in tasks_of(name)}
+        labels = {task.column: tf.constant([0.0, 1.0, 1.0]) for task in tasks}
         with tf.GradientTape() as tape:
             values = {tower: tf.convert_to_tensor(value) for tower, value in logits.items()}
-            loss = sum(head.losses(head.outputs(values), values, {}, labels, {}).values())
+            graph = TrainingGraph(schema, x, {}, values, values, tf.ones((3, 1)))
+            context = {"training": head.training(graph), "scenario": x["scenario"]}
+            loss = sum(head.losses(head.outputs(values), values, {}, labels, context).values())
         gradients = tape.gradient(loss, list(logits.values()))
         assert np.isfinite(loss)
         assert all(np.isfinite(g).all() for g in gradients if g is not None)
@@ -114,21 +104,29 @@ def test_propensities_near_0_and_1_give_finite_losses_and_gradients(name, form):
 @pytest.mark.parametrize("name", NAMES)
 def test_learns_and_the_served_graph_is_kept_without_training_only_towers(name, tmp_path):
     """In two-tower form; the contract of sharing files saves both forms."""
-    model, x = model_of(name, "two_tower"), rows(120)
-    y = all_labels(tasks_of(name), 120)["some of each"]
+    model = model_of(name, "two_tower")
+    x = rows_of(model, 120)
+    y = all_labels(combinations.tasks_of(name), 120)["some of each"]
     losses = model.fit(x, y, epochs=10, batch_size=40, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     expected = model.predict(x, verbose=0)
-    assert {task.name for task in tasks_of(name)} <= set(expected)
+    assert {task.name for task in combinations.tasks_of(name)} <= set(expected)
+    served = {feature: x[feature] for feature in model.predictor.input}
+    assert not {"position", "elapsed", "title"} & set(served)
     model.predictor.save(tmp_path / "model.keras")
-    reloaded = keras.saving.load_model(tmp_path / "model.keras").predict(x, verbose=0)
-    model.predictor.export(tmp_path / "saved", verbose=False)
-    saved = tf.saved_model.load(tmp_path / "saved")  # must outlive its functions
-    served = saved.serve(x)
+    reloaded = keras.saving.load_model(tmp_path / "model.keras").predict(served, verbose=0)
     for task, values in expected.items():
         assert ((values >= 0) & (values <= 1)).all()
         np.testing.assert_allclose(reloaded[task], values, atol=1e-6)
-        np.testing.assert_allclose(served[task], values, atol=1e-6)
     towers = model.head.towers()
     layers = {layer.name for layer in model.predictor.layers}
     assert {tower for tower in towers if f"{tower}_score" in layers} == {n for n, t in towers.items() if t.is_served}
+
+
+def test_a_feature_that_is_known_in_training_only_must_be_in_the_schema():
+    tasks = combinations.tasks_of("esmm")
+    schema = combinations.schema_of(tasks)
+    served = schema.replace(features=[f for f in schema.features if f.role != "training"])
+    for head, name in (("position_bias", "position"), ("esdf", "elapsed")):
+        with pytest.raises(ValueError, match=rf"`head={head}` reads .* Feature\('{name}', \"training\", ...\)"):
+            models.ranking(served, head=head)

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+CATEGORICAL = ("id", "string", "set", "sequence")  # kinds that become embeddings
+
 
 def encode_inputs(schema, *roles, scenario=False):
     """Keras inputs of the encoded features: `{name: KerasTensor}`.

@@ -4,10 +4,9 @@ import keras
 import keras_rs
 from keras import ops
 
-from tfmtr.encoders.embed import embed, join
+from tfmtr.encoders.embed import CATEGORICAL, embed, join
+from tfmtr.encoders.field_weighted import fwfm
 from tfmtr.layers._sizes import check_sizes
-
-CATEGORICAL = ("id", "string", "set", "sequence")  # kinds that become embeddings
 
 
 def first_order(inputs, features, towers):
@@ -95,4 +94,4 @@ def cross(x, fields, *, num_layers=2, projection_dim=None):
     return crossed
 
 
-INTERACTIONS = {"fm": fm, "cross": cross}
+INTERACTIONS = {"fm": fm, "fwfm": fwfm, "cross": cross}

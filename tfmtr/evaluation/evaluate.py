@@ -95,7 +95,7 @@ def _predict(model, files, schema, data):
     users, positives = [], []
     for table in inputs.read_tables(files, rows=BATCH):
         features = inputs.model_inputs(table, schema, stores)
-        scores = model.predictor.predict_on_batch({name: features[name] for name in model.input})
+        scores = model.predictor.predict_on_batch({name: features[name] for name in model.predictor.input})
         for name, values in inputs.labels(table, schema).items():
             columns[name].append(values)
         for task in schema.tasks:

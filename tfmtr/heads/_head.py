@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras import ops
 
@@ -19,27 +19,81 @@ class Tower(NamedTuple):
     is_served: bool = True
 
 
+class TrainingGraph(NamedTuple):
+    """What a head's training-only part may be built from.
+
+    Attributes:
+        schema: The `Schema`.
+        inputs: `{name: KerasTensor}` of all features, those of the role `"training"` among them, and `scenario`.
+        vectors: `{tower: tensor of shape (batch, units)}`, related.
+        logits: `{tower: tensor of shape (batch, 1)}`.
+        queries: In two-tower form `{tower: tensor of shape (batch, d)}`, otherwise empty.
+        title: In two-tower form the title vectors of the rows, shape `(batch, d)`, otherwise `None`.
+    """
+
+    schema: Any
+    inputs: dict
+    vectors: dict
+    logits: dict
+    queries: dict
+    title: Any
+
+
 def identity(vectors):
     """Towers that are not related to one another."""
     return vectors
 
 
+def nothing(graph):
+    """No training-only part."""
+    return {}
+
+
 class Head(NamedTuple):
-    """Four functions between the towers and the losses.
+    """Functions between the towers and the losses; the first three are in every head.
 
     Attributes:
         towers: `towers() -> {tower: Tower}`.
         outputs: `outputs(logits) -> {name: tensor of shape (batch, 1)}`, the serving graph.
         losses: `losses(outputs, logits, vectors, labels, context) -> {name: scalar}`. `labels` is
             `{column: float tensor of shape (batch,)}` with NaN where a label was not observed;
-            `context` may hold `sample_weight`, a tensor of shape `(batch,)` or one for each task.
+            `context` holds `scenario`, `training` (what `training` returned) and may hold `sample_weight`, a tensor
+            of shape `(batch,)` or one for each task.
         relate: `relate(vectors) -> vectors` before score.
+        training: `training(TrainingGraph) -> {name: tensor}`, the part of the graph that exists in training only:
+            layers between training-only features, logits and vectors whose outputs the losses need.
+        features: Training-only features that the head reads and every table of examples has; they are added to a schema
+            that does not name them.
+        is_two_tower_only: Whether the head needs queries and title vectors.
     """
 
     towers: Callable
     outputs: Callable
     losses: Callable
     relate: Callable = identity
+    training: Callable = nothing
+    features: tuple = ()
+    is_two_tower_only: bool = False
+
+    def complete(self, schema):
+        """The schema with the features that the head reads."""
+        there = {feature.name for feature in schema.features}
+        return schema.replace(features=[*schema.features, *(f for f in self.features if f.name not in there)])
+
+
+def training_feature(schema, name, head):
+    """The training-only feature of a name.
+
+    Raises:
+        ValueError: If the schema has none; the message names the head.
+    """
+    found = {feature.name: feature for feature in schema.by_role("training")}
+    if name not in found:
+        raise ValueError(
+            f'`head={head}` reads a feature that is known in training only: add Feature({name!r}, "training", ...) to '
+            f"the schema. Received: training features {sorted(found)}"
+        )
+    return found[name]
 
 
 def log_odds(mean):

@@ -1,0 +1,94 @@
+"""Field-weighted factorisation machines of many tasks: as an interaction of a ranking model, and as two towers."""
+
+import itertools
+
+import keras
+from keras import ops
+
+from tfmtr.encoders.embed import join
+from tfmtr.layers.field_query import FieldQuery
+
+
+def pair_products(fields):
+    """Inner products of all pairs of fields: `<v_i, v_j>` for i < j, in order.
+
+    Args:
+        fields: Tensor of shape `(batch, fields, width)`.
+
+    Returns:
+        Tensor of shape `(batch, fields (fields - 1) / 2)`.
+    """
+    products = ops.matmul(fields, ops.transpose(fields, (0, 2, 1)))  # (batch, fields, fields)
+    size = fields.shape[1]
+    pairs = [i * size + j for i, j in itertools.combinations(range(size), 2)]
+    return ops.take(ops.reshape(products, (-1, size * size)), pairs, axis=1)
+
+
+def fwfm(x, fields):
+    """Appends the inner products of all pairs of embeddings, so that every task weighs each pair its own way.
+
+        logit_t = w_0t + <w_t, x> + sum_{i < j} r_t,ij <v_i, v_j>
+
+    with the weights in the tower's own linear layers: with `share="none"` this is MT-FwFM.
+
+    Reference: Pan et al., Predicting Different Types of Conversions with Multi-Task Learning in Online Advertising,
+    KDD 2019, https://arxiv.org/abs/1907.10235, section 4. Numbers and vectors enter linearly.
+
+    Args:
+        x: Tensor of shape `(batch, width)`.
+        fields: `{feature: tensor of shape (batch, embedding_dim)}`, the embeddings.
+
+    Returns:
+        Tensor of shape `(batch, width + pairs)`.
+
+    Raises:
+        ValueError: If there are fewer than two embeddings.
+    """
+    if len(fields) < 2:
+        raise ValueError(
+            "`interact=fwfm` multiplies pairs of embeddings, so the schema must have two or more features of kind id, "
+            f"string, set or sequence. Received: {sorted(fields)}"
+        )
+    return join({"x": x, "fwfm": pair_products(ops.stack(list(fields.values()), axis=1))})
+
+
+def field_towers(user_fields, title_fields, towers):
+    """MT-FwFM as one dot product a task, so that an index of titles can serve it.
+
+    With user fields U, title fields T and the sum over pairs split by who is in it:
+
+        logit_t = <q_t, v> + term_t
+        v       = [v_j for j in T,                                 <v_j, v_k> for j < k in T]
+        q_t     = [w_t,j + sum_{i in U} r_t,ij v_i for j in T,     r_t,jk for j < k in T]
+        term_t  = sum_{i in U} <w_t,i, v_i> + sum_{i < k in U} r_t,ik <v_i, v_k>
+
+    The title vector `v` knows no task. Numbers and vectors become fields by a linear map to the embeddings' width.
+
+    Reference: as `fwfm`; the factorisation is ours.
+
+    Args:
+        user_fields: `{feature: tensor of shape (batch, width)}`, all of one width.
+        title_fields: The same of titles.
+        towers: Names of the towers.
+
+    Returns:
+        `(queries, title, terms)`: `{tower: (batch, d)}`, `(batch, d)` and `{tower: (batch, 1)}`.
+    """
+    users, titles = (ops.stack(list(fields.values()), axis=1) for fields in (user_fields, title_fields))
+    flat = keras.layers.Flatten()
+    title = ops.concatenate([flat(titles), pair_products(titles)], axis=1)
+    user = ops.concatenate([flat(users), pair_products(users)], axis=1)
+    queries, terms = {}, {}
+    for tower in towers:
+        queries[tower] = FieldQuery(len(title_fields), name=f"{tower}_field_query")(users)
+        terms[tower] = keras.layers.Dense(1, use_bias=False, name=f"{tower}_field_term")(user)
+    return queries, title, terms
+
+
+def as_fields(fields, features, width):
+    """Fields of one width: numbers and vectors through a linear map of their own."""
+    linear = {feature.name for feature in features if feature.kind in ("number", "vector")}
+    return {
+        name: keras.layers.Dense(width, use_bias=False, name=f"{name}_field")(value) if name in linear else value
+        for name, value in fields.items()
+    }
