@@ -2,6 +2,8 @@
 
     python pipelines/entire_space_study.py --seeds 5
     python pipelines/entire_space_study.py --seeds 5 --hidden 0.5
+    python pipelines/entire_space_study.py --seeds 5 --delay 2
+    python pipelines/entire_space_study.py --seeds 5 --position 2
     python pipelines/entire_space_study.py --report
 
 The simulator (`tfmtr/datasets/impressions.py`) knows for every impression whether it would be bought if it were
@@ -15,8 +17,9 @@ Every head has the same model (ranking, shared bottom), optimiser and budget, no
 1). Heads without an output `purchase|click` give p(purchase) / p(click) for it.
 
 Reported over all test impressions: AUC and log loss of pCVR against the purchases that every impression would have had,
-its expected calibration error, mean pCVR over the true mean, and AUC of pCTCVR against the log. p: Welch of the log
-loss against naive CVR over seeds, Holm over the heads.
+its expected calibration error, mean pCVR over the true mean, and AUC of pCTCVR against the log; where clicks depend on
+the position, the correlation of log pCTR with its true value in the middle of the page, and the log loss there. p:
+Welch of the log loss against naive CVR over seeds, Holm over the heads.
 
 Expected: see `docs/results/entire_space/README.md`.
 """
@@ -41,6 +44,15 @@ from tfmtr.sharing.shared_bottom import shared_bottom
 RESULTS = Path("docs/results/entire_space")
 TASKS = {"esm2": ("click", "cart", "purchase"), "hm3": ("click", "view", "cart", "purchase")}
 RECIPE = {"rows": 100_000, "batch_size": 1024, "learning_rate": 3e-3, "max_epochs": 6, "patience": 1}
+OPTIONS = {"position_bias": {"head": "esmm"}, "esdf": {"num_slots": 7}}
+ELSEWHERE = {
+    "esdf": "ESMM where no purchase is late; see the delayed log",
+    "position_bias": "the head that it corrects where there are no positions; see the log with positions",
+    "mt_fwfm": "parallel where every row has labels of all types",
+    "in_batch_softmax": "for two-tower models, and its scores are no probabilities",
+}
+DELAY_HEADS = ["naive_cvr", "esmm", "esdf"]
+POSITION_HEADS = ["naive_cvr", "parallel", "esmm", "position_bias"]
 METRICS = {
     "auc": "AUC of pCVR",
     "log_loss": "log loss of pCVR",
@@ -48,83 +60,81 @@ METRICS = {
     "bias": "mean pCVR / truth",
     "ctcvr_auc": "AUC of pCTCVR",
 }
-
-
-class ValidationLoss(keras.callbacks.Callback):
-    """Adds to an epoch's figures `val_ctcvr`, the log loss of the purchases that the log shows."""
-
-    def __init__(self, data):
-        super().__init__()
-        self.data = data
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Evaluates."""
-        _, ctcvr = predict(self.model, self.data.x)
-        logs["val_ctcvr"] = float(log_loss(self.data.y["purchase"], ctcvr))
-
-
-def predict(model, x):
-    """PCVR and pCTCVR of every row."""
-    outputs = {name: value[:, 0].astype(float) for name, value in model.predict(x, batch_size=8192, verbose=0).items()}
-    ratio = outputs["purchase"] / np.maximum(outputs["click"], 1e-7)
-    return np.clip(outputs.get("purchase|click", ratio), 0.0, 1.0), outputs["purchase"]
+TITLES = {
+    "hidden": lambda share: f"{share:.0%} of the confounding intent hidden",
+    "delay": lambda days: f"Purchases come {days:g} days later on average, logs are read after 0 to 7",
+    "position": lambda factor: f"Titles of high appeal stand further up, with factor {factor:g}",
+}
+POSITION_METRICS = {
+    "click_correlation": "correlation of log pCTR with the truth",
+    "click_log_loss": "log loss of pCTR",
+    "auc": "AUC of pCVR",
+    "log_loss": "log loss of pCVR",
+    "ctcvr_auc": "AUC of pCTCVR",
+}
 
 
 def evaluate(model, data):
     """The metrics of a model against the truth."""
-    cvr, ctcvr = predict(model, data.x)
-    clipped = np.clip(cvr, 1e-7, 1 - 1e-7)
+    p = head_study.predict(model, data.x, "purchase", "click")
+    cvr, click = p["purchase|click"], np.clip(p["click"], 1e-7, 1 - 1e-7)
+    truth = data.probability
+    cross_entropy = -(truth["click"] * np.log(click) + (1 - truth["click"]) * np.log1p(-click))
     return {
         "auc": float(roc_auc_score(data.would_purchase, cvr)),
-        "log_loss": float(log_loss(data.would_purchase, clipped)),
-        "calibration": expected_calibration_error(data.probability["purchase|click"], cvr),
-        "bias": float(cvr.mean() / data.probability["purchase|click"].mean()),
-        "ctcvr_auc": float(roc_auc_score(data.y["purchase"], ctcvr)),
+        "log_loss": float(log_loss(data.would_purchase, np.clip(cvr, 1e-7, 1 - 1e-7))),
+        "calibration": expected_calibration_error(truth["purchase|click"], cvr),
+        "bias": float(cvr.mean() / truth["purchase|click"].mean()),
+        "ctcvr_auc": float(roc_auc_score(data.y["purchase"], p["purchase"])),
+        "click_correlation": float(np.corrcoef(np.log(truth["click"]), np.log(click))[0, 1]),
+        "click_log_loss": float(cross_entropy.mean()),
     }
 
 
 def run(head, seed, recipe):
     """Trains and evaluates one head with one seed."""
-    sizes = {"confounding": recipe["confounding"], "hidden": recipe["hidden"]}
-    train, validation, test = (
-        impressions(rows, seed=3 * seed + part, **sizes)
-        for part, rows in enumerate((recipe["rows"], recipe["rows"] // 2, recipe["rows"]))
-    )
+    world = {name: recipe[name] for name in ("confounding", "hidden")}
+    log = {name: recipe[name] for name in ("position", "delay") if name in recipe}
+    train = impressions(recipe["rows"], seed=3 * seed, **world, **log)
+    # Validation rows have waited long enough; the test is against the truth.
+    validation = impressions(recipe["rows"] // 2, seed=3 * seed + 1, **world)
+    test = impressions(recipe["rows"], seed=3 * seed + 2, **world)
     wanted = TASKS.get(head, ("click", "purchase"))
     schema = train.schema.replace(tasks=[task for task in train.schema.tasks if task.name in wanted])
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     share = functools.partial(shared_bottom, units=(64,), tower_units=(32,))
-    model = models.ranking(schema, share=share, head=head, embedding_dim=8)
-    model.compile(keras.optimizers.Adam(recipe["learning_rate"]))
-    stop = keras.callbacks.EarlyStopping(
-        "val_ctcvr", mode="min", patience=recipe["patience"], restore_best_weights=True
-    )
-    history = model.fit(
-        train.x,
-        {name: train.y[name] for name in wanted},
-        batch_size=recipe["batch_size"],
-        epochs=recipe["max_epochs"],
-        verbose=0,
-        callbacks=[ValidationLoss(validation), stop],
-    ).history
-    return {"val_ctcvr": history["val_ctcvr"], "test": evaluate(model, test)}
+    chosen = functools.partial(components.find("heads", head), **OPTIONS.get(head, {}))
+    model = models.ranking(schema, share=share, head=chosen, embedding_dim=8)
+
+    def loss(model):
+        p = head_study.predict(model, validation.x, "purchase", "click")
+        return log_loss(validation.y["purchase"], p["purchase"])
+
+    history = head_study.fit(model, train.x, {name: train.y[name] for name in wanted}, recipe, loss)
+    return {"val_ctcvr": history, "test": evaluate(model, test)}
 
 
-def main(*, heads=None, seeds=5, confounding=1.0, hidden=0.0, results=RESULTS, **changes):
+def main(*, heads=None, seeds=5, confounding=1.0, hidden=0.0, position=0.0, delay=0.0, results=RESULTS, **changes):
     """Computes the missing cells and returns all that were asked for."""
     recipe = {**RECIPE, "confounding": confounding, "hidden": hidden, **changes}
-    folder = results / f"hidden-{hidden:g}"
-    return head_study.compute(run, heads or components.names("heads"), seeds=seeds, recipe=recipe, folder=folder)
+    name, chosen = f"hidden-{hidden:g}", [head for head in components.names("heads") if head not in ELSEWHERE]
+    if position:
+        recipe["position"], name, chosen = position, f"position-{position:g}", POSITION_HEADS
+    if delay:
+        recipe["delay"], name, chosen = delay, f"delay-{delay:g}", DELAY_HEADS
+    return head_study.compute(run, heads or chosen, seeds=seeds, recipe=recipe, folder=results / name)
 
 
 def write_report(results=RESULTS):
     """Prints and writes the page of all cells that there are."""
     parts = ["# Heads against the truth of simulated impressions\n", "`pipelines/entire_space_study.py` says how.\n"]
-    for folder in sorted(results.glob("hidden-*")):
-        share = float(folder.name.removeprefix("hidden-"))
-        parts.append(f"## {share:.0%} of the confounding intent hidden\n")
-        parts.append(head_study.table(head_study.read_cells(folder), METRICS))
+    for folder in sorted(folder for folder in results.iterdir() if folder.is_dir()):
+        kind, _, value = folder.name.partition("-")
+        parts.append(f"## {TITLES[kind](float(value))}\n")
+        metrics = POSITION_METRICS if kind == "position" else METRICS
+        parts.append(head_study.table(head_study.read_cells(folder), metrics))
+    parts.append("Not in the first tables:\n\n" + "".join(f"* {head}: {why}.\n" for head, why in ELSEWHERE.items()))
     head_study.write_page(parts, results)
 
 
@@ -134,6 +144,8 @@ if __name__ == "__main__":
     parser.add_argument("--heads", default=None, help="some of the heads; all by default")
     parser.add_argument("--confounding", type=float, default=1.0, help="factor of the intent in every logit")
     parser.add_argument("--hidden", type=float, default=0.0, help="share of the intent that no feature shows")
+    parser.add_argument("--position", type=float, default=0.0, help="factor of the place on the page in the clicks")
+    parser.add_argument("--delay", type=float, default=0.0, help="mean days from the impression to the purchase")
     parser.add_argument("--report", action="store_true", help="only the page, from the cells that are there")
     arguments = parser.parse_args()
     if not arguments.report:
@@ -142,5 +154,7 @@ if __name__ == "__main__":
             seeds=arguments.seeds,
             confounding=arguments.confounding,
             hidden=arguments.hidden,
+            position=arguments.position,
+            delay=arguments.delay,
         )
     write_report()

@@ -3,6 +3,7 @@
 import json
 import time
 
+import keras
 import numpy as np
 from rich.console import Console
 
@@ -10,6 +11,33 @@ from tfmtr import training
 from tfmtr.evaluation import compare
 
 BASELINE = "naive_cvr"
+
+
+class ValidationLoss(keras.callbacks.Callback):
+    """Adds a figure to an epoch's: `loss(model)` under the name `val_task`, for early stopping to watch."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Evaluates."""
+        logs["val_task"] = float(self.loss(self.model))
+
+
+def fit(model, x, y, recipe, loss):
+    """Trains with a recipe, the epoch chosen by `loss(model)` on validation rows; returns it epoch by epoch."""
+    model.compile(keras.optimizers.Adam(recipe["learning_rate"]))
+    stop = keras.callbacks.EarlyStopping("val_task", mode="min", patience=recipe["patience"], restore_best_weights=True)
+    options = {"batch_size": recipe["batch_size"], "epochs": recipe["max_epochs"], "verbose": 0}
+    return model.fit(x, y, callbacks=[ValidationLoss(loss), stop], **options).history["val_task"]
+
+
+def predict(model, x, task, before):
+    """Probabilities by name, arrays of shape `(rows,)`; `task|before` is the ratio of the two where a head lacks it."""
+    p = {name: value[:, 0].astype(float) for name, value in model.predict(x, batch_size=16_384, verbose=0).items()}
+    ratio = np.clip(p[task] / np.maximum(p[before], 1e-7), 0.0, 1.0)
+    return {f"{task}|{before}": ratio, **p}
 
 
 def compute(run, heads, *, seeds, recipe, folder):

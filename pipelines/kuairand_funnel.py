@@ -6,7 +6,8 @@
 Three tasks over the standard log, split 8:1:1 by time: click, long view after click, and like beside them. A few long
 views have no click; heads for cascades train them as 0, the test sees the label as it is. One cell is one head with
 one seed, written to `docs/results/kuairand_funnel/` as soon as it is finished and not computed again. Heads that need
-levels between the click and the goal (ESM2, HM3) have no such labels here and are left out.
+labels or features which the log lacks are left out: levels between the click and the goal (ESM2, HM3), a position, the
+time until a long view (ESDF), types of conversion (MT-FwFM); so is the in-batch softmax, which ranks no rows.
 
 Every head has the same model (ranking, shared bottom), optimiser and budget, nothing tuned: embeddings of 16, Adam
 3e-3, batches of 4,096, at most 8 epochs, the epoch chosen by the log loss of long view on validation rows (patience
@@ -39,6 +40,7 @@ from tfmtr.sharing.shared_bottom import shared_bottom
 
 RESULTS = Path("docs/results/kuairand_funnel")
 RECIPE = {"batch_size": 4096, "learning_rate": 3e-3, "max_epochs": 8, "patience": 2}
+OPTIONS = {"cross_distil": {"pair": ("click", "long_view")}}
 METRICS = {
     "click_auc": "AUC of click",
     "auc": "AUC of long view",
@@ -62,40 +64,21 @@ def read(path):
     return schema, parts
 
 
-def heads_for(tasks):
-    """The heads that take these tasks."""
+def heads_for(schema):
+    """The heads for which the log has the tasks and the features, but MT-FwFM: every row has labels of all types."""
     names = []
     for name in components.names("heads"):
         try:
-            components.find("heads", name)(tasks)
+            models.ranking(schema, head=functools.partial(components.find("heads", name), **OPTIONS.get(name, {})))
         except ValueError:
             continue
         names.append(name)
-    return names
-
-
-def predict(model, x):
-    """Probabilities of the tasks, and of a long view given a click, arrays of shape `(rows,)`."""
-    p = {name: value[:, 0].astype(float) for name, value in model.predict(x, batch_size=16_384, verbose=0).items()}
-    ratio = np.clip(p["long_view"] / np.maximum(p["click"], 1e-7), 0.0, 1.0)
-    return {"long_view|click": ratio, **p}
-
-
-class ValidationLoss(keras.callbacks.Callback):
-    """Adds to an epoch's figures `val_long_view`, the log loss of long views over all impressions."""
-
-    def __init__(self, x, y):
-        super().__init__()
-        self.x, self.label = x, y[TASKS["long_view"]]
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Evaluates."""
-        logs["val_long_view"] = float(log_loss(self.label, predict(self.model, self.x)["long_view"]))
+    return [name for name in names if name != "mt_fwfm"]
 
 
 def evaluate(model, x, y):
     """The metrics of a model on test rows."""
-    p = predict(model, x)
+    p = head_study.predict(model, x, "long_view", "click")
     click, long_view, like = (y[column] for column in (*TASKS.values(), *LIKE.values()))
     clicked = click == 1
     return {
@@ -112,19 +95,15 @@ def run(schema, parts, head, seed, recipe):
     """Trains and evaluates one head with one seed."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
-    model = models.ranking(schema, share=functools.partial(shared_bottom, units=(256,)), head=head)
-    model.compile(keras.optimizers.Adam(recipe["learning_rate"]))
-    stop = keras.callbacks.EarlyStopping(
-        "val_long_view", mode="min", patience=recipe["patience"], restore_best_weights=True
-    )
-    history = model.fit(
-        *parts["train"],
-        batch_size=recipe["batch_size"],
-        epochs=recipe["max_epochs"],
-        verbose=0,
-        callbacks=[ValidationLoss(*parts["validation"]), stop],
-    ).history
-    return {"val_long_view": history["val_long_view"], "test": evaluate(model, *parts["test"])}
+    chosen = functools.partial(components.find("heads", head), **OPTIONS.get(head, {}))
+    model = models.ranking(schema, share=functools.partial(shared_bottom, units=(256,)), head=chosen)
+    x, y = parts["validation"]
+
+    def loss(model):
+        return log_loss(y[TASKS["long_view"]], head_study.predict(model, x, "long_view", "click")["long_view"])
+
+    history = head_study.fit(model, *parts["train"], recipe, loss)
+    return {"val_long_view": history, "test": evaluate(model, *parts["test"])}
 
 
 def main(path, *, heads=None, seeds=3, results=RESULTS, **changes):
@@ -132,7 +111,7 @@ def main(path, *, heads=None, seeds=3, results=RESULTS, **changes):
     schema, parts = read(path)
     return head_study.compute(
         functools.partial(run, schema, parts),
-        heads or heads_for(schema.tasks),
+        heads or heads_for(schema),
         seeds=seeds,
         recipe={**RECIPE, **changes},
         folder=results,

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tfmtr import cli, inputs, training
+from tfmtr.calibration import calibrate
 from tfmtr.cli import app
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
@@ -60,7 +61,7 @@ def test_importing_and_help_bring_no_tensorflow():
     "command",
     [
         *([], ["prepare"], ["prepare", "events"], ["prepare", "movielens"], ["prepare", "online-retail"]),
-        *(["prepare", "simulator"], ["train"], ["evaluate"], ["export"], ["serve"], ["recommend"]),
+        *(["prepare", "simulator"], ["train"], ["evaluate"], ["calibrate"], ["export"], ["serve"], ["recommend"]),
     ],
 )
 def test_every_level_has_help(command):
@@ -70,6 +71,7 @@ def test_every_level_has_help(command):
 def test_the_command_s_defaults_are_those_of_the_functions():
     """They are written down twice, because `--help` must not import TensorFlow."""
     pairs = [(cli.train, training.Recipe), (cli.prepare_simulator, prepare), (cli.prepare_simulator, simulator)]
+    pairs += [(cli.calibrate, calibrate)]
     for command, function in [*pairs, (cli.evaluate, evaluate), (cli.serve, serve), (cli.recommend, recommend)]:
         ours, theirs = (inspect.signature(f).parameters for f in (command, function))
         empty = inspect.Parameter.empty
@@ -126,6 +128,19 @@ def test_evaluate_prints_a_table_and_writes_json(folder):
     assert "event per territory" in output
     assert "recall@10" in output
     assert (folder / "run" / "evaluation.json").exists()
+
+
+def test_calibrate_prints_errors_before_and_after(folder):
+    output = run("calibrate", "--model", folder / "run", "--data", folder / "data", "--method", "isotonic")
+    document = json.loads((folder / "run" / "calibration.json").read_text())
+    (folder / "run" / "calibration.json").unlink()
+    assert (document["by"], document["method"]) == ("territory", "isotonic")
+    assert f"{document['error']['event']['']['before']:.4f}" in output
+    with pytest.raises(ValueError, match=r"`by` must be one of .* Received: by='nothing'"):
+        run("calibrate", "--model", folder / "run", "--data", folder / "data", "--by", "nothing")
+    run("calibrate", "--model", folder / "run", "--data", folder / "data", "--min-count", 10**6, "--by", "scenario")
+    assert set(json.loads((folder / "run" / "calibration.json").read_text())["maps"]["event"]) == {""}
+    (folder / "run" / "calibration.json").unlink()
 
 
 def test_a_client_of_the_protocol_alone_gets_what_numpy_computes(folder, server):

@@ -292,6 +292,23 @@ def evaluate(
 
 
 @app.command()
+def calibrate(
+    model: Annotated[Path, typer.Option(help="Run directory.")],
+    data: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`, that of the run.")],
+    by: Annotated[
+        str, typer.Option(help="A map for each value: an id feature, a column of the scenario, or scenario.")
+    ] = "territory",
+    method: Annotated[str, typer.Option(help="platt or isotonic.")] = "platt",
+    min_count: Annotated[int, typer.Option(help="Positives, and negatives, for a map of one's own.")] = 30,
+):
+    """Fit the probabilities to validation rows; `export` then serves them so."""
+    from tfmtr.calibration import calibrate as fit
+    from tfmtr.evaluation.tables import calibration_table
+
+    Console().print(calibration_table(fit(model, data, by=by, method=method, min_count=min_count)))
+
+
+@app.command()
 def export(
     model: Annotated[Path, typer.Option(help="Run directory.")],
     titles: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`, whose titles are indexed.")],

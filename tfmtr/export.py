@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfmtr import training
+from tfmtr.calibration import calibrated_outputs
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.retrieval.index import build_index
@@ -20,7 +21,8 @@ def export(run, titles, out):
 
     Signatures, all of raw values (text, numbers, vectors) with the features' own names:
 
-    * `serving_default`: features of users and titles, row by row -> the tasks' probabilities, by name.
+    * `serving_default`: features of users and titles, row by row -> the tasks' probabilities, by name, calibrated if
+      the run is (`tfmtr calibrate`).
     * `user_embedding`: user features -> query vector of each task; `<query, title> + bias` is the logit.
     * `title_embedding`: title features -> `title_embedding`, shape `(batch, d)`.
     * `recommend`: user features, `request_territory`, `seen` (batch, n), `k` (batch,) -> `titles`, `scores`,
@@ -51,7 +53,7 @@ def export(run, titles, out):
             f"{[f.name for f in titles.schema.by_role('title')]}, expected {[f.name for f in schema.by_role('title')]}"
         )
     index = build_index(model, titles, schema)
-    archive = _archive(model, index, schema)
+    archive = _archive(run, model, index, schema)
     out.mkdir(parents=True, exist_ok=True)
     staging = out / f"tmp-{os.getpid()}"
     shutil.rmtree(staging, ignore_errors=True)
@@ -65,12 +67,13 @@ def export(run, titles, out):
     return _publish(staging, out)
 
 
-def _archive(model, index, schema):
+def _archive(run, model, index, schema):
     users = raw_inputs(schema, "user", "context", scenario=True)
     titles = raw_inputs(schema, "title")
     encoded_users = look_up(users, schema, "user", "context", scenario=True)
     encoded_titles = look_up(titles, schema, "title")
-    score = keras.Model({**users, **titles}, model.predictor({**encoded_users, **encoded_titles}))
+    raw, encoded = {**users, **titles}, {**encoded_users, **encoded_titles}
+    score = keras.Model(raw, calibrated_outputs(run, model.predictor(encoded), raw, encoded, schema))
     user = keras.Model(users, model.user_tower(encoded_users))
     title = keras.Model(titles, model.title_tower(encoded_titles))
     weights = {task.name: task.weight for task in schema.tasks}

@@ -60,3 +60,34 @@ def test_the_schema_says_what_follows_what(data):
         ("click", None), ("view", "click"), ("cart", "click"), ("purchase", "click"),
     ]  # fmt: skip
     assert data.schema.tasks[0].mean == pytest.approx(data.y["click"].mean())
+
+
+def test_titles_of_high_appeal_are_further_up_and_clicked_more_than_they_would_be():
+    data = impressions(100_000, position=2.0)
+    place = data.x["position"] - 1
+    assert data.schema.by_role("training")[0].name == "position"
+    assert sorted(set(place)) == list(range(10))
+    rates = [(data.y["click"][place == p].mean(), data.probability["click"][place == p].mean()) for p in (0, 9)]
+    (top, fair_top), (bottom, fair_bottom) = rates
+    assert top > 2 * fair_top
+    assert bottom < 0.5 * fair_bottom
+    assert fair_top > fair_bottom
+    same = impressions(100_000)
+    np.testing.assert_array_equal(data.probability["click"], same.probability["click"])
+
+
+def test_a_purchase_is_in_the_log_if_it_came_before_the_log_was_read():
+    data, all_seen = impressions(300_000, delay=2.0), impressions(300_000)
+    elapsed, seen, bought = data.x["elapsed"], data.y["purchase"], all_seen.y["purchase"]
+    np.testing.assert_array_equal(data.would_purchase, all_seen.would_purchase)
+    assert not (seen > bought).any()
+    assert 0 <= elapsed.min() < elapsed.max() <= 7
+    cut = 1 - np.exp(-7 / 2.0)
+    t = np.linspace(0, 7, 1001)
+    expected = np.mean((1 - np.exp(-t / 2.0)) / cut)  # read at a uniform time
+    assert seen.sum() / bought.sum() == pytest.approx(expected, abs=0.02)
+    # Of the purchases that are not seen, none came before the log was read.
+    early = elapsed[(bought == 1) & (seen == 0)].mean()
+    assert early < elapsed[bought == 0].mean() - 0.5
+    with pytest.raises(ValueError, match=r"`delay` must not be negative. Received: delay=-1"):
+        impressions(10, delay=-1)

@@ -28,14 +28,25 @@ def test_cells_are_written_and_not_computed_again(study, tmp_path, monkeypatch, 
     assert page.count("\n| naive_cvr | ") == page.count("\n| esm2 | ") == 1
 
 
-def test_heads_without_a_conditional_output_give_the_ratio(study):
+@pytest.mark.parametrize(("setting", "head"), [({"delay": 2.0}, "esdf"), ({"position": 2.0}, "position_bias")])
+def test_logs_with_delays_and_positions(study, tmp_path, setting, head):
+    (cell,) = study.main(heads=[head], seeds=1, results=tmp_path, **setting, **SMALL)
+    ((name, value),) = setting.items()
+    assert (tmp_path / f"{name}-{value:g}" / f"{head}-seed-0.json").exists()
+    assert np.isfinite(list(cell["test"].values())).all()
+    assert cell["recipe"][name] == value
+    study.write_report(tmp_path)
+    assert f"\n| {head} | " in (tmp_path / "README.md").read_text()
+
+
+def test_heads_without_a_conditional_output_give_the_ratio():
     class Model:
         def predict(self, x, **options):
             return {"click": np.asarray([[0.5], [0.1]]), "purchase": np.asarray([[0.1], [0.2]])}
 
-    cvr, ctcvr = study.predict(Model(), None)
-    np.testing.assert_allclose(cvr, [0.2, 1.0])  # never above 1
-    np.testing.assert_allclose(ctcvr, [0.1, 0.2])
+    p = importlib.import_module("head_study").predict(Model(), None, "purchase", "click")
+    np.testing.assert_allclose(p["purchase|click"], [0.2, 1.0])  # never above 1
+    np.testing.assert_allclose(p["purchase"], [0.1, 0.2])
 
 
 def test_the_table_compares_each_head_with_naive_cvr():

@@ -19,9 +19,9 @@ def test_the_funnel_on_the_log_that_is_here(funnel, shared_data, tmp_path, monke
     ]
     labels = {name: np.concatenate([y[name] for _, y in parts.values()]) for name in ("is_click", "long_view")}
     assert int((labels["long_view"] > labels["is_click"]).sum()) == 250  # long views without a click
-    heads = funnel.heads_for(schema.tasks)
-    assert {"esmm", "naive_cvr", "escm2"} <= set(heads)
-    assert not {"esm2", "hm3"} & set(heads)
+    heads = funnel.heads_for(schema)
+    assert {"esmm", "naive_cvr", "escm2", "cross_distil"} <= set(heads)
+    assert not {"esm2", "hm3", "esdf", "position_bias", "in_batch_softmax", "mt_fwfm"} & set(heads)
 
     some = {name: tuple({k: v[:6000] for k, v in half.items()} for half in part) for name, part in parts.items()}
     monkeypatch.setattr(funnel, "read", lambda path: (schema, some))

@@ -11,6 +11,8 @@ import numpy as np
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 LATENT = 4
+NUM_POSITIONS = 10
+DAYS = 7.0  # after which no purchase is counted
 TASKS = ("click", "view", "cart", "purchase")
 
 
@@ -22,7 +24,7 @@ class Impressions(NamedTuple):
         x: Model inputs by name.
         y: Labels by task, as a log has them: 0 without a click.
         probability: True `{"click": p, "purchase|click": p, "purchase": p}`; the second is that of a purchase if the
-            impression were clicked.
+            impression were clicked. Of a click it is that in the middle of the page, where the position adds nothing.
         would_purchase: 1 where the impression would lead to a purchase if clicked, drawn once; the log shows it for
             the clicked ones only.
     """
@@ -34,7 +36,9 @@ class Impressions(NamedTuple):
     would_purchase: np.ndarray
 
 
-def impressions(rows, *, num_users=2_000, num_titles=500, confounding=1.0, hidden=0.0, world=0, seed=0):
+def impressions(
+    rows, *, num_users=2_000, num_titles=500, confounding=1.0, hidden=0.0, position=0.0, delay=0.0, world=0, seed=0
+):
     """Draws impressions of random users and titles.
 
     What makes people click also makes them go on and buy: their affinity to the title, and an intent of the moment
@@ -47,6 +51,11 @@ def impressions(rows, *, num_users=2_000, num_titles=500, confounding=1.0, hidde
         cart     = sigmoid(-1.0 + 0.6 value + 0.5 c intent) after a view, sigmoid(-3.5) else
         purchase = sigmoid( 0.0 + 0.6 value + 0.5 c intent) after the cart, sigmoid(-4.0 + 0.8 affinity) else
 
+    Two things can be added that a log shows in training only. With `position` titles of high appeal were shown further
+    up, which is clicked more: `click` gets the term `position (4.5 - place) / 4.5` for the places 0 to 9. With `delay`
+    purchases come after the impression in an exponential time of that mean, cut at 7 days, and the log was read 0 to 7
+    days after the impression: what came later is not in `y`.
+
     Args:
         rows: Number of impressions.
         num_users: Number of users.
@@ -54,6 +63,8 @@ def impressions(rows, *, num_users=2_000, num_titles=500, confounding=1.0, hidde
         confounding: The factor `c`; with 0 only the affinity confounds.
         hidden: Share in [0, 1] of the intent's variance that no feature shows. What is hidden cannot be corrected for
             by any head: the propensities cannot depend on it.
+        position: Factor of the place on the page; 0 for no places.
+        delay: Mean days from the impression to the purchase; 0 for purchases that are all seen.
         world: Seed of users and titles.
         seed: Seed of the impressions.
 
@@ -61,7 +72,7 @@ def impressions(rows, *, num_users=2_000, num_titles=500, confounding=1.0, hidde
         `Impressions`.
 
     Raises:
-        ValueError: If `hidden` is not in [0, 1].
+        ValueError: If `hidden` is not in [0, 1], or `delay` is negative.
 
     Example:
     >>> data = impressions(1000, num_users=50, num_titles=20)
@@ -70,6 +81,8 @@ def impressions(rows, *, num_users=2_000, num_titles=500, confounding=1.0, hidde
     """
     if not 0.0 <= hidden <= 1.0:
         raise ValueError(f"`hidden` must be in [0, 1]. Received: hidden={hidden}")
+    if delay < 0:
+        raise ValueError(f"`delay` must not be negative. Received: delay={delay}")
     rng = np.random.default_rng([0, world])
     users, titles = rng.normal(size=(num_users, LATENT)), rng.normal(size=(num_titles, LATENT))
     appeal, value = rng.normal(size=(2, num_titles))
@@ -80,7 +93,9 @@ def impressions(rows, *, num_users=2_000, num_titles=500, confounding=1.0, hidde
     intent = confounding * (np.sqrt(1 - hidden) * seen + np.sqrt(hidden) * unseen)
     affinity = np.sum(users[user] * titles[title], axis=1) / np.sqrt(LATENT)
 
-    click = sigmoid(-2.2 + 0.8 * affinity + 0.6 * appeal[title] + intent)
+    click = -2.2 + 0.8 * affinity + 0.6 * appeal[title] + intent
+    place, clicked_there = _places(appeal[title], click, position, np.random.default_rng([2, world, seed]))
+    click = sigmoid(click)
     view = sigmoid(0.8 * affinity + intent)
     cart = np.stack([np.full(rows, sigmoid(-3.5)), sigmoid(-1.0 + 0.6 * value[title] + 0.5 * intent)])
     buy = np.stack([sigmoid(-4.0 + 0.8 * affinity), sigmoid(0.6 * value[title] + 0.5 * intent)])
@@ -90,24 +105,48 @@ def impressions(rows, *, num_users=2_000, num_titles=500, confounding=1.0, hidde
     def draw(p):
         return (rng.random(rows) < p).astype("float32")
 
-    clicked = draw(click)
+    clicked = draw(clicked_there)
     viewed = draw(view)
     carted = draw(np.where(viewed == 1, cart[1], cart[0]))
     would_purchase = draw(np.where(carted == 1, buy[1], buy[0]))
     y = dict(zip(TASKS, (clicked, clicked * viewed, clicked * carted, clicked * would_purchase), strict=True))
     x = {"user": 1 + user, "title": 1 + title, "intent": seen.astype("float32"), "scenario": np.ones(rows, "int32")}
     x |= {name: x[name].astype("int32") for name in ("user", "title")}
+    training = []
+    if position:
+        training.append(Feature("position", "training", "id", map(str, range(NUM_POSITIONS))))
+        x["position"] = (1 + place).astype("int32")
+    if delay:
+        training.append(Feature("elapsed", "training", "number"))
+        y["purchase"], x["elapsed"] = _seen(y["purchase"], delay, np.random.default_rng([3, world, seed]))
     schema = Schema(
         [
             Feature("user", "user", "id", map(str, range(num_users))),
             Feature("title", "title", "id", map(str, range(num_titles))),
             Feature("intent", "context", "number"),
+            *training,
         ],
         [Task(name, mean=float(y[name].mean()), after=None if name == "click" else "click") for name in TASKS],
         Scenario(["market"], {("all",): "all"}),
     )
     probability = {"click": click, "purchase|click": conversion, "purchase": click * conversion}
     return Impressions(schema, x, y, probability, would_purchase)
+
+
+def _places(appeal, logit, factor, rng):
+    """Places on the page, the higher the appeal the nearer to 0, and the probability of a click there."""
+    order = np.argsort(np.argsort(-appeal + rng.normal(size=len(appeal))))
+    place = order * NUM_POSITIONS // len(appeal)
+    return place, sigmoid(logit + factor * (4.5 - place) / 4.5)
+
+
+def _seen(purchase, delay, rng):
+    """Purchases that came before the log was read, and the days until then or until the purchase."""
+    until_read = rng.uniform(0, DAYS, len(purchase))
+    cut = 1 - np.exp(-DAYS / delay)
+    until_purchase = -delay * np.log1p(-cut * rng.random(len(purchase)))  # exponential, given that it is below DAYS
+    seen = (purchase == 1) & (until_purchase <= until_read)
+    return seen.astype("float32"), np.where(seen, until_purchase, until_read).astype("float32")
 
 
 def sigmoid(x):

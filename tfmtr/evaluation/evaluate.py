@@ -49,7 +49,7 @@ def evaluate(run, data, *, k=10, recall_users=10_000):
         else:
             training.restore(model, Path(run, "weights", f"window-{window}.npz"))
         files = data.examples("test", windows=[window])
-        columns, users, positives = _predict(model, files, schema, data)
+        columns, users, positives = predict(model, files, schema, data)
         for task in schema.tasks:
             for column in schema.slices:
                 tasks[task.name][column][str(window)] = evaluate_task(
@@ -87,27 +87,43 @@ def print_results(results, console):
         console.print(f"recall@{result['k']} of the exact index, {name}: {text}", highlight=False)
 
 
-def _predict(model, files, schema, data):
-    """Labels, scores and slice values by column, the users' codes, and the table of the primary task's positives."""
+def predict(model, files, schema, data, *, columns=()):
+    """Runs a model over files of examples.
+
+    Args:
+        model: A `JointModel`.
+        files: Example files, as `Prepared.examples` lists them.
+        schema: The model's `Schema`.
+        data: The `Prepared` directory the files are from.
+        columns: Columns of the examples that are wanted beside the slices, or `"scenario"` for the name of the row's.
+
+    Returns:
+        `(values, users, positives)`: arrays of shape `(rows,)` by name (label columns, `"<task> score"`, slices and
+        `columns`), a number for each row's user, and the table of the primary task's positives.
+    """
     stores = inputs.open_stores(data)
-    columns = {name: [] for task in schema.tasks for name in (task.column, f"{task.name} score")}
-    columns |= {name: [] for name in schema.slices}
+    wanted = [*schema.slices, *(column for column in columns if column not in schema.slices)]
+    values = {name: [] for task in schema.tasks for name in (task.column, f"{task.name} score")}
+    values |= {name: [] for name in wanted}
     users, positives = [], []
     for table in inputs.read_tables(files, rows=BATCH):
         features = inputs.model_inputs(table, schema, stores)
         scores = model.predictor.predict_on_batch({name: features[name] for name in model.predictor.input})
-        for name, values in inputs.labels(table, schema).items():
-            columns[name].append(values)
+        for name, label in inputs.labels(table, schema).items():
+            values[name].append(label)
         for task in schema.tasks:
-            columns[f"{task.name} score"].append(np.asarray(scores[task.name])[:, 0])
-        for name in schema.slices:
-            columns[name].append(table[name].cast(pa.string()).to_numpy())
+            values[f"{task.name} score"].append(np.asarray(scores[task.name])[:, 0])
+        for name in wanted:
+            if name == "scenario":
+                values[name].append(np.asarray(["", *schema.scenario.names])[features["scenario"]])
+            else:
+                values[name].append(table[name].cast(pa.string()).to_numpy())
         users.append(table["user"])
         positives.append(table.filter(pc.greater(table[schema.tasks[0].column], 0)))
     users = pa.chunked_array([chunk for column in users for chunk in column.chunks], pa.string())
     codes = users.combine_chunks().dictionary_encode().indices.to_numpy() if len(users) else np.zeros(0, int)
-    columns = {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in columns.items()}
-    return columns, codes, pa.concat_tables(positives) if positives else None
+    values = {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in values.items()}
+    return values, codes, pa.concat_tables(positives) if positives else None
 
 
 def _recall(model, positives, schema, data, *, window, k, most):

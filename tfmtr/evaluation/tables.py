@@ -122,6 +122,35 @@ def statistics_table(report):
     return table
 
 
+def calibration_table(document):
+    """Expected calibration errors before and after, all rows first, then the groups with the most rows.
+
+    Args:
+        document: What `tfmtr.calibration.calibrate` returns.
+
+    Returns:
+        `rich.table.Table`.
+
+    Example:
+    >>> document = {"by": "territory", "method": "platt", "maps": {"click": {}}}
+    >>> document["error"] = {"click": {"": {"rows": 50, "before": 0.2, "after": 0.01}}}
+    >>> calibration_table(document).row_count
+    1
+    """
+    table = _table("After: each half of the validation users by maps of the other half.")
+    table.title = Text(f"Expected calibration error, {document['method']} by {document['by']}")
+    for name in ("task", document["by"], "map"):
+        table.add_column(name)
+    for name in ("rows", "before", "after"):
+        _add_number_column(table, name)
+    for task, groups in document["error"].items():
+        for group, cell in sorted(groups.items(), key=lambda item: (item[0] != "", -item[1]["rows"])):
+            own = "own" if group in document["maps"][task] else "of all"
+            figures = (f"{cell['rows']:,}", f"{cell['before']:.4f}", f"{cell['after']:.4f}")
+            table.add_row(task, Text(group or "all"), own if group else "", *figures)
+    return table
+
+
 def recommendation_table(user, answer):
     """One user's recommendations, best first.
 

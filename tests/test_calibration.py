@@ -1,0 +1,154 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from tfmtr import calibration, inputs, training
+from tfmtr.calibration import Calibrate, Map, apply, errors, fit, fit_map, log_odds
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.export import export
+from tfmtr.schema import Schema
+
+tf = pytest.importorskip("tensorflow")
+RNG = np.random.default_rng(0)
+nan = float("nan")
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def draw(rows, scale, offset):
+    """Probabilities and labels whose true log-odds are `scale logit(p) + offset`."""
+    p = sigmoid(RNG.normal(-1, 1.5, rows))
+    return p, (RNG.random(rows) < sigmoid(scale * log_odds(p) + offset)).astype(float)
+
+
+def test_platt_finds_the_slope_and_the_offset():
+    p, labels = draw(200_000, 0.6, -0.8)
+    np.testing.assert_allclose(fit_map(p, labels, "platt").values, (0.6, -0.8), atol=0.03)
+    np.testing.assert_allclose(Map("platt", (0.6, -0.8))(np.asarray([0.3])), sigmoid(0.6 * np.log(3 / 7) - 0.8))
+
+
+def test_isotonic_pools_adjacent_violators():
+    p, labels = np.asarray([0.1, 0.2, 0.3, 0.4, 0.5]), np.asarray([0.0, 1.0, 0.0, 1.0, 1.0])
+    found = fit_map(p, labels, "isotonic")
+    np.testing.assert_allclose(found(p), [0.0, 0.5, 0.5, 1.0, 1.0])
+    np.testing.assert_allclose(found(np.asarray([0.0, 0.15, 0.9])), [0.0, 0.25, 1.0])
+
+
+def test_a_long_isotonic_map_is_thinned_and_stays_right():
+    p, labels = draw(300_000, 1.3, 0.5)
+    found = fit_map(p, labels, "isotonic")
+    assert len(found.knots) <= 64
+    assert np.all(np.diff(found.values) >= 0)
+    grid = np.asarray([0.05, 0.2, 0.5, 0.8])
+    np.testing.assert_allclose(found(grid), sigmoid(1.3 * log_odds(grid) + 0.5), atol=0.02)
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_every_group_and_task_has_a_map_of_its_own_and_small_groups_that_of_all(method):
+    rows = 20_000
+    groups = np.repeat(["DE", "PL"], rows // 2)
+    parts = [draw(rows // 2, 1.0, 1.0), draw(rows // 2, 1.0, -1.0)]
+    p, labels = (np.concatenate(side) for side in zip(*parts, strict=True))
+    groups[:20] = "LI"
+    unknown = labels.copy()
+    unknown[::2] = nan
+    scores = {"click": p, "like": p}
+    maps = fit(scores, {"click": labels, "like": unknown}, groups, method=method)
+    assert set(maps["click"]) == set(maps["like"]) == {"", "DE", "PL"}
+    before = errors(labels, p, p, groups)
+    after = errors(labels, p, apply(maps, scores, groups)["click"], groups)
+    for group in ("DE", "PL"):
+        assert before[group]["before"] > 0.1
+        assert after[group]["after"] < 0.02
+    pooled = apply(maps, {"click": p[:20]}, groups[:20])["click"]
+    np.testing.assert_allclose(pooled, maps["click"][""](p[:20]))
+
+
+def test_a_map_of_one_knot_is_constant_in_the_graph_too():
+    one = fit_map(np.full(10, 0.3), np.asarray([0.0] * 8 + [1.0] * 2), "isotonic")
+    found = Calibrate([one])(np.asarray([[0.1], [0.3], [0.9]], "float32"), np.zeros(3, "int32"))
+    np.testing.assert_allclose(found, np.full((3, 1), 0.2), atol=1e-6)
+
+
+def test_the_order_is_never_turned_around():
+    p = np.linspace(0.1, 0.9, 1000)
+    labels = (p < 0.5).astype(float)
+    assert fit_map(p, labels, "platt") is None
+    maps = fit({"click": p}, {"click": labels}, np.full(1000, "DE"))
+    np.testing.assert_allclose(apply(maps, {"click": p}, np.full(1000, "DE"))["click"], p, rtol=1e-5)
+    constant = fit({"click": p}, {"click": np.zeros(1000)}, np.full(1000, "DE"), method="isotonic")
+    np.testing.assert_allclose(constant["click"][""](p), p)
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_the_graph_computes_the_same_and_is_saved(method, tmp_path):
+    maps = [fit_map(*draw(3000, scale, offset), method) for scale, offset in ((1.0, 0.5), (0.5, -1.0), (2.0, 0.0))]
+    p, group = keras.Input((1,)), keras.Input((), dtype="int32")
+    model = keras.Model([p, group], Calibrate(maps)(p, group))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    x = np.concatenate([[0.0, 1.0, 1e-9], RNG.random(60), np.asarray(maps[0].knots)[:5]]).astype("float32")
+    for i, one in enumerate(maps):
+        expected = one(x.astype(float))
+        for graph in (model, again):
+            found = graph.predict([x[:, None], np.full(len(x), i)], verbose=0)[:, 0]
+            np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    path = tmp_path_factory.mktemp("calibration") / "run"
+    recipe = training.Recipe(units=(16, 8), epochs=4, batch_size=100, learning_rate=0.03, deterministic=False)
+    training.train(tiny, path, recipe, verbose=0)
+    return path
+
+
+def served(run, tiny, folder):
+    data = Prepared(tiny)
+    table = next(inputs.read_tables(data.examples("test", windows=[3]), rows=200))
+    raw = {name: tf.constant(table[name].to_pylist()) for name in ("territory", "language")}
+    raw["age"] = tf.constant(table["age"].to_pylist(), tf.float32)
+    genres = [[*row, "", ""][:2] for row in table["genres"].to_pylist()]
+    stores = inputs.open_stores(data)
+    features = inputs.model_inputs(table, data.schema, stores)
+    raw |= {name: tf.constant(features[name]) for name in ("user_vector", "title_vector")}
+    raw["genres"] = tf.constant(genres)
+    loaded = tf.saved_model.load(export(run, tiny, folder))  # must outlive its functions
+    return np.asarray(loaded.signatures["serving_default"](**raw)["event"])[:, 0], table
+
+
+@pytest.mark.parametrize(("by", "method"), [("territory", "platt"), ("scenario", "isotonic")])
+def test_a_run_is_calibrated_on_validation_rows_and_served_so(run, tiny, tmp_path, by, method):
+    file = run / "calibration.json"
+    file.unlink(missing_ok=True)
+    plain, table = served(run, tiny, tmp_path / "plain")
+    document = calibration.calibrate(run, tiny, by=by, method=method)
+    assert json.loads(file.read_text()) == json.loads(json.dumps(document))
+    cell = document["error"]["event"][""]
+    assert cell["rows"] == 1000
+    calibrated, _ = served(run, tiny, tmp_path / "calibrated")
+    file.unlink()
+    assert np.abs(calibrated - plain).max() > 0.01
+    territories = table["territory"].to_pylist()
+    schema = Schema.load(run)
+    groups = territories if by == "territory" else [schema.scenario.groups.get((t,), "") for t in territories]
+    maps = {"event": {name: Map(**one) for name, one in document["maps"]["event"].items()}}
+    expected = apply(maps, {"event": plain}, np.asarray(groups))["event"]
+    np.testing.assert_allclose(calibrated, expected, atol=1e-5)
+
+
+def test_bad_input(run, tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"`method` must be one of .* Received: method='beta'"):
+        calibration.calibrate(run, tiny, method="beta")
+    with pytest.raises(ValueError, match=r"`by` must be one of .*'scenario'.* Received: by='age'"):
+        calibration.calibrate(run, tiny, by="age")
+    calibration.calibrate(run, tiny)
+    file = run / "calibration.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"window": 2}))
+    with pytest.raises(ValueError, match=r"run `tfmtr calibrate` again.* calibrated in window 2, .* window 3"):
+        export(run, tiny, tmp_path / "models")
+    file.unlink()
