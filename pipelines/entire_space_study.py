@@ -17,7 +17,8 @@ Every head has the same model (ranking, shared bottom), optimiser and budget, no
 1). Heads without an output `purchase|click` give p(purchase) / p(click) for it.
 
 Reported over all test impressions: AUC and log loss of pCVR against the purchases that every impression would have had,
-its expected calibration error, mean pCVR over the true mean, and AUC of pCTCVR against the log; where clicks depend on
+its expected calibration error, mean pCVR over the true mean, and AUC of pCTCVR against the log; where purchases come
+late, mean pCTCVR over that of all purchases in the end; where clicks depend on
 the position, the correlation of log pCTR with its true value in the middle of the page, and the log loss there. p:
 Welch of the log loss against naive CVR over seeds, Holm over the heads.
 
@@ -65,6 +66,7 @@ TITLES = {
     "delay": lambda days: f"Purchases come {days:g} days later on average, logs are read after 0 to 7",
     "position": lambda factor: f"Titles of high appeal stand further up, with factor {factor:g}",
 }
+DELAY_METRICS = {"ctcvr_bias": "mean pCTCVR / truth"}
 POSITION_METRICS = {
     "click_correlation": "correlation of log pCTR with the truth",
     "click_log_loss": "log loss of pCTR",
@@ -86,6 +88,7 @@ def evaluate(model, data):
         "calibration": expected_calibration_error(truth["purchase|click"], cvr),
         "bias": float(cvr.mean() / truth["purchase|click"].mean()),
         "ctcvr_auc": float(roc_auc_score(data.y["purchase"], p["purchase"])),
+        "ctcvr_bias": float(p["purchase"].mean() / truth["purchase"].mean()),
         "click_correlation": float(np.corrcoef(np.log(truth["click"]), np.log(click))[0, 1]),
         "click_log_loss": float(cross_entropy.mean()),
     }
@@ -132,7 +135,7 @@ def write_report(results=RESULTS):
     for folder in sorted(folder for folder in results.iterdir() if folder.is_dir()):
         kind, _, value = folder.name.partition("-")
         parts.append(f"## {TITLES[kind](float(value))}\n")
-        metrics = POSITION_METRICS if kind == "position" else METRICS
+        metrics = {"position": POSITION_METRICS, "delay": {**METRICS, **DELAY_METRICS}}.get(kind, METRICS)
         parts.append(head_study.table(head_study.read_cells(folder), metrics))
     parts.append("Not in the first tables:\n\n" + "".join(f"* {head}: {why}.\n" for head, why in ELSEWHERE.items()))
     head_study.write_page(parts, results)

@@ -1,4 +1,4 @@
-"""The pages' worked example runs as it is printed."""
+"""The pages' worked examples run as they are printed."""
 
 import functools
 import importlib.util
@@ -13,21 +13,27 @@ import pytest
 
 import tfmtr.sharing
 from tfmtr import components, models
+from tfmtr.heads._head import Head
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 PAGE = Path(__file__).parents[1] / "docs" / "add-a-system.md"
+HEAD_PAGE = PAGE.with_name("add-a-head.md")
 FORMS = {"ranking": models.ranking, "two_tower": functools.partial(models.two_tower, units=(8, 4))}
 
 
-@pytest.fixture
-def film_file(tmp_path):
-    """The page's code block as a file with the name that the page gives it."""
-    text = PAGE.read_text(encoding="utf-8")
-    name = re.search(r"`tfmtr/sharing/(\w+\.py)`", text)[1]
+def example_file(page, folder, tmp_path):
+    """A page's code block as a file with the name that the page gives it."""
+    text = page.read_text(encoding="utf-8")
+    name = re.search(rf"`tfmtr/{folder}/(\w+\.py)`", text)[1]
     (block,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     file = tmp_path / name
     file.write_text(block, encoding="utf-8")
     return file
+
+
+@pytest.fixture
+def film_file(tmp_path):
+    return example_file(PAGE, "sharing", tmp_path)
 
 
 @pytest.fixture
@@ -98,3 +104,37 @@ def test_the_table_of_systems_has_every_file_with_its_lines_and_test():
         assert (root / file).name == f"{name}.py"
         assert len((root / file).read_text(encoding="utf-8").splitlines()) == int(lines)
         assert (root / test).is_file()
+
+
+def test_the_example_of_a_head_keeps_the_contract_and_follows_its_equation(tmp_path, monkeypatch):
+    import combinations
+    from head_oracles import LABELS, LOGITS, cross_entropy, losses
+
+    import tfmtr.heads
+
+    file = example_file(HEAD_PAGE, "heads", tmp_path)
+    monkeypatch.setattr(tfmtr.heads, "__path__", [*tfmtr.heads.__path__, str(file.parent)])
+    try:
+        for form in FORMS:
+            model = combinations.build("focal", "ple", form)
+            combinations.check_step(model, combinations.labels(combinations.tasks_of("focal")))
+            combinations.check_export(model, tmp_path / form)
+    finally:
+        sys.modules.pop("tfmtr.heads.focal", None)
+        combinations.tasks_of.cache_clear()
+    focal = load(file)
+    p, y = 1 / (1 + np.exp(-np.asarray(LOGITS["click"]))), np.asarray(LABELS["click"])
+    expected = np.mean(np.abs(y - p) ** 2 * cross_entropy(p, y))
+    assert losses(focal([Task("click")]), LOGITS, LABELS)["click"] == pytest.approx(expected, rel=1e-5)
+    assert losses(focal([Task("click")]), LOGITS, {"click": [float("nan")] * 4}) == {"click": 0.0}
+    with pytest.raises(ValueError, match="is for binary tasks"):
+        focal([Task("seconds", kind="regression")])
+
+
+def test_the_pages_name_every_head_and_every_field_of_a_head():
+    readme = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\w+)\]\(tfmtr/heads/(\w+)\.py\) \|", readme, re.MULTILINE)
+    assert sorted(name for name, _ in rows) == components.names("heads")
+    assert all(name == file for name, file in rows)
+    fields = re.findall(r"^\| `(\w+)` \|", HEAD_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(fields) == set(Head._fields) - {"outputs", "losses", "is_two_tower_only"}
