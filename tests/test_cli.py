@@ -112,13 +112,25 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="enough"):
         run(
             *("prepare", "events", "--events", "e", "--users", "u", "--titles", "t", "--map", "user=uid,name=text"),
-            *("--task", "click=c", "--task", "buy=b:after=click", "--window-days", 2, "--train-windows", 5),
+            *(
+                "--task",
+                "click=c",
+                "--task",
+                "buy=b:after=click",
+                "--training",
+                "position=p:id",
+                "--window-days",
+                2,
+                "--train-windows",
+                5,
+            ),
             *("--test-windows", 4, "--end", "2025-03-01", "--availability", "anywhere", "--overwrite"),
             *("--out", tmp_path / "out", *arguments),
         )
     logs = asked.pop("logs")
     assert asked == options
     assert (logs.columns, logs.tasks) == ({"user": "uid", "name": "text"}, {"click": "c", "buy": "b:after=click"})
+    assert logs.training == {"position": "p:id"}
     assert (logs.calendar.length.days, logs.calendar.num_train, logs.calendar.num_test) == (2, 5, 4)
     assert (logs.calendar.end.month, logs.availability) == (3, "anywhere")
 

@@ -186,6 +186,10 @@ def prepare_events(
             help="name=column[:regression | :after=name]; repeat. The first one's positives define the examples."
         ),
     ] = None,
+    training: Annotated[
+        list[str] | None,
+        typer.Option(help="name=column[:id]: known in training only, such as the position on the page; repeat."),
+    ] = None,
     availability: Annotated[
         str | None,
         typer.Option(help="Table title, territory[, start, end]; or 'anywhere'. Default: from earlier events."),
@@ -220,6 +224,7 @@ def prepare_events(
         titles=titles,
         columns=pairs("map", columns.split(",")),
         tasks=pairs("task", task or []),
+        training=pairs("training", training or []),
         calendar=Calendar(datetime.timedelta(days=window_days), train_windows, test_windows, end=end),
         availability=availability if availability in (None, "anywhere") else Path(availability),
         user_vectors=user_vectors,

@@ -326,6 +326,50 @@ def test_sampled_negatives_have_no_label_for_a_regression(make_logs, tables, tmp
     assert examples.groupby("click").watch.apply(lambda watch: watch.isna().mean()).to_dict() == {0.0: 1.0, 1.0: 0.0}
 
 
+@pytest.mark.parametrize("has_impressions", [False, True])
+def test_columns_that_are_known_in_training_only(make_logs, tables, tmp_path, has_impressions):
+    events, users, titles = tables
+    events["place"], events["device"] = np.arange(len(events)) % 7, np.where(events.index % 2, "tv", "phone")
+    events["shown"] = np.where(has_impressions & (events.index % 3 == 0), 0, 1)
+    logs = make_logs(
+        events, users.drop(columns="device"), titles, tasks={"click": "shown"},
+        training={"position": "place", "where": "device:id"},
+    )  # fmt: skip
+    prepared = run(logs, tmp_path / "out")
+    position, where = prepared.schema.by_role("training")
+    assert (position.name, position.kind, where.name, where.kind) == ("position", "number", "where", "id")
+    assert set(where.vocabulary) == {"tv", "phone"}
+    assert 2.5 < position.mean < 3.5
+    rows = read_examples(prepared)
+    known = rows[rows.click == 1].merge(events, left_on=["user", "title"], right_on=["uid", "asin"])
+    agree = (known.position == known.place) & (known["where"] == known.device) & (known.shown == 1)
+    assert agree.groupby([known.user, known.title, known.window]).any().all()
+    negatives = rows[rows.click == 0]
+    assert len(negatives)
+    if has_impressions:
+        assert set(negatives["where"]) == {"tv", "phone"}
+    else:  # sampled: shown nowhere
+        assert set(negatives["where"]) == {""}
+        np.testing.assert_allclose(negatives.position, position.mean, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"position": "plaice"}, r"must have the column 'plaice'.* Did you mean 'place'\?"),
+        ({"position": "uid"}, r"Column 'uid' of `events` must be a number; for a category say 'uid:id'"),
+        ({"position": "place:number:x"}, r"`kind` of training column `position` must be one of"),
+        ({"age": "place"}, r"`training` must name no column like an id, a feature .* Received: \['age'\]"),
+        ({"time": "place"}, r"must not be named like an id or a task. Received: 'time'"),
+    ],
+)
+def test_bad_training_columns(make_logs, tables, tmp_path, training, message):
+    events, users, titles = tables
+    events["place"] = 1
+    with pytest.raises(ValueError, match=message):
+        run(make_logs(events, users, titles, training=training), tmp_path / "out")
+
+
 def test_a_label_without_the_one_it_is_after_is_refused_or_counted(make_logs, tables, tmp_path):
     events, users, titles = tables
     rng = np.random.default_rng(0)

@@ -334,20 +334,21 @@ def first_wanted(pairs, order):
     return pairs.mutate(rank=rank).filter(lambda t: t.rank < t.wanted).drop("rank", "wanted", order)
 
 
-def label_examples(positives, negatives, tasks):
+def label_examples(positives, negatives, tasks, training=()):
     """Positives and negatives in one table.
 
     A sampled negative has the label 0 for a binary task and null for a regression, where nothing was
-    observed; a logged one keeps its own labels.
+    observed; a logged one keeps its own labels. The same goes for `training` columns.
 
     Args:
         positives: Table from `place`, with one column a task.
         negatives: Table from `sampled_negatives` or `logged_negatives`.
         tasks: `{task: kind}`.
+        training: Names of columns that are known in training only.
 
     Returns:
-        Table `bucket`, `split`, `sampling`, `window`, `user`, `title`, `territory`, `is_positive` and one float
-        column a task.
+        Table `bucket`, `split`, `sampling`, `window`, `user`, `title`, `territory`, `is_positive`, one float column a
+        task and the `training` columns.
     """
     keys = (*STRATUM, "user", "title", "territory")
 
@@ -355,9 +356,13 @@ def label_examples(positives, negatives, tasks):
         return ibis.literal(0).cast("float64") if kind == "binary" else ibis.null("float64")
 
     labels = {task: negatives[task] if task in negatives.columns else missing(kind) for task, kind in tasks.items()}
+    known = {
+        name: negatives[name] if name in negatives.columns else ibis.null(positives[name].type()) for name in training
+    }
+    columns = (*keys, *tasks, *training, "is_positive")
     return ibis.union(
-        positives.select(*keys, *tasks, is_positive=True),
-        negatives.select(*keys, **labels, is_positive=False).select(*keys, *tasks, "is_positive"),
+        positives.mutate(is_positive=True).select(*columns),
+        negatives.select(*keys, **labels, **known, is_positive=False).select(*columns),
     )
 
 

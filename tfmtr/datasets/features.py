@@ -44,13 +44,28 @@ def check_names(users, titles, tasks):
         )
 
 
+def check_training_names(names, features):
+    """Raises a `ValueError` unless columns that are known in training only have names of their own.
+
+    Args:
+        names: The columns.
+        features: `{role: list of Feature}` of the others.
+    """
+    taken = sorted({*names} & {*RESERVED, *(feature.name for several in features.values() for feature in several)})
+    if taken:
+        raise ValueError(
+            "`training` must name no column like an id, a feature or a column of the examples; choose another name. "
+            f"Received: {taken}"
+        )
+
+
 def find_features(con, table, role, names):
     """Features of the named columns.
 
     Args:
         con: Ibis connection.
         table: Rows that vocabularies and means are taken from.
-        role: `"user"` or `"title"`.
+        role: Role of the features.
         names: Columns of the kinds `"id"`, `"number"` and `"set"`.
 
     Returns:

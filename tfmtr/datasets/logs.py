@@ -42,6 +42,9 @@ class Logs:
         tasks: `{task: "column"}`, `{task: "column:regression"}` or `{task: "column:after=task"}`, a column of the
             events table; the last is for a task that cannot be without another, as no purchase is without a click.
             Empty: one task `event` that is 1 for every row. Rows of the first task with 0 are logged impressions.
+        training: `{name: "column"}` for a number or `{name: "column:id"}` for a category, columns of the events table
+            that are known in training only, such as the position that a title was shown at; heads read them. A sampled
+            negative has none.
         availability: Table `title, territory` and optionally `start`, `end` (UTC), or `None` to derive
             it from earlier events; or the word `"anywhere"`: from earlier events in any territory.
         user_vectors, title_vectors: Feature stores: a folder with `vectors.npy` (rows, width) and
@@ -58,6 +61,7 @@ class Logs:
     columns: Mapping[str, str]
     calendar: Calendar
     tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    training: Mapping[str, str] = dataclasses.field(default_factory=dict)
     availability: Path | str | None = None
     user_vectors: Path | None = None
     title_vectors: Path | None = None

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from tfmtr.datasets import examples as make
 from tfmtr.datasets import stores, work
-from tfmtr.datasets.features import as_feature, check_names, column_kind, find_features
+from tfmtr.datasets.features import as_feature, check_names, check_training_names, column_kind, find_features
 from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
 from tfmtr.datasets.report import PARTITIONS, build_report, describe_tasks, fingerprint, shortfalls, sum_counts
@@ -263,6 +263,10 @@ class Preparation:
             self.vector_columns[role] = [name for name in extra if kinds[name] == "vector"]
             names = [name for name in extra if kinds[name] not in (None, "vector")]
             self.features[role] = find_features(self.con, table, role, names)
+        names = list(self.tables.training)
+        check_training_names(names, self.features)
+        events = self.con.read_parquet(str(self.folder / "events/*/*.parquet"), hive_partitioning=False)
+        self.features["training"] = find_features(self.con, events.filter(events.window <= 0), "training", names)
         self.advance("Writing titles")
 
     def feature_columns(self, table, role):
@@ -357,12 +361,13 @@ class Preparation:
 
     def bucket_examples(self, bucket, users):
         """Positives and negatives of one bucket."""
-        options, labels = self.options, list(self.tasks)
+        options, labels, training = self.options, list(self.tasks), list(self.tables.training)
         events = work.store(self.con, self.history_events(bucket), self.folder / f"history/{bucket}.parquet")
         members = make.cohorts(users, events, self.windows, options["activity_lookback"])
         members = work.store(self.con, members, self.folder / f"cohorts/{bucket}.parquet")
-        columns = ("user", "title", "time", "window", *labels)
-        found = make.discoveries(events.select(*columns), labels, options["discovery_lookback"])
+        carried = [*labels, *training]
+        columns = ("user", "title", "time", "window", *carried)
+        found = make.discoveries(events.select(*columns), carried, options["discovery_lookback"])
         found = found.filter(found.window >= self.windows[0].number)
         placed = work.store(
             self.con, make.place(found, members, self.catalogue), self.folder / f"positives/{bucket}.parquet"
@@ -373,12 +378,12 @@ class Preparation:
             shown = self.usable(self.bucket("events", bucket)).filter(lambda t: t[labels[0]] == 0.0)
             shown = shown.filter(shown.window >= self.windows[0].number).select(*columns)
             shown = make.place(shown, members, self.catalogue).filter(lambda t: t.is_available)
-            negatives = make.logged_negatives(shown, positives, labels, seed=options["seed"], alpha=options["alpha"])
+            negatives = make.logged_negatives(shown, positives, carried, seed=options["seed"], alpha=options["alpha"])
         else:
             negatives = make.sampled_negatives(
                 positives, members, self.catalogue, seed=options["seed"], alpha=options["alpha"]
             )
-        return make.label_examples(positives, negatives, self.tasks)
+        return make.label_examples(positives, negatives, self.tasks, training)
 
     def write_examples(self, bucket, narrow, users, states):
         """Joins features to the examples of one bucket and writes one file for each split, sampling and window."""
@@ -413,9 +418,16 @@ class Preparation:
         )
         features = [feature.name for role in ("user", "title") for feature in self.features[role]]
         labels = {task: rows[task].cast("float32") for task in self.tasks}
+        training = [as_feature(rows, feature) for feature in self.features["training"]]
         rows = rows.order_by(*PARTITIONS, "user", "title")
         rows = rows.select(
-            "user", "title", *features, **labels, user_row=rows.user_row, title_row=rows.title_row.cast("int64")
+            "user",
+            "title",
+            *features,
+            *training,
+            **labels,
+            user_row=rows.user_row,
+            title_row=rows.title_row.cast("int64"),
         )
         folders = ["/".join(f"{key}={row[key]}" for key in PARTITIONS) for row in counts]
         paths = [self.out / "examples" / folder / f"part-{bucket:05d}.parquet" for folder in folders]
@@ -475,7 +487,7 @@ class Preparation:
                 "`events` must give positives in the training windows: discoveries of available titles by training "
                 f"users. Received: none. {' '.join(self.warnings)}"
             )
-        features = [*self.features["user"], *self.features["title"]]
+        features = [feature for role in ("user", "title", "training") for feature in self.features[role]]
         if self.user_width:
             features.append(Feature("user_vector", "user", "vector", width=self.user_width))
         features.append(Feature("title_vector", "title", "vector", width=self.title_width))

@@ -23,11 +23,12 @@ class Tables:
     """The tables of a log as Ibis expressions in the words of this package.
 
     Args:
-        events: `user`, `title` (text), `time` (timestamp, UTC) and one float column a task.
+        events: `user`, `title` (text), `time` (timestamp, UTC), one float column a task and the `training` columns.
         users: `user`, `territory` (text) and the extra columns.
         titles: `title`, `name` (text) and the extra columns.
         tasks: `{task: kind}`, the first task first.
         after: `{task: the task it follows}`.
+        training: `{name: kind}` of the events' columns that are known in training only, `"number"` or `"id"`.
         availability: `title`, `territory`, `start`, `end`, or `None`.
     """
 
@@ -36,6 +37,7 @@ class Tables:
     titles: Any
     tasks: Mapping[str, str]
     after: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    training: Mapping[str, str] = dataclasses.field(default_factory=dict)
     availability: Any = None
 
 
@@ -60,6 +62,7 @@ def read_tables(con, logs):
     check_columns(users, "users", [names["user"], names["territory"]])
     check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
     tasks, after, labels = read_labels(events, logs.tasks)
+    training, known = read_training(events, logs.training, tasks)
     check_columns(events, "events", [names["user"], names["title"], names["time"]])
     availability = None
     if logs.availability is not None and logs.availability != "anywhere":
@@ -70,11 +73,13 @@ def read_tables(con, logs):
             title=as_id(events, "events", names["title"]),
             time=as_time(events, "events", names["time"]),
             **labels,
+            **known,
         ),
         users=rename_ids(users, "users", {"user": names["user"], "territory": names["territory"]}),
         titles=rename_ids(titles, "titles", {"title": names["title"], "name": names["name"]}),
         tasks=tasks,
         after=after,
+        training=training,
         availability=availability,
     )
 
@@ -254,6 +259,37 @@ def read_labels(events, tasks):
         kinds[task] = kind
         labels[task] = (events[column].cast("int8") if dtype.is_boolean() else events[column]).cast("float64")
     return kinds, after, labels
+
+
+def read_training(events, training, tasks):
+    """Kinds and columns of what is known in training only.
+
+    Args:
+        events: The events table as it came.
+        training: `{name: "column"}` or `{name: "column:id"}`.
+        tasks: The tasks' names.
+
+    Returns:
+        `({name: kind}, {name: Ibis value})`, float for numbers and text for ids.
+
+    Raises:
+        ValueError: If a kind is unknown, a name is taken, or a column is missing or no number.
+    """
+    kinds, columns = {}, {}
+    for name, text in training.items():
+        column, _, kind = text.partition(":")
+        kinds[name] = kind or "number"
+        check_choice(f"kind` of training column `{name}", kinds[name], ("number", "id"))
+        if name in ("user", "title", "time", *tasks):
+            raise ValueError(f"A training column must not be named like an id or a task. Received: {name!r}")
+        check_columns(events, "events", [column])
+        dtype = events[column].type()
+        if kinds[name] == "number" and not dtype.is_numeric():
+            raise ValueError(
+                f"Column {column!r} of `events` must be a number; for a category say '{column}:id'. Received: {dtype}"
+            )
+        columns[name] = as_id(events, "events", column) if kinds[name] == "id" else events[column].cast("float64")
+    return kinds, columns
 
 
 def read_availability(con, path):
