@@ -18,7 +18,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

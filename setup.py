@@ -37,7 +37,15 @@ setup(
         "text": ["keras-hub", "tensorflow-text==2.20.*"],
         "gpu": ["tensorflow[and-cuda]>=2.20.0,<2.22"],
         "plots": ["matplotlib"],
-        "dev": ["pytest", "ruff", "openpyxl", "matplotlib", "tensorflow-recommenders==0.7.7", "tf-keras==2.20.1"],
+        "dev": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "openpyxl",
+            "matplotlib",
+            "tensorflow-recommenders==0.7.7",
+            "tf-keras==2.20.1",
+        ],
     },
     entry_points={"console_scripts": ["tfmtr = tfmtr.cli:main"]},
 )

@@ -5,7 +5,7 @@ import tensorflow as tf
 from head_oracles import cross_entropy, losses, losses_and_gradients, nan
 
 from tfmtr import models
-from tfmtr.heads.cross_distil import cross_distil, pair_loss
+from tfmtr.heads.cross_distil import cross_distil, pair_loss, quadruplet_loss
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 TASKS = [Task("buy"), Task("like")]
@@ -80,6 +80,28 @@ def test_pairs_go_round_where_a_kind_has_fewer_rows():
     )
 
 
+def test_kinds_that_a_batch_lacks_are_left_out_of_the_order():
+    """Nobody buys without a click: the buyer's teacher orders bought, clicked, neither."""
+    score = np.asarray([0.3, -0.2, 0.8], "float32")
+    buy, click = tf.constant([1.0, 0.0, 0.0]), tf.constant([1.0, 1.0, 0.0])
+    found = float(quadruplet_loss(tf.constant(score), buy, click, (1.0, 5.0, 0.5)))
+    assert found == pytest.approx(rank(score[0], score[1]) + 0.5 * rank(score[1], score[2]), rel=1e-6)
+    found = float(quadruplet_loss(tf.constant(score), click, buy, (1.0, 5.0, 0.5)))
+    assert found == pytest.approx(rank(score[0], score[1]) + 5 * rank(score[1], score[2]), rel=1e-6)
+    only = tf.constant([True, False, False])
+    ends = quadruplet_loss(tf.constant(score), tf.cast(only, tf.float32), tf.cast(only, tf.float32), (2.0, 1.0, 1.0))
+    assert float(ends) == pytest.approx(2 * (rank(score[0], score[1]) + rank(score[0], score[2])) / 2, rel=1e-6)
+
+
+def test_calibration_starts_at_the_mean_label():
+    schema = Schema(
+        [Feature("a", "user", "number")], [Task("buy", mean=0.01), Task("like")], Scenario(["m"], {("a",): "a"})
+    )
+    model = models.ranking(schema, head="cross_distil")
+    x = {"a": np.zeros(1, "float32"), "scenario": np.ones(1, "int32")}
+    assert sigmoid(float(model(x)["training"]["buy_calibrated"][0, 0])) == pytest.approx(0.01, rel=1e-4)
+
+
 def test_a_missing_kind_and_unknown_labels_add_nothing():
     score, none = tf.constant([1.0, 2.0]), tf.constant([False, False])
     assert float(pair_loss(score, none, ~none)) == 0
@@ -102,7 +124,7 @@ def test_teachers_learn_to_order_rows_of_the_same_label():
     keras.utils.set_random_seed(0)
     model = models.ranking(schema, head="cross_distil")
     model.compile(keras.optimizers.Adam(3e-2))
-    model.fit(x, {"buy": buy, "like": like}, batch_size=500, epochs=15, verbose=0)
+    model.fit(x, {"buy": buy, "like": like}, batch_size=500, epochs=10, verbose=0)
     teacher = np.asarray(model(x)["logits"]["buy_teacher"])[:, 0]
     neither = (buy == 0) & (like == 0)
     liked = (buy == 0) & (like == 1)

@@ -4,7 +4,7 @@ import tensorflow as tf
 from head_oracles import CLICK_AND_PURCHASE, LABELS, LOGITS, P, cross_entropy, losses, losses_and_gradients
 
 from tfmtr import models
-from tfmtr.heads.esdf import esdf
+from tfmtr.heads.esdf import delay, esdf
 from tfmtr.heads.esmm import esmm
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
@@ -20,28 +20,38 @@ def slots(*values):
     return {"training": {"slots": tf.constant(values, tf.float32)}}
 
 
-def likelihood(row, kind, n=0):
-    """Of one row, by hand."""
+def survival(row, t):
+    """Of one row, by hand; the third and last slot empties evenly."""
     h0, h1 = HAZARD["purchase_hazard_0"][row], HAZARD["purchase_hazard_1"][row]
-    delay = [h0, (1 - h0) * h1, (1 - h0) * (1 - h1)]  # the last slot's hazard is 1
-    survival = [1, 1 - h0, (1 - h0) * (1 - h1), 0]
+    if t < 1:
+        return (1 - h0) ** t
+    return (1 - h0) * (1 - h1) ** (t - 1) if t < 2 else (1 - h0) * (1 - h1) * max(3 - t, 0)
+
+
+def seen(row, t):
+    return P["click"][row] * P["purchase"][row] * (survival(row, t) - survival(row, t + 1e-6)) / 1e-6
+
+
+def unseen(row, t):
     p = P["click"][row] * P["purchase"][row]
-    return {"seen": p * delay[min(n, 2)], "unseen": 1 - p + p * survival[n]}[kind]
+    return 1 - p + p * survival(row, t)
 
 
-@pytest.mark.parametrize("n", [0, 1, 2])
-def test_the_likelihood_of_every_kind_of_row(n):
+@pytest.mark.parametrize("t", [0.0, 0.3, 1.0, 1.7, 2.0, 2.5])
+def test_the_likelihood_of_every_kind_of_row(t):
     # rows: clicked and bought; not clicked; clicked, not yet bought; not clicked
-    found = losses(head(), LOGITS | HAZARDS, LABELS, **slots(n, 1, n, 3))
-    rows = [
-        likelihood(0, "seen", n), likelihood(1, "unseen", 1), likelihood(2, "unseen", n), likelihood(3, "unseen", 3),
-    ]  # fmt: skip
-    assert found["purchase"] == pytest.approx(-np.log(rows).mean(), rel=1e-5)
+    found = losses(head(), LOGITS | HAZARDS, LABELS, **slots(t, 1.5, t, 3.0))
+    rows = [seen(0, t), unseen(1, 1.5), unseen(2, t), unseen(3, 3.0)]
+    assert found["purchase"] == pytest.approx(-np.log(rows).mean(), rel=1e-4)
     assert found["click"] == pytest.approx(cross_entropy(P["click"], LABELS["click"]).mean(), rel=1e-5)
 
 
-def test_the_delays_of_a_conversion_are_a_distribution():
-    assert sum(likelihood(0, "seen", n) for n in range(3)) == pytest.approx(P["click"][0] * P["purchase"][0])
+def test_over_a_slot_the_density_is_the_papers_probability_of_the_slot():
+    logits = [tf.constant(np.full(1000, values[0]), tf.float32) for values in HAZARDS.values()]
+    h0, h1 = (values[0] for values in HAZARD.values())
+    for k, expected in enumerate([h0, (1 - h0) * h1, (1 - h0) * (1 - h1)]):
+        times = tf.constant(k + (np.arange(1000) + 0.5) / 1000, tf.float32)
+        assert np.exp(delay(logits, times)[0]).mean() == pytest.approx(expected, rel=1e-4)
 
 
 def test_with_all_slots_passed_and_nothing_seen_it_is_esmm():
@@ -59,8 +69,8 @@ def test_the_gradient_is_that_of_the_m_step():
     labels = {"click": [1.0], "purchase": [0.0]}
     _, gradients = losses_and_gradients(head(), logits, labels, **slots(1))
     c, q = P["click"][2], P["purchase"][2]
-    survival = 1 - HAZARD["purchase_hazard_0"][2]
-    posterior = c * q * survival / (1 - c * q + c * q * survival)
+    left = survival(2, 1)
+    posterior = c * q * left / (1 - c * q + c * q * left)
     # d/dlogit of -[w log(cq) + (1 - w) log(1 - cq)]
     expected = -(posterior * (1 - q) - (1 - posterior) * c * q * (1 - q) / (1 - c * q))
     np.testing.assert_allclose(gradients["purchase"], [expected], rtol=1e-4)
@@ -81,14 +91,14 @@ def test_learns_the_conversions_that_are_still_to_come():
     rows = 30_000
     click = rng.random(rows) < 0.5
     buys = click & (rng.random(rows) < 0.4)
-    delay, waited = rng.integers(0, 4, rows), rng.integers(0, 5, rows)
-    seen = buys & (delay < waited)
+    late, waited = rng.uniform(0, 4, rows), rng.uniform(0, 4, rows)
+    seen = buys & (late < waited)
     schema = Schema(
         [Feature("age", "user", "number"), Feature("elapsed", "training", "number", mean=1.0, std=2.0)],
         [Task("click", mean=0.5), Task("purchase", mean=float(seen.mean()), after="click")],
         Scenario(["market"], {("all",): "all"}),
     )
-    elapsed = (np.where(seen, delay, waited) - 1.0) / 2.0  # as inputs are normalised
+    elapsed = (np.where(seen, late, waited) - 1.0) / 2.0  # as inputs are normalised
     x = {"age": np.ones(rows, "float32"), "elapsed": elapsed.astype("float32"), "scenario": np.ones(rows, "int32")}
     y = {"click": click.astype("float32"), "purchase": seen.astype("float32")}
     found = {}

@@ -10,6 +10,7 @@ from tfmtr.heads._head import (
     observed_mean,
     row_loss,
     row_weights,
+    start,
     task_losses,
     task_outputs,
     task_towers,
@@ -36,7 +37,7 @@ def cross_distil(tasks, *, pair=None, rank_weights=(1.0, 1.0, 1.0), distil_weigh
     Reference: Yang et al., Cross-Task Knowledge Distillation in Multi-Task Recommendation, AAAI 2022,
     https://arxiv.org/abs/2202.09852, the sections on auxiliary tasks, calibrated distillation and error correction.
     Left open there and chosen here: the quadruplets of a batch pair the i-th rows of each kind, beginning again where a
-    kind has fewer; a pair of kinds of which the batch lacks one adds nothing.
+    kind has fewer; kinds that a batch lacks are left out of the order, so that `b_1` weighs what follows ++, and so on.
 
     Args:
         tasks: The schema's tasks.
@@ -72,7 +73,9 @@ def cross_distil(tasks, *, pair=None, rank_weights=(1.0, 1.0, 1.0), distil_weigh
     def training(graph):
         calibrated = {}
         for task in students:
-            layer = keras.layers.Dense(1, kernel_initializer="ones", name=f"{task.name}_platt", dtype="float32")
+            mean = keras.initializers.Constant(start(task))
+            name = f"{task.name}_platt"
+            layer = keras.layers.Dense(1, kernel_initializer="ones", bias_initializer=mean, name=name, dtype="float32")
             calibrated[f"{task.name}_calibrated"] = layer(ops.stop_gradient(graph.logits[teacher_name(task)]))
         return calibrated
 
@@ -101,12 +104,19 @@ def teacher_name(task):
 
 
 def quadruplet_loss(score, own, other, weights):
-    """`L_teacher` over a batch; arguments have shape `(batch,)`, NaN labels belong to no kind of row."""
+    """`L_teacher` over a batch; arguments have shape `(batch,)`, NaN labels belong to no kind of row.
+
+    Kinds that a batch lacks are left out of the order: in a cascade no purchase is without a click.
+    """
     kinds = [ops.logical_and(own == a, other == b) for a, b in ((1, 1), (1, 0), (0, 1), (0, 0))]
-    return sum(
-        weight * pair_loss(score, better, worse)
-        for weight, better, worse in zip(weights, kinds[:-1], kinds[1:], strict=True)
-    )
+    is_there = [ops.cast(ops.any(kind), score.dtype) for kind in kinds]
+    total = 0.0
+    for i, better in enumerate(kinds):
+        are_neighbours = 1.0
+        for j, worse in enumerate(kinds[i + 1 :], start=i + 1):
+            total = total + weights[i] * are_neighbours * pair_loss(score, better, worse)
+            are_neighbours = are_neighbours * (1 - is_there[j])
+    return total
 
 
 def pair_loss(score, better, worse):

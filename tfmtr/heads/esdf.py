@@ -14,26 +14,30 @@ from tfmtr.heads._cascade import (
 from tfmtr.heads._head import Head, Tower, observed_mean, row_weights, training_feature
 from tfmtr.layers._sizes import check_sizes
 
+TINY = 1e-30
+
 
 def esdf(tasks, *, elapsed="elapsed", num_slots=4, slot=1.0):
     """Learns the conversions of all impressions from a log that shows only those that have come so far.
 
     A conversion comes in one of `num_slots` slots of time, the last of which ends when conversions stop being counted.
-    With the hazard `h_k = p(d = k | d >= k)` of slot k, one training-only tower each (the last slot's is 1), and
-    `S(n) = prod_{k < n} (1 - h_k)`:
+    With the hazards `h_k = p(d in slot k | d not before)`, one training-only tower each, and a time t in slot k:
 
-        seen, in slot k:               p = pCTR pCVR h_k S(k)
-        not seen in n whole slots:     p = 1 - pCTR pCVR + pCTR pCVR S(n)
+        S(t) = p(d > t) = prod_{j < k} (1 - h_j) (1 - h_k)^(t - k),    f(t) = - dS/dt
+        seen at t:            p = pCTR pCVR f(t)
+        not seen until t:     p = 1 - pCTR pCVR + pCTR pCVR S(t)
         L = CE(pCTR, click) - 1/N sum_i log p_i
 
-    over all impressions. Where every slot has passed (S = 0) a row counts as in ESMM; no shape of the delay is
-    assumed.
+    over all impressions. Where every slot has passed (S = 0) a row counts as in ESMM; no shape of the delay over the
+    slots is assumed.
 
     Reference: Wang et al., Delayed Feedback Modeling for the Entire Space Conversion Rate Prediction, 2020,
     https://arxiv.org/abs/2011.11826, section 3. The paper maximises by EM; its M-step's gradient, with the posterior
     probability that a conversion is still to come as weights, is the gradient of this likelihood, so no second pass is
-    needed. Chosen here: a slot that has not passed whole says nothing; impressions without a click are treated as the
-    others, because taking them for certain while clicks wait would bias pCVR downwards.
+    needed. The paper's times are whole days; here the hazard is constant within a slot (in the last one what remains
+    comes evenly), so that `f` over slot k sums to the paper's `h_k S(k)` and a slot that has half passed counts half.
+    Impressions without a click are treated as the others: taking them for certain while clicks wait would bias pCVR
+    downwards.
 
     Args:
         tasks: The schema's tasks, exactly one of them with `after`.
@@ -71,23 +75,37 @@ def esdf(tasks, *, elapsed="elapsed", num_slots=4, slot=1.0):
         feature = training_feature(graph.schema, elapsed, "esdf")
         if feature.kind != "number":
             raise ValueError(f"`elapsed` must be a number feature. Received: {elapsed!r} of kind {feature.kind!r}")
-        time = graph.inputs[elapsed] * feature.std + feature.mean  # inputs are normalised
-        return {"slots": ops.floor(time / slot)}
+        return {"slots": (graph.inputs[elapsed] * feature.std + feature.mean) / slot}  # inputs are normalised
 
     def losses(outputs, logits, vectors, labels, context):
         result = own_losses(tasks, logits, labels, context)
         label = cascade_label(task, tasks, labels)
-        slots = ops.clip(ops.cast(context["training"]["slots"], "float32"), 0, num_slots)
-        survival, hazard = ops.zeros_like(slots), ops.zeros_like(slots)  # log S(slots), log h of the row's slot
-        for k, name in enumerate(hazards):
-            logit = logits[name][:, 0]
-            survival = survival + ops.where(slots > k, ops.log_sigmoid(-logit), 0.0)
-            hazard = ops.where(slots == k, ops.log_sigmoid(logit), hazard)
+        time = ops.maximum(ops.cast(context["training"]["slots"], "float32"), 0.0)
+        density, survival = delay([logits[name][:, 0] for name in hazards], time)
         p = cascade_probabilities(tasks, logits)[task.name]
         yes, no = p.yes[:, 0], p.no[:, 0]
-        unseen = ops.where(slots < num_slots, ops.logaddexp(no, yes + survival), no)
-        loss = -ops.where(label == 1, yes + hazard + survival, unseen)
+        unseen = ops.where(time < num_slots, ops.logaddexp(no, yes + survival), no)
+        loss = -ops.where(label == 1, yes + density, unseen)
         result[task.name] = task.weight * observed_mean(loss, label, row_weights(task, context))
         return result
 
     return Head(towers, lambda logits: cascade_outputs(tasks, logits), losses, training=training)
+
+
+def delay(logits, time):
+    """`log f(t)` and `log S(t)`, each of shape `(batch,)`.
+
+    Args:
+        logits: Logits of the hazards of all slots but the last, each of shape `(batch,)`.
+        time: Time in slots, shape `(batch,)`. After the last slot it is taken for its end.
+    """
+    survival = ops.zeros_like(time)
+    density = survival
+    for k, logit in enumerate(logits):
+        rate = ops.softplus(logit)  # (1 - h)^x = exp(-rate x)
+        survival = survival - rate * ops.clip(time - k, 0.0, 1.0)
+        inside = ops.logical_and(time >= k, time < k + 1)
+        density = ops.where(inside, survival + ops.log(ops.maximum(rate, TINY)), density)
+    last = len(logits)
+    density = ops.where(time >= last, survival, density)
+    return density, survival + ops.log(ops.maximum(1.0 - ops.clip(time - last, 0.0, 1.0), TINY))
