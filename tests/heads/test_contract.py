@@ -1,5 +1,6 @@
 """What every head must keep, found by file name: any labels give finite losses, and the served graph is saved."""
 
+import dataclasses
 import functools
 
 import combinations
@@ -99,6 +100,29 @@ def test_propensities_near_0_and_1_give_finite_losses_and_gradients(name, form):
         gradients = tape.gradient(loss, list(logits.values()))
         assert np.isfinite(loss)
         assert all(np.isfinite(g).all() for g in gradients if g is not None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_weight_of_a_task_scales_its_losses(name):
+    tasks = combinations.tasks_of(name)
+    heavy = [dataclasses.replace(task, weight=3.0) for task in tasks]
+    rng = np.random.default_rng(0)
+    x = {feature: tf.constant(value) for feature, value in combinations.rows(12).items()}
+    y = {column: tf.constant(value) for column, value in combinations.labels(tasks, 12).items()}
+    found = []
+    for some in (tasks, heavy):
+        head = components.find("heads", name)(some)
+        rng = np.random.default_rng(0)
+        logits = {tower: tf.constant(rng.normal(size=(12, 1)), tf.float32) for tower in head.towers()}
+        schema = head.complete(combinations.schema_of(some))
+        keras.utils.set_random_seed(0)
+        training = head.training(TrainingGraph(schema, x, {}, logits, logits, tf.ones((12, 1))))
+        context = {"training": training, "scenario": x["scenario"]}
+        found.append({k: float(v) for k, v in head.losses(head.outputs(logits), logits, {}, y, context).items()})
+    light, weighed = found
+    for task in tasks:
+        assert weighed[task.name] == pytest.approx(3 * light[task.name], rel=1e-5)
+        assert light[task.name] > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

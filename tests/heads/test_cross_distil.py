@@ -72,12 +72,29 @@ def test_the_gradient_of_a_student_is_that_of_both_targets():
 
 def test_pairs_go_round_where_a_kind_has_fewer_rows():
     score = tf.constant([3.0, 1.0, -1.0, 0.5])
+    better, worse = tf.constant([True, False, True, False]), tf.constant([True, True, True, True])
+    found = float(pair_loss(score, better, worse))  # the better ones: 3 and -1, in turn
+    assert found == pytest.approx(
+        np.mean([rank(3.0, 3.0), rank(-1.0, 1.0), rank(3.0, -1.0), rank(-1.0, 0.5)]), rel=1e-6
+    )
     better, worse = tf.constant([True, False, False, False]), tf.constant([False, True, True, True])
     expected = np.mean([rank(3.0, other) for other in (1.0, -1.0, 0.5)])
     assert float(pair_loss(score, better, worse)) == pytest.approx(expected, rel=1e-6)
     assert float(pair_loss(score, worse, better)) == pytest.approx(
         np.mean([rank(other, 3.0) for other in (1.0, -1.0, 0.5)]), rel=1e-6
     )
+
+
+def test_the_calibration_does_not_learn_from_the_students():
+    calibrated = tf.constant(CALIBRATED["buy"][:, None], tf.float32)
+    labels = {name: tf.constant(v) for name, v in LABELS.items()}
+    logits = {name: tf.constant(np.asarray(v, "float32")[:, None]) for name, v in LOGITS.items()}
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(calibrated)
+        given = context()["training"] | {"buy_calibrated": calibrated}
+        found = cross_distil(TASKS).losses({}, logits, {}, labels, {"training": given})
+    assert tape.gradient(found["buy"], calibrated) is None
+    assert np.any(tape.gradient(found["buy_calibration"], calibrated))
 
 
 def test_kinds_that_a_batch_lacks_are_left_out_of_the_order():

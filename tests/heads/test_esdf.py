@@ -4,6 +4,7 @@ import tensorflow as tf
 from head_oracles import CLICK_AND_PURCHASE, LABELS, LOGITS, P, cross_entropy, losses, losses_and_gradients
 
 from tfmtr import models
+from tfmtr.heads._head import TrainingGraph
 from tfmtr.heads.esdf import delay, esdf
 from tfmtr.heads.esmm import esmm
 from tfmtr.schema import Feature, Scenario, Schema, Task
@@ -110,6 +111,14 @@ def test_learns_the_conversions_that_are_still_to_come():
         found[head] = float(model.predict(x, verbose=0)["purchase|click"].mean())
     assert found["esmm"] == pytest.approx(0.4 * seen.sum() / buys.sum(), abs=0.03)
     assert found["esdf"] == pytest.approx(0.4, abs=0.03)
+
+
+def test_a_slot_has_the_length_that_is_asked_for():
+    feature = Feature("elapsed", "training", "number")
+    schema = Schema([feature], CLICK_AND_PURCHASE, Scenario(["market"], {("all",): "all"}))
+    graph = TrainingGraph(schema, {"elapsed": tf.constant([3.0])}, {}, {}, {}, None)
+    for slot, expected in ((1.0, 3.0), (2.0, 1.5)):
+        assert float(esdf(CLICK_AND_PURCHASE, slot=slot).training(graph)["slots"][0]) == expected
 
 
 def test_bad_input():

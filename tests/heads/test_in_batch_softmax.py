@@ -147,6 +147,27 @@ def test_a_training_only_title_id_is_added_and_served_by_nothing():
     assert "title" not in own.input
 
 
+def test_a_given_frequency_is_read_as_it_was_before_normalisation():
+    feature = Feature("log_q", "training", "number", mean=-3.0, std=2.0)
+
+    def head(tasks):
+        return in_batch_softmax(tasks, frequency="log_q")
+
+    model = models.two_tower(schema(feature), units=(8, 4), head=head)
+    x = {"taste": np.zeros(2, "float32"), "kind": np.ones(2, "int32"), "title": np.ones(2, "int32")}
+    x |= {"scenario": np.ones(2, "int32"), "log_q": np.asarray([0.0, 1.0], "float32")}
+    np.testing.assert_allclose(model(x)["training"]["log_p"], [-3.0, -1.0])
+
+
+def test_tasks_of_other_kinds_are_trained_as_in_parallel():
+    tasks = [*TASKS, Task("seconds", kind="regression", weight=3.0)]
+    labels = {**LABELS, "seconds": [1.0, 2.0, nan, nan]}
+    labels = {name: tf.constant(value, tf.float32) for name, value in labels.items()}
+    logits = {"seconds": tf.zeros((4, 1))}
+    found = in_batch_softmax(tasks, frequency=None).losses({}, logits, {}, labels, context())
+    assert float(found["seconds"]) == pytest.approx(3.0 * (0.5 + 2.0) / 2)
+
+
 def test_bad_input():
     for options, message in (
         ({"negatives": "hard"}, "`negatives` must be one of .* Received: negatives='hard'"),

@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -38,6 +40,18 @@ def test_it_corrects_the_click_of_another_head_and_not_what_comes_after():
     }
     assert found == pytest.approx(expected, rel=1e-5)
     assert np.any(gradients["purchase"])
+
+
+def test_the_training_only_part_of_the_other_head_sees_the_corrected_logits():
+    tasks = [Task("click", mean=0.3), Task("like")]
+    head = functools.partial(position_bias, head="cross_distil", biased=("click_teacher",), drop_rate=0.0)
+    model = models.ranking(schema().replace(tasks=tasks), head=head)
+    model.get_layer("click_teacher_position_bias").set_weights([np.ones((16, 1), "float32")])
+    x = {"title": np.ones(2, "int32"), "scenario": np.ones(2, "int32"), "position": np.asarray([0, 3], "int32")}
+    found = model(x)
+    calibrated, term = (np.asarray(found["training"][f"click_{n}"]) for n in ("calibrated", "teacher_position_bias"))
+    np.testing.assert_allclose(calibrated[1] - calibrated[0], term[1], rtol=1e-5)
+    assert term[1] != 0
 
 
 def schema(kind="id"):

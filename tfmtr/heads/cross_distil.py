@@ -6,7 +6,6 @@ from keras import ops
 from tfmtr.heads._head import (
     Head,
     Tower,
-    known,
     observed_mean,
     row_loss,
     row_weights,
@@ -88,7 +87,7 @@ def cross_distil(tasks, *, pair=None, rank_weights=(1.0, 1.0, 1.0), distil_weigh
             corrected = ops.where(label == 1, ops.maximum(calibrated, margin), ops.minimum(calibrated, -margin))
             target = ops.stop_gradient(ops.sigmoid(corrected / temperature))
             soft = ops.softplus(logit / temperature) - target * logit / temperature
-            distilled = task.weight * observed_mean(soft, known(label) + 0 * label, weights)
+            distilled = task.weight * observed_mean(soft, label, weights)
             result[task.name] = (1 - distil_weight) * result[task.name] + distil_weight * distilled
             result[f"{task.name}_calibration"] = observed_mean(row_loss(task, calibrated, label), label, weights)
             score = logits[teacher_name(task)][:, 0]

@@ -71,8 +71,7 @@ class StreamingFrequency(keras.layers.Layer):
                 weight.assign(ops.scatter_update(weight, ops.expand_dims(places, 1), values))
             self.step.assign(step)
             places = ops.reshape(places, (self.num_hashes, -1))
-        gap = ops.max(ops.take(self.gap, places), axis=0)
-        return -ops.log(ops.maximum(gap, 1.0))
+        return -ops.log(ops.max(ops.take(self.gap, places), axis=0))
 
     def compute_output_spec(self, inputs, training=False):
         return keras.KerasTensor(inputs.shape, dtype="float32")
