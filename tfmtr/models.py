@@ -29,25 +29,54 @@ class JointModel(keras.Model):
         tensors: `{"outputs": {task: tensor}, "logits": {tower: tensor}, "vectors": {tower: tensor}, "training":
             {name: tensor}}`.
         head: The `Head`.
+        schema: The `Schema`, with the features that the head reads in training.
 
     Attributes:
         predictor: Model from the inputs to `{task: probability of shape (batch, 1)}`.
     """
 
-    def __init__(self, inputs, training_inputs, tensors, head, **kwargs):
+    def __init__(self, inputs, training_inputs, tensors, head, schema, **kwargs):
         super().__init__(inputs={**inputs, **training_inputs}, outputs=tensors, **kwargs)
-        self.head = head
+        self.head, self.schema, self.balance = head, schema, None
         self.predictor = keras.Model(inputs, tensors["outputs"], name="predictor")
 
-    def compile(self, optimizer="adam", **kwargs):
-        """Compiles with the head's losses; `jit_compile` is off, routed layers have sizes that depend on data."""
+    def compile(self, optimizer="adam", *, balance=None, **kwargs):
+        """Compiles with the head's losses; `jit_compile` is off, routed layers have sizes that depend on data.
+
+        Args:
+            optimizer: As for `keras.Model.compile`.
+            balance: Name of a file in `tfmtr/balancing/` or a function like theirs (`functools.partial` for options):
+                how several losses make one update. By default their sum is minimised.
+            **kwargs: As for `keras.Model.compile`.
+
+        Raises:
+            ValueError: If `balance` is unknown, or does not fit the head's losses.
+        """
         super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
+        self.balance = None
+        if balance is not None:
+            from tfmtr.balancing._step import Balance  # needs TensorFlow, which models on other backends do without
+
+            self.balance = Balance(self, components.find("balancing", balance))
+            self.optimizer.build(self.trainable_variables)
+
+    def losses_by_name(self, x, y, y_pred, sample_weight=None):
+        """The head's losses, `{name: scalar}`."""
+        context = {"scenario": x["scenario"], "sample_weight": sample_weight, "training": y_pred["training"]}
+        return self.head.losses(y_pred["outputs"], y_pred["logits"], y_pred["vectors"], y, context)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Sum of the head's losses and the layers' own."""
-        context = {"scenario": x["scenario"], "sample_weight": sample_weight, "training": y_pred["training"]}
-        losses = self.head.losses(y_pred["outputs"], y_pred["logits"], y_pred["vectors"], y, context)
-        return sum(losses.values()) + sum(self.losses)
+        return sum(self.losses_by_name(x, y, y_pred, sample_weight).values()) + sum(self.losses)
+
+    def train_step(self, data):
+        """One update by the balancer, or of the sum of all losses."""
+        if self.balance is None:
+            return super().train_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred, loss = self.balance.step(self, x, y, sample_weight)
+        self._loss_tracker.update_state(loss, sample_weight=ops.shape(x["scenario"])[0])
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def predict(self, x, **kwargs):
         """Probabilities `{task: array of shape (rows, 1)}`.
@@ -72,8 +101,8 @@ class TwoTower(JointModel):
         biases: `{tower: bias}`, floats to add to the dot product to have the logit.
     """
 
-    def __init__(self, inputs, training_inputs, tensors, head, *, queries, title, **kwargs):
-        super().__init__(inputs, training_inputs, tensors, head, **kwargs)
+    def __init__(self, inputs, training_inputs, tensors, head, schema, *, queries, title, **kwargs):
+        super().__init__(inputs, training_inputs, tensors, head, schema, **kwargs)
         users = {name: value for name, value in inputs.items() if name not in title["inputs"]}
         self.user_tower = keras.Model(users, queries, name="user_tower")
         self.title_tower = keras.Model(title["inputs"], title["vector"], name="title_tower")
@@ -173,6 +202,7 @@ def two_tower(
         training_inputs,
         _tensors(head, graph),
         head,
+        schema,
         queries={name: queries[name] for name, tower in towers.items() if tower.is_served},
         title={"inputs": title_inputs, "vector": title},
         name="two_tower",
@@ -250,7 +280,7 @@ def ranking(
         logits = _add_terms(logits, first_order(inputs, features, tuple(logits)))
     training_inputs = encode_inputs(schema, TRAINING)
     graph = TrainingGraph(schema, {**inputs, **training_inputs}, vectors, logits, {}, None)
-    return JointModel(inputs, training_inputs, _tensors(head, graph), head, name="ranking")
+    return JointModel(inputs, training_inputs, _tensors(head, graph), head, schema, name="ranking")
 
 
 def _dense_towers(schema, user_inputs, title_inputs, share, units, *, towers, embedding_dim, unknown_rate, literal):

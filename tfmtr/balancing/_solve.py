@@ -1,0 +1,86 @@
+"""Small convex problems over a few coefficients, solved in the graph."""
+
+import tensorflow as tf
+
+from tfmtr.balancing._balancer import TINY
+
+STEPS = 60
+SIZES = 24  # step sizes that are tried at once, each half of the one before
+
+
+def to_simplex(points):
+    """Euclidean projection of each row onto `{w >= 0, sum w = 1}` (Duchi et al. 2008, figure 1)."""
+    size = points.shape[-1]
+    sorted_ = tf.sort(points, direction="DESCENDING")
+    excess = (tf.cumsum(sorted_, axis=-1) - 1) / tf.range(1, size + 1, dtype=points.dtype)
+    count = tf.reduce_sum(tf.cast(sorted_ > excess, tf.int32), axis=-1, keepdims=True)
+    return tf.maximum(points - tf.gather(excess, count - 1, axis=-1, batch_dims=len(points.shape) - 1), 0)
+
+
+def minimum_on_simplex(objective, gradient, size):
+    """`argmin_w objective(w)` over the simplex, by projected gradients with a search over step sizes.
+
+    Args:
+        objective: Convex function of points of shape `(n, size)`, returns shape `(n,)`.
+        gradient: Its gradient at one point, shape `(1, size)`.
+        size: Number of coefficients.
+
+    Returns:
+        float64 tensor of shape `(size,)`.
+    """
+    sizes = tf.reshape(tf.constant([0.5**k for k in range(-4, SIZES - 4)], tf.float64), (-1, 1))
+
+    def body(i, w):
+        slope = gradient(w)
+        slope = slope / tf.maximum(tf.reduce_max(tf.abs(slope)), 1e-30)
+        tried = tf.concat([to_simplex(w - sizes * slope), w], axis=0)
+        return i + 1, tried[tf.argmin(objective(tried))][None]
+
+    start = tf.fill((1, size), tf.constant(1 / size, tf.float64))
+    _, w = tf.while_loop(lambda i, w: i < STEPS, body, (0, start), maximum_iterations=STEPS)
+    return w[0]
+
+
+def balance_point(gram, power):
+    """`w > 0` with `gram w = w^-power`, by damped Newton steps on `w gram w / 2 - sum_t int w_t^-power`.
+
+    The function is convex, its minimum is the point. Gradients that are zero have no such point; they get one from a
+    trace of the identity that is added.
+
+    Args:
+        gram: float64, shape `(size, size)`, positive semi-definite.
+        power: Positive float; 1 for Nash's bargaining.
+
+    Returns:
+        float64 tensor of shape `(size,)`.
+    """
+    size = gram.shape[0]
+    scale = tf.maximum(tf.reduce_max(tf.linalg.diag_part(gram)), 1e-30)
+    g = gram / scale + 1e-9 * tf.eye(size, dtype=tf.float64)
+
+    def body(i, w):
+        residual = tf.linalg.matvec(g, w) - w**-power
+        hessian = g + tf.linalg.diag(power * w ** (-power - 1))
+        step = tf.linalg.solve(hessian, residual[:, None])[:, 0]
+        decrement = tf.sqrt(tf.maximum(tf.reduce_sum(step * residual), 0))
+        length = tf.where(decrement < 0.1, tf.ones_like(decrement), 1 / (1 + decrement))
+        most = 0.9 / tf.maximum(tf.reduce_max(step / w), 1e-30)  # never more than nine tenths of the way to 0
+        return i + 1, w - tf.minimum(length, most) * step
+
+    start = tf.linalg.diag_part(g) ** (-1 / (1 + power))
+    _, w = tf.while_loop(lambda i, w: i < STEPS, body, (0, start), maximum_iterations=STEPS)
+    return w * scale ** (-1 / (1 + power))
+
+
+def bargained(gram, power, max_norm):
+    """`(shared, own, {})` with `G w = w^-power` over the tasks that have a gradient."""
+    there = tf.linalg.diag_part(gram) > TINY
+    both = tf.cast(there[:, None] & there[None, :], gram.dtype)
+    # A task without a gradient gets one that conflicts with nobody, and then no weight.
+    filled = gram * both + tf.linalg.diag(tf.where(there, 0.0, tf.reduce_max(gram) + TINY))
+    w = tf.where(there, tf.cast(balance_point(tf.cast(filled, tf.float64), power), gram.dtype), 0.0)
+    shared = w
+    if max_norm:
+        norm = tf.sqrt(tf.maximum(tf.tensordot(w, tf.linalg.matvec(gram, w), 1), TINY))
+        shared = w * tf.minimum(1.0, max_norm / norm)
+    return shared, w, {}

@@ -1,0 +1,32 @@
+"""A weight for each loss, chosen beforehand."""
+
+import numpy as np
+from keras import ops
+
+from tfmtr.balancing._balancer import Balancer
+from tfmtr.schema import check_choice
+
+
+def fixed_weights(problem, *, weights):
+    """Minimises `sum_t w_t L_t`.
+
+    Args:
+        problem: The `Problem`.
+        weights: `{loss: weight}`; 1 for those that are not named.
+
+    Returns:
+        A `Balancer`.
+
+    Raises:
+        ValueError: If a name is no loss's, or a weight is negative.
+    """
+    for name, weight in weights.items():
+        check_choice("weights", name, problem.losses)
+        if weight < 0:
+            raise ValueError(f"`weights` must not be negative. Received: {name}={weight}")
+    w = np.asarray([weights.get(name, 1.0) for name in problem.losses], "float32")
+
+    def objective(losses, state):
+        return ops.sum(w * losses), {}
+
+    return Balancer(objective)

@@ -1,0 +1,80 @@
+"""Fairness between groups of rows, with a treatment of its own for heads and for what they share."""
+
+from keras import ops
+
+from tfmtr.balancing._balancer import Balancer
+from tfmtr.heads._head import observed_mean
+
+
+def mta_f(problem, *, weight=1.0, group="scenario"):
+    """Penalises predictions for negatives that differ between groups, task heads and shared parameters apart.
+
+        F(rows) = sum_g |rows of g| / |rows| (mean p over rows of g - mean p over rows)^2
+        heads:              L_t + weight F_t(rows negative in t, positive in another task)
+        shared parameters:  sum_t L_t + weight sum_t F_t(rows negative in all tasks)
+
+    so that a head mends what is its own doing and the shared layers what is common.
+
+    Reference: Wang et al., Understanding and Improving Fairness-Accuracy Trade-offs in Multi-Task Learning, KDD 2021,
+    https://arxiv.org/abs/2106.02705, section 5 (MTA-F). The paper has two groups and the difference of false positive
+    rates; `F` is that difference for probabilities and any number of groups.
+
+    Args:
+        problem: The `Problem`.
+        weight: Of the penalties, not negative.
+        group: Name of an integer model input, such as `"scenario"`, that tells groups apart; 64 at most, others
+            together.
+
+    Returns:
+        A `Balancer`.
+
+    Raises:
+        ValueError: If `group` is no integer input of one value a row, or `weight` is negative.
+    """
+    inputs = problem.model.input
+    names = [name for name, value in inputs.items() if len(value.shape) == 1 and value.dtype.startswith("int")]
+    if group not in names or weight < 0:
+        raise ValueError(
+            f"`group` must be one of the inputs {names} and `weight` not negative. Received: group={group!r}, "
+            f"weight={weight}"
+        )
+    tasks = [t for t in problem.model.schema.tasks if t.kind == "binary" and t.name in problem.losses]
+
+    def losses(outputs, labels, x):
+        found = {}
+        positive = [labels[task.column] == 1 for task in tasks]
+        for t, task in enumerate(tasks):
+            others = [rows for u, rows in enumerate(positive) if u != t]
+            elsewhere = ops.any(ops.stack(others), axis=0) if others else positive[t] & False
+            is_negative = labels[task.column] == 0
+            for part, rows in (("own", is_negative & elsewhere), ("shared", is_negative & ~elsewhere)):
+                found[penalty(task, part)] = gap(outputs[task.name][:, 0], rows, ops.minimum(x[group], 63))
+        return found
+
+    parts = {penalty(task, part): part for task in tasks for part in ("own", "shared")}
+    names = [*problem.losses, *parts]
+
+    def coefficients(gram, losses, state):
+        shared, own = (
+            ops.convert_to_tensor([weight * float(parts[n] == kind) if n in parts else 1.0 for n in names], "float32")
+            for kind in ("shared", "own")
+        )
+        return shared, own, {}
+
+    owner = {penalty(task, part): task.name for task in tasks for part in ("own", "shared")}
+    return Balancer(coefficients=coefficients, losses=losses, owner=owner)
+
+
+def penalty(task, part):
+    """Name of a further loss."""
+    return f"{task.name}_fairness_{part}"
+
+
+def gap(p, rows, group):
+    """`F` over the rows where the mask is set; 0 if there are none."""
+    label = ops.where(rows, 1.0, float("nan"))
+    mean = observed_mean(p, label)
+    there = ops.cast(rows, p.dtype)
+    count = ops.segment_sum(there, group, 64)
+    means = ops.segment_sum(there * p, group, 64) / ops.maximum(count, 1.0)
+    return ops.sum(count * ops.square(means - mean)) / ops.maximum(ops.sum(count), 1.0)
