@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtr.balancing._balancer import Problem
+from tfmtr.optimizers._tables import is_table
 
 
 class Balance(keras.layers.Layer):
@@ -244,11 +245,6 @@ def shared_slices(supports):
         ):
             best = is_own
     return None if best is None else 1 - best.astype("float32")
-
-
-def is_table(variable):
-    """Whether a variable is an embedding table, whose gradient comes row by row."""
-    return variable.name == "embeddings"
 
 
 def example_batch(model, rng, rows=64):

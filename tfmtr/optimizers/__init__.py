@@ -1,0 +1,1 @@
+"""Keras optimizers that the field needs: row-sparse ones for large embedding tables, and Clippy Adagrad."""

@@ -1,0 +1,33 @@
+"""Gradients of embedding tables, which come row by row."""
+
+import keras
+import tensorflow as tf
+
+
+def is_table(variable):
+    """Whether a variable is the table of a Keras `Embedding`."""
+    return variable.name == "embeddings" and len(variable.shape) == 2
+
+
+def take_rows(variable, rows):
+    """Rows of a Keras or TensorFlow variable, without reading the others."""
+    return tf.gather(variable.value if isinstance(variable, keras.Variable) else variable, rows)
+
+
+def unique_rows(gradient):
+    """The gradient with each touched row once, the gradients of its appearances summed; dense ones as they are."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    rows, place = tf.unique(tf.reshape(gradient.indices, (-1,)))
+    values = tf.reshape(gradient.values, (-1, tf.shape(gradient.values)[-1]))
+    return tf.IndexedSlices(tf.math.unsorted_segment_sum(values, place, tf.size(rows)), rows, gradient.dense_shape)
+
+
+def clipped(clip, gradients):
+    """Clips dense gradients and rows alike; `clip` takes and returns a list of tensors."""
+    gradients = [unique_rows(g) for g in gradients]
+    values = clip([g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients])
+    return [
+        tf.IndexedSlices(value, g.indices, g.dense_shape) if isinstance(g, tf.IndexedSlices) else value
+        for g, value in zip(gradients, values, strict=True)
+    ]

@@ -1,0 +1,66 @@
+"""Adagrad with one accumulator for each row of an embedding table."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from tfmtr.optimizers._tables import clipped, is_table, take_rows, unique_rows
+
+
+@keras.saving.register_keras_serializable(package="tfmtr")
+class RowWiseAdagrad(keras.optimizers.Adagrad):
+    """Adagrad that keeps one number a row and touches only the rows of the batch.
+
+        a_r <- a_r + mean_d g_rd^2,    w_r <- w_r - rate g_r / sqrt(a_r + epsilon)
+
+    so that the state of a table is a `width`-th of Adagrad's, and half of that share of Adam's. The gradients of a row
+    that is in the batch several times are summed first. Dense weights are updated as by Keras's Adagrad.
+
+    Reference: Gupta et al., Training Recommender Systems at Scale: Communication-Efficient Model and Data Parallelism,
+    2020, https://arxiv.org/abs/2010.08899, section 4; Duchi et al., Adaptive Subgradient Methods, JMLR 2011.
+
+    Arguments as for `keras.optimizers.Adagrad`; `use_ema` costs what the table holds.
+
+    Example:
+    >>> optimizer = RowWiseAdagrad(0.1)
+    >>> table = keras.layers.Embedding(1000, 4)
+    >>> table.build()
+    >>> optimizer.build([table.embeddings])
+    >>> optimizer.variables[-1].shape
+    TensorShape([1000, 1])
+    """
+
+    def build(self, variables):
+        """Adds the accumulators."""
+        if self.built:
+            return
+        keras.optimizers.Optimizer.build(self, variables)
+        start = keras.initializers.Constant(self.initial_accumulator_value)
+        self._tables = {i for i, variable in enumerate(variables) if is_table(variable)}
+        self._accumulators = [
+            self.add_variable((v.shape[0], 1), initializer=start, dtype=v.dtype, name=f"{v.name}_accumulator")
+            if is_table(v)
+            else self.add_variable_from_reference(v, initializer=start, name="accumulator")
+            for v in variables
+        ]
+
+    def _clip_gradients(self, grads):
+        is_on = self.clipnorm or self.global_clipnorm or self.clipvalue
+        return clipped(super()._clip_gradients, grads) if is_on else grads
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable, of a table the rows that are touched."""
+        gradient, index = unique_rows(gradient), self._get_variable_index(variable)
+        if index not in self._tables:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        accumulator = self._accumulators[index]
+        is_sparse = isinstance(gradient, tf.IndexedSlices)
+        known = take_rows(accumulator, gradient.indices) if is_sparse else ops.convert_to_tensor(accumulator)
+        g = ops.cast(gradient.values if is_sparse else gradient, variable.dtype)
+        total = known + ops.mean(g * g, axis=1, keepdims=True)
+        change = ops.cast(learning_rate, variable.dtype) * g / ops.sqrt(total + self.epsilon)
+        if is_sparse:
+            total, change = (tf.IndexedSlices(values, gradient.indices) for values in (total, change))
+        self.assign(accumulator, total)
+        self.assign_sub(variable, change)

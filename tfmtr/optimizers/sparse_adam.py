@@ -1,0 +1,83 @@
+"""Adam that reads and writes only the rows of an embedding table that a batch touches."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from tfmtr.optimizers._tables import clipped, is_table, take_rows, unique_rows
+
+
+@keras.saving.register_keras_serializable(package="tfmtr")
+class SparseAdam(keras.optimizers.Adam):
+    """Adam whose step costs what the batch touches, not what the table holds.
+
+    Keras's Adam decays the moments of every row at every step and moves every row by them. Here a row that is not in
+    the batch is neither read nor written: its moments wait (they decay by the number of times the row is touched), and
+    it does not move. The gradients of a row that is in the batch several times are summed first. Dense weights, and
+    tables whose gradient is dense, are updated as by Keras's Adam; so are all if every row is touched at every step.
+    Both moments of a row lie side by side, so that one look finds them.
+
+    Reference: Kingma and Ba, Adam: A Method for Stochastic Optimization, ICLR 2015, https://arxiv.org/abs/1412.6980;
+    the lazy form is that of TensorFlow Addons' `LazyAdam`. The corrections of the start count all steps.
+
+    Arguments as for `keras.optimizers.Adam`. With `use_ema` the averages of all rows are updated at every step, which
+    costs what the table holds. Gradient accumulation is not for tables this large: its sums are dense.
+
+    Example:
+    >>> optimizer = SparseAdam(0.1)
+    >>> table = keras.layers.Embedding(1000, 4)
+    >>> table.build()
+    >>> row = tf.IndexedSlices(tf.ones((2, 4)), tf.constant([7, 7]), tf.constant([1000, 4]))
+    >>> before = keras.ops.convert_to_numpy(table.embeddings)
+    >>> optimizer.apply([row], [table.embeddings])
+    >>> (keras.ops.convert_to_numpy(table.embeddings) != before).any(axis=1).nonzero()[0].tolist()
+    [7]
+    """
+
+    def __init__(self, learning_rate=0.001, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        if self.amsgrad:
+            raise ValueError("`amsgrad` is not for row-sparse moments. Received: amsgrad=True")
+
+    def build(self, variables):
+        """Adds the moments: of a table both in one variable."""
+        if self.built:
+            return
+        keras.optimizers.Optimizer.build(self, variables)
+        self._momentums, self._velocities = [], []
+        for variable in variables:
+            if is_table(variable):
+                rows, width = variable.shape
+                packed = self.add_variable((rows, 2 * width), dtype=variable.dtype, name=f"{variable.name}_moments")
+                self._momentums.append(packed)
+                self._velocities.append(None)
+            else:
+                self._momentums.append(self.add_variable_from_reference(variable, name="momentum"))
+                self._velocities.append(self.add_variable_from_reference(variable, name="velocity"))
+
+    def _clip_gradients(self, grads):
+        is_on = self.clipnorm or self.global_clipnorm or self.clipvalue
+        return clipped(super()._clip_gradients, grads) if is_on else grads
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable, of a table the rows that are touched."""
+        gradient, index = unique_rows(gradient), self._get_variable_index(variable)
+        if self._velocities[index] is not None:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        moments, width = self._momentums[index], variable.shape[-1]
+        is_sparse = isinstance(gradient, tf.IndexedSlices)
+        known = take_rows(moments, gradient.indices) if is_sparse else ops.convert_to_tensor(moments)
+        g = ops.cast(gradient.values if is_sparse else gradient, variable.dtype)
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        beta_1, beta_2 = ops.cast(self.beta_1, variable.dtype), ops.cast(self.beta_2, variable.dtype)
+        rate = ops.cast(learning_rate, variable.dtype)
+        rate = rate * ops.sqrt(1 - ops.power(beta_2, step)) / (1 - ops.power(beta_1, step))
+        first = known[:, :width] + (g - known[:, :width]) * (1 - self.beta_1)
+        second = known[:, width:] + (g * g - known[:, width:]) * (1 - self.beta_2)
+        change = first * rate / (ops.sqrt(second) + self.epsilon)
+        both = ops.concatenate([first, second], axis=1)
+        if is_sparse:
+            both, change = (tf.IndexedSlices(values, gradient.indices) for values in (both, change))
+        self.assign(moments, both)
+        self.assign_sub(variable, change)
