@@ -1,4 +1,4 @@
-"""What the studies of heads share: cells that are computed once, and a table of means over seeds."""
+"""What the studies of heads and balancers share: cells that are computed once, and tables of means over seeds."""
 
 import json
 import time
@@ -25,12 +25,12 @@ class ValidationLoss(keras.callbacks.Callback):
         logs["val_task"] = float(self.loss(self.model))
 
 
-def fit(model, x, y, recipe, loss):
+def fit(model, x, y, recipe, loss, *, balance=None, callbacks=()):
     """Trains with a recipe, the epoch chosen by `loss(model)` on validation rows; returns it epoch by epoch."""
-    model.compile(keras.optimizers.Adam(recipe["learning_rate"]))
+    model.compile(keras.optimizers.Adam(recipe["learning_rate"]), balance=balance)
     stop = keras.callbacks.EarlyStopping("val_task", mode="min", patience=recipe["patience"], restore_best_weights=True)
     options = {"batch_size": recipe["batch_size"], "epochs": recipe["max_epochs"], "verbose": 0}
-    return model.fit(x, y, callbacks=[ValidationLoss(loss), stop], **options).history["val_task"]
+    return model.fit(x, y, callbacks=[ValidationLoss(loss), stop, *callbacks], **options).history["val_task"]
 
 
 def predict(model, x, task, before):
@@ -40,33 +40,34 @@ def predict(model, x, task, before):
     return {f"{task}|{before}": ratio, **p}
 
 
-def compute(run, heads, *, seeds, recipe, folder):
-    """The cells of some heads and seeds; those that are in `folder` with the same recipe are not computed again.
+def compute(run, names, *, seeds, recipe, folder, kind="head"):
+    """The cells of some names and seeds; those that are in `folder` with the same recipe are not computed again.
 
     Args:
-        run: Function `run(head, seed, recipe)` that returns a dictionary with `test`, the metrics by name.
-        heads: Names of heads.
+        run: Function `run(name, seed, recipe)` that returns a dictionary with `test`, the metrics by name.
+        names: Names of heads, or of what else is compared.
         seeds: Number of seeds.
-        recipe: What decides a result beside head and seed; goes to JSON.
-        folder: Where a cell is written as soon as it is finished, `<head>-seed-<seed>.json`.
+        recipe: What decides a result beside name and seed; goes to JSON.
+        folder: Where a cell is written as soon as it is finished, `<name>-seed-<seed>.json`.
+        kind: What the names are of; the key in JSON.
     """
     folder.mkdir(parents=True, exist_ok=True)
     console, cells = Console(soft_wrap=True), []
-    wanted = [(seed, head) for seed in range(seeds) for head in heads]
+    wanted = [(seed, name) for seed in range(seeds) for name in names]
     started, num_computed = time.perf_counter(), 0
-    for i, (seed, head) in enumerate(wanted, start=1):
-        file = folder / f"{head}-seed-{seed}.json"
+    for i, (seed, name) in enumerate(wanted, start=1):
+        file = folder / f"{name}-seed-{seed}.json"
         cell = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
         if cell is None or cell["recipe"] != recipe:
             start = time.perf_counter()
-            cell = {"head": head, "seed": seed, "recipe": recipe, **run(head, seed, recipe)}
+            cell = {kind: name, "seed": seed, "recipe": recipe, **run(name, seed, recipe)}
             cell |= {"date": time.strftime("%Y-%m-%d", time.gmtime()), "versions": training.versions()}
             cell["seconds"] = time.perf_counter() - start
             file.write_text(json.dumps(cell, indent=1) + "\n", encoding="utf-8")
             num_computed += 1
         left = (time.perf_counter() - started) / max(num_computed, 1) * (len(wanted) - i) / 60
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in cell["test"].items())
-        line = f"[{i}/{len(wanted)}] {head} seed {seed}: {figures}; {cell['seconds']:.0f} s; about {left:.0f} min left"
+        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in cell["test"].items())
+        line = f"[{i}/{len(wanted)}] {name} seed {seed}: {figures}; {cell['seconds']:.0f} s; about {left:.0f} min left"
         console.print(line, markup=False, highlight=False)
         cells.append(cell)
     return cells

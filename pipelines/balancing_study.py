@@ -1,0 +1,247 @@
+"""Does any way of balancing losses beat their sum? Every balancer on KuaiRand, the best on MovieLens-1M too.
+
+    python pipelines/balancing_study.py --dataset kuairand --data path/to/KuaiRand-Pure/data --seeds 3
+    python pipelines/balancing_study.py --dataset movielens --data path/to/ml-1m.zip --seeds 3
+    python pipelines/balancing_study.py --report
+
+KuaiRand: click, long view and like over the standard log, split 8:1:1 by time, MMoE with every balancer, and M3oE with
+and without `bilevel`. MovieLens-1M: click and like in three age domains, split by time, `equal` and the three balancers
+with the best mean AUC on KuaiRand's validation rows, each with shared bottom, MMoE and PLE. One cell is one balancer
+with one system and one seed, written to `docs/results/balancing/` as soon as it is finished and not computed again.
+
+One recipe for all and nothing tuned: embeddings of 16, Adam 3e-3 and the options that the balancers' papers have as
+defaults; the epoch is chosen by the sum of the tasks' log losses on validation rows. Test rows are read once a cell.
+
+Reported on test rows: AUC of every task, overall and the mean over the scenarios with 30 positives and negatives, the
+mean of the tasks' AUC and its Welch test against `equal` (Holm over the balancers), and the time of a step relative
+to `equal` with the same system (median over the steps after the first 10; for times side by side in one run see
+`benchmarks/balancing.py`). The figure shows one task's AUC against another's.
+
+Expected: see `docs/results/balancing/README.md`.
+"""
+
+import argparse
+import functools
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import head_study
+import keras
+import numpy as np
+from sklearn.metrics import log_loss, roc_auc_score
+
+from tfmtr import components, inputs, models
+from tfmtr.datasets.kuairand import LIKE, TASKS, kuairand
+from tfmtr.datasets.movielens_domains import movielens_domains
+from tfmtr.evaluation import compare
+
+RESULTS = Path("docs/results/balancing")
+RECIPES = {
+    "kuairand": {"batch_size": 4096, "learning_rate": 3e-3, "max_epochs": 6, "patience": 1},
+    "movielens": {"batch_size": 16_384, "learning_rate": 3e-3, "max_epochs": 6, "patience": 1},
+}
+PLOTTED = {"kuairand": ("click", "long_view"), "movielens": ("click", "like")}
+BEST = 3
+WARMUP = 10
+
+
+def read(dataset, path):
+    """Schema and `{split: (x, y)}`."""
+    if dataset == "kuairand":
+        table, schema = kuairand(path, protocol="time", tasks={**TASKS, **LIKE})
+    else:
+        table, schema = movielens_domains(path, protocol="time")
+    parts = {}
+    for split in ("train", "validation", "test"):
+        rows = table.filter(np.asarray(table["split"]) == split)
+        parts[split] = inputs.model_inputs(rows, schema, {}), inputs.labels(rows, schema)
+    return schema, parts
+
+
+def options(balance, y, tasks):
+    """What a balancer needs and cannot have a default for: fixed weights are 1 / the entropy of the label's mean."""
+    if balance != "fixed_weights":
+        return {}
+    means = {task.name: float(np.nanmean(y[task.column])) for task in tasks}
+    entropies = {name: -p * np.log(p) - (1 - p) * np.log(1 - p) for name, p in means.items()}
+    scale = np.mean([1 / entropy for entropy in entropies.values()])
+    return {"weights": {name: 1 / entropy / scale for name, entropy in entropies.items()}}
+
+
+class StepTimes(keras.callbacks.Callback):
+    """Seconds of every training step."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds, self.started = [], 0.0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Starts the clock."""
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stops the clock."""
+        self.seconds.append(time.perf_counter() - self.started)
+
+
+def evaluate(model, schema, x, y):
+    """AUC of every task, overall and the mean over its scenarios."""
+    p, found = model.predict(x, batch_size=16_384, verbose=0), {}
+    for task in schema.tasks:
+        label, score = y[task.column], p[task.name][:, 0]
+        found[f"{task.name}_auc"] = float(roc_auc_score(label, score))
+        cells = []
+        for scenario in np.unique(x["scenario"]):
+            rows = x["scenario"] == scenario
+            if min((label[rows] == 1).sum(), (label[rows] == 0).sum()) >= 30:
+                cells.append(roc_auc_score(label[rows], score[rows]))
+        found[f"{task.name}_scenarios"] = float(np.mean(cells))
+    return found | {"mean_auc": float(np.mean([found[f"{task.name}_auc"] for task in schema.tasks]))}
+
+
+def run(schema, parts, name, seed, recipe):
+    """Trains and evaluates one system with one balancer and one seed; the name is `<system>+<balancer>`."""
+    share, _, balance = name.partition("+")
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = models.ranking(schema, share=share)
+    x, y = parts["validation"]
+
+    def losses(model):
+        p = model.predict(x, batch_size=16_384, verbose=0)
+        return sum(log_loss(y[t.column], p[t.name][:, 0].astype(float)) for t in schema.tasks)
+
+    make = functools.partial(components.find("balancing", balance), **options(balance, parts["train"][1], schema.tasks))
+    times = StepTimes()
+    history = head_study.fit(model, *parts["train"], recipe, losses, balance=make, callbacks=[times])
+    return {
+        "validation": history,
+        "validation_auc": evaluate(model, schema, x, y)["mean_auc"],
+        "milliseconds": 1000 * float(np.median(times.seconds[WARMUP:] or times.seconds)),
+        "test": evaluate(model, schema, *parts["test"]),
+    }
+
+
+def names_for(dataset, results):
+    """Names of the cells: on MovieLens the best balancers on KuaiRand's validation rows and `equal`."""
+    if dataset == "kuairand":
+        every = [name for name in components.names("balancing") if name != "bilevel"]
+        return [*(f"mmoe+{name}" for name in every), "m3oe+equal", "m3oe+bilevel"]
+    cells = [cell for cell in head_study.read_cells(results / "kuairand") if cell["model"].startswith("mmoe+")]
+    auc = {}
+    for cell in cells:
+        auc.setdefault(cell["model"].removeprefix("mmoe+"), []).append(cell["validation_auc"])
+    if not auc:
+        raise ValueError(f"Compute the cells of KuaiRand first; the best go on. Received: none in {results}")
+    best = sorted((name for name in auc if name != "equal"), key=lambda name: -np.mean(auc[name]))[:BEST]
+    return [f"{share}+{name}" for share in ("shared_bottom", "mmoe", "ple") for name in ("equal", *best)]
+
+
+def main(dataset, path, *, models=None, seeds=3, results=RESULTS, **changes):
+    """Computes the missing cells and returns all that were asked for."""
+    schema, parts = read(dataset, path)
+    return head_study.compute(
+        functools.partial(run, schema, parts),
+        models or names_for(dataset, results),
+        seeds=seeds,
+        recipe={**RECIPES[dataset], **changes},
+        folder=results / dataset,
+        kind="model",
+    )
+
+
+def by_model(cells):
+    """`{model: its cells}`, best mean AUC on test rows first."""
+    found = {}
+    for cell in cells:
+        found.setdefault(cell["model"], []).append(cell)
+    return dict(sorted(found.items(), key=lambda item: -np.mean([c["test"]["mean_auc"] for c in item[1]])))
+
+
+def table(cells):
+    """A row a model: means and deviations over seeds, p of the mean AUC against `equal`, time relative to `equal`."""
+    models = by_model(cells)
+    baseline = {share: f"{share}+equal" for share in {name.partition("+")[0] for name in models}}
+    aucs = {name: [cell["test"]["mean_auc"] for cell in some] for name, some in models.items()}
+    p_values = {}
+    for name in models:
+        other = baseline[name.partition("+")[0]]
+        if other in models and name != other:
+            p_values[name] = compare.welch(aucs[name], aucs[other])
+    known = {name: p for name, p in p_values.items() if p is not None}
+    adjusted = dict(zip(known, compare.holm(list(known.values())), strict=True)) if known else {}
+    metrics = list(cells[0]["test"])
+    lines = [
+        f"| model | {' | '.join(metrics)} | p | time of a step | seeds |",
+        "| --- |" + " --- |" * (len(metrics) + 3),
+    ]
+    for name, some in models.items():
+        texts = []
+        for metric in metrics:
+            mean, deviation = compare.mean_and_deviation([cell["test"][metric] for cell in some])
+            texts.append(f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"))
+        own = np.median([cell["milliseconds"] for cell in some])
+        others = [cell["milliseconds"] for cell in models.get(baseline[name.partition("+")[0]], [])]
+        ratio = f"{own / np.median(others):.2f}" if others else ""
+        p = f"{adjusted[name]:.3f}" if name in adjusted else ""
+        lines.append(f"| {name} | {' | '.join(texts)} | {p} | {ratio} | {len(some)} |")
+    cell = cells[0]
+    versions = ", ".join(f"{name} {version}" for name, version in cell["versions"].items())
+    return "\n".join([f"Recipe {cell['recipe']}; {cell['date']}; {versions}.\n", *lines, ""])
+
+
+def draw(cells, tasks, file):
+    """One task's AUC against another's, a cross of mean and deviation for each model."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(9, 7))
+    shares = sorted({cell["model"].partition("+")[0] for cell in cells})
+    for name, some in by_model(cells).items():
+        share, _, balance = name.partition("+")
+        values = np.asarray([[cell["test"][f"{task}_auc"] for task in tasks] for cell in some])
+        (x, y), (dx, dy) = values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else (0.0, 0.0)
+        color = f"C{shares.index(share)}"
+        axes.errorbar(x, y, dy, dx, fmt="s" if balance == "equal" else "o", color=color, alpha=0.7, capsize=2)
+        axes.annotate(balance, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    handles = [
+        plt.Line2D([], [], marker="o", linestyle="", color=f"C{i}", label=share) for i, share in enumerate(shares)
+    ]
+    axes.legend(handles=handles)
+    axes.set_xlabel(f"AUC of {tasks[0]}")
+    axes.set_ylabel(f"AUC of {tasks[1]}")
+    axes.set_title(f"Trade-offs, mean and deviation over {max(map(len, by_model(cells).values()))} seeds")
+    figure.savefig(file, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+
+
+def write_report(results=RESULTS):
+    """Prints and writes the page of all cells that there are, and the figures."""
+    parts = ["# Balancing losses\n", "`pipelines/balancing_study.py` says how.\n"]
+    for dataset, tasks in PLOTTED.items():
+        cells = head_study.read_cells(results / dataset)
+        if cells:
+            draw(cells, tasks, results / f"{dataset}.png")
+            parts += [f"## {dataset}\n", table(cells), f"![trade-offs]({dataset}.png)\n"]
+    head_study.write_page(parts, results)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=sorted(RECIPES), default="kuairand")
+    parser.add_argument("--data", type=Path, help="folder of KuaiRand-Pure's tables, or MovieLens-1M's archive")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--models", default=None, help="some, such as mmoe+pcgrad,ple+equal")
+    parser.add_argument("--report", action="store_true", help="only the page, from the cells that are there")
+    arguments = parser.parse_args()
+    if not arguments.report:
+        if arguments.data is None:
+            parser.error("--data is needed, except with --report")
+        models_wanted = arguments.models and arguments.models.split(",")
+        main(arguments.dataset, arguments.data, models=models_wanted, seeds=arguments.seeds)
+    write_report()
