@@ -79,7 +79,7 @@ def cell(data, recipe, model, folder, runs):
     """The result of one model with one seed, from its file if it is there."""
     stem = f"{model.replace(' ', '-').replace('-+-', '-')}-seed-{recipe.seed}"
     file, run = folder / f"{stem}.json", runs / stem
-    asked = {"fingerprint": data.report["fingerprint"], "recipe": json.loads(json.dumps(dataclasses.asdict(recipe)))}
+    asked = {"fingerprint": data.report["fingerprint"], "recipe": recipe.document()}
     if file.exists():
         there = json.loads(file.read_text(encoding="utf-8"))
         if {key: there[key] for key in asked} == asked:

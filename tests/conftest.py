@@ -35,7 +35,15 @@ def tiny(tmp_path_factory):
     return path
 
 
-def write_tiny(path, rows=3000, seed=0):
+@pytest.fixture(scope="session")
+def tiny_two(tmp_path_factory):
+    """The same with a second task, `like`, of some events."""
+    path = tmp_path_factory.mktemp("tiny-two") / "data"
+    write_tiny(path, tasks=("event", "like"))
+    return path
+
+
+def write_tiny(path, rows=3000, seed=0, tasks=("event",)):
     rng = np.random.default_rng(seed)
     territories, num_users, num_titles = ["DE", "FR", "PL", "CZ", "XX"], 200, 50
     territory_of = rng.integers(0, 5, num_users)
@@ -55,7 +63,7 @@ def write_tiny(path, rows=3000, seed=0):
             Feature("genres", "title", "set", ("drama", "comedy"), width=2),
             Feature("language", "title", "id", ("de", "en")),
         ],
-        tasks=[Task("event", mean=0.2)],
+        tasks=[Task("event", mean=0.2), Task("like", mean=0.1)][: len(tasks)],
         scenario=Scenario(["territory"], {("DE",): "west", ("FR",): "west", ("PL",): "east", ("CZ",): "east"}),
     )
     path.mkdir(parents=True)
@@ -78,6 +86,7 @@ def write_tiny(path, rows=3000, seed=0):
             "genres": pa.array([genres[i] for i in titles], pa.list_(pa.string())),
             "language": [language[i] for i in titles],
             "event": labels,
+            "like": labels * (title_vectors[titles, 0] > 0),
             "user_row": users,
             "title_row": titles,
         }

@@ -85,7 +85,7 @@ def test_the_command_s_defaults_are_those_of_the_functions():
 def test_every_option_reaches_its_function(tmp_path, monkeypatch):
     recipe = training.Recipe(
         share="mmoe", head="esmm", upsample=False, groups="one", units=(8, 4), literal=True, epochs=3, patience=5,
-        batch_size=7, learning_rate=0.5, seed=9, deterministic=False,
+        batch_size=7, learning_rate=0.5, seed=9, deterministic=False, balance="pcgrad", optimizer="sparse_adam",
     )  # fmt: skip
     trained = []
     monkeypatch.setattr(training, "train", lambda data, workdir, recipe: trained.append(recipe))
@@ -93,6 +93,7 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch):
         *("train", "--data", tmp_path, "--workdir", tmp_path / "run", "--share", "mmoe", "--head", "esmm"),
         *("--no-upsample", "--groups", "one", "--units", "8,4", "--literal", "--epochs", 3, "--patience", 5),
         *("--batch-size", 7, "--learning-rate", 0.5, "--seed", 9, "--no-deterministic"),
+        *("--balance", "pcgrad", "--optimizer", "sparse_adam"),
     )
     assert trained == [recipe]
 

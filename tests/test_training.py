@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from tfmtr.evaluation.evaluate import evaluate
 from tfmtr.schema import Schema
 
 SMALL = {"units": (16, 8), "epochs": 4, "patience": 1, "batch_size": 250, "learning_rate": 0.01}
+BALANCED = SMALL | {"balance": "grad_norm", "optimizer": "sparse_adam", "share": "mmoe"}
 SCRIPT = """
 import sys, time
 from pathlib import Path
@@ -31,8 +33,8 @@ training.train(sys.argv[1], sys.argv[2], training.Recipe(**{recipe}), verbose=0)
 """
 
 
-def start(data, run, delay):
-    script = SCRIPT.format(delay=delay, recipe=SMALL)
+def start(data, run, delay, recipe=SMALL):
+    script = SCRIPT.format(delay=delay, recipe=recipe)
     return subprocess.Popen([sys.executable, "-c", script, str(data), str(run)])
 
 
@@ -48,13 +50,12 @@ def unbroken(tiny, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("epochs_before", [1, 2])
-def test_a_killed_run_ends_with_the_same_loss_curve(tiny, unbroken, tmp_path, epochs_before):
-    run = tmp_path / "run"
-    process = start(tiny, run, 0.05)
+def kill_and_resume(data, run, epochs_before, recipe):
+    """Kills a run with -9 when some epochs are kept and the next one has begun, and lets another process finish it."""
+    process = start(data, run, 0.05, recipe)
     state = run / "checkpoint" / "window-1" / "state.json"
     deadline = time.time() + 120
-    while time.time() < deadline:  # until some epochs are kept and the next one has begun
+    while time.time() < deadline:
         kept = json.loads(state.read_text())["history"] if state.exists() else []
         steps = run.with_suffix(".steps").stat().st_size if run.with_suffix(".steps").exists() else 0
         if len(kept) >= epochs_before and steps > 18 * len(kept) + 3:
@@ -63,7 +64,11 @@ def test_a_killed_run_ends_with_the_same_loss_curve(tiny, unbroken, tmp_path, ep
     process.kill()
     assert process.wait() == -9
     assert not (run / "weights").exists()  # really interrupted within the first stage
-    assert start(tiny, run, 0).wait() == 0
+    assert start(data, run, 0, recipe).wait() == 0
+
+
+def check_same(run, unbroken):
+    """Loss curves and all variables, the balancer's among them, to 1e-5."""
     assert [len(stage) for stage in losses(run)] == [len(stage) for stage in losses(unbroken)]
     for resumed, whole in zip(losses(run), losses(unbroken), strict=True):
         np.testing.assert_allclose(np.asarray(resumed, float), np.asarray(whole, float), atol=1e-5)
@@ -74,6 +79,21 @@ def test_a_killed_run_ends_with_the_same_loss_curve(tiny, unbroken, tmp_path, ep
         for name in whole.files:
             if not name.endswith("_paths"):
                 np.testing.assert_allclose(resumed[name], whole[name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("epochs_before", [1, 2])
+def test_a_killed_run_ends_with_the_same_loss_curve(tiny, unbroken, tmp_path, epochs_before):
+    kill_and_resume(tiny, tmp_path / "run", epochs_before, SMALL)
+    check_same(tmp_path / "run", unbroken)
+
+
+def test_a_killed_run_goes_on_with_the_balancer_s_state(tiny_two, tmp_path):
+    assert start(tiny_two, tmp_path / "unbroken", 0, BALANCED).wait() == 0
+    kill_and_resume(tiny_two, tmp_path / "run", 1, BALANCED)
+    check_same(tmp_path / "run", tmp_path / "unbroken")
+    model = training.load(tmp_path / "run")
+    weights = np.asarray(model.balance.state["weights"])
+    assert abs(weights[0] - weights[1]) > 0.01  # it has learnt something that could be lost
 
 
 def test_every_test_window_has_its_own_weights_and_the_best_epoch_is_kept(tiny, unbroken):
@@ -186,3 +206,23 @@ def test_a_head_that_needs_the_titles_id_trains_and_is_evaluated(tiny, tmp_path)
     assert np.isfinite(history).all()
     result = evaluate(tmp_path / "run", tiny)
     assert 0 < result["recall"]["1"] < 1
+
+
+def test_a_recipe_is_stored_as_before_where_it_says_nothing_new():
+    assert not {"balance", "optimizer"} & set(training.Recipe().document())
+    assert training.Recipe(balance="mgda").document()["balance"] == "mgda"
+    assert (
+        training.recipe_of({"recipe": training.Recipe(optimizer="sparse_adam").document()}).optimizer == "sparse_adam"
+    )
+
+
+@pytest.mark.parametrize("name", training.OPTIMIZERS)
+def test_every_optimizer_has_its_class(name):
+    assert issubclass(training.optimizer_of(name), keras.optimizers.Optimizer)
+
+
+def test_an_unknown_optimizer_or_balancer_is_refused(tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"`optimizer` must be one of .* Did you mean 'sparse_adam'\?"):
+        training.Recipe(optimizer="sparse_adm")
+    with pytest.raises(ValueError, match=r"`balance=pcgrad` balances two or more losses.* Received: \['event'\]"):
+        training.train(tiny, tmp_path / "run", training.Recipe(**SMALL, balance="pcgrad"), verbose=0)

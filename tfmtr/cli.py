@@ -261,6 +261,11 @@ def train(
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
     deterministic: Annotated[bool, typer.Option(help="Repeat a run to the last bit.")] = True,
+    balance: Annotated[
+        str | None,
+        typer.Option(help="A file of tfmtr/balancing, such as pcgrad; the sum of the losses by default."),
+    ] = None,
+    optimizer: Annotated[str, typer.Option(help="adam, sparse_adam, row_wise_adagrad or clippy_adagrad.")] = "adam",
 ):
     """Train a two-tower model, then window by window as the tests will see it."""
     from tfmtr import training
@@ -278,6 +283,8 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
         deterministic=deterministic,
+        balance=balance,
+        optimizer=optimizer,
     )
     training.train(data, workdir, recipe)
     console.print(f"run: {workdir}", highlight=False)

@@ -11,6 +11,7 @@ A run directory holds
 
 import contextlib
 import dataclasses
+import importlib
 import importlib.metadata
 import json
 import os
@@ -28,6 +29,7 @@ from tfmtr.datasets.groups import random_groups
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.schema import Scenario, Schema, check_choice
 
+OPTIMIZERS = ("adam", "sparse_adam", "row_wise_adagrad", "clippy_adagrad")
 VERSIONS_OF = ("tensorflow", "keras", "numpy", "pyarrow", "duckdb", "ibis-framework", "scikit-learn")
 
 
@@ -51,6 +53,8 @@ class Recipe:
         learning_rate: Of Adam.
         seed: Of weights, order and dropped scenarios.
         deterministic: Whether TensorFlow's ops must be deterministic, so that a resumed run repeats an unbroken one.
+        balance: Name of a file in `tfmtr/balancing/`, or `None` for the sum of the losses.
+        optimizer: One of `OPTIMIZERS`; the row-sparse ones are for large tables.
     """
 
     share: str = "territory_branches"
@@ -67,10 +71,20 @@ class Recipe:
     learning_rate: float = 1e-3
     seed: int = 0
     deterministic: bool = True
+    balance: str | None = None
+    optimizer: str = "adam"
 
     def __post_init__(self):
         check_choice("groups", self.groups, ("given", "one", "random"))
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         object.__setattr__(self, "units", tuple(self.units))
+
+    def document(self):
+        """The recipe as it is stored; what it could not say earlier is left out while it is the default."""
+        document = json.loads(json.dumps(dataclasses.asdict(self)))
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        later = ("balance", "optimizer")
+        return {name: value for name, value in document.items() if name not in later or value != defaults[name]}
 
     def adapt(self, schema):
         """The schema with this recipe's scenarios and the features that its head reads in training."""
@@ -94,9 +108,17 @@ class Recipe:
             unknown_rate=self.unknown_rate,
             literal=self.literal,
         )
-        model.compile(keras.optimizers.Adam(self.learning_rate))
+        model.compile(optimizer_of(self.optimizer)(self.learning_rate), balance=self.balance)
         model.optimizer.build(model.trainable_variables)
         return model
+
+
+def optimizer_of(name):
+    """The class of an optimizer's name: Keras's Adam, or the one class of the file `tfmtr/optimizers/<name>.py`."""
+    if name == "adam":
+        return keras.optimizers.Adam
+    module = importlib.import_module(f"tfmtr.optimizers.{name}")
+    return getattr(module, name.title().replace("_", ""))
 
 
 # The three models of Gampa et al. 2023, section 4.2, and the controls that a gain of branches is compared with.
@@ -347,7 +369,7 @@ def _plain_attributes(callback):
 
 def _open_run(workdir, recipe, schema, data):
     fingerprint = data.report["fingerprint"]
-    document = {"recipe": json.loads(json.dumps(dataclasses.asdict(recipe))), "fingerprint": fingerprint}
+    document = {"recipe": recipe.document(), "fingerprint": fingerprint}
     if (workdir / "run.json").exists():
         run = read_run(workdir)
         same = {key: run[key] == value for key, value in document.items()}
