@@ -10,6 +10,7 @@ from tfmtr.encoders.embed import CATEGORICAL, embed, embed_fields, encode_inputs
 from tfmtr.encoders.field_weighted import as_fields, field_towers
 from tfmtr.encoders.interactions import INTERACTIONS, first_order
 from tfmtr.heads._head import TrainingGraph
+from tfmtr.layers.embedding_table import EmbeddingTable
 from tfmtr.layers.routed_dense import RoutedDense
 from tfmtr.layers.score import DotScore, QueryScale
 from tfmtr.layers.unknown_scenario import UnknownScenario
@@ -350,7 +351,7 @@ def _share(share, x, inputs, schema, features, towers, embedding_dim, unknown_ra
         chosen = [f for f in categorical if f.name in prior] or [f for f in categorical if f.kind == "id"]
         sides["prior"] = embed(inputs, chosen or categorical, embedding_dim=embedding_dim, name="prior")
     if "scenario_features" in wanted:
-        table = keras.layers.Embedding(num_scenarios, embedding_dim, name="scenario_embedding")
+        table = EmbeddingTable(num_scenarios, embedding_dim, name="scenario_embedding")
         sides["scenario_features"] = table(scenario)
     if "task_representations" in wanted:
         sides["task_representations"] = {

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tfmtr.layers.embedding_table import EmbeddingTable
+
 CATEGORICAL = ("id", "string", "set", "sequence")  # kinds that become embeddings
 
 
@@ -74,10 +76,10 @@ def embed_fields(inputs, features, *, embedding_dim=16, name=None):
             value = ops.expand_dims(value, -1)
         elif feature.kind in ("id", "string"):
             rows = feature.width if feature.kind == "string" else len(feature.vocabulary) + 1
-            value = keras.layers.Embedding(rows, embedding_dim, name=f"{prefix}{feature.name}_embedding")(value)
+            value = EmbeddingTable(rows, embedding_dim, name=f"{prefix}{feature.name}_embedding")(value)
         elif feature.kind in ("set", "sequence"):
             rows = len(feature.vocabulary) + 2
-            table = keras.layers.Embedding(rows, embedding_dim, name=f"{prefix}{feature.name}_embedding")
+            table = EmbeddingTable(rows, embedding_dim, name=f"{prefix}{feature.name}_embedding")
             mask = ops.expand_dims(ops.cast(ops.not_equal(value, 0), "float32"), -1)  # (batch, width, 1)
             value = ops.sum(table(value) * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1.0)
         fields[feature.name] = value

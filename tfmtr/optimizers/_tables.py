@@ -18,9 +18,11 @@ def unique_rows(gradient):
     """The gradient with each touched row once, the gradients of its appearances summed; dense ones as they are."""
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
-    rows, place = tf.unique(tf.reshape(gradient.indices, (-1,)))
-    values = tf.reshape(gradient.values, (-1, tf.shape(gradient.values)[-1]))
-    return tf.IndexedSlices(tf.math.unsorted_segment_sum(values, place, tf.size(rows)), rows, gradient.dense_shape)
+    rows, place = tf.unique(tf.cast(tf.reshape(gradient.indices, (-1,)), tf.int32))  # thrice as fast as of int64
+    width = tf.shape(gradient.values)[-1]
+    values = tf.reshape(gradient.values, (-1, width))
+    total = tf.scatter_nd(place[:, None], values, tf.stack([tf.size(rows), width]))
+    return tf.IndexedSlices(total, rows, gradient.dense_shape)
 
 
 def clipped(clip, gradients):
