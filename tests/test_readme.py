@@ -138,3 +138,10 @@ def test_the_pages_name_every_head_and_every_field_of_a_head():
     assert all(name == file for name, file in rows)
     fields = re.findall(r"^\| `(\w+)` \|", HEAD_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(fields) == set(Head._fields) - {"outputs", "losses", "is_two_tower_only"}
+
+
+def test_the_table_of_balancers_has_every_file():
+    readme = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\w+)\]\(tfmtr/balancing/(\w+)\.py\) \|.*\| \d\.\d\d \|$", readme, re.MULTILINE)
+    assert sorted(name for name, _ in rows) == components.names("balancing")
+    assert all(name == file for name, file in rows)
