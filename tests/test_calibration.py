@@ -7,6 +7,7 @@ import pytest
 from tfmtr import calibration, inputs, training
 from tfmtr.calibration import Calibrate, Map, apply, errors, fit, fit_map, log_odds
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.evaluation.evaluate import predict
 from tfmtr.export import export
 from tfmtr.schema import Schema
 
@@ -139,6 +140,42 @@ def test_a_run_is_calibrated_on_validation_rows_and_served_so(run, tiny, tmp_pat
     maps = {"event": {name: Map(**one) for name, one in document["maps"]["event"].items()}}
     expected = apply(maps, {"event": plain}, np.asarray(groups))["event"]
     np.testing.assert_allclose(calibrated, expected, atol=1e-5)
+
+
+def test_rows_know_the_name_of_their_scenario(run, tiny):
+    data, schema = Prepared(tiny), Schema.load(run)
+    values, _, _ = predict(training.load(run), data.examples("validation"), schema, data, columns=["scenario"])
+    expected = [schema.scenario.groups.get((territory,), "") for territory in values["territory"]]
+    assert values["scenario"].tolist() == expected
+    assert len(set(expected)) == 3
+
+
+def test_the_error_after_is_of_users_that_the_maps_have_not_seen(run, tiny):
+    document = calibration.calibrate(run, tiny, method="isotonic", min_count=1)
+    (run / "calibration.json").unlink()
+    data, schema = Prepared(tiny), Schema.load(run)
+    values, _, _ = predict(training.load(run), data.examples("validation"), schema, data, columns=["territory"])
+    maps = {"event": {name: Map(**one) for name, one in document["maps"]["event"].items()}}
+    seen = apply(maps, {"event": values["event score"]}, values["territory"])["event"]
+    in_sample = errors(values["event"], values["event score"], seen, values["territory"])[""]["after"]
+    assert in_sample < 0.5 * document["error"]["event"][""]["after"]
+
+
+def test_the_probability_of_one_task_given_another_is_the_ratio_of_the_calibrated_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "read_run", lambda run: {"stages": {"3": {}}})
+    maps = {
+        "click": {"": {"method": "platt", "values": (1.0, 1.0)}},
+        "buy": {"": {"method": "platt", "values": (1.0, -1.0)}},
+    }
+    document = {"by": "territory", "window": 3, "maps": maps}
+    (tmp_path / "calibration.json").write_text(json.dumps(document))
+    raw = {"territory": tf.constant(["DE", "DE"])}
+    p = {"click": [[0.4], [0.0]], "buy|click": [[0.5], [0.5]], "buy": [[0.2], [0.9]]}
+    outputs = {name: tf.constant(value) for name, value in p.items()}
+    found = calibration.calibrated_outputs(tmp_path, outputs, raw, {}, None)
+    click, buy = sigmoid(log_odds(0.4) + 1), sigmoid(log_odds(0.2) - 1)
+    np.testing.assert_allclose(found["click"][0], click, rtol=1e-5)
+    np.testing.assert_allclose(found["buy|click"][:, 0], [buy / click, 1.0], rtol=1e-4)  # never above 1
 
 
 def test_bad_input(run, tiny, tmp_path):

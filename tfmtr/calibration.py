@@ -80,7 +80,7 @@ def fit_map(probabilities, labels, method):
         A `Map`, or `None` if the best Platt map would turn the order around.
     """
     if method == "isotonic":
-        regression = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(probabilities, labels)
+        regression = IsotonicRegression(y_min=0.0, y_max=1.0).fit(probabilities, labels)
         knots, values = regression.X_thresholds_, regression.y_thresholds_
         if len(knots) > MAX_KNOTS:
             kept = np.unique(np.linspace(0, len(knots) - 1, MAX_KNOTS).round().astype(int))

@@ -143,6 +143,8 @@ def test_a_training_only_title_id_is_added_and_served_by_nothing():
     model = models.two_tower(schema(), units=(8, 4), head="in_batch_softmax")
     assert "title" in model.input
     assert set(model.predictor.input) == {"taste", "kind", "scenario"}
+    given = schema(Feature("title", "training", "id", ["a", "b"]))
+    assert models.two_tower(given, units=(8, 4), head="in_batch_softmax").schema == given
     own = models.two_tower(schema(), units=(8, 4), head=lambda tasks: in_batch_softmax(tasks, title="kind"))
     assert "title" not in own.input
 
