@@ -169,6 +169,25 @@ def test_the_update_is_the_combination_of_the_losses_gradients(share):
     np.testing.assert_allclose(seen["gram"], np.asarray(vectors) @ np.asarray(vectors).T, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("share", ["mmoe", "hinet"])
+def test_two_objectives_move_what_is_shared_and_what_is_not(share):
+    def apart(problem):
+        def objectives(losses, state):
+            return 0.5 * losses[0] + 2.0 * losses[1], 3.0 * losses[0] - losses[1], {}
+
+        return Balancer(objectives=objectives)
+
+    model = combinations.build("parallel", share, "ranking")
+    model.compile(keras.optimizers.SGD(1.0), balance=apart)
+    x, y = data(model, 40)
+    x, y = ({k: tf.constant(v) for k, v in part.items()} for part in (x, y))
+    before = [np.asarray(v) for v in model.trainable_variables]
+    expected, _ = plain_update(model, (0.5, 2.0), (3.0, -1.0), x, y)
+    model.train_step((x, y))
+    for variable, old, gradient in zip(model.trainable_variables, before, expected, strict=True):
+        np.testing.assert_allclose(old - np.asarray(variable), gradient, rtol=1e-3, atol=1e-5, err_msg=variable.path)
+
+
 def test_gradients_of_tables_stay_sparse():
     a = tf.IndexedSlices(tf.constant([[1.0], [2.0], [4.0]]), tf.constant([5, 7, 5]), tf.constant([1000, 1]))
     b = tf.IndexedSlices(tf.constant([[3.0]]), tf.constant([9]), tf.constant([1000, 1]))
@@ -301,9 +320,8 @@ def test_mta_f_by_hand():
     assert names[2:] == (
         "click_fairness_own", "click_fairness_shared", "like_fairness_own", "like_fairness_shared",
     )  # fmt: skip
-    shared, own, _ = model.balance.balancer.coefficients(None, None, {})
-    np.testing.assert_allclose(shared, [1, 1, 0, 2, 0, 2])
-    np.testing.assert_allclose(own, [1, 1, 2, 0, 2, 0])
+    shared, own, _ = model.balance.balancer.objectives(tf.constant([1.0, 2, 4, 8, 16, 32]), {})
+    assert (float(shared), float(own)) == (1 + 2 + 2 * (8 + 32), 1 + 2 + 2 * (4 + 16))
     x = {"scenario": tf.constant([1, 1, 2, 2])}
     outputs = {"click": tf.constant(p[:, None], tf.float32), "like": tf.constant(1 - p[:, None], tf.float32)}
     labels = {"click": tf.constant([0.0, 0.0, 0.0, 1.0]), "like": tf.constant([1.0, 0.0, 0.0, 0.0])}

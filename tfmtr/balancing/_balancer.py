@@ -23,13 +23,15 @@ class Problem(NamedTuple):
 
 
 class Balancer(NamedTuple):
-    """One of five functions, and what it remembers.
+    """One of six functions, and what it remembers.
 
     All but the last need one forward pass and one batch a step. They return `updates` last, `{name: tensor}`, new
     values of what they want to remember. Losses are a float32 tensor of shape `(losses,)`, state is `{name: tensor}`.
 
     Attributes:
         objective: `objective(losses, state) -> (scalar, updates)`: one loss, one backward pass.
+        objectives: `objectives(losses, state) -> (shared, own, updates)`: one scalar for the shared parameters and one
+            for the others, two backward passes.
         coefficients: `coefficients(gram, losses, state) -> (shared, own, updates)`: the update of the shared parameters
             is `sum_t shared_t g_t`, that of the others `sum_t own_t g_t`. `gram`, of shape `(losses, losses)`, holds
             the inner products of the losses' gradients over the shared parameters. One backward pass a loss.
@@ -48,6 +50,7 @@ class Balancer(NamedTuple):
     """
 
     objective: Callable | None = None
+    objectives: Callable | None = None
     coefficients: Callable | None = None
     merge: Callable | None = None
     update: Callable | None = None

@@ -63,11 +63,15 @@ class Balance(keras.layers.Layer):
             extra = sum(model.losses) if model.losses else None
             if self.balancer.objective is not None:
                 total, updates = self.balancer.objective(stacked(losses), self.values())
+            elif self.balancer.objectives is not None:
+                *totals, updates = self.balancer.objectives(stacked(losses), self.values())
         parameters = [variable for variable in self.trainable_variables]
         variables = [v for v in model.trainable_variables if not any(v is p for p in parameters)]
         if self.balancer.objective is not None:
             targets = [*variables, *parameters]
             gradients = tape.gradient(total, [v.value for v in targets])
+        elif self.balancer.objectives is not None:
+            targets, gradients = variables, self.apart(tape, totals, variables)
         else:
             targets = variables
             gradients, updates = self.combined(tape, losses, variables, model.optimizer.learning_rate)
@@ -92,6 +96,18 @@ class Balance(keras.layers.Layer):
     def values(self):
         """What the balancer remembers, as tensors."""
         return {name: variable.value for name, variable in self.state.items()}
+
+    def apart(self, tape, totals, variables):
+        """Gradients of one scalar for what is shared, of the other for the rest."""
+        shared, own = (tape.gradient(total, [v.value for v in variables]) for total in totals)
+        gradients = []
+        for i, (a, b) in enumerate(zip(shared, own, strict=True)):
+            mask = self.masks.get(i, 0.0)
+            if mask is None or i not in self.masks:
+                gradients.append(a if i in self.masks else b)
+            else:
+                gradients.append(mask * a + (1 - mask) * b)
+        return gradients
 
     def combined(self, tape, losses, variables, rate):
         """A gradient for each variable, from one backward pass a loss."""

@@ -54,15 +54,15 @@ def mta_f(problem, *, weight=1.0, group="scenario"):
     parts = {penalty(task, part): part for task in tasks for part in ("own", "shared")}
     names = [*problem.losses, *parts]
 
-    def coefficients(gram, losses, state):
+    def objectives(losses, state):
         shared, own = (
             ops.convert_to_tensor([weight * float(parts[n] == kind) if n in parts else 1.0 for n in names], "float32")
             for kind in ("shared", "own")
         )
-        return shared, own, {}
+        return ops.sum(shared * losses), ops.sum(own * losses), {}
 
     owner = {penalty(task, part): task.name for task in tasks for part in ("own", "shared")}
-    return Balancer(coefficients=coefficients, losses=losses, owner=owner)
+    return Balancer(objectives=objectives, losses=losses, owner=owner)
 
 
 def penalty(task, part):
