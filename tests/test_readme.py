@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import inspect
+import json
 import re
 import sys
 from pathlib import Path
@@ -140,8 +141,13 @@ def test_the_pages_name_every_head_and_every_field_of_a_head():
     assert set(fields) == set(Head._fields) - {"outputs", "losses", "is_two_tower_only"}
 
 
-def test_the_table_of_balancers_has_every_file():
-    readme = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[(\w+)\]\(tfmtr/balancing/(\w+)\.py\) \|.*\| \d\.\d\d \|$", readme, re.MULTILINE)
-    assert sorted(name for name, _ in rows) == components.names("balancing")
-    assert all(name == file for name, file in rows)
+def test_the_table_of_balancers_has_every_file_and_the_benchmark_s_figures():
+    root = PAGE.parents[1]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\w+)\]\(tfmtr/balancing/(\w+)\.py\) \|.*\| (\d\.\d\d) \|$", readme, re.MULTILINE)
+    assert sorted(name for name, *_ in rows) == components.names("balancing")
+    models = json.loads((root / "benchmarks/results/balancing.json").read_text(encoding="utf-8"))["models"]
+    for name, file, ratio in rows:
+        assert name == file
+        model = "m3oe+bilevel" if name == "bilevel" else f"mmoe+{name}"
+        assert ratio == f"{models[model]['ratio']:.2f}"
