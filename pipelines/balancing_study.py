@@ -10,20 +10,20 @@ with the best mean AUC on KuaiRand's validation rows, each with shared bottom, M
 with one system and one seed, written to `docs/results/balancing/` as soon as it is finished and not computed again.
 
 One recipe for all and nothing tuned: embeddings of 16, Adam 3e-3 and the options that the balancers' papers have as
-defaults; the epoch is chosen by the sum of the tasks' log losses on validation rows. Test rows are read once a cell.
+defaults, an epoch's steps where they speak of epochs, fixed weights of 1 over the entropy of the label's mean; the epoch
+is chosen by the sum of the tasks' log losses on validation rows. Test rows are read once a cell.
 
 Reported on test rows: AUC of every task, overall and the mean over the scenarios with 30 positives and negatives, the
 mean of the tasks' AUC and its Welch test against `equal` (Holm over the balancers), and the time of a step relative
-to `equal` with the same system (median over the steps after the first 10; for times side by side in one run see
-`benchmarks/balancing.py`). The figure shows one task's AUC against another's.
+to `equal`, side by side in one run of `benchmarks/balancing.py`. The figure shows one task's AUC against another's.
 
 Expected: see `docs/results/balancing/README.md`.
 """
 
 import argparse
 import functools
+import json
 import os
-import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -45,7 +45,7 @@ RECIPES = {
 }
 PLOTTED = {"kuairand": ("click", "long_view"), "movielens": ("click", "like")}
 BEST = 3
-WARMUP = 10
+STEPS = Path("benchmarks/results/balancing.json")
 
 
 def read(dataset, path):
@@ -61,30 +61,21 @@ def read(dataset, path):
     return schema, parts
 
 
-def options(balance, y, tasks):
-    """What a balancer needs and cannot have a default for: fixed weights are 1 / the entropy of the label's mean."""
+def options(balance, y, tasks, recipe):
+    """What a balancer needs for these data: an epoch's steps, or fixed weights, 1 / the entropy of the label's mean."""
+    steps = -(-len(next(iter(y.values()))) // recipe["batch_size"])
+    if balance == "dynamic_weight_average":
+        return {"period": steps}
+    if balance == "stch":
+        return {"warmup": steps}
+    if balance == "bilevel":
+        return {"every": steps}
     if balance != "fixed_weights":
         return {}
     means = {task.name: float(np.nanmean(y[task.column])) for task in tasks}
     entropies = {name: -p * np.log(p) - (1 - p) * np.log(1 - p) for name, p in means.items()}
     scale = np.mean([1 / entropy for entropy in entropies.values()])
     return {"weights": {name: 1 / entropy / scale for name, entropy in entropies.items()}}
-
-
-class StepTimes(keras.callbacks.Callback):
-    """Seconds of every training step."""
-
-    def __init__(self):
-        super().__init__()
-        self.seconds, self.started = [], 0.0
-
-    def on_train_batch_begin(self, batch, logs=None):
-        """Starts the clock."""
-        self.started = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Stops the clock."""
-        self.seconds.append(time.perf_counter() - self.started)
 
 
 def evaluate(model, schema, x, y):
@@ -114,13 +105,13 @@ def run(schema, parts, name, seed, recipe):
         p = model.predict(x, batch_size=16_384, verbose=0)
         return sum(log_loss(y[t.column], p[t.name][:, 0].astype(float)) for t in schema.tasks)
 
-    make = functools.partial(components.find("balancing", balance), **options(balance, parts["train"][1], schema.tasks))
-    times = StepTimes()
-    history = head_study.fit(model, *parts["train"], recipe, losses, balance=make, callbacks=[times])
+    chosen = options(balance, parts["train"][1], schema.tasks, recipe)
+    make = functools.partial(components.find("balancing", balance), **chosen)
+    history = head_study.fit(model, *parts["train"], recipe, losses, balance=make)
     return {
+        "options": chosen,
         "validation": history,
         "validation_auc": evaluate(model, schema, x, y)["mean_auc"],
-        "milliseconds": 1000 * float(np.median(times.seconds[WARMUP:] or times.seconds)),
         "test": evaluate(model, schema, *parts["test"]),
     }
 
@@ -174,6 +165,7 @@ def table(cells):
     known = {name: p for name, p in p_values.items() if p is not None}
     adjusted = dict(zip(known, compare.holm(list(known.values())), strict=True)) if known else {}
     metrics = list(cells[0]["test"])
+    steps = json.loads(STEPS.read_text(encoding="utf-8"))["models"] if STEPS.exists() else {}
     lines = [
         f"| model | {' | '.join(metrics)} | p | time of a step | seeds |",
         "| --- |" + " --- |" * (len(metrics) + 3),
@@ -183,9 +175,7 @@ def table(cells):
         for metric in metrics:
             mean, deviation = compare.mean_and_deviation([cell["test"][metric] for cell in some])
             texts.append(f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"))
-        own = np.median([cell["milliseconds"] for cell in some])
-        others = [cell["milliseconds"] for cell in models.get(baseline[name.partition("+")[0]], [])]
-        ratio = f"{own / np.median(others):.2f}" if others else ""
+        ratio = f"{steps[name]['ratio']:.2f}" if name in steps else ""
         p = f"{adjusted[name]:.3f}" if name in adjusted else ""
         lines.append(f"| {name} | {' | '.join(texts)} | {p} | {ratio} | {len(some)} |")
     cell = cells[0]

@@ -25,12 +25,12 @@ class ValidationLoss(keras.callbacks.Callback):
         logs["val_task"] = float(self.loss(self.model))
 
 
-def fit(model, x, y, recipe, loss, *, balance=None, callbacks=()):
+def fit(model, x, y, recipe, loss, *, balance=None):
     """Trains with a recipe, the epoch chosen by `loss(model)` on validation rows; returns it epoch by epoch."""
     model.compile(keras.optimizers.Adam(recipe["learning_rate"]), balance=balance)
     stop = keras.callbacks.EarlyStopping("val_task", mode="min", patience=recipe["patience"], restore_best_weights=True)
     options = {"batch_size": recipe["batch_size"], "epochs": recipe["max_epochs"], "verbose": 0}
-    return model.fit(x, y, callbacks=[ValidationLoss(loss), stop, *callbacks], **options).history["val_task"]
+    return model.fit(x, y, callbacks=[ValidationLoss(loss), stop], **options).history["val_task"]
 
 
 def predict(model, x, task, before):

@@ -29,7 +29,6 @@ def test_cells_page_and_figure(study, shared_data, tmp_path, monkeypatch, datase
     for cell in cells:
         assert 0.5 < cell["test"]["mean_auc"] < 1
         assert {f"{task}_auc" for task in study.PLOTTED[dataset]} <= set(cell["test"])
-        assert cell["milliseconds"] > 0
     assert cells[0]["test"] != cells[1]["test"]
     monkeypatch.setattr(study, "run", lambda *arguments: pytest.fail("computed again"))
     again = study.main(dataset, path, models=models, seeds=1, results=tmp_path, max_epochs=1, batch_size=1000)
@@ -62,8 +61,14 @@ def test_every_balancer_is_compared_and_the_best_on_validation_rows_go_on(study,
 def test_fixed_weights_are_one_over_the_entropy(study):
     tasks = [type("T", (), {"name": n, "column": n})() for n in ("a", "b")]
     y = {"a": np.asarray([0.0, 1.0, np.nan]), "b": np.asarray([0.0, 0.0, 0.0, 1.0])}
-    weights = study.options("fixed_weights", y, tasks)["weights"]
+    weights = study.options("fixed_weights", y, tasks, {"batch_size": 2})["weights"]
     entropy = {"a": np.log(2), "b": -0.25 * np.log(0.25) - 0.75 * np.log(0.75)}
     assert weights["b"] / weights["a"] == pytest.approx(entropy["a"] / entropy["b"])
     assert np.mean(list(weights.values())) == pytest.approx(1)
-    assert study.options("pcgrad", y, tasks) == {}
+    assert study.options("pcgrad", y, tasks, {"batch_size": 2}) == {}
+
+
+def test_epochs_are_counted_in_steps(study):
+    y = {"a": np.zeros(5)}
+    for balance, option in (("dynamic_weight_average", "period"), ("stch", "warmup"), ("bilevel", "every")):
+        assert study.options(balance, y, [], {"batch_size": 2}) == {option: 3}
