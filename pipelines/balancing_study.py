@@ -10,8 +10,8 @@ with the best mean AUC on KuaiRand's validation rows, each with shared bottom, M
 with one system and one seed, written to `docs/results/balancing/` as soon as it is finished and not computed again.
 
 One recipe for all and nothing tuned: embeddings of 16, Adam 3e-3 and the options that the balancers' papers have as
-defaults, an epoch's steps where they speak of epochs, fixed weights of 1 over the entropy of the label's mean; the epoch
-is chosen by the sum of the tasks' log losses on validation rows. Test rows are read once a cell.
+defaults, an epoch's steps where they speak of epochs, fixed weights of 1 over the entropy of the label's mean. The
+epoch is chosen by the sum of the tasks' log losses on validation rows. Test rows are read once a cell.
 
 Reported on test rows: AUC of every task, overall and the mean over the scenarios with 30 positives and negatives, the
 mean of the tasks' AUC and its Welch test against `equal` (Holm over the balancers), and the time of a step relative
