@@ -33,7 +33,7 @@ from tfmtr.schema import check_choice
 METHODS = ("platt", "isotonic")
 POOLED = ""  # the map for groups with too few rows of their own and for unknown ones
 MAX_KNOTS = 64
-EPSILON = 1e-6
+EPSILON = 2.0**-20  # 1 - EPSILON is a float32, so that the graph computes what NumPy does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +202,7 @@ def calibrate(run, data, *, by="territory", method="platt", min_count=30):
         ValueError: If `by` is no such column, no task is binary, there is no validation row, or `method` is unknown.
     """
     check_choice("method", method, METHODS)
-    data, schema, document = Prepared(data), training.Schema.load(run), training.read_run(run)
+    data, schema = Prepared(data), training.Schema.load(run)
     check_choice("by", by, request_columns(schema))
     tasks = [task for task in schema.tasks if task.kind == "binary"]
     files = data.examples("validation")
@@ -227,12 +227,17 @@ def calibrate(run, data, *, by="territory", method="platt", min_count=30):
     result = {
         "by": by,
         "method": method,
-        "window": sorted(map(int, document["stages"]))[-1],
+        "window": last_window(run),
         "maps": {task: {name: dataclasses.asdict(one) for name, one in own.items()} for task, own in maps.items()},
         "error": {name: errors(labels[name], scores[name], crossed[name], groups) for name in scores},
     }
     Path(run, "calibration.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
+
+
+def last_window(run):
+    """Number of the test window that a run's newest model is for."""
+    return max(map(int, training.read_run(run)["stages"]))
 
 
 def errors(labels, before, after, groups):
@@ -274,7 +279,7 @@ def calibrated_outputs(run, outputs, raw, encoded, schema):
     if not file.exists():
         return outputs
     document = json.loads(file.read_text(encoding="utf-8"))
-    window = sorted(map(int, training.read_run(run)["stages"]))[-1]
+    window = last_window(run)
     if document["window"] != window:
         raise ValueError(
             f"`{file}` must be of the run's newest model; run `tfmtr calibrate` again, or delete the file. Received: "
