@@ -65,7 +65,7 @@ class Balance(keras.layers.Layer):
                 total, updates = self.balancer.objective(stacked(losses), self.values())
             elif self.balancer.objectives is not None:
                 *totals, updates = self.balancer.objectives(stacked(losses), self.values())
-        parameters = [variable for variable in self.trainable_variables]
+        parameters = self.trainable_variables
         variables = [v for v in model.trainable_variables if not any(v is p for p in parameters)]
         if self.balancer.objective is not None:
             targets = [*variables, *parameters]
@@ -102,11 +102,12 @@ class Balance(keras.layers.Layer):
         shared, own = (tape.gradient(total, [v.value for v in variables]) for total in totals)
         gradients = []
         for i, (a, b) in enumerate(zip(shared, own, strict=True)):
-            mask = self.masks.get(i, 0.0)
-            if mask is None or i not in self.masks:
-                gradients.append(a if i in self.masks else b)
+            if i not in self.masks:
+                gradients.append(b)
+            elif self.masks[i] is None:
+                gradients.append(a)
             else:
-                gradients.append(mask * a + (1 - mask) * b)
+                gradients.append(self.masks[i] * a + (1 - self.masks[i]) * b)
         return gradients
 
     def combined(self, tape, losses, variables, rate):

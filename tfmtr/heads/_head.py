@@ -96,6 +96,11 @@ def training_feature(schema, name, head):
     return found[name]
 
 
+def number_of(graph, feature):
+    """A number feature as the log has it: model inputs are normalised."""
+    return graph.inputs[feature.name] * feature.std + feature.mean
+
+
 def log_odds(mean):
     """Logit of a mean label, kept finite.
 

@@ -11,7 +11,7 @@ from tfmtr.heads._cascade import (
     followers,
     own_losses,
 )
-from tfmtr.heads._head import Head, Tower, observed_mean, row_weights, training_feature
+from tfmtr.heads._head import Head, Tower, number_of, observed_mean, row_weights, training_feature
 from tfmtr.layers._sizes import check_sizes
 
 TINY = 1e-30
@@ -75,7 +75,7 @@ def esdf(tasks, *, elapsed="elapsed", num_slots=4, slot=1.0):
         feature = training_feature(graph.schema, elapsed, "esdf")
         if feature.kind != "number":
             raise ValueError(f"`elapsed` must be a number feature. Received: {elapsed!r} of kind {feature.kind!r}")
-        return {"slots": (graph.inputs[elapsed] * feature.std + feature.mean) / slot}  # inputs are normalised
+        return {"slots": number_of(graph, feature) / slot}
 
     def losses(outputs, logits, vectors, labels, context):
         result = own_losses(tasks, logits, labels, context)

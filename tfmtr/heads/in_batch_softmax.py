@@ -2,7 +2,17 @@
 
 from keras import ops
 
-from tfmtr.heads._head import Head, Tower, observed_mean, row_weights, start, task_losses, task_outputs
+from tfmtr.heads._head import (
+    Head,
+    Tower,
+    number_of,
+    observed_mean,
+    row_weights,
+    start,
+    task_losses,
+    task_outputs,
+    training_feature,
+)
 from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.streaming_frequency import StreamingFrequency
 from tfmtr.schema import Feature, check_choice
@@ -77,8 +87,8 @@ def in_batch_softmax(
         elif frequency is not None:
             names = [f.name for f in graph.schema.by_role("training") if f.kind == "number"]
             check_choice("frequency", frequency, ["streaming", *names])
-            (feature,) = (f for f in graph.schema.features if f.name == frequency)
-            tensors["log_p"] = graph.inputs[frequency] * feature.std + feature.mean
+            feature = training_feature(graph.schema, frequency, "in_batch_softmax")
+            tensors["log_p"] = number_of(graph, feature)
         if within is not None:
             check_choice("within", within, [name for name, value in graph.inputs.items() if len(value.shape) == 1])
             tensors["within"] = graph.inputs[within]
