@@ -25,8 +25,10 @@ def unique_rows(gradient):
     return tf.IndexedSlices(total, rows, gradient.dense_shape)
 
 
-def clipped(clip, gradients):
-    """Clips dense gradients and rows alike; `clip` takes and returns a list of tensors."""
+def clipped(optimizer, clip, gradients):
+    """Clips dense gradients and rows alike, if the optimizer clips; `clip` takes and returns a list of tensors."""
+    if not (optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue):
+        return gradients
     gradients = [unique_rows(g) for g in gradients]
     values = clip([g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients])
     return [

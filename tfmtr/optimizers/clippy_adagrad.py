@@ -72,8 +72,7 @@ class ClippyAdagrad(keras.optimizers.Optimizer):
         self._accumulators = self.add_optimizer_variables(variables, "accumulator", initializer=start)
 
     def _clip_gradients(self, grads):
-        is_on = self.clipnorm or self.global_clipnorm or self.clipvalue
-        return clipped(super()._clip_gradients, grads) if is_on else grads
+        return clipped(self, super()._clip_gradients, grads)
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable."""
