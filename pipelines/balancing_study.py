@@ -4,10 +4,11 @@
     python pipelines/balancing_study.py --dataset movielens --data path/to/ml-1m.zip --seeds 3
     python pipelines/balancing_study.py --report
 
-KuaiRand: click, long view and like over the standard log, split 8:1:1 by time, MMoE with every balancer, and M3oE with
-and without `bilevel`. MovieLens-1M: click and like in three age domains, split by time, `equal` and the three balancers
-with the best mean AUC on KuaiRand's validation rows, each with shared bottom, MMoE and PLE. One cell is one balancer
-with one system and one seed, written to `docs/results/balancing/` as soon as it is finished and not computed again.
+KuaiRand: click, long view and like over the standard log, split 8:1:1 by time, MMoE with every balancer and with the
+head `self_auxiliary`, and M3oE with and without `bilevel`. MovieLens-1M: click and like in three age domains, split by
+time, `equal` and the three balancers with the best mean AUC on KuaiRand's validation rows, each with shared bottom,
+MMoE and PLE. One cell is one balancer with one system and one seed, written to `docs/results/balancing/` as soon as it
+is finished and not computed again.
 
 One recipe for all and nothing tuned: embeddings of 16, Adam 3e-3 and the options that the balancers' papers have as
 defaults, an epoch's steps where they speak of epochs, fixed weights of 1 over the entropy of the label's mean. The
@@ -45,6 +46,7 @@ RECIPES = {
 }
 PLOTTED = {"kuairand": ("click", "long_view"), "movielens": ("click", "like")}
 BEST = 3
+HEADS = ("self_auxiliary",)  # compared as balancers are: a head that makes the sum of the losses another one
 STEPS = Path("benchmarks/results/balancing.json")
 
 
@@ -94,11 +96,12 @@ def evaluate(model, schema, x, y):
 
 
 def run(schema, parts, name, seed, recipe):
-    """Trains and evaluates one system with one balancer and one seed; the name is `<system>+<balancer>`."""
+    """Trains and evaluates one system with one balancer and one seed; the name is `<system>+<balancer or head>`."""
     share, _, balance = name.partition("+")
+    head, balance = (balance, "equal") if balance in HEADS else ("parallel", balance)
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
-    model = models.ranking(schema, share=share)
+    model = models.ranking(schema, share=share, head=head)
     x, y = parts["validation"]
 
     def losses(model):
@@ -120,7 +123,7 @@ def names_for(dataset, results):
     """Names of the cells: on MovieLens the best balancers on KuaiRand's validation rows and `equal`."""
     if dataset == "kuairand":
         every = [name for name in components.names("balancing") if name != "bilevel"]
-        return [*(f"mmoe+{name}" for name in every), "m3oe+equal", "m3oe+bilevel"]
+        return [*(f"mmoe+{name}" for name in (*every, *HEADS)), "m3oe+equal", "m3oe+bilevel"]
     cells = [cell for cell in head_study.read_cells(results / "kuairand") if cell["model"].startswith("mmoe+")]
     auc = {}
     for cell in cells:

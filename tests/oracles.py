@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from tfmtr.sharing._shared import as_shared
+
 TOWERS = ("click", "like", "share")
 
 
@@ -16,7 +18,7 @@ def build_towers(share, **options):
     """A model of `share` whose weights are not at their start, and these weights by path."""
     keras.utils.set_random_seed(0)
     x, scenario = keras.Input((4,)), keras.Input((), dtype="int32")
-    model = keras.Model(x, share(x, scenario, towers=TOWERS, num_scenarios=2, **options))
+    model = keras.Model(x, as_shared(share(x, scenario, towers=TOWERS, num_scenarios=2, **options)).vectors)
     rng = np.random.default_rng(0)
     model.set_weights([w + rng.normal(scale=0.1, size=w.shape) for w in model.get_weights()])
     return model, {w.path: np.asarray(w) for w in model.weights}

@@ -15,7 +15,7 @@ from tfmtr.layers.routed_dense import RoutedDense
 from tfmtr.layers.score import DotScore, QueryScale
 from tfmtr.layers.unknown_scenario import UnknownScenario
 from tfmtr.schema import ROLES, TRAINING, check_choice
-from tfmtr.sharing._shared import Shared
+from tfmtr.sharing._shared import as_shared
 
 
 class JointModel(keras.Model):
@@ -177,7 +177,7 @@ def two_tower(
     title_inputs = encode_inputs(schema, "title")
     options = {"towers": tuple(towers), "embedding_dim": embedding_dim}
     if interact is None:
-        vectors, title, terms = _dense_towers(
+        vectors, title, terms, bases = _dense_towers(
             schema, user_inputs, title_inputs, share, units, unknown_rate=unknown_rate, literal=literal, **options
         )
     else:
@@ -187,7 +187,7 @@ def two_tower(
                 '`interact="fwfm"` is a two-tower model of its own, whose tasks share their embeddings: it needs '
                 f'share="none" and literal=False. Received: share={share!r}, literal={literal}'
             )
-        vectors, title, terms = _field_towers(schema, user_inputs, title_inputs, **options)
+        vectors, title, terms, bases = _field_towers(schema, user_inputs, title_inputs, **options)
     vectors = head.relate(vectors)
 
     queries, logits = {}, {}
@@ -197,7 +197,8 @@ def two_tower(
         logits[tower] = DotScore(bias, name=f"{tower}_score", dtype="float32")(queries[tower], title)
     training_inputs = encode_inputs(schema, TRAINING)
     inputs = {**user_inputs, **title_inputs}
-    graph = TrainingGraph(schema, {**inputs, **training_inputs}, vectors, _add_terms(logits, terms), queries, title)
+    logits = _add_terms(logits, terms)
+    graph = TrainingGraph(schema, {**inputs, **training_inputs}, bases, vectors, logits, queries, title)
     return TwoTower(
         inputs,
         training_inputs,
@@ -280,12 +281,12 @@ def ranking(
     if has_first_order:
         logits = _add_terms(logits, first_order(inputs, features, tuple(logits)))
     training_inputs = encode_inputs(schema, TRAINING)
-    graph = TrainingGraph(schema, {**inputs, **training_inputs}, vectors, logits, {}, None)
+    graph = TrainingGraph(schema, {**inputs, **training_inputs}, dict(shared.bases), vectors, logits, {}, None)
     return JointModel(inputs, training_inputs, _tensors(head, graph), head, schema, name="ranking")
 
 
 def _dense_towers(schema, user_inputs, title_inputs, share, units, *, towers, embedding_dim, unknown_rate, literal):
-    """User vectors by tower, the title vector and the terms beside the logits, from dense layers and `share`."""
+    """User vectors by tower, the title vector, terms beside the logits and bases, from dense layers and `share`."""
     features = schema.by_role("user", "context")
     user, user_linear = _tower(embed(user_inputs, features, embedding_dim=embedding_dim), units, "user")
     title = embed(title_inputs, schema.by_role("title"), embedding_dim=embedding_dim)
@@ -300,7 +301,7 @@ def _dense_towers(schema, user_inputs, title_inputs, share, units, *, towers, em
         elif not shared.is_linear:
             vector = keras.layers.Dense(units[-1], name=f"{tower}_projection")(vector)
         vectors[tower] = vector
-    return vectors, title if literal else title_linear, shared.terms
+    return vectors, title if literal else title_linear, shared.terms, shared.bases
 
 
 def _field_towers(schema, user_inputs, title_inputs, *, towers, embedding_dim):
@@ -311,7 +312,8 @@ def _field_towers(schema, user_inputs, title_inputs, *, towers, embedding_dim):
         (title_inputs, schema.by_role("title")),
     ):
         sides.append(as_fields(embed_fields(inputs, features, embedding_dim=embedding_dim), features, embedding_dim))
-    return field_towers(*sides, towers)
+    queries, title, terms = field_towers(*sides, towers)
+    return queries, title, terms, queries  # a query is the tower's only layer
 
 
 def _interaction(interact):
@@ -357,8 +359,8 @@ def _share(share, x, inputs, schema, features, towers, embedding_dim, unknown_ra
         sides["task_representations"] = {
             tower: embed(inputs, features, embedding_dim=embedding_dim, name=tower) for tower in towers
         }
-    shared = share(x, scenario, towers=towers, num_scenarios=num_scenarios, **sides)
-    return shared if isinstance(shared, Shared) else Shared(shared)
+    shared = as_shared(share(x, scenario, towers=towers, num_scenarios=num_scenarios, **sides))
+    return shared._replace(bases={tower: shared.bases.get(tower, x) for tower in towers})
 
 
 def check_has_embeddings(share, categorical):

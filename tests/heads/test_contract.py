@@ -94,7 +94,7 @@ def test_propensities_near_0_and_1_give_finite_losses_and_gradients(name, form):
         labels = {task.column: tf.constant([0.0, 1.0, 1.0]) for task in tasks}
         with tf.GradientTape() as tape:
             values = {tower: tf.convert_to_tensor(value) for tower, value in logits.items()}
-            graph = TrainingGraph(schema, x, {}, values, values, tf.ones((3, 1)))
+            graph = TrainingGraph(schema, x, values, {}, values, values, tf.ones((3, 1)))
             context = {"training": head.training(graph), "scenario": x["scenario"]}
             loss = sum(head.losses(head.outputs(values), values, {}, labels, context).values())
         gradients = tape.gradient(loss, list(logits.values()))
@@ -116,7 +116,7 @@ def test_the_weight_of_a_task_scales_its_losses(name):
         logits = {tower: tf.constant(rng.normal(size=(12, 1)), tf.float32) for tower in head.towers()}
         schema = head.complete(combinations.schema_of(some))
         keras.utils.set_random_seed(0)
-        training = head.training(TrainingGraph(schema, x, {}, logits, logits, tf.ones((12, 1))))
+        training = head.training(TrainingGraph(schema, x, logits, {}, logits, logits, tf.ones((12, 1))))
         context = {"training": training, "scenario": x["scenario"]}
         found.append({k: float(v) for k, v in head.losses(head.outputs(logits), logits, {}, y, context).items()})
     light, weighed = found

@@ -116,7 +116,7 @@ def test_learns_the_conversions_that_are_still_to_come():
 def test_a_slot_has_the_length_that_is_asked_for():
     feature = Feature("elapsed", "training", "number")
     schema = Schema([feature], CLICK_AND_PURCHASE, Scenario(["market"], {("all",): "all"}))
-    graph = TrainingGraph(schema, {"elapsed": tf.constant([3.0])}, {}, {}, {}, None)
+    graph = TrainingGraph(schema, {"elapsed": tf.constant([3.0])}, {}, {}, {}, {}, None)
     for slot, expected in ((1.0, 3.0), (2.0, 1.5)):
         assert float(esdf(CLICK_AND_PURCHASE, slot=slot).training(graph)["slots"][0]) == expected
 

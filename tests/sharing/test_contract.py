@@ -9,7 +9,7 @@ import pytest
 
 from tfmtr import components, models
 from tfmtr.schema import Feature, Scenario, Schema, Task
-from tfmtr.sharing._shared import Shared
+from tfmtr.sharing._shared import as_shared
 
 NAMES = components.names("sharing")
 FORMS = ["two_tower", "ranking"]
@@ -180,7 +180,6 @@ def test_returns_vectors_by_tower_name_and_nothing_else(name):
     }
     share = components.find("sharing", name)
     sides = {side: value for side, value in sides.items() if side in inspect.signature(share).parameters}
-    shared = share(**inputs, towers=("a", "b"), num_scenarios=3, **sides)
-    vectors = shared.vectors if isinstance(shared, Shared) else shared
+    vectors = as_shared(share(**inputs, towers=("a", "b"), num_scenarios=3, **sides)).vectors
     assert tuple(vectors) == ("a", "b")
     assert {len(vector.shape) for vector in vectors.values()} == {2}

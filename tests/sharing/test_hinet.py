@@ -13,8 +13,8 @@ D, K, TOWERS = 3, 2, ("click", "like")
 def build(num_scenarios=D, **options):
     x, scenario, features = keras.Input((4,)), keras.Input((), dtype="int32"), keras.Input((2,))
     options = {"units": (6, 5), "num_experts": K, "tower_units": (3,), **options}
-    vectors = hinet(x, scenario, towers=TOWERS, num_scenarios=num_scenarios, scenario_features=features, **options)
-    model = keras.Model([x, scenario, features], vectors)
+    shared = hinet(x, scenario, towers=TOWERS, num_scenarios=num_scenarios, scenario_features=features, **options)
+    model = keras.Model([x, scenario, features], shared.vectors)
     rng = np.random.default_rng(1)
     for weight in model.weights:
         weight.assign(rng.normal(size=weight.shape))

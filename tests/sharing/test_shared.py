@@ -18,20 +18,21 @@ def test_select_scenario_picks_each_row_s_own():
     assert SelectScenario().compute_output_shape((None, 3, 5), (None,)) == (None, 5)
 
 
-def pairs():
+def pairs(part="vectors"):
     """MMoE for each pair of task and scenario, and the plain MMoE over the pairs with the same weights."""
     sizes = {"units": (6,), "num_experts": 3, "tower_units": (5,)}
     x, scenario = keras.Input((4,)), keras.Input((), dtype="int32")
     share = per_pair(functools.partial(mmoe, **sizes))
-    model = keras.Model([x, scenario], share(x, scenario, towers=("click", "like"), num_scenarios=3).vectors)
+    model = keras.Model([x, scenario], getattr(share(x, scenario, towers=("click", "like"), num_scenarios=3), part))
     names = tuple(f"{task}@{s}" for task in ("click", "like") for s in range(3))
-    plain = keras.Model(x, mmoe(x, scenario, towers=names, num_scenarios=3, **sizes))
+    plain = keras.Model(x, getattr(mmoe(x, scenario, towers=names, num_scenarios=3, **sizes), part))
     plain.set_weights(model.get_weights())
     return model, plain
 
 
-def test_per_pair_is_the_vector_of_the_row_s_own_pair():
-    model, plain = pairs()
+@pytest.mark.parametrize("part", ["vectors", "bases"])
+def test_per_pair_is_the_vector_of_the_row_s_own_pair(part):
+    model, plain = pairs(part)
     x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
     scenario = np.asarray([1, 0, 2, 2, 1])
     vectors, all_pairs = model.predict([x, scenario], verbose=0), plain.predict(x, verbose=0)

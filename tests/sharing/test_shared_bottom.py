@@ -9,8 +9,8 @@ def build(**options):
     keras.utils.set_random_seed(0)
     x, scenario = keras.Input((4,)), keras.Input((), dtype="int32")
     sizes = {"units": (6, 5), "tower_units": (3,), **options}
-    vectors = shared_bottom(x, scenario, towers=("click", "like"), num_scenarios=2, **sizes)
-    model = keras.Model(x, vectors)
+    shared = shared_bottom(x, scenario, towers=("click", "like"), num_scenarios=2, **sizes)
+    model = keras.Model(x, shared.vectors)
     rng = np.random.default_rng(0)
     model.set_weights([w + rng.normal(scale=0.1, size=w.shape) for w in model.get_weights()])  # no bias is zero
     return model, {w.path: np.asarray(w) for w in model.weights}

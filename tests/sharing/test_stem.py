@@ -14,8 +14,8 @@ def build(towers=TOWERS, num_experts=2):
     inputs = {name: keras.Input((width,), name=name) for name, width in WIDTHS.items()}
     sizes = {"num_experts": num_experts, "num_shared_experts": 1, "units": (6, 5), "tower_units": (2,)}
     tables = {tower: inputs[tower] for tower in TOWERS}
-    vectors = stem(inputs["x"], keras.Input(()), towers=towers, num_scenarios=3, task_representations=tables, **sizes)
-    return keras.Model(inputs, vectors)
+    shared = stem(inputs["x"], keras.Input(()), towers=towers, num_scenarios=3, task_representations=tables, **sizes)
+    return keras.Model(inputs, shared.vectors)
 
 
 def rows():

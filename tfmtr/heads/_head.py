@@ -25,6 +25,7 @@ class TrainingGraph(NamedTuple):
     Attributes:
         schema: The `Schema`.
         inputs: `{name: KerasTensor}` of all features, those of the role `"training"` among them, and `scenario`.
+        bases: `{tower: tensor of shape (batch, width)}`, what each tower's own layers start from.
         vectors: `{tower: tensor of shape (batch, units)}`, related.
         logits: `{tower: tensor of shape (batch, 1)}`.
         queries: In two-tower form `{tower: tensor of shape (batch, d)}`, otherwise empty.
@@ -33,6 +34,7 @@ class TrainingGraph(NamedTuple):
 
     schema: Any
     inputs: dict
+    bases: dict
     vectors: dict
     logits: dict
     queries: dict

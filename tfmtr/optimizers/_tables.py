@@ -9,9 +9,25 @@ def is_table(variable):
     return variable.name == "embeddings" and len(variable.shape) == 2
 
 
-def take_rows(variable, rows):
-    """Rows of a Keras or TensorFlow variable, without reading the others."""
-    return tf.gather(variable.value if isinstance(variable, keras.Variable) else variable, rows)
+def take(variable, gradient):
+    """What the gradient is of, without reading other rows: values of a Keras or TensorFlow variable."""
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.gather(variable.value if isinstance(variable, keras.Variable) else variable, gradient.indices)
+    return keras.ops.convert_to_tensor(variable)
+
+
+def put(optimizer, variable, gradient, values):
+    """Writes new values where `take` read; each row must be in the gradient once.
+
+    A scatter that replaces rows takes a fifth of the time of one that subtracts from them.
+    """
+    is_sparse = isinstance(gradient, tf.IndexedSlices)
+    optimizer.assign(variable, tf.IndexedSlices(values, gradient.indices) if is_sparse else values)
+
+
+def values_of(gradient, dtype):
+    """The numbers of a gradient, sparse or not."""
+    return keras.ops.cast(gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient, dtype)
 
 
 def unique_rows(gradient):
@@ -19,9 +35,8 @@ def unique_rows(gradient):
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     rows, place = tf.unique(tf.cast(tf.reshape(gradient.indices, (-1,)), tf.int32))  # thrice as fast as of int64
-    width = tf.shape(gradient.values)[-1]
-    values = tf.reshape(gradient.values, (-1, width))
-    total = tf.scatter_nd(place[:, None], values, tf.stack([tf.size(rows), width]))
+    values = tf.reshape(gradient.values, (-1, tf.shape(gradient.values)[-1]))
+    total = tf.math.unsorted_segment_sum(values, place, tf.size(rows))
     return tf.IndexedSlices(total, rows, gradient.dense_shape)
 
 

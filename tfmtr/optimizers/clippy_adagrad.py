@@ -1,10 +1,9 @@
 """Adagrad whose step never changes a weight by more than a share of it: for ranking models that would diverge."""
 
 import keras
-import tensorflow as tf
 from keras import ops
 
-from tfmtr.optimizers._tables import clipped, take_rows, unique_rows
+from tfmtr.optimizers._tables import clipped, put, take, unique_rows, values_of
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -77,22 +76,15 @@ class ClippyAdagrad(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable."""
         gradient, accumulator = unique_rows(gradient), self._accumulators[self._get_variable_index(variable)]
-        is_sparse = isinstance(gradient, tf.IndexedSlices)
-        g = ops.cast(gradient.values if is_sparse else gradient, variable.dtype)
-        a, w = (
-            take_rows(v, gradient.indices) if is_sparse else ops.convert_to_tensor(v) for v in (accumulator, variable)
-        )
+        g, a, w = values_of(gradient, variable.dtype), take(accumulator, gradient), take(variable, gradient)
         root = ops.rsqrt(a + self.epsilon)
         change = ops.cast(learning_rate, variable.dtype) * g * root
         limit = self.relative * ops.abs(w) + self.accumulated * root + self.absolute
         moves = change != 0
         factor = ops.where(moves, limit / ops.where(moves, ops.abs(change), 1.0), 1.0)
         scale = ops.min(ops.concatenate([ops.reshape(factor, (-1,)), ops.ones((1,), variable.dtype)]))
-        more, change = ops.square(g * scale if self.clip_accumulator else g), scale * change
-        if is_sparse:
-            more, change = (tf.IndexedSlices(values, gradient.indices) for values in (more, change))
-        self.assign_add(accumulator, more)
-        self.assign_sub(variable, change)
+        put(self, accumulator, gradient, a + ops.square(g * scale if self.clip_accumulator else g))
+        put(self, variable, gradient, w - scale * change)
 
     def get_config(self):
         """Arguments of the constructor."""

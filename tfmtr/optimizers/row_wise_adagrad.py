@@ -1,10 +1,9 @@
 """Adagrad with one accumulator for each row of an embedding table."""
 
 import keras
-import tensorflow as tf
 from keras import ops
 
-from tfmtr.optimizers._tables import clipped, is_table, take_rows, unique_rows
+from tfmtr.optimizers._tables import clipped, is_table, put, take, unique_rows, values_of
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -54,12 +53,8 @@ class RowWiseAdagrad(keras.optimizers.Adagrad):
             super().update_step(gradient, variable, learning_rate)
             return
         accumulator = self._accumulators[index]
-        is_sparse = isinstance(gradient, tf.IndexedSlices)
-        known = take_rows(accumulator, gradient.indices) if is_sparse else ops.convert_to_tensor(accumulator)
-        g = ops.cast(gradient.values if is_sparse else gradient, variable.dtype)
-        total = known + ops.mean(g * g, axis=1, keepdims=True)
+        g = values_of(gradient, variable.dtype)
+        total = take(accumulator, gradient) + ops.mean(g * g, axis=1, keepdims=True)
         change = ops.cast(learning_rate, variable.dtype) * g / ops.sqrt(total + self.epsilon)
-        if is_sparse:
-            total, change = (tf.IndexedSlices(values, gradient.indices) for values in (total, change))
-        self.assign(accumulator, total)
-        self.assign_sub(variable, change)
+        put(self, accumulator, gradient, total)
+        put(self, variable, gradient, take(variable, gradient) - change)

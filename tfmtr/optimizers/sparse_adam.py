@@ -1,10 +1,9 @@
 """Adam that reads and writes only the rows of an embedding table that a batch touches."""
 
 import keras
-import tensorflow as tf
 from keras import ops
 
-from tfmtr.optimizers._tables import clipped, is_table, take_rows, unique_rows
+from tfmtr.optimizers._tables import clipped, is_table, put, take, unique_rows, values_of
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -24,6 +23,7 @@ class SparseAdam(keras.optimizers.Adam):
     costs what the table holds. Gradient accumulation is not for tables this large: its sums are dense.
 
     Example:
+    >>> import tensorflow as tf
     >>> optimizer = SparseAdam(0.1)
     >>> table = keras.layers.Embedding(1000, 4)
     >>> table.build()
@@ -65,9 +65,7 @@ class SparseAdam(keras.optimizers.Adam):
             super().update_step(gradient, variable, learning_rate)
             return
         moments, width = self._momentums[index], variable.shape[-1]
-        is_sparse = isinstance(gradient, tf.IndexedSlices)
-        known = take_rows(moments, gradient.indices) if is_sparse else ops.convert_to_tensor(moments)
-        g = ops.cast(gradient.values if is_sparse else gradient, variable.dtype)
+        known, g = take(moments, gradient), values_of(gradient, variable.dtype)
         step = ops.cast(self.iterations + 1, variable.dtype)
         beta_1, beta_2 = ops.cast(self.beta_1, variable.dtype), ops.cast(self.beta_2, variable.dtype)
         rate = ops.cast(learning_rate, variable.dtype)
@@ -75,8 +73,5 @@ class SparseAdam(keras.optimizers.Adam):
         first = known[:, :width] + (g - known[:, :width]) * (1 - self.beta_1)
         second = known[:, width:] + (g * g - known[:, width:]) * (1 - self.beta_2)
         change = first * rate / (ops.sqrt(second) + self.epsilon)
-        both = ops.concatenate([first, second], axis=1)
-        if is_sparse:
-            both, change = (tf.IndexedSlices(values, gradient.indices) for values in (both, change))
-        self.assign(moments, both)
-        self.assign_sub(variable, change)
+        put(self, moments, gradient, ops.concatenate([first, second], axis=1))
+        put(self, variable, gradient, take(variable, gradient) - change)

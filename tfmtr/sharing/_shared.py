@@ -20,12 +20,20 @@ class Shared(NamedTuple):
         routed_output: Whether a ranking model's last `Dense(1)` has weights of its own for each scenario.
         is_linear: Whether the vectors come from a linear layer as wide as `x`, as a dot product wants them; a
             two-tower model puts a linear projection on top of all others.
+        bases: `{tower: tensor of shape (batch, width)}`, what each tower's own layers start from, where that is not
+            `x` itself.
     """
 
     vectors: dict
     terms: Mapping = MappingProxyType({})
     routed_output: bool = False
     is_linear: bool = False
+    bases: Mapping = MappingProxyType({})
+
+
+def as_shared(result):
+    """What a sharing file returned, as a `Shared`."""
+    return result if isinstance(result, Shared) else Shared(result)
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -78,13 +86,18 @@ def per_pair(share):
 
     def shared(x, scenario, *, towers, num_scenarios, **options):
         pairs = [f"{tower}@{i}" for tower in towers for i in range(num_scenarios)]
-        vectors = share(x, scenario, towers=tuple(pairs), num_scenarios=num_scenarios, **options)
-        selected = {
-            tower: SelectScenario(name=f"{tower}_of_scenario")(
-                ops.stack([vectors[f"{tower}@{i}"] for i in range(num_scenarios)], axis=1), scenario
-            )
-            for tower in towers
-        }
-        return Shared(selected, routed_output=True)  # a pair's tower ends in an output of its own
+        result = as_shared(share(x, scenario, towers=tuple(pairs), num_scenarios=num_scenarios, **options))
+
+        def select(tensors, name):
+            return {
+                tower: SelectScenario(name=f"{tower}_{name}")(
+                    ops.stack([tensors[f"{tower}@{i}"] for i in range(num_scenarios)], axis=1), scenario
+                )
+                for tower in towers
+            }
+
+        # A pair's tower ends in an output of its own.
+        bases = select(result.bases, "base_of_scenario") if result.bases else {}
+        return Shared(select(result.vectors, "of_scenario"), routed_output=True, bases=bases)
 
     return shared

@@ -1,6 +1,7 @@
 """The last block of most systems."""
 
 from tfmtr.layers.experts import Experts
+from tfmtr.sharing._shared import Shared
 
 
 def dense_towers(h, towers, units, *, normalize=True):
@@ -15,8 +16,13 @@ def dense_towers(h, towers, units, *, normalize=True):
         normalize: Whether layers have layer normalisation.
 
     Returns:
-        `{tower: tensor of shape (batch, width of the last layer)}`.
+        A `Shared` whose vectors are as wide as the last layer and whose bases are the inputs.
     """
+    bases = _by_tower(h, towers)
     for i, width in enumerate(units):  # all towers' layers at once
         h = Experts(len(towers), width, activation="relu", normalize=normalize, name=f"towers_{i}")(h)
+    return Shared(_by_tower(h, towers), bases=bases)
+
+
+def _by_tower(h, towers):
     return {tower: h[:, t] if len(h.shape) == 3 else h for t, tower in enumerate(towers)}

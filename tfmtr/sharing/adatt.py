@@ -52,7 +52,7 @@ def adatt(
         normalize: Whether layers have layer normalisation.
 
     Returns:
-        `{tower: tensor of shape (batch, width of the last layer)}`.
+        A `Shared`: `{tower: tensor of shape (batch, width of the last layer)}`, and what each tower starts from.
 
     Raises:
         ValueError: If a size is not positive, `units` is empty, or `num_shared_experts` is negative.

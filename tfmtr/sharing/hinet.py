@@ -40,7 +40,7 @@ def hinet(x, scenario, *, towers, num_scenarios, scenario_features, units=(256, 
         tower_units: Widths of each tower's layers; none for the task layer's output itself.
 
     Returns:
-        `{tower: tensor of shape (batch, width of the last layer)}`.
+        A `Shared`: `{tower: tensor of shape (batch, width of the last layer)}`, and what each tower starts from.
 
     Raises:
         ValueError: If `units` has not two widths or a size is not positive.

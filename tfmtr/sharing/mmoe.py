@@ -28,7 +28,7 @@ def mmoe(x, scenario, *, towers, num_scenarios, units=(256,), num_experts=4, tow
         normalize: Whether layers have layer normalisation.
 
     Returns:
-        `{tower: tensor of shape (batch, width of the last layer)}`.
+        A `Shared`: `{tower: tensor of shape (batch, width of the last layer)}`, and what each tower starts from.
 
     Raises:
         ValueError: If a size is not positive or `units` is empty.

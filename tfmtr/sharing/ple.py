@@ -48,7 +48,7 @@ def ple(
         normalize: Whether layers have layer normalisation.
 
     Returns:
-        `{tower: tensor of shape (batch, width of the last layer)}`.
+        A `Shared`: `{tower: tensor of shape (batch, width of the last layer)}`, and what each tower starts from.
 
     Raises:
         ValueError: If a size is not positive or `units` is empty.

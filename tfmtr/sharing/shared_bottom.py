@@ -25,7 +25,7 @@ def shared_bottom(x, scenario, *, towers, num_scenarios, units=(512, 256), tower
         normalize: Whether layers have layer normalisation.
 
     Returns:
-        `{tower: tensor of shape (batch, width of the last layer)}`.
+        A `Shared`: `{tower: tensor of shape (batch, width of the last layer)}`, and what each tower starts from.
     """
     for i, width in enumerate(units):
         x = keras.layers.Dense(width, name=f"bottom_{i}")(x)

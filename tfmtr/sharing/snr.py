@@ -54,7 +54,7 @@ def snr(
         normalize: Whether layers have layer normalisation.
 
     Returns:
-        `{tower: tensor of shape (batch, width of the last layer)}`.
+        A `Shared`: `{tower: tensor of shape (batch, width of the last layer)}`, and what each tower starts from.
 
     Raises:
         ValueError: If a size is not positive, `units` is empty, `variant` is unknown or `penalty` negative.

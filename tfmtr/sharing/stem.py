@@ -54,7 +54,7 @@ def stem(
         tower_units: Widths of each tower's layers; none for the blend of experts itself.
 
     Returns:
-        `{tower: tensor of shape (batch, width of the last layer)}`.
+        A `Shared`: `{tower: tensor of shape (batch, width of the last layer)}`, and what each tower starts from.
 
     Raises:
         ValueError: If a tower has no task representation, a size is not positive or `units` is empty.
