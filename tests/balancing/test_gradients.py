@@ -43,25 +43,68 @@ def test_pcgrad(name):
     np.testing.assert_allclose(own, [1, 1])
 
 
-def test_pcgrad_of_three_tasks_projects_in_random_order():
-    gradients = np.asarray([[2.0, 0.1, 0.3], [-1.0, 1.5, 0.2], [-0.8, -1.2, 0.4]])  # each against each
+def angles(*degrees):
+    radians = np.radians(degrees)
+    return np.stack([np.cos(radians), np.sin(radians)], axis=1)
+
+
+def sums_by_order(gradients, turn):
+    """The update for each of the eight orders in which three tasks' gradients may be turned by the two others'."""
+    options = {}
+    for order in range(8):
+        total = 0
+        for i in range(3):
+            g = gradients[i].copy()
+            for j in [j for j in range(3) if j != i][:: -1 if order >> i & 1 else 1]:
+                g = turn(g, i, j)
+            total = total + g
+        options[order] = total
+    return options
+
+
+def order_of(found, options):
+    near = [order for order, g in options.items() if np.allclose(found, g, rtol=1e-4, atol=1e-5)]
+    assert near
+    return near[0]
+
+
+@pytest.mark.parametrize(
+    "gradients",
+    [
+        np.asarray([[2.0, 0.1, 0.3], [-1.0, 1.5, 0.2], [-0.8, -1.2, 0.4]]),  # each against each
+        angles(0, 175, 200),  # the first is turned until it conflicts with itself, which is let be
+    ],
+)
+def test_pcgrad_of_three_tasks_projects_in_random_order(gradients):
+    def turn(g, i, j):
+        return g - min(g @ gradients[j], 0) / (gradients[j] @ gradients[j]) * gradients[j]
+
     balancer = pcgrad(problem(3), seed=1)
-    state, seen = state_of(balancer), set()
+    state, seen, options = state_of(balancer), set(), sums_by_order(gradients, turn)
     for _ in range(20):
         found, _, state = run(balancer, gradients, np.ones(3), state)
-        options = {}
-        for first in range(8):  # each task's order of the two others
-            total = 0
-            for i in range(3):
-                others = [j for j in range(3) if j != i][:: -1 if first >> i & 1 else 1]
-                g = gradients[i].copy()
-                for j in others:
-                    g = g - min(g @ gradients[j], 0) / (gradients[j] @ gradients[j]) * gradients[j]
-                total = total + g
-            options[first] = total
-        near = [order for order, g in options.items() if np.allclose(found, g, rtol=1e-4, atol=1e-5)]
-        assert near
-        seen.add(near[0])
+        seen.add(order_of(found, options))
+    assert len(seen) > 1
+
+
+def test_grad_vac_of_three_tasks_turns_in_random_order_and_follows_the_angles():
+    gradients, rate, known = np.asarray([[2.0, 0.1, 0.3], [-1.0, 1.5, 0.2], [0.8, 1.2, 0.4]]), 0.1, np.zeros((3, 3))
+    balancer = grad_vac(problem(3), rate=rate)
+    state, seen = state_of(balancer), set()
+    for _ in range(20):
+
+        def turn(g, i, j):
+            other, rho = gradients[j], known[i, j]  # noqa: B023 - used within the loop only
+            phi = unit(g) @ unit(other)
+            if phi >= rho:
+                return g
+            factor = np.linalg.norm(g) * (rho * np.sqrt(1 - phi**2) - phi * np.sqrt(1 - rho**2))
+            return g + factor / (np.linalg.norm(other) * np.sqrt(1 - rho**2)) * other
+
+        found, _, state = run(balancer, gradients, np.ones(3), state)
+        seen.add(order_of(found, sums_by_order(gradients, turn)))
+        assert not np.any(np.diagonal(state["rho"]))
+        known = np.asarray(state["rho"])
     assert len(seen) > 1
 
 
