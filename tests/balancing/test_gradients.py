@@ -274,6 +274,13 @@ def test_imtl_learns_scales_that_make_every_loss_1():
     np.testing.assert_allclose(own * LOSSES, [1, 1], rtol=1e-2)
 
 
+def test_imtl_lets_the_scale_of_a_task_without_labels_be():
+    _, _, state = run(imtl(problem()), [[1.0, 2.0], [0.0, 0.0]], [0.7, 0.0])
+    scales = np.asarray(state["log_scale"])
+    assert scales[0] > 0
+    assert scales[1] == 0
+
+
 def test_grad_norm_by_hand():
     gradients, losses = PAIRS["orthogonal"], np.asarray([0.4, 0.3])
     w, first, norms = np.asarray([1.2, 0.8]), np.asarray([0.8, 0.3]), np.asarray([3, np.sqrt(2)])
