@@ -345,6 +345,21 @@ def test_grad_drop_keeps_one_sign_by_its_share():
     np.testing.assert_allclose(same, 2.0)
 
 
+def test_parameters_are_merged_one_by_one():
+    gradients = tf.constant(np.random.default_rng(0).normal(size=(2, 50)), tf.float32)
+    two = problem(shapes=((50,), (50,)))
+    balancer = metabalance(two)
+    _, updates = balancer.merge(gradients, 1, tf.constant(LOSSES, tf.float32), state_of(balancer))
+    assert np.any(updates["norms"], axis=1).tolist() == [False, True]
+    balancer = grad_drop(two)
+    state = state_of(balancer)
+    first, updates = balancer.merge(gradients, 0, None, state)
+    assert updates["step"] == 0  # the draws of a step are one set
+    second, updates = balancer.merge(gradients, 1, None, state)
+    assert updates["step"] == 1
+    assert np.any(np.asarray(first) != np.asarray(second))  # and each parameter has its own
+
+
 @pytest.mark.parametrize("make", GRADIENT)
 @pytest.mark.parametrize("name", PAIRS)
 def test_where_gradients_agree_the_update_goes_their_way(make, name):
