@@ -281,15 +281,18 @@ def test_imtl_lets_the_scale_of_a_task_without_labels_be():
     assert scales[1] == 0
 
 
-def test_grad_norm_by_hand():
-    gradients, losses = PAIRS["orthogonal"], np.asarray([0.4, 0.3])
-    w, first, norms = np.asarray([1.2, 0.8]), np.asarray([0.8, 0.3]), np.asarray([3, np.sqrt(2)])
+@pytest.mark.parametrize(("name", "losses"), [("orthogonal", [0.4, 0.2]), ("conflicting", [0.68, 0.03])])
+def test_grad_norm_by_hand(name, losses):
+    """In the second case the rates of training, not the norms, decide who gets more."""
+    gradients, losses = PAIRS[name], np.asarray(losses)
+    w, first, norms = np.asarray([1.2, 0.8]), np.asarray([0.8, 0.2]), np.linalg.norm(gradients, axis=1)
     state = {"weights": tf.constant(w, tf.float32), "first": tf.constant(first, tf.float32)}
-    found, own, state = run(grad_norm(problem(), alpha=0.5, learning_rate=0.1), gradients, losses, state)
+    found, own, state = run(grad_norm(problem(), alpha=1.0, learning_rate=0.1), gradients, losses, state)
     np.testing.assert_allclose(found, w @ gradients, rtol=1e-5)
     np.testing.assert_allclose(own, w, rtol=1e-6)
     rate = losses / first / np.mean(losses / first)
-    target = np.mean(w * norms) * rate**0.5
+    target = np.mean(w * norms) * rate
+    assert (w[0] * norms[0] > target[0]) == (name == "orthogonal")
     new = w - 0.1 * np.sign(w * norms - target) * norms / norms.mean()
     np.testing.assert_allclose(state["weights"], 2 * new / new.sum(), rtol=1e-5)
 
