@@ -314,6 +314,8 @@ def test_mta_f_by_hand():
     mean = np.mean(p[:3])
     assert found == pytest.approx(2 / 3 * (0.4 - mean) ** 2 + 1 / 3 * (0.4 - mean) ** 2, rel=1e-5)
     assert float(gap(tf.constant(p, tf.float32), tf.constant([False] * 4), tf.constant([1, 1, 2, 2]))) == 0
+    far = float(gap(tf.constant(p, tf.float32), tf.constant(rows), tf.constant([2, 2, 70, 71])))
+    assert far == pytest.approx(found)  # groups from the 64th on are one, and not lost
 
     model = fair_model(functools.partial(mta_f, weight=2.0))
     names = model.balance.names

@@ -42,13 +42,11 @@ def mta_f(problem, *, weight=1.0, group="scenario"):
 
     def losses(outputs, labels, x):
         found = {}
-        positive = [labels[task.column] == 1 for task in tasks]
-        for t, task in enumerate(tasks):
-            others = [rows for u, rows in enumerate(positive) if u != t]
-            elsewhere = ops.any(ops.stack(others), axis=0) if others else positive[t] & False
+        is_positive = ops.any(ops.stack([labels[task.column] == 1 for task in tasks]), axis=0)
+        for task in tasks:
             is_negative = labels[task.column] == 0
-            for part, rows in (("own", is_negative & elsewhere), ("shared", is_negative & ~elsewhere)):
-                found[penalty(task, part)] = gap(outputs[task.name][:, 0], rows, ops.minimum(x[group], 63))
+            for part, rows in (("own", is_negative & is_positive), ("shared", is_negative & ~is_positive)):
+                found[penalty(task, part)] = gap(outputs[task.name][:, 0], rows, x[group])
         return found
 
     parts = {penalty(task, part): part for task in tasks for part in ("own", "shared")}
@@ -71,7 +69,8 @@ def penalty(task, part):
 
 
 def gap(p, rows, group):
-    """`F` over the rows where the mask is set; 0 if there are none."""
+    """`F` over the rows where the mask is set; 0 if there are none. From the 64th on groups are one."""
+    group = ops.minimum(group, 63)
     label = ops.where(rows, 1.0, float("nan"))
     mean = observed_mean(p, label)
     there = ops.cast(rows, p.dtype)
