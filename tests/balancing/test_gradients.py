@@ -217,6 +217,9 @@ def test_nash_mtl_cuts_the_norm_of_the_shared_update():
     found, own, _ = run(nash_mtl(problem(), max_norm=0.5), PAIRS["conflicting"])
     assert np.linalg.norm(found) == pytest.approx(0.5, rel=1e-4)
     assert np.linalg.norm(own @ PAIRS["conflicting"]) == pytest.approx(np.sqrt(2), rel=1e-3)
+    np.testing.assert_allclose(
+        run(nash_mtl(problem(), max_norm=50.0), PAIRS["conflicting"])[0], own @ PAIRS["conflicting"]
+    )
 
 
 @pytest.mark.parametrize("alpha", [0.5, 2.0, 5.0])
