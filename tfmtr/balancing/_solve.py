@@ -75,9 +75,8 @@ def balance_point(gram, power):
 def bargained(gram, power, max_norm):
     """`(shared, own, {})` with `G w = w^-power` over the tasks that have a gradient."""
     there = tf.linalg.diag_part(gram) > TINY
-    both = tf.cast(there[:, None] & there[None, :], gram.dtype)
     # A task without a gradient gets one that conflicts with nobody, and then no weight.
-    filled = gram * both + tf.linalg.diag(tf.where(there, 0.0, tf.reduce_max(gram) + TINY))
+    filled = gram + tf.linalg.diag(tf.where(there, 0.0, tf.reduce_max(gram) + TINY))
     w = tf.where(there, tf.cast(balance_point(tf.cast(filled, tf.float64), power), gram.dtype), 0.0)
     shared = w
     if max_norm:
