@@ -210,11 +210,13 @@ def test_losses_of_layers_are_added_after_the_combination():
     x, y = data(base, 40)
     x, y = ({k: tf.constant(v) for k, v in part.items()} for part in (x, y))
     with tf.GradientTape() as tape:
-        base(x, training=True)
+        loss = base.compute_loss(x, y, base(x, training=True))
         penalty = sum(base.losses)
     wanted = tape.gradient(penalty, [v.value for v in base.trainable_variables], unconnected_gradients="zero")
     before = [np.asarray(v) for v in balanced.trainable_variables]
-    balanced.train_step((x, y))
+    found = balanced.train_step((x, y))
+    assert float(found["loss"]) == pytest.approx(float(loss), rel=1e-5)  # of the head and of the layers
+    assert float(penalty) > 0
     moved = {v.path: old - np.asarray(v) for v, old in zip(balanced.trainable_variables, before, strict=True)}
     for variable, gradient in zip(base.trainable_variables, wanted, strict=True):
         np.testing.assert_allclose(moved[variable.path], gradient, atol=1e-6, err_msg=variable.path)
