@@ -11,6 +11,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tfmtr", "tfmtr.*"]),
+    package_data={"tfmtr.serving": ["deployment/*.template"]},
     python_requires=">=3.11,<3.13",
     install_requires=[
         "tensorflow>=2.20.0,<2.22",
@@ -25,6 +26,7 @@ setup(
         "python-calamine",
         "tensorflow-serving-api==2.20.0",
         "grpcio",
+        "grpcio-health-checking",
         "aiohttp",
         "python-rapidjson",
         "typer",
@@ -42,6 +44,7 @@ setup(
             "pytest-xdist",
             "ruff",
             "openpyxl",
+            "kubernetes-validate",
             "matplotlib",
             "tensorflow-recommenders==0.7.7",
             "tf-keras==2.20.1",

@@ -19,7 +19,7 @@ from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.simulator import simulator
 from tfmtr.evaluation.evaluate import evaluate
 from tfmtr.serving.recommend import recommend, user_inputs
-from tfmtr.serving.server import Server, serve
+from tfmtr.serving.server import Server
 
 tf = pytest.importorskip("tensorflow")
 
@@ -72,7 +72,7 @@ def test_the_command_s_defaults_are_those_of_the_functions():
     """They are written down twice, because `--help` must not import TensorFlow."""
     pairs = [(cli.train, training.Recipe), (cli.prepare_simulator, prepare), (cli.prepare_simulator, simulator)]
     pairs += [(cli.calibrate, calibrate)]
-    for command, function in [*pairs, (cli.evaluate, evaluate), (cli.serve, serve), (cli.recommend, recommend)]:
+    for command, function in [*pairs, (cli.evaluate, evaluate), (cli.recommend, recommend)]:
         ours, theirs = (inspect.signature(f).parameters for f in (command, function))
         empty = inspect.Parameter.empty
         common = [n for n in ours.keys() & theirs.keys() if empty not in (ours[n].default, theirs[n].default)]

@@ -1,7 +1,9 @@
 """The `tfmtr` command: thin, one function a step; TensorFlow is imported by the steps that need it."""
 
+import dataclasses
 import datetime
 import enum
+import inspect
 import logging
 import os
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.text import Text
+
+from tfmtr.serving.options import ServerOptions
 
 app = typer.Typer(
     help="From interaction logs to served recommendations, with one model for many territories and tasks.",
@@ -39,7 +43,6 @@ class Groups(enum.StrEnum):
 def prepare_options(command):
     """Adds the options that all data sets share to a command `(logs...) -> Logs` and prepares what it returns."""
     import functools
-    import inspect
 
     @functools.wraps(command)
     def wrapped(
@@ -333,27 +336,56 @@ def export(
 
 
 @app.command()
-def serve(
-    model_base_path: Annotated[Path, typer.Option("--model_base_path", help="Directory with the model's versions.")],
-    model_name: Annotated[str, typer.Option("--model_name", help="Name that clients ask for.")] = "default",
-    port: Annotated[int, typer.Option("--port", help="gRPC port.")] = 8500,
-    rest_api_port: Annotated[int, typer.Option("--rest_api_port", help="REST port; 0: off.")] = 0,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    file_system_poll_wait_seconds: Annotated[
-        float, typer.Option("--file_system_poll_wait_seconds", help="Seconds between looks for versions.")
-    ] = 1.0,
+def deploy_kit(
+    model: Annotated[Path, typer.Option(help="Directory of the model's versions.")] = Path("saved_models/two_tower"),
+    out: Annotated[Path, typer.Option(help="Directory to write.")] = Path("deploy"),
+    name: Annotated[str | None, typer.Option(help="Name that clients ask for; the directory's by default.")] = None,
 ):
-    """Serve a model over TF Serving's gRPC and REST protocols."""
-    from tfmtr.serving.server import serve as serve_model
+    """Write what TensorFlow Serving on a GPU needs: configurations, Docker and Kubernetes files, clients, warm-up."""
+    from tfmtr.serving.deploy_kit import deploy_kit as write_kit
 
-    serve_model(
-        model_base_path,
-        model_name=model_name,
-        port=port,
-        rest_api_port=rest_api_port,
-        host=host,
-        file_system_poll_wait_seconds=file_system_poll_wait_seconds,
-    )
+    for file in write_kit(model, out, name=name):
+        print(out / file)
+
+
+class ServeCommand(typer.core.TyperCommand):
+    """Takes flags as `tensorflow_model_server` does: `--name=value`, also of those that are true or false."""
+
+    def parse_args(self, ctx, args):
+        """Turns `--enable_x=true` into `--enable_x`, and `=false` into `--no_enable_x`."""
+        switches = {"true": "", "1": "", "false": "no_", "0": "no_"}
+        booleans = {field.name for field in dataclasses.fields(ServerOptions) if field.type is bool}
+        found = []
+        for argument in args:
+            name, _, value = argument.removeprefix("--").partition("=")
+            is_switch = name in booleans and value.lower() in switches
+            found.append(f"--{switches[value.lower()]}{name}" if is_switch else argument)
+        return super().parse_args(ctx, found)
+
+
+def serve(**options):
+    """Serve models over TF Serving's gRPC and REST protocols; flags as of tensorflow_model_server."""
+    from tfmtr.serving.server import serve as serve_models
+
+    options = {name: value or None if name == "model_base_path" else value for name, value in options.items()}
+    serve_models(options.pop("model_base_path"), **options)
+
+
+def _serve_signature():
+    parameters = []
+    for field in dataclasses.fields(ServerOptions):
+        kind = int if field.name == "rest_api_port" else field.type
+        names = f"--{field.name}/--no_{field.name}" if kind is bool else f"--{field.name}"
+        option = typer.Option(names, help=field.metadata["help"])
+        parameters.append(
+            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default,
+                              annotation=Annotated[kind, option])
+        )  # fmt: skip
+    return inspect.Signature(parameters)
+
+
+serve.__signature__ = _serve_signature()
+app.command(cls=ServeCommand)(serve)
 
 
 @app.command()

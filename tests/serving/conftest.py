@@ -57,6 +57,28 @@ class ToyModel(tf.Module):
             x = x + 0.0
         return {"x": x}
 
+    @tf.function(input_signature=[_spec(tf.string, name="inputs")])
+    def classify(self, inputs):
+        x = tf.io.parse_example(inputs, {"x": tf.io.FixedLenFeature([2], tf.float32)})["x"]
+        classes = tf.tile(tf.constant([["no", "yes"]]), [tf.shape(x)[0], 1])
+        return {"classes": classes, "scores": x + self.constant}
+
+    @tf.function(input_signature=[_spec(tf.string, name="inputs")])
+    def scores_only(self, inputs):
+        return {"scores": self.classify(inputs)["scores"]}
+
+    @tf.function(input_signature=[_spec(tf.string, name="inputs")])
+    def regress(self, inputs):
+        return {"outputs": self.classify(inputs)["scores"][:, :1]}
+
+    @tf.function(input_signature=[_spec(tf.string, name="inputs")])
+    def regress_two(self, inputs):
+        return {"outputs": self.classify(inputs)["scores"]}
+
+    @tf.function(input_signature=[_spec(tf.string, name="inputs")])
+    def regress_double(self, inputs):
+        return {"outputs": tf.cast(self.classify(inputs)["scores"][:, 0], tf.float64)}
+
     @tf.function(input_signature=[_spec(tf.float64, (), name="seconds")])
     def pause(self, seconds):
         end = tf.timestamp() + seconds
@@ -71,7 +93,10 @@ def toy_models(tmp_path_factory):
     root = tmp_path_factory.mktemp("toy_models")
     for number in (1, 2, 3):
         model = ToyModel(number)
-        names = ("pair", "kinds", "halves", "reduced", "matrix", "endless", "pause") if number == 2 else ()
+        names = () if number != 2 else (
+            *("pair", "kinds", "halves", "reduced", "matrix", "endless", "pause"),
+            *("classify", "scores_only", "regress", "regress_two", "regress_double"),
+        )  # fmt: skip
         signatures = {"serving_default": model.half_plus, **{name: getattr(model, name) for name in names}}
         tf.saved_model.save(model, str(root / str(number)), signatures=signatures)
     return root

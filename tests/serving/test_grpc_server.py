@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_pb2,
@@ -206,12 +205,6 @@ def test_status_refuses(stubs, spec, text):
     with pytest.raises(grpc.RpcError) as caught:
         _status(stubs, **spec)
     assert (caught.value.code().name, caught.value.details()) == ("NOT_FOUND", text)
-
-
-def test_other_procedures_are_unimplemented(stubs):
-    with pytest.raises(grpc.RpcError) as caught:
-        stubs[0].Classify(classification_pb2.ClassificationRequest(model_spec=_spec()))
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_long_error_texts_are_cut(stubs):

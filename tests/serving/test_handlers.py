@@ -1,8 +1,11 @@
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfigList
 
 from tfmtr.serving.errors import ServerError
 from tfmtr.serving.handlers import answer_predict
@@ -19,10 +22,12 @@ def models(tmp_path, publish):
     signature = saved_model.meta_graphs[0].signature_def["pair"]
     signature.defaults["number"].CopyFrom(tf.make_tensor_proto(np.array([7])))
     file.write_bytes(saved_model.SerializeToString())
-    model = Model("toy", tmp_path, poll_wait_seconds=-1)
-    model.poll()
-    yield Models([model])
-    model.stop()
+    models = Models(functools.partial(Model, poll_wait_seconds=0))
+    config = ModelConfigList()
+    config.config.add(name="toy", base_path=str(tmp_path), model_platform="tensorflow")
+    models.reload(config)
+    yield models
+    models.stop()
 
 
 def _predict(models, **inputs):

@@ -122,7 +122,6 @@ BAD_REQUESTS = [
     ("POST", PREDICT + "?a=b", b"{}", 400, "Malformed request: POST " + PREDICT + "?a=b"),
     ("POST", PREDICT + "/", b"{}", 400, "Malformed request: POST " + PREDICT + "/"),
     ("POST", "/v1/models/toy:PREDICT", b"{}", 400, "Malformed request: POST /v1/models/toy:PREDICT"),
-    ("POST", "/v1/models/toy:classify", b"{}", 501, "classify is not served here; use predict"),
     ("PUT", PREDICT, b"{}", 400, "Malformed request: PUT " + PREDICT),
     ("GET", PREDICT, None, 400, "Malformed request: GET " + PREDICT),
     ("GET", "/v1/models", None, 400, "Missing model name in request."),

@@ -2,13 +2,24 @@
 
 import logging
 import os
+import time
 from concurrent import futures
 
 import grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from tfmtr.serving.errors import ServerError
-from tfmtr.serving.handlers import answer_metadata, answer_predict, answer_status
+from tfmtr.serving.handlers import (
+    answer_classify,
+    answer_metadata,
+    answer_multi_inference,
+    answer_predict,
+    answer_regress,
+    answer_reload,
+    answer_status,
+)
+from tfmtr.serving.metrics import LATENCY, METRICS
 
 MAX_ERROR_BYTES = 1024
 YEAR_SECONDS = 365 * 24 * 3600
@@ -40,6 +51,18 @@ def _remaining_seconds(context):
     return seconds if seconds is not None and seconds < YEAR_SECONDS else None
 
 
+def _measured(api, context, answer, models, request):
+    """`_respond`, counted; of the successes the latency, too."""
+    started, name = time.perf_counter(), request.model_spec.name
+    try:
+        return _respond(context, answer, models, request, _remaining_seconds(context))
+    finally:
+        status = context.code()
+        METRICS.count(name, status.name if status else "OK")
+        if status is None:
+            METRICS.observe(LATENCY, time.perf_counter() - started, model_name=name, API=api, entrypoint="GRPC")
+
+
 def _respond(context, answer, *arguments):
     remaining = _remaining_seconds(context)
     if remaining is not None and remaining <= 0:
@@ -61,7 +84,16 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._models = models
 
     def Predict(self, request, context):  # noqa: D102, N802
-        return _respond(context, answer_predict, self._models, request, _remaining_seconds(context))
+        return _measured("Predict", context, answer_predict, self._models, request)
+
+    def Classify(self, request, context):  # noqa: D102, N802
+        return _measured("Classify", context, answer_classify, self._models, request)
+
+    def Regress(self, request, context):  # noqa: D102, N802
+        return _measured("Regress", context, answer_regress, self._models, request)
+
+    def MultiInference(self, request, context):  # noqa: D102, N802
+        return _respond(context, answer_multi_inference, self._models, request, _remaining_seconds(context))
 
     def GetModelMetadata(self, request, context):  # noqa: D102, N802
         return _respond(context, answer_metadata, self._models, request)
@@ -76,6 +108,9 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     def GetModelStatus(self, request, context):  # noqa: D102, N802
         return _respond(context, answer_status, self._models, request)
 
+    def HandleReloadConfigRequest(self, request, context):  # noqa: D102, N802
+        return _respond(context, answer_reload, self._models, request, _remaining_seconds(context))
+
 
 class GrpcServer:
     """Serves `models` on one port.
@@ -85,22 +120,51 @@ class GrpcServer:
         host: Address to listen on.
         port: Port, 0 for any free one.
         grace_seconds: Longest time that `stop` waits for running calls.
+        max_threads: Calls that are worked on at the same time; others wait.
+        max_request_bytes: Largest request, or `None` for gRPC's own limit of 2 GiB.
+        channel_arguments: Further `{argument: value}` of gRPC.
+        socket_path: A Unix socket to listen on, too.
+        tls: `grpc.ServerCredentials`, or `None` for plain text.
+        has_health: Whether to serve `grpc.health.v1.Health`.
 
     Raises:
         OSError: If the port cannot be bound.
     """
 
-    def __init__(self, models, host, port, grace_seconds):
+    def __init__(
+        self,
+        models,
+        host,
+        port,
+        grace_seconds,
+        *,
+        max_threads=None,
+        max_request_bytes=None,
+        channel_arguments=(),
+        socket_path=None,
+        tls=None,
+        has_health=False,
+    ):
         self._grace_seconds = grace_seconds
-        self._server = grpc.server(futures.ThreadPoolExecutor(4 * os.cpu_count(), "grpc"), options=OPTIONS)
+        options = dict(OPTIONS) | {"grpc.max_receive_message_length": max_request_bytes or -1} | dict(channel_arguments)
+        workers = futures.ThreadPoolExecutor(max_threads or 4 * os.cpu_count(), "grpc")
+        self._server = grpc.server(workers, options=list(options.items()))
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(models), self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._server)
+        self._health = health.HealthServicer() if has_health else None
+        if self._health:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            self.port = self._server.add_secure_port(address, tls) if tls else self._server.add_insecure_port(address)
+            if socket_path:
+                self._server.add_insecure_port(f"unix:{socket_path}")
         except RuntimeError as error:
             raise OSError(str(error)) from error
         self._server.start()
 
     def stop(self):
         """Refuses new calls at once and waits for the running ones."""
+        if self._health:
+            self._health.enter_graceful_shutdown()
         self._server.stop(self._grace_seconds).wait()

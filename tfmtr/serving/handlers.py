@@ -1,8 +1,18 @@
 """What each remote procedure answers, whatever the transport: request message in, response message out."""
 
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    predict_pb2,
+    regression_pb2,
+)
 
+from tfmtr.serving import examples
 from tfmtr.serving.errors import invalid_argument
+from tfmtr.serving.metrics import METRICS, RUNTIME
 from tfmtr.serving.predict import DEFAULT_SIGNATURE, check_inputs, choose_outputs, find_signature, predict
 from tfmtr.serving.tensor_proto import to_array, to_proto
 
@@ -23,13 +33,87 @@ def answer_predict(models, request, timeout_seconds=None):
         protos = {**signature.defaults, **request.inputs}
         inputs = {alias: to_array(alias, proto) for alias, proto in protos.items()}
         outputs = choose_outputs(signature, request.output_filter)
-        arrays = predict(version.session, signature, inputs, outputs, timeout_seconds)
-    response = predict_pb2.PredictResponse()
-    response.model_spec.name = request.model_spec.name
-    response.model_spec.signature_name = name
-    response.model_spec.version.value = version.number
+        with METRICS.time(RUNTIME, model_name=request.model_spec.name, API="Predict", runtime="TF1"):
+            arrays = predict(version.session, signature, inputs, outputs, timeout_seconds)
+    response = predict_pb2.PredictResponse(model_spec=resolved(request.model_spec, version, name))
     for alias, array in arrays.items():
-        response.outputs[alias].CopyFrom(to_proto(array))
+        response.outputs[alias].CopyFrom(to_proto(array, as_content=models.as_content))
+    return response
+
+
+def resolved(spec, version, signature_name=""):
+    """The `ModelSpec` of a response: the version that ran, never the label that was asked for."""
+    return {"name": spec.name, "version": {"value": version.number}, "signature_name": signature_name}
+
+
+def answer_classify(models, request, timeout_seconds=None):
+    """Answers `PredictionService.Classify`."""
+    return _answer_examples(
+        models, request, timeout_seconds, examples.CLASSIFY, classification_pb2.ClassificationResponse
+    )
+
+
+def answer_regress(models, request, timeout_seconds=None):
+    """Answers `PredictionService.Regress`."""
+    return _answer_examples(models, request, timeout_seconds, examples.REGRESS, regression_pb2.RegressionResponse)
+
+
+def _answer_examples(models, request, timeout_seconds, method, make):
+    check_model_spec(request)
+    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    with models.lease(request.model_spec) as version:
+        signature = examples.find_signature(version.session, name)
+        if models.check_method_names and signature.method_name != method:
+            kind = "classification" if method == examples.CLASSIFY else "regression"
+            raise invalid_argument(
+                f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}"
+            )
+        api = "Classify" if method == examples.CLASSIFY else "Regress"
+        with METRICS.time(RUNTIME, model_name=request.model_spec.name, API=api, runtime="TF1"):
+            (result,) = examples.run(version.session, [(signature, method)], request.input, timeout_seconds)
+    return make(model_spec=resolved(request.model_spec, version, name), result=result)
+
+
+def answer_multi_inference(models, request, timeout_seconds=None):
+    """Answers `PredictionService.MultiInference`: the version is the one that the first task asks for."""
+    specs = [task.model_spec for task in request.tasks] or [None]
+    if specs[0] is None:
+        raise invalid_argument("ModelSpec has no name specified.")
+    with models.lease(specs[0]) as version:
+        signatures = {}
+        for task in request.tasks:
+            spec, name = task.model_spec, task.model_spec.signature_name or DEFAULT_SIGNATURE
+            if not spec.name:
+                raise invalid_argument("Found ModelSpec with an empty model name.")
+            if spec.name != specs[0].name:
+                raise invalid_argument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+            if name in signatures:
+                raise invalid_argument(f"Duplicate evaluation of signature: {name}")
+            if name not in version.session.signatures:
+                raise invalid_argument(f"Requested signature not found in model graph: {name}")
+            examples.check_method(task.method_name)
+            signatures[name] = version.session.signatures[name], task.method_name
+        results = examples.run(version.session, list(signatures.values()), request.input, timeout_seconds)
+    response = inference_pb2.MultiInferenceResponse()
+    for name, (_, method), result in zip(signatures, signatures.values(), results, strict=True):
+        kind = "classification_result" if method == examples.CLASSIFY else "regression_result"
+        response.results.add(model_spec=resolved(specs[0], version, name), **{kind: result})
+    return response
+
+
+def answer_reload(models, request, timeout_seconds=None):
+    """Answers `ModelService.HandleReloadConfigRequest`."""
+    if request.config.WhichOneof("config") != "model_config_list":
+        raise invalid_argument(
+            "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
+            "supported"
+        )
+    before = METRICS.totals()
+    models.reload(request.config.model_config_list, timeout_seconds)
+    after, response = METRICS.totals(), model_management_pb2.ReloadConfigResponse()
+    response.status.SetInParent()
+    for name in request.metric_names:
+        response.metric.add(name=name, int64_value_increase=after.get(name, 0) - before.get(name, 0))
     return response
 
 

@@ -30,6 +30,11 @@ FLOATS = (tf.float32, tf.float64)
 JSON_TYPES = {str: "String", int: "Number", float: "Number", list: "Array", dict: "Object", type(None): "Null"}
 
 
+def json_type(value):
+    """RapidJSON's name of a value's type."""
+    return str(value) if type(value) is bool else JSON_TYPES[type(value)]
+
+
 class _Decoder(rapidjson.Decoder):
     """Objects keep the first of two equal keys."""
 
@@ -268,7 +273,7 @@ def _raise_first_fault(value, level, shape, dtype):
             raise ServerError(
                 grpc.StatusCode.UNIMPLEMENTED, f"Conversion of JSON Value: {show(value)} to type: {type_name(dtype)}"
             )
-        kind = str(value) if type(value) is bool else JSON_TYPES[type(value)]
+        kind = json_type(value)
         raise invalid_argument(f"JSON Value: {show(value)} Type: {kind} is not of expected type: {type_name(dtype)}")
 
 

@@ -126,10 +126,15 @@ def write_rows(arrays):
     if not num_rows:
         return _finish("predictions", "[]")
     if is_plain:
-        return _finish("predictions", "[" + ", ".join(next(iter(columns.values()))) + f"\n{INDENT}]")
+        return write_list("predictions", next(iter(columns.values())))
     rows = [_object(dict(zip(columns, row, strict=True)), INDENT * 2) for row in zip(*columns.values(), strict=True)]
     separator = f"\n{INDENT * 2}"
     return _finish("predictions", f"[{separator}" + f",{separator}".join(rows) + f"\n{INDENT}]")
+
+
+def write_list(key, texts):
+    """The body of a list whose items are JSON text already."""
+    return _finish(key, "[" + ", ".join(texts) + f"\n{INDENT}]")
 
 
 def write_error(message):

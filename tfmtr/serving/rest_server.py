@@ -1,4 +1,4 @@
-"""The REST port: predict with rows or columns, status and metadata."""
+"""The REST port: predict with rows or columns, classify, regress, status, metadata and metrics."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 
@@ -13,13 +14,17 @@ import grpc
 import tensorflow as tf
 from aiohttp import web
 from google.protobuf import json_format
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.apis.regression_pb2 import RegressionRequest
 
 from tfmtr.serving.errors import ServerError, invalid_argument
-from tfmtr.serving.handlers import answer_status, signature_map
+from tfmtr.serving.handlers import answer_classify, answer_regress, answer_status, signature_map
+from tfmtr.serving.json_examples import read_examples, write_classifications, write_regressions
 from tfmtr.serving.json_request import parse_json, read_inputs, signature_name
 from tfmtr.serving.json_response import write_columns, write_error, write_rows
+from tfmtr.serving.metrics import LATENCY, METRICS, RUNTIME
 from tfmtr.serving.predict import DEFAULT_SIGNATURE, choose_outputs, predict
 from tfmtr.serving.tensor_proto import as_array
 
@@ -37,6 +42,11 @@ HTTP_STATUS = {
     grpc.StatusCode.UNIMPLEMENTED: 501,
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
 }
 MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 POST_PATH = re.compile(rf"(?i:{MODEL}):(?P<verb>classify|regress|predict)")
@@ -80,9 +90,25 @@ def answer_predict(models, spec, body, timeout_seconds):
             raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
         dtypes = {alias: tf.as_dtype(info.dtype) for alias, info in signature.inputs.items()}
         inputs, is_row = read_inputs(document, dtypes)
-        arrays = predict(version.session, signature, inputs, choose_outputs(signature), timeout_seconds)
+        with METRICS.time(RUNTIME, model_name=spec.name, API="predict", runtime="TF1"):
+            arrays = predict(version.session, signature, inputs, choose_outputs(signature), timeout_seconds)
     arrays = {alias: as_array(array) for alias, array in arrays.items()}
     return write_rows(arrays) if is_row else write_columns(arrays)
+
+
+EXAMPLES = {
+    "classify": (ClassificationRequest, answer_classify, write_classifications),
+    "regress": (RegressionRequest, answer_regress, write_regressions),
+}
+
+
+def answer_examples(models, spec, verb, body, timeout_seconds):
+    """The JSON response to a classify or regress body."""
+    make, ask, write = EXAMPLES[verb]
+    document = parse_json(body)
+    spec.signature_name = signature_name(document)
+    request = make(model_spec=spec, input=read_examples(document))
+    return write(ask(models, request, timeout_seconds).result)
 
 
 def _to_dict(message):
@@ -120,7 +146,7 @@ def answer(models, method, path, body, timeout_seconds):
         spec = read_model_spec(match)
         if match["verb"] == "predict":
             return answer_predict(models, spec, body, timeout_seconds)
-        raise ServerError(grpc.StatusCode.UNIMPLEMENTED, f"{match['verb']} is not served here; use predict")
+        return answer_examples(models, spec, match["verb"], body, timeout_seconds)
     if method == "GET" and (match := GET_PATH.fullmatch(path)):
         spec = read_model_spec(match)
         if match["metadata"]:
@@ -144,15 +170,35 @@ class RestServer:
         port: Port, 0 for any free one.
         grace_seconds: Longest time that `stop` waits for running requests.
         timeout_seconds: Limit of a run; the answer to a longer one is 504.
+        max_threads: Requests that are worked on at the same time; others wait.
+        max_request_bytes: Largest body, or `None` for no limit.
+        has_cors: Whether web pages of other origins may ask.
+        metrics_path: Where Prometheus finds the metrics, or `None` for nowhere.
+        tls: `ssl.SSLContext`, or `None` for plain text.
 
     Raises:
         OSError: If the port cannot be bound.
     """
 
-    def __init__(self, models, host, port, grace_seconds, timeout_seconds):
+    def __init__(
+        self,
+        models,
+        host,
+        port,
+        grace_seconds,
+        timeout_seconds,
+        *,
+        max_threads=None,
+        max_request_bytes=None,
+        has_cors=False,
+        metrics_path=None,
+        tls=None,
+    ):
         self._models = models
         self._timeout_seconds = timeout_seconds
-        self._workers = ThreadPoolExecutor(4 * os.cpu_count(), "rest")
+        self._max_request_bytes, self._metrics_path, self._tls = max_request_bytes, metrics_path, tls
+        self._headers = CORS_HEADERS if has_cors else {}
+        self._workers = ThreadPoolExecutor(max_threads or 4 * os.cpu_count(), "rest")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rest-loop", daemon=True)
         self._thread.start()
@@ -163,27 +209,36 @@ class RestServer:
             raise
 
     async def _open(self, host, port, grace_seconds):
-        application = web.Application(client_max_size=0)
+        application = web.Application(client_max_size=self._max_request_bytes or 0)
         application.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(application, access_log=None, logger=http_logger, shutdown_timeout=grace_seconds)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, reuse_address=True, reuse_port=False).start()
+        site = web.TCPSite(self._runner, host, port, reuse_address=True, reuse_port=False, ssl_context=self._tls)
+        await site.start()
         return self._runner.addresses[0][1]
 
     async def _handle(self, request):
         path = request.raw_path
+        if self._metrics_path and path.partition("?")[0] == self._metrics_path:
+            if path != self._metrics_path:
+                return self._answer(400, write_error(f"Unexpected path: {path}"))
+            return web.Response(text=METRICS.text(), content_type="text/plain")
         if not re.match("(?i)/v1/", path):
             return web.Response(status=404, text="<html><body>404 Not Found</body></html>", content_type="text/html")
         if request.method == "OPTIONS":
             has_origin = re.search("https?://", request.headers.get("Origin", ""))
-            return web.Response(status=200 if has_origin else 400)
+            return web.Response(status=200 if has_origin else 400, headers=self._headers)
         try:
             body = await request.read()
         except web.RequestPayloadError as error:  # broken chunks or compression
-            return web.Response(status=400, body=write_error(str(error)), content_type="application/json")
+            return self._answer(400, write_error(str(error)))
+        except web.HTTPRequestEntityTooLarge as error:
+            return self._answer(413, write_error(error.text))
         arguments = self._models, request.method, path, body, self._timeout_seconds
-        status, body = await self._loop.run_in_executor(self._workers, _respond, *arguments)
-        return web.Response(status=status, body=body, content_type="application/json")
+        return self._answer(*await self._loop.run_in_executor(self._workers, _respond, *arguments))
+
+    def _answer(self, status, body):
+        return web.Response(status=status, body=body, headers=self._headers, content_type="application/json")
 
     def stop(self):
         """Refuses new connections at once and waits for the running requests."""
@@ -197,11 +252,20 @@ class RestServer:
         self._workers.shutdown(wait=False)
 
 
-def _respond(*arguments):
+def _respond(models, method, path, body, timeout_seconds):
+    started = time.perf_counter()
+    match = POST_PATH.fullmatch(path) or GET_PATH.fullmatch(path)
+    name = unquote(match["name"]) if match else ""
     try:
-        return 200, answer(*arguments)
+        response = answer(models, method, path, body, timeout_seconds)
     except ServerError as error:
+        METRICS.count(name, error.code.name)
         return HTTP_STATUS.get(error.code, 500), write_error(error.message)
     except Exception as error:
         logger.exception("a REST request failed")
+        METRICS.count(name, "INTERNAL")
         return 500, write_error(f"{type(error).__name__}: {error}")
+    METRICS.count(name, "OK")
+    if method == "POST":
+        METRICS.observe(LATENCY, time.perf_counter() - started, model_name=name, API=match["verb"], entrypoint="REST")
+    return 200, response

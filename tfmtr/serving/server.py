@@ -2,18 +2,30 @@
 
 import errno
 import logging
+import os
 import signal
 import socket
+import ssl
 import sys
+import tempfile
 import threading
 from concurrent import futures
 from pathlib import Path
+from typing import NamedTuple
 
+import grpc
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfigList, ModelServerConfig
+
+from tfmtr.serving.batching import BatchingOptions, BatchingSession, BatchScheduler
 from tfmtr.serving.errors import ServerError
 from tfmtr.serving.grpc_server import GrpcServer
 from tfmtr.serving.models import Models
+from tfmtr.serving.options import ServerOptions
 from tfmtr.serving.rest_server import RestServer
+from tfmtr.serving.session import SavedModelSession
+from tfmtr.serving.text_protos import BatchingParameters, MonitoringConfig, SSLConfig, read_text_proto
 from tfmtr.serving.versions import Model
+from tfmtr.serving.warmup import warm_up
 
 LAYOUT = "<model_base_path>/<integer version>/saved_model.pb"
 GRACE_SECONDS = 30.0
@@ -72,62 +84,87 @@ def check_port_is_free(host, port, flag):
 class Server:
     """A running server; a context manager that starts and stops it.
 
-    Ports open only when the model has a version available. A base path without a version is waited for.
+    Ports open only when every model has a version available. A base path without a version is waited for.
 
     Args:
-        model_base_path: Directory with one sub-directory for each version, named by an integer.
-        model_name: Name that clients ask for.
-        port: gRPC port; 0 for any free one.
+        model_base_path: Directory with one sub-directory for each version, named by an integer; or `None` with a
+            `model_config_file`.
         rest_api_port: REST port; 0 for any free one, `None` for no REST.
-        host: Address to listen on, by default reachable from this machine only.
-        file_system_poll_wait_seconds: Time between two looks for new versions; 0 looks once.
-        rest_api_timeout_in_ms: Limit of a REST request's run; gRPC requests bring their own deadline.
-        max_num_load_retries: Further attempts for a version that cannot be loaded.
-        load_retry_interval_micros: Time between two attempts.
+        **options: The other fields of `tfmtr.serving.options.ServerOptions`; `port=0` takes any free one.
 
     Attributes:
         port: The gRPC port, once started.
         rest_port: The REST port, once started, or `None`.
 
     Raises:
-        ValueError: If `model_base_path` has not the layout of a base path.
+        ValueError: If `model_base_path` has not the layout of a base path, or an option does not fit.
 
     Example:
         with Server("saved_models/two_tower", model_name="two_tower", port=0) as server:
             client = Client(f"127.0.0.1:{server.port}", "two_tower")
     """
 
-    def __init__(
-        self,
-        model_base_path,
-        *,
-        model_name="default",
-        port=8500,
-        rest_api_port=None,
-        host="127.0.0.1",
-        file_system_poll_wait_seconds=1.0,
-        rest_api_timeout_in_ms=30_000,
-        max_num_load_retries=5,
-        load_retry_interval_micros=1_000_000,
-    ):
-        check_base_path(model_base_path)
-        self.port = port
-        self.rest_port = rest_api_port
-        self._host = host
-        self._rest_timeout_seconds = rest_api_timeout_in_ms / 1000
+    def __init__(self, model_base_path=None, *, rest_api_port=None, **options):
+        if model_base_path:
+            check_base_path(model_base_path)
+        options = ServerOptions(model_base_path=str(model_base_path or ""), rest_api_port=rest_api_port, **options)
+        self.options, self.port, self.rest_port = options, options.port, rest_api_port
+        self._config = read_config(options)
+        self._tls = read_tls(options.ssl_config_file)
+        self._metrics_path = read_metrics_path(options.monitoring_config_file)
+        self._channel_arguments = read_channel_arguments(options.grpc_channel_arguments)
+        self._scheduler = None
+        if options.enable_batching and not options.enable_per_model_batching_parameters:
+            self._scheduler = BatchScheduler(read_batching(options.batching_parameters_file), os.cpu_count())
         self._models = Models(
-            [
-                Model(
-                    model_name,
-                    model_base_path,
-                    poll_wait_seconds=file_system_poll_wait_seconds,
-                    max_num_load_retries=max_num_load_retries,
-                    retry_interval_seconds=load_retry_interval_micros / 1e6,
-                )
-            ]
+            self._make_model,
+            allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
+            check_method_names=options.enable_signature_method_name_check,
+            as_content=options.enable_serialization_as_tensor_content,
         )
         self._ports = []
         self._stopping = threading.Event()
+        self._watcher = None
+
+    def _make_model(self, name, base_path, *, policy):
+        return Model(
+            name,
+            base_path,
+            policy=policy,
+            load=self._load,
+            poll_wait_seconds=self.options.file_system_poll_wait_seconds,
+            max_num_load_retries=self.options.max_num_load_retries,
+            retry_interval_seconds=self.options.load_retry_interval_micros / 1e6,
+        )
+
+    def _load(self, path):
+        """One version, warm, and batched if that is asked for."""
+        options = self.options
+        session = SavedModelSession(
+            path,
+            options.saved_model_tags.split(","),
+            memory_fraction=options.per_process_gpu_memory_fraction,
+            intra_op_threads=options.tensorflow_intra_op_parallelism or options.tensorflow_session_parallelism,
+            inter_op_threads=options.tensorflow_inter_op_parallelism or options.tensorflow_session_parallelism,
+        )
+        try:
+            if options.enable_model_warmup:
+                warm_up(session, path, max(1, options.num_request_iterations_for_warmup))
+            scheduler = self._scheduler
+            file = Path(path) / "batching_params.pbtxt"
+            if options.enable_batching and options.enable_per_model_batching_parameters and file.exists():
+                scheduler = BatchScheduler(read_batching(file), os.cpu_count())
+        except ValueError as error:
+            session.close()
+            raise ServerError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+        except ServerError:
+            session.close()
+            raise
+        return (
+            BatchingSession(session, scheduler, owns_scheduler=scheduler is not self._scheduler)
+            if scheduler
+            else session
+        )
 
     def start(self):
         """Loads the models, then opens the ports.
@@ -137,38 +174,87 @@ class Server:
 
         Raises:
             OSError: If a port is in use; nothing is loaded then.
-            ServerError: If a model cannot be loaded.
+            ServerError: If a model cannot be loaded, or a label is given to a version that is not.
         """
         if self.rest_port and self.rest_port == self.port:
             logger.error("REST is off: --rest_api_port and --port are both %d", self.port)
             self.rest_port = None
-        check_port_is_free(self._host, self.port, "port")
+        check_port_is_free(self.options.host, self.port, "port")
         if self.rest_port is not None:
-            check_port_is_free(self._host, self.rest_port, "rest_api_port")
+            check_port_is_free(self.options.host, self.rest_port, "rest_api_port")
         try:
-            for model in self._models:
-                model.start()
+            self._check_labels()
+            self._models.configure(self._config)
             for model in self._models:
                 while not model.wait_until_available(0.2):
                     if self._stopping.is_set():
                         self.stop()
                         return False
+            self._models.reload(self._config)
             self._open_ports()
         except BaseException:
             self.stop()
             raise
+        if self.options.model_config_file and self.options.model_config_file_poll_wait_seconds > 0:
+            self._watcher = threading.Thread(target=self._watch_config, name="config", daemon=True)
+            self._watcher.start()
         return True
 
+    def _check_labels(self):
+        """TF Serving takes no labels before versions are available, so a start with labels fails there, too."""
+        for config in () if self.options.allow_version_labels_for_unavailable_models else self._config.config:
+            for number in config.version_labels.values():
+                raise ServerError(
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                    f"Request to assign label to version {number} of model {config.name}, which is not currently "
+                    "available for inference; --allow_version_labels_for_unavailable_models lets a server start so",
+                )
+
+    def _watch_config(self):
+        """Applies the configuration file again and again; a bad one changes nothing."""
+        while not self._stopping.wait(self.options.model_config_file_poll_wait_seconds):
+            try:
+                self._models.reload(read_config(self.options), timeout_seconds=60)
+            except (ValueError, OSError, ServerError) as error:
+                logger.error("%s is not applied: %s", self.options.model_config_file, error)
+
     def _open_ports(self):
-        self._ports.append(GrpcServer(self._models, self._host, self.port, GRACE_SECONDS))
+        options = self.options
+        threads = options.grpc_max_threads or max(4 * os.cpu_count(), 64 if options.enable_batching else 0)
+        self._ports.append(
+            GrpcServer(
+                self._models,
+                options.host,
+                self.port,
+                GRACE_SECONDS,
+                max_threads=threads,
+                max_request_bytes=options.max_request_bytes,
+                channel_arguments=self._channel_arguments,
+                socket_path=options.grpc_socket_path,
+                tls=self._tls and self._tls.grpc,
+                has_health=options.enable_grpc_healthcheck_service,
+            )
+        )
         self.port = self._ports[-1].port
-        logger.info("gRPC on %s:%d", self._host, self.port)
+        logger.info("gRPC on %s:%d", options.host, self.port)
         if self.rest_port is not None:
+            threads = options.rest_api_num_threads or max(4 * os.cpu_count(), 64 if options.enable_batching else 0)
             self._ports.append(
-                RestServer(self._models, self._host, self.rest_port, GRACE_SECONDS, self._rest_timeout_seconds)
+                RestServer(
+                    self._models,
+                    options.host,
+                    self.rest_port,
+                    GRACE_SECONDS,
+                    options.rest_api_timeout_in_ms / 1000,
+                    max_threads=threads,
+                    max_request_bytes=options.max_request_bytes,
+                    has_cors=options.rest_api_enable_cors_support,
+                    metrics_path=self._metrics_path,
+                    tls=self._tls and self._tls.rest,
+                )
             )
             self.rest_port = self._ports[-1].port
-            logger.info("REST on %s:%d", self._host, self.rest_port)
+            logger.info("REST on %s:%d", options.host, self.rest_port)
 
     def request_stop(self):
         """Makes `wait` return; callable from a signal handler."""
@@ -180,11 +266,15 @@ class Server:
 
     def stop(self):
         """Refuses new requests, waits up to 30 seconds for the running ones, unloads the models."""
+        self._stopping.set()
         with futures.ThreadPoolExecutor(2) as together:
             list(together.map(lambda port: port.stop(), self._ports))
         self._ports = []
-        for model in self._models:
-            model.stop()
+        if self._watcher:
+            self._watcher.join()
+        self._models.stop()
+        if self._scheduler:
+            self._scheduler.close()
 
     def __enter__(self):
         self.start()
@@ -194,61 +284,131 @@ class Server:
         self.stop()
 
 
-def serve(
-    model_base_path,
-    *,
-    model_name="default",
-    port=8500,
-    rest_api_port=0,
-    host="127.0.0.1",
-    file_system_poll_wait_seconds=1.0,
-    rest_api_timeout_in_ms=30_000,
-    max_num_load_retries=5,
-    load_retry_interval_micros=1_000_000,
-):
-    """Serves a model until SIGTERM or SIGINT, then finishes the running requests and returns.
-
-    Arguments are `tensorflow_model_server`'s flags, and `host`. Two defaults differ from its own: the server
-    is reachable from this machine only, and a version that cannot be loaded is given up after 5 seconds, not
-    5 minutes.
-
-    Args:
-        model_base_path: Directory with one sub-directory for each version, named by an integer.
-        model_name: Name that clients ask for.
-        port: gRPC port; 0 for any free one.
-        rest_api_port: REST port; 0 for no REST.
-        host: Address to listen on.
-        file_system_poll_wait_seconds: Time between two looks for new versions; 0 looks once.
-        rest_api_timeout_in_ms: Limit of a REST request's run.
-        max_num_load_retries: Further attempts for a version that cannot be loaded.
-        load_retry_interval_micros: Time between two attempts.
+def read_config(options):
+    """The `ModelConfigList` of a server's options.
 
     Raises:
-        ValueError: If `model_base_path` has not the layout of a base path.
-        OSError: If a port is in use.
-        SystemExit: With status 255 if the model cannot be loaded.
+        ValueError: If the file is no `ModelServerConfig` with a `model_config_list`.
     """
-    server = Server(
-        model_base_path,
-        model_name=model_name,
-        port=port,
-        rest_api_port=rest_api_port or None,
-        host=host,
-        file_system_poll_wait_seconds=file_system_poll_wait_seconds,
-        rest_api_timeout_in_ms=rest_api_timeout_in_ms,
-        max_num_load_retries=max_num_load_retries,
-        load_retry_interval_micros=load_retry_interval_micros,
+    if not options.model_config_file:
+        config = ModelConfigList()
+        path = os.path.abspath(options.model_base_path)
+        config.config.add(name=options.model_name, base_path=path, model_platform="tensorflow")
+        return config
+    config = read_text_proto(options.model_config_file, ModelServerConfig)
+    if config.WhichOneof("config") != "model_config_list":
+        raise ValueError(
+            f"{options.model_config_file} must hold a model_config_list {{ config {{ name base_path model_platform }} "
+            f"}}. Received: {config.WhichOneof('config')}"
+        )
+    return config.model_config_list
+
+
+class Tls(NamedTuple):
+    """The same certificate for both ports."""
+
+    grpc: grpc.ServerCredentials
+    rest: ssl.SSLContext
+
+
+def read_tls(path):
+    """What both ports need of a file with an `SSLConfig`; `None` without a file.
+
+    Raises:
+        ValueError: If it has no key or certificate, or they are not PEM text.
+    """
+    if not path:
+        return None
+    config = read_text_proto(path, SSLConfig)
+    if not config.server_key or not config.server_cert:
+        raise ValueError(f"{path} must have server_key and server_cert, PEM text both. Received: one of them is empty")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory() as folder:  # Python reads certificates from files only
+        files = Path(folder) / "cert.pem", Path(folder) / "key.pem"
+        for file, text in zip(files, (config.server_cert, config.server_key), strict=True):
+            file.touch(mode=0o600)
+            file.write_text(text, encoding="utf-8")
+        try:
+            context.load_cert_chain(*files)
+            if config.custom_ca:
+                context.load_verify_locations(cadata=config.custom_ca)
+        except ssl.SSLError as error:
+            raise ValueError(f"{path} must hold a key and a certificate as PEM text. Received: {error}") from error
+    if config.client_verify:
+        context.verify_mode = ssl.CERT_REQUIRED
+    credentials = grpc.ssl_server_credentials(
+        [(config.server_key.encode(), config.server_cert.encode())],
+        root_certificates=config.custom_ca.encode() or None,
+        require_client_auth=config.client_verify,
     )
+    return Tls(credentials, context)
+
+
+def read_metrics_path(path):
+    """Where Prometheus finds the metrics: of a file with a `MonitoringConfig`; `None` if they are not enabled."""
+    if not path:
+        return None
+    config = read_text_proto(path, MonitoringConfig).prometheus_config
+    return (config.path or "/monitoring/prometheus/metrics") if config.enable else None
+
+
+def read_batching(path):
+    """The `BatchingOptions` of a file with `BatchingParameters`; TF Serving's defaults without one."""
+    return BatchingOptions.from_proto(read_text_proto(path, BatchingParameters)) if path else BatchingOptions()
+
+
+def read_channel_arguments(text):
+    """`{name: value}` of `"name=value,name=value"`, whole numbers as such.
+
+    Raises:
+        ValueError: If a part has no `=`.
+
+    Example:
+    >>> read_channel_arguments("grpc.max_concurrent_streams=100,grpc.x=y")
+    {'grpc.max_concurrent_streams': 100, 'grpc.x': 'y'}
+    """
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"--grpc_channel_arguments must be name=value,name=value. Received: {text!r}")
+        found[name] = int(value) if value.lstrip("-").isdigit() else value
+    return found
+
+
+def serve(model_base_path=None, *, rest_api_port=0, **options):
+    """Serves models until SIGTERM or SIGINT, then finishes the running requests and returns.
+
+    Args:
+        model_base_path: As for `Server`.
+        rest_api_port: REST port; 0 for no REST.
+        **options: The other fields of `tfmtr.serving.options.ServerOptions`.
+
+    Raises:
+        ValueError: If `model_base_path` has not the layout of a base path, or an option does not fit.
+        OSError: If a port is in use.
+        SystemExit: With status 255 if a model or the configuration cannot be loaded.
+    """
+    try:
+        server = Server(model_base_path, rest_api_port=rest_api_port or None, **options)
+    except ValueError as error:
+        if not options.get("model_config_file"):
+            raise
+        _fail(error)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.request_stop())
     try:
         is_running = server.start()
     except ServerError as error:
-        print(f"Failed to start server. Error: {error}", file=sys.stderr)
-        raise SystemExit(255) from error
+        _fail(error)
     if is_running:
         server.wait()
         logger.info("stopping: running requests are finished, new ones refused")
         server.stop()
     logger.info("stopped")
+
+
+def _fail(error):
+    print(f"Failed to start server. Error: {error}", file=sys.stderr)
+    raise SystemExit(255) from error

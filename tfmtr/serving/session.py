@@ -19,17 +19,25 @@ class SavedModelSession:
     Args:
         path: Directory of one version: `saved_model.pb` and `variables/`.
         tags: Tags of the graph to load.
+        memory_fraction: Share of a GPU's memory to take; 0 for as much as is needed.
+        intra_op_threads: Threads within an operation; 0 for one a core.
+        inter_op_threads: Threads between operations; 0 for one a core.
 
     Raises:
         ServerError: If the directory holds no SavedModel, or one that cannot be loaded.
     """
 
-    def __init__(self, path, tags=("serve",)):
+    def __init__(self, path, tags=("serve",), *, memory_fraction=0.0, intra_op_threads=0, inter_op_threads=0):
         path = Path(path)
         if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise not_found(f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}")
-        config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
-        config.gpu_options.allow_growth = True
+        config = tf.compat.v1.ConfigProto(
+            allow_soft_placement=True,
+            intra_op_parallelism_threads=intra_op_threads,
+            inter_op_parallelism_threads=inter_op_threads,
+        )
+        config.gpu_options.allow_growth = not memory_fraction
+        config.gpu_options.per_process_gpu_memory_fraction = memory_fraction
         self._graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=self._graph, config=config)
         self._handles = {}

@@ -50,11 +50,12 @@ def as_array(value):
     return np.array(value, object) if isinstance(value, bytes) else np.asarray(value)
 
 
-def to_proto(array):
+def to_proto(array, *, as_content=False):
     """A `TensorProto` with typed values, which is what clients of TF Serving read.
 
     Args:
         array: Array, scalar or bytes, as a session returns it.
+        as_content: Whether numbers are raw bytes instead.
 
     Example:
     >>> list(to_proto(np.array([1.5, 2.0], "float32")).float_val)
@@ -65,6 +66,9 @@ def to_proto(array):
     proto = TensorProto(dtype=dtype.as_datatype_enum)
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
+    if as_content and array.dtype != object:
+        proto.tensor_content = array.tobytes()
+        return proto
     values = array.ravel()
     field = VALUE_FIELDS[dtype]
     if field == "half_val":

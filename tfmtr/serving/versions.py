@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import math
 import threading
 import time
 from pathlib import Path
@@ -31,6 +30,7 @@ class Version:
         requests: Requests that use the session now.
         attempts: Loads tried since the directory appeared.
         retry_at: Earliest time (monotonic, seconds) of the next attempt.
+        is_wanted: Whether the policy asked for it at the last look.
     """
 
     number: int
@@ -40,32 +40,61 @@ class Version:
     requests: int = 0
     attempts: int = 0
     retry_at: float = 0.0
+    is_wanted: bool = True
+
+
+def latest(count=1):
+    """Policy that wants the largest version numbers."""
+    return lambda numbers: set(sorted(numbers)[-count:])
+
+
+def all_versions(numbers):
+    """Policy that wants every version."""
+    return set(numbers)
+
+
+def specific(wanted):
+    """Policy that wants some versions; those that are not on disk are waited for."""
+    return lambda numbers: set(numbers) & set(wanted)
 
 
 class Model:
-    """Keeps the newest version under a base path available.
+    """Keeps the versions under a base path that its policy wants available.
 
-    A newer version is loaded and available before the old one is unloaded, and an old one is unloaded
+    A version is loaded and available before others are unloaded, and an old one is unloaded
     when its last request is done. A version that cannot be loaded ends with its error while the old one
     serves on; it is tried again only after its directory has been away, or when the server restarts.
 
     Args:
         name: Name that clients ask for.
         base_path: Directory whose sub-directories with integer names are the versions.
+        policy: Function from the numbers on disk to those that are wanted, by default the largest.
+        load: Function from a version's directory to a session.
         poll_wait_seconds: Time between two looks at `base_path`; 0 looks once, a negative number never.
         max_num_load_retries: Further attempts for a version that cannot be loaded.
         retry_interval_seconds: Time between two attempts.
     """
 
-    def __init__(self, name, base_path, *, poll_wait_seconds=1.0, max_num_load_retries=5, retry_interval_seconds=1.0):
+    def __init__(
+        self,
+        name,
+        base_path,
+        *,
+        policy=None,
+        load=SavedModelSession,
+        poll_wait_seconds=1.0,
+        max_num_load_retries=5,
+        retry_interval_seconds=1.0,
+    ):
         self.name = name
-        self.base_path = Path(base_path)
+        self.base_path, self._policy = Path(base_path), policy or latest()
+        self._load_session = load
         self._poll_wait_seconds = poll_wait_seconds
         self._max_num_attempts = 1 + max_num_load_retries
         self._retry_interval_seconds = retry_interval_seconds
         self._versions = {}
         self._changed = threading.Condition()
-        self._stopping = threading.Event()
+        self._stopping, self._wake, self._has_looked = threading.Event(), threading.Event(), False
         self._thread = threading.Thread(target=self._watch, name=f"versions-of-{name}", daemon=True)
         self._last_note = None
 
@@ -73,12 +102,22 @@ class Model:
         """Starts to watch the base path, in a thread of its own."""
         self._thread.start()
 
+    def configure(self, base_path, policy):
+        """Looks elsewhere, or for other versions, from now on; `base_path=None` unloads all and looks nowhere."""
+        with self._changed:
+            self.base_path, self._policy = base_path and Path(base_path), policy
+            self._has_looked = False
+            for version in self._versions.values():
+                version.attempts = 0
+        self._wake.set()
+
     def stop(self, grace_seconds=0.0):
         """Stops watching and unloads everything; runs that last longer than `grace_seconds` are cancelled."""
         self._stopping.set()
+        self._wake.set()
         if self._thread.ident:
             self._thread.join()
-        self._unload(keep=None)
+        self._unload(keep=())
         with self._changed:
             self._changed.wait_for(lambda: not self._unloading(), grace_seconds)
             late = [version.session for version in self._unloading()]
@@ -120,74 +159,94 @@ class Model:
             versions = [dataclasses.replace(v) for v in self._versions.values() if number in (None, v.number)]
         return sorted(versions, key=lambda v: -v.number)
 
-    def wait_until_available(self, timeout_seconds=None):
+    def is_available(self, number):
+        """Whether a version serves now."""
+        with self._changed:
+            return number in self._versions and self._versions[number].state == AVAILABLE
+
+    def wait_until_available(self, timeout_seconds=None, *, is_needed=False):
         """Waits for a version that serves.
 
+        Args:
+            timeout_seconds: Longest time to wait, or `None`.
+            is_needed: Whether to give up, too, if there is no version on disk to load.
+
         Returns:
-            Whether one is available; `False` only after `timeout_seconds`.
+            Whether one is available; `False` after `timeout_seconds` or where there is none.
 
         Raises:
             ServerError: If the newest version cannot be loaded.
         """
 
         def outcome():
-            versions = self._versions.values()
+            versions = [v for v in self._versions.values() if v.is_wanted]
+            if any(v.state == START or (v.state == LOADING and v.error is None) for v in versions):
+                return None  # the others may come first, but each is tried once
             if any(v.state == AVAILABLE for v in versions):
                 return True
             newest = max(versions, key=lambda v: v.number, default=None)
-            return newest.error if newest and newest.state == END else None
+            if newest is None:
+                return False if is_needed and self._has_looked else None
+            return newest.error if newest.state == END else None
 
         with self._changed:
-            result = self._changed.wait_for(outcome, timeout_seconds)
+            result = self._changed.wait_for(lambda: outcome() is not None, timeout_seconds) and outcome()
         if isinstance(result, ServerError):
             raise result
         return bool(result)
 
     def poll(self):
-        """One look at the base path, and what follows from it: at most one load, then the unloads."""
-        try:
-            paths = {int(p.name): p for p in self.base_path.iterdir() if p.name.isascii() and p.name.isdigit()}
-        except OSError as error:
-            self._note(f"cannot list the versions of model {self.name}, which stays as it is: {error}")
-            return
-        newest = max((number for number in paths if number < 2**63), default=None)
+        """One look at the base path, and what follows from it: the loads, then the unloads."""
         with self._changed:
-            for version in self._versions.values():
+            base_path, policy = self.base_path, self._policy
+        paths, error = find_versions(base_path)
+        wanted = policy(paths) if base_path else set()
+        with self._changed:
+            if (base_path, policy) != (self.base_path, self._policy):
+                return  # configured anew meanwhile: what was seen is of the old place
+            self._has_looked = True
+            for version in self._versions.values() if error is None else ():
+                version.is_wanted = version.number in wanted
                 if version.number not in paths:
                     version.attempts = 0  # a directory that comes back is a new one
-                if version.state == LOADING and version.number != newest:
+                if version.state == LOADING and not version.is_wanted:
                     version.state = END  # its retries are given up
+            for number in wanted:
+                self._versions.setdefault(number, Version(number))
             self._changed.notify_all()
-        if newest is None:
-            self._note(f"no version of model {self.name} under {self.base_path}; waiting for a directory <version>")
-            self._unload(keep=None)
+        if error is not None:
+            self._note(f"cannot list the versions of model {self.name}, which stays as it is: {error}")
             return
-        self._note(None)
-        if self._must_load(newest):
-            self._load(newest, paths[newest])
-        if self._versions[newest].state == AVAILABLE:
-            self._unload(keep=newest)
+        if base_path and not wanted:
+            kind = "wanted version" if paths else "version"
+            self._note(f"no {kind} of model {self.name} under {base_path}; waiting for a directory <version>")
+        else:
+            self._note(None)
+        for number in sorted(wanted, reverse=True):
+            if self._must_load(number):
+                self._load(number, paths[number])
+        if not wanted or any(self.is_available(number) for number in wanted):
+            self._unload(keep=wanted)
 
     def _watch(self):
-        if self._poll_wait_seconds < 0:
-            return
         while not self._stopping.is_set():
+            self._wake.clear()
             try:
-                self.poll()
+                if self._poll_wait_seconds >= 0 or self.base_path is None:
+                    self.poll()
             except Exception:
                 logger.exception("looking for versions of model %s failed", self.name)
             retries = [v.retry_at - time.monotonic() for v in self._versions.values() if v.state == LOADING]
-            if not retries and self._poll_wait_seconds == 0:
-                return
-            pauses = [max(0.01, pause) for pause in retries] + [self._poll_wait_seconds or math.inf]
-            self._stopping.wait(min(pauses))
+            pauses = [max(0.01, pause) for pause in retries]
+            if self._poll_wait_seconds > 0:
+                pauses.append(self._poll_wait_seconds)
+            self._wake.wait(min(pauses, default=None))
 
     def _unloading(self):
         return [v for v in self._versions.values() if v.state == UNLOADING]
 
     def _must_load(self, number):
-        with self._changed:
-            version = self._versions.setdefault(number, Version(number))
+        version = self._versions[number]
         if version.state == LOADING:
             return time.monotonic() >= version.retry_at
         return version.state == START or (version.state == END and version.attempts == 0)
@@ -198,7 +257,7 @@ class Model:
         version.attempts += 1
         started = time.monotonic()
         try:
-            session = SavedModelSession(path)
+            session = self._load_session(path)
         except ServerError as error:
             is_final = version.attempts >= self._max_num_attempts
             version.retry_at = time.monotonic() + self._retry_interval_seconds
@@ -215,7 +274,7 @@ class Model:
 
     def _unload(self, keep):
         with self._changed:
-            leaving = [v for v in self._versions.values() if v.state == AVAILABLE and v.number != keep]
+            leaving = [v for v in self._versions.values() if v.state == AVAILABLE and v.number not in keep]
             for version in leaving:
                 version.state = UNLOADING
             idle = [v for v in leaving if not v.requests]
@@ -238,3 +297,21 @@ class Model:
         if text and text != self._last_note:
             logger.warning(text)
         self._last_note = text
+
+
+def find_versions(base_path):
+    """Directories whose whole name is an integer.
+
+    Args:
+        base_path: Their parent, or `None` for none.
+
+    Returns:
+        `({number: path}, error)`: the `OSError` if `base_path` cannot be listed, otherwise `None`.
+    """
+    if base_path is None:
+        return {}, None
+    try:
+        names = {p.name: p for p in base_path.iterdir() if p.name.isascii() and p.name.isdigit()}
+    except OSError as error:
+        return {}, error
+    return {int(name): path for name, path in names.items() if int(name) < 2**63}, None

@@ -1,0 +1,134 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import tensorflow as tf
+import yaml
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+from tfmtr.serving.batching import BatchingOptions
+from tfmtr.serving.deploy_kit import batch_size, deploy_kit, foreign_operations
+from tfmtr.serving.errors import ServerError
+from tfmtr.serving.server import Server
+from tfmtr.serving.text_protos import BatchingParameters, MonitoringConfig, read_text_proto
+from tfmtr.serving.warmup import FILE
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory, publish):
+    folder = tmp_path_factory.mktemp("kit")
+    publish(folder / "Toy Model", 1)
+    publish(folder / "Toy Model", 3)
+    files = deploy_kit(folder / "Toy Model", folder / "deploy")
+    return folder, files
+
+
+def test_configurations_parse_as_what_they_are(kit):
+    folder, files = kit
+    assert {"docker-compose.yml", "kubernetes.yaml", "client.py", "client.sh", "load_test.py", "README.md"} < set(files)
+    config = folder / "deploy" / "config"
+    (model,) = read_text_proto(config / "model.config", ModelServerConfig).model_config_list.config
+    assert (model.name, model.base_path, dict(model.version_labels)) == (
+        "Toy Model",
+        "/models/Toy Model",
+        {"stable": 3},
+    )
+    assert read_text_proto(config / "monitoring.config", MonitoringConfig).prometheus_config.enable
+    options = BatchingOptions.from_proto(read_text_proto(config / "batching.config", BatchingParameters))
+    assert options.max_batch_size == options.allowed_batch_sizes[-1] == 1024
+    for file in files:
+        assert "$" not in (folder / "deploy" / file).read_text().replace("$SERVER", "").replace("${1:-", "")
+
+
+def test_batches_fit_the_memory_that_the_titles_leave():
+    assert [batch_size(titles) for titles in (0, 1000, 1_000_000, 100_000_000)] == [1024, 1024, 128, 16]
+
+
+def test_kubernetes_takes_the_manifests(kit):
+    documents = list(yaml.safe_load_all((kit[0] / "deploy" / "kubernetes.yaml").read_text()))
+    assert [document["kind"] for document in documents] == [
+        "ConfigMap", "PersistentVolumeClaim", "Deployment", "Service",
+    ]  # fmt: skip
+    for document in documents:
+        kubernetes_validate.validate(document, "1.30", strict=True)
+    config, _, deployment, _ = documents
+    for name in ("model", "batching", "monitoring"):
+        file = kit[0] / "deploy" / "config" / f"{name}.config"
+        assert config["data"][f"{name}.config"].strip() == file.read_text().strip()
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == "tensorflow/serving:2.20.0-gpu"
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert container["startupProbe"]["httpGet"]["path"] == "/v1/models/Toy%20Model"
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_compose_mounts_the_model_and_asks_for_a_gpu(kit):
+    document = yaml.safe_load((kit[0] / "deploy" / "docker-compose.yml").read_text())
+    (service,) = document["services"].values()
+    assert service["image"].endswith("-gpu")
+    assert [(v["source"], v["target"]) for v in service["volumes"]] == [
+        (str(kit[0] / "Toy Model"), "/models/Toy Model"), ("./config", "/config"),
+    ]  # fmt: skip
+    assert service["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+
+
+def test_the_flags_of_the_manifests_serve_the_model_and_the_clients_are_answered(kit):
+    """With the embedded server in the image's place: the same flags and files, other paths and ports."""
+    folder = kit[0]
+    document = yaml.safe_load((folder / "deploy" / "docker-compose.yml").read_text())
+    (service,) = document["services"].values()
+    config = folder / "deploy" / "config"
+    local = folder / "model.config"
+    local.write_text((config / "model.config").read_text().replace("/models/", f"{folder}/"))
+    flags = dict(flag.removeprefix("--").split("=") for flag in service["command"])
+    read = {"true": True, "30000": 30_000, "60": 60}
+    flags = {k: read.get(v, v.replace("/config", str(config))) for k, v in flags.items()} | {
+        "model_config_file": str(local)
+    }
+    with Server(port=0, rest_api_port=0, **flags) as server:
+        deploy = folder / "deploy"
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        command = [sys.executable, deploy / "client.py", f"127.0.0.1:{server.port}"]
+        found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        assert found.stdout == "y [3.0]\n"
+        command = [sys.executable, "load_test.py", f"127.0.0.1:{server.port}", "4", "1"]
+        found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=deploy)
+        assert "requests/s, p50 " in found.stdout
+        assert "\n0 failures []\n" in found.stdout
+        command = ["sh", "client.sh", f"127.0.0.1:{server.rest_port}"]
+        found = subprocess.run(command, check=True, capture_output=True, text=True, cwd=deploy)
+        assert json.loads(found.stdout[found.stdout.rindex("{\n") :]) == {"predictions": [3.0]}
+
+
+def test_a_model_whose_warm_up_fails_is_not_served(kit, tmp_path, publish):
+    publish(tmp_path / "toy", 1)
+    deploy_kit(tmp_path / "toy", tmp_path / "deploy")
+    records = tf.data.TFRecordDataset(str(tmp_path / "toy" / "1" / FILE))
+    assert len(list(records)) == 9  # 1, 8, 16 .. 1024 rows of one signature
+    (tmp_path / "toy" / "1" / FILE).write_bytes(b"x" * 100)
+    with pytest.raises(ServerError, match="DATA_LOSS"):
+        Server(tmp_path / "toy", port=0, max_num_load_retries=0).start()
+
+
+def test_operations_that_the_image_lacks_are_named(tmp_path, publish):
+    publish(tmp_path / "toy", 1)
+    file = tmp_path / "toy" / "1" / "saved_model.pb"
+    saved_model = SavedModel.FromString(file.read_bytes())
+    assert foreign_operations(saved_model) == set()
+    saved_model.meta_graphs[0].graph_def.node.add(name="x", op="Scann>ScannSearch")
+    saved_model.meta_graphs[0].graph_def.library.function[0].node_def.add(name="y", op="Nobodys")
+    assert foreign_operations(saved_model) == {"Scann>ScannSearch", "Nobodys"}
+    file.write_bytes(saved_model.SerializeToString())
+    with pytest.raises(
+        ValueError, match=r"lacks operations of this graph.*Received: \['Nobodys', 'Scann>ScannSearch'\]"
+    ):
+        deploy_kit(tmp_path / "toy", tmp_path / "deploy")
+    with pytest.raises(ValueError, match=r"`model` must hold <integer version>/saved_model\.pb"):
+        deploy_kit(Path(tmp_path), tmp_path / "deploy")

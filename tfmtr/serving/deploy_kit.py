@@ -1,0 +1,148 @@
+"""Everything that TensorFlow Serving on a GPU needs beside the model: configurations, manifests, clients, warm-up."""
+
+import json
+import re
+import string
+from importlib import resources
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.python.framework import op_def_registry
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+from tfmtr.serving.warmup import write_warm_up
+
+IMAGE_VERSION = "2.20.0"
+SCORE_BYTES = 512 * 2**20  # of one batch's scores of all titles, and as much again for its top k
+NO_REQUEST = "__saved_model_init_op"
+FOREIGN_PACKAGES = ("Scann", "Addons")  # a library that is loaded in this process may have registered theirs
+TEMPLATES = resources.files("tfmtr.serving") / "deployment"
+
+
+def deploy_kit(model, out, *, name=None):
+    """Writes the files that serve an exported model with the official GPU image, and warm-up requests into its version.
+
+    Args:
+        model: Directory of the model's versions, made by `tfmtr export`.
+        out: Directory to write; files of the same names are replaced.
+        name: Name that clients ask for, by default the directory's.
+
+    Returns:
+        Paths of the files, relative to `out`.
+
+    Raises:
+        ValueError: If `model` has no version, or one whose graph needs operations that the image does not have.
+    """
+    model, out = Path(model).resolve(), Path(out)
+    version = newest_version(model)
+    saved_model = SavedModel.FromString((version / "saved_model.pb").read_bytes())
+    foreign = foreign_operations(saved_model)
+    if foreign:
+        raise ValueError(
+            "the stock image of TensorFlow Serving lacks operations of this graph; serve it with an image that has "
+            f"them. Received: {sorted(foreign)} in {version}"
+        )
+    signatures = saved_model.meta_graphs[0].signature_def
+    facts = version / "assets.extra" / "tfmtr.json"
+    titles = json.loads(facts.read_text(encoding="utf-8"))["titles"] if facts.exists() else 0
+    name, size, k = name or model.name, batch_size(titles), min(10, titles or 10)
+    write_warm_up(warm_up_requests(name, signatures, size, k), version)
+    signature = "recommend" if "recommend" in signatures else "serving_default"
+    row = {alias: value[0] for alias, value in example_inputs(signatures[signature], k=k).items()}
+    bytes_on_disk = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
+    values = {
+        "model": name,
+        "model_path": quote(name, safe=""),
+        "model_repr": repr(name),
+        "signature_repr": repr(signature),
+        "dtypes_repr": repr({alias: tf.as_dtype(i.dtype).name for alias, i in signatures[signature].inputs.items()}),
+        "model_folder": str(model),
+        "service": re.sub("[^a-z0-9]+", "-", name.lower()).strip("-") or "model",
+        "version": version.name,
+        "image_version": IMAGE_VERSION,
+        "max_batch_size": size,
+        "allowed_batch_sizes": "\n".join(f"allowed_batch_sizes: {n}" for n in batch_sizes(size)),
+        "storage": f"{1 + 4 * bytes_on_disk // 2**30}Gi",
+        "memory": f"{4 + 3 * bytes_on_disk // 2**30}Gi",
+    }
+    files = {"request.json": _json({"signature_name": signature, "instances": [row]})}
+    for file in ("model.config", "batching.config", "monitoring.config"):
+        files[f"config/{file}"] = fill(file, values)
+        values[file.replace(".", "_")] = "\n".join("    " + line for line in files[f"config/{file}"].splitlines())
+    for file in ("docker-compose.yml", "kubernetes.yaml", "client.py", "client.sh", "load_test.py", "README.md"):
+        files[file] = fill(file, values)
+    for file, text in files.items():
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
+        (out / file).write_text(text, encoding="utf-8")
+    return sorted(files)
+
+
+def fill(file, values):
+    """Text of a template, its `$name`s replaced."""
+    return string.Template((TEMPLATES / f"{file}.template").read_text(encoding="utf-8")).substitute(values)
+
+
+def newest_version(model):
+    """Directory of the largest version.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    versions = [path for path in Path(model).glob("*") if path.name.isdigit() and (path / "saved_model.pb").exists()]
+    if not versions:
+        raise ValueError(f"`model` must hold <integer version>/saved_model.pb; export one there. Received: {model}")
+    return max(versions, key=lambda path: int(path.name))
+
+
+def foreign_operations(saved_model):
+    """Names of the operations of a `SavedModel` that stock TensorFlow does not have."""
+    found = set()
+    for meta_graph in saved_model.meta_graphs:
+        graph = meta_graph.graph_def
+        for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+            found |= {node.op for node in nodes}
+        found -= {function.signature.name for function in graph.library.function}
+    return {op for op in found if op_def_registry.get(op) is None or op.partition(">")[0] in FOREIGN_PACKAGES}
+
+
+def batch_size(titles):
+    """Most rows of one run: as many as the scores of all titles leave memory for, a power of two in [16, 1024]."""
+    rows = SCORE_BYTES // (4 * max(titles, 1))
+    return int(min(1024, max(16, 2 ** int(np.log2(max(rows, 1))))))
+
+
+def batch_sizes(largest):
+    """Sizes that batches are padded to, so that the graph meets few shapes."""
+    return [2**i for i in range(3, int(np.log2(largest)) + 1)]
+
+
+def example_inputs(signature, rows=1, k=10):
+    """Arrays that a signature takes: an unknown user, an unknown title, `k` results."""
+    arrays = {}
+    for alias, info in signature.inputs.items():
+        shape = [rows if i == 0 else max(dim.size, 1) for i, dim in enumerate(info.tensor_shape.dim)]
+        dtype = tf.as_dtype(info.dtype)
+        if dtype == tf.string:
+            arrays[alias] = np.full(shape, "", object)
+        else:
+            arrays[alias] = np.full(shape, k if alias == "k" else 0, dtype.as_numpy_dtype)
+    return arrays
+
+
+def warm_up_requests(name, signatures, largest, k=10):
+    """A `PredictRequest` for every signature, for one row and for each batch size."""
+    requests = []
+    for signature in sorted(set(signatures) - {NO_REQUEST}):
+        for rows in sorted({1, *batch_sizes(largest)}):
+            request = PredictRequest(model_spec={"name": name, "signature_name": signature})
+            for alias, array in example_inputs(signatures[signature], rows, k).items():
+                request.inputs[alias].CopyFrom(tf.make_tensor_proto(array, signatures[signature].inputs[alias].dtype))
+            requests.append(request)
+    return requests
+
+
+def _json(document):
+    return json.dumps(document, indent=1, default=lambda value: value.tolist()) + "\n"

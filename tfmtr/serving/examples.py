@@ -1,0 +1,203 @@
+"""The rules of Classify, Regress and MultiInference: `tf.Example`s in, classes or numbers out."""
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow.core.framework.types_pb2 import DataType
+from tensorflow_serving.apis.classification_pb2 import ClassificationResult
+from tensorflow_serving.apis.regression_pb2 import RegressionResult
+
+from tfmtr.serving.errors import ServerError, invalid_argument
+from tfmtr.serving.tensor_proto import as_array
+
+INPUT, CLASSES, SCORES, OUTPUT = "inputs", "classes", "scores", "outputs"
+CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
+
+
+def find_signature(session, name):
+    """The `SignatureDef` called `name`.
+
+    Raises:
+        ServerError: INVALID_ARGUMENT if there is none.
+    """
+    if name not in session.signatures:
+        raise invalid_argument(f"No signature was found with the name: {name}")
+    return session.signatures[name]
+
+
+def serialized(request_input):
+    """The examples of an `Input` as one string array of shape `(examples,)`, the context in front of each.
+
+    Raises:
+        ServerError: INVALID_ARGUMENT if there is no example.
+    """
+    kind, context = request_input.WhichOneof("kind"), b""
+    examples = []
+    if kind == "example_list":
+        examples = request_input.example_list.examples
+    elif kind == "example_list_with_context":
+        examples = request_input.example_list_with_context.examples
+        context = request_input.example_list_with_context.context.SerializeToString()
+    if not examples:
+        raise invalid_argument("Input is empty.")
+    array = np.empty(len(examples), object)
+    array[:] = [context + example.SerializeToString() for example in examples]
+    return array
+
+
+def _check_one_input(signature, kind):
+    if len(signature.inputs) != 1:
+        raise invalid_argument("Expected one input Tensor.")
+    return f"No {kind} inputs found in SignatureDef: {_text(signature)}"
+
+
+def classification_outputs(signature):
+    """Aliases of the outputs to fetch: `classes`, `scores` or both.
+
+    Raises:
+        ServerError: INVALID_ARGUMENT if the signature is not one of classification.
+    """
+    missing = _check_one_input(signature, "classification")
+    if len(signature.outputs) not in (1, 2):
+        raise invalid_argument(f"Expected one or two output Tensors, found {len(signature.outputs)}")
+    if INPUT not in signature.inputs:
+        raise invalid_argument(missing)
+    found = [alias for alias in (CLASSES, SCORES) if alias in signature.outputs]
+    if not found:
+        raise invalid_argument(
+            'Expected classification signature outputs to contain at least one of "classes" or "scores". Signature '
+            f"was: {_text(signature)}"
+        )
+    return found
+
+
+def regression_outputs(signature):
+    """Aliases of the outputs to fetch: `outputs`.
+
+    Raises:
+        ServerError: INVALID_ARGUMENT if the signature is not one of regression.
+    """
+    missing = _check_one_input(signature, "regression")
+    if len(signature.outputs) != 1:
+        raise invalid_argument("Expected one output Tensor.")
+    if INPUT not in signature.inputs:
+        raise invalid_argument(missing)
+    if OUTPUT not in signature.outputs:
+        raise invalid_argument(f"No regression outputs found in SignatureDef: {_text(signature)}")
+    return [OUTPUT]
+
+
+def classification_result(arrays, num_examples):
+    """The `ClassificationResult` of fetched arrays: labels are empty and scores 0 where the model has none.
+
+    Args:
+        arrays: `{"classes": strings, "scores": floats}` of shape `(examples, classes)`, one or both.
+        num_examples: How many were sent.
+
+    Raises:
+        ServerError: INVALID_ARGUMENT if a shape or dtype is another one.
+    """
+    num_classes = 0
+    arrays = {alias: as_array(array) for alias, array in arrays.items()}
+    for alias, array in arrays.items():
+        if array.ndim != 2:
+            raise invalid_argument(f"Expected Tensor shape: [batch_size num_classes] but got {_shape(array)}")
+        wanted, name = (object, "DT_STRING") if alias == CLASSES else (np.float32, "DT_FLOAT")
+        if array.dtype != wanted:
+            raise invalid_argument(f"Expected {alias} Tensor of {name}. Got: {_type(array)}")
+        if len(array) != num_examples:
+            raise invalid_argument(f"Expected {alias} output batch size of {num_examples}. Got: {len(array)}")
+        if num_classes and array.shape[1] != num_classes:
+            raise invalid_argument(
+                f"Tensors class and score should match in dim_size(1). Got {num_classes} vs. {array.shape[1]}"
+            )
+        num_classes = array.shape[1]
+    classes = arrays[CLASSES].tolist() if CLASSES in arrays else None
+    scores = arrays[SCORES].tolist() if SCORES in arrays else None
+    result = ClassificationResult()
+    for i in range(num_examples):
+        row = result.classifications.add()
+        for j in range(num_classes):
+            item = row.classes.add()
+            if classes:
+                item.label = classes[i][j].decode(errors="replace")
+            if scores:
+                item.score = scores[i][j]
+    return result
+
+
+def regression_result(arrays, num_examples):
+    """The `RegressionResult` of the fetched array `outputs`, of shape `(examples,)` or `(examples, 1)`.
+
+    Raises:
+        ServerError: INVALID_ARGUMENT if the shape or dtype is another one.
+    """
+    array = as_array(arrays[OUTPUT])
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] != 1):
+        raise invalid_argument(
+            f"Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got {_shape(array)}"
+        )
+    if len(array) != num_examples:
+        raise invalid_argument(f"Input batch size did not match output batch size: {num_examples} vs. {len(array)}")
+    if array.dtype != np.float32:
+        raise invalid_argument(f"Expected output Tensor of DT_FLOAT.  Got: {_type(array)}")
+    result = RegressionResult()
+    for value in array.ravel().tolist():
+        result.regressions.add(value=value)
+    return result
+
+
+# By method: the outputs to fetch, and what is made of them.
+METHODS = {
+    CLASSIFY: (classification_outputs, classification_result),
+    REGRESS: (regression_outputs, regression_result),
+}
+
+
+def run(session, signatures, request_input, timeout_seconds=None):
+    """Runs several signatures of examples at once.
+
+    Args:
+        session: The `SavedModelSession`.
+        signatures: `[(SignatureDef, method)]`, the methods of `METHODS`.
+        request_input: The `Input`.
+        timeout_seconds: As for `SavedModelSession.run`.
+
+    Returns:
+        A `ClassificationResult` or `RegressionResult` for each.
+    """
+    wanted = [METHODS[method][0](signature) for signature, method in signatures]
+    examples = serialized(request_input)
+    feeds = {signature.inputs[INPUT].name: examples for signature, _ in signatures}
+    names = [signature.outputs[alias].name for (signature, _), outputs in zip(signatures, wanted, strict=True)
+             for alias in outputs]  # fmt: skip
+    fetches = list(dict.fromkeys(names))
+    arrays = dict(zip(fetches, session.run(feeds, fetches, timeout_seconds), strict=True))
+    return [
+        METHODS[method][1]({alias: arrays[signature.outputs[alias].name] for alias in outputs}, len(examples))
+        for (signature, method), outputs in zip(signatures, wanted, strict=True)
+    ]
+
+
+def check_method(method):
+    """Raises unless MultiInference has the method.
+
+    Raises:
+        ServerError: UNIMPLEMENTED.
+    """
+    if method not in METHODS:
+        raise ServerError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported signature method_name: {method}")
+
+
+def _text(signature):
+    return text_format.MessageToString(signature)
+
+
+def _shape(array):
+    return "[" + ",".join(map(str, array.shape)) + "]"
+
+
+def _type(array):
+    dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
+    return DataType.Name(dtype.as_datatype_enum)

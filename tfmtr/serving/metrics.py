@@ -1,0 +1,82 @@
+"""Counts and latencies of requests under TF Serving's names, for Prometheus."""
+
+import bisect
+import contextlib
+import threading
+import time
+
+COUNT = ":tensorflow:serving:request_count"
+LATENCY = ":tensorflow:serving:request_latency"
+RUNTIME = ":tensorflow:serving:runtime_latency"
+BOUNDS = [10 * 1.8**i for i in range(33)]  # microseconds
+
+
+class Metrics:
+    """Counters and histograms by labels; safe to use from many threads.
+
+    Example:
+    >>> metrics = Metrics()
+    >>> metrics.count("toy", "OK")
+    >>> print(metrics.text().splitlines()[1])
+    :tensorflow:serving:request_count{model_name="toy",status="OK"} 1
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._counts = {}
+        self._histograms = {}
+
+    def count(self, model_name, status):
+        """One more request."""
+        labels = ("model_name", model_name), ("status", status)
+        with self._lock:
+            self._counts[labels] = self._counts.get(labels, 0) + 1
+
+    @contextlib.contextmanager
+    def time(self, name, **labels):
+        """One more duration of the histogram `name`, unless the block raises."""
+        started = time.perf_counter()
+        yield
+        self.observe(name, time.perf_counter() - started, **labels)
+
+    def observe(self, name, seconds, **labels):
+        """One more duration of the histogram `name`."""
+        microseconds = 1e6 * seconds
+        key = name, tuple(labels.items())
+        with self._lock:
+            counts, total = self._histograms.get(key) or ([0] * (len(BOUNDS) + 1), [0.0])
+            counts[bisect.bisect_left(BOUNDS, microseconds)] += 1
+            total[0] += microseconds
+            self._histograms[key] = counts, total
+
+    def totals(self):
+        """`{name of a counter: its sum over all labels}`, under TensorFlow's name and under Prometheus's."""
+        with self._lock:
+            total = sum(self._counts.values())
+        return {COUNT: total, COUNT.replace(":", "/"): total}
+
+    def text(self):
+        """All of it in Prometheus's text format."""
+        with self._lock:
+            counts = sorted(self._counts.items())
+            histograms = sorted((key, (list(c), t[0])) for key, (c, t) in self._histograms.items())
+        lines = [f"# TYPE {COUNT} counter", *(f"{COUNT}{{{_labels(labels)}}} {n}" for labels, n in counts)]
+        last = None
+        for (name, labels), (numbers, total) in histograms:
+            if name != last:
+                lines.append(f"# TYPE {name} histogram")
+                last = name
+            text, running = _labels(labels), 0
+            for bound, number in zip([*(f"{b:g}" for b in BOUNDS), "+Inf"], numbers, strict=True):
+                running += number
+                lines.append(f'{name}_bucket{{{text},le="{bound}"}} {running}')
+            lines += [f"{name}_sum{{{text}}} {total:g}", f"{name}_count{{{text}}} {running}"]
+        return "\n".join(lines) + "\n"
+
+
+def _labels(labels):
+    escaped = ((k, v.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")) for k, v in labels)
+    return ",".join(f'{k}="{v}"' for k, v in escaped)
+
+
+METRICS = Metrics()  # of the process, as in TF Serving

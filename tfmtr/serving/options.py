@@ -1,0 +1,70 @@
+"""What a server can be told; imports nothing heavy, so that the command can show it."""
+
+import dataclasses
+
+
+def _flag(default, text):
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """`tensorflow_model_server`'s flags under their own names, and a few more (`host`, `max_request_bytes`).
+
+    Three defaults differ from its own: the server is reachable from this machine only, a version that cannot be loaded
+    is given up after 5 seconds instead of 5 minutes, and calls beyond the number of threads wait instead of being
+    refused.
+    """
+
+    model_base_path: str = _flag("", "Directory with the model's versions.")
+    model_name: str = _flag("default", "Name that clients ask for.")
+    model_config_file: str = _flag("", "ModelServerConfig in protobuf's text format, instead of one model.")
+    model_config_file_poll_wait_seconds: int = _flag(0, "Seconds between looks at that file; 0: one look.")
+    port: int = _flag(8500, "gRPC port.")
+    rest_api_port: int | None = _flag(0, "REST port; 0: off.")
+    host: str = _flag("127.0.0.1", "Address to listen on.")
+    grpc_socket_path: str = _flag("", "A Unix socket to listen on, too.")
+    grpc_channel_arguments: str = _flag("", "gRPC's own options: name=value,name=value.")
+    grpc_max_threads: int = _flag(0, "gRPC calls worked on at once; 0: 4 a core, 64 with batching.")
+    rest_api_num_threads: int = _flag(0, "The same of REST.")
+    rest_api_timeout_in_ms: int = _flag(30_000, "Limit of a REST request's run.")
+    rest_api_enable_cors_support: bool = _flag(False, "Let web pages of other origins ask.")
+    max_request_bytes: int = _flag(0, "Largest request of either port; 0: no limit.")
+    ssl_config_file: str = _flag("", "SSLConfig in protobuf's text format, its fields PEM text, for both ports.")
+    file_system_poll_wait_seconds: float = _flag(1.0, "Seconds between looks for versions; 0: once; negative: never.")
+    max_num_load_retries: int = _flag(5, "Further attempts for a version that cannot be loaded.")
+    load_retry_interval_micros: int = _flag(1_000_000, "Microseconds between two attempts.")
+    num_load_threads: int = _flag(0, "Accepted; every model loads in a thread of its own.")
+    num_unload_threads: int = _flag(0, "Accepted; unloading holds nobody up.")
+    saved_model_tags: str = _flag("serve", "Tags of the graph to load.")
+    allow_version_labels_for_unavailable_models: bool = _flag(
+        False, "New labels may be given before a version is loaded."
+    )
+    enable_model_warmup: bool = _flag(True, "Replay a version's saved requests before it serves.")
+    num_request_iterations_for_warmup: int = _flag(1, "How often.")
+    enable_batching: bool = _flag(False, "Run requests of several clients together.")
+    batching_parameters_file: str = _flag("", "BatchingParameters in protobuf's text format.")
+    enable_per_model_batching_parameters: bool = _flag(False, "Read them from <version>/batching_params.pbtxt.")
+    monitoring_config_file: str = _flag("", "MonitoringConfig in protobuf's text format.")
+    enable_grpc_healthcheck_service: bool = _flag(False, "Serve grpc.health.v1.Health.")
+    enable_serialization_as_tensor_content: bool = _flag(False, "Answer raw bytes instead of typed values.")
+    enable_signature_method_name_check: bool = _flag(False, "Classify and Regress only signatures of these methods.")
+    per_process_gpu_memory_fraction: float = _flag(0.0, "Share of a GPU's memory to take; 0: as needed.")
+    tensorflow_session_parallelism: int = _flag(0, "Threads of a run, within and between operations; 0: one a core.")
+    tensorflow_intra_op_parallelism: int = _flag(0, "Threads within an operation.")
+    tensorflow_inter_op_parallelism: int = _flag(0, "Threads between operations.")
+
+    def __post_init__(self):
+        if bool(self.model_base_path) == bool(self.model_config_file):
+            raise ValueError(
+                "one of --model_base_path and --model_config_file says what to serve. Received: "
+                f"model_base_path={self.model_base_path!r}, model_config_file={self.model_config_file!r}"
+            )
+        if self.batching_parameters_file and not self.enable_batching:
+            raise ValueError(
+                "--batching_parameters_file needs --enable_batching. Received: "
+                f"batching_parameters_file={self.batching_parameters_file!r}"
+            )
+        for name in ("grpc_max_threads", "rest_api_num_threads", "max_request_bytes", "max_num_load_retries"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} must not be negative. Received: {name}={getattr(self, name)}")
