@@ -110,17 +110,37 @@ def test_no_other_row_is_written(make):
         np.testing.assert_array_equal(np.any(before != np.asarray(after), axis=1), np.arange(6) == 2)
 
 
+EPSILON = {SparseAdam: {"epsilon": 1.0}}  # otherwise the first step does not depend on the gradient's scale
+
+
+def clipped(gradients, kind):
+    """What Keras's optimizers do to dense gradients."""
+    if kind == "clipvalue":
+        return [np.clip(g, -0.1, 0.1) for g in gradients]
+    norms = [np.linalg.norm(g) for g in gradients]
+    if kind == "clipnorm":
+        return [g * min(1, 0.5 / norm) for g, norm in zip(gradients, norms, strict=True)]
+    return [g * min(1, 0.7 / np.linalg.norm(norms)) for g in gradients]
+
+
 @pytest.mark.parametrize("make", ALL)
 @pytest.mark.parametrize("clip", [{"clipnorm": 0.5}, {"global_clipnorm": 0.7}, {"clipvalue": 0.1}])
 def test_clipping_sees_each_row_once(make, clip):
     gradient, dense = rows([1, 1, 3], [[3.0, 0, 0], [1.0, 0, 0], [0, 2, 0]], 6), tf.constant(start(2, 2))
+    whole = tf.convert_to_tensor(gradient)
+    small = [tf.constant(g, tf.float32) for g in clipped([whole.numpy(), dense.numpy()], *clip)]
     found = []
-    for sparse in (gradient, tf.convert_to_tensor(gradient)):
-        embeddings, kernel, optimizer = table(start()), keras.Variable(start(2, 2)), make(0.1, **clip)
-        optimizer.apply([sparse, dense], [embeddings, kernel])
+    for options, gradients in ((clip, [gradient, dense]), (clip, [whole, dense]), ({}, small)):
+        embeddings, kernel, optimizer = (
+            table(start()),
+            keras.Variable(start(2, 2)),
+            make(0.1, **options, **EPSILON.get(make, {})),
+        )
+        optimizer.apply(gradients, [embeddings, kernel])
         found.append((np.asarray(embeddings), np.asarray(kernel)))
-    for sparse, whole in zip(*found, strict=True):
-        np.testing.assert_allclose(sparse, whole, atol=1e-6)
+    for sparse, dense, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(sparse, dense, atol=1e-6)
+        np.testing.assert_allclose(dense, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("make", ALL)
