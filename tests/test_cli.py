@@ -190,6 +190,20 @@ def test_a_client_of_the_protocol_alone_gets_what_numpy_computes(folder, server)
     assert [title.decode() for title in answer["titles"][0]] == [ids[i] for i in order]
     np.testing.assert_allclose(answer["scores"][0], scores[order], rtol=1e-5)
 
+    assert answer["is_exact"].tolist() == [True]
+
+    # What a request may have beside: conditions, another order, the weight of a task.
+    genre = table["genres"].to_pylist()[order[0]][0]
+    fits = np.asarray([genre in row for row in table["genres"].to_pylist()])
+    answer = predict("recommend", {**row, **asked, "where": [[f"genres={genre}"]], "weight_event": np.float32([2])})
+    order = [i for i in np.argsort(-scores) if fits[i] and scores[i] > -np.inf][:10]
+    assert [title.decode() for title in answer["titles"][0][: answer["count"][0]]] == [ids[i] for i in order]
+    np.testing.assert_allclose(answer["scores"][0][: len(order)], 2 * scores[order], rtol=1e-5)
+    ranked = predict("recommend", {**row, **asked, "rank_by": ["event"]})
+    assert np.all((ranked["scores"] > 0) & (ranked["scores"] < 1))
+    with pytest.raises(grpc.RpcError, match="`rank_by` must be empty or one of"):
+        predict("recommend", {**row, **asked, "rank_by": ["nothing"]})
+
     # A pair's served score equals its offline score.
     pairs = next(inputs.read_tables(data.examples("test", windows=[3]), rows=50))
     offline = training.load(folder / "run").predict(

@@ -45,6 +45,16 @@ def raw_rows(data, rows=20):
 
 
 USER = ("territory", "age", "user_vector")
+OPTIONAL = {
+    "allow": tf.constant([[""]]), "where": tf.constant([[""]]), "diversity": tf.constant([0.0]),
+}  # fmt: skip
+
+
+def by_user(**weights):
+    """What a request by a user's features may have, at its default: TensorFlow's loader does not fill them in."""
+    return {**OPTIONAL, "rank_by": tf.constant([""]), **{f"weight_{k}": tf.constant([v]) for k, v in weights.items()}}
+
+
 TITLE = ("title_vector", "genres", "language")
 
 
@@ -80,6 +90,7 @@ def test_recommends_what_numpy_computes_from_the_vectors(run, tiny, signatures):
         request_territory=tf.constant(["PL"] * 6),
         seen=tf.constant([seen] * 6),
         k=tf.constant([10] * 6),
+        **by_user(event=1.0),
     )
     allowed = np.asarray([title in catalogue and title not in seen for title in ids])
     scores = np.where(allowed, query @ vectors.T, -np.inf)
@@ -91,6 +102,7 @@ def test_recommends_what_numpy_computes_from_the_vectors(run, tiny, signatures):
         request_territory=tf.constant(["PL"] * 6),
         seen=tf.constant([seen] * 6),
         k=tf.constant([10] * 6),
+        **OPTIONAL,
     )
     np.testing.assert_array_equal(by_vector["titles"], answer["titles"])
 
@@ -112,9 +124,9 @@ def test_a_cascade_s_probabilities_and_the_tasks_weights_are_served(tiny, tmp_pa
     request = {
         "request_territory": raw["territory"], "seen": tf.constant([[""]] * 5), "k": tf.constant([3] * 5),
     }  # fmt: skip
-    answer = loaded.signatures["recommend"](**user, **request)
+    answer = loaded.signatures["recommend"](**user, **request, **by_user(click=2.0, buy=0.5))
     query = 2.0 * queries["click"] + 0.5 * queries["buy"]  # the weights that the losses have
-    by_vector = loaded.signatures["recommend_by_vector"](query=query, **request)
+    by_vector = loaded.signatures["recommend_by_vector"](query=query, **request, **OPTIONAL)
     np.testing.assert_array_equal(answer["titles"], by_vector["titles"])
     np.testing.assert_allclose(answer["scores"], by_vector["scores"], rtol=1e-5)
 

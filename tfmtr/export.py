@@ -8,12 +8,14 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfmtr import training
 from tfmtr.calibration import calibrated_outputs
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.retrieval.index import build_index
+from tfmtr.retrieval.recommender import OPTIONS, RANK_BY, REQUEST, Recommender, repeat
 
 
 def export(run, titles, out):
@@ -25,10 +27,11 @@ def export(run, titles, out):
       the run is (`tfmtr calibrate`).
     * `user_embedding`: user features -> query vector of each task; `<query, title> + bias` is the logit.
     * `title_embedding`: title features -> `title_embedding`, shape `(batch, d)`.
-    * `recommend`: user features, `request_territory`, `seen` (batch, n), `k` (batch,) -> `titles`, `scores`,
-      `count` (see `tfmtr.retrieval.exact.ExactIndex`). The user's own territory selects the branch, the
-      request's the catalogue. The query is the sum of the tasks' queries, each times the task's weight.
-    * `recommend_by_vector`: the same from a `query` of shape (batch, d).
+    * `recommend`: user features, `request_territory`, `seen` (batch, n), `k` (batch,) -> `titles`, `scores`, `count`,
+      `is_exact` (see `tfmtr.retrieval.recommender.Recommender`). The user's own territory selects the branch, the
+      request's the catalogue. The query is the sum of the tasks' queries, each times `weight_<task>`, by default the
+      task's weight. A client may leave out these weights, `allow`, `where`, `diversity` and `rank_by`.
+    * `recommend_by_vector`: the same from a `query` of shape (batch, d), without weights and `rank_by`.
 
     The version is the next integer in `out`. It is written under a name that no watcher takes for a version
     and renamed when it is whole. `assets.extra/` holds `schema.json` and `tfmtr.json` (run, fingerprint,
@@ -53,16 +56,21 @@ def export(run, titles, out):
             f"{[f.name for f in titles.schema.by_role('title')]}, expected {[f.name for f in schema.by_role('title')]}"
         )
     index = build_index(model, titles, schema)
-    archive = _archive(run, model, index, schema)
+    archive, optional = _archive(run, model, index, schema)
     out.mkdir(parents=True, exist_ok=True)
     staging = out / f"tmp-{os.getpid()}"
     shutil.rmtree(staging, ignore_errors=True)
     archive.write_out(str(staging), verbose=False)
+    _add_defaults(staging, optional)
     extra = staging / "assets.extra"
     extra.mkdir()
     schema.save(extra)
     facts = {key: document[key] for key in ("run_id", "fingerprint", "recipe", "versions")}
-    facts |= {"titles_fingerprint": titles.report["fingerprint"], "titles": index.num_titles, "biases": model.biases}
+    facts |= {
+        "titles_fingerprint": titles.report["fingerprint"],
+        "titles": index.catalogue.num_titles,
+        "biases": model.biases,
+    }
     (extra / "tfmtr.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return _publish(staging, out)
 
@@ -76,34 +84,47 @@ def _archive(run, model, index, schema):
     score = keras.Model(raw, calibrated_outputs(run, model.predictor(encoded), raw, encoded, schema))
     user = keras.Model(users, model.user_tower(encoded_users))
     title = keras.Model(titles, model.title_tower(encoded_titles))
-    weights = {task.name: task.weight for task in schema.tasks}
-
-    def search(query, request):
-        return index(query, request["request_territory"], request["seen"], request["k"])
+    weights = {f"weight_{task.name}": task.weight for task in schema.tasks if task.name in user.output}
+    recommender = Recommender(index, outputs=model.head.outputs, biases=model.biases, names=score.output)
 
     def recommend(request):
         queries = user({name: request[name] for name in users})
-        query = tf.add_n([weights.get(tower, 1.0) * vector for tower, vector in queries.items()])
-        return search(query, request)
+        batch = tf.shape(request["k"])[0]
+        query = tf.add_n(
+            [
+                repeat(request[f"weight_{t}"], batch)[:, None] * q if f"weight_{t}" in weights else q
+                for t, q in queries.items()
+            ]
+        )
+        return recommender(query, request, queries)
 
     def specs(raw):
         return {name: tf.TensorSpec(value.shape, value.dtype, name=name) for name, value in raw.items()}
 
-    request = {
-        "request_territory": tf.TensorSpec([None], tf.string, name="request_territory"),
-        "seen": tf.TensorSpec([None, None], tf.string, name="seen"),
-        "k": tf.TensorSpec([None], tf.int32, name="k"),
-    }
-    query = {"query": tf.TensorSpec([None, index.vectors.shape[1]], tf.float32, name="query")}
+    options = OPTIONS | RANK_BY | {name: (tf.TensorSpec([None], tf.float32), [w]) for name, w in weights.items()}
+    by_user = {**specs(users), **specs(REQUEST), **specs({name: spec for name, (spec, _) in options.items()})}
+    by_vector = specs({"query": tf.TensorSpec([None, index.vectors.shape[1]], tf.float32), **REQUEST})
+    by_vector |= specs({name: spec for name, (spec, _) in OPTIONS.items()})
     archive = keras.export.ExportArchive()
-    for part in (score, user, title, index):
+    for part in (score, user, title, recommender):
         archive.track(part)
     archive.add_endpoint("serving_default", lambda raw: score(raw), [specs({**users, **titles})])
     archive.add_endpoint("user_embedding", lambda raw: user(raw), [specs(users)])
     archive.add_endpoint("title_embedding", lambda raw: {"title_embedding": title(raw)}, [specs(titles)])
-    archive.add_endpoint("recommend", recommend, [{**specs(users), **request}])
-    archive.add_endpoint("recommend_by_vector", lambda raw: search(raw["query"], raw), [{**query, **request}])
-    return archive
+    archive.add_endpoint("recommend", recommend, [by_user])
+    archive.add_endpoint("recommend_by_vector", lambda raw: recommender(raw["query"], raw), [by_vector])
+    return archive, {"recommend": options, "recommend_by_vector": OPTIONS}
+
+
+def _add_defaults(version, optional):
+    """Lets clients leave out what has a default: `{signature: {input: (spec, value)}}`."""
+    file = version / "saved_model.pb"
+    saved_model = SavedModel.FromString(file.read_bytes())
+    for signature, options in optional.items():
+        defaults = saved_model.meta_graphs[0].signature_def[signature].defaults
+        for name, (spec, value) in options.items():
+            defaults[name].CopyFrom(tf.make_tensor_proto(value, spec.dtype))
+    file.write_bytes(saved_model.SerializeToString())
 
 
 def _publish(staging, out):

@@ -3,7 +3,9 @@ import os
 import numpy as np
 import pytest
 
+from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.exact import ExactIndex
+from tfmtr.retrieval.recommender import OPTIONS, Recommender
 
 tf = pytest.importorskip("tensorflow")
 TITLES = [f"t{i}" for i in range(40)]
@@ -13,14 +15,26 @@ AVAILABLE = {"DE": np.arange(40) % 2 == 0, "FR": np.arange(40) < 3, "PL": np.ara
 QUERY = RNG.normal(size=(3, 6)).astype("float32")
 
 
+def make(availability, attributes=None, **options):
+    return Recommender(ExactIndex(Catalogue(TITLES, availability, attributes), VECTORS), **options)
+
+
 @pytest.fixture(scope="module")
 def index():
-    return ExactIndex(TITLES, VECTORS, AVAILABLE)
+    return make(AVAILABLE)
 
 
-def search(index, query=QUERY, territory=("DE", "FR", "DE"), seen=(("",),) * 3, k=(5, 5, 2)):
-    answer = index(query, tf.constant(territory), tf.constant(seen), tf.constant(k, tf.int32))
-    return answer["titles"].numpy().astype(str), answer["scores"].numpy(), answer["count"].numpy()
+def ask(index, query=QUERY, territory=("DE", "FR", "DE"), seen=(("",),) * 3, k=(5, 5, 2), queries=None, **options):
+    options = {name: options.get(name, default) for name, (_, default) in OPTIONS.items()} | options
+    dtypes = {"diversity": tf.float32}
+    request = {name: tf.constant(value, dtypes.get(name, tf.string)) for name, value in options.items()}
+    request |= {"request_territory": tf.constant(territory), "seen": tf.constant(seen), "k": tf.constant(k, tf.int32)}
+    return {name: value.numpy() for name, value in index(query, request, queries).items()}
+
+
+def search(index, *arguments, **options):
+    answer = ask(index, *arguments, **options)
+    return answer["titles"].astype(str), answer["scores"], answer["count"]
 
 
 def expected(query, allowed, k):
@@ -64,7 +78,7 @@ def test_agrees_with_tensorflow_recommenders_where_nothing_is_filtered():
     factorized_top_k = pytest.importorskip("tensorflow_recommenders").layers.factorized_top_k
     peer = factorized_top_k.BruteForce().index(tf.constant(VECTORS), tf.constant(TITLES))
     scores, titles = peer(tf.constant(QUERY), k=7)
-    ours = search(ExactIndex(TITLES, VECTORS, {"all": np.ones(40, bool)}), territory=["all"] * 3, k=[7] * 3)
+    ours = search(make({"all": np.ones(40, bool)}), territory=["all"] * 3, k=[7] * 3)
     np.testing.assert_array_equal(ours[0], titles.numpy().astype(str))
     np.testing.assert_allclose(ours[1], scores, rtol=1e-5)
 
@@ -78,8 +92,117 @@ def test_refuses_a_k_out_of_range(index, k, message):
         search(index, k=[k, 1, 1])
 
 
-def test_refuses_titles_that_repeat_and_masks_of_another_size():
+GENRES = [["Comedy"] if i % 5 == 0 else ["Horror", "Comedy"] if i % 7 == 0 else ["Drama"] for i in range(40)]
+RATINGS = [["12" if i % 2 else "18"] for i in range(40)]
+ALL = {"all": np.ones(40, bool)}
+
+
+@pytest.mark.parametrize(
+    ("where", "fits"),
+    [
+        (["genres=Comedy"], lambda genres, rating: "Comedy" in genres),
+        (["genres=Comedy", "genres=Horror"], lambda genres, rating: {"Comedy", "Horror"} & set(genres)),
+        (["genres=Comedy", "rating=12"], lambda genres, rating: "Comedy" in genres and rating == "12"),
+        (["genres!=Horror", ""], lambda genres, rating: "Horror" not in genres),
+        (["rating=12", "genres!=Horror"], lambda genres, rating: rating == "12" and "Horror" not in genres),
+        (["genres!=Western"], lambda genres, rating: True),
+        (["genres=Western"], lambda genres, rating: False),
+        (["genres=Western", "genres=Drama"], lambda genres, rating: "Drama" in genres),
+    ],
+)
+def test_conditions_are_part_of_the_search(where, fits):
+    index = make(ALL, {"genres": GENRES, "rating": RATINGS})
+    allowed = np.asarray([bool(fits(GENRES[i], RATINGS[i][0])) for i in range(40)])
+    titles, _, count = search(index, QUERY[:2], ["all"] * 2, [[""]] * 2, [40] * 2, where=[where])  # one row for both
+    for row in range(2):
+        best, _ = expected(QUERY[row], allowed, 40)
+        assert list(titles[row][: count[row]]) == best
+        assert count[row] == allowed.sum()
+
+
+def test_an_attribute_that_titles_do_not_have_is_refused():
+    index = make(ALL, {"genres": GENRES})
+    for where in ("color=red", "genres", "=Comedy"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="`where` must be attribute=value"):
+            search(index, where=[[where]])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"of the attributes \[\]"):
+        search(make(ALL), where=[["genres=Comedy"]])
+
+
+def test_allow_lists(index):
+    allow = [["t2", "t4", "t5", "no"], ["", "", "", ""], ["no", "", "", ""]]
+    titles, _, count = search(index, k=[5, 5, 5], allow=allow)
+    assert set(titles[0][: count[0]]) == {"t2", "t4"}  # t5 is not available
+    assert list(count) == [2, 3, 0]
+    assert list(titles[1][:3]) == expected(QUERY[1], AVAILABLE["FR"], 3)[0]
+
+
+def mmr(query, allowed, k, candidates, diversity):
+    order = [i for i in np.argsort(-(VECTORS @ query), kind="stable") if allowed[i]][:candidates]
+    s = VECTORS[order] @ query
+    s = (s - s.min()) / (s.max() - s.min())
+    unit = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    chosen, likest = [], np.zeros(len(order))
+    while len(chosen) < k:
+        value = (1 - diversity) * s - diversity * likest
+        value[chosen] = -np.inf
+        chosen.append(int(np.argmax(value)))
+        likest = np.max(unit[order] @ unit[[order[i] for i in chosen]].T, axis=1)
+    return [TITLES[order[j]] for j in chosen]
+
+
+def test_a_diversified_list_is_that_of_maximal_marginal_relevance(index):
+    answer = ask(index, k=[5, 3, 4], diversity=[0.7, 0.0, 0.0])
+    titles = answer["titles"].astype(str)
+    assert list(titles[0]) == mmr(QUERY[0], AVAILABLE["DE"], 5, 20, 0.7)
+    assert list(titles[2][:4]) == expected(QUERY[2], AVAILABLE["DE"], 4)[0]  # others are as they were
+    assert answer["is_exact"].tolist() == [False, True, True]
+    by_title = dict(zip(TITLES, VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True), strict=True))
+
+    def likeness(titles):
+        v = np.asarray([by_title[title] for title in titles])
+        return np.sort((v @ v.T)[np.triu_indices(len(v), 1)])[-3:].mean()
+
+    assert likeness(titles[0]) < likeness(expected(QUERY[0], AVAILABLE["DE"], 5)[0])
+    few = ask(index, QUERY[:1], ["FR"], [[""]], [5], diversity=[1.0])  # three titles: none twice, none made up
+    assert sorted(few["titles"].astype(str)[0]) == ["", "", "t0", "t1", "t2"]
+
+
+def test_a_product_of_probabilities_ranks_the_candidates_again():
+    """As a cascade's: the sum of the logits finds candidates, their product of probabilities decides."""
+    rng = np.random.default_rng(1)
+    queries = {tower: rng.normal(size=(2, 6)).astype("float32") for tower in ("click", "buy")}
+    biases = {"click": -1.0, "buy": 0.5}
+
+    def outputs(logits):
+        click, buy = tf.sigmoid(logits["click"]), tf.sigmoid(logits["buy"])
+        return {"click": click, "buy": click * buy}
+
+    index = make(ALL, outputs=outputs, biases=biases, names=["click", "buy"])
+    query = queries["click"] + queries["buy"]
+    options = {"query": query, "territory": ["all"] * 2, "seen": [[""]] * 2, "queries": queries}
+    answer = ask(index, k=[10, 10], rank_by=["buy", ""], **options)
+    p = 1 / (1 + np.exp(-(queries["click"][0] @ VECTORS.T - 1))) / (1 + np.exp(-(queries["buy"][0] @ VECTORS.T + 0.5)))
+    best = np.argsort(-p)[:10]
+    assert answer["titles"].astype(str)[0].tolist() == [TITLES[i] for i in best]
+    np.testing.assert_allclose(answer["scores"][0], p[best], rtol=1e-4)
+    assert answer["titles"].astype(str)[1].tolist() == expected(query[1], np.ones(40, bool), 10)[0]
+    assert answer["is_exact"].tolist() == [True, True]  # 4 times 10 candidates are all titles
+    assert ask(index, k=[9, 9], rank_by=["buy", ""], **options)["is_exact"].tolist() == [False, True]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`rank_by` must be empty or one of"):
+        ask(index, k=[3, 3], rank_by=["like", ""], **options)
+
+
+def test_refuses_titles_that_repeat_and_arrays_of_another_size():
     with pytest.raises(ValueError, match=r"`titles` must be different ids.*40 ids \(1 different\)"):
-        ExactIndex(["a"] * 40, VECTORS, AVAILABLE)
+        Catalogue(["a"] * 40, AVAILABLE)
     with pytest.raises(ValueError, match=r"`availability` must have shape \(40,\).*'DE' with shape \(3,\)"):
-        ExactIndex(TITLES, VECTORS, {"DE": np.ones(3, bool)})
+        Catalogue(TITLES, {"DE": np.ones(3, bool)})
+    with pytest.raises(
+        ValueError, match=r"`attributes` must have one list of texts for each of 40 titles.*'genres' with 1"
+    ):
+        Catalogue(TITLES, AVAILABLE, {"genres": [["Comedy"]]})
+    with pytest.raises(
+        ValueError, match=r"`vectors` must have shape \(40, d\), one for each title. Received: \(39, 6\)"
+    ):
+        ExactIndex(Catalogue(TITLES, AVAILABLE), VECTORS[:39])

@@ -20,8 +20,8 @@ def test_the_catalogue_is_the_newest_one_or_that_of_the_window_asked_for(tiny, t
     model = training.Recipe(units=(8, 4)).build(data.schema)
 
     def catalogues(index):
-        names = index.territory_index.get_vocabulary()[1:]  # the first is the unknown territory
-        masks = np.asarray(index.available)[1:]
+        names = index.catalogue.territory_index.get_vocabulary()[1:]  # the first is the unknown territory
+        masks = np.asarray(index.catalogue.available)[1:]
         return {name: np.flatnonzero(mask).tolist() for name, mask in zip(names, masks, strict=True)}
 
     assert catalogues(build_index(model, data, data.schema)) == {"PL": [1, 3], "DE": [3]}

@@ -137,23 +137,15 @@ def _recall(model, positives, schema, data, *, window, k, most):
     features = inputs.model_inputs(positives.take(kept), schema, inputs.open_stores(data))
     queries = model.user_tower.predict({name: features[name] for name in model.user_tower.input}, verbose=0)
     query = np.asarray(queries[schema.tasks[0].name])
-    territories = positives.take(kept)["territory"].to_pylist()
-    titles = np.concatenate(
-        [
-            index(
-                query[i : i + 256],
-                np.asarray(territories[i : i + 256]),
-                np.full((len(query[i : i + 256]), 1), ""),
-                np.full(len(query[i : i + 256]), min(k, index.num_titles), "int32"),
-            )["titles"]
-            .numpy()
-            .astype(str)
-            for i in range(0, len(query), 256)
-        ]
-    )
-    rows = {title: row for row, title in enumerate(index.title_index.get_vocabulary()[1:])}
+    territories = np.asarray(positives.take(kept)["territory"].to_pylist())
+    catalogue, ranked = index.catalogue, []
+    for i in range(0, len(query), 256):
+        some = slice(i, i + 256)
+        allowed = catalogue(territories[some], np.full((len(query[some]), 1), ""))
+        found = index(query[some], np.full(len(query[some]), min(k, catalogue.num_titles), "int32"), allowed)
+        ranked.append(np.where(np.isfinite(found["scores"]), found["index"], -1))
+    rows = {title: row for row, title in enumerate(catalogue.title_index.get_vocabulary()[1:])}
     held_out = [set() for _ in users]
     for user, title in zip(user_of_row, positives["title"].to_pylist(), strict=True):
         held_out[user].add(rows[title])
-    ranked = np.vectorize(lambda title: rows.get(title, -1))(titles)
-    return recall_at_k(ranked, [held_out[user] for user in user_of_row[kept]])
+    return recall_at_k(np.concatenate(ranked), [held_out[user] for user in user_of_row[kept]])

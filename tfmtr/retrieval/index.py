@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfmtr import inputs
+from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.exact import ExactIndex
 
 BATCH = 4096
@@ -30,7 +31,19 @@ def build_index(model, titles, schema, *, window=None):
         mask = np.zeros(len(ids), bool)
         mask[rows[territories.indices.to_numpy() == code]] = True
         availability[territory] = mask
-    return ExactIndex(ids, vectors, availability)
+    return ExactIndex(Catalogue(ids, availability, title_attributes(titles, schema)), vectors)
+
+
+def title_attributes(titles, schema):
+    """`{feature: one list of texts for each title}` of the ids, strings and sets that titles have."""
+    wanted = [f for f in schema.by_role("title") if f.kind in ("id", "string", "set") and f.name != "title"]
+    table = pq.read_table(titles.path / "titles.parquet", columns=[f.name for f in wanted])
+    attributes = {}
+    for feature in wanted:
+        values = table[feature.name].to_pylist()
+        rows = [(value if isinstance(value, list) else [value]) for value in values]
+        attributes[feature.name] = [[str(v) for v in row or () if v is not None and v != ""] for row in rows]
+    return attributes
 
 
 def title_vectors(model, titles, schema):

@@ -1,0 +1,135 @@
+"""Which titles a request may be answered with: availability, seen titles, allow-lists and attributes."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfmtr.encoders.raw import lookup
+
+
+class Catalogue(keras.layers.Layer):
+    """Titles by their ids, where they are available, and what they are.
+
+    An unknown territory gets the titles that are available in at least half of the territories.
+
+    Args:
+        titles: Ids, a sequence of text.
+        availability: `{territory: boolean array of shape (titles,)}`.
+        attributes: `{attribute: one list of texts for each title}`, such as `{"genres": [["Comedy"], ...]}`.
+
+    Call arguments:
+        territory: Text tensor of shape `(batch,)`.
+        seen: Text tensor of shape `(batch, n)`: titles that are left out; "" and unknown ids are ignored.
+        allow: Text tensor of shape `(batch, n)` or `(1, n)`: only these titles; a row of "" allows all.
+        where: Text tensor of shape `(batch, n)` or `(1, n)` of conditions, `"genres=Comedy"` or `"genres!=Horror"`; ""
+            is none. A title must have one of the values that are asked for of every attribute, and none of the others.
+            No title has a value that the catalogue does not know.
+
+    Returns:
+        Boolean tensor of shape `(batch, titles)`.
+
+    Raises:
+        ValueError: If the arguments do not have one entry for each title.
+        tf.errors.InvalidArgumentError: If `where` names an attribute that titles do not have.
+    """
+
+    def __init__(self, titles, availability, attributes=None, **kwargs):
+        super().__init__(**kwargs)
+        titles, attributes = [str(title) for title in titles], attributes or {}
+        if len(set(titles)) != len(titles):
+            raise ValueError(
+                f"`titles` must be different ids. Received: {len(titles)} ids ({len(set(titles))} different)"
+            )
+        for territory, mask in availability.items():
+            if np.shape(mask) != (len(titles),):
+                raise ValueError(
+                    f"`availability` must have shape ({len(titles)},) for each territory. "
+                    f"Received: {territory!r} with shape {np.shape(mask)}"
+                )
+        for attribute, values in attributes.items():
+            if len(values) != len(titles):
+                raise ValueError(
+                    f"`attributes` must have one list of texts for each of {len(titles)} titles. Received: "
+                    f"{attribute!r} with {len(values)}"
+                )
+        masks = np.asarray(list(availability.values()), bool).reshape(len(availability), len(titles))
+        unknown = masks.mean(axis=0) >= 0.5 if len(masks) else np.ones(len(titles), bool)
+        self.num_titles, self.attributes = len(titles), sorted(attributes)
+        self.title_index = lookup(titles)
+        self.title_id = lookup(titles, invert=True)
+        self.territory_index = lookup(availability)
+        self.attribute_index = lookup(self.attributes)
+        values, codes = encode(self.attributes, attributes)
+        self.value_index = lookup(values)
+        self.available = self._constant("available", np.vstack([unknown, masks]))
+        self.codes = self._constant("attributes", codes)
+        self.built = True
+
+    def _constant(self, name, value):
+        return self.add_weight(
+            shape=value.shape,
+            initializer=lambda shape, dtype: value,
+            trainable=False,
+            dtype=value.dtype.name,
+            name=name,
+        )
+
+    def call(self, territory, seen, allow=None, where=None):
+        """Allowed titles; see the class."""
+        allowed = tf.gather(tf.convert_to_tensor(self.available), self.territory_index(territory))
+        allowed = allowed & ~self.listed(seen, tf.shape(allowed)[0])
+        if allow is not None:
+            given = tf.reduce_any(allow != "", axis=1, keepdims=True)
+            allowed = allowed & (self.listed(allow, tf.shape(allow)[0]) | ~given)
+        return allowed if where is None else allowed & self.matching(where)
+
+    def listed(self, ids, rows):
+        """Which titles a list of ids names, shape `(rows, titles)`."""
+        index = self.title_index(ids) - 1
+        cells = tf.where(index >= 0)  # (pairs, 2)
+        cells = tf.stack([cells[:, 0], tf.gather_nd(index, cells)], axis=1)
+        mask = tf.zeros([rows, self.num_titles], tf.bool)
+        return tf.tensor_scatter_nd_update(mask, cells, tf.ones(tf.shape(cells)[:1], tf.bool))
+
+    def matching(self, where):
+        """Which titles fit the conditions, shape `(rows, titles)`."""
+        is_negative = tf.strings.regex_full_match(where, "[^=]*!=.*")
+        plain = tf.strings.regex_replace(where, "^([^=]*)!=", r"\1=")
+        attribute = self.attribute_index(tf.strings.regex_replace(plain, "=.*", ""))  # 0 for none
+        is_condition = tf.strings.regex_full_match(where, "[^=]+=.*") & (attribute > 0)
+        known = tf.reduce_all(is_condition | (where == ""))
+        text = f"`where` must be attribute=value or attribute!=value, of the attributes {self.attributes}."
+        with tf.control_dependencies([tf.debugging.Assert(known, [text, where], summarize=20)]):
+            value = tf.cast(self.value_index(plain), tf.int32) - 1  # -1 for one that no title has
+        codes, rows = tf.convert_to_tensor(self.codes), tf.shape(where)[0]
+        nothing = tf.zeros([rows, self.num_titles], tf.bool)
+
+        def add(i, excluded, *found):
+            wanted = value[:, i][:, None]
+            has = tf.zeros_like(nothing)
+            for column in range(codes.shape[1]):  # no (batch, titles, values) at once
+                has = has | ((codes[:, column][None, :] == wanted) & (wanted >= 0))
+            negative, own = is_negative[:, i][:, None], attribute[:, i][:, None]
+            found = [f | (has & (own == a) & ~negative) for a, f in enumerate(found, start=1)]
+            return i + 1, excluded | (has & negative & (own > 0)), *found
+
+        start = (tf.constant(0), nothing, *(nothing for _ in self.attributes))
+        _, excluded, *found = tf.while_loop(lambda i, *_: i < tf.shape(where)[1], add, start)
+        fits = ~excluded
+        for a, f in enumerate(found, start=1):
+            is_asked = tf.reduce_any((attribute == a) & ~is_negative, axis=1, keepdims=True)
+            fits = fits & (f | ~is_asked)
+        return fits
+
+
+def encode(names, attributes):
+    """Texts `"attribute=value"` and, for each title, their positions, padded with -1: shape `(titles, most values)`."""
+    values, columns = [], []
+    for name in names:
+        texts = sorted({str(value) for row in attributes[name] for value in row})
+        place = {text: len(values) + i for i, text in enumerate(texts)}
+        values += [f"{name}={text}" for text in texts]
+        rows = [[place[str(value)] for value in row] for row in attributes[name]]
+        width = max(map(len, rows), default=0)
+        columns.append(np.asarray([row + [-1] * (width - len(row)) for row in rows], "int32").reshape(len(rows), width))
+    return values, np.concatenate(columns, axis=1) if columns else np.zeros((0, 0), "int32")

@@ -1,0 +1,115 @@
+"""From a query to the answer of a request: search, second stage, diversification, ids."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfmtr.encoders.raw import lookup
+from tfmtr.retrieval.diversify import diversify
+from tfmtr.retrieval.exact import cut, width_of
+
+OVERFETCH = 4  # candidates for each title wanted, where a second stage reorders them
+REQUEST = {  # what every request has, beside the query or the user
+    "request_territory": tf.TensorSpec([None], tf.string),
+    "seen": tf.TensorSpec([None, None], tf.string),
+    "k": tf.TensorSpec([None], tf.int32),
+}
+OPTIONS = {  # what it may have, and what it is otherwise
+    "allow": (tf.TensorSpec([None, None], tf.string), [[""]]),
+    "where": (tf.TensorSpec([None, None], tf.string), [[""]]),
+    "diversity": (tf.TensorSpec([None], tf.float32), [0.0]),
+}
+RANK_BY = {"rank_by": (tf.TensorSpec([None], tf.string), [""])}
+
+
+class Recommender(keras.layers.Layer):
+    """Answers requests from an index.
+
+    Args:
+        index: `ExactIndex` or another with its call.
+        outputs: `outputs({tower: logits of shape (n, 1)}) -> {name: probabilities of shape (n, 1)}`, the head's.
+        biases: `{tower: bias}` to add to a dot product to have the logit.
+        names: Names of the outputs.
+
+    Call arguments:
+        query: Tensor of shape `(batch, d)`.
+        request: `{name: tensor}` of `REQUEST`, `OPTIONS` and, with `queries`, `RANK_BY`; an option may have one row
+            for all.
+        queries: `{tower: tensor of shape (batch, d)}`, or `None` where only the query is known.
+
+    Returns:
+        A dictionary: `titles`, text of shape `(batch, max(k))`, padded with ""; `scores`, float32 of the same shape,
+        padded with minus infinity: `<query, title>`, or the probability that `rank_by` names; `count`, int32 of shape
+        `(batch,)`: how many came back; `is_exact`, boolean of shape `(batch,)`: whether they are the best of all that
+        are allowed, in order (a diversified list is not).
+
+    Raises:
+        tf.errors.InvalidArgumentError: If `k` is out of its range, `rank_by` is no output, or `where` no condition.
+    """
+
+    def __init__(self, index, *, outputs=None, biases=None, names=(), **kwargs):
+        super().__init__(**kwargs)
+        self.index, self.catalogue = index, index.catalogue
+        self.outputs, self.biases, self.names = outputs, biases, sorted(names)
+        self.output_index = lookup(self.names)
+        self.built = True
+
+    def call(self, query, request, queries=None):
+        """Answers; see the class."""
+        batch, size, k = tf.shape(query)[0], self.catalogue.num_titles, request["k"]
+        width = width_of(k, size)
+        options = {name: repeat(request[name], batch) for name in OPTIONS}
+        allowed = self.catalogue(request["request_territory"], request["seen"], options["allow"], options["where"])
+        rank_by = repeat(request["rank_by"], batch) if queries else tf.fill([batch], "")
+        is_ranked, is_mixed = rank_by != "", options["diversity"] > 0
+        wanted = tf.where(is_ranked | is_mixed, tf.minimum(OVERFETCH * k, size), k)
+        found = self.index(query, wanted, allowed)
+        index, scores, is_exact = found["index"], found["scores"], found["is_exact"]
+        if queries:
+            scores = tf.cond(
+                tf.reduce_any(is_ranked), lambda: self.ranked(queries, index, scores, rank_by), lambda: scores
+            )
+            order = tf.argsort(scores, axis=1, direction="DESCENDING", stable=True)
+            index, scores = (tf.gather(value, order, batch_dims=1) for value in (index, scores))
+            number = tf.reduce_sum(tf.cast(allowed, tf.int32), axis=1)
+            is_exact = is_exact & (~is_ranked | (number <= wanted))
+        order = tf.cond(
+            tf.reduce_any(is_mixed),
+            lambda: diversify(scores, self.vectors_of(index), width, options["diversity"]),
+            lambda: tf.tile(tf.range(width)[None, :], [batch, 1]),
+        )
+        index, scores = (tf.gather(value, order, batch_dims=1) for value in (index, scores))
+        scores = cut(scores, k)
+        is_there = scores > -np.inf
+        return {
+            "titles": tf.where(is_there, self.catalogue.title_id(tf.cast(index, tf.int64) + 1), ""),
+            "scores": scores,
+            "count": tf.reduce_sum(tf.cast(is_there, tf.int32), axis=1),
+            "is_exact": is_exact & ~is_mixed,
+        }
+
+    def vectors_of(self, index):
+        """Vectors of candidates, shape `(batch, candidates, d)`."""
+        return tf.gather(tf.convert_to_tensor(self.index.vectors), index)
+
+    def ranked(self, queries, index, scores, rank_by):
+        """Scores, where a row asks for it the probability of that name."""
+        vectors = self.vectors_of(index)
+        logits = {
+            tower: tf.reshape(tf.einsum("bd,bcd->bc", q, vectors) + self.biases[tower], [-1, 1])
+            for tower, q in queries.items()
+        }
+        outputs = self.outputs(logits)
+        stacked = tf.stack([tf.reshape(outputs[name], tf.shape(scores)) for name in self.names], axis=1)
+        which = self.output_index(rank_by)
+        text = f"`rank_by` must be empty or one of {self.names}."
+        with tf.control_dependencies(
+            [tf.debugging.Assert(tf.reduce_all((which > 0) | (rank_by == "")), [text, rank_by])]
+        ):
+            own = tf.gather(stacked, tf.maximum(which - 1, 0), axis=1, batch_dims=1)
+        return tf.where((rank_by != "")[:, None] & (scores > -np.inf), own, scores)
+
+
+def repeat(value, batch):
+    """One row for all, as one for each."""
+    return tf.broadcast_to(value, tf.concat([[batch], tf.shape(value)[1:]], axis=0))
