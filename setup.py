@@ -45,6 +45,7 @@ setup(
             "ruff",
             "openpyxl",
             "kubernetes-validate",
+            "usearch",
             "matplotlib",
             "tensorflow-recommenders==0.7.7",
             "tf-keras==2.20.1",

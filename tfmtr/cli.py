@@ -336,6 +336,19 @@ def export(
 
 
 @app.command()
+def embeddings(
+    model: Annotated[Path, typer.Option(help="Run directory.")],
+    data: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`, whose users and titles get vectors.")],
+    out: Annotated[Path, typer.Option(help="Directory to write; must be new.")],
+):
+    """Write users' and titles' vectors as Parquet, for a vector database."""
+    from tfmtr.retrieval.embeddings import write_embeddings
+
+    manifest = write_embeddings(model, data, out)
+    print(f"{out}: {manifest['users']} users, {manifest['titles']} titles, {manifest['width']} wide")
+
+
+@app.command()
 def deploy_kit(
     model: Annotated[Path, typer.Option(help="Directory of the model's versions.")] = Path("saved_models/two_tower"),
     out: Annotated[Path, typer.Option(help="Directory to write.")] = Path("deploy"),

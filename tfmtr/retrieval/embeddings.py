@@ -1,0 +1,105 @@
+"""Users' and titles' vectors as Parquet, for a vector database or a store beside the server."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfmtr import inputs, training
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.retrieval.index import title_vectors
+
+BATCH = 8192
+MANIFEST = "manifest.json"
+
+
+def write_embeddings(run, data, out):
+    """Writes the vectors of all users and titles of a prepared directory under a run's newest model.
+
+        out/titles.parquet          title, vector
+        out/users/part-0000.parquet user, the scenario's columns, vector, vector_<task> where there are several tasks
+        out/manifest.json           which model and data they are of, widths, counts, and each task's bias and weight
+
+    `<user's vector_<task>, title's vector> + bias` is the task's logit; `vector` is the sum of the tasks' vectors, each
+    times its weight, as in the signature `recommend`. All is there at once or not at all; users are streamed.
+
+    Args:
+        run: Run directory made by `tfmtr train`.
+        data: Directory made by `tfmtr prepare`.
+        out: Directory to write; must be new.
+
+    Returns:
+        The manifest, a dictionary.
+
+    Raises:
+        ValueError: If `out` exists, or `run` or `data` is not what it must be.
+    """
+    out, data, document = Path(out), Prepared(data), training.read_run(run)
+    if out.exists():
+        raise ValueError(f"`out` must be a new directory; vectors of two models must not meet. Received: {out}")
+    model, schema = training.load(run), training.Schema.load(run)
+    staging = out.with_name(f"tmp-{out.name}-{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    (staging / "users").mkdir(parents=True)
+    ids, vectors = title_vectors(model, data, schema)
+    pq.write_table(pa.table({"title": ids, "vector": column(vectors)}), staging / "titles.parquet")
+    weights = {task.name: task.weight for task in schema.tasks}
+    stores, count = inputs.open_stores(data), 0
+    for part, table in enumerate(inputs.read_tables([data.path / "users.parquet"], rows=BATCH)):
+        features = inputs.model_inputs(table, schema, stores)
+        queries = model.user_tower.predict_on_batch({name: features[name] for name in model.user_tower.input})
+        queries = {name: np.asarray(query, np.float32) for name, query in queries.items()}
+        columns = {name: table[name] for name in ("user", *schema.scenario.columns) if name in table.column_names}
+        columns["vector"] = column(sum(weights.get(name, 1.0) * query for name, query in queries.items()))
+        if len(queries) > 1:
+            columns |= {f"vector_{name}": column(query) for name, query in queries.items()}
+        pq.write_table(pa.table(columns), staging / "users" / f"part-{part:04d}.parquet")
+        count += len(table)
+    manifest = {
+        "run_id": document["run_id"],
+        "fingerprint": data.report["fingerprint"],
+        "width": int(vectors.shape[1]),
+        "titles": len(ids),
+        "users": count,
+        "biases": model.biases,
+        "weights": weights,
+        "versions": training.versions(),
+    }
+    (staging / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    staging.rename(out)
+    return manifest
+
+
+def column(vectors):
+    """A matrix as a column of lists of one size, without a copy of each row."""
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+
+
+def matrix(values):
+    """A column of lists of one size as a matrix."""
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    return values.flatten().to_numpy().reshape(len(values), values.type.list_size)
+
+
+def check_same_model(embeddings, version):
+    """Raises unless vectors are of the model that an exported version serves.
+
+    Args:
+        embeddings: Directory made by `write_embeddings`.
+        version: Directory of the version.
+
+    Raises:
+        ValueError: If they are of two runs: a user's vector means nothing to another model's titles.
+    """
+    own = json.loads((Path(embeddings) / MANIFEST).read_text(encoding="utf-8"))["run_id"]
+    served = json.loads((Path(version) / "assets.extra" / "tfmtr.json").read_text(encoding="utf-8"))["run_id"]
+    if own != served:
+        raise ValueError(
+            "vectors and served model must be of one run; write the vectors again or serve the model that they are of. "
+            f"Received: {embeddings} of run {own}, {version} of run {served}"
+        )
