@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from tfmtr.retrieval.embeddings import check_same_model, matrix
+from tfmtr.retrieval.embeddings import check_same_model
+from tfmtr.retrieval.index import matrix
 
 
 def search(vectors, user_id, k=10):

@@ -1,14 +1,17 @@
+import functools
 import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.export import export
-from tfmtr.retrieval.index import title_vectors
+from tfmtr.retrieval.index import TitleVectors, title_vectors
 from tfmtr.schema import Schema, Task
 
 tf = pytest.importorskip("tensorflow")
@@ -81,7 +84,7 @@ def test_recommends_what_numpy_computes_from_the_vectors(run, tiny, signatures):
     _, raw = raw_rows(data, rows=6)
     user = {name: raw[name] for name in USER}
     query = signatures[0]["user_embedding"](**user)["event"].numpy()
-    ids, vectors = title_vectors(training.load(run), data, data.schema)
+    ids, vectors, *_ = title_vectors(training.load(run), data, data.schema)
     table = pq.read_table(data.path / "availability.parquet").to_pylist()
     catalogue = {row["title"] for row in table if row["territory"] == "PL" and row["window"] == 4}
     seen = ["t3", "t7"]
@@ -103,6 +106,7 @@ def test_recommends_what_numpy_computes_from_the_vectors(run, tiny, signatures):
         seen=tf.constant([seen] * 6),
         k=tf.constant([10] * 6),
         **OPTIONAL,
+        model=tf.constant([""]),
     )
     np.testing.assert_array_equal(by_vector["titles"], answer["titles"])
 
@@ -126,7 +130,7 @@ def test_a_cascade_s_probabilities_and_the_tasks_weights_are_served(tiny, tmp_pa
     }  # fmt: skip
     answer = loaded.signatures["recommend"](**user, **request, **by_user(click=2.0, buy=0.5))
     query = 2.0 * queries["click"] + 0.5 * queries["buy"]  # the weights that the losses have
-    by_vector = loaded.signatures["recommend_by_vector"](query=query, **request, **OPTIONAL)
+    by_vector = loaded.signatures["recommend_by_vector"](query=query, **request, **OPTIONAL, model=queries["model"])
     np.testing.assert_array_equal(answer["titles"], by_vector["titles"])
     np.testing.assert_allclose(answer["scores"], by_vector["scores"], rtol=1e-5)
 
@@ -185,5 +189,42 @@ def test_the_index_holds_titles_beyond_one_batch_in_order(run, tiny, monkeypatch
     whole = title_vectors(model, data, data.schema)
     monkeypatch.setattr("tfmtr.retrieval.index.BATCH", 7)
     parts = title_vectors(model, data, data.schema)
-    assert parts[0] == whole[0] == [f"t{i}" for i in range(50)]
-    np.testing.assert_allclose(parts[1], whole[1], atol=1e-6)
+    assert parts.ids == whole.ids == [f"t{i}" for i in range(50)]
+    np.testing.assert_allclose(parts.vectors, whole.vectors, atol=1e-6)
+
+
+def test_new_titles_get_into_the_index_without_the_others_being_computed_again(run, tiny, tmp_path):
+    few = shutil.copytree(tiny, tmp_path / "few")
+    table = pq.read_table(few / "titles.parquet")
+    pq.write_table(table.slice(0, 45), few / "titles.parquet")
+    catalogue = pq.read_table(few / "availability.parquet")
+    old = pc.is_in(catalogue["title"], pa.array([f"t{i}" for i in range(45)]))
+    pq.write_table(catalogue.filter(old), few / "availability.parquet")
+    first = export(run, few, tmp_path / "models")
+    facts = json.loads((first / "assets.extra/tfmtr.json").read_text())
+    assert (facts["titles"], facts["new_titles"]) == (45, 45)
+
+    changed = shutil.copytree(tiny, tmp_path / "changed")
+    languages = table["language"].to_pylist()
+    languages[3] = next(language for language in languages if language != languages[3])
+    place = table.column_names.index("language")
+    pq.write_table(table.set_column(place, "language", pa.array(languages)), changed / "titles.parquet")
+    second = export(run, changed, tmp_path / "models")
+    facts = json.loads((second / "assets.extra/tfmtr.json").read_text())
+    assert (second.name, facts["titles"], facts["new_titles"]) == ("2", 50, 6)  # five new ones, one that changed
+    found = TitleVectors.load(second / "assets.extra" / "titles.parquet")
+    whole = title_vectors(training.load(run), Prepared(changed), Prepared(changed).schema)
+    assert found.ids == whole.ids
+    np.testing.assert_allclose(found.vectors, whole.vectors, atol=1e-6)
+    assert not np.allclose(found.vectors[3], TitleVectors.load(first / "assets.extra" / "titles.parquet").vectors[3])
+
+
+def test_a_vector_of_another_model_is_refused(run, tiny, signatures):
+    _, raw = raw_rows(Prepared(tiny), rows=2)
+    user = signatures[0]["user_embedding"](**{name: raw[name] for name in USER})
+    assert user["model"].numpy().tolist() == [training.read_run(run)["run_id"].encode()] * 2
+    request = {"request_territory": raw["territory"], "seen": tf.constant([[""]] * 2), "k": tf.constant([3] * 2)}
+    ask = functools.partial(signatures[0]["recommend_by_vector"], query=user["event"], **request, **OPTIONAL)
+    assert ask(model=user["model"])["count"].numpy().tolist() == [3, 3]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a vector of another model means nothing to these titles"):
+        ask(model=tf.constant(["another"] * 2))

@@ -14,7 +14,7 @@ from tfmtr import training
 from tfmtr.calibration import calibrated_outputs
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.encoders.raw import look_up, raw_inputs
-from tfmtr.retrieval.index import build_index
+from tfmtr.retrieval.index import TitleVectors, build_index, title_vectors
 from tfmtr.retrieval.recommender import OPTIONS, RANK_BY, REQUEST, Recommender, repeat
 
 
@@ -25,17 +25,20 @@ def export(run, titles, out):
 
     * `serving_default`: features of users and titles, row by row -> the tasks' probabilities, by name, calibrated if
       the run is (`tfmtr calibrate`).
-    * `user_embedding`: user features -> query vector of each task; `<query, title> + bias` is the logit.
+    * `user_embedding`: user features -> query vector of each task; `<query, title> + bias` is the logit; and `model`,
+      the run that it is of.
     * `title_embedding`: title features -> `title_embedding`, shape `(batch, d)`.
     * `recommend`: user features, `request_territory`, `seen` (batch, n), `k` (batch,) -> `titles`, `scores`, `count`,
       `is_exact` (see `tfmtr.retrieval.recommender.Recommender`). The user's own territory selects the branch, the
       request's the catalogue. The query is the sum of the tasks' queries, each times `weight_<task>`, by default the
       task's weight. A client may leave out these weights, `allow`, `where`, `diversity` and `rank_by`.
-    * `recommend_by_vector`: the same from a `query` of shape (batch, d), without weights and `rank_by`.
+    * `recommend_by_vector`: the same from a `query` of shape (batch, d), without weights and `rank_by`; with `model`, a
+      vector of another run is an error.
 
     The version is the next integer in `out`. It is written under a name that no watcher takes for a version
-    and renamed when it is whole. `assets.extra/` holds `schema.json` and `tfmtr.json` (run, fingerprint,
-    biases, versions).
+    and renamed when it is whole. `assets.extra/` holds `schema.json`, `tfmtr.json` (run, fingerprint, biases,
+    versions) and `titles.parquet`, the titles' vectors. If the newest version in `out` is of the same run, only vectors
+    of titles that are new or have changed are computed: that is how the titles of the day get into the index.
 
     Args:
         run: Run directory made by `tfmtr train`.
@@ -55,8 +58,9 @@ def export(run, titles, out):
             "`titles` must have the title features that the model was trained with; prepare them together. Received: "
             f"{[f.name for f in titles.schema.by_role('title')]}, expected {[f.name for f in schema.by_role('title')]}"
         )
-    index = build_index(model, titles, schema)
-    archive, optional = _archive(run, model, index, schema)
+    vectors = title_vectors(model, titles, schema, _known(out, document["run_id"]))
+    index = build_index(model, titles, schema, vectors=vectors)
+    archive, optional = _archive(run, model, index, schema, document["run_id"])
     out.mkdir(parents=True, exist_ok=True)
     staging = out / f"tmp-{os.getpid()}"
     shutil.rmtree(staging, ignore_errors=True)
@@ -65,8 +69,10 @@ def export(run, titles, out):
     extra = staging / "assets.extra"
     extra.mkdir()
     schema.save(extra)
+    vectors.save(extra / "titles.parquet")
     facts = {key: document[key] for key in ("run_id", "fingerprint", "recipe", "versions")}
     facts |= {
+        "new_titles": vectors.num_new,
         "titles_fingerprint": titles.report["fingerprint"],
         "titles": index.catalogue.num_titles,
         "biases": model.biases,
@@ -75,7 +81,17 @@ def export(run, titles, out):
     return _publish(staging, out)
 
 
-def _archive(run, model, index, schema):
+def _known(out, run_id):
+    """Titles' vectors of the newest version, if it is of the same run."""
+    versions = sorted((path for path in out.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
+    extra = versions[-1] / "assets.extra" if versions else None
+    if extra is None or not (extra / "titles.parquet").exists():
+        return None
+    facts = json.loads((extra / "tfmtr.json").read_text(encoding="utf-8"))
+    return TitleVectors.load(extra / "titles.parquet") if facts["run_id"] == run_id else None
+
+
+def _archive(run, model, index, schema, run_id):
     users = raw_inputs(schema, "user", "context", scenario=True)
     titles = raw_inputs(schema, "title")
     encoded_users = look_up(users, schema, "user", "context", scenario=True)
@@ -98,22 +114,34 @@ def _archive(run, model, index, schema):
         )
         return recommender(query, request, queries)
 
+    def recommend_by_vector(request):
+        known = tf.reduce_all((request["model"] == "") | (request["model"] == run_id))
+        text = f"`model` must be {run_id}: a vector of another model means nothing to these titles."
+        with tf.control_dependencies([tf.debugging.Assert(known, [text, request["model"]])]):
+            return recommender(tf.identity(request["query"]), request)
+
+    def user_embedding(raw):
+        queries = user(raw)
+        batch = tf.shape(next(iter(queries.values())))[:1]
+        return {**queries, "model": tf.fill(batch, run_id)}
+
     def specs(raw):
         return {name: tf.TensorSpec(value.shape, value.dtype, name=name) for name, value in raw.items()}
 
     options = OPTIONS | RANK_BY | {name: (tf.TensorSpec([None], tf.float32), [w]) for name, w in weights.items()}
     by_user = {**specs(users), **specs(REQUEST), **specs({name: spec for name, (spec, _) in options.items()})}
     by_vector = specs({"query": tf.TensorSpec([None, index.vectors.shape[1]], tf.float32), **REQUEST})
-    by_vector |= specs({name: spec for name, (spec, _) in OPTIONS.items()})
+    vector_options = OPTIONS | {"model": (tf.TensorSpec([None], tf.string), [""])}
+    by_vector |= specs({name: spec for name, (spec, _) in vector_options.items()})
     archive = keras.export.ExportArchive()
     for part in (score, user, title, recommender):
         archive.track(part)
     archive.add_endpoint("serving_default", lambda raw: score(raw), [specs({**users, **titles})])
-    archive.add_endpoint("user_embedding", lambda raw: user(raw), [specs(users)])
+    archive.add_endpoint("user_embedding", user_embedding, [specs(users)])
     archive.add_endpoint("title_embedding", lambda raw: {"title_embedding": title(raw)}, [specs(titles)])
     archive.add_endpoint("recommend", recommend, [by_user])
-    archive.add_endpoint("recommend_by_vector", lambda raw: recommender(raw["query"], raw), [by_vector])
-    return archive, {"recommend": options, "recommend_by_vector": OPTIONS}
+    archive.add_endpoint("recommend_by_vector", recommend_by_vector, [by_vector])
+    return archive, {"recommend": options, "recommend_by_vector": vector_options}
 
 
 def _add_defaults(version, optional):

@@ -43,7 +43,7 @@ def test_recall_is_of_the_positives_among_the_available_titles(tiny, evaluated):
     run, result = evaluated
     data, window = Prepared(tiny), 2
     model = training.load(run, window=window)
-    ids, vectors = title_vectors(model, data, data.schema)
+    ids, vectors, *_ = title_vectors(model, data, data.schema)
     table = pq.ParquetFile(data.examples("test", windows=[window])[0]).read()
     x = inputs.model_inputs(table, data.schema, inputs.open_stores(data))
     query = model.user_tower.predict({n: x[n] for n in model.user_tower.input}, verbose=0)["event"]

@@ -8,7 +8,8 @@ import vector_database
 
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
-from tfmtr.retrieval.embeddings import check_same_model, matrix, write_embeddings
+from tfmtr.retrieval.embeddings import check_same_model, write_embeddings
+from tfmtr.retrieval.index import matrix
 from tfmtr.schema import Schema, Task
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
-from tfmtr.retrieval.index import title_vectors
+from tfmtr.retrieval.index import column, title_vectors
 
 BATCH = 8192
 MANIFEST = "manifest.json"
@@ -20,7 +20,7 @@ MANIFEST = "manifest.json"
 def write_embeddings(run, data, out):
     """Writes the vectors of all users and titles of a prepared directory under a run's newest model.
 
-        out/titles.parquet          title, vector
+        out/titles.parquet          title, vector, and a digest of what it was computed from
         out/users/part-0000.parquet user, the scenario's columns, vector, vector_<task> where there are several tasks
         out/manifest.json           which model and data they are of, widths, counts, and each task's bias and weight
 
@@ -45,8 +45,8 @@ def write_embeddings(run, data, out):
     staging = out.with_name(f"tmp-{out.name}-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
     (staging / "users").mkdir(parents=True)
-    ids, vectors = title_vectors(model, data, schema)
-    pq.write_table(pa.table({"title": ids, "vector": column(vectors)}), staging / "titles.parquet")
+    titles = title_vectors(model, data, schema)
+    titles.save(staging / "titles.parquet")
     weights = {task.name: task.weight for task in schema.tasks}
     stores, count = inputs.open_stores(data), 0
     for part, table in enumerate(inputs.read_tables([data.path / "users.parquet"], rows=BATCH)):
@@ -62,8 +62,8 @@ def write_embeddings(run, data, out):
     manifest = {
         "run_id": document["run_id"],
         "fingerprint": data.report["fingerprint"],
-        "width": int(vectors.shape[1]),
-        "titles": len(ids),
+        "width": int(titles.vectors.shape[1]),
+        "titles": len(titles.ids),
         "users": count,
         "biases": model.biases,
         "weights": weights,
@@ -72,18 +72,6 @@ def write_embeddings(run, data, out):
     (staging / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     staging.rename(out)
     return manifest
-
-
-def column(vectors):
-    """A matrix as a column of lists of one size, without a copy of each row."""
-    vectors = np.ascontiguousarray(vectors, np.float32)
-    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-
-
-def matrix(values):
-    """A column of lists of one size as a matrix."""
-    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    return values.flatten().to_numpy().reshape(len(values), values.type.list_size)
 
 
 def check_same_model(embeddings, version):

@@ -1,5 +1,7 @@
 """The title index of a prepared directory under a model."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +14,7 @@ from tfmtr.retrieval.exact import ExactIndex
 BATCH = 4096
 
 
-def build_index(model, titles, schema, *, window=None):
+def build_index(model, titles, schema, *, window=None, vectors=None):
     """The `ExactIndex` of a prepared directory's titles under a model.
 
     Args:
@@ -20,8 +22,10 @@ def build_index(model, titles, schema, *, window=None):
         titles: The `Prepared` directory.
         schema: The model's `Schema`.
         window: Whose catalogue is searched; by default the newest, after the last window.
+        vectors: The `TitleVectors`; computed if not given.
     """
-    ids, vectors = title_vectors(model, titles, schema)
+    vectors = vectors or title_vectors(model, titles, schema)
+    ids = vectors.ids
     window = titles.test_windows[-1] + 1 if window is None else window
     table = pq.read_table(titles.path / "availability.parquet", filters=[("window", "=", window)])
     rows = pc.index_in(table["title"], value_set=pa.array(ids)).to_numpy()
@@ -31,7 +35,7 @@ def build_index(model, titles, schema, *, window=None):
         mask = np.zeros(len(ids), bool)
         mask[rows[territories.indices.to_numpy() == code]] = True
         availability[territory] = mask
-    return ExactIndex(Catalogue(ids, availability, title_attributes(titles, schema)), vectors)
+    return ExactIndex(Catalogue(ids, availability, title_attributes(titles, schema)), vectors.vectors)
 
 
 def title_attributes(titles, schema):
@@ -46,14 +50,84 @@ def title_attributes(titles, schema):
     return attributes
 
 
-def title_vectors(model, titles, schema):
-    """Ids (text) and vectors, shape `(titles, d)`, of all titles of a prepared directory."""
+class TitleVectors(NamedTuple):
+    """Titles under a model.
+
+    Attributes:
+        ids: Text, one a title.
+        vectors: float32 of shape `(titles, d)`.
+        digests: uint64 of shape `(titles,)`, of the features that the vectors were computed from.
+        num_new: How many vectors were computed, not known before.
+    """
+
+    ids: list
+    vectors: np.ndarray
+    digests: np.ndarray
+    num_new: int
+
+    def save(self, path):
+        """Writes a Parquet file: `title`, `digest`, `vector`."""
+        columns = {"title": self.ids, "digest": self.digests, "vector": column(self.vectors)}
+        pq.write_table(pa.table(columns), path)
+
+    @classmethod
+    def load(cls, path):
+        """Reads what `save` wrote."""
+        table = pq.read_table(path)
+        return cls(table["title"].to_pylist(), matrix(table["vector"]), table["digest"].to_numpy(), 0)
+
+
+def title_vectors(model, titles, schema, known=None):
+    """The `TitleVectors` of all titles of a prepared directory.
+
+    Args:
+        model: A `TwoTower` model.
+        titles: The `Prepared` directory.
+        schema: The model's `Schema`.
+        known: `TitleVectors` under the same model: those of titles whose features are the same are taken from there.
+    """
     stores = inputs.open_stores(titles)
-    ids, vectors, start = [], [], 0
+    place = {title: row for row, title in enumerate(known.ids)} if known else {}
+    ids, vectors, digests, start, num_new = [], [], [], 0, 0
     for table in inputs.read_tables([titles.path / "titles.parquet"], rows=BATCH):
         table = table.append_column("title_row", pa.array(np.arange(start, start + len(table))))
         start += len(table)
         features = inputs.model_inputs(table, schema, stores)
-        vectors.append(model.title_tower.predict_on_batch({f.name: features[f.name] for f in schema.by_role("title")}))
-        ids += table["title"].to_pylist()
-    return ids, np.concatenate(vectors)
+        features = {f.name: features[f.name] for f in schema.by_role("title")}
+        own, names = digest(features), table["title"].to_pylist()
+        rows = np.asarray([place.get(title, -1) for title in names])
+        is_known = (rows >= 0) & (known.digests[rows] == own) if known else np.zeros(len(names), bool)
+        found = np.zeros((len(names), model.title_tower.output_shape[-1]), np.float32)
+        if np.any(is_known):
+            found[is_known] = known.vectors[rows[is_known]]
+        if not np.all(is_known):
+            new = {name: value[~is_known] for name, value in features.items()}
+            found[~is_known] = model.title_tower.predict_on_batch(new)
+        num_new += int(np.sum(~is_known))
+        ids += names
+        vectors.append(found)
+        digests.append(own)
+    return TitleVectors(ids, np.concatenate(vectors), np.concatenate(digests), num_new)
+
+
+def digest(features):
+    """uint64 of shape `(rows,)` that tells rows apart: a sum of their 32-bit words, each times an odd random number."""
+    rng = np.random.default_rng(0)
+    total = np.uint64(0)
+    for name in sorted(features):
+        words = np.ascontiguousarray(features[name]).view(np.uint32).reshape(len(features[name]), -1)
+        factors = rng.integers(0, 2**63, words.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        total = total + np.sum(words.astype(np.uint64) * factors, axis=1, dtype=np.uint64)
+    return total
+
+
+def column(vectors):
+    """A matrix as a column of lists of one size, without a copy of each row."""
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+
+
+def matrix(values):
+    """A column of lists of one size as a matrix."""
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    return values.flatten().to_numpy().reshape(len(values), values.type.list_size)
