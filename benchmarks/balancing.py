@@ -5,7 +5,8 @@
 The model is MMoE with the sizes of the M3oE study on MovieLens-1M (see `benchmarks/sharing.py`) and two tasks; the rows
 are random, batches of 8,192. All models are built first, then each takes one step in turn. Prints the median
 milliseconds of a step, the ratio to `equal`, and how often a step calls the model, and writes
-`benchmarks/results/balancing.json`. `bilevel` needs M3oE and is held against `equal` with M3oE.
+`benchmarks/results/balancing.json`. `bilevel` needs M3oE and is held against `equal` with M3oE; `self_auxiliary` is a head
+with the sum of its losses.
 """
 
 import argparse
@@ -35,7 +36,8 @@ OPTIONS = {"fixed_weights": {"weights": {"click": 0.5}}}
 def build(name, batch):
     """A model with a balancer, the function of its step, and how often a step calls the model."""
     share, _, balance = name.partition("+")
-    model = ranking(sharing.schema(), share=share)
+    head, balance = (balance, "equal") if balance == "self_auxiliary" else ("parallel", balance)
+    model = ranking(sharing.schema(), share=share, head=head)
     make = functools.partial(components.find("balancing", balance), **OPTIONS.get(balance, {}))
     model.compile(keras.optimizers.Adam(1e-3), balance=make)
     calls, call = [], model.call
@@ -53,7 +55,7 @@ def build(name, batch):
 def names():
     """`<system>+<balancer>` of all balancers."""
     others = [name for name in components.names("balancing") if name != "bilevel"]
-    return [*(f"mmoe+{name}" for name in others), "m3oe+equal", "m3oe+bilevel"]
+    return [*(f"mmoe+{name}" for name in (*others, "self_auxiliary")), "m3oe+equal", "m3oe+bilevel"]
 
 
 def main(*, wanted=None, batch_size=8192, steps=12, warmup=3, out=RESULT):

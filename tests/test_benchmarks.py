@@ -21,7 +21,9 @@ def load(monkeypatch):
 def test_balancing_holds_every_balancer_against_equal(load, tmp_path):
     out = tmp_path / "balancing.json"
     benchmark = load("balancing")
-    assert {name.partition("+")[2] for name in benchmark.names()} == set(benchmark.components.names("balancing"))
+    assert {name.partition("+")[2] for name in benchmark.names()} == {
+        *benchmark.components.names("balancing"), "self_auxiliary",
+    }  # fmt: skip
     found = benchmark.main(wanted=["mmoe+equal", "mmoe+pcgrad"], batch_size=64, steps=2, warmup=1, out=out)
     assert found["mmoe+equal"]["ratio"] == 1.0
     assert [row["forward_passes"] for row in found.values()] == [1, 1]
