@@ -5,8 +5,8 @@
 The model is MMoE with the sizes of the M3oE study on MovieLens-1M (see `benchmarks/sharing.py`) and two tasks; the rows
 are random, batches of 8,192. All models are built first, then each takes one step in turn. Prints the median
 milliseconds of a step, the ratio to `equal`, and how often a step calls the model, and writes
-`benchmarks/results/balancing.json`. `bilevel` needs M3oE and is held against `equal` with M3oE; `self_auxiliary` is a head
-with the sum of its losses.
+`benchmarks/results/balancing.json`. `bilevel` needs M3oE and is held against `equal` with M3oE; `self_auxiliary` is a
+head with the sum of its losses.
 """
 
 import argparse

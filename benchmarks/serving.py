@@ -1,0 +1,226 @@
+"""Latency and throughput of the embedded server against calling the model in the process.
+
+    python benchmarks/serving.py
+
+The model is a two-tower model of the demo's shape (user vector 64, title vector 64, towers 512 and 128 wide, an index
+of 10,000 titles). The server runs in a process of its own, clients in another, all on this machine. For 1, 8 and 64
+clients, over gRPC and REST, with batching off and on: Predict with 1 and with 128 rows, and `recommend` for one user.
+Prints p50 and p99 milliseconds and requests a second beside the same call in process, one after the other, and in
+batches of 64 requests at once, and writes `benchmarks/results/serving.json`.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+RESULT = Path("benchmarks/results/serving.json")
+TITLES, WIDTH = 10_000, 64
+REQUESTS = {"predict 1": 1, "predict 128": 128, "recommend": 1}
+
+
+def make_model(folder):
+    """Exports a model with random weights and returns its base path."""
+    import keras
+    import tensorflow as tf
+
+    from tfmtr import models
+    from tfmtr.encoders.raw import look_up, raw_inputs
+    from tfmtr.retrieval.catalogue import Catalogue
+    from tfmtr.retrieval.exact import ExactIndex
+    from tfmtr.retrieval.recommender import OPTIONS, REQUEST, Recommender
+    from tfmtr.schema import Feature, Scenario, Schema, Task
+
+    groups = {(f"t{i:02}",): f"g{i % 4}" for i in range(24)}
+    features = [Feature(f"{role}_vector", role, "vector", width=WIDTH) for role in ("user", "title")]
+    schema = Schema(features, [Task("click")], Scenario(["territory"], groups))
+    model = models.two_tower(schema, share="territory_branches", units=(512, 128))
+    users, titles = raw_inputs(schema, "user", scenario=True), raw_inputs(schema, "title")
+    encoded_users, encoded_titles = look_up(users, schema, "user", scenario=True), look_up(titles, schema, "title")
+    score = keras.Model({**users, **titles}, model.predictor({**encoded_users, **encoded_titles}))
+    user = keras.Model(users, model.user_tower(encoded_users))
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(TITLES, 128)).astype("float32")
+    catalogue = Catalogue([f"m{i}" for i in range(TITLES)], {name: np.ones(TITLES, bool) for (name,) in groups})
+    recommender = Recommender(ExactIndex(catalogue, vectors))
+
+    def specs(raw):
+        return {name: tf.TensorSpec(value.shape, value.dtype, name=name) for name, value in raw.items()}
+
+    request = specs({**REQUEST, **{name: spec for name, (spec, _) in OPTIONS.items()}})
+    archive = keras.export.ExportArchive()
+    for part in (score, user, recommender):
+        archive.track(part)
+    archive.add_endpoint("serving_default", lambda raw: score(raw), [specs({**users, **titles})])
+    archive.add_endpoint(
+        "recommend",
+        lambda raw: recommender(user({n: raw[n] for n in users})["click"], raw),
+        [{**specs(users), **request}],
+    )
+    archive.write_out(str(folder / "model" / "1"), verbose=False)
+    return folder / "model"
+
+
+def arrays(kind, rows):
+    """Inputs of a request."""
+    rng = np.random.default_rng(1)
+    territory = np.asarray([f"t{i % 24:02}" for i in range(rows)], object)
+    inputs = {"user_vector": rng.normal(size=(rows, WIDTH)).astype("float32"), "territory": territory}
+    if kind != "recommend":
+        return inputs | {"title_vector": rng.normal(size=(rows, WIDTH)).astype("float32")}
+    empty = np.full((rows, 1), "", object)
+    more = {"request_territory": territory, "seen": empty, "allow": empty, "where": empty}
+    return inputs | more | {"k": np.full(rows, 20, "int32"), "diversity": np.zeros(rows, "float32")}
+
+
+def signature_of(kind):
+    """Signature of a kind of request."""
+    return "recommend" if kind == "recommend" else "serving_default"
+
+
+def in_process(base, kind, rows, seconds, together=1):
+    """Latencies in seconds of calls with the arrays of `together` requests at once."""
+    from tfmtr.serving.predict import choose_outputs, predict
+    from tfmtr.serving.session import SavedModelSession
+
+    session = SavedModelSession(base / "1")
+    signature = session.signatures[signature_of(kind)]
+    inputs = {name: np.concatenate([value] * together) for name, value in arrays(kind, rows).items()}
+    outputs, latencies, end = choose_outputs(signature), [], time.monotonic() + seconds
+    for _ in range(5):
+        predict(session, signature, inputs, outputs)
+    while time.monotonic() < end:
+        started = time.perf_counter()
+        predict(session, signature, inputs, outputs)
+        latencies.append(time.perf_counter() - started)
+    session.close()
+    return latencies
+
+
+def free_port():
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def start_server(base, *flags):
+    """The process and its two ports."""
+    port, rest_port = free_port(), free_port()
+    command = [sys.executable, "-m", "tfmtr.cli", "serve", f"--model_base_path={base}", "--model_name=model"]
+    process = subprocess.Popen(
+        [*command, f"--port={port}", f"--rest_api_port={rest_port}", *flags], stderr=subprocess.DEVNULL
+    )
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", rest_port), 1).close()
+            return process, port, rest_port
+        except OSError:
+            time.sleep(0.1)
+
+
+async def load_grpc(port, kind, rows, clients, seconds):
+    """Latencies of clients that ask as fast as they are answered."""
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+    request = PredictRequest(model_spec={"name": "model", "signature_name": signature_of(kind)})
+    for name, value in arrays(kind, rows).items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    data, latencies, end = request.SerializeToString(), [], time.monotonic() + seconds
+    options = [("grpc.use_local_subchannel_pool", 1)]
+
+    async def client():
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+            ask = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")  # bytes in, bytes out
+            await ask(data)
+            while time.monotonic() < end:
+                started = time.perf_counter()
+                await ask(data)
+                latencies.append(time.perf_counter() - started)
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return latencies
+
+
+async def load_rest(port, kind, rows, clients, seconds):
+    """The same over REST."""
+    import aiohttp
+
+    columns = {name: value.tolist() for name, value in arrays(kind, rows).items()}
+    body = json.dumps({"signature_name": signature_of(kind), "inputs": columns}).encode()
+    url, latencies, end = f"http://127.0.0.1:{port}/v1/models/model:predict", [], time.monotonic() + seconds
+
+    async def client(session):
+        while time.monotonic() < end:
+            started = time.perf_counter()
+            async with session.post(url, data=body) as response:
+                await response.read()
+                response.raise_for_status()
+            latencies.append(time.perf_counter() - started)
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        await asyncio.gather(*(client(session) for _ in range(clients)))
+    return latencies
+
+
+def summary(latencies, seconds):
+    """p50 and p99 in milliseconds, and calls a second."""
+    p50, p99 = 1000 * np.percentile(latencies, [50, 99])
+    return {"p50": float(p50), "p99": float(p99), "per_second": len(latencies) / seconds}
+
+
+def main(*, seconds=4.0, clients=(1, 8, 64), requests=None, out=RESULT):
+    """Measures, prints and writes; returns the document."""
+    from tfmtr import training
+
+    requests, found = requests or list(REQUESTS), {}
+    with tempfile.TemporaryDirectory() as folder:
+        base = make_model(Path(folder))
+        for kind in requests:
+            found[f"{kind}, in process"] = summary(in_process(base, kind, REQUESTS[kind], seconds), seconds)
+            many = in_process(base, kind, REQUESTS[kind], seconds, together=64)
+            found[f"{kind}, in process, 64 at once"] = summary(many, seconds / 64)
+        for batching in (False, True):
+            file = Path(folder) / "batching.txt"
+            file.write_text("max_batch_size { value: 8192 } batch_timeout_micros { value: 0 }")
+            flags = ["--enable_batching", f"--batching_parameters_file={file}"] if batching else []
+            process, port, rest_port = start_server(base, *flags)
+            try:
+                for kind in requests:
+                    for protocol, load, at in (("gRPC", load_grpc, port), ("REST", load_rest, rest_port)):
+                        for number in clients:
+                            latencies = asyncio.run(load(at, kind, REQUESTS[kind], number, seconds))
+                            name = f"{kind}, {protocol}, {number} clients{', batching' if batching else ''}"
+                            found[name] = summary(latencies, seconds)
+                            print(name, {k: round(v, 2) for k, v in found[name].items()}, flush=True)
+            finally:
+                process.terminate()
+                process.wait()
+    document = {"seconds": seconds, "results": found, "versions": training.versions()}
+    document["date"] = time.strftime("%Y-%m-%d", time.gmtime())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    table = Table("what", "p50, ms", "p99, ms", "requests a second")
+    for name, row in found.items():
+        table.add_row(name, f"{row['p50']:.2f}", f"{row['p99']:.2f}", f"{row['per_second']:,.0f}")
+    Console().print(table)
+    return document
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    main(seconds=parser.parse_args().seconds)
