@@ -44,6 +44,7 @@ setup(
             "pytest-xdist",
             "ruff",
             "openpyxl",
+            "hypothesis",
             "kubernetes-validate",
             "usearch",
             "matplotlib",

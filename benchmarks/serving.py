@@ -98,9 +98,10 @@ def in_process(base, kind, rows, seconds, together=1):
     session = SavedModelSession(base / "1")
     signature = session.signatures[signature_of(kind)]
     inputs = {name: np.concatenate([value] * together) for name, value in arrays(kind, rows).items()}
-    outputs, latencies, end = choose_outputs(signature), [], time.monotonic() + seconds
+    outputs, latencies = choose_outputs(signature), []
     for _ in range(5):
         predict(session, signature, inputs, outputs)
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         started = time.perf_counter()
         predict(session, signature, inputs, outputs)
@@ -145,8 +146,7 @@ async def load_grpc(port, kind, rows, clients, seconds):
     async def client():
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
             ask = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")  # bytes in, bytes out
-            await ask(data)
-            while time.monotonic() < end:
+            while not latencies or time.monotonic() < end:
                 started = time.perf_counter()
                 await ask(data)
                 latencies.append(time.perf_counter() - started)
@@ -164,7 +164,7 @@ async def load_rest(port, kind, rows, clients, seconds):
     url, latencies, end = f"http://127.0.0.1:{port}/v1/models/model:predict", [], time.monotonic() + seconds
 
     async def client(session):
-        while time.monotonic() < end:
+        while not latencies or time.monotonic() < end:
             started = time.perf_counter()
             async with session.post(url, data=body) as response:
                 await response.read()

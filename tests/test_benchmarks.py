@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 def load(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield importlib.import_module
-    for name in ("balancing", "embedding_update", "sharing"):
+    for name in ("balancing", "embedding_update", "serving", "sharing", "soak"):
         sys.modules.pop(name, None)
 
 
@@ -38,3 +38,28 @@ def test_embedding_update_measures_all_sizes(load, tmp_path):
         "limit", "sparse_adam", "row_wise_adagrad", "keras_adam", "training_step", "peak_mebibytes",
     }  # fmt: skip
     assert json.loads(out.read_text()) == json.loads(json.dumps(document))
+
+
+def test_serving_measures_both_protocols_with_and_without_batching(load, tmp_path):
+    document = load("serving").main(
+        seconds=0.2, clients=(2,), requests=["predict 1", "recommend"], out=tmp_path / "s.json"
+    )
+    names = [
+        f"{kind}, {protocol}, 2 clients{batching}"
+        for batching in ("", ", batching") for kind in ("predict 1", "recommend") for protocol in ("gRPC", "REST")
+    ]  # fmt: skip
+    assert [name for name in document["results"] if "in process" not in name] == names
+    assert all(row["per_second"] > 0 for row in document["results"].values())
+
+
+def test_soak_finds_no_wrong_answer(load, tmp_path):
+    soak = load("soak")
+    document = soak.main(minutes=0.15, every=2, broken_every=5, out=tmp_path / "soak.json")
+    assert (document["failures"], document["wrong"], document["exit_status"]) == (0, 0, 0), document["first"]
+    assert document["published"] == {"good": 5, "broken": 1}
+    assert document["answers"] > 100
+    assert (tmp_path / "soak.png").stat().st_size > 5000
+    wrong = soak.Load(0, 0)
+    wrong.count([1], soak.X / 2 + 1)  # the answer of another version
+    wrong.count([1], soak.X / 2 + 2)
+    assert len(wrong.wrong) == 1

@@ -1,6 +1,8 @@
 import gzip
 import http.client
 import json
+import socket
+import time
 
 import pytest
 
@@ -176,6 +178,28 @@ def test_paths_outside_the_api_and_options(ask):
         assert (status, kind.split(";")[0]) == (404, "text/html")
     assert ask("OPTIONS", PREDICT, headers={"Origin": "https://example.org"})[0::2] == (200, b"")
     assert ask("OPTIONS", PREDICT)[0::2] == (400, b"")
+
+
+def exchange(port, data):
+    """What comes back until the server closes, if the client ends its side after `data`."""
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    return answer
+
+
+def test_a_client_that_has_ended_its_side_is_answered(toy_server):
+    one = b'POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\n{"instances": [1]}'
+    port, started = toy_server.rest_port, time.monotonic()
+    assert exchange(port, one).count(b'"predictions": [2.5') == 1
+    assert exchange(port, one * 3).count(b'"predictions": [2.5') == 3  # pipelined
+    assert exchange(port, one[:-3]) == b""  # the rest never comes
+    assert b" 400 " in exchange(port, b"garbage\r\n\r\n").splitlines()[0]
+    assert exchange(port, b"") == b""
+    assert time.monotonic() - started < 5
 
 
 def test_chunked_keep_alive_and_broken_bodies(toy_server):

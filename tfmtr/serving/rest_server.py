@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import grpc
 import tensorflow as tf
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 from google.protobuf import json_format
 from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
@@ -159,6 +160,24 @@ def answer(models, method, path, body, timeout_seconds):
     raise invalid_argument(f"Malformed request: {method} {path}")
 
 
+class _Connection(RequestHandler):
+    """A connection that answers what was asked before the client ended its side of it."""
+
+    is_half_closed = False
+    request = None  # the one that is being answered
+
+    def eof_received(self):
+        self.is_half_closed = True
+        waiting = [payload for _, payload in self._messages] + ([self.request.content] if self.request else [])
+        # What is whole is answered; the rest of a request that is not will never come.
+        return bool(waiting) and all(payload.is_eof() for payload in waiting)
+
+
+class _Server(web.Server):
+    def __call__(self):
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
 class RestServer:
     """Serves `models` on one port, from an event loop in a thread of its own.
 
@@ -209,15 +228,28 @@ class RestServer:
             raise
 
     async def _open(self, host, port, grace_seconds):
-        application = web.Application(client_max_size=self._max_request_bytes or 0)
-        application.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(application, access_log=None, logger=http_logger, shutdown_timeout=grace_seconds)
+        def make_request(message, payload, protocol, writer, task):
+            size = self._max_request_bytes or 0
+            protocol.request = web.BaseRequest(
+                message, payload, protocol, writer, task, self._loop, client_max_size=size
+            )
+            return protocol.request
+
+        server = _Server(self._handle, request_factory=make_request, access_log=None, logger=http_logger)
+        self._runner = web.ServerRunner(server, shutdown_timeout=grace_seconds)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, reuse_address=True, reuse_port=False, ssl_context=self._tls)
         await site.start()
         return self._runner.addresses[0][1]
 
     async def _handle(self, request):
+        response = await self._respond(request)
+        request.protocol.request = None
+        if request.protocol.is_half_closed and not request.protocol._messages:
+            response.force_close()  # nothing more can be asked
+        return response
+
+    async def _respond(self, request):
         path = request.raw_path
         if self._metrics_path and path.partition("?")[0] == self._metrics_path:
             if path != self._metrics_path:
