@@ -365,7 +365,12 @@ class ServeCommand(typer.core.TyperCommand):
     """Takes flags as `tensorflow_model_server` does: `--name=value`, also of those that are true or false."""
 
     def parse_args(self, ctx, args):
-        """Turns `--enable_x=true` into `--enable_x`, and `=false` into `--no_enable_x`."""
+        """Turns `--enable_x=true` into `--enable_x`, and `=false` into `--no_enable_x`; answers `--version`."""
+        if {"--version", "--version=true"} & set(args):
+            from importlib.metadata import version
+
+            print(f"tfmtr {version('tfmtr')}, TensorFlow {version('tensorflow')}")
+            raise typer.Exit
         switches = {"true": "", "1": "", "false": "no_", "0": "no_"}
         booleans = {field.name for field in dataclasses.fields(ServerOptions) if field.type is bool}
         found = []

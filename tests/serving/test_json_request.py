@@ -35,7 +35,7 @@ def _refusal(function, *arguments):
         ('{"é": 1 2'.encode(), "Missing a comma or } after an object member. at offset: 9"),
         (b'{"a": "\xff"}', "Invalid encoding in string. at offset: 7"),
         (b'{"a": ' + b"1" * 5000 + b"}", "Invalid integer value"),
-        (b"[" * 500_000, "Maximum parse recursion depth exceeded! at offset: "),
+        (b"[" * 500_000, "Invalid value. at offset: 500000"),
     ],
 )
 def test_syntax_errors_have_rapidjsons_text_and_byte_offset(body, text):
@@ -231,3 +231,40 @@ def test_deep_nesting_is_refused_and_not_shown():
 
 def test_long_values_are_cut_in_errors():
     assert len(show(["x" * 5000])) == 256
+
+
+def test_half_a_million_brackets_are_parsed():
+    n = 500_000
+    document = parse_json(
+        b'{"signature_name": "s", "x": {"y": [1, 2.5e3, "a\\"b", null, {}], "y": 3}, "deep": '
+        + b"[" * n
+        + b"]" * n
+        + b"} z"
+    )
+    assert document["signature_name"] == "s"
+    assert document["x"] == {"y": [1, 2500.0, 'a"b', None, {}]}
+    depth, inner = 0, document["deep"]
+    while inner:
+        depth, inner = depth + 1, inner[0]
+    assert depth == n - 1
+
+
+@pytest.mark.parametrize(
+    ("tail", "text"),
+    [
+        (b"}", "Missing a comma or ] after an array element."),
+        (b", ]", "Invalid value."),
+        (b" 5]", "Missing a comma or ] after an array element."),
+        (b"", "Missing a comma or ] after an array element."),
+        (b", {1: 2}", "Missing a name for object member."),
+        (b', {"a" 2}', "Missing a colon after a name of object member."),
+        (b', {"a": 2 ]', "Missing a comma or } after an object member."),
+    ],
+)
+def test_faults_of_deep_documents_have_the_same_words(tail, text):
+    n = 3000
+    deep, flat = (_refusal(parse_json, b'{"x": ' + b"[" * depth + b"[]" + tail) for depth in (n, 3))
+    assert deep.startswith(f"INVALID_ARGUMENT: JSON Parse error: {text} at offset: ")
+    offsets = [int(found.rpartition(" ")[2]) for found in (deep, flat)]
+    assert deep.rpartition(" ")[0] == flat.rpartition(" ")[0]  # as RapidJSON says of a flat one
+    assert offsets[0] - n == offsets[1] - 3

@@ -420,7 +420,7 @@ def test_a_start_that_fails_exits_with_255(folder, tmp_path, text, message):
 
 def test_flags_that_do_not_fit(folder):
     for flags, message in (
-        ([], "one of --model_base_path and --model_config_file"),
+        ([], "--model_base_path or --model_config_file must say what to serve"),
         ([f"--model_base_path={folder}/toy", "--batching_parameters_file=x"], "needs --enable_batching"),
     ):
         process = Process(*flags)

@@ -202,6 +202,15 @@ def test_a_client_that_has_ended_its_side_is_answered(toy_server):
     assert time.monotonic() - started < 5
 
 
+def test_a_client_that_waits_to_be_told_to_go_on(toy_server):
+    with socket.create_connection(("127.0.0.1", toy_server.rest_port), 10) as connection:
+        head = b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\nExpect: 100-continue\r\n\r\n"
+        connection.sendall(head)
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b'{"instances": [1]}')
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 def test_chunked_keep_alive_and_broken_bodies(toy_server):
     connection = http.client.HTTPConnection("127.0.0.1", toy_server.rest_port, timeout=10)
     for _ in range(2):

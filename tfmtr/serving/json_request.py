@@ -1,8 +1,8 @@
 """The JSON body of a REST predict request, as rows or columns, to one array an input.
 
-The parser is RapidJSON, the one that TF Serving uses, so syntax errors have its words and offsets. It
-differs in two ways: nesting is limited by Python's recursion limit (about 1000 levels), and strings must be
-valid UTF-8 (send other bytes as `{"b64": ...}`).
+The parser is RapidJSON, the one that TF Serving uses, so syntax errors have its words and offsets; what is nested
+deeper than Python's recursion limit is read by one of our own. Strings must be valid UTF-8 (send other bytes as
+`{"b64": ...}`).
 """
 
 import base64
@@ -76,11 +76,71 @@ def _decode(body):
     decode = _Decoder(number_mode=rapidjson.NM_NAN)
     try:
         return decode(body)
+    except RecursionError:
+        return decode_deep(body.decode(), decode)
     except rapidjson.JSONDecodeError as error:
         tail = re.match(r"Parse error at offset (\d+): The document root must not be followed", str(error))
         if not tail:
             raise
         return decode(body[: int(tail[1])])
+
+
+TOKEN = re.compile(r'[ \t\r\n]*(?:([\[\]{},:])|("(?:[^"\\]|\\.)*")|([^\s\[\]{},:"]+))', re.DOTALL)
+FAULTS = {
+    "value": "Invalid value.",
+    "name": "Missing a name for object member.",
+    ":": "Missing a colon after a name of object member.",
+    "[": "Missing a comma or ] after an array element.",
+    "{": "Missing a comma or } after an object member.",
+}
+
+
+def decode_deep(text, decode):
+    """Parses JSON without recursion, however deep it is nested; what follows the first value is ignored.
+
+    Args:
+        text: The document.
+        decode: Parser of strings and numbers.
+
+    Raises:
+        ValueError: With RapidJSON's text and offset.
+    """
+    stack, position = [], 0  # of [bracket, container, name]
+    wanted = {"value"}  # what may come: "value", "name", ":", "," or the end of the container
+
+    def fault():
+        kind = next((k for k in ("name", ":", "value") if k in wanted), stack[-1][0] if stack else "value")
+        at = re.compile(r"[ \t\r\n]*").match(text, position).end()
+        return ValueError(f"Parse error at offset {len(text[:at].encode())}: {FAULTS[kind]}")
+
+    while True:
+        token = TOKEN.match(text, position)
+        if not token:
+            raise fault()
+        mark, string, scalar = token.groups()
+        is_value = not mark and "value" in wanted
+        if string and "name" in wanted:
+            stack[-1][2], wanted = decode(string), {":"}
+        elif mark == ":" and ":" in wanted:
+            wanted = {"value"}
+        elif mark == "," and "," in wanted:
+            wanted = {"value"} if stack[-1][0] == "[" else {"name"}
+        elif mark and mark in "[{" and "value" in wanted:
+            stack.append([mark, [] if mark == "[" else {}, None])
+            wanted = {"value", "]"} if mark == "[" else {"name", "}"}
+        elif is_value or (mark and mark in "]}" and mark in wanted):
+            value = decode(string or scalar) if is_value else stack.pop()[1]
+            if not stack:
+                return value
+            bracket, container, name = stack[-1]
+            if bracket == "[":
+                container.append(value)
+            else:
+                container.setdefault(name, value)  # of two equal keys the first counts
+            wanted = {",", "]" if bracket == "[" else "}"}
+        else:
+            raise fault()
+        position = token.end()
 
 
 def signature_name(document):

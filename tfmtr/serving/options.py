@@ -55,10 +55,10 @@ class ServerOptions:
     tensorflow_inter_op_parallelism: int = _flag(0, "Threads between operations.")
 
     def __post_init__(self):
-        if bool(self.model_base_path) == bool(self.model_config_file):
+        if not self.model_base_path and not self.model_config_file:
             raise ValueError(
-                "one of --model_base_path and --model_config_file says what to serve. Received: "
-                f"model_base_path={self.model_base_path!r}, model_config_file={self.model_config_file!r}"
+                "--model_base_path or --model_config_file must say what to serve (the file counts if both are given). "
+                "Received: neither"
             )
         if self.batching_parameters_file and not self.enable_batching:
             raise ValueError(

@@ -260,6 +260,9 @@ class RestServer:
         if request.method == "OPTIONS":
             has_origin = re.search("https?://", request.headers.get("Origin", ""))
             return web.Response(status=200 if has_origin else 400, headers=self._headers)
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # the answer itself has not begun
         try:
             body = await request.read()
         except web.RequestPayloadError as error:  # broken chunks or compression
