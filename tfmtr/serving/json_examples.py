@@ -7,7 +7,7 @@ from tensorflow.core.example.example_pb2 import Example
 from tensorflow_serving.apis.input_pb2 import Input
 
 from tfmtr.serving.errors import invalid_argument
-from tfmtr.serving.json_request import decode_base64, json_type, show
+from tfmtr.serving.json_request import decode_base64, json_type, show, to_bytes
 from tfmtr.serving.json_response import format_floats, write_list
 
 LISTS = {"float": "float_list", "int64": "int64_list", "bytes": "bytes_list"}
@@ -60,7 +60,7 @@ def _element(name, value):
             raise invalid_argument(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
         return "int64", int(value)
     if type(value) is str:
-        return "bytes", value.encode()
+        return "bytes", to_bytes(value)
     if type(value) is dict and list(value) == ["b64"]:
         return "bytes", decode_base64(value)
     raise invalid_argument(f"Feature: {name} has element with unexpected JSON type: {json_type(value)}")

@@ -1,13 +1,14 @@
 """The JSON body of a REST predict request, as rows or columns, to one array an input.
 
 The parser is RapidJSON, the one that TF Serving uses, so syntax errors have its words and offsets; what is nested
-deeper than Python's recursion limit is read by one of our own. Strings must be valid UTF-8 (send other bytes as
-`{"b64": ...}`).
+deeper than Python's recursion limit, or not UTF-8, is read by one of our own. Bytes that are no UTF-8 travel through
+Python's strings as lone surrogates.
 """
 
 import base64
 import binascii
 import itertools
+import json
 import re
 
 import grpc
@@ -61,8 +62,6 @@ def parse_json(body):
         raise invalid_argument("JSON Parse error: The document is empty")
     try:
         document = _decode(body)
-    except UnicodeDecodeError as error:
-        raise invalid_argument(f"JSON Parse error: Invalid encoding in string. at offset: {error.start}") from error
     except (ValueError, RecursionError) as error:  # also of an integer of more than 4300 digits
         offset, text = re.fullmatch(r"Parse error at offset (\d+): (.*)", str(error)).groups()
         text = text.replace("']'", "]").replace("'}'", "}")
@@ -76,8 +75,8 @@ def _decode(body):
     decode = _Decoder(number_mode=rapidjson.NM_NAN)
     try:
         return decode(body)
-    except RecursionError:
-        return decode_deep(body.decode(), decode)
+    except (RecursionError, UnicodeDecodeError):
+        return decode_any(body.decode(errors="surrogateescape"))
     except rapidjson.JSONDecodeError as error:
         tail = re.match(r"Parse error at offset (\d+): The document root must not be followed", str(error))
         if not tail:
@@ -95,12 +94,8 @@ FAULTS = {
 }
 
 
-def decode_deep(text, decode):
+def decode_any(text):
     """Parses JSON without recursion, however deep it is nested; what follows the first value is ignored.
-
-    Args:
-        text: The document.
-        decode: Parser of strings and numbers.
 
     Raises:
         ValueError: With RapidJSON's text and offset.
@@ -111,7 +106,13 @@ def decode_deep(text, decode):
     def fault():
         kind = next((k for k in ("name", ":", "value") if k in wanted), stack[-1][0] if stack else "value")
         at = re.compile(r"[ \t\r\n]*").match(text, position).end()
-        return ValueError(f"Parse error at offset {len(text[:at].encode())}: {FAULTS[kind]}")
+        return ValueError(f"Parse error at offset {len(to_bytes(text[:at]))}: {FAULTS[kind]}")
+
+    def leaf(string, scalar):
+        try:
+            return json.loads(string, strict=False) if string else rapidjson.loads(scalar, number_mode=rapidjson.NM_NAN)
+        except ValueError as error:
+            raise fault() from error
 
     while True:
         token = TOKEN.match(text, position)
@@ -120,7 +121,7 @@ def decode_deep(text, decode):
         mark, string, scalar = token.groups()
         is_value = not mark and "value" in wanted
         if string and "name" in wanted:
-            stack[-1][2], wanted = decode(string), {":"}
+            stack[-1][2], wanted = leaf(string, None), {":"}
         elif mark == ":" and ":" in wanted:
             wanted = {"value"}
         elif mark == "," and "," in wanted:
@@ -129,7 +130,7 @@ def decode_deep(text, decode):
             stack.append([mark, [] if mark == "[" else {}, None])
             wanted = {"value", "]"} if mark == "[" else {"name", "}"}
         elif is_value or (mark and mark in "]}" and mark in wanted):
-            value = decode(string or scalar) if is_value else stack.pop()[1]
+            value = leaf(string, scalar) if is_value else stack.pop()[1]
             if not stack:
                 return value
             bracket, container, name = stack[-1]
@@ -278,7 +279,7 @@ def to_array(value, dtype):
         leaves = list(itertools.chain.from_iterable(leaves))
     if dtype == tf.string:
         try:
-            leaves = [leaf.encode() if type(leaf) is str else decode_base64(leaf) for leaf in leaves]
+            leaves = [to_bytes(leaf) if type(leaf) is str else decode_base64(leaf) for leaf in leaves]
         except ServerError:
             _raise_first_fault(value, 0, shape, dtype)
         array = np.empty(len(leaves), object)
@@ -337,6 +338,14 @@ def _raise_first_fault(value, level, shape, dtype):
         raise invalid_argument(f"JSON Value: {show(value)} Type: {kind} is not of expected type: {type_name(dtype)}")
 
 
+def to_bytes(text):
+    """UTF-8 of a parsed string, its lone surrogates as the bytes that they stand for."""
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half of an escaped pair
+        return text.encode(errors="surrogatepass")
+
+
 def _is_base64(value):
     return type(value) is dict and list(value) == ["b64"] and type(value["b64"]) is str
 
@@ -370,4 +379,6 @@ def show(value):
         text = rapidjson.dumps(value, indent=4, number_mode=rapidjson.NM_NAN, ensure_ascii=False)
     except RecursionError:
         text = "(too deeply nested to be shown)"
-    return text.encode()[:MAX_VALUE_BYTES].decode(errors="ignore")
+    except UnicodeEncodeError:  # bytes that are no UTF-8
+        text = json.dumps(value, indent=4, ensure_ascii=False)
+    return to_bytes(text)[:MAX_VALUE_BYTES].decode(errors="ignore")
