@@ -123,7 +123,7 @@ def accuracy(path, seeds, epochs=5):
             rate = 3e-2 if name == "row_wise_adagrad" else 3e-3  # Adagrad's steps shrink from the first on
             model.compile(make(rate))
             model.fit(*parts["train"], batch_size=16_384, epochs=epochs, verbose=0)
-            auc = balancing_study.evaluate(model, schema, *parts["test"])["mean_auc"]
+            auc = balancing_study.evaluate(model, schema, *parts["test"])[0]["mean_auc"]
             found.setdefault(name, []).append(auc)
             print(f"{name} seed {seed}: {auc:.4f}", flush=True)
     return found

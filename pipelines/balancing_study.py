@@ -14,9 +14,10 @@ One recipe for all and nothing tuned: embeddings of 16, Adam 3e-3 and the option
 defaults, an epoch's steps where they speak of epochs, fixed weights of 1 over the entropy of the label's mean. The
 epoch is chosen by the sum of the tasks' log losses on validation rows. Test rows are read once a cell.
 
-Reported on test rows: AUC of every task, overall and the mean over the scenarios with 30 positives and negatives, the
-mean of the tasks' AUC and its Welch test against `equal` (Holm over the balancers), and the time of a step relative
-to `equal`, side by side in one run of `benchmarks/balancing.py`. The figure shows one task's AUC against another's.
+Reported on test rows: AUC of every task, overall, in each scenario with 30 positives and negatives and the mean over
+these, the mean of the tasks' AUC and its Welch test against `equal` (Holm over the balancers), and the time of a step
+relative to `equal`, side by side in one run of `benchmarks/balancing.py`. The figure shows one task's AUC against
+another's.
 
 Expected: see `docs/results/balancing/README.md`.
 """
@@ -81,18 +82,18 @@ def options(balance, y, tasks, recipe):
 
 
 def evaluate(model, schema, x, y):
-    """AUC of every task, overall and the mean over its scenarios."""
-    p, found = model.predict(x, batch_size=16_384, verbose=0), {}
+    """AUC of every task, overall and the mean over its scenarios, and `{task: {scenario: AUC}}`."""
+    p, found, by_scenario = model.predict(x, batch_size=16_384, verbose=0), {}, {}
     for task in schema.tasks:
         label, score = y[task.column], p[task.name][:, 0]
         found[f"{task.name}_auc"] = float(roc_auc_score(label, score))
-        cells = []
-        for scenario in np.unique(x["scenario"]):
-            rows = x["scenario"] == scenario
+        cells = by_scenario[task.name] = {}
+        for number, scenario in enumerate(schema.scenario.names, start=1):
+            rows = x["scenario"] == number
             if min((label[rows] == 1).sum(), (label[rows] == 0).sum()) >= 30:
-                cells.append(roc_auc_score(label[rows], score[rows]))
-        found[f"{task.name}_scenarios"] = float(np.mean(cells))
-    return found | {"mean_auc": float(np.mean([found[f"{task.name}_auc"] for task in schema.tasks]))}
+                cells[scenario] = float(roc_auc_score(label[rows], score[rows]))
+        found[f"{task.name}_scenarios"] = float(np.mean(list(cells.values())))
+    return found | {"mean_auc": float(np.mean([found[f"{t.name}_auc"] for t in schema.tasks]))}, by_scenario
 
 
 def run(schema, parts, name, seed, recipe):
@@ -111,11 +112,13 @@ def run(schema, parts, name, seed, recipe):
     chosen = options(balance, parts["train"][1], schema.tasks, recipe)
     make = functools.partial(components.find("balancing", balance), **chosen)
     history = head_study.fit(model, *parts["train"], recipe, losses, balance=make)
+    test, by_scenario = evaluate(model, schema, *parts["test"])
     return {
         "options": chosen,
         "validation": history,
-        "validation_auc": evaluate(model, schema, x, y)["mean_auc"],
-        "test": evaluate(model, schema, *parts["test"]),
+        "validation_auc": evaluate(model, schema, x, y)[0]["mean_auc"],
+        "test": test,
+        "by_scenario": by_scenario,
     }
 
 
@@ -174,16 +177,34 @@ def table(cells):
         "| --- |" + " --- |" * (len(metrics) + 3),
     ]
     for name, some in models.items():
-        texts = []
-        for metric in metrics:
-            mean, deviation = compare.mean_and_deviation([cell["test"][metric] for cell in some])
-            texts.append(f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"))
+        texts = [value_text([cell["test"][metric] for cell in some]) for metric in metrics]
         ratio = f"{steps[name]['ratio']:.2f}" if name in steps else ""
         p = f"{adjusted[name]:.3f}" if name in adjusted else ""
         lines.append(f"| {name} | {' | '.join(texts)} | {p} | {ratio} | {len(some)} |")
     cell = cells[0]
     versions = ", ".join(f"{name} {version}" for name, version in cell["versions"].items())
     return "\n".join([f"Recipe {cell['recipe']}; {cell['date']}; {versions}.\n", *lines, ""])
+
+
+def scenario_tables(cells):
+    """A table a task: AUC of every model in each scenario, mean and deviation over the seeds that have it."""
+    cells = [cell for cell in cells if "by_scenario" in cell]
+    lines = []
+    for task in cells[0]["by_scenario"] if cells else ():
+        scenarios = list(cells[0]["by_scenario"][task])
+        lines += [f"AUC of {task} by scenario\n", f"| model | {' | '.join(scenarios)} | seeds |"]
+        lines.append("| --- |" + " --- |" * (len(scenarios) + 1))
+        for name, some in by_model(cells).items():
+            texts = [value_text([cell["by_scenario"][task][scenario] for cell in some]) for scenario in scenarios]
+            lines.append(f"| {name} | {' | '.join(texts)} | {len(some)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def value_text(values):
+    """Mean and, of several, deviation."""
+    mean, deviation = compare.mean_and_deviation(values)
+    return f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
 
 
 def draw(cells, tasks, file):
@@ -220,7 +241,7 @@ def write_report(results=RESULTS):
         cells = head_study.read_cells(results / dataset)
         if cells:
             draw(cells, tasks, results / f"{dataset}.png")
-            parts += [f"## {dataset}\n", table(cells), f"![trade-offs]({dataset}.png)\n"]
+            parts += [f"## {dataset}\n", table(cells), f"![trade-offs]({dataset}.png)\n", scenario_tables(cells)]
     head_study.write_page(parts, results)
 
 

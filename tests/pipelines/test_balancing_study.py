@@ -34,7 +34,13 @@ def test_cells_page_and_figure(study, shared_data, tmp_path, monkeypatch, datase
     again = study.main(dataset, path, models=models, seeds=1, results=tmp_path, max_epochs=1, batch_size=1000)
     assert again == json.loads(json.dumps(cells))
     study.write_report(tmp_path)
-    assert "\n| mmoe+fixed_weights | " in (tmp_path / "README.md").read_text()
+    page = (tmp_path / "README.md").read_text()
+    assert "\n| mmoe+fixed_weights | " in page
+    for cell in cells:
+        for task, scenarios in cell["by_scenario"].items():
+            assert f"AUC of {task} by scenario" in page
+            assert np.mean(list(scenarios.values())) == pytest.approx(cell["test"][f"{task}_scenarios"])
+            assert f"| {next(iter(scenarios.values())):.4f} |" in page
     assert (tmp_path / f"{dataset}.png").stat().st_size > 5000
 
 
