@@ -16,7 +16,7 @@ epoch is chosen by the sum of the tasks' log losses on validation rows. Test row
 
 Reported on test rows: AUC of every task, overall, in each scenario with 30 positives and negatives and the mean over
 these, the mean of the tasks' AUC and its Welch test against `equal` (Holm over the balancers), and the time of a step
-relative to `equal`, side by side in one run of `benchmarks/balancing.py`. The figure shows one task's AUC against
+relative to `equal`, side by side in one run of `benchmarks/balancing.py`. The figures show one task's AUC against
 another's.
 
 Expected: see `docs/results/balancing/README.md`.
@@ -24,6 +24,7 @@ Expected: see `docs/results/balancing/README.md`.
 
 import argparse
 import functools
+import itertools
 import json
 import os
 from pathlib import Path
@@ -45,7 +46,7 @@ RECIPES = {
     "kuairand": {"batch_size": 4096, "learning_rate": 3e-3, "max_epochs": 6, "patience": 1},
     "movielens": {"batch_size": 16_384, "learning_rate": 3e-3, "max_epochs": 6, "patience": 1},
 }
-PLOTTED = {"kuairand": ("click", "long_view"), "movielens": ("click", "like")}
+PLOTTED = {"kuairand": ("click", "long_view", "like"), "movielens": ("click", "like")}
 BEST = 3
 HEADS = ("self_auxiliary",)  # compared as balancers are: a head that makes the sum of the losses another one
 STEPS = Path("benchmarks/results/balancing.json")
@@ -208,29 +209,30 @@ def value_text(values):
 
 
 def draw(cells, tasks, file):
-    """One task's AUC against another's, a cross of mean and deviation for each model."""
+    """One task's AUC against another's for each pair of tasks: a number for each model, with mean and deviation."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(9, 7))
-    shares = sorted({cell["model"].partition("+")[0] for cell in cells})
-    for name, some in by_model(cells).items():
-        share, _, balance = name.partition("+")
-        values = np.asarray([[cell["test"][f"{task}_auc"] for task in tasks] for cell in some])
-        (x, y), (dx, dy) = values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else (0.0, 0.0)
-        color = f"C{shares.index(share)}"
-        axes.errorbar(x, y, dy, dx, fmt="s" if balance == "equal" else "o", color=color, alpha=0.7, capsize=2)
-        axes.annotate(balance, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
-    handles = [
-        plt.Line2D([], [], marker="o", linestyle="", color=f"C{i}", label=share) for i, share in enumerate(shares)
-    ]
-    axes.legend(handles=handles)
-    axes.set_xlabel(f"AUC of {tasks[0]}")
-    axes.set_ylabel(f"AUC of {tasks[1]}")
-    axes.set_title(f"Trade-offs, mean and deviation over {max(map(len, by_model(cells).values()))} seeds")
-    figure.savefig(file, dpi=120, bbox_inches="tight")
+    models = by_model(cells)
+    shares = sorted({name.partition("+")[0] for name in models})
+    pairs = list(itertools.combinations(tasks, 2))
+    figure, panels = plt.subplots(1, len(pairs), figsize=(6.5 * len(pairs), 6), squeeze=False)
+    for (first, second), axes in zip(pairs, panels[0], strict=True):
+        for number, (name, some) in enumerate(models.items(), start=1):
+            share, _, balance = name.partition("+")
+            values = np.asarray([[cell["test"][f"{task}_auc"] for task in (first, second)] for cell in some])
+            (x, y), (dx, dy) = values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else (0.0, 0.0)
+            style = {"color": "black" if balance == "equal" else f"C{shares.index(share)}"}
+            axes.errorbar(x, y, dy, dx, alpha=0.25, **style)
+            axes.plot(x, y, marker=f"${number}$", markersize=9, linestyle="", label=f"{name}", **style)
+        axes.set_xlabel(f"AUC of {first}")
+        axes.set_ylabel(f"AUC of {second}")
+    panels[0][-1].legend(bbox_to_anchor=(1.02, 1), loc="upper left", fontsize=8)
+    seeds = max(map(len, models.values()))
+    figure.suptitle(f"Trade-offs, mean and deviation over {seeds} seeds; black: the plain sum", y=0.94)
+    figure.savefig(file, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 
