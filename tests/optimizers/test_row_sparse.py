@@ -75,7 +75,8 @@ def test_sparse_adam_s_moments_wait_by_hand():
 
 def test_row_wise_adagrad_by_hand():
     embeddings, kernel = table(start()), keras.Variable(start(2, 2))
-    optimizer, plain = RowWiseAdagrad(0.1), keras.optimizers.Adagrad(0.1)
+    options = {"initial_accumulator_value": 0.1, "epsilon": 1e-7}  # Keras's own
+    optimizer, plain = RowWiseAdagrad(0.1, **options), keras.optimizers.Adagrad(0.1)
     reference, w, a = keras.Variable(start(2, 2)), start().astype(float), np.full(6, 0.1)
     for indices, values in [([0, 3], [[1.0, 2, 3], [4, 5, 6]]), ([3, 3], [[1.0, 1, 1], [1, -1, 0]])]:
         optimizer.apply([rows(indices, values, 6), tf.constant(start(2, 2, 9))], [embeddings, kernel])
@@ -87,8 +88,16 @@ def test_row_wise_adagrad_by_hand():
         np.testing.assert_allclose(embeddings, w, atol=1e-5)
     np.testing.assert_allclose(kernel, reference, atol=1e-6)  # dense weights as Keras has it
     dense, expected = table(start()), start() - 0.1 * 1 / np.sqrt(0.1 + 1 + 1e-7)
-    RowWiseAdagrad(0.1).apply([tf.ones((6, 3))], [dense])
+    RowWiseAdagrad(0.1, **options).apply([tf.ones((6, 3))], [dense])
     np.testing.assert_allclose(dense, expected, atol=1e-5)
+
+
+def test_row_wise_adagrad_moves_by_the_small_gradients_of_a_mean():
+    """Its step does not depend on the gradient's scale, as that of Keras's start and epsilon would."""
+    for scale in (1e-5, 1.0):
+        embeddings = table(start())
+        RowWiseAdagrad(0.1).apply([rows([2], [[scale, scale, scale]], 6)], [embeddings])
+        np.testing.assert_allclose(start()[2] - np.asarray(embeddings)[2], [0.1] * 3, rtol=0.01)
 
 
 def test_the_state_of_row_wise_adagrad_is_one_number_a_row():

@@ -18,7 +18,9 @@ class RowWiseAdagrad(keras.optimizers.Adagrad):
     Reference: Gupta et al., Training Recommender Systems at Scale: Communication-Efficient Model and Data Parallelism,
     2020, https://arxiv.org/abs/2010.08899, section 4; Duchi et al., Adaptive Subgradient Methods, JMLR 2011.
 
-    Arguments as for `keras.optimizers.Adagrad`; `use_ema` costs what the table holds.
+    Arguments as for `keras.optimizers.Adagrad`, but accumulators start at 0 and epsilon is small: the gradient of a
+    mean over thousands of rows has squares near 1e-10, which Keras's 0.1 and 1e-7 would drown for as long as a model
+    is trained. `use_ema` costs what the table holds.
 
     Example:
     >>> optimizer = RowWiseAdagrad(0.1)
@@ -28,6 +30,9 @@ class RowWiseAdagrad(keras.optimizers.Adagrad):
     >>> optimizer.variables[-1].shape
     TensorShape([1000, 1])
     """
+
+    def __init__(self, learning_rate=0.001, initial_accumulator_value=0.0, epsilon=1e-12, **kwargs):
+        super().__init__(learning_rate, initial_accumulator_value=initial_accumulator_value, epsilon=epsilon, **kwargs)
 
     def build(self, variables):
         """Adds the accumulators."""
