@@ -147,8 +147,8 @@ def main(*, sizes=SIZES, steps=30, warmup=5, data=None, seeds=3, out=RESULT):
     document |= {"date": time.strftime("%Y-%m-%d", time.gmtime()), "versions": training.versions()}
     if rows:
         document["milliseconds"] = rows
-    write(document, out)
     aucs = document.setdefault("auc", {})
+    write(document, out)
     for name, auc in accuracy(data, seeds, aucs) if data is not None else ():
         aucs.setdefault(name, []).append(auc)
         write(document, out)

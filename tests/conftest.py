@@ -9,6 +9,8 @@ import pytest
 
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
+collect_ignore = ["balancing/make_libmtl.py"]  # needs PyTorch
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
