@@ -16,6 +16,7 @@ from tfmtr.datasets.prepared import Prepared
 from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.retrieval.index import TitleVectors, build_index, title_vectors
 from tfmtr.retrieval.recommender import OPTIONS, RANK_BY, REQUEST, Recommender, repeat
+from tfmtr.serving.versions import find_versions
 
 
 def export(run, titles, out):
@@ -83,10 +84,10 @@ def export(run, titles, out):
 
 def _known(out, run_id):
     """Titles' vectors of the newest version, if it is of the same run."""
-    versions = sorted((path for path in out.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
-    extra = versions[-1] / "assets.extra" if versions else None
-    if extra is None or not (extra / "titles.parquet").exists():
+    versions, _ = find_versions(out)
+    if not versions or not (versions[max(versions)] / "assets.extra" / "titles.parquet").exists():
         return None
+    extra = versions[max(versions)] / "assets.extra"
     facts = json.loads((extra / "tfmtr.json").read_text(encoding="utf-8"))
     return TitleVectors.load(extra / "titles.parquet") if facts["run_id"] == run_id else None
 

@@ -93,8 +93,7 @@ class BatchScheduler:
     def __init__(self, options, num_cpus):
         self.options = options
         self._changed = threading.Condition()
-        self._queues = {}  # {key: [tasks of one batch]}, several batches for each key
-        self._order = []  # of (key, time when it is due)
+        self._queues = {}  # {key: [Batch]}, the last one open for more tasks
         self._is_closed = False
         count = options.num_batch_threads or num_cpus
         self._threads = [threading.Thread(target=self._work, name=f"batch-{i}", daemon=True) for i in range(count)]

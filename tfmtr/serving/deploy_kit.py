@@ -13,6 +13,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import op_def_registry
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
+from tfmtr.serving.versions import find_versions
 from tfmtr.serving.warmup import write_warm_up
 
 IMAGE_VERSION = "2.20.0"
@@ -91,10 +92,11 @@ def newest_version(model):
     Raises:
         ValueError: If there is none.
     """
-    versions = [path for path in Path(model).glob("*") if path.name.isdigit() and (path / "saved_model.pb").exists()]
+    found, _ = find_versions(Path(model))
+    versions = {number: path for number, path in found.items() if (path / "saved_model.pb").exists()}
     if not versions:
         raise ValueError(f"`model` must hold <integer version>/saved_model.pb; export one there. Received: {model}")
-    return max(versions, key=lambda path: int(path.name))
+    return versions[max(versions)]
 
 
 def foreign_operations(saved_model):

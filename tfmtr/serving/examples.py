@@ -46,10 +46,14 @@ def serialized(request_input):
     return array
 
 
-def _check_one_input(signature, kind):
+def _check_one_input(signature):
     if len(signature.inputs) != 1:
         raise invalid_argument("Expected one input Tensor.")
-    return f"No {kind} inputs found in SignatureDef: {_text(signature)}"
+
+
+def _check_input_alias(signature, kind):
+    if INPUT not in signature.inputs:
+        raise invalid_argument(f"No {kind} inputs found in SignatureDef: {_text(signature)}")
 
 
 def classification_outputs(signature):
@@ -58,11 +62,10 @@ def classification_outputs(signature):
     Raises:
         ServerError: INVALID_ARGUMENT if the signature is not one of classification.
     """
-    missing = _check_one_input(signature, "classification")
+    _check_one_input(signature)
     if len(signature.outputs) not in (1, 2):
         raise invalid_argument(f"Expected one or two output Tensors, found {len(signature.outputs)}")
-    if INPUT not in signature.inputs:
-        raise invalid_argument(missing)
+    _check_input_alias(signature, "classification")
     found = [alias for alias in (CLASSES, SCORES) if alias in signature.outputs]
     if not found:
         raise invalid_argument(
@@ -78,11 +81,10 @@ def regression_outputs(signature):
     Raises:
         ServerError: INVALID_ARGUMENT if the signature is not one of regression.
     """
-    missing = _check_one_input(signature, "regression")
+    _check_one_input(signature)
     if len(signature.outputs) != 1:
         raise invalid_argument("Expected one output Tensor.")
-    if INPUT not in signature.inputs:
-        raise invalid_argument(missing)
+    _check_input_alias(signature, "regression")
     if OUTPUT not in signature.outputs:
         raise invalid_argument(f"No regression outputs found in SignatureDef: {_text(signature)}")
     return [OUTPUT]

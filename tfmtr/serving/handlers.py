@@ -76,16 +76,16 @@ def _answer_examples(models, request, timeout_seconds, method, make):
 
 def answer_multi_inference(models, request, timeout_seconds=None):
     """Answers `PredictionService.MultiInference`: the version is the one that the first task asks for."""
-    specs = [task.model_spec for task in request.tasks] or [None]
-    if specs[0] is None:
+    if not request.tasks:
         raise invalid_argument("ModelSpec has no name specified.")
-    with models.lease(specs[0]) as version:
+    first = request.tasks[0].model_spec
+    with models.lease(first) as version:
         signatures = {}
         for task in request.tasks:
             spec, name = task.model_spec, task.model_spec.signature_name or DEFAULT_SIGNATURE
             if not spec.name:
                 raise invalid_argument("Found ModelSpec with an empty model name.")
-            if spec.name != specs[0].name:
+            if spec.name != first.name:
                 raise invalid_argument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
             if name in signatures:
                 raise invalid_argument(f"Duplicate evaluation of signature: {name}")
@@ -97,7 +97,7 @@ def answer_multi_inference(models, request, timeout_seconds=None):
     response = inference_pb2.MultiInferenceResponse()
     for name, (_, method), result in zip(signatures, signatures.values(), results, strict=True):
         kind = "classification_result" if method == examples.CLASSIFY else "regression_result"
-        response.results.add(model_spec=resolved(specs[0], version, name), **{kind: result})
+        response.results.add(model_spec=resolved(first, version, name), **{kind: result})
     return response
 
 

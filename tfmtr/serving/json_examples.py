@@ -19,13 +19,12 @@ def read_examples(document):
     Raises:
         ServerError: INVALID_ARGUMENT that names the feature.
     """
-    value = f"JSON Value: {show(document)}"
     if "examples" not in document:
-        raise invalid_argument(f"{value} When method is classify, key 'examples' is expected and was not found")
+        raise _fault(document, "When method is classify, key 'examples' is expected and was not found")
     if type(document["examples"]) is not list:
-        raise invalid_argument(f"{value} Expecting 'examples' value to be an list/array")
+        raise _fault(document, "Expecting 'examples' value to be an list/array")
     if not document["examples"]:
-        raise invalid_argument(f"{value} 'examples' value is an empty array")
+        raise _fault(document, "'examples' value is an empty array")
     examples = [_example(item) for item in document["examples"]]
     result = Input()
     if "context" in document:
@@ -34,6 +33,10 @@ def read_examples(document):
     else:
         result.example_list.examples.extend(examples)
     return result
+
+
+def _fault(document, text):
+    return invalid_argument(f"JSON Value: {show(document)} {text}")
 
 
 def _example(value):

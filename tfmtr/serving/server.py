@@ -220,14 +220,14 @@ class Server:
 
     def _open_ports(self):
         options = self.options
-        threads = options.grpc_max_threads or max(4 * os.cpu_count(), 64 if options.enable_batching else 0)
+        default_threads = max(4 * os.cpu_count(), 64 if options.enable_batching else 0)
         self._ports.append(
             GrpcServer(
                 self._models,
                 options.host,
                 self.port,
                 GRACE_SECONDS,
-                max_threads=threads,
+                max_threads=options.grpc_max_threads or default_threads,
                 max_request_bytes=options.max_request_bytes,
                 channel_arguments=self._channel_arguments,
                 socket_path=options.grpc_socket_path,
@@ -238,7 +238,6 @@ class Server:
         self.port = self._ports[-1].port
         logger.info("gRPC on %s:%d", options.host, self.port)
         if self.rest_port is not None:
-            threads = options.rest_api_num_threads or max(4 * os.cpu_count(), 64 if options.enable_batching else 0)
             self._ports.append(
                 RestServer(
                     self._models,
@@ -246,7 +245,7 @@ class Server:
                     self.rest_port,
                     GRACE_SECONDS,
                     options.rest_api_timeout_in_ms / 1000,
-                    max_threads=threads,
+                    max_threads=options.rest_api_num_threads or default_threads,
                     max_request_bytes=options.max_request_bytes,
                     has_cors=options.rest_api_enable_cors_support,
                     metrics_path=self._metrics_path,
