@@ -82,14 +82,16 @@ def start(folder):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             ports.append(listener.getsockname()[1])
     command = [sys.executable, "-m", "tfmtr.cli", "serve", f"--model_base_path={folder}/toy", "--model_name=toy"]
-    process = subprocess.Popen([*command, f"--port={ports[0]}", f"--rest_api_port={ports[1]}"], stderr=subprocess.PIPE)
+    log = folder / "log"  # a file: a full pipe would stop the server
+    with log.open("w") as stderr:
+        process = subprocess.Popen([*command, f"--port={ports[0]}", f"--rest_api_port={ports[1]}"], stderr=stderr)
     while True:
         try:
             socket.create_connection(("127.0.0.1", ports[1]), 1).close()
             return process, *ports
         except OSError:
             if process.poll() is not None:
-                raise RuntimeError(process.stderr.read().decode()) from None
+                raise RuntimeError(log.read_text()) from None
             time.sleep(0.1)
 
 
@@ -256,7 +258,6 @@ def main(requests=100_000, seed=0):
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
-            process.stderr.close()
     faults = f"{len(ports.wrong)} wrong codes, {len(ports.hangs)} hangs"
     print(f"{sent[0]} requests: {faults}; exit status {process.returncode}")
     for name, count in sorted(ports.counts.items()):

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -50,8 +51,9 @@ class Process:
             f"--port={self.port}",
             f"--rest_api_port={self.rest_port}",
         ]
+        self._log = tempfile.TemporaryFile()  # not a pipe: a full one stops the server
         self.process = subprocess.Popen(
-            [*command, *flags], stderr=subprocess.PIPE, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+            [*command, *flags], stderr=self._log, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         )
         self.channel = grpc.insecure_channel(
             f"127.0.0.1:{self.port}", [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -66,9 +68,13 @@ class Process:
                 socket.create_connection(("127.0.0.1", self.rest_port), 0.2).close()
                 return self
             except OSError:
-                assert self.process.poll() is None, self.process.stderr.read()
+                assert self.process.poll() is None, self.log()
                 time.sleep(0.05)
         raise AssertionError("the ports did not open")
+
+    def log(self):
+        self._log.seek(0)
+        return self._log.read().decode()
 
     def rest(self, method, path, body=None, **headers):
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
@@ -92,9 +98,7 @@ class Process:
     def stop(self):
         self.channel.close()
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(30)
-        self.process.stderr.close()
-        return code
+        return self.process.wait(30)
 
 
 def refused(call, *arguments, **options):
@@ -412,10 +416,20 @@ def test_a_start_that_fails_exits_with_255(folder, tmp_path, text, message):
     (tmp_path / "models.txt").write_text(text.replace("FOLDER", str(folder)))
     process = Process(f"--model_config_file={tmp_path}/models.txt", "--max_num_load_retries=0")
     assert process.process.wait(60) == 255
-    error = process.process.stderr.read()
+    error = process.log()
     assert "Failed to start server. Error: " in error
     assert message in error
     process.stop()
+
+
+def test_bad_messages_leave_no_line_in_the_log(folder):
+    process = Process(f"--model_base_path={folder}/toy", "--model_name=toy").wait()
+    before = len(process.log())
+    for path in ("PredictionService/Predict", "PredictionService/Classify", "ModelService/GetModelStatus"):
+        code, text = refused(process.channel.unary_unary(f"/tensorflow.serving.{path}"), b"\xff\xff", timeout=20)
+        assert (code, text) == ("INTERNAL", "Exception deserializing request!")
+    assert len(process.log()) == before
+    assert process.stop() == 0
 
 
 def test_flags_that_do_not_fit(folder):
@@ -425,7 +439,7 @@ def test_flags_that_do_not_fit(folder):
     ):
         process = Process(*flags)
         assert process.process.wait(60) == 1
-        assert message in process.process.stderr.read()
+        assert message in process.log()
         process.stop()
 
 

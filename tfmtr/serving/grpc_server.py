@@ -30,6 +30,7 @@ OPTIONS = (
 )
 
 logger = logging.getLogger(__name__)
+logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # else a traceback for each message that cannot be parsed
 
 
 def limit_text(text):
