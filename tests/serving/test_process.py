@@ -51,7 +51,7 @@ class Process:
             f"--port={self.port}",
             f"--rest_api_port={self.rest_port}",
         ]
-        self._log = tempfile.TemporaryFile()  # not a pipe: a full one stops the server
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (no pipe: a full one stops the server)
         self.process = subprocess.Popen(
             [*command, *flags], stderr=self._log, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         )
