@@ -204,6 +204,10 @@ def prepare_events(
         Path | None,
         typer.Option(help='JSON: {"territory": [longitude, latitude]}, to make groups of neighbours.'),
     ] = None,
+    time_zones: Annotated[
+        Path | None,
+        typer.Option(help='JSON: {"territory": "Europe/Berlin"}; windows are then days of the territory, not of UTC.'),
+    ] = None,
     window_days: Annotated[float, typer.Option(help="Length of a window.")] = 7.0,
     train_windows: Annotated[int, typer.Option(help="Number of training windows.")] = 8,
     test_windows: Annotated[int, typer.Option(help="Number of test windows.")] = 3,
@@ -234,6 +238,7 @@ def prepare_events(
         title_vectors=title_vectors,
         groups=read_json(groups),
         neighbours=places and {name: tuple(place) for name, place in places.items()},
+        time_zones=read_json(time_zones),
     )
 
 

@@ -119,13 +119,17 @@ class Scenario:
     Args:
         columns: The columns, for example `("territory",)`.
         groups: `{values: group}` with one value a column, for example `{("DE",): "west"}`.
+        order: Groups that come first, in this order; the others follow, sorted. A model that goes on with new groups
+            so keeps the places of the old ones.
     """
 
     columns: Sequence[str]
     groups: Mapping[tuple[str, ...], str]
+    order: Sequence[str] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "columns", tuple(self.columns))
+        object.__setattr__(self, "order", tuple(self.order))
         object.__setattr__(self, "groups", {tuple(key): group for key, group in sorted(self.groups.items())})
         if not self.columns:
             raise ValueError("`columns` must name at least one column. Received: columns=()")
@@ -138,8 +142,8 @@ class Scenario:
 
     @property
     def names(self):
-        """Names of the groups, sorted; the name at position i has scenario index i + 1."""
-        return tuple(sorted(set(self.groups.values())))
+        """Names of the groups, `order` first; the name at position i has scenario index i + 1."""
+        return (*self.order, *sorted(set(self.groups.values()) - set(self.order)))
 
     @property
     def num_groups(self):
@@ -196,6 +200,8 @@ class Schema:
         for task in document["tasks"]:
             if task["after"] is None:
                 del task["after"]  # so that a schema without cascades reads, and hashes, as it always has
+        if not self.scenario.order:
+            del document["scenario"]["order"]  # likewise
         document["scenario"]["groups"] = [[*key, group] for key, group in self.scenario.groups.items()]
         return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
@@ -207,7 +213,9 @@ class Schema:
         return cls(
             features=[Feature(**feature) for feature in document["features"]],
             tasks=[Task(**task) for task in document["tasks"]],
-            scenario=Scenario(scenario["columns"], {tuple(row[:-1]): row[-1] for row in scenario["groups"]}),
+            scenario=Scenario(
+                scenario["columns"], {tuple(row[:-1]): row[-1] for row in scenario["groups"]}, scenario.get("order", ())
+            ),
             slices=document["slices"],
         )
 

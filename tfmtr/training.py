@@ -27,6 +27,7 @@ import numpy as np
 from tfmtr import components, inputs, models
 from tfmtr.datasets.groups import random_groups
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.growth import grow_schema, warm_start
 from tfmtr.schema import Scenario, Schema, check_choice
 
 OPTIMIZERS = ("adam", "sparse_adam", "row_wise_adagrad", "clippy_adagrad")
@@ -202,6 +203,60 @@ def _train(data, workdir, recipe, schema, run, verbose):
     return model
 
 
+def go_on(run, data, files, workdir, *, epochs=1, verbose="auto"):
+    """Trains a run's newest model on more data, as a run of its own: what a service does every day.
+
+    The model starts with the weights and the optimizer's state of `run`; vocabularies and territory groups may have
+    grown, see `tfmtr.growth`. A run that was killed goes on where it was; a finished one is left as it is.
+
+    Args:
+        run: Run directory of the model so far.
+        data: Directory made by `tfmtr prepare`, of the new data.
+        files: Example files to train on.
+        workdir: Run directory; made if it does not exist.
+        epochs: Times that each row is seen.
+        verbose: As for Keras `fit`.
+
+    Returns:
+        Names of the variables that grew or are new, sorted.
+
+    Raises:
+        ValueError: If `data` does not fit the model, `files` is empty, or `workdir` holds another run.
+    """
+    data, workdir, before = Prepared(data), Path(workdir), read_run(run)
+    recipe, window = recipe_of(before), data.next_window
+    old = Schema.load(run)
+    schema = grow_schema(old, recipe.adapt(data.schema))
+    document = _open_run(workdir, recipe, schema, data, start=before["run_id"])
+    weights = workdir / "weights" / f"window-{window}.npz"
+    if weights.exists():
+        return document["grown"]
+    with op_determinism(recipe.deterministic):
+        model = recipe.build(schema)
+        document["grown"] = warm_start(model, schema, old, newest_weights(run))
+        started = time.perf_counter()
+        history = _fit_stage(
+            model, data, files, schema, recipe, workdir, window=window, validation=None, epochs=epochs, verbose=verbose
+        )
+    document["stages"] = {str(window): {"history": history, "seconds": round(time.perf_counter() - started, 2)}}
+    _write_json(workdir / "run.json", document)
+    save(model, weights)
+    shutil.rmtree(workdir / "checkpoint", ignore_errors=True)
+    return document["grown"]
+
+
+def newest_weights(workdir):
+    """File with the variables of a run's newest model."""
+    there = _windows(workdir)
+    if not there:
+        raise ValueError(f"`{workdir}` must be a finished run: it has no weights. Finish it with `tfmtr train`.")
+    return Path(workdir, "weights", f"window-{there[-1]}.npz")
+
+
+def _windows(workdir):
+    return sorted(int(file.stem.removeprefix("window-")) for file in Path(workdir, "weights").glob("window-*.npz"))
+
+
 def load(workdir, *, window=None):
     """The model of a run, as it was evaluated on a test window (the last one by default).
 
@@ -210,7 +265,7 @@ def load(workdir, *, window=None):
     """
     workdir = Path(workdir)
     run = read_run(workdir)
-    there = sorted(int(file.stem.removeprefix("window-")) for file in (workdir / "weights").glob("window-*.npz"))
+    there = _windows(workdir)
     window = window if window is not None or not there else there[-1]
     if window not in there:
         raise ValueError(
@@ -367,9 +422,9 @@ def _plain_attributes(callback):
     return plain
 
 
-def _open_run(workdir, recipe, schema, data):
+def _open_run(workdir, recipe, schema, data, **facts):
     fingerprint = data.report["fingerprint"]
-    document = {"recipe": recipe.document(), "fingerprint": fingerprint}
+    document = {"recipe": recipe.document(), "fingerprint": fingerprint, **facts}
     if (workdir / "run.json").exists():
         run = read_run(workdir)
         same = {key: run[key] == value for key, value in document.items()}

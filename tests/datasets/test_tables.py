@@ -58,6 +58,26 @@ def test_times_are_read_in_utc(con, make_logs, tables, unit):
     assert sorted(times.tolist()) == expected
 
 
+def test_times_become_those_of_the_territory_s_clock(con, make_logs, tables, monkeypatch):
+    events, users, titles = tables
+    users.loc[users.uid == users.uid[0], "market"], users.loc[users.uid == users.uid[1], "market"] = "DE", "US"
+    some = events.iloc[:3].copy()
+    some["uid"] = [users.uid[0], users.uid[1], "nobody"]
+    some["ts"] = pd.to_datetime(["2024-07-01 22:30"] * 3)
+    later = some.assign(ts=pd.to_datetime(["2024-01-01 22:30"] * 3))
+    zones = {"DE": "Europe/Berlin", "US": "America/New_York"}
+    con.raw_sql("SET TimeZone = 'Asia/Tokyo'")  # the session's own zone says nothing
+    logs = make_logs(pd.concat([some, later]), users, titles, time_zones=zones)
+    found = con.execute(read_tables(con, logs).events.order_by("user", "time"))
+    clock = {user: [str(time)[5:16] for time in times] for user, times in found.groupby("user").time}
+    assert clock["nobody"] == ["01-01 22:30", "07-01 22:30"]
+    assert clock[str(users.uid[0])] == ["01-01 23:30", "07-02 00:30"]  # summer time; another day
+    assert clock[str(users.uid[1])] == ["01-01 17:30", "07-01 18:30"]
+    bad = make_logs(some, users, titles, time_zones={"DE": "Europe/Atlantis"})
+    with pytest.raises(ValueError, match=r"names of the tz database.*Atlantis"):
+        read_tables(con, bad)
+
+
 def test_missing_column_names_the_nearest(make_logs, tables):
     events, users, titles = tables
     message = r"`events` must have the column 'uid'.* Did you mean 'u_id'\? Received: columns=\['u_id', 'asin', 'ts'\]"

@@ -52,6 +52,9 @@ class Logs:
         calendar: The data set's own windows.
         groups: `{territory: group}`, or `None` to balance them over `neighbours`.
         neighbours: `{territory: (longitude, latitude)}` in degrees, used to group territories.
+        time_zones: `{territory: "Europe/Berlin"}`, or `None` for UTC everywhere: times become the clock's in the
+            territory of the user, so that a window of a day is each territory's own day, from midnight to midnight. The
+            calendar's times are then of that clock, too. A territory that is not listed keeps UTC.
         user_history: Whether users get the mean vector of the titles they had before the window.
     """
 
@@ -67,4 +70,5 @@ class Logs:
     title_vectors: Path | None = None
     groups: Mapping[str, str] | None = None
     neighbours: Mapping[str, tuple[float, float]] | None = None
+    time_zones: Mapping[str, str] | None = None
     user_history: bool = True

@@ -62,6 +62,11 @@ class Prepared:
         """Numbers of the test windows, `[1, 2, 3]` by default."""
         return [window["window"] for window in self.report["windows"] if window["window"] > 0]
 
+    @property
+    def next_window(self):
+        """Number of the window after the last, whose catalogue is served."""
+        return self.report["windows"][-1]["window"] + 1
+
     def examples(self, split, *, windows=None, sampling=("random",)):
         """Sorted Parquet files of one split; `windows=None` means all training windows (0 and before)."""
         files = []

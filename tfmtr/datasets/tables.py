@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 import ibis
+import ibis.expr.datatypes as dt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -67,7 +68,7 @@ def read_tables(con, logs):
     availability = None
     if logs.availability is not None and logs.availability != "anywhere":
         availability = read_availability(con, logs.availability)
-    return Tables(
+    tables = Tables(
         events=events.select(
             user=as_id(events, "events", names["user"]),
             title=as_id(events, "events", names["title"]),
@@ -82,6 +83,55 @@ def read_tables(con, logs):
         training=training,
         availability=availability,
     )
+    return localise(con, tables, logs.time_zones) if logs.time_zones else tables
+
+
+@ibis.udf.scalar.builtin(name="timezone")
+def _moment(zone: str, time: dt.Timestamp()) -> dt.Timestamp(timezone="UTC"):
+    """DuckDB's own: the moment at which the clock of a zone shows a time."""
+
+
+@ibis.udf.scalar.builtin(name="timezone")
+def _local_time(zone: str, time: dt.Timestamp(timezone="UTC")) -> dt.Timestamp():
+    """DuckDB's own: the clock of a zone at a moment."""
+
+
+def localise(con, tables, time_zones):
+    """The tables with the times of events and availability as the clocks of their territories show them.
+
+    Args:
+        con: Ibis connection to DuckDB.
+        tables: A `Tables`.
+        time_zones: `{territory: name of a zone, such as "Europe/Berlin"}`; UTC for others.
+
+    Returns:
+        A `Tables`.
+
+    Raises:
+        ValueError: If a zone is unknown.
+    """
+    known = {name for (name,) in con.raw_sql("SELECT name FROM pg_timezone_names()").fetchall()}
+    unknown = {territory: zone for territory, zone in time_zones.items() if zone not in known}
+    if unknown:
+        raise ValueError(
+            '`time_zones` must be names of the tz database, such as "Europe/Berlin". Received: '
+            f"{dict(sorted(unknown.items())[:3])}"
+        )
+    zones = ibis.memtable({"place": list(time_zones), "zone": list(time_zones.values())})
+
+    def shift(table, *columns):
+        table = table.left_join(zones, table.territory == zones.place)
+        zone = table.zone.fill_null("UTC")
+        moved = {name: _local_time(zone, _moment("UTC", table[name])) for name in columns}
+        return table.mutate(**moved).drop("place", "zone")
+
+    homes = tables.users.filter(tables.users.user.notnull()).select(owner="user", territory="territory")
+    homes = homes.distinct(on="owner")  # a user with two rows is refused later, by name
+    events = shift(tables.events.left_join(homes, tables.events.user == homes.owner), "time")
+    availability = tables.availability
+    if availability is not None:
+        availability = shift(availability, "start", "end")
+    return dataclasses.replace(tables, events=events.drop("owner", "territory"), availability=availability)
 
 
 def read_table(con, path, argument, *, text=()):

@@ -42,7 +42,9 @@ class RowWiseAdagrad(keras.optimizers.Adagrad):
         start = keras.initializers.Constant(self.initial_accumulator_value)
         self._tables = {i for i, variable in enumerate(variables) if is_table(variable)}
         self._accumulators = [
-            self.add_variable((v.shape[0], 1), initializer=start, dtype=v.dtype, name=f"{v.name}_accumulator")
+            self.add_variable(
+                (v.shape[0], 1), initializer=start, dtype=v.dtype, name=f"{v.path.replace('/', '_')}_accumulator"
+            )
             if is_table(v)
             else self.add_variable_from_reference(v, initializer=start, name="accumulator")
             for v in variables

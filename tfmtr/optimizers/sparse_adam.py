@@ -48,7 +48,8 @@ class SparseAdam(keras.optimizers.Adam):
         for variable in variables:
             if is_table(variable):
                 rows, width = variable.shape
-                packed = self.add_variable((rows, 2 * width), dtype=variable.dtype, name=f"{variable.name}_moments")
+                name = f"{variable.path.replace('/', '_')}_moments"
+                packed = self.add_variable((rows, 2 * width), dtype=variable.dtype, name=name)
                 self._momentums.append(packed)
                 self._velocities.append(None)
             else:

@@ -26,7 +26,7 @@ def build_index(model, titles, schema, *, window=None, vectors=None):
     """
     vectors = vectors or title_vectors(model, titles, schema)
     ids = vectors.ids
-    window = titles.test_windows[-1] + 1 if window is None else window
+    window = titles.next_window if window is None else window
     table = pq.read_table(titles.path / "availability.parquet", filters=[("window", "=", window)])
     rows = pc.index_in(table["title"], value_set=pa.array(ids)).to_numpy()
     territories = table["territory"].combine_chunks().dictionary_encode()
