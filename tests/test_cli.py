@@ -1,9 +1,11 @@
 """The command from logs to served answers, and what it says to wrong input."""
 
+import datetime
 import inspect
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -14,10 +16,12 @@ from typer.testing import CliRunner
 from tfmtr import cli, inputs, training
 from tfmtr.calibration import calibrate
 from tfmtr.cli import app
+from tfmtr.daily import daily
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.simulator import simulator
 from tfmtr.evaluation.evaluate import evaluate
+from tfmtr.retrieval.index import KINDS
 from tfmtr.serving.recommend import recommend, user_inputs
 from tfmtr.serving.server import Server
 
@@ -62,6 +66,7 @@ def test_importing_and_help_bring_no_tensorflow():
     [
         *([], ["prepare"], ["prepare", "events"], ["prepare", "movielens"], ["prepare", "online-retail"]),
         *(["prepare", "simulator"], ["train"], ["evaluate"], ["calibrate"], ["export"], ["serve"], ["recommend"]),
+        *(["index"], ["daily"], ["rollback"], ["forget"]),
     ],
 )
 def test_every_level_has_help(command):
@@ -71,7 +76,7 @@ def test_every_level_has_help(command):
 def test_the_command_s_defaults_are_those_of_the_functions():
     """They are written down twice, because `--help` must not import TensorFlow."""
     pairs = [(cli.train, training.Recipe), (cli.prepare_simulator, prepare), (cli.prepare_simulator, simulator)]
-    pairs += [(cli.calibrate, calibrate)]
+    pairs += [(cli.calibrate, calibrate), (cli.daily, daily)]
     for command, function in [*pairs, (cli.evaluate, evaluate), (cli.recommend, recommend)]:
         ours, theirs = (inspect.signature(f).parameters for f in (command, function))
         empty = inspect.Parameter.empty
@@ -80,6 +85,36 @@ def test_the_command_s_defaults_are_those_of_the_functions():
         for name in set(common) - {"seed", "units"}:
             assert ours[name].default == theirs[name].default, (function.__name__, name)
     assert tuple(map(int, inspect.signature(cli.train).parameters["units"].default.split(","))) == training.Recipe.units
+
+
+def test_the_day_s_options_reach_their_functions(tmp_path, monkeypatch):
+    asked = []
+    result = {"status": "promoted"}
+    monkeypatch.setattr("tfmtr.daily.start_service", lambda *a, **k: asked.append((a, k)))
+    monkeypatch.setattr("tfmtr.daily.daily", lambda *a, **k: asked.append((a, k)) or result)
+    monkeypatch.setattr("tfmtr.daily.rollback", lambda *a: asked.append((a, {})))
+    monkeypatch.setattr("tfmtr.forget.forget", lambda *a, **k: asked.append((a, k)) or ["a line"])
+    (tmp_path / "groups.json").write_text('{"PL": "east"}')
+    tables = {name: tmp_path / name for name in ("events", "users", "titles", "availability")}
+    tables |= {"user_vectors": tmp_path / "uv", "title_vectors": tmp_path / "tv"}
+    options = {"late_days": 3, "max_drop": 0.1, "max_shift": 0.4, "epochs": 2}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in {**tables, **options}.items()]
+    day = ("daily", "--service", tmp_path / "s", "--day", "2025-02-17", "--retry", *arguments)
+    run(*day, "--start", tmp_path / "run", "--out", tmp_path / "out", "--groups", tmp_path / "groups.json")
+    assert asked[0] == ((tmp_path / "s", tmp_path / "run", tmp_path / "out"), tables)
+    assert asked[1][0] == (tmp_path / "s", datetime.date(2025, 2, 17))
+    assert asked[1][1] == {**options, "groups": {"PL": "east"}, "retry": True}
+    result["status"] = "refused"
+    refused = CliRunner().invoke(app, ["daily", "--service", str(tmp_path / "s"), "--day", "2025-02-18"])
+    assert refused.exit_code == 3
+    assert len(asked) == 3  # no second start
+    run("rollback", "--service", tmp_path / "s")
+    text = run("forget", "--user-id", "u1", "--service", "s", "--data", "d", "--data", "e", "--embeddings", "v")
+    assert text == "a line\n"
+    assert asked[-2:] == [
+        ((tmp_path / "s",), {}),
+        (("u1",), {"service": Path("s"), "data": [Path("d"), Path("e")], "embeddings": [Path("v")]}),
+    ]
 
 
 def test_every_option_reaches_its_function(tmp_path, monkeypatch):
@@ -110,6 +145,7 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch):
         "text_encoder": tmp_path / "preset", "overwrite": True,
     }  # fmt: skip
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not True]
+    (tmp_path / "zones.json").write_text('{"DE": "Europe/Berlin"}')
     with pytest.raises(ValueError, match="enough"):
         run(
             *("prepare", "events", "--events", "e", "--users", "u", "--titles", "t", "--map", "user=uid,name=text"),
@@ -120,6 +156,8 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch):
                 "buy=b:after=click",
                 "--training",
                 "position=p:id",
+                "--time-zones",
+                tmp_path / "zones.json",
                 "--window-days",
                 2,
                 "--train-windows",
@@ -132,6 +170,7 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch):
     assert asked == options
     assert (logs.columns, logs.tasks) == ({"user": "uid", "name": "text"}, {"click": "c", "buy": "b:after=click"})
     assert logs.training == {"position": "p:id"}
+    assert logs.time_zones == {"DE": "Europe/Berlin"}
     assert (logs.calendar.length.days, logs.calendar.num_train, logs.calendar.num_test) == (2, 5, 4)
     assert (logs.calendar.end.month, logs.availability) == (3, "anywhere")
 
@@ -288,3 +327,13 @@ def test_prepared_report_says_what_was_done(folder):
     report = json.loads((folder / "data/prepare.json").read_text())
     assert len(report["windows"]) == 17
     assert len({row["group"] for row in report["statistics"]["territories"].values()}) == 2
+
+
+def test_the_index_alone_is_exported_and_what_it_needs_is_said(folder, tmp_path):
+    index = ("index", "--model", folder / "run", "--titles", folder / "data", "--out", tmp_path / "index")
+    assert run(*index).strip() == str(tmp_path / "index" / "1")
+    output = run(*index, "--kind", "scann")
+    assert str(tmp_path / "index" / "2") in output
+    found = " ".join(output.split())
+    assert "needs: an image of TensorFlow Serving with ScaNN's operations (Scann>ScannSearchBatched" in found
+    assert list(cli.Index) == list(KINDS)

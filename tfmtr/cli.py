@@ -40,6 +40,17 @@ class Groups(enum.StrEnum):
     random = "random"
 
 
+class Index(enum.StrEnum):
+    """Title indexes."""
+
+    exact = "exact"
+    streaming = "streaming"
+    scann = "scann"
+
+
+INDEX_HELP = "exact; streaming, whose vectors stay in a file; or scann, approximate, with operations of its own."
+
+
 def prepare_options(command):
     """Adds the options that all data sets share to a command `(logs...) -> Logs` and prepares what it returns."""
     import functools
@@ -333,11 +344,106 @@ def export(
     model: Annotated[Path, typer.Option(help="Run directory.")],
     titles: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`, whose titles are indexed.")],
     out: Annotated[Path, typer.Option(help="Directory of the served model.")] = Path("saved_models/two_tower"),
+    index: Annotated[Index, typer.Option(help=INDEX_HELP)] = Index.exact,
 ):
     """Export a model and its title index as the next version, at once."""
     from tfmtr.export import export as export_model
 
-    print(export_model(model, titles, out))
+    print_version(export_model(model, titles, out, index=str(index)))
+
+
+@app.command()
+def index(
+    model: Annotated[Path, typer.Option(help="Run directory.")],
+    titles: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`, whose titles are indexed.")],
+    out: Annotated[Path, typer.Option(help="Directory of the served index.")] = Path("saved_models/index"),
+    kind: Annotated[Index, typer.Option(help=INDEX_HELP)] = Index.exact,
+):
+    """Export the title index with the towers only, as the next version: the titles of the day, without the scores."""
+    from tfmtr.export import export_index
+
+    print_version(export_index(model, titles, out, kind=str(kind)))
+
+
+def print_version(version):
+    """Prints where a version is, and what it needs of the server."""
+    from tfmtr.export import needs
+
+    print(version)
+    if text := needs(version):
+        console.print(Text.assemble(("needs", "yellow"), f": {text}"), soft_wrap=True)
+
+
+Service = Annotated[Path, typer.Option(help="Directory of the service's days; made with --start.")]
+
+
+@app.command()
+def daily(
+    service: Service,
+    day: Annotated[datetime.datetime, typer.Option(formats=["%Y-%m-%d"], help="The day whose events are complete.")],
+    start: Annotated[Path | None, typer.Option(help="First time: the run that the service goes on from.")] = None,
+    out: Annotated[Path, typer.Option(help="First time: directory of the served model.")] = Path(
+        "saved_models/two_tower"
+    ),
+    events: Annotated[
+        Path | None, typer.Option(help="First time: where events are now; as prepared by default.")
+    ] = None,
+    users: Annotated[Path | None, typer.Option(help="First time: likewise.")] = None,
+    titles: Annotated[Path | None, typer.Option(help="First time: likewise.")] = None,
+    availability: Annotated[Path | None, typer.Option(help="First time: likewise.")] = None,
+    user_vectors: Annotated[Path | None, typer.Option(help="First time: likewise.")] = None,
+    title_vectors: Annotated[Path | None, typer.Option(help="First time: likewise.")] = None,
+    groups: Annotated[Path | None, typer.Option(help='JSON: {"territory": "group"} of new ones.')] = None,
+    late_days: Annotated[int, typer.Option(help="Days before that late events may be of.")] = 2,
+    max_drop: Annotated[float, typer.Option(help="Gate: largest relative loss of a task, also in a territory.")] = 0.05,
+    max_shift: Annotated[float, typer.Option(help="Gate: largest loss of the live model since the days before.")] = 0.3,
+    epochs: Annotated[int, typer.Option(help="Times that each row is seen.")] = 1,
+    retry: Annotated[bool, typer.Option(help="Do a day again that was refused or rolled back.")] = False,
+):
+    """One day of a service: prepare, train, gate, calibrate, export, promote. Exit code 3 if the gate is closed."""
+    import json
+
+    from tfmtr.daily import daily as run_day
+    from tfmtr.daily import start_service
+
+    tables = {"events": events, "users": users, "titles": titles, "availability": availability}
+    tables |= {"user_vectors": user_vectors, "title_vectors": title_vectors}
+    if start is not None:
+        start_service(service, start, out, **{name: path for name, path in tables.items() if path is not None})
+    result = run_day(
+        service,
+        day.date(),
+        groups=None if groups is None else json.loads(groups.read_text(encoding="utf-8")),
+        late_days=late_days,
+        max_drop=max_drop,
+        max_shift=max_shift,
+        epochs=epochs,
+        retry=retry,
+    )
+    if result["status"] != "promoted":
+        raise typer.Exit(3)
+
+
+@app.command()
+def rollback(service: Service):
+    """Make the model live again that was so before the newest one."""
+    from tfmtr.daily import rollback as go_back
+
+    go_back(service)
+
+
+@app.command()
+def forget(
+    user_id: Annotated[str, typer.Option(help="The user.")],
+    service: Annotated[Path | None, typer.Option(help="Directory of a service's days.")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Directory made by `tfmtr prepare`; repeat.")] = None,
+    embeddings: Annotated[list[Path] | None, typer.Option(help="Directory made by `tfmtr embeddings`; repeat.")] = None,
+):
+    """Remove a user's rows and vectors, and say what a deployed model may still hold."""
+    from tfmtr.forget import forget as forget_user
+
+    for line in forget_user(user_id, service=service, data=data or (), embeddings=embeddings or ()):
+        print(line)
 
 
 @app.command()

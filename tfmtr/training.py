@@ -27,6 +27,7 @@ import numpy as np
 from tfmtr import components, inputs, models
 from tfmtr.datasets.groups import random_groups
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.documents import read_json, write_json
 from tfmtr.growth import grow_schema, warm_start
 from tfmtr.schema import Scenario, Schema, check_choice
 
@@ -197,7 +198,7 @@ def _train(data, workdir, recipe, schema, run, verbose):
                 validation=validation if first else None, epochs=recipe.epochs if first else 1, verbose=verbose,
             )  # fmt: skip
         run["stages"][str(window)] = {"history": history, "seconds": round(time.perf_counter() - started, 2)}
-        _write_json(workdir / "run.json", run)
+        write_json(workdir / "run.json", run)
         save(model, weights[window])
         shutil.rmtree(workdir / "checkpoint", ignore_errors=True)
     return model
@@ -239,7 +240,7 @@ def go_on(run, data, files, workdir, *, epochs=1, verbose="auto"):
             model, data, files, schema, recipe, workdir, window=window, validation=None, epochs=epochs, verbose=verbose
         )
     document["stages"] = {str(window): {"history": history, "seconds": round(time.perf_counter() - started, 2)}}
-    _write_json(workdir / "run.json", document)
+    write_json(workdir / "run.json", document)
     save(model, weights)
     shutil.rmtree(workdir / "checkpoint", ignore_errors=True)
     return document["grown"]
@@ -279,10 +280,10 @@ def load(workdir, *, window=None):
 
 def read_run(workdir):
     """The document `run.json` of a run directory."""
-    file = Path(workdir, "run.json")
-    if not file.is_file():
+    document = read_json(Path(workdir, "run.json"))
+    if document is None:
         raise ValueError(f"`{workdir}` must be a directory made by `tfmtr train`: it has no run.json.")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return document
 
 
 def recipe_of(run):
@@ -362,9 +363,8 @@ class KeepState(keras.callbacks.Callback):
         self.folder = folder
         self.others = []
         self.state = {"history": [], "callbacks": [], "best_epoch": None, "finished": False}
-        file = folder / "state.json"
-        if file.exists():
-            self.state = json.loads(file.read_text(encoding="utf-8"))
+        if state := read_json(folder / "state.json"):
+            self.state = state
             restore(model, self._last(len(self.history) - 1))
 
     @property
@@ -407,7 +407,7 @@ class KeepState(keras.callbacks.Callback):
             "best_epoch": best_epoch,
             "finished": bool(self.model.stop_training) or epoch + 1 == self.params["epochs"],
         }
-        _write_json(self.folder / "state.json", self.state)
+        write_json(self.folder / "state.json", self.state)
         for old in {epoch - 1, previous} - {epoch, best_epoch, None}:
             self._last(old).unlink(missing_ok=True)
 
@@ -445,16 +445,10 @@ def _open_run(workdir, recipe, schema, data, **facts):
         "versions": versions(),
         "stages": {},
     }
-    _write_json(workdir / "run.json", run)
+    write_json(workdir / "run.json", run)
     return run
 
 
 def versions():
     """Versions of Python and of the packages that decide a result."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in VERSIONS_OF}}
-
-
-def _write_json(file, document):
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, file)

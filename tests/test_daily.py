@@ -1,0 +1,246 @@
+import json
+import shutil
+
+import daily_week
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from tfmtr import daily as module
+from tfmtr import training
+from tfmtr.daily import daily, read_live, rollback, start_service
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.documents import read_json
+from tfmtr.forget import forget
+from tfmtr.retrieval.embeddings import write_embeddings
+from tfmtr.serving.versions import find_versions
+
+
+def quiet(line):
+    """Says nothing."""
+
+
+@pytest.fixture(scope="module")
+def week(tmp_path_factory):
+    """A service after three days: a good one, one whose log is wrong, and one more; the second has a new group."""
+    folder = tmp_path_factory.mktemp("week")
+    log, service = daily_week.start(folder, num_users=4000, units=(16, 8), batch_size=1024, epochs=3)
+    lines, results = [], []
+    days = daily_week.run_days(log, service, days=3, bad_day=2, new_day=3, max_drop=0.1, say=lines.append)
+    for result, _ in days:
+        results.append(result)
+    return log, service, results, lines
+
+
+@pytest.fixture
+def copy(week, tmp_path):
+    """A copy of the service, its versions included, whose paths are its own."""
+    log, service, _, _ = week
+    shutil.copytree(service.parent, tmp_path / "copy")
+    for file in (tmp_path / "copy").rglob("*.json"):
+        file.write_text(file.read_text().replace(str(service.parent), str(tmp_path / "copy")))
+    return log, tmp_path / "copy" / "service"
+
+
+def versions(service):
+    return sorted(find_versions(service.parent / "saved_models" / "two_tower")[0])
+
+
+def test_good_days_are_promoted_and_the_bad_one_is_not(week):
+    _, service, results, lines = week
+    assert [result["status"] for result in results] == ["promoted", "refused", "promoted"]
+    assert [result["version"] for result in results] == [1, None, 2]
+    assert versions(service) == [1, 2]
+    live = read_live(service)
+    assert (live["day"], live["version"]) == (results[2]["day"], 2)
+    assert [entry["version"] for entry in live["before"]] == [None, 1]
+    assert any("the gate is closed" in line for line in lines)
+    assert any("unlike those before" in reason for reason in results[1]["reasons"])
+    assert all(any(reason in line for line in lines) for reason in results[1]["reasons"])
+    assert read_json(service / "days" / results[1]["day"] / "gate.json")["reasons"] == results[1]["reasons"]
+
+
+def test_a_server_takes_each_version_and_its_titles_are_of_the_territory(week):
+    _, _, results, _ = week
+    assert [result["served"]["version"] for result in results] == [1, 1, 2]
+    assert all(len(result["served"]["titles"]) == 3 for result in results)
+    table = daily_week.table_of([*results, {"rolled back to": "x", "version": 3, "served": results[0]["served"]}])
+    assert table.row_count == 4
+
+
+def test_the_third_day_goes_on_from_the_first(week):
+    _, service, results, _ = week
+    runs = [training.read_run(result["run"]) for result in results]
+    assert runs[2]["start"] == runs[0]["run_id"]
+    assert runs[1]["start"] == runs[0]["run_id"]
+    assert runs[0]["start"] == training.read_run(service.parent / "run")["run_id"]
+
+
+def test_a_new_territory_and_its_group_are_in_the_model_and_the_catalogue(week):
+    log, _, results, _ = week
+    assert results[0]["grown"] == []
+    assert "event_branches/kernel_5" in results[2]["grown"]
+    schema = training.Schema.load(results[2]["run"])
+    assert schema.scenario.names[-1] == "a new group"
+    assert schema.scenario.groups[(log.new,)] == "a new group"
+    old = training.Schema.load(results[0]["run"])
+    assert schema.scenario.names[:-1] == old.scenario.names
+    assert log.new in schema.features[0].vocabulary + schema.features[1].vocabulary + schema.features[2].vocabulary
+
+
+def test_late_rows_are_those_that_no_slice_had_before(week):
+    _, service, results, _ = week
+    folder = service / "days" / results[2]["day"]
+    late = pa.concat_tables([pq.read_table(file) for file in (folder / "late").glob("*.parquet")])
+
+    def positives_of(day, window):
+        files = Prepared(day / "data").examples("train", windows=[window], sampling=module.SAMPLINGS)
+        rows = [row for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
+        return {(row["user"], row["title"]): row["event"] for row in rows}
+
+    wanted = set()
+    for back in (1, 2):  # yesterday and the day before, as they are known today and as they were
+        now, then = positives_of(folder, -back), positives_of(service / "days" / results[2 - back]["day"], 0)
+        wanted |= {pair for pair, label in now.items() if label > 0 and pair not in then}
+    rows = late.to_pylist()
+    assert {(row["user"], row["title"]) for row in rows if row["event"] > 0} == wanted
+    positives = int(np.sum(late["event"].to_numpy() > 0))
+    assert 0 < positives < 0.3 * results[0]["rows"] / 11
+    assert len(late) - positives <= 10 * positives + 1
+    assert results[2]["late_rows"] == len(late)
+
+
+def test_a_day_that_ended_is_not_done_again(week, monkeypatch):
+    _, service, results, _ = week
+    monkeypatch.setattr(module, "prepare", lambda *a, **k: pytest.fail("prepared again"))
+    lines = []
+    for number, result in enumerate(results, start=1):
+        again = daily(service, daily_week.date_of(number), say=lines.append)
+        assert again == {name: value for name, value in result.items() if name != "served"}
+    assert "was there, refused" in lines[1]
+
+
+@pytest.mark.parametrize("step", ["gate", "write live.json"])
+def test_an_interrupted_day_goes_on_where_it_was(copy, monkeypatch, step):
+    """The last day again, killed before or after a step."""
+    _, service = copy
+    shutil.rmtree(service.parent / "saved_models" / "two_tower" / "2")
+    live = read_live(service)
+    folder, write = service / "days" / live["day"], module.write_json
+    write(service / "live.json", {**live["before"][-1], "before": live["before"][:-1]})
+    (folder / "day.json").unlink()
+    (folder / "gate.json").unlink()
+
+    def killed(*arguments, **options):
+        if step != "write live.json" or arguments[0].name == "live.json":
+            raise KeyboardInterrupt
+        return write(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_json" if step == "write live.json" else step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            daily(service, daily_week.date_of(3), max_drop=0.1, say=quiet)
+    assert read_live(service)["version"] == 1
+    monkeypatch.setattr(module, "prepare", lambda *a, **k: pytest.fail("prepared again"))
+    monkeypatch.setattr(training, "_fit_stage", lambda *a, **k: pytest.fail("trained again"))
+    result = daily(service, daily_week.date_of(3), max_drop=0.1, say=quiet)
+    assert (result["status"], result["version"]) == ("promoted", 2)
+    assert versions(service) == [1, 2]
+    assert read_live(service) == live
+
+
+def test_a_refused_day_is_done_again_once_its_log_is_right(copy):
+    log, service = copy
+    day = daily_week.FIRST_DAY + 1
+    log.folder, folder = service.parent / "log", log.folder
+    try:
+        log.write(day, day, is_open=True)
+    finally:
+        log.folder = folder
+    result = daily(service, daily_week.date_of(2), max_drop=0.1, max_shift=0.5, retry=True, say=quiet)
+    assert (result["status"], result["version"]) == ("promoted", 3)
+
+
+def test_back_to_the_model_before_and_before_that(copy):
+    _, service = copy
+    lines = []
+    live = rollback(service, say=lines.append)
+    assert (live["version"], live["day"]) == (3, daily_week.date_of(1).isoformat())
+    assert versions(service) == [1, 2, 3]
+    out = service.parent / "saved_models" / "two_tower"
+    facts = [read_json(out / str(number) / "assets.extra" / "tfmtr.json") for number in (1, 2, 3)]
+    assert facts[2] == facts[0] != facts[1]
+    assert read_json(service / "days" / daily_week.date_of(3).isoformat() / "day.json")["status"] == "rolled back"
+    live = rollback(service, say=lines.append)  # the run that it all began with was never published
+    assert (live["version"], live["day"], live["before"]) == (4, None, [])
+    facts = read_json(out / "4" / "assets.extra" / "tfmtr.json")
+    assert facts["run_id"] == training.read_run(service.parent / "run")["run_id"]
+    with pytest.raises(ValueError, match="nothing to go back to"):
+        rollback(service)
+    assert "as version 4" in lines[1]
+
+
+def test_what_cannot_be_done_is_said(week, tmp_path, tiny):
+    _, service, _, _ = week
+    with pytest.raises(ValueError, match=r"`service` must be a service's directory.*--start"):
+        daily(tmp_path, daily_week.date_of(1))
+    with pytest.raises(ValueError, match="must not lie in the data of the run"):
+        daily(service, daily_week.date_of(-5), retry=True)
+    with pytest.raises(ValueError, match="must come after the newest one"):
+        daily(service, daily_week.date_of(0))
+    with pytest.raises(ValueError, match="must be new to start it"):
+        start_service(service, service.parent / "run", tmp_path)
+    with module._locked(service), pytest.raises(ValueError, match="Another process works"):
+        daily(service, daily_week.date_of(4))
+    report = json.loads((service.parent / "data" / "prepare.json").read_text())
+    report["logs"]["title_vectors"] = None
+    shutil.copytree(service.parent / "data", tmp_path / "data")
+    (tmp_path / "data" / "prepare.json").write_text(json.dumps(report))
+    shutil.copytree(service.parent / "run", tmp_path / "run")
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**run, "data": str(tmp_path / "data")}))
+    with pytest.raises(ValueError, match="TF-IDF is fitted anew to each day's titles"):
+        start_service(tmp_path / "other", tmp_path / "run", tmp_path / "out")
+
+
+def test_a_user_is_forgotten_and_nobody_else(copy):
+    _, service = copy
+    live = read_live(service)
+    write_embeddings(live["run"], service / "days" / live["day"] / "data", service.parent / "vectors")
+    files = sorted([*service.parent.glob("data/**/*.parquet"), *service.glob("days/**/*.parquet")])
+    files += sorted(service.parent.glob("vectors/users/*.parquet"))
+    counts = {}
+    for file in files:
+        table = pq.read_table(file, partitioning=None)
+        if "user" in table.column_names:
+            counts[file] = table
+    seen = pa.concat_tables([table.select(["user"]) for file, table in counts.items() if "train" in str(file)])
+    user = seen["user"].value_counts().field("values")[0].as_py()
+    lines = forget(user, service=service, embeddings=[service.parent / "vectors"])
+    removed = 0
+    for file, before in counts.items():
+        after = pq.read_table(file, partitioning=None)
+        mine = pc.equal(before["user"], user)
+        if file.name == "ids.parquet":
+            row = mine.to_pylist().index(True)
+            vectors = np.load(file.with_name("vectors.npy"))
+            assert (len(after), after["user"][row].as_py()) == (len(before), None)
+            assert not vectors[row].any()
+            assert vectors.any(axis=1).sum() == len(vectors) - 1
+        else:
+            assert after.equals(before.filter(pc.invert(mine))), file
+            removed += len(before) - len(after)
+    assert removed > 8
+    text = "\n".join(lines)
+    assert "vectors: 1 vectors removed" in text
+    assert "may hold traces" in text
+    assert f"served: version {live['version']}" in text
+    assert f"remove the user from {service.parent / 'log' / 'events'}" in text
+    assert read_json(service.parent / "data" / "prepare.json")["forgotten"] == 1
+    assert all("0 rows" in line or "rows removed" not in line for line in forget(user, service=service))
+    with pytest.raises(ValueError, match="Name what to forget in"):
+        forget(user)
+    with pytest.raises(ValueError, match="made by `tfmtr embeddings`"):
+        forget(user, embeddings=[service])

@@ -1,0 +1,125 @@
+"""Removes a user from what this package wrote, and says what it cannot remove."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tfmtr.daily import read_live, read_service
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.documents import write_json
+
+
+def forget(user, *, service=None, data=(), embeddings=()):
+    """Removes a user's rows from prepared directories and from written vectors.
+
+    Of a store the row stays where others stand by their places, as zeros without an id. A file is replaced as a whole,
+    so a second call after an interruption goes on. A prepared directory keeps its fingerprint, by which runs know it.
+
+    Args:
+        user: The user's id.
+        service: Directory of a service: its days and the data that it began with.
+        data: Further directories made by `tfmtr prepare`.
+        embeddings: Directories made by `tfmtr embeddings`.
+
+    Returns:
+        Lines of text: what was removed, and what may still hold something of the user: models that were trained on the
+        rows, and the log itself.
+
+    Raises:
+        ValueError: If nothing is named, or a directory is not what it must be.
+    """
+    folders = [Path(folder) for folder in data]
+    if service is not None:
+        settings = read_service(service)
+        folders += [Path(settings["data"]), *sorted(Path(service).glob("days/*/data"))]
+    if not folders and not embeddings:
+        raise ValueError("Name what to forget in: --service, --data or --embeddings. Received: none of them")
+    lines, trained, logs = [], [], set()
+    for folder in folders:
+        prepared = Prepared(folder)
+        count, learnt = _forget_prepared(user, prepared)
+        lines.append(f"{folder}: {count} rows removed")
+        if learnt:
+            trained.append(folder)
+        logs |= {prepared.report["logs"][name] for name in ("events", "users")}
+    for folder in embeddings:
+        files = sorted(Path(folder, "users").glob("*.parquet"))
+        if not files:
+            raise ValueError(f"`embeddings` must be made by `tfmtr embeddings`. Received: {folder}, which has no users")
+        lines.append(f"{folder}: {sum(_drop(file, user) for file in files)} vectors removed; load the database again")
+    return [*lines, *_remains(user, trained, service, logs)]
+
+
+def _remains(user, trained, service, logs):
+    """What may still hold something of the user."""
+    if trained:
+        yield (
+            f"models: rows of the user were trained on in {', '.join(map(str, trained))}; these models and all that "
+            "went on from them may hold traces in their weights. Only a model trained anew without the rows holds none"
+        )
+    if service is not None:
+        live = read_live(service)
+        began = min((folder.parent.name for folder in trained if folder.parent.parent.name == "days"), default="")
+        if trained and (live["day"] or "") >= began:
+            yield f"served: version {live['version']} of {live['day'] or 'the first run'} is one of them"
+    for path in sorted(logs):
+        yield f"log: remove the user from {path} too, or the next `tfmtr prepare` brings the rows back"
+
+
+def _forget_prepared(user, prepared):
+    """Number of rows removed, and whether some of them were trained on."""
+    count, learnt = 0, False
+    late = [] if prepared.path.name != "data" else sorted(prepared.path.parent.glob("late/*.parquet"))
+    for file in [*prepared.path.glob("examples/split=*/sampling=*/window=*/*.parquet"), *late]:
+        dropped = _drop(file, user)
+        count += dropped
+        learnt |= bool(dropped) and ("split=train" in file.parts or file in late)
+    count += sum(_drop(prepared.path / name, user) for name in ("users.parquet", "seen.parquet"))
+    folder = prepared.path / "vectors" / "user"
+    if folder.is_dir():
+        count += _clear(folder, user)
+    if count:
+        report = prepared.report
+        write_json(prepared.path / "prepare.json", {**report, "forgotten": report.get("forgotten", 0) + 1})
+    return count, learnt
+
+
+def _drop(file, user):
+    """Removes a user's rows from a Parquet file, row group by row group; returns how many there were."""
+    source = pq.ParquetFile(file)
+    place = source.schema_arrow.names.index("user")
+    statistics = [source.metadata.row_group(i).column(place).statistics for i in range(source.num_row_groups)]
+    if all(s is not None and s.has_min_max and not s.min <= user <= s.max for s in statistics):
+        return 0
+    if not any(pc.any(pc.equal(batch["user"], user)).as_py() for batch in source.iter_batches(columns=["user"])):
+        return 0
+    count, temporary = 0, file.with_suffix(".tmp")
+    with pq.ParquetWriter(temporary, source.schema_arrow, compression="zstd") as writer:
+        for i in range(source.num_row_groups):
+            table = source.read_row_group(i)
+            kept = table.filter(pc.not_equal(table["user"], user))
+            count += len(table) - len(kept)
+            if len(kept):
+                writer.write_table(kept, row_group_size=len(kept))
+    os.replace(temporary, file)
+    return count
+
+
+def _clear(folder, user):
+    """Makes a user's rows of a store zeros without an id; returns how many there were."""
+    ids = pq.read_table(folder / "ids.parquet")
+    rows = np.flatnonzero(pc.equal(ids["user"], user).to_numpy(zero_copy_only=False))
+    if not len(rows):
+        return 0
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r+")
+    vectors[rows] = 0
+    vectors.flush()
+    column = pc.if_else(pc.equal(ids["user"], user), pa.scalar(None, pa.string()), ids["user"])
+    temporary = folder / "ids.tmp"
+    pq.write_table(ids.set_column(ids.column_names.index("user"), "user", column), temporary, compression="zstd")
+    os.replace(temporary, folder / "ids.parquet")
+    return len(rows)

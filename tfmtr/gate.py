@@ -1,0 +1,129 @@
+"""Whether a new model may take the live one's place: both are judged on rows of users that neither learnt from."""
+
+import numpy as np
+
+from tfmtr import training
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.evaluation.compare import LEVEL, holm, paired_bootstrap
+from tfmtr.evaluation.evaluate import predict
+from tfmtr.evaluation.metrics import OVERALL, evaluate_task
+
+METRICS = {"binary": ("pr_auc", 1), "regression": ("mse", -1)}  # metric, and whether more of it is better
+
+
+def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500):
+    """Compares a new model with the live one on validation users' rows of the last window, and of those before it.
+
+    The gate closes, with a reason each, if
+
+    * the new model's answers are not finite, or there are too few rows to judge it;
+    * a task is down by more than `max_drop`, on the rows of the last window or on those of the windows before: labels
+      that are wrong in the last window alone cannot show there;
+    * a task is down by more than `max_drop` in a territory (or another slice), beyond chance: a paired bootstrap over
+      users, corrected by Holm for the number of territories, as in small ones chance alone moves figures by more;
+    * the live model is worse on the last window than on those before by more than `max_shift`: then the window's data
+      differ from all it has learnt from, and a person should look.
+
+    Args:
+        live: Run directory of the live model.
+        candidate: Run directory of the new model.
+        data: Directory made by `tfmtr prepare`, with the new model's rows in window 0.
+        max_drop: Largest relative loss of PR-AUC (of a binary task), or growth of squared error (of a regression).
+        max_shift: Largest relative loss of the live model's figure from the windows before to the last one.
+        num_samples: Bootstrap samples.
+
+    Returns:
+        `{"is_open", "reasons", "parts": {"last" or "before": {task: {slice column: {slice: {"live", "candidate",
+        "change", "p_value"}}}}}}`; figures are `None` where a cell has too little evidence.
+
+    Raises:
+        ValueError: If a limit is not positive, or there is no validation row of the last window.
+    """
+    for name, value in (("max_drop", max_drop), ("max_shift", max_shift)):
+        if not value > 0:
+            raise ValueError(f"`{name}` must be positive, such as 0.05 for 5 %. Received: {name}={value}")
+    data = Prepared(data)
+    last = data.next_window - 1
+    before = [window["window"] for window in data.report["windows"] if window["window"] < last]
+    runs = [(training.load(run), training.Schema.load(run)) for run in (live, candidate)]
+    parts, reasons = {}, []
+    for part, windows in (("last", [last]), ("before", before)):
+        files = data.examples("validation", windows=windows)
+        if part == "last" and not files:
+            raise ValueError(
+                "`data` must have validation rows in its last window; prepare with a larger --validation-fraction. "
+                f"Received: {data.path}"
+            )
+        if files:
+            parts[part], found = _compare(runs, files, data, max_drop, num_samples)
+            reasons += [f"{reason}, {'in the last window' if part == 'last' else 'before it'}" for reason in found]
+    for task, slices in parts.get("before", {}).items():
+        column = next(iter(slices))
+        now, then = (parts[part][task][column][OVERALL]["live"] for part in ("last", "before"))
+        better = METRICS[_kind(runs, task)][1]
+        if now is not None and then and better * (now / then - 1) < -max_shift:
+            reasons.append(
+                f"{task}: the last window is unlike those before, the live model's own figure went from {then:.4f} to "
+                f"{now:.4f}"
+            )
+    return {"is_open": not reasons, "reasons": reasons, "parts": parts}
+
+
+def _kind(runs, task):
+    return next(t.kind for t in runs[1][1].tasks if t.name == task)
+
+
+def _compare(runs, files, data, max_drop, num_samples):
+    """Cells of one part, and the reasons in it."""
+    (old, _, _), (new, users, _) = (predict(model, files, schema, data) for model, schema in runs)
+    cells, reasons = {}, []
+    for task in runs[1][1].tasks:
+        metric, better = METRICS[task.kind]
+        labels, scores = new[task.column], [values[f"{task.name} score"] for values in (old, new)]
+        if not np.isfinite(scores[1]).all():
+            reasons.append(f"{task.name}: {np.sum(~np.isfinite(scores[1]))} answers are not finite")
+            continue
+        cells[task.name] = {}
+        for column in runs[1][1].slices:
+            two = [evaluate_task(labels, s, new[column], users, kind=task.kind) for s in scores]
+            found = cells[task.name][column] = {
+                name: {"live": two[0][name][metric], "candidate": cell[metric], "change": None, "p_value": None}
+                for name, cell in two[1].items()
+            }
+            for cell in found.values():
+                if cell["live"] and cell["candidate"] is not None:
+                    cell["change"] = better * (cell["candidate"] / cell["live"] - 1)
+            overall = found[OVERALL]
+            if overall["change"] is None:
+                reasons.append(f"{task.name}: too few rows to judge ({two[1][OVERALL]['reason']})")
+            elif overall["change"] < -max_drop:
+                reasons.append(f"{task.name} is down by {-overall['change']:.1%} overall")
+            down = [name for name, cell in found.items() if name != OVERALL and (cell["change"] or 0) < -max_drop]
+            for name in down:
+                rows = new[column].astype(str) == name
+                found[name]["p_value"] = _p_value(
+                    labels[rows], [s[rows] for s in scores], users[rows], task.kind, num_samples
+                )
+            # Territories that are not down stand for p = 1: the correction is for all that were looked at.
+            judged = [name for name, cell in found.items() if name != OVERALL and cell["change"] is not None]
+            corrected = holm([1.0 if found[name]["p_value"] is None else found[name]["p_value"] for name in judged])
+            for name, p in zip(judged, corrected, strict=True):
+                if name in down and p < LEVEL:
+                    reasons.append(
+                        f"{task.name} is down by {-found[name]['change']:.1%} in {column} {name} (p {p:.3f})"
+                    )
+    return cells, list(dict.fromkeys(reasons))
+
+
+def _p_value(labels, scores, users, kind, num_samples):
+    """Two-sided p-value of the difference between the two models, over users."""
+    if kind == "binary":
+        return paired_bootstrap(labels, scores[1], scores[0], users, num_samples=num_samples)["p_value"]
+    known = ~np.isnan(labels)
+    errors = (scores[1] - labels) ** 2 - (scores[0] - labels) ** 2
+    _, places = np.unique(users[known], return_inverse=True)
+    sums = np.bincount(places, errors[known])  # one number a user: their rows go together
+    drawn = np.random.default_rng(0).integers(len(sums), size=(num_samples, len(sums)))
+    totals = sums[drawn].sum(axis=1)
+    tail = min(np.sum(totals <= 0), np.sum(totals >= 0))
+    return float(min(1.0, 2 * (tail + 1) / (num_samples + 1)))
