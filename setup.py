@@ -35,10 +35,11 @@ setup(
     ],
     extras_require={
         "spark": ["ibis-framework[pyspark]>=12,<13", "pyspark==4.0.5"],
-        "scann": ["tensorflow==2.20.0", "scann==1.4.2", "tensorflow-recommenders==0.7.7", "tf-keras==2.20.1"],
+        "scann": ["tensorflow==2.20.0", "scann==1.4.2"],
         "text": ["keras-hub", "tensorflow-text==2.20.*"],
         "gpu": ["tensorflow[and-cuda]>=2.20.0,<2.22"],
         "plots": ["matplotlib"],
+        "peers": ["faiss-cpu", "hnswlib", "usearch"],
         "dev": [
             "pytest",
             "pytest-xdist",
@@ -48,6 +49,7 @@ setup(
             "kubernetes-validate",
             "usearch",
             "matplotlib",
+            "scann==1.4.2",
             "tensorflow-recommenders==0.7.7",
             "tf-keras==2.20.1",
         ],

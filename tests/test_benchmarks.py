@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 def load(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield importlib.import_module
-    for name in ("balancing", "embedding_update", "serving", "sharing", "soak"):
+    for name in ("balancing", "embedding_update", "retrieval", "serving", "sharing", "soak"):
         sys.modules.pop(name, None)
 
 
@@ -63,3 +63,29 @@ def test_soak_finds_no_wrong_answer(load, tmp_path):
     wrong.count([1], soak.X / 2 + 1)  # the answer of another version
     wrong.count([1], soak.X / 2 + 2)
     assert len(wrong.wrong) == 1
+
+
+def test_retrieval_holds_the_indexes_against_numpy_and_goes_on_where_it_stopped(load, tmp_path, capsys):
+    out = tmp_path / "retrieval.json"
+    benchmark = load("retrieval")
+    benchmark.main(sizes=(2000,), engines=("numpy", "usearch"), seconds=0.1, out=out)
+    first = json.loads(out.read_text())["results"]
+    document = benchmark.main(sizes=(2000,), engines=("numpy", "usearch", "exact"), seconds=0.1, out=out)
+    assert {name: document["results"][name] for name in first} == first
+    assert list(document["results"]) == [
+        f"clustered 2,000, {engine}, {kind}" for engine in ("numpy", "usearch", "exact") for kind in ("all", "filtered")
+    ]
+    for name, cell in document["results"].items():
+        assert cell["recall"] == 1.0 or "usearch" in name
+        assert min(cell["per_second_1"], cell["per_second_128"], cell["megabytes"]) > 0
+    assert "clustered 2,000: exact to numpy: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("engine", ["streaming", "scann", "faiss_flat", "faiss_ivf", "hnswlib"])
+def test_retrieval_measures_every_index(load, tmp_path, engine):
+    if engine not in ("streaming", "scann"):
+        pytest.importorskip(engine.partition("_")[0])  # the extra `peers`
+    benchmark = load("retrieval")
+    benchmark.write_data(tmp_path / "data", *benchmark.clustered(2000))
+    cells = benchmark.measure(engine, tmp_path / "data", 0.05)
+    assert min(cell["recall"] for cell in cells.values()) > (0.3 if engine == "hnswlib" else 0.9)

@@ -1,6 +1,9 @@
 import functools
 import json
+import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +13,12 @@ import pytest
 
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
-from tfmtr.export import export
-from tfmtr.retrieval.index import TitleVectors, title_vectors
+from tfmtr.export import export, export_index, needs
+from tfmtr.retrieval.index import KINDS, TitleVectors, title_vectors
 from tfmtr.schema import Schema, Task
+from tfmtr.serving.deploy_kit import deploy_kit
+from tfmtr.serving.predict import choose_outputs, predict
+from tfmtr.serving.session import SavedModelSession
 
 tf = pytest.importorskip("tensorflow")
 
@@ -161,9 +167,94 @@ def test_versions_count_up_and_nothing_half_written_is_left(run, tiny, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "8", "9", "notes"]
 
 
-def test_the_graph_has_only_ops_of_stock_tensorflow(version):
+@pytest.fixture(scope="module")
+def indexes(run, tiny, tmp_path_factory):
+    """Versions of the index alone, of every kind, moved to where they were not made; `tree` is ScaNN's with a tree."""
+    folder = tmp_path_factory.mktemp("indexes")
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (*KINDS, "tree"):
+            if kind == "tree":
+                patch.setattr("tfmtr.retrieval.scann.SMALLEST_TREE", 0)
+                patch.setattr("tfmtr.retrieval.scann.COST", 1)
+            made = export_index(run, tiny, folder / f"{kind}-made", kind="scann" if kind == "tree" else kind)
+            assert [path.name for path in made.parent.iterdir()] == ["1"]
+            shutil.move(folder / f"{kind}-made", folder / kind)
+    return folder
+
+
+def ask(version, data, where="", diversity=0.0):
+    """Answer of a version's `recommend` to five requests, by the session that the server runs."""
+    session = SavedModelSession(version)
+    signature = session.signatures["recommend"]
+    _, raw = raw_rows(data, rows=5)
+    request = {name: raw[name].numpy() for name in USER} | {
+        "request_territory": np.asarray(["PL"] * 5, object), "seen": np.asarray([["t3"]] * 5, object),
+        "k": np.asarray([10, 3, 40, 1, 5], "int32"), "allow": np.asarray([[""]], object),
+        "where": np.asarray([[where]], object), "diversity": np.full(1, diversity, "float32"),
+        "rank_by": np.asarray([""], object), "weight_event": np.ones(1, "float32"),
+    }  # fmt: skip
+    return predict(session, signature, request, choose_outputs(signature))
+
+
+@pytest.mark.parametrize("kind", ["streaming", "scann", "tree"])
+@pytest.mark.parametrize("where", ["", "genres=comedy", "genres!=drama", "language=xx"])
+def test_every_index_answers_as_the_exact_one(indexes, tiny, kind, where):
+    expected, found = (ask(indexes / name / "1", Prepared(tiny), where) for name in ("exact", kind))
+    np.testing.assert_array_equal(found["count"], expected["count"])
+    assert found["is_exact"].tolist() == ([True] * 5 if kind != "tree" else found["is_exact"].tolist())
+    for row in np.flatnonzero(found["is_exact"]):
+        assert found["titles"][row].tolist() == expected["titles"][row].tolist()
+        np.testing.assert_allclose(found["scores"][row], expected["scores"][row], rtol=1e-4)
+    if kind == "tree" and not where:  # ScaNN was asked
+        assert not np.all(found["is_exact"])
+
+
+def test_a_diversified_list_is_the_same_from_a_file(indexes, tiny):
+    expected, found = (ask(indexes / kind / "1", Prepared(tiny), diversity=0.5) for kind in ("exact", "streaming"))
+    np.testing.assert_array_equal(found["titles"], expected["titles"])
+
+
+def test_an_index_alone_has_the_retrieval_signatures_and_says_what_it_needs(indexes, version):
+    names = {"user_embedding", "title_embedding", "recommend", "recommend_by_vector"}
+    for kind in KINDS:
+        signatures = SavedModelSession(indexes / kind / "1").signatures
+        assert set(signatures) - {"__saved_model_init_op"} == names
+        facts = json.loads((indexes / kind / "1" / "assets.extra/tfmtr.json").read_text())
+        assert (facts["index"], facts["titles"]) == (kind, 50)
+    assert [needs(path) for path in (version, indexes / "exact" / "1", indexes / "streaming" / "1")] == [""] * 3
+    operations = r"ScaNN's operations \(Scann>ScannSearchBatched, Scann>TensorsToScann\)"
+    assert re.fullmatch(f"an image of TensorFlow Serving with {operations}", needs(indexes / "scann" / "1"))
+
+
+def test_the_deployment_kit_refuses_what_the_stock_image_cannot_serve(indexes, tmp_path):
+    assert "docker-compose.yml" in deploy_kit(indexes / "streaming", tmp_path / "deploy")
+    with pytest.raises(ValueError, match=r"lacks operations of this graph.*Scann>ScannSearchBatched"):
+        deploy_kit(indexes / "scann", tmp_path / "deploy")
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [("", "loaded"), ("sys.modules['scann'] = None", r"install it with: pip install 'tfmtr[scann]'")],
+)
+def test_a_fresh_process_loads_scann_s_operations_when_a_model_needs_them(indexes, before, expected):
+    code = f"import sys\n{before}\nfrom tfmtr.serving.session import SavedModelSession\n"
+    code += f"assert 'scann.scann_ops.py' not in sys.modules\nSavedModelSession({str(indexes / 'tree' / '1')!r})\n"
+    code += "print('loaded')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert expected in found.stdout + found.stderr
+
+
+def test_an_index_that_does_not_exist_is_refused(run, tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"`index` must be one of.*Did you mean 'scann'\? Received: index='scan'"):
+        export(run, tiny, tmp_path / "out", index="scan")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("index", ["exact", "streaming"])
+def test_the_graph_has_only_ops_of_stock_tensorflow(version, indexes, index):
     from tensorflow.core.protobuf import saved_model_pb2
 
+    version = version if index == "exact" else indexes / index / "1"
     saved = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
     graph = saved.meta_graphs[0].graph_def
     ops = {node.op for node in graph.node} | {node.op for f in graph.library.function for node in f.node_def}

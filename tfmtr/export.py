@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import keras
@@ -14,12 +15,14 @@ from tfmtr import training
 from tfmtr.calibration import calibrated_outputs
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.encoders.raw import look_up, raw_inputs
-from tfmtr.retrieval.index import TitleVectors, build_index, title_vectors
+from tfmtr.retrieval.index import KINDS, TitleVectors, build_index, title_vectors
 from tfmtr.retrieval.recommender import OPTIONS, RANK_BY, REQUEST, Recommender, repeat
+from tfmtr.schema import check_choice
+from tfmtr.serving.deploy_kit import foreign_operations
 from tfmtr.serving.versions import find_versions
 
 
-def export(run, titles, out):
+def export(run, titles, out, *, index="exact"):
     """Exports the newest model of a run together with the index of all titles, as one version.
 
     Signatures, all of raw values (text, numbers, vectors) with the features' own names:
@@ -38,20 +41,49 @@ def export(run, titles, out):
 
     The version is the next integer in `out`. It is written under a name that no watcher takes for a version
     and renamed when it is whole. `assets.extra/` holds `schema.json`, `tfmtr.json` (run, fingerprint, biases,
-    versions) and `titles.parquet`, the titles' vectors. If the newest version in `out` is of the same run, only vectors
-    of titles that are new or have changed are computed: that is how the titles of the day get into the index.
+    versions, kind of the index, what it needs to be served) and `titles.parquet`, the titles' vectors. If the newest
+    version in `out` is of the same run, only vectors of titles that are new or have changed are computed: that is how
+    the titles of the day get into the index.
 
     Args:
         run: Run directory made by `tfmtr train`.
         titles: Directory made by `tfmtr prepare`, whose titles and availability the index serves.
         out: Directory of the model, for example `saved_models/two_tower`.
+        index: `exact`; `streaming`, whose vectors stay in a file; or `scann`, approximate, with custom operations.
 
     Returns:
         Path of the version, `out/<version>`.
 
     Raises:
-        ValueError: If `run` is no finished run, `titles` no prepared directory, or their schemas do not fit.
+        ValueError: If `run` is no finished run, `titles` no prepared directory, or their schemas do not fit; or if
+            there is no such index.
     """
+    return _export(run, titles, out, index, has_scores=True)
+
+
+def export_index(run, titles, out, *, kind="exact"):
+    """Exports the index of all titles with the towers, as `export` does, but without `serving_default`.
+
+    So the day's titles are served beside a scoring model that stays as it is.
+
+    Args:
+        run: Run directory made by `tfmtr train`.
+        titles: Directory made by `tfmtr prepare`, whose titles and availability the index serves.
+        out: Directory of the index, for example `saved_models/index`.
+        kind: As `index` of `export`.
+
+    Returns, Raises: As `export`.
+    """
+    return _export(run, titles, out, kind, has_scores=False)
+
+
+def needs(version):
+    """What a version needs of the server, a text; empty where TensorFlow Serving's stock image serves it."""
+    return json.loads((Path(version) / "assets.extra" / "tfmtr.json").read_text(encoding="utf-8")).get("needs", "")
+
+
+def _export(run, titles, out, kind, *, has_scores):
+    check_choice("index", kind, KINDS)
     model, document, titles, out = training.load(run), training.read_run(run), Prepared(titles), Path(out)
     schema = training.Schema.load(run)
     if schema.by_role("title") != titles.schema.by_role("title"):
@@ -60,13 +92,15 @@ def export(run, titles, out):
             f"{[f.name for f in titles.schema.by_role('title')]}, expected {[f.name for f in schema.by_role('title')]}"
         )
     vectors = title_vectors(model, titles, schema, _known(out, document["run_id"]))
-    index = build_index(model, titles, schema, vectors=vectors)
-    archive, optional = _archive(run, model, index, schema, document["run_id"])
     out.mkdir(parents=True, exist_ok=True)
     staging = out / f"tmp-{os.getpid()}"
     shutil.rmtree(staging, ignore_errors=True)
-    archive.write_out(str(staging), verbose=False)
-    _add_defaults(staging, optional)
+    with tempfile.TemporaryDirectory(prefix="tmp-", dir=out) as folder:
+        file = Path(folder) / "vectors.float32"
+        index = build_index(model, titles, schema, vectors=vectors, kind=kind, file=file)
+        archive, optional = _archive(run, model, index, schema, document["run_id"], has_scores=has_scores)
+        archive.write_out(str(staging), verbose=False)
+    operations = _add_defaults(staging, optional, has_scores=has_scores)
     extra = staging / "assets.extra"
     extra.mkdir()
     schema.save(extra)
@@ -77,7 +111,10 @@ def export(run, titles, out):
         "titles_fingerprint": titles.report["fingerprint"],
         "titles": index.catalogue.num_titles,
         "biases": model.biases,
+        "index": kind,
     }
+    if operations:
+        facts["needs"] = f"an image of TensorFlow Serving with ScaNN's operations ({', '.join(operations)})"
     (extra / "tfmtr.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return _publish(staging, out)
 
@@ -92,17 +129,16 @@ def _known(out, run_id):
     return TitleVectors.load(extra / "titles.parquet") if facts["run_id"] == run_id else None
 
 
-def _archive(run, model, index, schema, run_id):
+def _archive(run, model, index, schema, run_id, *, has_scores):
     users = raw_inputs(schema, "user", "context", scenario=True)
     titles = raw_inputs(schema, "title")
     encoded_users = look_up(users, schema, "user", "context", scenario=True)
     encoded_titles = look_up(titles, schema, "title")
     raw, encoded = {**users, **titles}, {**encoded_users, **encoded_titles}
-    score = keras.Model(raw, calibrated_outputs(run, model.predictor(encoded), raw, encoded, schema))
     user = keras.Model(users, model.user_tower(encoded_users))
     title = keras.Model(titles, model.title_tower(encoded_titles))
     weights = {f"weight_{task.name}": task.weight for task in schema.tasks if task.name in user.output}
-    recommender = Recommender(index, outputs=model.head.outputs, biases=model.biases, names=score.output)
+    recommender = Recommender(index, outputs=model.head.outputs, biases=model.biases, names=model.predictor.output)
 
     def recommend(request):
         queries = user({name: request[name] for name in users})
@@ -131,13 +167,18 @@ def _archive(run, model, index, schema, run_id):
 
     options = OPTIONS | RANK_BY | {name: (tf.TensorSpec([None], tf.float32), [w]) for name, w in weights.items()}
     by_user = {**specs(users), **specs(REQUEST), **specs({name: spec for name, (spec, _) in options.items()})}
-    by_vector = specs({"query": tf.TensorSpec([None, index.vectors.shape[1]], tf.float32), **REQUEST})
+    by_vector = specs({"query": tf.TensorSpec([None, title.output.shape[1]], tf.float32), **REQUEST})
     vector_options = OPTIONS | {"model": (tf.TensorSpec([None], tf.string), [""])}
     by_vector |= specs({name: spec for name, (spec, _) in vector_options.items()})
     archive = keras.export.ExportArchive()
-    for part in (score, user, title, recommender):
+    for part in (user, title, recommender):
         archive.track(part)
-    archive.add_endpoint("serving_default", lambda raw: score(raw), [specs({**users, **titles})])
+    # Keras takes variables and tables from layers; a streaming index also has a file.
+    archive._tf_trackable.file = getattr(index, "file", None)
+    if has_scores:
+        score = keras.Model(raw, calibrated_outputs(run, model.predictor(encoded), raw, encoded, schema))
+        archive.track(score)
+        archive.add_endpoint("serving_default", lambda raw: score(raw), [specs({**users, **titles})])
     archive.add_endpoint("user_embedding", user_embedding, [specs(users)])
     archive.add_endpoint("title_embedding", lambda raw: {"title_embedding": title(raw)}, [specs(titles)])
     archive.add_endpoint("recommend", recommend, [by_user])
@@ -145,15 +186,18 @@ def _archive(run, model, index, schema, run_id):
     return archive, {"recommend": options, "recommend_by_vector": vector_options}
 
 
-def _add_defaults(version, optional):
-    """Lets clients leave out what has a default: `{signature: {input: (spec, value)}}`."""
+def _add_defaults(version, optional, *, has_scores):
+    """Lets clients leave out what has a default, `{signature: {input: (spec, value)}}`; returns custom operations."""
     file = version / "saved_model.pb"
     saved_model = SavedModel.FromString(file.read_bytes())
     for signature, options in optional.items():
         defaults = saved_model.meta_graphs[0].signature_def[signature].defaults
         for name, (spec, value) in options.items():
             defaults[name].CopyFrom(tf.make_tensor_proto(value, spec.dtype))
+    if not has_scores:
+        del saved_model.meta_graphs[0].signature_def["serving_default"]  # Keras's name for the first endpoint
     file.write_bytes(saved_model.SerializeToString())
+    return sorted(foreign_operations(saved_model))
 
 
 def _publish(staging, out):

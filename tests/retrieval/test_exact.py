@@ -193,6 +193,36 @@ def test_a_product_of_probabilities_ranks_the_candidates_again():
         ask(index, k=[3, 3], rank_by=["like", ""], **options)
 
 
+@pytest.mark.parametrize("allowed", [1, 7, 40])  # of 64: 7 are few
+def test_few_allowed_titles_are_found_as_many_are(allowed):
+    vectors = np.random.default_rng(2).integers(-2, 3, (64, 6)).astype("float32")  # many scores are equal
+    queries = np.random.default_rng(3).integers(-2, 3, (5, 6)).astype("float32")
+    mask = np.zeros((5, 64), bool)
+    mask[:, np.random.default_rng(4).permutation(64)[:allowed]] = True
+    mask[1] = False
+    mask[2, ::2] = False
+    index = ExactIndex(Catalogue([f"t{i}" for i in range(64)], {"all": np.ones(64, bool)}), vectors)
+    found = index(tf.constant(queries), tf.constant([20] * 5), tf.constant(mask))
+    scores, places = found["scores"].numpy(), found["index"].numpy()
+    for row in range(5):
+        own = np.where(mask[row], vectors @ queries[row], -np.inf)
+        order = [i for i in np.argsort(-own, kind="stable") if mask[row, i]][:20]
+        assert places[row][: len(order)].tolist() == order
+        assert np.all(scores[row][len(order) :] == -np.inf)
+    nothing = index(tf.constant(queries), tf.constant([20] * 5), tf.zeros([5, 64], tf.bool))
+    assert np.all(nothing["scores"].numpy() == -np.inf)
+
+
+def test_few_allowed_titles_are_the_only_ones_scored(monkeypatch):
+    index = ExactIndex(Catalogue(TITLES, ALL), VECTORS)
+    scored = []
+    plain = tf.matmul
+    monkeypatch.setattr(tf, "matmul", lambda a, b, **o: scored.append(len(b)) or plain(a, b, **o))
+    for allowed in (4, 5):
+        index(tf.constant(QUERY), tf.constant([2] * 3), tf.constant(np.tile(np.arange(40) < allowed, (3, 1))))
+    assert scored == [4, 40]
+
+
 def test_refuses_titles_that_repeat_and_arrays_of_another_size():
     with pytest.raises(ValueError, match=r"`titles` must be different ids.*40 ids \(1 different\)"):
         Catalogue(["a"] * 40, AVAILABLE)

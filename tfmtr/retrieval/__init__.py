@@ -1,1 +1,1 @@
-"""The title index: exact top-k with availability and seen filters."""
+"""The title index: exact, streamed or approximate top-k, with filters inside the search."""

@@ -4,14 +4,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+FEW = 1 / 8  # of all titles: where a batch may be shown fewer, only these are scored
+
 
 class ExactIndex(keras.layers.Layer):
     """Finds each query's best titles among those that it may be shown.
 
     Scores every title, `score = <query, title>`, and sets titles that the catalogue does not allow to minus infinity
-    **before** taking the top k, so that k titles come back whenever k exist. (The index layers of TensorFlow
-    Recommenders filter after the search and know no availability; a test holds the two against each other without
-    filters.)
+    **before** taking the top k, so that k titles come back whenever k exist. Where the whole batch is allowed few
+    titles, only these are scored. (The index layers of TensorFlow Recommenders filter after the search and know no
+    availability; a test holds the two against each other without filters.)
 
     Args:
         catalogue: The `Catalogue`.
@@ -42,10 +44,50 @@ class ExactIndex(keras.layers.Layer):
 
     def call(self, query, k, allowed):
         """Searches; see the class."""
-        scores = tf.matmul(query, tf.convert_to_tensor(self.vectors), transpose_b=True)
-        scores = tf.where(allowed, scores, -np.inf)
-        scores, index = tf.math.top_k(scores, width_of(k, self.catalogue.num_titles))
+        width = width_of(k, self.catalogue.num_titles)
+        scores, index = search_allowed(query, tf.convert_to_tensor(self.vectors), allowed, width)
         return {"index": index, "scores": cut(scores, k), "is_exact": tf.ones_like(k, tf.bool)}
+
+    def vectors_of(self, index):
+        """Vectors of candidates: `index` of shape `(batch, candidates)` gives `(batch, candidates, d)`."""
+        return tf.gather(tf.convert_to_tensor(self.vectors), index)
+
+
+def search_allowed(query, vectors, allowed, width):
+    """The best allowed titles of each query.
+
+    Args:
+        query: Tensor of shape `(batch, d)`.
+        vectors: Tensor of shape `(titles, d)`.
+        allowed: Boolean tensor of shape `(batch, titles)`.
+        width: How many to find, an int32 scalar of at most the number of titles.
+
+    Returns:
+        Scores, float32 of shape `(batch, width)`, best first, minus infinity from where there are no more; and int32
+        positions of the same shape, 0 there. Of equal scores the first title's comes first.
+    """
+    columns = tf.where(tf.reduce_any(allowed, axis=0))[:, 0]
+
+    def among_few():
+        scores, place = best(query, tf.gather(vectors, columns), tf.gather(allowed, columns, axis=1), width)
+        return scores, tf.cast(tf.gather(tf.pad(columns, [[0, 1]]), place), tf.int32)  # one is there if none is allowed
+
+    is_few = tf.cast(tf.size(columns), tf.float32) < FEW * tf.cast(tf.shape(vectors)[0], tf.float32)
+    scores, index = tf.cond(is_few, among_few, lambda: best(query, vectors, allowed, width))
+    return scores, tf.where(scores > -np.inf, index, 0)
+
+
+def best(query, vectors, allowed, width):
+    """Top-k of the masked scores of these vectors, padded to `width`."""
+    scores = tf.where(allowed, tf.matmul(query, vectors, transpose_b=True), -np.inf)
+    scores, index = tf.math.top_k(scores, tf.minimum(width, tf.shape(vectors)[0]))
+    return pad(scores, index, width)
+
+
+def pad(scores, index, width):
+    """Scores and index of `width` columns: the missing ones are minus infinity, and 0."""
+    missing = [[0, 0], [0, width - tf.shape(scores)[1]]]
+    return tf.pad(scores, missing, constant_values=-np.inf), tf.pad(index, missing)
 
 
 def check_vectors(catalogue, vectors):

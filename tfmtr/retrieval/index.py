@@ -10,12 +10,16 @@ import pyarrow.parquet as pq
 from tfmtr import inputs
 from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.exact import ExactIndex
+from tfmtr.retrieval.scann import ScannIndex
+from tfmtr.retrieval.streaming import StreamingIndex
+from tfmtr.schema import check_choice
 
 BATCH = 4096
+KINDS = ("exact", "streaming", "scann")
 
 
-def build_index(model, titles, schema, *, window=None, vectors=None):
-    """The `ExactIndex` of a prepared directory's titles under a model.
+def build_index(model, titles, schema, *, window=None, vectors=None, kind="exact", file=None):
+    """The index of a prepared directory's titles under a model.
 
     Args:
         model: A `TwoTower` model.
@@ -23,7 +27,13 @@ def build_index(model, titles, schema, *, window=None, vectors=None):
         schema: The model's `Schema`.
         window: Whose catalogue is searched; by default the newest, after the last window.
         vectors: The `TitleVectors`; computed if not given.
+        kind: `exact` (`ExactIndex`), `streaming` (`StreamingIndex`) or `scann` (`ScannIndex`).
+        file: Where a streaming index's vectors are written.
+
+    Raises:
+        ValueError: If `kind` is none of these, or its package is not installed.
     """
+    check_choice("kind", kind, KINDS)
     vectors = vectors or title_vectors(model, titles, schema)
     ids = vectors.ids
     window = titles.next_window if window is None else window
@@ -35,7 +45,11 @@ def build_index(model, titles, schema, *, window=None, vectors=None):
         mask = np.zeros(len(ids), bool)
         mask[rows[territories.indices.to_numpy() == code]] = True
         availability[territory] = mask
-    return ExactIndex(Catalogue(ids, availability, title_attributes(titles, schema)), vectors.vectors)
+    catalogue = Catalogue(ids, availability, title_attributes(titles, schema))
+    if kind == "streaming":
+        vectors.vectors.tofile(file)
+        return StreamingIndex(catalogue, file)
+    return {"exact": ExactIndex, "scann": ScannIndex}[kind](catalogue, vectors.vectors)
 
 
 def title_attributes(titles, schema):

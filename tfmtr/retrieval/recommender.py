@@ -26,7 +26,7 @@ class Recommender(keras.layers.Layer):
     """Answers requests from an index.
 
     Args:
-        index: `ExactIndex` or another with its call.
+        index: `ExactIndex` or another with its call and its `vectors_of`.
         outputs: `outputs({tower: logits of shape (n, 1)}) -> {name: probabilities of shape (n, 1)}`, the head's.
         biases: `{tower: bias}` to add to a dot product to have the logit.
         names: Names of the outputs.
@@ -75,7 +75,7 @@ class Recommender(keras.layers.Layer):
             is_exact = is_exact & (~is_ranked | (number <= wanted))
         order = tf.cond(
             tf.reduce_any(is_mixed),
-            lambda: diversify(scores, self.vectors_of(index), width, options["diversity"]),
+            lambda: diversify(scores, self.index.vectors_of(index), width, options["diversity"]),
             lambda: tf.tile(tf.range(width)[None, :], [batch, 1]),
         )
         index, scores = (tf.gather(value, order, batch_dims=1) for value in (index, scores))
@@ -88,13 +88,9 @@ class Recommender(keras.layers.Layer):
             "is_exact": is_exact & ~is_mixed,
         }
 
-    def vectors_of(self, index):
-        """Vectors of candidates, shape `(batch, candidates, d)`."""
-        return tf.gather(tf.convert_to_tensor(self.index.vectors), index)
-
     def ranked(self, queries, index, scores, rank_by):
         """Scores, where a row asks for it the probability of that name."""
-        vectors = self.vectors_of(index)
+        vectors = self.index.vectors_of(index)
         logits = {
             tower: tf.reshape(tf.einsum("bd,bcd->bc", q, vectors) + self.biases[tower], [-1, 1])
             for tower, q in queries.items()

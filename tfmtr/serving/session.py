@@ -43,7 +43,7 @@ class SavedModelSession:
         self._handles = {}
         try:
             with self._graph.as_default():
-                meta_graph = SavedModelLoader(str(path)).load(self._session, list(tags))
+                meta_graph = load(path, self._session, tags)
             self.signatures = dict(meta_graph.signature_def)
             for signature in self.signatures.values():
                 for info in (*signature.inputs.values(), *signature.outputs.values()):
@@ -108,3 +108,17 @@ class SavedModelSession:
         self._session = None  # the C++ session, and the memory with it, lives as long as this object
         self._handles = {}
         self._graph = None
+
+
+def load(path, session, tags):
+    """Loads a SavedModel into a session and returns its MetaGraphDef; ScaNN's operations are there if it needs them."""
+    loader = SavedModelLoader(str(path))
+    try:
+        return loader.load(session, list(tags))
+    except tf.errors.NotFoundError as error:
+        if "Op type not registered 'Scann>" not in error.message:
+            raise
+    from tfmtr.retrieval.scann import load_operations
+
+    load_operations()
+    return loader.load(session, list(tags))
