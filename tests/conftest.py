@@ -114,6 +114,11 @@ def write_tiny(path, rows=3000, seed=0, tasks=("event",)):
         ),
         path / "users.parquet",
     )
+    positives = [pq.read_table(file, partitioning=None) for file in sorted(path.glob("examples/**/*.parquet"))]
+    seen = pa.concat_tables(
+        table.filter(table["event"].to_numpy() > 0).select(["user", "title"]) for table in positives
+    )
+    pq.write_table(seen.group_by(["user", "title"]).aggregate([]).sort_by("user"), path / "seen.parquet")
     titles = [f"t{i}" for i in range(num_titles)]
     pq.write_table(
         pa.table(

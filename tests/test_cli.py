@@ -22,6 +22,7 @@ from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.simulator import simulator
 from tfmtr.evaluation.evaluate import evaluate
 from tfmtr.retrieval.index import KINDS
+from tfmtr.serving.metrics import METRICS
 from tfmtr.serving.recommend import recommend, user_inputs
 from tfmtr.serving.server import Server
 
@@ -280,7 +281,16 @@ def test_a_cold_user_is_served_in_a_named_territory(folder, server):
     address = f"127.0.0.1:{server.port}"
     territory = pq.read_table(folder / "data/users.parquet")["territory"][0].as_py()
     answer = recommend(address, "two_tower", folder / "data", "nobody", territory=territory, k=4)
-    assert (answer["is_known"], len(answer["titles"])) == (False, 4)
+    assert (answer["is_known"], answer["fallback"], len(answer["titles"])) == (False, ["cold_user"], 4)
+    ask = ("recommend", "--server", address, "--model", "two_tower", "--data", folder / "data", "--user-id", "nobody")
+    output = " ".join(run(*ask, "--territory", "Atlantis").split())
+    assert "Not in the users table. A cold user: what is popular in the territory. No group has" in output
+    lines = METRICS.text().splitlines()
+    counts = [line for line in lines if line.startswith('tfmtr_fallbacks{model_name="two_tower",')]
+    kinds = {line.partition('kind="')[2].partition('"')[0]: int(line.split()[-1]) for line in counts}
+    assert kinds["cold_user"] >= 2
+    assert kinds["default_branch"] >= 1
+    assert kinds["unknown_territory"] >= 1
     with pytest.raises(ValueError, match=r"`user_id` must be in .*users.parquet, or a `territory`.*user_id='nobody'"):
         recommend(address, "two_tower", folder / "data", "nobody")
 

@@ -1,3 +1,4 @@
+import collections
 import functools
 import json
 import re
@@ -150,6 +151,34 @@ def test_an_unknown_territory_is_served_by_the_default_branch(run, tiny, signatu
     x["territory"][:] = 0
     expected = training.load(run).predict(x, verbose=0)["event"]
     np.testing.assert_allclose(signatures[0]["serving_default"](**raw)["event"], expected, atol=1e-6)
+
+
+def test_cold_users_get_what_is_popular_in_their_territory_and_it_is_named(tiny, signatures):
+    data = Prepared(tiny)
+    _, raw = raw_rows(data, rows=4)
+    user = {name: raw[name] for name in USER}
+    vectors = user["user_vector"].numpy()
+    vectors[[0, 2]] = 0.0
+    user["user_vector"], user["territory"] = tf.constant(vectors), tf.constant(["PL", "PL", "XX", "XX"])
+    request = {"request_territory": tf.constant(["PL"] * 4), "seen": tf.constant([[""]] * 4), "k": tf.constant([5] * 4)}
+    answer = signatures[0]["recommend"](**user, **request, **by_user(event=1.0))
+    assert list(answer["fallback"].numpy().astype(str)) == [
+        "cold_user",
+        "",
+        "cold_user,default_branch",
+        "default_branch",
+    ]
+    homes = {row["user"]: row["territory"] for row in pq.read_table(data.path / "users.parquet").to_pylist()}
+    counts = collections.Counter(
+        row["title"] for row in pq.read_table(data.path / "seen.parquet").to_pylist() if homes[row["user"]] == "PL"
+    )
+    table = pq.read_table(data.path / "availability.parquet").to_pylist()
+    catalogue = [row["title"] for row in table if row["territory"] == "PL" and row["window"] == 4]
+    best = sorted((counts[title] for title in catalogue), reverse=True)[:5]
+    for row in (0, 2):
+        found = answer["titles"][row].numpy().astype(str)
+        assert [counts[title] for title in found] == best
+        np.testing.assert_allclose(answer["scores"][row], np.log1p(best), rtol=1e-3)
 
 
 def test_a_version_says_where_it_comes_from(run, tiny, version):

@@ -95,6 +95,27 @@ def test_a_territory_counts_beyond_chance_only():
     assert _p_value(labels, [labels + 0.1, far], users, "regression", 500) < 0.01
 
 
+def test_one_territory_closes_it_where_all_together_are_well(live, data, monkeypatch):
+    """Seven territories of equal size get better, one gets worse; a ninth has ten users."""
+    from tfmtr import gate as module
+
+    rng = np.random.default_rng(0)
+    territory = np.repeat([f"T{i}" for i in range(8)] + ["tiny"], [*[600] * 8, 40])
+    users, labels = np.arange(len(territory)) // 4, (rng.random(len(territory)) < 0.2).astype("float32")
+    noise = rng.random(len(territory))
+    old = np.clip(0.3 * labels + 0.7 * noise, 0, 1)
+    new = np.where(np.isin(territory, ["T3", "tiny"]), noise, np.clip(0.45 * labels + 0.55 * noise, 0, 1))
+    answers = iter([old, new, old, new])
+
+    def predict(*arguments):
+        return {"event": labels, "event score": next(answers), "territory": territory}, users, None
+
+    monkeypatch.setattr(module, "predict", predict)
+    reasons = gate(live, live, data, num_samples=200)["reasons"]
+    assert len(reasons) == 2  # in the last window, and before it
+    assert all("event is down by" in reason and "in territory T3 (p 0." in reason for reason in reasons)
+
+
 def test_limits_and_rows_are_checked(live, data, tiny):
     with pytest.raises(ValueError, match="`max_drop` must be positive"):
         gate(live, live, data, max_drop=0)

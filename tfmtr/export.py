@@ -33,9 +33,9 @@ def export(run, titles, out, *, index="exact"):
       the run that it is of.
     * `title_embedding`: title features -> `title_embedding`, shape `(batch, d)`.
     * `recommend`: user features, `request_territory`, `seen` (batch, n), `k` (batch,) -> `titles`, `scores`, `count`,
-      `is_exact` (see `tfmtr.retrieval.recommender.Recommender`). The user's own territory selects the branch, the
-      request's the catalogue. The query is the sum of the tasks' queries, each times `weight_<task>`, by default the
-      task's weight. A client may leave out these weights, `allow`, `where`, `diversity` and `rank_by`.
+      `is_exact`, `fallback` (see `tfmtr.retrieval.recommender.Recommender`). The user's own territory selects the
+      branch, the request's the catalogue. The query is the sum of the tasks' queries, each times `weight_<task>`, by
+      default the task's weight. A client may leave out these weights, `allow`, `where`, `diversity` and `rank_by`.
     * `recommend_by_vector`: the same from a `query` of shape (batch, d), without weights and `rank_by`; with `model`, a
       vector of another run is an error.
 
@@ -137,19 +137,20 @@ def _archive(run, model, index, schema, run_id, *, has_scores):
     raw, encoded = {**users, **titles}, {**encoded_users, **encoded_titles}
     user = keras.Model(users, model.user_tower(encoded_users))
     title = keras.Model(titles, model.title_tower(encoded_titles))
+    scenario = keras.Model(users, keras.ops.reshape(encoded_users["scenario"], (-1, 1)))
     weights = {f"weight_{task.name}": task.weight for task in schema.tasks if task.name in user.output}
     recommender = Recommender(index, outputs=model.head.outputs, biases=model.biases, names=model.predictor.output)
 
     def recommend(request):
-        queries = user({name: request[name] for name in users})
-        batch = tf.shape(request["k"])[0]
+        raw = {name: request[name] for name in users}
+        queries, batch = user(raw), tf.shape(request["k"])[0]
         query = tf.add_n(
             [
                 repeat(request[f"weight_{t}"], batch)[:, None] * q if f"weight_{t}" in weights else q
                 for t, q in queries.items()
             ]
         )
-        return recommender(query, request, queries)
+        return recommender(query, request, queries, is_cold(request, schema), scenario(raw)[:, 0] == 0)
 
     def recommend_by_vector(request):
         known = tf.reduce_all((request["model"] == "") | (request["model"] == run_id))
@@ -171,7 +172,7 @@ def _archive(run, model, index, schema, run_id, *, has_scores):
     vector_options = OPTIONS | {"model": (tf.TensorSpec([None], tf.string), [""])}
     by_vector |= specs({name: spec for name, (spec, _) in vector_options.items()})
     archive = keras.export.ExportArchive()
-    for part in (user, title, recommender):
+    for part in (user, title, scenario, recommender):
         archive.track(part)
     # Keras takes variables and tables from layers; a streaming index also has a file.
     archive._tf_trackable.file = getattr(index, "file", None)
@@ -184,6 +185,21 @@ def _archive(run, model, index, schema, run_id, *, has_scores):
     archive.add_endpoint("recommend", recommend, [by_user])
     archive.add_endpoint("recommend_by_vector", recommend_by_vector, [by_vector])
     return archive, {"recommend": options, "recommend_by_vector": vector_options}
+
+
+def is_cold(request, schema):
+    """Of whom no taste is known, boolean of shape `(batch,)`: a zero vector, empty sets and sequences.
+
+    Args:
+        request: `{column: tensor}` of raw values.
+        schema: The `Schema`.
+
+    Returns:
+        A tensor, or `None` where users have no such feature: the model knows all users equally.
+    """
+    features = [f for f in schema.by_role("user") if f.kind in ("vector", "set", "sequence")]
+    known = [tf.reduce_any(request[f.name] != (0.0 if f.kind == "vector" else ""), axis=1) for f in features]
+    return ~tf.reduce_any(tf.stack(known), axis=0) if known else None
 
 
 def _add_defaults(version, optional, *, has_scores):

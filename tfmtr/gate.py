@@ -30,7 +30,7 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
         data: Directory made by `tfmtr prepare`, with the new model's rows in window 0.
         max_drop: Largest relative loss of PR-AUC (of a binary task), or growth of squared error (of a regression).
         max_shift: Largest relative loss of the live model's figure from the windows before to the last one.
-        num_samples: Bootstrap samples.
+        num_samples: Bootstrap samples, at least; more where there are many territories.
 
     Returns:
         `{"is_open", "reasons", "parts": {"last" or "before": {task: {slice column: {slice: {"live", "candidate",
@@ -98,14 +98,15 @@ def _compare(runs, files, data, max_drop, num_samples):
                 reasons.append(f"{task.name}: too few rows to judge ({two[1][OVERALL]['reason']})")
             elif overall["change"] < -max_drop:
                 reasons.append(f"{task.name} is down by {-overall['change']:.1%} overall")
-            down = [name for name, cell in found.items() if name != OVERALL and (cell["change"] or 0) < -max_drop]
+            # Territories that are not down stand for p = 1: the correction is for all that were looked at.
+            judged = [name for name, cell in found.items() if name != OVERALL and cell["change"] is not None]
+            down = [name for name in judged if found[name]["change"] < -max_drop]
+            samples = max(num_samples, 4 * round(len(judged) / LEVEL))  # or no p-value could survive the correction
             for name in down:
                 rows = new[column].astype(str) == name
                 found[name]["p_value"] = _p_value(
-                    labels[rows], [s[rows] for s in scores], users[rows], task.kind, num_samples
+                    labels[rows], [s[rows] for s in scores], users[rows], task.kind, samples
                 )
-            # Territories that are not down stand for p = 1: the correction is for all that were looked at.
-            judged = [name for name, cell in found.items() if name != OVERALL and cell["change"] is not None]
             corrected = holm([1.0 if found[name]["p_value"] is None else found[name]["p_value"] for name in judged])
             for name, p in zip(judged, corrected, strict=True):
                 if name in down and p < LEVEL:

@@ -24,12 +24,21 @@ def index():
     return make(AVAILABLE)
 
 
-def ask(index, query=QUERY, territory=("DE", "FR", "DE"), seen=(("",),) * 3, k=(5, 5, 2), queries=None, **options):
+def ask(
+    index,
+    query=QUERY,
+    territory=("DE", "FR", "DE"),
+    seen=(("",),) * 3,
+    k=(5, 5, 2),
+    queries=None,
+    unknown=(),
+    **options,
+):
     options = {name: options.get(name, default) for name, (_, default) in OPTIONS.items()} | options
     dtypes = {"diversity": tf.float32}
     request = {name: tf.constant(value, dtypes.get(name, tf.string)) for name, value in options.items()}
     request |= {"request_territory": tf.constant(territory), "seen": tf.constant(seen), "k": tf.constant(k, tf.int32)}
-    return {name: value.numpy() for name, value in index(query, request, queries).items()}
+    return {name: value.numpy() for name, value in index(query, request, queries, *map(tf.constant, unknown)).items()}
 
 
 def search(index, *arguments, **options):
@@ -236,3 +245,35 @@ def test_refuses_titles_that_repeat_and_arrays_of_another_size():
         ValueError, match=r"`vectors` must have shape \(40, d\), one for each title. Received: \(39, 6\)"
     ):
         ExactIndex(Catalogue(TITLES, AVAILABLE), VECTORS[:39])
+
+
+def test_a_cold_user_gets_what_is_popular_in_the_territory():
+    counts = {name: RNG.permutation(400).reshape(40, 10)[:, 0] for name in AVAILABLE}
+    index = Recommender(ExactIndex(Catalogue(TITLES, AVAILABLE, popularity=counts), VECTORS))
+    territory, is_cold = ["DE", "DE", "XX"], [True, False, True]
+    answer = ask(index, territory=territory, seen=[["t0"]] * 3, k=[4, 4, 2], unknown=(is_cold,))
+    of_all = sum(counts.values())
+    anywhere = np.mean(list(AVAILABLE.values()), axis=0) >= 0.5
+    for row, allowed, count, k in ((0, AVAILABLE["DE"], counts["DE"], 4), (2, anywhere, of_all, 2)):
+        best = [i for i in np.argsort(-np.float16(np.log1p(count)), kind="stable") if allowed[i] and i != 0][:k]
+        assert list(answer["titles"][row, :k].astype(str)) == [TITLES[i] for i in best]
+        np.testing.assert_allclose(answer["scores"][row, :k], np.log1p(count[best]), rtol=1e-3)
+    assert list(answer["titles"][1].astype(str)) == expected(QUERY[1], AVAILABLE["DE"] & (np.arange(40) > 0), 4)[0]
+    assert answer["is_exact"].all()
+
+
+def test_a_cold_user_s_list_is_not_ranked_by_a_probability():
+    index = make(
+        AVAILABLE, outputs=lambda logits: {"buy": tf.sigmoid(-logits["buy"])}, biases={"buy": 0.0}, names=["buy"]
+    )
+    options = {"queries": {"buy": QUERY}, "unknown": ([True, False, False],), "rank_by": ["buy"]}
+    scores = ask(index, **options)["scores"]
+    assert (scores[0] == 0).all()  # nobody had any: log 1
+    assert (scores[2, :2] > 0).all()
+
+
+def test_what_was_not_known_is_named(index):
+    unknown = ([True, False, False], [True, True, False])
+    found = ask(index, territory=["XX", "DE", "DE"], unknown=unknown)["fallback"]
+    assert list(found.astype(str)) == ["cold_user,default_branch,unknown_territory", "default_branch", ""]
+    assert list(ask(index)["fallback"].astype(str)) == ["", "", ""]

@@ -14,6 +14,11 @@ from tfmtr.schema import check_choice
 # because rich would take the missing width from the names until nothing is left of them.
 NAME_WIDTH = 14
 NUMBER_WIDTH = 10
+FALLBACKS = {
+    "cold_user": "A cold user: what is popular in the territory.",
+    "default_branch": "No group has the user's territory: the default branch.",
+    "unknown_territory": "The catalogue does not know the territory: what most of the others have.",
+}
 
 
 def pr_auc_table(results, *, baseline=None):
@@ -163,10 +168,12 @@ def recommendation_table(user, answer):
 
     Example:
     >>> titles = [{"title": "7", "name": "Heat (1995)", "score": 1.5}]
-    >>> recommendation_table("42", {"territory": "DE", "is_known": True, "titles": titles}).row_count
+    >>> recommendation_table("42", {"territory": "DE", "is_known": True, "fallback": [], "titles": titles}).row_count
     1
     """
-    table = _table(None if answer["is_known"] else "Not in the users table: served as a cold user.")
+    notes = [] if answer["is_known"] else ["Not in the users table."]
+    notes += [FALLBACKS[name] for name in answer["fallback"]]
+    table = _table(" ".join(notes) or None)
     table.title = Text(f"Titles for user {user} in {answer['territory']}")
     _add_number_column(table, "rank")
     table.add_column("title")

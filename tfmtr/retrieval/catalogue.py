@@ -1,4 +1,4 @@
-"""Which titles a request may be answered with: availability, seen titles, allow-lists and attributes."""
+"""Which titles a request may be answered with: availability, seen titles, allow-lists, attributes; what is popular."""
 
 import keras
 import numpy as np
@@ -10,12 +10,14 @@ from tfmtr.encoders.raw import lookup
 class Catalogue(keras.layers.Layer):
     """Titles by their ids, where they are available, and what they are.
 
-    An unknown territory gets the titles that are available in at least half of the territories.
+    An unknown territory gets the titles that are available in at least half of the territories, and what is popular in
+    all of them together.
 
     Args:
         titles: Ids, a sequence of text.
         availability: `{territory: boolean array of shape (titles,)}`.
         attributes: `{attribute: one list of texts for each title}`, such as `{"genres": [["Comedy"], ...]}`.
+        popularity: `{territory: array of shape (titles,)}`, how many users had each title; none by default.
 
     Call arguments:
         territory: Text tensor of shape `(batch,)`.
@@ -33,7 +35,7 @@ class Catalogue(keras.layers.Layer):
         tf.errors.InvalidArgumentError: If `where` names an attribute that titles do not have.
     """
 
-    def __init__(self, titles, availability, attributes=None, **kwargs):
+    def __init__(self, titles, availability, attributes=None, popularity=None, **kwargs):
         super().__init__(**kwargs)
         titles, attributes = [str(title) for title in titles], attributes or {}
         if len(set(titles)) != len(titles):
@@ -63,6 +65,11 @@ class Catalogue(keras.layers.Layer):
         self.value_index = lookup(values)
         self.available = self._constant("available", np.vstack([unknown, masks]))
         self.codes = self._constant("attributes", codes)
+        counts = np.zeros((len(availability) + 1, len(titles)))
+        for row, territory in enumerate(availability, start=1):
+            counts[row] = (popularity or {}).get(territory, 0)
+        counts[0] = sum((popularity or {}).values(), np.zeros(len(titles)))
+        self.popularity = self._constant("popularity", np.log1p(counts).astype("float16"))
         self.built = True
 
     def _constant(self, name, value):
@@ -82,6 +89,15 @@ class Catalogue(keras.layers.Layer):
             given = tf.reduce_any(allow != "", axis=1, keepdims=True)
             allowed = allowed & (self.listed(allow, tf.shape(allow)[0]) | ~given)
         return allowed if where is None else allowed & self.matching(where)
+
+    def is_known(self, territory):
+        """Which territories the catalogue knows, boolean of shape `(batch,)`."""
+        return self.territory_index(territory) > 0
+
+    def popular(self, territory):
+        """Log popularity of all titles in each row's territory, float32 of shape `(batch, titles)`."""
+        rows = tf.gather(tf.convert_to_tensor(self.popularity), self.territory_index(territory))
+        return tf.cast(rows, tf.float32)
 
     def listed(self, ids, rows):
         """Which titles a list of ids names, shape `(rows, titles)`."""

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import ibis
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,7 +37,8 @@ def build_index(model, titles, schema, *, window=None, vectors=None, kind="exact
     check_choice("kind", kind, KINDS)
     vectors = vectors or title_vectors(model, titles, schema)
     ids = vectors.ids
-    window = titles.next_window if window is None else window
+    is_served = window is None  # an evaluation asks for no filters and has no cold users
+    window = titles.next_window if is_served else window
     table = pq.read_table(titles.path / "availability.parquet", filters=[("window", "=", window)])
     rows = pc.index_in(table["title"], value_set=pa.array(ids)).to_numpy()
     territories = table["territory"].combine_chunks().dictionary_encode()
@@ -45,11 +47,28 @@ def build_index(model, titles, schema, *, window=None, vectors=None, kind="exact
         mask = np.zeros(len(ids), bool)
         mask[rows[territories.indices.to_numpy() == code]] = True
         availability[territory] = mask
-    catalogue = Catalogue(ids, availability, title_attributes(titles, schema))
+    known = (title_attributes(titles, schema), popularity(titles, ids)) if is_served else ()
+    catalogue = Catalogue(ids, availability, *known)
     if kind == "streaming":
         vectors.vectors.tofile(file)
         return StreamingIndex(catalogue, file)
     return {"exact": ExactIndex, "scann": ScannIndex}[kind](catalogue, vectors.vectors)
+
+
+def popularity(titles, ids):
+    """`{territory: how many users had each title, float32 of shape (titles,)}`."""
+    con = ibis.duckdb.connect()
+    users = con.read_parquet(titles.path / "users.parquet").select("user", "territory")
+    seen = con.read_parquet(titles.path / "seen.parquet").inner_join(users, "user")
+    counts = con.to_pyarrow(seen.group_by("territory", "title").aggregate(users=seen.count()))
+    counts = counts.filter(pc.is_in(counts["title"], value_set=pa.array(ids)))
+    rows = pc.index_in(counts["title"], value_set=pa.array(ids)).to_numpy()
+    territories, numbers, found = counts["territory"].to_numpy(), counts["users"].to_numpy(), {}
+    for territory in np.unique(territories.astype(str)):
+        found[territory] = np.zeros(len(ids), "float32")
+        own = territories == territory
+        found[territory][rows[own]] = numbers[own]
+    return found
 
 
 def title_attributes(titles, schema):

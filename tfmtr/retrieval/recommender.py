@@ -31,17 +31,23 @@ class Recommender(keras.layers.Layer):
         biases: `{tower: bias}` to add to a dot product to have the logit.
         names: Names of the outputs.
 
+    A cold user, of whom nothing is known that tells tastes apart, gets what is popular in the request's territory.
+
     Call arguments:
         query: Tensor of shape `(batch, d)`.
         request: `{name: tensor}` of `REQUEST`, `OPTIONS` and, with `queries`, `RANK_BY`; an option may have one row
             for all.
         queries: `{tower: tensor of shape (batch, d)}`, or `None` where only the query is known.
+        is_cold: Boolean tensor of shape `(batch,)`, or `None` for nobody.
+        has_default_branch: Boolean tensor of shape `(batch,)`: whose scenario the model does not know, or `None`.
 
     Returns:
         A dictionary: `titles`, text of shape `(batch, max(k))`, padded with ""; `scores`, float32 of the same shape,
-        padded with minus infinity: `<query, title>`, or the probability that `rank_by` names; `count`, int32 of shape
-        `(batch,)`: how many came back; `is_exact`, boolean of shape `(batch,)`: whether they are the best of all that
-        are allowed, in order (a diversified list is not).
+        padded with minus infinity: `<query, title>`, the probability that `rank_by` names, or of a cold user the log
+        of 1 + the number of users who had the title; `count`, int32 of shape `(batch,)`: how many came back;
+        `is_exact`, boolean of shape `(batch,)`: whether they are the best of all that are allowed, in order (a
+        diversified list is not); `fallback`, text of shape `(batch,)`: what was not known, joined by commas, of
+        `cold_user`, `default_branch`, `unknown_territory`; "" where all was.
 
     Raises:
         tf.errors.InvalidArgumentError: If `k` is out of its range, `rank_by` is no output, or `where` no condition.
@@ -54,13 +60,15 @@ class Recommender(keras.layers.Layer):
         self.output_index = lookup(self.names)
         self.built = True
 
-    def call(self, query, request, queries=None):
+    def call(self, query, request, queries=None, is_cold=None, has_default_branch=None):
         """Answers; see the class."""
         batch, size, k = tf.shape(query)[0], self.catalogue.num_titles, request["k"]
         width = width_of(k, size)
         options = {name: repeat(request[name], batch) for name in OPTIONS}
         allowed = self.catalogue(request["request_territory"], request["seen"], options["allow"], options["where"])
-        rank_by = repeat(request["rank_by"], batch) if queries else tf.fill([batch], "")
+        nobody = tf.zeros([batch], tf.bool)
+        is_cold = nobody if is_cold is None else is_cold
+        rank_by = tf.where(is_cold, "", repeat(request["rank_by"], batch)) if queries else tf.fill([batch], "")
         is_ranked, is_mixed = rank_by != "", options["diversity"] > 0
         wanted = tf.where(is_ranked | is_mixed, tf.minimum(OVERFETCH * k, size), k)
         found = self.index(query, wanted, allowed)
@@ -73,6 +81,11 @@ class Recommender(keras.layers.Layer):
             index, scores = (tf.gather(value, order, batch_dims=1) for value in (index, scores))
             number = tf.reduce_sum(tf.cast(allowed, tf.int32), axis=1)
             is_exact = is_exact & (~is_ranked | (number <= wanted))
+        index, scores = tf.cond(
+            tf.reduce_any(is_cold),
+            lambda: self.popular(is_cold, request["request_territory"], allowed, index, scores),
+            lambda: (index, scores),
+        )
         order = tf.cond(
             tf.reduce_any(is_mixed),
             lambda: diversify(scores, self.index.vectors_of(index), width, options["diversity"]),
@@ -85,8 +98,21 @@ class Recommender(keras.layers.Layer):
             "titles": tf.where(is_there, self.catalogue.title_id(tf.cast(index, tf.int64) + 1), ""),
             "scores": scores,
             "count": tf.reduce_sum(tf.cast(is_there, tf.int32), axis=1),
-            "is_exact": is_exact & ~is_mixed,
+            "is_exact": (is_exact | is_cold) & ~is_mixed,
+            "fallback": join_names(
+                {
+                    "cold_user": is_cold,
+                    "default_branch": nobody if has_default_branch is None else has_default_branch,
+                    "unknown_territory": ~self.catalogue.is_known(request["request_territory"]),
+                }
+            ),
         }
+
+    def popular(self, is_cold, territory, allowed, index, scores):
+        """Index and scores, of cold users what is popular."""
+        popular = tf.where(allowed & is_cold[:, None], self.catalogue.popular(territory), -np.inf)
+        own_scores, own_index = tf.math.top_k(popular, tf.shape(index)[1])
+        return tf.where(is_cold[:, None], own_index, index), tf.where(is_cold[:, None], own_scores, scores)
 
     def ranked(self, queries, index, scores, rank_by):
         """Scores, where a row asks for it the probability of that name."""
@@ -109,3 +135,9 @@ class Recommender(keras.layers.Layer):
 def repeat(value, batch):
     """One row for all, as one for each."""
     return tf.broadcast_to(value, tf.concat([[batch], tf.shape(value)[1:]], axis=0))
+
+
+def join_names(conditions):
+    """Names whose condition holds, joined by commas: `{name: boolean of shape (batch,)}` gives text of that shape."""
+    parts = [tf.where(condition, f"{name},", "") for name, condition in conditions.items()]
+    return tf.strings.regex_replace(tf.strings.join(parts), ",$", "")

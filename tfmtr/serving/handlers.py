@@ -35,6 +35,7 @@ def answer_predict(models, request, timeout_seconds=None):
         outputs = choose_outputs(signature, request.output_filter)
         with METRICS.time(RUNTIME, model_name=request.model_spec.name, API="Predict", runtime="TF1"):
             arrays = predict(version.session, signature, inputs, outputs, timeout_seconds)
+    METRICS.count_fallbacks(request.model_spec.name, arrays)
     response = predict_pb2.PredictResponse(model_spec=resolved(request.model_spec, version, name))
     for alias, array in arrays.items():
         response.outputs[alias].CopyFrom(to_proto(array, as_content=models.as_content))

@@ -8,6 +8,7 @@ import time
 COUNT = ":tensorflow:serving:request_count"
 LATENCY = ":tensorflow:serving:request_latency"
 RUNTIME = ":tensorflow:serving:runtime_latency"
+FALLBACKS = "tfmtr_fallbacks"  # answers in which something was not known, by what
 BOUNDS = [10 * 1.8**i for i in range(33)]  # microseconds
 
 
@@ -23,7 +24,7 @@ class Metrics:
 
     def __init__(self):
         self._lock = threading.Lock()
-        self._counts = {}
+        self._counts, self._fallbacks = {}, {}
         self._histograms = {}
 
     def count(self, model_name, status):
@@ -31,6 +32,17 @@ class Metrics:
         labels = ("model_name", model_name), ("status", status)
         with self._lock:
             self._counts[labels] = self._counts.get(labels, 0) + 1
+
+    def count_fallbacks(self, model_name, arrays):
+        """Counts what the output `fallback` names, if a model has it: text joined by commas for each row, or ""."""
+        rows = arrays.get("fallback")
+        if getattr(rows, "ndim", 0) != 1 or rows.dtype != object:
+            return
+        names = [name for row in rows if row for name in row.decode(errors="replace").split(",")]
+        with self._lock:
+            for name in names:
+                labels = ("model_name", model_name), ("kind", name)
+                self._fallbacks[labels] = self._fallbacks.get(labels, 0) + 1
 
     @contextlib.contextmanager
     def time(self, name, **labels):
@@ -58,9 +70,12 @@ class Metrics:
     def text(self):
         """All of it in Prometheus's text format."""
         with self._lock:
-            counts = sorted(self._counts.items())
+            counts, fallbacks = sorted(self._counts.items()), sorted(self._fallbacks.items())
             histograms = sorted((key, (list(c), t[0])) for key, (c, t) in self._histograms.items())
         lines = [f"# TYPE {COUNT} counter", *(f"{COUNT}{{{_labels(labels)}}} {n}" for labels, n in counts)]
+        if fallbacks:
+            lines.append(f"# TYPE {FALLBACKS} counter")
+            lines += (f"{FALLBACKS}{{{_labels(labels)}}} {n}" for labels, n in fallbacks)
         last = None
         for (name, labels), (numbers, total) in histograms:
             if name != last:

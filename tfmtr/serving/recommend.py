@@ -24,7 +24,8 @@ def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.
         timeout: Seconds.
 
     Returns:
-        `{"territory", "is_known", "titles": [{"title", "name", "score"}]}`, best first.
+        `{"territory", "is_known", "fallback", "titles": [{"title", "name", "score"}]}`, best first; `fallback` is a
+        list of what was not known, as `tfmtr.retrieval.recommender.Recommender` names it.
 
     Raises:
         ValueError: If the user is unknown and no `territory` is given, or `k` is not positive.
@@ -58,6 +59,7 @@ def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.
     return {
         "territory": territory or row["territory"],
         "is_known": "user" in row,
+        "fallback": [name for name in answer.get("fallback", [b""])[0].decode().split(",") if name],
         "titles": [
             {"title": title, "name": names.get(title), "score": float(score)}
             for title, score in zip(ids, scores, strict=True)

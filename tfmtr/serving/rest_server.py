@@ -93,6 +93,7 @@ def answer_predict(models, spec, body, timeout_seconds):
         inputs, is_row = read_inputs(document, dtypes)
         with METRICS.time(RUNTIME, model_name=spec.name, API="predict", runtime="TF1"):
             arrays = predict(version.session, signature, inputs, choose_outputs(signature), timeout_seconds)
+    METRICS.count_fallbacks(spec.name, arrays)
     arrays = {alias: as_array(array) for alias, array in arrays.items()}
     return write_rows(arrays) if is_row else write_columns(arrays)
 
