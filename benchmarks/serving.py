@@ -13,9 +13,6 @@ import argparse
 import asyncio
 import json
 import os
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -110,27 +107,6 @@ def in_process(base, kind, rows, seconds, together=1):
     return latencies
 
 
-def free_port():
-    """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-def start_server(base, *flags):
-    """The process and its two ports."""
-    port, rest_port = free_port(), free_port()
-    command = [sys.executable, "-m", "tfmtr.cli", "serve", f"--model_base_path={base}", "--model_name=model"]
-    process = subprocess.Popen(
-        [*command, f"--port={port}", f"--rest_api_port={rest_port}", *flags], stderr=subprocess.DEVNULL
-    )
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", rest_port), 1).close()
-            return process, port, rest_port
-        except OSError:
-            time.sleep(0.1)
-
-
 async def load_grpc(port, kind, rows, clients, seconds):
     """Latencies of clients that ask as fast as they are answered."""
     import grpc
@@ -185,6 +161,7 @@ def summary(latencies, seconds):
 def main(*, seconds=4.0, clients=(1, 8, 64), requests=None, out=RESULT):
     """Measures, prints and writes; returns the document."""
     from tfmtr import training
+    from tfmtr.serving.process import ServerProcess
 
     requests, found = requests or list(REQUESTS), {}
     with tempfile.TemporaryDirectory() as folder:
@@ -197,18 +174,14 @@ def main(*, seconds=4.0, clients=(1, 8, 64), requests=None, out=RESULT):
             file = Path(folder) / "batching.txt"
             file.write_text("max_batch_size { value: 8192 } batch_timeout_micros { value: 0 }")
             flags = ["--enable_batching", f"--batching_parameters_file={file}"] if batching else []
-            process, port, rest_port = start_server(base, *flags)
-            try:
+            with ServerProcess(f"--model_base_path={base}", "--model_name=model", *flags) as server:
                 for kind in requests:
-                    for protocol, load, at in (("gRPC", load_grpc, port), ("REST", load_rest, rest_port)):
+                    for protocol, load, at in (("gRPC", load_grpc, server.port), ("REST", load_rest, server.rest_port)):
                         for number in clients:
                             latencies = asyncio.run(load(at, kind, REQUESTS[kind], number, seconds))
                             name = f"{kind}, {protocol}, {number} clients{', batching' if batching else ''}"
                             found[name] = summary(latencies, seconds)
                             print(name, {k: round(v, 2) for k, v in found[name].items()}, flush=True)
-            finally:
-                process.terminate()
-                process.wait()
     document = {"seconds": seconds, "results": found, "versions": training.versions()}
     document["date"] = time.strftime("%Y-%m-%d", time.gmtime())
     out.parent.mkdir(parents=True, exist_ok=True)

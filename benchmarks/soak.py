@@ -24,7 +24,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import grpc
 import numpy as np
-import serving
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
@@ -112,16 +111,18 @@ class Load:
 def main(*, minutes=10.0, every=20.0, broken_every=60.0, out=RESULT):
     """Runs, prints and writes; returns the document."""
     from tfmtr import training
+    from tfmtr.serving.process import ServerProcess
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         make_models(folder)
         base = folder / "model"
         publish(folder / "1", base, 1)
-        process, port, rest_port = serving.start_server(
-            base, "--file_system_poll_wait_seconds=0.5", "--max_num_load_retries=1", "--enable_batching"
-        )
-        load, samples = Load(port, rest_port), []
+        server = ServerProcess(
+            *(f"--model_base_path={base}", "--model_name=model", "--enable_batching"),
+            *("--file_system_poll_wait_seconds=0.5", "--max_num_load_retries=1"),
+        ).wait()
+        load, samples = Load(server.port, server.rest_port), []
         clients = [threading.Thread(target=ask) for ask in [load.ask_grpc] * 4 + [load.ask_rest] * 2]
         for client in clients:
             client.start()
@@ -129,7 +130,7 @@ def main(*, minutes=10.0, every=20.0, broken_every=60.0, out=RESULT):
         published = {"good": 1, "broken": 0}
         try:
             while (now := time.monotonic() - start) < 60 * minutes:
-                samples.append({"second": now, "mebibytes": memory(process.pid), "answers": load.answers})
+                samples.append({"second": now, "mebibytes": memory(server.process.pid), "answers": load.answers})
                 if now >= next_version:
                     number, next_version = number + 1, next_version + every
                     publish(folder / str(number % 3), base, number)
@@ -146,8 +147,7 @@ def main(*, minutes=10.0, every=20.0, broken_every=60.0, out=RESULT):
             load.stop.set()
             for client in clients:
                 client.join()
-            process.terminate()
-            code = process.wait()
+            code = server.stop()
     document = {
         "minutes": minutes, "answers": load.answers, "failures": len(load.failures), "wrong": len(load.wrong),
         "first": [*load.failures[:3], *load.wrong[:3]], "published": published, "exit_status": code,

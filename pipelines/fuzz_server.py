@@ -16,10 +16,7 @@ import collections
 import json
 import os
 import random
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -32,6 +29,8 @@ import numpy as np
 import tensorflow as tf
 from hypothesis import strategies as st
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+from tfmtr.serving.process import ServerProcess
 
 REST_CODES = {200, 400, 404, 405, 413, 431, 501}
 GRPC_CODES = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED"}
@@ -73,26 +72,11 @@ class Toy(tf.Module):
 
 
 def start(folder):
-    """The server's process and ports."""
+    """The server of a toy model."""
     model = Toy()
     signatures = {"serving_default": model.half, "text": model.text, "half": model.half_float, "scores": model.scores}
     tf.saved_model.save(model, str(folder / "toy" / "1"), signatures=signatures)
-    ports = []
-    for _ in range(2):
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            ports.append(listener.getsockname()[1])
-    command = [sys.executable, "-m", "tfmtr.cli", "serve", f"--model_base_path={folder}/toy", "--model_name=toy"]
-    log = folder / "log"  # a file: a full pipe would stop the server
-    with log.open("w") as stderr:
-        process = subprocess.Popen([*command, f"--port={ports[0]}", f"--rest_api_port={ports[1]}"], stderr=stderr)
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", ports[1]), 1).close()
-            return process, *ports
-        except OSError:
-            if process.poll() is not None:
-                raise RuntimeError(log.read_text()) from None
-            time.sleep(0.1)
+    return ServerProcess(f"--model_base_path={folder}/toy", "--model_name=toy").wait()
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8)
@@ -216,8 +200,8 @@ def main(requests=100_000, seed=0):
     """Sends, prints and returns the `Ports`."""
     rng, quarter = random.Random(seed), requests // 4
     with tempfile.TemporaryDirectory() as folder:
-        process, port, rest_port = start(Path(folder))
-        ports = Ports(port, rest_port)
+        server = start(Path(folder))
+        ports = Ports(server.port, server.rest_port)
         quiet = [*hypothesis.HealthCheck]
         settings = hypothesis.settings(max_examples=quarter, database=None, deadline=None, suppress_health_check=quiet)
         sent = [0]
@@ -254,12 +238,11 @@ def main(requests=100_000, seed=0):
                 ports.grpc(rng.choice(METHODS), damaged(valid.SerializeToString(), rng), GRPC_CODES | {"INTERNAL"})
                 sent_one()
             ports.check_alive()
-            assert process.poll() is None, "the server is gone"
+            assert server.process.poll() is None, "the server is gone"
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            status = server.stop()
     faults = f"{len(ports.wrong)} wrong codes, {len(ports.hangs)} hangs"
-    print(f"{sent[0]} requests: {faults}; exit status {process.returncode}")
+    print(f"{sent[0]} requests: {faults}; exit status {status}")
     for name, count in sorted(ports.counts.items()):
         print(f"{name}: {count}")
     for fault in (*ports.wrong[:5], *ports.hangs[:5]):

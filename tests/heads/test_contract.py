@@ -43,8 +43,16 @@ def all_labels(tasks, number=24):
     }
 
 
-@pytest.mark.parametrize(("head", "share", "form"), combinations.combinations())
-def test_any_sharing_file_in_any_form_makes_a_step_with_finite_loss_and_gradients(head, share, form):
+def alternating():
+    """Each head with each sharing file in one of the two forms; `pipelines/combinations.py` goes through both."""
+    shares, one_form = components.names("sharing"), {head for head, _ in combinations.REFUSED}
+    for head, share, form in combinations.combinations():
+        if head in one_form or (NAMES.index(head) + shares.index(share) + FORMS.index(form)) % 2 == 0:
+            yield head, share, form
+
+
+@pytest.mark.parametrize(("head", "share", "form"), alternating())
+def test_any_sharing_file_makes_a_step_with_finite_loss_and_gradients(head, share, form):
     combinations.check_step(combinations.build(head, share, form), combinations.labels(combinations.tasks_of(head)))
 
 

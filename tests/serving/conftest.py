@@ -124,10 +124,10 @@ def used_port():
 
 @pytest.fixture(scope="session")
 def toy_server(tmp_path_factory, publish):
-    """A server of the model `toy`, version 2: x / 2 + 2."""
-    from tfmtr.serving.server import Server
+    """The command as a process, with the model `toy`, version 2: x / 2 + 2."""
+    from tfmtr.serving.process import ServerProcess
 
     base_path = tmp_path_factory.mktemp("served") / "toy"
     publish(base_path, 2)
-    with Server(base_path, model_name="toy", port=0, rest_api_port=0, rest_api_timeout_in_ms=1000) as server:
+    with ServerProcess(f"--model_base_path={base_path}", "--model_name=toy", "--rest_api_timeout_in_ms=1000") as server:
         yield server

@@ -2,13 +2,7 @@
 
 import gzip
 import json
-import os
-import signal
-import socket
 import ssl
-import subprocess
-import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -30,51 +24,21 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from tfmtr.serving.process import ServerProcess
+
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-class Process:
-    """`tfmtr serve` and what a client needs to ask it."""
+class Process(ServerProcess):
+    """The server and what a client needs to ask it."""
 
     def __init__(self, *flags):
-        self.port, self.rest_port = free_port(), free_port()
-        command = [
-            sys.executable,
-            "-m",
-            "tfmtr.cli",
-            "serve",
-            f"--port={self.port}",
-            f"--rest_api_port={self.rest_port}",
-        ]
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (no pipe: a full one stops the server)
-        self.process = subprocess.Popen(
-            [*command, *flags], stderr=self._log, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        )
+        super().__init__(*flags)
         self.channel = grpc.insecure_channel(
             f"127.0.0.1:{self.port}", [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         )
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
-
-    def wait(self, seconds=60):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            try:
-                socket.create_connection(("127.0.0.1", self.rest_port), 0.2).close()
-                return self
-            except OSError:
-                assert self.process.poll() is None, self.log()
-                time.sleep(0.05)
-        raise AssertionError("the ports did not open")
-
-    def log(self):
-        self._log.seek(0)
-        return self._log.read().decode()
 
     def rest(self, method, path, body=None, **headers):
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
@@ -95,10 +59,9 @@ class Process:
         request.config.model_config_list.config.extend(configs)
         return self.model.HandleReloadConfigRequest(request, timeout=timeout)
 
-    def stop(self):
+    def stop(self, seconds=30):
         self.channel.close()
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return super().stop(seconds)
 
 
 def refused(call, *arguments, **options):
