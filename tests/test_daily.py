@@ -194,6 +194,8 @@ def test_what_cannot_be_done_is_said(week, tmp_path, tiny):
         start_service(service, service.parent / "run", tmp_path)
     with module._locked(service), pytest.raises(ValueError, match="Another process works"):
         daily(service, daily_week.date_of(4))
+    with pytest.raises(ValueError, match=r"tables must be there.*\(--events\).*nowhere"):
+        start_service(tmp_path / "other", service.parent / "run", tmp_path / "out", events=tmp_path / "nowhere")
     report = json.loads((service.parent / "data" / "prepare.json").read_text())
     report["logs"]["title_vectors"] = None
     shutil.copytree(service.parent / "data", tmp_path / "data")

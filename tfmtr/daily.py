@@ -61,7 +61,8 @@ def start_service(service, run, out, **tables):
             `user_vectors`, `title_vectors`.
 
     Raises:
-        ValueError: If the service exists already, or title vectors would change their meaning every day.
+        ValueError: If the service exists already, a table is not there any more, or title vectors would change their
+            meaning every day.
     """
     service, run = Path(service), Path(run).absolute()
     data = Prepared(Path(training.read_run(run)["data"]).absolute())
@@ -76,6 +77,12 @@ def start_service(service, run, out, **tables):
             f"them again. Received: {run}, trained with TF-IDF"
         )
     logs |= {n: str(Path(logs[n]).absolute()) for n in PATHS if logs[n] is not None and logs[n] != "anywhere"}
+    gone = [n for n in PATHS if logs[n] is not None and logs[n] != "anywhere" and not Path(logs[n]).exists()]
+    if gone:
+        raise ValueError(
+            "The log's tables must be there and grow day after day: prepare with `tfmtr prepare events`, or say where "
+            f"they are now (--{gone[0].replace('_', '-')}). Received: {', '.join(f'{n} {logs[n]}' for n in gone)}"
+        )
     tests = [window for window in report["windows"] if window["window"] > 0]
     document = {
         "run": str(run),
