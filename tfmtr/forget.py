@@ -45,7 +45,7 @@ def forget(user, *, service=None, data=(), embeddings=()):
         lines.append(f"{folder}: {count} rows removed")
         if learnt:
             trained.append(folder)
-        logs |= {prepared.report["logs"][name] for name in ("events", "users")}
+        logs |= {str(Path(prepared.report["logs"][name]).absolute()) for name in ("events", "users")}
     for folder in embeddings:
         files = sorted(Path(folder, "users").glob("*.parquet"))
         if not files:
