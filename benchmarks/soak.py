@@ -171,7 +171,7 @@ def draw(samples, file):
     figure, axes = plt.subplots(2, 1, figsize=(9, 6), sharex=True)
     axes[0].plot(seconds, [sample["mebibytes"] for sample in samples])
     axes[0].set_ylabel("resident memory, MiB")
-    axes[0].set_ylim(bottom=0)
+    axes[0].set_ylim(0, 1.2 * max(row["mebibytes"] for row in samples))
     axes[1].plot(seconds[1:], np.diff([sample["answers"] for sample in samples]) / np.diff(seconds))
     axes[1].set_ylabel("answers a second")
     axes[1].set_xlabel("seconds")
