@@ -6,13 +6,16 @@ The model is a two-tower model of the demo's shape (user vector 64, title vector
 of 10,000 titles). The server runs in a process of its own, clients in another, all on this machine. For 1, 8 and 64
 clients, over gRPC and REST, with batching off and on: Predict with 1 and with 128 rows, and `recommend` for one user.
 Prints p50 and p99 milliseconds and requests a second beside the same call in process, one after the other, and in
-batches of 64 requests at once, and writes `benchmarks/results/serving.json`.
+batches of 64 requests at once, and beside a gRPC server that does nothing (the limit of Python's gRPC here), and writes
+`benchmarks/results/serving.json`.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -107,6 +110,36 @@ def in_process(base, kind, rows, seconds, together=1):
     return latencies
 
 
+def serve_nothing(port):
+    """A gRPC server whose method returns the bytes that it got, until it is killed."""
+    from concurrent import futures
+
+    import grpc
+
+    class Handler(grpc.GenericRpcHandler):
+        def service(self, details):
+            return grpc.unary_unary_rpc_method_handler(lambda message, context: message)
+
+    server = grpc.server(futures.ThreadPoolExecutor(4 * os.cpu_count()), [Handler()])
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    server.wait_for_termination()
+
+
+def nothing(kind, clients, seconds):
+    """Latencies of `serve_nothing`, by number of clients."""
+    from tfmtr.serving.process import free_port
+
+    port = free_port()
+    process = subprocess.Popen([sys.executable, __file__, "--nothing", str(port)])
+    try:
+        time.sleep(2)
+        return {n: asyncio.run(load_grpc(port, kind, REQUESTS[kind], n, seconds)) for n in clients}
+    finally:
+        process.kill()
+        process.wait()
+
+
 async def load_grpc(port, kind, rows, clients, seconds):
     """Latencies of clients that ask as fast as they are answered."""
     import grpc
@@ -170,6 +203,8 @@ def main(*, seconds=4.0, clients=(1, 8, 64), requests=None, out=RESULT):
             found[f"{kind}, in process"] = summary(in_process(base, kind, REQUESTS[kind], seconds), seconds)
             many = in_process(base, kind, REQUESTS[kind], seconds, together=64)
             found[f"{kind}, in process, 64 at once"] = summary(many, seconds / 64)
+            for number, latencies in nothing(kind, clients, seconds).items():
+                found[f"{kind}, gRPC that does nothing, {number} clients"] = summary(latencies, seconds)
         for batching in (False, True):
             file = Path(folder) / "batching.txt"
             file.write_text("max_batch_size { value: 8192 } batch_timeout_micros { value: 0 }")
@@ -196,4 +231,9 @@ def main(*, seconds=4.0, clients=(1, 8, 64), requests=None, out=RESULT):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
-    main(seconds=parser.parse_args().seconds)
+    parser.add_argument("--nothing", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.nothing:
+        serve_nothing(arguments.nothing)
+    else:
+        main(seconds=arguments.seconds)

@@ -64,3 +64,29 @@ def test_scalars_and_empty_arrays_keep_their_shape(value):
     back = to_array("x", to_proto(value))
     assert back.shape == np.shape(value)
     assert back.tolist() == (value if isinstance(value, bytes) else value.tolist())
+
+
+@pytest.mark.parametrize("dtype", VALUE_FIELDS, ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("shape", [(), (3,), (0, 2), (2, 1, 2)])
+@pytest.mark.parametrize("surplus", [-1, 0, 1])
+def test_numpy_reads_what_tensorflow_s_parser_reads(dtype, shape, surplus):
+    size = int(np.prod(shape))
+    values = [b"a\x00", b"\xff", b"", b"d"] if dtype == tf.string else [1, 0, 5, 100]
+    array = np.resize(np.array(values, object if dtype == tf.string else dtype.as_numpy_dtype), shape)
+    whole = to_proto(array)
+    field = getattr(whole, VALUE_FIELDS[dtype])
+    if surplus < 0 < size:
+        del field[-1]
+    elif surplus > 0 and size:
+        field.append(field[-1])
+    protos = [whole, *([] if dtype == tf.string else [to_proto(array, as_content=True)])]
+    for proto in protos:
+        expected = tf.io.parse_tensor(proto.SerializeToString(), proto.dtype).numpy()
+        found = to_array("x", proto)
+        assert (found.dtype, found.shape) == (np.asarray(expected, array.dtype).dtype, shape)
+        assert found.tolist() == np.asarray(expected, array.dtype).tolist()
+
+
+def test_small_integers_wrap_as_tensorflow_s():
+    proto = _proto([2], dtype=tf.uint8.as_datatype_enum, int_val=[300, -1])
+    assert to_array("x", proto).tolist() == tf.io.parse_tensor(proto.SerializeToString(), tf.uint8).numpy().tolist()

@@ -1,5 +1,7 @@
 """TensorProto to array and back, with the conventions of TensorFlow's C++ `Tensor`."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
@@ -22,12 +24,19 @@ VALUE_FIELDS = {
     **dict.fromkeys((tf.int32, tf.int16, tf.int8, tf.uint16, tf.uint8), "int_val"),
 }
 
+PLAIN = {  # what NumPy reads as TensorFlow does: enum -> dtype and field
+    dtype.as_datatype_enum: (np.dtype(object if dtype == tf.string else dtype.as_numpy_dtype), field)
+    for dtype, field in VALUE_FIELDS.items()
+    if field != "half_val" and not dtype.is_complex
+}
+MAX_RANK = 8
+
 
 def to_array(alias, proto):
     """The array that `proto` stands for.
 
-    TensorFlow's own parser decides what is well-formed: too few values repeat the last one, none are
-    zeros, surplus values are ignored.
+    A proto that holds just what its shape needs is read by NumPy, in a fraction of the time. Of others TensorFlow's own
+    parser decides what is well-formed: too few values repeat the last one, none are zeros, surplus values are ignored.
 
     Args:
         alias: Name of the input, for the error.
@@ -40,9 +49,30 @@ def to_array(alias, proto):
         ServerError: INVALID_ARGUMENT if no tensor can be made of it.
     """
     try:
+        array = _read_plain(proto)
+        if array is not None:
+            return array
         return as_array(tf.io.parse_tensor(proto.SerializeToString(), proto.dtype).numpy())
     except (TypeError, ValueError, tf.errors.OpError) as error:
         raise invalid_argument(f"tensor parsing error: {alias}") from error
+
+
+def _read_plain(proto):
+    """The array of a proto with as many values or bytes as its shape needs, else `None`."""
+    dtype, field = PLAIN.get(proto.dtype, (None, None))
+    sizes = [dim.size for dim in proto.tensor_shape.dim]
+    if dtype is None or proto.tensor_shape.unknown_rank or len(sizes) > MAX_RANK or min(sizes, default=0) < 0:
+        return None
+    count = math.prod(sizes)
+    if content := proto.tensor_content:
+        if dtype.kind in "Ob" or len(content) != count * dtype.itemsize:
+            return None
+        return np.frombuffer(content, dtype).reshape(sizes)
+    values = getattr(proto, field)
+    if len(values) != count:
+        return None
+    first = np.dtype(np.int32) if field == "int_val" else dtype
+    return np.array(values, first).astype(dtype, copy=False).reshape(sizes)
 
 
 def as_array(value):
