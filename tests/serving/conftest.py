@@ -79,6 +79,33 @@ class ToyModel(tf.Module):
     def regress_double(self, inputs):
         return {"outputs": tf.cast(self.classify(inputs)["scores"][:, 0], tf.float64)}
 
+    @tf.function(input_signature=[_spec(tf.string, name="text"), _spec(tf.int64, name="number")])
+    def pair_by_default(self, text, number=tf.constant([7], tf.int64)):  # noqa: B008
+        return {"joined": self.pair(text, number)["joined"]}
+
+    @tf.function(input_signature=[_spec(tf.float32, name="x")])
+    def uneven(self, x):
+        return {"first": x[:1], "x": x}
+
+    @tf.function(input_signature=[_spec(tf.float32, name="x")])
+    def as_halves(self, x):
+        return {"h": tf.cast(x, tf.float16)}
+
+    def odd_examples(self):
+        """Signatures of examples: one without scores, and some whose outputs fit no method."""
+        choices = {
+            "classes_only": lambda found: {"classes": found["classes"]},
+            "three_outputs": lambda found: {**found, "more": found["scores"]},
+            "flat_scores": lambda found: {"scores": found["scores"][:, 0]},
+            "first_scores": lambda found: {"scores": found["scores"][:1]},
+            "first_output": lambda found: {"outputs": found["scores"][:1, 0]},
+        }
+
+        def make(choose):
+            return tf.function(lambda inputs: choose(self.classify(inputs)), [_spec(tf.string, name="inputs")])
+
+        return {name: make(choose) for name, choose in choices.items()}
+
     @tf.function(input_signature=[_spec(tf.float64, (), name="seconds")])
     def pause(self, seconds):
         end = tf.timestamp() + seconds
@@ -96,8 +123,10 @@ def toy_models(tmp_path_factory):
         names = () if number != 2 else (
             *("pair", "kinds", "halves", "reduced", "matrix", "endless", "pause"),
             *("classify", "scores_only", "regress", "regress_two", "regress_double"),
+            *("pair_by_default", "uneven", "as_halves"),
         )  # fmt: skip
         signatures = {"serving_default": model.half_plus, **{name: getattr(model, name) for name in names}}
+        signatures |= model.odd_examples() if number == 2 else {}
         tf.saved_model.save(model, str(root / str(number)), signatures=signatures)
     return root
 

@@ -41,10 +41,11 @@ def _request(inputs, output_filter=(), **spec):
 
 
 X = np.array([1, 2, 5], np.float32)
+SPECIAL = np.float32([np.nan, np.inf, -np.inf])
 PAIR = {"text": np.array([b"DE", b"\xff"], object), "number": np.array([1, 2])}
 
 
-@pytest.mark.parametrize("x", [X, X.reshape(1, 3), np.float32(4), np.zeros((0,), np.float32), np.float32([np.nan])])
+@pytest.mark.parametrize("x", [X, X.reshape(1, 3), np.float32(4), np.zeros((0,), np.float32), SPECIAL])
 def test_predict_passes_every_shape(stubs, x):
     response = stubs[0].Predict(_request({"x": x}))
     y = tf.make_ndarray(response.outputs["y"])
@@ -52,6 +53,59 @@ def test_predict_passes_every_shape(stubs, x):
     assert y.shape == np.shape(x)
     assert not response.outputs["y"].tensor_content
     assert response.model_spec == _spec("serving_default", version={"value": 2})
+
+
+def _proto(*shape, dtype=1, **fields):
+    return TensorProto(dtype=dtype, tensor_shape={"dim": [{"size": size} for size in shape]}, **fields)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (_proto(4, float_val=[0, 2]), [2, 3, 3, 3]),  # the last value is repeated
+        (_proto(2), [2, 2]),
+        (_proto(2, float_val=[2, 4, 6]), [3, 4]),
+        (_proto(2, tensor_content=np.float32([2, 4]).tobytes()), [3, 4]),
+    ],
+)
+def test_tensors_are_filled_as_tensorflow_does(stubs, x, y):
+    assert tf.make_ndarray(stubs[0].Predict(_request({"x": x})).outputs["y"]).tolist() == y
+
+
+def test_inputs_may_differ_in_length_and_some_fields_are_ignored(stubs):
+    inputs = {"flag": [True], "double": np.zeros(3), "int": np.int32(4), "byte": np.zeros((0, 2), np.uint8)}
+    request = _request(inputs | {"big": np.uint64([1, 2])}, signature_name="kinds")
+    request.client_id = b"somebody"
+    request.predict_streamed_options.request_state = 1
+    request.request_options.SetInParent()
+    outputs = stubs[0].Predict(request).outputs
+    assert [tf.make_ndarray(outputs[name]).shape for name in inputs] == [(1,), (3,), (), (0, 2)]
+
+
+def test_defaults_of_a_signature(stubs):
+    request = _request({"text": ["a"]}, signature_name="pair_by_default")
+    assert list(stubs[0].Predict(request).outputs["joined"].string_val) == [b"a-7"]
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs[0].Predict(_request({"number": np.array([1])}, signature_name="pair_by_default"))
+    assert caught.value.details() == (
+        "Signature input alias: text(feed name: pair_by_default_text:0) not found in request and no default value "
+        "provided. Inputs expected to be in the request {number}, or default input alias set: number"
+    )
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "tensorflow.serving.PredictionService/PredictStreamed",
+        "tensorflow.serving.SessionService/SessionRun",
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        "grpc.health.v1.Health/Check",  # only with its flag
+    ],
+)
+def test_services_that_are_not_there(toy_server, method):
+    with grpc.insecure_channel(f"127.0.0.1:{toy_server.port}") as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(f"/{method}")(b"", timeout=10)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_predict_passes_bytes_and_integers_through_a_table(stubs):
@@ -113,7 +167,14 @@ BAD_PREDICTS = [
         "output tensor alias not found in signature: q Outputs expected to be in the set {y}.",
     ),
     (_request({"x": X}, ["y", "y"]), "INVALID_ARGUMENT", "duplicate output tensor alias: y"),
-    (_request({"x": TensorProto()}), "INVALID_ARGUMENT", "tensor parsing error: x"),
+    *(
+        (_request({"x": proto}), "INVALID_ARGUMENT", "tensor parsing error: x")
+        for proto in (
+            TensorProto(),
+            _proto(-1, float_val=[1]),
+            _proto(2, tensor_content=b"abcd"),
+        )
+    ),
     (
         _request({"x": X.astype(np.float64)}),
         "INVALID_ARGUMENT",
@@ -198,6 +259,12 @@ def test_status(stubs, spec):
     (entry,) = _status(stubs, **spec).model_version_status
     assert (entry.version, entry.state, entry.HasField("status")) == (2, entry.AVAILABLE, True)
     assert (entry.status.error_code, entry.status.error_message) == (0, "")
+
+
+def test_status_needs_a_model_spec(stubs):
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs[1].GetModelStatus(get_model_status_pb2.GetModelStatusRequest())
+    assert (caught.value.code().name, caught.value.details()) == ("INVALID_ARGUMENT", "Missing ModelSpec")
 
 
 @pytest.mark.parametrize(

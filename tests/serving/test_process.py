@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import shutil
 import ssl
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -139,6 +142,8 @@ def test_classify(server):
     assert (response.model_spec.signature_name, response.model_spec.version.value) == ("classify", 2)
     response = ask(examples(classification_pb2.ClassificationRequest, "scores_only", [0.5, 1.0]))
     assert [(c.label, c.score) for c in response.result.classifications[0].classes] == [("", 2.5), ("", 3.0)]
+    response = ask(examples(classification_pb2.ClassificationRequest, "classes_only", [0.5, 1.0]))
+    assert [(c.label, c.score) for c in response.result.classifications[0].classes] == [("no", 0), ("yes", 0)]
     with_context = classification_pb2.ClassificationRequest(
         model_spec={"name": "toy", "signature_name": "scores_only", "version": {"value": 2}}
     )
@@ -153,18 +158,29 @@ def test_refusals_of_classify_and_regress(server):
     def classify(request):
         return refused(server.prediction.Classify, request)
 
-    def regress(signature):
-        request = examples(regression_pb2.RegressionRequest, signature, [1.0, 2.0])
+    def regress(signature, *more, **spec):
+        request = examples(regression_pb2.RegressionRequest, signature, [1.0, 2.0], *more, **spec)
         return refused(server.prediction.Regress, request)
 
     assert classify(make()) == ("INVALID_ARGUMENT", "Missing ModelSpec")
     assert classify(examples(make, "no")) == ("INVALID_ARGUMENT", "No signature was found with the name: no")
+    assert refused(server.prediction.Regress, regression_pb2.RegressionRequest())[1] == "Missing ModelSpec"
+    assert classify(examples(make, "no", name="nobody"))[0] == "NOT_FOUND"  # the model before signature and input
     assert classify(examples(make, "classify")) == ("INVALID_ARGUMENT", "Input is empty.")
     assert classify(examples(make, "pair", [1.0])) == ("INVALID_ARGUMENT", "Expected one input Tensor.")
     _, text = classify(examples(make, "regress", [1.0]))
     assert text.startswith('Expected classification signature outputs to contain at least one of "classes" or "scores"')
     _, text = classify(examples(make, "serving_default", [1.0]))
     assert text.startswith("No classification inputs found in SignatureDef: ")
+    for signature, text in (
+        ("three_outputs", "Expected one or two output Tensors, found 3"),
+        ("flat_scores", "Expected Tensor shape: [batch_size num_classes] but got [2]"),
+        ("first_scores", "Expected scores output batch size of 2. Got: 1"),
+    ):
+        assert classify(examples(make, signature, [1.0, 2.0], [3.0, 4.0])) == ("INVALID_ARGUMENT", text)
+    assert regress("first_output", [3.0, 4.0])[1] == "Input batch size did not match output batch size: 2 vs. 1"
+    assert regress("no")[1] == "No signature was found with the name: no"
+    assert regress("as_halves")[1].startswith("No regression inputs found in SignatureDef: ")
     assert regress("regress_two") == (
         "INVALID_ARGUMENT",
         "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got [1,2]",
@@ -181,7 +197,7 @@ def test_regress_and_multi_inference(server):
     def ask(*tasks):
         request = inference_pb2.MultiInferenceRequest()
         for name, signature, method in tasks:
-            spec = {"name": name, "signature_name": signature, "version": {"value": 2}}
+            spec = {"name": name, "signature_name": signature, "version": {"value": 3 if request.tasks else 2}}
             request.tasks.add(model_spec=spec, method_name=method)
         request.input.example_list.examples.append(example([1.0, 2.0]))
         return server.prediction.MultiInference(request)
@@ -189,7 +205,8 @@ def test_regress_and_multi_inference(server):
     results = ask(("toy", "regress", REGRESS), ("toy", "classify", CLASSIFY)).results
     assert results[0].regression_result.regressions[0].value == 3.0
     assert [c.score for c in results[1].classification_result.classifications[0].classes] == [3.0, 4.0]
-    assert results[1].model_spec.signature_name == "classify"
+    assert [r.model_spec.signature_name for r in results] == ["regress", "classify"]
+    assert [r.model_spec.version.value for r in results] == [2, 2]
     one = ("toy", "regress", REGRESS)
     assert refused(ask) == ("INVALID_ARGUMENT", "ModelSpec has no name specified.")
     assert refused(ask, one, ("", "x", REGRESS))[1] == "Found ModelSpec with an empty model name."
@@ -219,6 +236,9 @@ def test_rest_classify_and_regress(server):
         ({"examples": [1]}, "Example must be JSON object but got JSON Number"),
         ({"examples": [{"x": None}]}, "Feature: x has element with unexpected JSON type: Null"),
         ({"examples": [{"x": [[1]]}]}, "Feature: x has element with unexpected JSON type: Array"),
+        ({"examples": [{"x": {"c": 1}}]}, "Feature: x has element with unexpected JSON type: Object"),
+        ({"examples": [{"x": ["a", 1]}]}, "Unexpected element type in feature: x expecting type: bytes"),
+        ({"examples": [{"x": [1.5, True]}]}, "Unexpected element type in feature: x expecting type: float"),
         ({"examples": [{"x": [1, 1.5]}]}, "Unexpected element type in feature: x expecting type: int64"),
         ({"examples": [{"x": 2**63}]}, "Feature: x has uint64_t element. Only int64_t is supported."),
     ):
@@ -236,6 +256,10 @@ def test_metrics(server):
     refused(server.predict, "nobody")
     server.rest("POST", "/v1/models/toy:predict", {"instances": [1.0]})
     server.rest("POST", "/v1/x")
+    server.rest("GET", "/v1/models/toy:predict")
+    server.rest("GET", "/v1/models/toy")
+    server.rest("GET", "/v1/models/%22a%5C")
+    server.rest("POST", "/v1/models/toy:predict", b"{")
     status, body, headers = server.rest("GET", "/monitoring/prometheus/metrics")
     assert (status, headers.get_content_type()) == (200, "text/plain")
     text = body.decode()
@@ -244,19 +268,28 @@ def test_metrics(server):
         return float(next((row.rpartition(" ")[2] for row in text.splitlines() if row.startswith(line)), 0))
 
     for line, more in (
-        (':tensorflow:serving:request_count{model_name="toy",status="OK"}', 2),
+        (':tensorflow:serving:request_count{model_name="toy",status="OK"}', 3),
+        (':tensorflow:serving:request_count{model_name="toy",status="INVALID_ARGUMENT"}', 1),
+        (r':tensorflow:serving:request_count{model_name="\"a\\",status="NOT_FOUND"}', 1),
         (':tensorflow:serving:request_count{model_name="nobody",status="NOT_FOUND"}', 1),
-        (':tensorflow:serving:request_count{model_name="",status="INVALID_ARGUMENT"}', 1),
+        (':tensorflow:serving:request_count{model_name="",status="INVALID_ARGUMENT"}', 2),
+        (':tensorflow:serving:request_latency_count{model_name="nobody",API="Predict",entrypoint="GRPC"}', 0),
         (':tensorflow:serving:request_latency_count{model_name="toy",API="Predict",entrypoint="GRPC"}', 1),
         (':tensorflow:serving:request_latency_count{model_name="toy",API="predict",entrypoint="REST"}', 1),
-        (':tensorflow:serving:runtime_latency_count{model_name="toy",API="Predict",runtime="TF1"}', 1),
+        (':tensorflow:serving:runtime_latency_count{model_name="toy",API="Predict",runtime="TF1"}', 2),
     ):
         assert value(text, line) == value(before, line) + more, line
     assert "# TYPE :tensorflow:serving:request_latency histogram\n" in text
     buckets = [row for row in text.splitlines() if row.startswith(":tensorflow:serving:request_latency_bucket")]
     assert 'le="10"' in buckets[0]
     assert 'le="+Inf"' in buckets[33]
-    assert server.rest("GET", "/monitoring/prometheus/metrics?a")[0] == 400
+    assert ":tensorflow:serving:request_latency_sum{" in text
+    assert "# TYPE :tensorflow:serving:request_count counter\n" in text
+    assert text.endswith("\n")
+    path = "/monitoring/prometheus/metrics"
+    status, body, headers = server.rest("GET", f"{path}?a")
+    assert (status, headers.get_content_type()) == (400, "text/plain")
+    assert body.decode() == f"Unexpected path: {path}?a. Should be {path}"
 
 
 def test_cors_health_and_bodies(server):
@@ -286,7 +319,12 @@ def test_reload_labels_and_status(server, folder, publish):
     nothing.model_platform = ""
     assert refused(server.reload, nothing)[1].startswith("Illegal setting neither ModelServerConfig::model_type")
     nothing.model_platform = "caffe"
-    assert refused(server.reload, nothing)[1] == "Model toy requests unsupported platform caffe"
+    assert refused(server.reload, nothing)[1] == (
+        "Illegal to change a model's platform. For model toy platform was tensorflow and new platform requested is "
+        "caffe"
+    )
+    nothing.name = "new"
+    assert refused(server.reload, toy, other, nothing)[1] == "Model new requests unsupported platform caffe"
     request = model_management_pb2.ReloadConfigRequest()
     assert refused(server.model.HandleReloadConfigRequest, request)[1].startswith(
         "ServerModelConfig type not supported"
@@ -303,6 +341,12 @@ def test_reload_labels_and_status(server, folder, publish):
     assert json.loads(server.rest("POST", "/v1/models/toy/labels/canary:predict", {"instances": [4]})[1]) == {
         "predictions": [5.0]
     }
+    metadata = get_model_metadata_pb2.GetModelMetadataRequest(
+        model_spec={"name": "toy", "version_label": "stable"}, metadata_field=["signature_def"]
+    )
+    assert server.prediction.GetModelMetadata(metadata).model_spec.version.value == 2
+    answer = server.rest("GET", "/v1/models/toy/labels/c%61nary/metadata")[1]
+    assert json.loads(answer)["model_spec"]["version"] == "3"
     code, text = refused(server.reload, config("toy", folder / "toy", labels={"stable": 9}, **policy), other)
     assert (code, text) == (
         "FAILED_PRECONDITION",
@@ -348,6 +392,52 @@ def test_reload_labels_and_status(server, folder, publish):
         model_spec={"name": "toy", "version": {"value": 1}}, metadata_field=["signature_def"]
     )
     assert server.prediction.GetModelMetadata(metadata).model_spec.version.value == 1
+
+
+def test_versions_come_and_go_on_disk(server, folder, publish):
+    """The last test with this server's configuration: models come and go with their directories."""
+    base = folder / "moving"
+    publish(base, "00000123", 1)
+    publish(base, 124, 2)
+    (base / "125x").mkdir()
+    latest_two = {"model_version_policy": {"latest": {"num_versions": 2}}}
+    missing = config("missing", folder / "toy", model_version_policy=specific(1, 99))  # no more than a warning
+    server.reload(config("moving", base, labels={"old": 123}, **latest_two), missing)
+    assert server.predict("missing").model_spec.version.value == 1
+    assert server.predict("moving", version={"value": 123}).outputs["y"].float_val[0] == 3
+    assert server.predict("moving", version_label="old").model_spec.version.value == 123
+
+    def wait(**states):
+        request, end = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "moving"}), time.monotonic() + 10
+        while time.monotonic() < end:
+            found = server.model.GetModelStatus(request).model_version_status
+            if {f"v{entry.version}": entry.state for entry in found} == states:
+                return [entry.version for entry in found]
+            time.sleep(0.02)
+        return pytest.fail(f"the states must become {states}. Received: {found}")
+
+    (base / "126").write_text("a file counts as a version, too")  # the newest two: 126, which fails, and 124
+    assert wait(v126=50, v124=30, v123=50) == [126, 124, 123]  # newest first, ended ones too
+    request = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "moving", "version": {"value": 126}})
+    (entry,) = server.model.GetModelStatus(request).model_version_status
+    assert (entry.status.error_code, entry.status.error_message.split(":")[0]) == (
+        5, "Could not find SavedModel .pb or .pbtxt at supplied export directory path",
+    )  # fmt: skip
+    assert refused(server.predict, "moving", version_label="old") == (
+        "NOT_FOUND", "Servable not found for request: Specific(moving, 123)",
+    )  # fmt: skip
+    (base / "126").unlink()
+    wait(v126=50, v124=30, v123=30)  # the next newest is loaded again
+    shutil.rmtree(base / "124")
+    wait(v126=50, v124=50, v123=30)
+    assert server.predict("moving").model_spec.version.value == 123
+    base.rename(folder / "away")
+    time.sleep(0.3)
+    assert server.predict("moving").model_spec.version.value == 123  # as long as its base path cannot be read
+    shutil.rmtree(folder / "away" / "00000123")
+    (folder / "away").rename(base)
+    wait(v126=50, v124=50, v123=50)
+    assert refused(server.predict, "moving") == ("NOT_FOUND", "Servable not found for request: Latest(moving)")
 
 
 def refused_or_none(server, number):
@@ -404,6 +494,8 @@ def test_flags_that_do_not_fit(folder):
         assert process.process.wait(60) == 1
         assert message in process.log()
         process.stop()
+    asked = subprocess.run([sys.executable, "-m", "tfmtr.cli", "serve", "--version"], capture_output=True, text=True)
+    assert (asked.returncode, "TensorFlow" in asked.stdout) == (0, True)
 
 
 def test_tls_a_socket_and_a_limit_of_size(folder, tmp_path):
@@ -434,31 +526,56 @@ def test_tls_a_socket_and_a_limit_of_size(folder, tmp_path):
 
 
 def test_a_configuration_file_is_read_again_and_a_bad_one_changes_nothing(folder, tmp_path):
+    """And three more flags, without a process of their own: labels for later, a path of metrics, names of methods."""
     file = tmp_path / "models.txt"
+    (tmp_path / "monitoring.txt").write_text('prometheus_config { enable: true path: "/numbers" }')
 
-    def write(name):
+    def write(name, labels=""):
         hidden = tmp_path / "hidden"
         hidden.write_text(
             f'model_config_list {{ config {{ name: "{name}" base_path: "{folder}/other" '
-            'model_platform: "tensorflow" } }'
+            f'model_platform: "tensorflow" {labels} }} }}'
         )
         hidden.rename(file)
 
-    write("first")
-    process = Process(f"--model_config_file={file}", "--model_config_file_poll_wait_seconds=1").wait()
+    def wait_for(name):
+        end = time.monotonic() + 15
+        while time.monotonic() < end:
+            try:
+                return process.predict(name)
+            except grpc.RpcError:
+                time.sleep(0.1)
+        return process.predict(name)
+
+    write("first", 'version_labels { key: "late" value: 9 }')
+    process = Process(
+        f"--model_config_file={file}", "--model_config_file_poll_wait_seconds=1",
+        "--allow_version_labels_for_unavailable_models", f"--monitoring_config_file={tmp_path}/monitoring.txt",
+        "--enable_signature_method_name_check",
+    ).wait()  # fmt: skip
     assert process.predict("first").model_spec.version.value == 7
+    assert b":tensorflow:serving:request_count" in process.rest("GET", "/numbers")[1]
+    request = classification_pb2.ClassificationRequest(model_spec={"name": "first"})
+    assert refused(process.prediction.Classify, request)[1] == (
+        "Expected classification signature method_name to be tensorflow/serving/classify. Was: "
+        "tensorflow/serving/predict"
+    )
+    assert refused(process.predict, "first", version_label="late")[1] == (
+        "Servable not found for request: Specific(first, 9)"
+    )
+    code, text = refused(process.reload, config("first", folder / "other", labels={"late": 8}))
+    assert (code, text.startswith("Request to assign label to version 8 of model first")) == (
+        "FAILED_PRECONDITION", True,
+    )  # fmt: skip
+    process.reload(config("mine", folder / "other"))
+    assert process.predict("mine").model_spec.version.value == 7
+    wait_for("first")  # the file is applied again
+    assert refused(process.predict, "mine")[0] == "NOT_FOUND"
     file.write_text("nonsense")
     time.sleep(1.5)
     assert process.predict("first").model_spec.version.value == 7
     write("second")
-    end = time.monotonic() + 15
-    while time.monotonic() < end:
-        try:
-            process.predict("second")
-            break
-        except grpc.RpcError:
-            time.sleep(0.1)
-    assert process.predict("second").model_spec.version.value == 7
+    assert wait_for("second").model_spec.version.value == 7
     assert refused(process.predict, "first")[0] == "NOT_FOUND"
     assert process.stop() == 0
 
@@ -475,4 +592,16 @@ def test_batching_for_models_that_ask_for_it(tmp_path, publish):
         assert refused(process.predict, x=[2.0] * (most + 1)) == (
             "INVALID_ARGUMENT", f"Task size {most + 1} is larger than maximum input batch size {most}",
         )  # fmt: skip
+        for signature, inputs, text in (
+            ("endless", {"x": np.float32(0)}, "Batching Run() input tensors must have at least one dimension"),
+            (
+                "pair",
+                {"text": ["a"], "number": np.array([1, 2])},
+                "Batching Run() input tensors must have equal 0th-dimension size",
+            ),
+        ):
+            request = predict_pb2.PredictRequest(model_spec={"name": "toy", "signature_name": signature})
+            for name, value in inputs.items():
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+            assert refused(process.prediction.Predict, request, timeout=20) == ("INVALID_ARGUMENT", text)
         assert process.stop() == 0

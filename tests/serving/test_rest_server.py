@@ -2,9 +2,16 @@ import gzip
 import http.client
 import json
 import socket
+import struct
 import time
+import zlib
+from unittest import mock
 
+import grpc
 import pytest
+
+from tfmtr.serving import rest_server
+from tfmtr.serving.errors import ServerError
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +33,10 @@ PREDICT = "/v1/models/toy:predict"
 
 @pytest.mark.parametrize(
     "path",
-    [PREDICT, "/V1/Models/toy/versions/2:predict", "/v1/models/toy/versions/0002:predict", "/v1/models/t%6Fy:predict"],
+    [
+        *(PREDICT, "/V1/Models/toy/versions/2:predict", "/v1/models/toy/versions/0002:predict"),
+        *("/v1/models/t%6Fy:predict", f"http://localhost{PREDICT}"),
+    ],
 )
 def test_predict_rows(ask, path):
     status, kind, data = ask("POST", path, {"instances": [1, 2, 5]})
@@ -38,6 +48,13 @@ def test_predict_columns(ask):
     assert json.loads(ask("POST", PREDICT, {"inputs": [[1, 2]]})[2]) == {"outputs": [[2.5, 3.0]]}
     assert json.loads(ask("POST", PREDICT, {"inputs": 4})[2]) == {"outputs": 4.0}
     assert json.loads(ask("POST", PREDICT, {"inputs": []})[2]) == {"outputs": []}
+    for signature, outputs in (
+        ("reduced", {"total": 3.0, "x": [1.0, 2.0]}),
+        ("uneven", {"first": [1.0], "x": [1.0, 2.0]}),
+    ):
+        assert json.loads(ask("POST", PREDICT, {"signature_name": signature, "inputs": [1, 2]})[2]) == {
+            "outputs": outputs
+        }
 
 
 def test_predict_several_inputs_and_outputs(ask):
@@ -131,6 +148,45 @@ BAD_REQUESTS = [
     ("GET", "/v1/models/toy?a=b", None, 404, "Could not find any versions of model toy?a=b"),
     ("GET", "/v1/models/toy/versions/9", None, 404, "Could not find version 9 of model toy"),
     ("GET", "/v1/models/other/metadata", None, 404, "Servable not found for request: Latest(other)"),
+    ("GET", "/v1/models/versions/2", None, 400, "Missing model name in request."),
+    ("GET", "/V1/MODELS/LABELS/a/metadata", None, 400, "Missing model name in request."),
+    ("GET", "/v1/models/metadata", None, 404, "Could not find any versions of model metadata"),
+    ("GET", "/v1/models/a%2Fb%3A", None, 404, "Could not find any versions of model a/b:"),
+    ("POST", "/v1/models/toy/LABELS/a%20b:predict", b"{}", 400, "Unrecognized servable version label: a b"),
+    ("POST", "/v1/models/other/labels/a:predict", b"{}", 400, "Unrecognized servable version label: a"),
+    ("POST", "/v1/models/other:classify", b"", 400, "JSON Parse error: The document is empty"),
+    ("POST", "/v1/models/other:regress", b'{"examples": [{}]}', 404, "Servable not found for request: Latest(other)"),
+    ("POST", "/v1/models/toy:multi_inference", b"{}", 400, "Malformed request: POST /v1/models/toy:multi_inference"),
+    ("DELETE", "/v1/models/toy", None, 400, "Malformed request: DELETE /v1/models/toy"),
+    (
+        "POST",
+        "/v1/models/other:predict",
+        b'{"signature_name": 5}',
+        400,
+        'JSON Value: {\n    "signature_name": 5\n} not formatted correctly. '
+        "'signature_name' key must be a string value.",
+    ),
+    (
+        "POST",
+        PREDICT,
+        json.dumps({"signature_name": "s" * 5000}).encode(),
+        400,
+        f'Serving signature name: "{"s" * 5000}" not found in signature def',
+    ),
+    (
+        "POST",
+        PREDICT,
+        b'{"signature_name": "uneven", "instances": [1, 2]}',
+        400,
+        "Tensor name: x has inconsistent batch size: 2 expecting: 1",
+    ),
+    (
+        "POST",
+        PREDICT,
+        b'{"signature_name": "as_halves", "instances": [1]}',
+        400,
+        "Failed to write JSON value for tensor type: half",
+    ),
 ]
 
 
@@ -138,6 +194,139 @@ BAD_REQUESTS = [
 def test_refusals(ask, method, path, body, status, text):
     got_status, kind, data = ask(method, path, body)
     assert (got_status, kind, json.loads(data)) == (status, "application/json", {"error": text})
+
+
+SHOWN = "JSON Value: {body} "  # the body itself
+ELEMENT = "Failed to process element: {} of 'instances' list. Error: INVALID_ARGUMENT: {}"
+BAD_BODIES = [  # signature, rest of the body, text
+    ("", {"instances": 1}, SHOWN + "Expecting 'instances' to be an list/array"),
+    ("", {"instances": []}, SHOWN + "No values in 'instances' array"),
+    (
+        "",
+        {"instances": [1], "inputs": 1},
+        SHOWN + "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist ",
+    ),
+    (
+        "pair",
+        {"instances": [1]},
+        "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
+        "tensorinfo_map",
+    ),
+    (
+        "pair",
+        {"inputs": [1]},
+        "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
+        "tensorinfo_map",
+    ),
+    ("pair", {"inputs": {"text": ["a"]}}, "Missing named input: number in 'inputs' object."),
+    (
+        "pair",
+        {"instances": [{"text": "a"}]},
+        "Failed to process element: 0 of 'instances' list. JSON object: "
+        '{\n    "text": "a"\n} keys must be equal to: number,text',
+    ),
+    ("", {"instances": [{"z": 1}]}, ELEMENT.format("0 key: z", "JSON object: does not have named input: z")),
+    ("", {"instances": [{"x": 1}, 2]}, "Expecting object but got list at item 1 of input list"),
+    ("", {"instances": [1, {"x": 2}]}, "Expecting value/list but got object at item 1 of input list"),
+    ("", {"instances": [[1], [1, 2]]}, ELEMENT.format(1, "Expecting tensor size: 1 but got: 2")),
+    ("", {"instances": [[1, 2], [[1, 2]]]}, ELEMENT.format(1, "Expecting shape [2] but got: [1,2]")),
+    (
+        "",
+        {"instances": ["a"]},
+        ELEMENT.format(0, 'JSON Value: "a" Type: String is not of expected type: float'),
+    ),
+    ("", {"inputs": [[1, 2], [3]]}, "Encountered list at unexpected size: 1 at level: 1 expected size: 2"),
+    ("", {"inputs": [1, [2]]}, "Encountered list at unexpected level: 1 expected < 1"),
+    (
+        "",
+        {"inputs": [[1], 2]},
+        "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 2",
+    ),
+    ("", {"inputs": [True]}, "JSON Value: true Type: True is not of expected type: float"),
+    ("", {"inputs": {"b64": "aa"}}, 'JSON Value: {\n    "b64": "aa"\n} Type: Object is not of expected type: float'),
+    (
+        "pair",
+        {"inputs": {"text": [None], "number": [1]}},
+        "JSON Value: null Type: Null is not of expected type: string",
+    ),
+    (
+        "pair",
+        {"inputs": {"text": ["a"], "number": [1.0]}},
+        "JSON Value: 1.0 Type: Number is not of expected type: int64",
+    ),
+    (
+        "pair",
+        {"inputs": {"text": ["a"], "number": [2**63]}},
+        f"JSON Value: {2**63} Type: Number is not of expected type: int64",
+    ),
+    ("pair", {"inputs": {"text": [{"b64": "a"}], "number": [1]}}, "Unable to base64 decode"),
+    (
+        "pair",
+        {"inputs": {"text": [{"b64": 1}], "number": [1]}},
+        'JSON Value: {\n    "b64": 1\n} not formatted correctly for base64 data',
+    ),
+    (
+        "halves",
+        {"instances": [1]},
+        ELEMENT.format(0, "").replace("INVALID_ARGUMENT: ", "UNIMPLEMENTED: ")
+        + "Conversion of JSON Value: 1 to type: half",
+    ),
+]
+
+
+@pytest.mark.parametrize(("signature", "body", "text"), BAD_BODIES, ids=range(len(BAD_BODIES)))
+def test_bodies_that_are_refused(ask, signature, body, text):
+    body = {"signature_name": signature, **body} if signature else body
+    status, _, data = ask("POST", PREDICT, body)
+    text = text.replace("{body}", json.dumps(body, indent=4))
+    assert (status, json.loads(data)) == (400, {"error": text})
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"[1]", "JSON Value: [\n    1\n] Is not object"),
+        (b'{"a": [1 2]}', "JSON Parse error: Missing a comma or ] after an array element. at offset: 9"),
+        (b'{"a": 1 "b"}', "JSON Parse error: Missing a comma or } after an object member. at offset: 8"),
+        (b'{"a": tru}', "JSON Parse error: Invalid value. at offset: 9"),
+        (b'{"a": 1e999}', "JSON Parse error: Number too big to be stored in double. at offset: 6"),
+    ],
+)
+def test_syntax_errors(ask, body, text):
+    status, _, data = ask("POST", PREDICT, body)
+    assert (status, json.loads(data)) == (400, {"error": text})
+
+
+def test_json_that_is_taken(ask):
+    """Special numbers, the first of equal keys, keys that nobody knows, deep ones among them, and text at the end."""
+    nested = b"[" * 50_000 + b"]" * 50_000
+    for body, answer in (
+        (
+            b'{"instances": [NaN, Infinity, Inf, -Infinity, -Inf, 1e39]}',
+            b"[NaN, Infinity, Infinity, -Infinity, -Infinity, Infinity\n",
+        ),
+        (b'{"instances": [1, 2.5], "instances": [9], "unknown": {}} and so on', b"[2.5, 3.25\n"),
+        (b'{"unknown": ' + nested + b', "instances": [1]}', b"[2.5\n"),
+        (b'{"signature_name": "pair", "inputs": {"text": ["\xff"], "number": [1], "unknown": 2}}', b'"\xff-1"'),
+        (
+            b'{"signature_name": "kinds", "inputs": {"flag": true, "double": [], "int": [1, 2], "byte": [300],'
+            b' "big": [18446744073709551615]}}',
+            b'"big": [\n            18446744073709551615\n',
+        ),
+    ):
+        status, _, data = ask("POST", PREDICT, body)
+        assert (status, answer in data) == (200, True), data[:300]
+    assert json.loads(data)["outputs"]["byte"] == [44]  # the low bits
+
+
+def test_bodies_that_are_inflated_beyond_100_megabytes_are_refused(ask):
+    for megabytes, expected in ((50, 200), (101, 413)):
+        packer = zlib.compressobj(1, wbits=31)
+        body = packer.compress(b'{"instances": [1]}')
+        body += b"".join(packer.compress(b" " * 2**20) for _ in range(megabytes)) + packer.flush()
+        status, kind, data = ask("POST", PREDICT, body, {"Content-Encoding": "gzip"})
+        assert (status, kind) == (expected, "application/json")
+    assert "error" in json.loads(data)
 
 
 def test_a_run_beyond_the_time_limit_is_504(ask):
@@ -154,6 +343,7 @@ def test_status(ask):
                 {"version": "2", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
             ]
         }
+    assert b"model_version_status" in ask("GET", "/v1/models/toy/METADATA")[2]  # as TF Serving takes it
 
 
 def test_metadata(ask):
@@ -170,14 +360,64 @@ def test_metadata(ask):
         }
     }
     assert signatures["serving_default"]["method_name"] == "tensorflow/serving/predict"
+    assert set(signatures["serving_default"]) == {"inputs", "outputs", "method_name", "defaults"}
+    assert signatures["pair_by_default"]["defaults"]["number"]["int64_val"] == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("status", "codes"),
+    [
+        (400, "INVALID_ARGUMENT FAILED_PRECONDITION OUT_OF_RANGE"),
+        (401, "UNAUTHENTICATED"),
+        (403, "PERMISSION_DENIED"),
+        (404, "NOT_FOUND"),
+        (409, "ALREADY_EXISTS ABORTED"),
+        (429, "RESOURCE_EXHAUSTED"),
+        (499, "CANCELLED"),
+        (500, "UNKNOWN INTERNAL DATA_LOSS"),
+        (501, "UNIMPLEMENTED"),
+        (503, "UNAVAILABLE"),
+        (504, "DEADLINE_EXCEEDED"),
+    ],
+)
+def test_status_of_each_code(monkeypatch, status, codes):
+    for code in codes.split():
+        failing = mock.Mock(side_effect=ServerError(grpc.StatusCode[code], "why"))
+        monkeypatch.setattr(rest_server, "answer", failing)
+        assert rest_server._respond(None, "GET", "/v1/models/toy", b"", 1)[0] == status
 
 
 def test_paths_outside_the_api_and_options(ask):
-    for path in ("/", "/v1", "/monitoring"):
+    for path in ("/", "/v1", "/monitoring", "/monitoring/prometheus/metrics"):
         status, kind, _ = ask("GET", path)
         assert (status, kind.split(";")[0]) == (404, "text/html")
     assert ask("OPTIONS", PREDICT, headers={"Origin": "https://example.org"})[0::2] == (200, b"")
     assert ask("OPTIONS", PREDICT)[0::2] == (400, b"")
+
+
+def test_answers_are_neither_compressed_nor_for_other_origins(toy_server):
+    connection = http.client.HTTPConnection("127.0.0.1", toy_server.rest_port, timeout=10)
+    for method in ("OPTIONS", "POST"):
+        headers = {"Origin": "https://example.org", "Accept-Encoding": "gzip", "Content-Type": "multipart/form-data"}
+        connection.request(method, PREDICT, b'{"instances": [1]}', headers)
+        response = connection.getresponse()
+        response.read()
+        assert response.status == 200
+        assert not [name for name in response.headers if name.startswith(("Access-Control", "Content-Encoding"))]
+    connection.close()
+
+
+def test_slow_clients_hold_no_worker_and_lost_ones_do_no_harm(toy_server, ask):
+    head = b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\n"
+    slow = [socket.create_connection(("127.0.0.1", toy_server.rest_port), 10) for _ in range(100)]
+    for connection in slow:
+        connection.sendall(head + b'{"inst')
+    assert ask("POST", PREDICT, {"instances": [1]})[0] == 200
+    for connection in slow:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # resets
+        connection.sendall(b'ances": [1]}')
+        connection.close()
+    assert ask("POST", PREDICT, {"instances": [1]})[0] == 200
 
 
 def exchange(port, data):

@@ -7,9 +7,12 @@ import sys
 import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
+from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 
 from tfmtr.serving import rest_server
 from tfmtr.serving.client import Client
@@ -103,6 +106,47 @@ def test_ports_open_only_when_a_version_is_available(tmp_path, publish):
     starter.join(10)
     socket.create_connection(("127.0.0.1", port)).close()
     server.stop()
+
+
+def test_calls_beyond_the_number_of_threads_wait(tmp_path, publish):
+    publish(tmp_path / "toy", 2)
+    with Server(
+        tmp_path / "toy", model_name="toy", port=0, rest_api_port=0, grpc_max_threads=1, rest_api_num_threads=1
+    ) as server:
+
+        def by_grpc():
+            with Client(f"127.0.0.1:{server.port}", "toy") as client:
+                return client.predict({"seconds": 0.2}, "pause")["seconds"].item()
+
+        def by_rest():
+            body = json.dumps({"signature_name": "pause", "inputs": 0.2}).encode()
+            url = f"http://127.0.0.1:{server.rest_port}/v1/models/toy:predict"
+            with urllib.request.urlopen(url, body, timeout=10) as response:
+                return json.load(response)["outputs"]
+
+        started = time.monotonic()
+        with ThreadPoolExecutor(6) as pool:
+            asked = [pool.submit(ask) for ask in (by_grpc, by_rest) * 3]
+            assert [call.result() for call in asked] == [0.2] * 6
+        assert time.monotonic() - started > 0.55
+
+
+def test_a_model_that_cannot_be_loaded_holds_up_no_other(base, tmp_path):
+    (tmp_path / "broken" / "1").mkdir(parents=True)
+    request = model_management_pb2.ReloadConfigRequest()
+    for name in ("broken", "toy", "new"):
+        path = tmp_path / ("broken" if name == "broken" else "toy")
+        request.config.model_config_list.config.add(name=name, base_path=str(path), model_platform="tensorflow")
+    with (
+        Server(base, model_name="toy", port=0, load_retry_interval_micros=10_000_000) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest(request, timeout=1)
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # its retries go on
+        for name in ("toy", "new"):
+            with Client(f"127.0.0.1:{server.port}", name) as client:
+                assert client.predict({"x": [4]})["y"] == [3.0]
 
 
 def test_request_stop_ends_the_wait_for_a_first_version(tmp_path):

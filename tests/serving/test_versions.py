@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfmtr.serving.errors import ServerError
-from tfmtr.serving.versions import AVAILABLE, END, LOADING, UNLOADING, Model
+from tfmtr.serving.versions import AVAILABLE, END, LOADING, UNLOADING, Model, find_versions
 
 
 @pytest.fixture
@@ -54,6 +54,13 @@ def test_newer_version_replaces_older_one(model, base, publish):
     assert [version.number for version in model.status()] == [2, 1]
     with pytest.raises(ServerError, match=r"^NOT_FOUND: Servable not found for request: Specific\(toy, 1\)$"):
         _served(model, 1)
+
+
+def test_of_several_names_of_one_number_the_last_counts(base):
+    for name in ("0" * zeros + "3" for zeros in range(8)):
+        (base / name).mkdir()
+    (base / "0004").touch()  # a file counts, too
+    assert find_versions(base) == ({3: base / "3", 4: base / "0004"}, None)
 
 
 def test_newest_serves_before_the_old_one_is_unloaded(model, base, publish, monkeypatch):

@@ -62,6 +62,27 @@ def test_no_file_and_records_of_no_kind_are_fine(version, runs):
     session.close()
 
 
+def test_every_kind_of_request_is_replayed(version, runs):
+    records = [PredictionLog() for _ in range(4)]
+    records[0].predict_log.request.CopyFrom(request(np.float32([1])))
+    classify, regress = records[1].classify_log.request, records[2].regress_log.request
+    multi = records[3].multi_inference_log.request
+    classify.model_spec.signature_name, regress.model_spec.signature_name = "classify", "regress"
+    multi.tasks.add(model_spec={"name": "x", "signature_name": "regress"}, method_name="tensorflow/serving/regress")
+    for asked in (classify, regress, multi):
+        x = asked.input.example_list.examples.add().features.feature["x"]
+        x.float_list.value.extend([1.0, 2.0])
+    write(version, *records)
+    session = SavedModelSession(version)
+    warm_up(session, version)
+    assert len(runs) == 4
+    classify.model_spec.signature_name = "no"
+    write(version, records[1])
+    with pytest.raises(ServerError, match="No signature was found with the name: no"):
+        warm_up(session, version)
+    session.close()
+
+
 def test_any_failure_fails_the_load(version):
     session = SavedModelSession(version)
     streamed = PredictionLog()

@@ -65,6 +65,7 @@ def parse_json(body):
     except (ValueError, RecursionError) as error:  # also of an integer of more than 4300 digits
         offset, text = re.fullmatch(r"Parse error at offset (\d+): (.*)", str(error)).groups()
         text = text.replace("']'", "]").replace("'}'", "}")
+        text = text.replace("Invalid integer value", "Number too big to be stored in double.")
         raise invalid_argument(f"JSON Parse error: {text} at offset: {offset}") from error
     if type(document) is not dict:
         raise invalid_argument(f"JSON Value: {show(document)} Is not object")

@@ -43,7 +43,7 @@ class Models:
         Raises:
             ServerError: INVALID_ARGUMENT if the list is not well-formed; nothing is changed then.
         """
-        check_config(model_config_list)
+        check_config(model_config_list, self._configured)
         with self._lock:
             self._generation += 1
             wanted = {c.name: c for c in model_config_list.config}
@@ -170,8 +170,12 @@ def make_policy(policy):
     return latest(max(1, policy.latest.num_versions))
 
 
-def check_config(model_config_list):
+def check_config(model_config_list, known=()):
     """Raises unless every model has a name of its own, an absolute path and the platform "tensorflow".
+
+    Args:
+        model_config_list: The `ModelConfigList`.
+        known: Names of the models that are configured now.
 
     Raises:
         ServerError: INVALID_ARGUMENT that names the model.
@@ -193,6 +197,11 @@ def check_config(model_config_list):
             raise invalid_argument(
                 "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
                 "ModelServerConfig::model_platform."
+            )
+        if platform != "tensorflow" and name in known:
+            raise invalid_argument(
+                f"Illegal to change a model's platform. For model {name} platform was tensorflow and new platform "
+                f"requested is {platform}"
             )
         if platform != "tensorflow":
             raise invalid_argument(f"Model {name} requests unsupported platform {platform}")

@@ -49,22 +49,30 @@ CORS_HEADERS = {
     "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Content-Type",
 }
-MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-POST_PATH = re.compile(rf"(?i:{MODEL}):(?P<verb>classify|regress|predict)")
-GET_PATH = re.compile(rf"(?i:{MODEL}(?P<metadata>/metadata)?)")
+MAX_INFLATED_BYTES = 100 * 2**20  # of a compressed body
+NAME, VERSION = r"(?P<name>[^/:]+)", r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+PATHS = {
+    "POST": re.compile(rf"(?i:/v1/models/{NAME}{VERSION}):(?P<verb>classify|regress|predict)"),
+    "GET": re.compile(rf"(?i:/v1/models(?:/{NAME})?{VERSION}(?:/(?P<part>metadata))?)"),
+}
 
 logger = logging.getLogger(__name__)
 http_logger = logger.getChild("http")
 http_logger.setLevel(logging.CRITICAL)  # else aiohttp logs a traceback for each client that sends no HTTP
 
 
+def match_path(method, path):
+    """The match of one of `PATHS`, or `None`."""
+    return PATHS[method].fullmatch(path) if method in PATHS else None
+
+
 def read_model_spec(match):
-    """The `ModelSpec` of a matched path.
+    """The `ModelSpec` of a matched path, without a name if that has none.
 
     Raises:
         ServerError: INVALID_ARGUMENT for a version beyond 64 bits.
     """
-    spec = ModelSpec(name=unquote(match["name"]))
+    spec = ModelSpec(name=unquote(match["name"] or ""))
     if match["label"]:
         spec.version_label = unquote(match["label"])
     if match["version"]:
@@ -91,7 +99,7 @@ def answer_predict(models, spec, body, timeout_seconds):
             raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
         dtypes = {alias: tf.as_dtype(info.dtype) for alias, info in signature.inputs.items()}
         inputs, is_row = read_inputs(document, dtypes)
-        with METRICS.time(RUNTIME, model_name=spec.name, API="predict", runtime="TF1"):
+        with METRICS.time(RUNTIME, model_name=spec.name, API="Predict", runtime="TF1"):
             arrays = predict(version.session, signature, inputs, choose_outputs(signature), timeout_seconds)
     METRICS.count_fallbacks(spec.name, arrays)
     arrays = {alias: as_array(array) for alias, array in arrays.items()}
@@ -144,21 +152,21 @@ def answer(models, method, path, body, timeout_seconds):
     Raises:
         ServerError: For everything that is not a success.
     """
-    if method == "POST" and (match := POST_PATH.fullmatch(path)):
-        spec = read_model_spec(match)
+    match = match_path(method, path)
+    if match is None:
+        raise invalid_argument(f"Malformed request: {method} {path}")
+    spec = read_model_spec(match)
+    if method == "POST":
         if match["verb"] == "predict":
             return answer_predict(models, spec, body, timeout_seconds)
         return answer_examples(models, spec, match["verb"], body, timeout_seconds)
-    if method == "GET" and (match := GET_PATH.fullmatch(path)):
-        spec = read_model_spec(match)
-        if match["metadata"]:
-            document = answer_metadata(models, spec)
-        else:
-            document = _to_dict(answer_status(models, GetModelStatusRequest(model_spec=spec)))
-        return json.dumps(document, indent=1, ensure_ascii=False).encode()
-    if method == "GET" and path.lower() == "/v1/models":
+    if not spec.name:
         raise invalid_argument("Missing model name in request.")
-    raise invalid_argument(f"Malformed request: {method} {path}")
+    if match["part"] == "metadata":  # in other case TF Serving takes the path and answers the status
+        document = answer_metadata(models, spec)
+    else:
+        document = _to_dict(answer_status(models, GetModelStatusRequest(model_spec=spec)))
+    return json.dumps(document, indent=1, ensure_ascii=False).encode()
 
 
 class _Connection(RequestHandler):
@@ -231,6 +239,8 @@ class RestServer:
     async def _open(self, host, port, grace_seconds):
         def make_request(message, payload, protocol, writer, task):
             size = self._max_request_bytes or 0
+            if message.compression:
+                size = min(size or MAX_INFLATED_BYTES, MAX_INFLATED_BYTES)
             protocol.request = web.BaseRequest(
                 message, payload, protocol, writer, task, self._loop, client_max_size=size
             )
@@ -251,10 +261,11 @@ class RestServer:
         return response
 
     async def _respond(self, request):
-        path = request.raw_path
+        path = re.sub("^(?i:https?)://[^/]*", "", request.raw_path)  # proxies' clients may send all of an address
         if self._metrics_path and path.partition("?")[0] == self._metrics_path:
             if path != self._metrics_path:
-                return self._answer(400, write_error(f"Unexpected path: {path}"))
+                text = f"Unexpected path: {path}. Should be {self._metrics_path}"
+                return web.Response(status=400, text=text, content_type="text/plain")
             return web.Response(text=METRICS.text(), content_type="text/plain")
         if not re.match("(?i)/v1/", path):
             return web.Response(status=404, text="<html><body>404 Not Found</body></html>", content_type="text/html")
@@ -290,8 +301,8 @@ class RestServer:
 
 def _respond(models, method, path, body, timeout_seconds):
     started = time.perf_counter()
-    match = POST_PATH.fullmatch(path) or GET_PATH.fullmatch(path)
-    name = unquote(match["name"]) if match else ""
+    match = match_path(method, path)
+    name = unquote(match["name"] or "") if match else ""
     try:
         response = answer(models, method, path, body, timeout_seconds)
     except ServerError as error:

@@ -300,7 +300,7 @@ class Model:
 
 
 def find_versions(base_path):
-    """Directories whose whole name is an integer.
+    """What has an integer as its whole name: a directory, or a file, which cannot be loaded and says so.
 
     Args:
         base_path: Their parent, or `None` for none.
@@ -311,7 +311,8 @@ def find_versions(base_path):
     if base_path is None:
         return {}, None
     try:
-        names = {p.name: p for p in base_path.iterdir() if p.name.isascii() and p.name.isdigit()}
+        # In order, so that of `02` and `2` always the same one counts, the last.
+        names = {p.name: p for p in sorted(base_path.iterdir()) if p.name.isascii() and p.name.isdigit()}
     except OSError as error:
         return {}, error
     return {int(name): path for name, path in names.items() if int(name) < 2**63}, None
