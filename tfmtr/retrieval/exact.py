@@ -66,13 +66,15 @@ def search_allowed(query, vectors, allowed, width):
         Scores, float32 of shape `(batch, width)`, best first, minus infinity from where there are no more; and int32
         positions of the same shape, 0 there. Of equal scores the first title's comes first.
     """
-    columns = tf.where(tf.reduce_any(allowed, axis=0))[:, 0]
+    is_any = tf.reduce_any(allowed, axis=0)
 
     def among_few():
+        columns = tf.where(is_any)[:, 0]
         scores, place = best(query, tf.gather(vectors, columns), tf.gather(allowed, columns, axis=1), width)
         return scores, tf.cast(tf.gather(tf.pad(columns, [[0, 1]]), place), tf.int32)  # one is there if none is allowed
 
-    is_few = tf.cast(tf.size(columns), tf.float32) < FEW * tf.cast(tf.shape(vectors)[0], tf.float32)
+    number = tf.math.count_nonzero(is_any, dtype=tf.int32)
+    is_few = tf.cast(number, tf.float32) < FEW * tf.cast(tf.shape(vectors)[0], tf.float32)
     scores, index = tf.cond(is_few, among_few, lambda: best(query, vectors, allowed, width))
     return scores, tf.where(scores > -np.inf, index, 0)
 
