@@ -71,6 +71,25 @@ def test_answers_that_are_no_numbers_close_it(live, data, tmp_path):
     assert any("answers are not finite" in reason for reason in found["reasons"])
 
 
+def test_answers_that_are_no_numbers_in_one_part_are_a_reason_too(live, data, monkeypatch):
+    from tfmtr import gate as module
+
+    original, calls = module.predict, []
+
+    def broken_once(model, files, *arguments, **options):
+        values, users, positives = original(model, files, *arguments, **options)
+        calls.append(files)
+        if len(calls) == 2:  # the new model, in the last window
+            values["event score"] = np.full_like(values["event score"], np.nan)
+        return values, users, positives
+
+    monkeypatch.setattr(module, "predict", broken_once)
+    found = gate(live, live, data)
+    assert not found["is_open"]
+    assert len(found["reasons"]) == 1
+    assert "answers are not finite, in the last window" in found["reasons"][0]
+
+
 def test_a_window_unlike_those_before_closes_it(live, data, monkeypatch):
     from tfmtr import gate as module
 

@@ -57,20 +57,18 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
         if files:
             parts[part], found = _compare(runs, files, data, max_drop, num_samples)
             reasons += [f"{reason}, {'in the last window' if part == 'last' else 'before it'}" for reason in found]
-    for task, slices in parts.get("before", {}).items():
-        column = next(iter(slices))
-        now, then = (parts[part][task][column][OVERALL]["live"] for part in ("last", "before"))
-        better = METRICS[_kind(runs, task)][1]
+    for task in runs[1][1].tasks:
+        cells = [parts.get(part, {}).get(task.name) for part in ("last", "before")]
+        if not all(cells):  # no rows before, or answers that are not finite
+            continue
+        now, then = (next(iter(slices.values()))[OVERALL]["live"] for slices in cells)
+        better = METRICS[task.kind][1]
         if now is not None and then and better * (now / then - 1) < -max_shift:
             reasons.append(
-                f"{task}: the last window is unlike those before, the live model's own figure went from {then:.4f} to "
+                f"{task.name}: the last window is unlike those before, the live model's own figure went from {then:.4f} to "
                 f"{now:.4f}"
             )
     return {"is_open": not reasons, "reasons": reasons, "parts": parts}
-
-
-def _kind(runs, task):
-    return next(t.kind for t in runs[1][1].tasks if t.name == task)
 
 
 def _compare(runs, files, data, max_drop, num_samples):
@@ -109,7 +107,7 @@ def _compare(runs, files, data, max_drop, num_samples):
                 )
             corrected = holm([1.0 if found[name]["p_value"] is None else found[name]["p_value"] for name in judged])
             for name, p in zip(judged, corrected, strict=True):
-                if name in down and p < LEVEL:
+                if p < LEVEL:
                     reasons.append(
                         f"{task.name} is down by {-found[name]['change']:.1%} in {column} {name} (p {p:.3f})"
                     )
