@@ -65,8 +65,8 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
         better = METRICS[task.kind][1]
         if now is not None and then and better * (now / then - 1) < -max_shift:
             reasons.append(
-                f"{task.name}: the last window is unlike those before, the live model's own figure went from {then:.4f} "
-                f"to {now:.4f}"
+                f"{task.name}: the last window is unlike those before, the live model's own figure went from "
+                f"{then:.4f} to {now:.4f}"
             )
     return {"is_open": not reasons, "reasons": reasons, "parts": parts}
 
