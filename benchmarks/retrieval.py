@@ -280,6 +280,8 @@ def measure(engine, folder, seconds):
                 found = search(queries[:NUM_TUNING], allowed, **parameters)
                 speed = per_second(search, queries[:NUM_TUNING], allowed, parameters, 128, seconds / 10)
                 tried.append((recall(found, truth[:NUM_TUNING]), speed, parameters))
+                if len(grid) == 1 and tried[-1][0] >= GOAL:  # a single parameter is tried from fast to slow
+                    break
             good = [entry for entry in tried if entry[0] >= GOAL]
             parameters = (max(good, key=lambda e: e[1]) if good else max(tried, key=lambda e: e[0]))[2]
             rest = queries[NUM_TUNING:]

@@ -25,6 +25,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tfmtr import training
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.documents import write_json
 from tfmtr.encoders.raw import lookup
 from tfmtr.evaluation.evaluate import predict
 from tfmtr.evaluation.metrics import expected_calibration_error
@@ -231,7 +232,7 @@ def calibrate(run, data, *, by="territory", method="platt", min_count=30):
         "maps": {task: {name: dataclasses.asdict(one) for name, one in own.items()} for task, own in maps.items()},
         "error": {name: errors(labels[name], scores[name], crossed[name], groups) for name in scores},
     }
-    Path(run, "calibration.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(Path(run, "calibration.json"), result)
     return result
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import enum
 import inspect
+import json
 import logging
 import os
 from pathlib import Path
@@ -228,14 +229,9 @@ def prepare_events(
     ] = None,
 ):
     """Your own logs: an events, a users and a titles table."""
-    import json
-
     from tfmtr.datasets.logs import Calendar, Logs
 
-    def read_json(path):
-        return None if path is None else json.loads(path.read_text(encoding="utf-8"))
-
-    places = read_json(neighbours)
+    places = json_option(neighbours)
     return Logs(
         events=events,
         users=users,
@@ -247,10 +243,15 @@ def prepare_events(
         availability=availability if availability in (None, "anywhere") else Path(availability),
         user_vectors=user_vectors,
         title_vectors=title_vectors,
-        groups=read_json(groups),
+        groups=json_option(groups),
         neighbours=places and {name: tuple(place) for name, place in places.items()},
-        time_zones=read_json(time_zones),
+        time_zones=json_option(time_zones),
     )
+
+
+def json_option(path):
+    """The document of a file that an option names, or `None`."""
+    return None if path is None else json.loads(path.read_text(encoding="utf-8"))
 
 
 def pairs(option, texts):
@@ -401,8 +402,6 @@ def daily(
     retry: Annotated[bool, typer.Option(help="Do a day again that was refused or rolled back.")] = False,
 ):
     """One day of a service: prepare, train, gate, calibrate, export, promote. Exit code 3 if the gate is closed."""
-    import json
-
     from tfmtr.daily import daily as run_day
     from tfmtr.daily import start_service
 
@@ -413,7 +412,7 @@ def daily(
     result = run_day(
         service,
         day.date(),
-        groups=None if groups is None else json.loads(groups.read_text(encoding="utf-8")),
+        groups=json_option(groups),
         late_days=late_days,
         max_drop=max_drop,
         max_shift=max_shift,

@@ -33,9 +33,9 @@ from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.sampling import digest
-from tfmtr.documents import read_json, write_json
+from tfmtr.documents import read_facts, read_json, write_json
 from tfmtr.evaluation.metrics import OVERALL
-from tfmtr.export import export
+from tfmtr.export import export, publish
 from tfmtr.gate import gate
 from tfmtr.serving.errors import ServerError
 from tfmtr.serving.recommend import recommend
@@ -76,8 +76,8 @@ def start_service(service, run, out, **tables):
             "store or with --text-encoder. TF-IDF is fitted anew to each day's titles, and the model would not know "
             f"them again. Received: {run}, trained with TF-IDF"
         )
-    logs |= {n: str(Path(logs[n]).absolute()) for n in PATHS if logs[n] is not None and logs[n] != "anywhere"}
-    gone = [n for n in PATHS if logs[n] is not None and logs[n] != "anywhere" and not Path(logs[n]).exists()]
+    logs |= {name: str(path.absolute()) for name, path in _paths(logs).items()}
+    gone = [name for name, path in _paths(logs).items() if not path.exists()]
     if gone:
         raise ValueError(
             "The log's tables must be there and grow day after day: prepare with `tfmtr prepare events`, or say where "
@@ -149,7 +149,8 @@ def daily(service, day, *, groups=None, late_days=2, max_drop=0.05, max_shift=0.
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         data = _prepare(settings, live, folder / "data", day, late_days)
-        say(f"{day}: prepared {_count(data.examples('train', windows=[0], sampling=SAMPLINGS))} rows")
+        rows = _count(data.examples("train", windows=[0], sampling=SAMPLINGS))
+        say(f"{day}: prepared {rows} rows")
         late = _late(service, data, folder / "late", day, settings)
         grown = training.go_on(
             live["run"], data.path, _files(live["run"], data, late), folder / "run", epochs=epochs, verbose=0
@@ -165,7 +166,7 @@ def daily(service, day, *, groups=None, late_days=2, max_drop=0.05, max_shift=0.
             "reasons": found["reasons"],
             "version": None,
             "run": str(folder / "run"),
-            "rows": _count(data.examples("train", windows=[0], sampling=SAMPLINGS)),
+            "rows": rows,
             "late_rows": _count(late),
             "grown": grown,
             "fallbacks": count_fallbacks(data),
@@ -256,6 +257,11 @@ def count_fallbacks(data):
     }
 
 
+def _paths(logs):
+    """The tables and stores that a log has, `{name: Path}`."""
+    return {name: Path(logs[name]) for name in PATHS if logs[name] not in (None, "anywhere")}
+
+
 def _data(settings, run):
     """The `Prepared` directory of the first run or of a day's."""
     return Prepared(settings["data"] if run == settings["run"] else Path(run).parent / "data")
@@ -270,7 +276,7 @@ def _prepare(settings, live, out, day, late_days):
     groups = {territory: group for (territory,), group in scenario.groups.items()}
     logs["groups"] = _join_neighbours({**groups, **(logs["groups"] or {})}, logs["neighbours"] or {})
     end = datetime.datetime.combine(day, datetime.time()) + DAY
-    logs |= {name: Path(logs[name]) for name in PATHS if logs[name] is not None and logs[name] != "anywhere"}
+    logs |= _paths(logs)
     logs["calendar"] = Calendar(DAY, late_days + 1, 0, end=end)
     options = dict(settings["options"])
     options |= {name: pd.Timedelta(options[name].replace(",", "")).to_pytimedelta() for name in LOOKBACKS}
@@ -350,7 +356,7 @@ def _promote(service, settings, live, folder, data, day):
     try_version(version, data)
     out = Path(settings["out"])
     run_id, (versions, _) = training.read_run(folder / "run")["run_id"], find_versions(out)
-    there = [number for number, path in versions.items() if _run_id(path) == run_id]
+    there = [number for number, path in versions.items() if (read_facts(path) or {}).get("run_id") == run_id]
     number = max(there) if there else _publish(version, out)
     entry = {name: live[name] for name in ("day", "run", "version")}
     new = {"day": day.isoformat(), "run": str(folder / "run"), "version": number, "before": [*live["before"], entry]}
@@ -387,14 +393,7 @@ def _publish(version, out):
     staging = out / f"tmp-promote-{os.getpid()}"
     shutil.rmtree(staging, ignore_errors=True)
     shutil.copytree(version, staging)
-    versions, _ = find_versions(out)
-    number = max(versions, default=0) + 1
-    staging.rename(out / str(number))
-    return number
-
-
-def _run_id(version):
-    return (read_json(version / "assets.extra" / "tfmtr.json") or {}).get("run_id")
+    return int(publish(staging, out).name)
 
 
 def _summary(result, found):

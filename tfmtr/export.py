@@ -1,8 +1,6 @@
 """A run and its titles as one SavedModel version, as TF Serving mounts it."""
 
-import json
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +12,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tfmtr import training
 from tfmtr.calibration import calibrated_outputs
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.documents import read_facts, write_json
 from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.retrieval.index import KINDS, TitleVectors, build_index, title_vectors
 from tfmtr.retrieval.recommender import OPTIONS, RANK_BY, REQUEST, Recommender, repeat
@@ -79,7 +78,7 @@ def export_index(run, titles, out, *, kind="exact"):
 
 def needs(version):
     """What a version needs of the server, a text; empty where TensorFlow Serving's stock image serves it."""
-    return json.loads((Path(version) / "assets.extra" / "tfmtr.json").read_text(encoding="utf-8")).get("needs", "")
+    return read_facts(Path(version)).get("needs", "")
 
 
 def _export(run, titles, out, kind, *, has_scores):
@@ -115,8 +114,8 @@ def _export(run, titles, out, kind, *, has_scores):
     }
     if operations:
         facts["needs"] = f"an image of TensorFlow Serving with ScaNN's operations ({', '.join(operations)})"
-    (extra / "tfmtr.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    return _publish(staging, out)
+    write_json(extra / "tfmtr.json", facts)
+    return publish(staging, out)
 
 
 def _known(out, run_id):
@@ -125,8 +124,8 @@ def _known(out, run_id):
     if not versions or not (versions[max(versions)] / "assets.extra" / "titles.parquet").exists():
         return None
     extra = versions[max(versions)] / "assets.extra"
-    facts = json.loads((extra / "tfmtr.json").read_text(encoding="utf-8"))
-    return TitleVectors.load(extra / "titles.parquet") if facts["run_id"] == run_id else None
+    is_same = read_facts(versions[max(versions)])["run_id"] == run_id
+    return TitleVectors.load(extra / "titles.parquet") if is_same else None
 
 
 def _archive(run, model, index, schema, run_id, *, has_scores):
@@ -216,11 +215,11 @@ def _add_defaults(version, optional, *, has_scores):
     return sorted(foreign_operations(saved_model))
 
 
-def _publish(staging, out):
-    """Renames a whole version to the next free integer."""
+def publish(staging, out):
+    """Renames a whole version, a directory in `out`, to the next free integer; returns its path."""
     while True:
-        there = [int(path.name) for path in out.iterdir() if re.fullmatch(r"\d+", path.name)]
-        target = out / str(max(there, default=0) + 1)
+        versions, _ = find_versions(out)
+        target = out / str(max(versions, default=0) + 1)
         try:
             staging.rename(target)
             return target

@@ -51,10 +51,10 @@ def forget(user, *, service=None, data=(), embeddings=()):
         if not files:
             raise ValueError(f"`embeddings` must be made by `tfmtr embeddings`. Received: {folder}, which has no users")
         lines.append(f"{folder}: {sum(_drop(file, user) for file in files)} vectors removed; load the database again")
-    return [*lines, *_remains(user, trained, service, logs)]
+    return [*lines, *_remains(trained, service, logs)]
 
 
-def _remains(user, trained, service, logs):
+def _remains(trained, service, logs):
     """What may still hold something of the user."""
     if trained:
         yield (

@@ -1,6 +1,5 @@
 """Evaluates a run on its test windows: metrics per slice and task, and recall of the index."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pyarrow.compute as pc
 
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.documents import write_json
 from tfmtr.evaluation.compare import mean_and_deviation
 from tfmtr.evaluation.metrics import evaluate_task, recall_at_k
 from tfmtr.evaluation.tables import pr_auc_table
@@ -63,7 +63,7 @@ def evaluate(run, data, *, k=10, recall_users=10_000):
         "tasks": tasks,
         "recall": recall,
     }
-    Path(run, "evaluation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(Path(run, "evaluation.json"), result)
     return result
 
 

@@ -1,6 +1,5 @@
 """Users' and titles' vectors as Parquet, for a vector database or a store beside the server."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.documents import read_facts, read_json, write_json
 from tfmtr.retrieval.index import column, title_vectors
 
 BATCH = 8192
@@ -69,7 +69,7 @@ def write_embeddings(run, data, out):
         "weights": weights,
         "versions": training.versions(),
     }
-    (staging / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_json(staging / MANIFEST, manifest)
     staging.rename(out)
     return manifest
 
@@ -84,8 +84,8 @@ def check_same_model(embeddings, version):
     Raises:
         ValueError: If they are of two runs: a user's vector means nothing to another model's titles.
     """
-    own = json.loads((Path(embeddings) / MANIFEST).read_text(encoding="utf-8"))["run_id"]
-    served = json.loads((Path(version) / "assets.extra" / "tfmtr.json").read_text(encoding="utf-8"))["run_id"]
+    own = read_json(Path(embeddings) / MANIFEST)["run_id"]
+    served = read_facts(Path(version))["run_id"]
     if own != served:
         raise ValueError(
             "vectors and served model must be of one run; write the vectors again or serve the model that they are of. "

@@ -13,6 +13,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import op_def_registry
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
+from tfmtr.documents import read_facts
 from tfmtr.serving.versions import find_versions
 from tfmtr.serving.warmup import write_warm_up
 
@@ -47,8 +48,7 @@ def deploy_kit(model, out, *, name=None):
             f"them. Received: {sorted(foreign)} in {version}"
         )
     signatures = saved_model.meta_graphs[0].signature_def
-    facts = version / "assets.extra" / "tfmtr.json"
-    titles = json.loads(facts.read_text(encoding="utf-8"))["titles"] if facts.exists() else 0
+    titles = (read_facts(version) or {"titles": 0})["titles"]
     name, size, k = name or model.name, batch_size(titles), min(10, titles or 10)
     write_warm_up(warm_up_requests(name, signatures, size, k), version)
     signature = "recommend" if "recommend" in signatures else "serving_default"
