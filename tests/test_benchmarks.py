@@ -40,18 +40,20 @@ def test_embedding_update_measures_all_sizes(load, tmp_path):
     assert json.loads(out.read_text()) == json.loads(json.dumps(document))
 
 
-def test_serving_measures_both_protocols_with_and_without_batching(load, tmp_path):
-    document = load("serving").main(
-        seconds=0.2, clients=(2,), requests=["predict 1", "recommend"], out=tmp_path / "s.json"
+def test_serving_measures_both_protocols_with_and_without_batching(load, tmp_path, capsys):
+    serving = load("serving")
+    size = serving.Size(user=8, title=6, units=(16, 4), titles=50)
+    document = serving.main(
+        seconds=0.1, clients=(1, 64), requests=["recommend"], sizes={"tiny": size}, out=tmp_path / "s.json"
     )
-    names = [
-        f"{kind}, {protocol}, 2 clients{batching}"
-        for batching in ("", ", batching") for kind in ("predict 1", "recommend") for protocol in ("gRPC", "REST")
-    ]  # fmt: skip
-    others = {"predict 1, gRPC that does nothing, 2 clients", "recommend, gRPC that does nothing, 2 clients"}
-    assert [name for name in document["results"] if "in process" not in name and name not in others] == names
-    assert others < set(document["results"])
+    served = {
+        f"{protocol}, {n} clients{batching}"
+        for protocol in ("gRPC", "REST") for n in (1, 64) for batching in ("", ", batching")
+    }  # fmt: skip
+    others = {f"gRPC that does nothing, {n} clients" for n in (1, 64)} | {"in process", "in process, 64 at once"}
+    assert set(document["results"]) == {f"tiny, recommend, {what}" for what in served | others}
     assert all(row["per_second"] > 0 for row in document["results"].values())
+    assert "tiny, recommend: 64 clients with batching" in capsys.readouterr().out
 
 
 def test_soak_finds_no_wrong_answer(load, tmp_path):
