@@ -6,7 +6,8 @@ Starts `tfmtr serve` on a small model and sends, a quarter each: REST bodies dra
 request, and JSON that is not), REST requests whose bytes are damaged, gRPC messages drawn by Hypothesis, gRPC
 messages whose bytes are damaged. Every answer must have a code that the protocol allows: REST 200, 4xx, 501 where a
 type cannot be JSON; gRPC OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNIMPLEMENTED, and INTERNAL only for
-bytes that are no message. Every thousand requests, and at the end, a good request must be answered within a second.
+bytes that are no message of the method. Every thousand requests, and at the end, a good request must be answered
+within a second.
 
 Expected: "0 wrong codes, 0 hangs", and the counts of each code.
 """
@@ -28,7 +29,11 @@ import hypothesis
 import numpy as np
 import tensorflow as tf
 from hypothesis import strategies as st
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest
+from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.regression_pb2 import RegressionRequest
 
 from tfmtr.serving.process import ServerProcess
 
@@ -40,7 +45,13 @@ PATHS = [
     "/v1/models/toy/versions/1:regress",
     "/v1/models/no:predict",
 ]
-METHODS = ["Predict", "Classify", "Regress", "MultiInference", "GetModelMetadata"]
+METHODS = {
+    "Predict": PredictRequest,
+    "Classify": ClassificationRequest,
+    "Regress": RegressionRequest,
+    "MultiInference": MultiInferenceRequest,
+    "GetModelMetadata": GetModelMetadataRequest,
+}
 SECONDS = 10.0
 
 
@@ -97,32 +108,70 @@ PROTOS = st.fixed_dictionaries(
         "signature": st.sampled_from(["serving_default", "text", "half", "scores", "no", ""]),
         "inputs": st.dictionaries(
             st.sampled_from(["x", "text", "n", "h", "inputs", "z"]),
-            st.tuples(st.integers(0, 30), st.lists(st.integers(-2, 5), max_size=3), st.binary(max_size=16)),
+            st.tuples(
+                st.sampled_from([1, 1, 7, 9]) | st.integers(0, 30),  # float, string, int64; any
+                st.lists(st.integers(0, 3) | st.integers(-2, 5), max_size=3),
+                st.binary(max_size=16),
+            ),
             max_size=3,
         ),
-        "filter": st.lists(st.sampled_from(["y", "joined", "no"]), max_size=2),
+        "names": st.lists(st.sampled_from(["y", "joined", "no", "signature_def"]), max_size=2),
+        "procedure": st.sampled_from(["predict", "classify", "regress", "no"]).map("tensorflow/serving/{}".format),
+        "is_whole": st.booleans(),
     }
 )
 
+WHOLE = {
+    "name": "toy",
+    "signature": "serving_default",
+    "inputs": {"x": (1, [2], b"")},
+    "names": ["y"],
+    "procedure": "tensorflow/serving/classify",
+    "is_whole": True,
+}
 
-def message(drawn):
-    """A `PredictRequest` of what was drawn, with tensors that may be no tensors."""
-    request = PredictRequest(model_spec={"name": drawn["name"], "signature_name": drawn["signature"]})
-    request.output_filter.extend(drawn["filter"])
-    for name, (dtype, shape, content) in drawn["inputs"].items():
-        proto = request.inputs[name]
-        proto.dtype, proto.tensor_content = dtype, content
-        for size in shape:
-            proto.tensor_shape.dim.add(size=size)
-        proto.float_val.extend([1.0] * (len(content) % 3))
-        proto.string_val.extend([content] * (len(content) % 2))
+
+def message(method, drawn):
+    """A request of what was drawn."""
+    spec = {"name": drawn["name"], "signature_name": drawn["signature"]}
+    if method == "Predict":
+        request = PredictRequest(model_spec=spec, output_filter=drawn["names"])
+        for name, tensor in drawn["inputs"].items():
+            fill(request.inputs[name], *tensor, is_whole=drawn["is_whole"])
+    elif method == "GetModelMetadata":
+        request = GetModelMetadataRequest(model_spec=spec, metadata_field=drawn["names"])
+    else:
+        task = {"model_spec": spec, "method_name": drawn["procedure"]}
+        request = METHODS[method](**({"tasks": [task]} if method == "MultiInference" else {"model_spec": spec}))
+        examples = request.input.example_list.examples
+        for name, (kind, shape, content) in drawn["inputs"].items():
+            lists = examples.add().features.feature[name]
+            if drawn["is_whole"]:
+                lists.float_list.value.extend([1.5, 2.0])
+            elif kind % 2:
+                lists.bytes_list.value.append(content)
+            else:
+                lists.int64_list.value.extend(shape)
     return request
+
+
+def fill(proto, dtype, shape, content, *, is_whole):
+    """A tensor that may be none; a whole one has as many floats as its shape needs."""
+    proto.dtype = dtype
+    for size in shape:
+        proto.tensor_shape.dim.add(size=size)
+    if is_whole:
+        proto.float_val.extend([1.0] * max(0, int(np.prod(shape))))
+        return
+    proto.tensor_content = content
+    proto.float_val.extend([1.0] * (len(content) % 3))
+    proto.string_val.extend([content] * (len(content) % 2))
 
 
 def damaged(data, rng):
     """Bytes with some of them changed, cut, doubled or made up."""
     data = bytearray(data)
-    for _ in range(rng.randint(1, 6)):
+    for _ in range(rng.randint(1, 3)):
         at = rng.randrange(len(data) + 1)
         kind = rng.randrange(4)
         if kind == 0 and at < len(data):
@@ -220,22 +269,21 @@ def main(requests=100_000, seed=0):
 
         @hypothesis.seed(seed)
         @settings
-        @hypothesis.given(PROTOS, st.sampled_from(METHODS))
+        @hypothesis.given(PROTOS, st.sampled_from([*METHODS]))
         def grpc_messages(drawn, method):
-            allowed = GRPC_CODES if method == "Predict" else GRPC_CODES | {"INTERNAL"}  # another message's bytes
-            ports.grpc(method, message(drawn).SerializeToString(), allowed)
+            ports.grpc(method, message(method, drawn).SerializeToString(), GRPC_CODES)
             sent_one()
 
         good = http(PATHS[0], b'{"instances": [1.0, 2.5]}', b"Content-Type: application/json\r\n")
-        valid = PredictRequest(model_spec={"name": "toy"})
-        valid.inputs["x"].CopyFrom(tf.make_tensor_proto(np.float32([1, 2])))
+        whole = {method: message(method, WHOLE).SerializeToString() for method in METHODS}
         try:
             rest_bodies()
             grpc_messages()
             for _ in range(quarter):
                 ports.rest(damaged(good, rng))
                 sent_one()
-                ports.grpc(rng.choice(METHODS), damaged(valid.SerializeToString(), rng), GRPC_CODES | {"INTERNAL"})
+                method = rng.choice([*METHODS])
+                ports.grpc(method, damaged(whole[method], rng), GRPC_CODES | {"INTERNAL"})
                 sent_one()
             ports.check_alive()
             assert server.process.poll() is None, "the server is gone"
