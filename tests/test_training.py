@@ -183,6 +183,25 @@ def test_controls_change_the_groups_only(tiny):
     assert random.scenario.num_groups == schema.scenario.num_groups
     with pytest.raises(ValueError, match="`groups` must be one of"):
         training.Recipe(groups="two")
+    own = {territory: f"own {i % 3}" for i, (territory,) in enumerate(schema.scenario.groups)}
+    recipe = training.Recipe(groups=own)
+    assert {territory: group for (territory,), group in recipe.adapt(schema).scenario.groups.items()} == own
+    assert training.Recipe(**recipe.document()) == recipe
+    missing = own.popitem()[0]
+    with pytest.raises(ValueError, match=f"must have every territory of the data. Received: none for .*{missing}"):
+        training.Recipe(groups=own).adapt(schema)
+
+
+def test_the_sum_of_the_groups_means_is_another_loss(tiny):
+    data = Prepared(tiny)
+    (batch,) = inputs.batches(data, data.examples("train")[:1], batch_size=4096, schema=data.schema).take(1)
+    losses = []
+    for normalizer in ("rows", "groups"):
+        model = training.Recipe(**{**SMALL, "unknown_rate": 0.0, "normalizer": normalizer}).build(data.schema)
+        losses.append(float(model.evaluate(*batch[:2], verbose=0, return_dict=True)["loss"]))
+    assert losses[1] > 1.5 * losses[0]  # a sum over groups
+    with pytest.raises(ValueError, match="is for the head `parallel`. Received: head='esmm'"):
+        training.Recipe(normalizer="groups", head="esmm")
 
 
 def test_ops_are_deterministic_in_training_only():

@@ -286,6 +286,7 @@ def train(
         typer.Option(help="A file of tfmtr/balancing, such as pcgrad; the sum of the losses by default."),
     ] = None,
     optimizer: Annotated[str, typer.Option(help="adam, sparse_adam, row_wise_adagrad or clippy_adagrad.")] = "adam",
+    normalizer: Annotated[str, typer.Option(help="rows, or groups: a loss is the sum of the groups' means.")] = "rows",
 ):
     """Train a two-tower model, then window by window as the tests will see it."""
     from tfmtr import training
@@ -305,6 +306,7 @@ def train(
         deterministic=deterministic,
         balance=balance,
         optimizer=optimizer,
+        normalizer=normalizer,
     )
     training.train(data, workdir, recipe)
     console.print(f"run: {workdir}", highlight=False)

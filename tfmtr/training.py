@@ -11,6 +11,7 @@ A run directory holds
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import json
@@ -29,6 +30,7 @@ from tfmtr.datasets.groups import random_groups
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_json, write_json
 from tfmtr.growth import grow_schema, warm_start
+from tfmtr.heads.parallel import parallel
 from tfmtr.schema import Scenario, Schema, check_choice
 
 OPTIMIZERS = ("adam", "sparse_adam", "row_wise_adagrad", "clippy_adagrad")
@@ -44,7 +46,7 @@ class Recipe:
         head: Name of a file in `tfmtr/heads/`.
         upsample: Whether the disjoint set of active users is trained on too.
         groups: `"given"`: the schema's scenarios; as controls `"one"`: all in one, `"random"`: as many groups, drawn
-            by `seed`.
+            by `seed`; or the territories' groups themselves, `{territory: group}`.
         units: Widths of the towers' layers.
         embedding_dim: Width of one categorical embedding.
         unknown_rate: Share of rows that train the default branch.
@@ -57,12 +59,14 @@ class Recipe:
         deterministic: Whether TensorFlow's ops must be deterministic, so that a resumed run repeats an unbroken one.
         balance: Name of a file in `tfmtr/balancing/`, or `None` for the sum of the losses.
         optimizer: One of `OPTIMIZERS`; the row-sparse ones are for large tables.
+        normalizer: `"rows"`: a loss is the mean over rows; `"groups"`: the sum of the scenarios' means, for the head
+            `parallel`.
     """
 
     share: str = "territory_branches"
     head: str = "parallel"
     upsample: bool = True
-    groups: Literal["given", "one", "random"] = "given"
+    groups: Literal["given", "one", "random"] | dict[str, str] = "given"
     units: tuple[int, ...] = (512, 512)
     embedding_dim: int = 16
     unknown_rate: float = 0.05
@@ -75,17 +79,22 @@ class Recipe:
     deterministic: bool = True
     balance: str | None = None
     optimizer: str = "adam"
+    normalizer: Literal["rows", "groups"] = "rows"
 
     def __post_init__(self):
-        check_choice("groups", self.groups, ("given", "one", "random"))
+        if not isinstance(self.groups, dict):
+            check_choice("groups", self.groups, ("given", "one", "random"))
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("normalizer", self.normalizer, ("rows", "groups"))
+        if self.normalizer == "groups" and self.head != "parallel":
+            raise ValueError(f'`normalizer="groups"` is for the head `parallel`. Received: head={self.head!r}')
         object.__setattr__(self, "units", tuple(self.units))
 
     def document(self):
         """The recipe as it is stored; what it could not say earlier is left out while it is the default."""
         document = json.loads(json.dumps(dataclasses.asdict(self)))
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        later = ("balance", "optimizer")
+        later = ("balance", "optimizer", "normalizer")
         return {name: value for name, value in document.items() if name not in later or value != defaults[name]}
 
     def adapt(self, schema):
@@ -96,15 +105,24 @@ class Recipe:
             scenario = Scenario(scenario.columns, dict.fromkeys(scenario.groups, "all"))
         elif self.groups == "random":
             scenario = Scenario(scenario.columns, random_groups(scenario.groups, scenario.num_groups, self.seed))
+        elif self.groups != "given":
+            names = ["/".join(key) for key in scenario.groups]
+            if missing := sorted(set(names) - set(self.groups)):
+                raise ValueError(f"`groups` must have every territory of the data. Received: none for {missing}")
+            groups = [self.groups[name] for name in names]
+            scenario = Scenario(scenario.columns, dict(zip(scenario.groups, groups, strict=True)))
         return schema.replace(scenario=scenario)
 
     def build(self, schema):
         """The compiled model of this recipe, with seeded weights."""
         keras.utils.set_random_seed(self.seed)
+        head = self.head
+        if self.normalizer == "groups":
+            head = functools.partial(parallel, normalizer="groups", num_groups=schema.scenario.num_groups)
         model = models.two_tower(
             schema,
             share=self.share,
-            head=self.head,
+            head=head,
             units=self.units,
             embedding_dim=self.embedding_dim,
             unknown_rate=self.unknown_rate,
