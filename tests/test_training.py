@@ -188,8 +188,17 @@ def test_controls_change_the_groups_only(tiny):
     assert {territory: group for (territory,), group in recipe.adapt(schema).scenario.groups.items()} == own
     assert training.Recipe(**recipe.document()) == recipe
     missing = own.popitem()[0]
-    with pytest.raises(ValueError, match=f"must have every territory of the data. Received: none for .*{missing}"):
+    with pytest.raises(ValueError, match=rf"must have every territory of the data\. Received: none for .*{missing}"):
         training.Recipe(groups=own).adapt(schema)
+
+
+def test_a_multi_task_system_has_a_tower_for_each_scenario(tiny):
+    schema = Prepared(tiny).schema
+    recipe = training.Recipe(**{**SMALL, "share": "shared_bottom"})
+    sizes = [training.dataclasses.replace(recipe, per_pair=on).build(schema).count_params() for on in (False, True)]
+    assert sizes[1] > sizes[0]
+    with pytest.raises(ValueError, match="must be a system that needs x alone"):
+        training.Recipe(**{**SMALL, "share": "pepnet", "per_pair": True}).build(schema)
 
 
 def test_the_sum_of_the_groups_means_is_another_loss(tiny):
@@ -200,7 +209,7 @@ def test_the_sum_of_the_groups_means_is_another_loss(tiny):
         model = training.Recipe(**{**SMALL, "unknown_rate": 0.0, "normalizer": normalizer}).build(data.schema)
         losses.append(float(model.evaluate(*batch[:2], verbose=0, return_dict=True)["loss"]))
     assert losses[1] > 1.5 * losses[0]  # a sum over groups
-    with pytest.raises(ValueError, match="is for the head `parallel`. Received: head='esmm'"):
+    with pytest.raises(ValueError, match=r"is for the head `parallel`\. Received: head='esmm'"):
         training.Recipe(normalizer="groups", head="esmm")
 
 

@@ -287,6 +287,7 @@ def train(
     ] = None,
     optimizer: Annotated[str, typer.Option(help="adam, sparse_adam, row_wise_adagrad or clippy_adagrad.")] = "adam",
     normalizer: Annotated[str, typer.Option(help="rows, or groups: a loss is the sum of the groups' means.")] = "rows",
+    per_pair: Annotated[bool, typer.Option(help="Make a multi-task sharing file multi-domain.")] = False,
 ):
     """Train a two-tower model, then window by window as the tests will see it."""
     from tfmtr import training
@@ -307,6 +308,7 @@ def train(
         balance=balance,
         optimizer=optimizer,
         normalizer=normalizer,
+        per_pair=per_pair,
     )
     training.train(data, workdir, recipe)
     console.print(f"run: {workdir}", highlight=False)

@@ -32,6 +32,7 @@ from tfmtr.documents import read_json, write_json
 from tfmtr.growth import grow_schema, warm_start
 from tfmtr.heads.parallel import parallel
 from tfmtr.schema import Scenario, Schema, check_choice
+from tfmtr.sharing._shared import per_pair
 
 OPTIMIZERS = ("adam", "sparse_adam", "row_wise_adagrad", "clippy_adagrad")
 VERSIONS_OF = ("tensorflow", "keras", "numpy", "pyarrow", "duckdb", "ibis-framework", "scikit-learn")
@@ -61,6 +62,8 @@ class Recipe:
         optimizer: One of `OPTIMIZERS`; the row-sparse ones are for large tables.
         normalizer: `"rows"`: a loss is the mean over rows; `"groups"`: the sum of the scenarios' means, for the head
             `parallel`.
+        per_pair: Whether a multi-task file of `tfmtr/sharing/` is made multi-domain: each pair of task and scenario is
+            a task to it.
     """
 
     share: str = "territory_branches"
@@ -80,6 +83,7 @@ class Recipe:
     balance: str | None = None
     optimizer: str = "adam"
     normalizer: Literal["rows", "groups"] = "rows"
+    per_pair: bool = False
 
     def __post_init__(self):
         if not isinstance(self.groups, dict):
@@ -94,7 +98,7 @@ class Recipe:
         """The recipe as it is stored; what it could not say earlier is left out while it is the default."""
         document = json.loads(json.dumps(dataclasses.asdict(self)))
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        later = ("balance", "optimizer", "normalizer")
+        later = ("balance", "optimizer", "normalizer", "per_pair")
         return {name: value for name, value in document.items() if name not in later or value != defaults[name]}
 
     def adapt(self, schema):
@@ -116,12 +120,12 @@ class Recipe:
     def build(self, schema):
         """The compiled model of this recipe, with seeded weights."""
         keras.utils.set_random_seed(self.seed)
-        head = self.head
+        head, share = self.head, components.find("sharing", self.share)
         if self.normalizer == "groups":
             head = functools.partial(parallel, normalizer="groups", num_groups=schema.scenario.num_groups)
         model = models.two_tower(
             schema,
-            share=self.share,
+            share=per_pair(share) if self.per_pair else share,
             head=head,
             units=self.units,
             embedding_dim=self.embedding_dim,
