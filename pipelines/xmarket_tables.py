@@ -14,16 +14,24 @@ from pathlib import Path
 
 import duckdb
 
-source, out = sys.argv[1], Path(sys.argv[2])
-out.mkdir(parents=True, exist_ok=True)
-ratings = duckdb.read_parquet(source)
 TABLES = {
     "events": "select userId as uid, itemId as asin, date, 1 as liked from ratings where rate >= 4",
     "users": "select userId as uid, mode(market) as market from ratings group by uid",
     "titles": """select itemId as asin, itemId as name, log10(1 + count(*) filter (date < date '2018-01-01'))
         as earlier_ratings from ratings group by asin""",
 }
-for name, query in TABLES.items():
-    table = duckdb.sql(f"{query} order by all")
-    table.write_parquet(str(out / f"{name}.parquet"))
-    print(f"{out / name}.parquet: {len(table):,} rows")
+
+
+def write_tables(source, out):
+    """Writes the tables to a folder; returns `{table: its file}`."""
+    out.mkdir(parents=True, exist_ok=True)
+    ratings = duckdb.read_parquet(str(source))  # noqa: F841 (the queries name it)
+    files = {name: out / f"{name}.parquet" for name in TABLES}
+    for name, query in TABLES.items():
+        duckdb.sql(f"{query} order by all").write_parquet(str(files[name]))
+    return files
+
+
+if __name__ == "__main__":
+    for file in write_tables(sys.argv[1], Path(sys.argv[2])).values():
+        print(f"{file}: {len(duckdb.read_parquet(str(file))):,} rows")
