@@ -10,7 +10,9 @@ from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import write_json
 from tfmtr.evaluation.compare import mean_and_deviation
-from tfmtr.evaluation.metrics import evaluate_task, recall_at_k
+from tfmtr.evaluation.lists import Lists
+from tfmtr.evaluation.metrics import evaluate_task
+from tfmtr.evaluation.ranking import recall_at_k
 from tfmtr.evaluation.tables import pr_auc_table
 from tfmtr.retrieval.index import build_index
 from tfmtr.schema import Schema
@@ -145,7 +147,16 @@ def _recall(model, positives, schema, data, *, window, k, most):
         found = index(query[some], np.full(len(query[some]), min(k, catalogue.num_titles), "int32"), allowed)
         ranked.append(np.where(np.isfinite(found["scores"]), found["index"], -1))
     rows = {title: row for row, title in enumerate(catalogue.title_index.get_vocabulary()[1:])}
-    held_out = [set() for _ in users]
-    for user, title in zip(user_of_row, positives["title"].to_pylist(), strict=True):
-        held_out[user].add(rows[title])
-    return recall_at_k(np.concatenate(ranked), [held_out[user] for user in user_of_row[kept]])
+    list_of = np.full(len(users), -1)
+    list_of[user_of_row[kept]] = np.arange(len(kept))
+    positive_users, titles = list_of[user_of_row], np.array([rows[title] for title in positives["title"].to_pylist()])
+    held_out = positive_users >= 0
+    return recall_at_k(
+        Lists(
+            np.concatenate(ranked),
+            territories,
+            positive_users[held_out],
+            titles[held_out],
+            num_titles=catalogue.num_titles,
+        )
+    )

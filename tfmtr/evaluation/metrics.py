@@ -1,4 +1,4 @@
-"""Metrics of one task per slice, and recall of the title index.
+"""Metrics of one task per slice.
 
 A result is a plain dict that goes to JSON as it is. A cell with too little evidence is n/a: its
 metrics are `None`, its counts stay and its `reason` says why. Several models are compared as
@@ -7,8 +7,8 @@ metrics are `None`, its counts stay and its `reason` says why. Several models ar
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score, roc_auc_score
 
+from tfmtr.evaluation.areas import areas
 from tfmtr.schema import TASK_KINDS, check_choice
 
 OVERALL = "overall"
@@ -22,17 +22,18 @@ def evaluate_task(labels, scores, slices, users, *, kind="binary"):
 
     A cell of a binary task has `pr_auc` (average precision: the step-wise sum over the
     precision-recall curve, equal scores being one step), `roc_auc`, `log_loss` (natural logarithm,
-    probabilities clipped to `[1e-7, 1 - 1e-7]`) and `prevalence`; one of a regression task has `mse`
-    and `mae`. Beside them stand the counts `rows`, `positives` (binary tasks) and `users`, and
-    `reason`, which is `None` or says why the cell is n/a: under 30 positives, under 20 users, or one
+    probabilities clipped to `[1e-7, 1 - 1e-7]`), `calibration_error` (that of
+    `expected_calibration_error`, large by chance in small cells) and `prevalence`; one of a regression
+    task has `mse` and `mae`. Beside them stand the counts `rows`, `positives` (binary tasks) and `users`,
+    and `reason`, which is `None` or says why the cell is n/a: under 30 positives, under 20 users, or one
     class only. Prevalence describes the data, not the model, so an n/a cell keeps it.
 
     Args:
         labels: Array of shape `(rows,)`: 0, 1 or NaN for a binary task, any finite number or NaN for
             a regression task. Rows with NaN (not observed) are left out.
         scores: Array of shape `(rows,)`: probabilities for a binary task, predictions otherwise.
-        slices: Array of shape `(rows,)` with the slice value, for example the territory. Rows with a
-            null count for the pooled cell only.
+        slices: Array of shape `(rows,)` with the slice value, for example the territory, the title, or whether
+            the title is local or global. Rows with a null count for the pooled cell only.
         users: Array of shape `(rows,)` with the user of each row, of any type.
         kind: `"binary"` or `"regression"`.
 
@@ -50,28 +51,11 @@ def evaluate_task(labels, scores, slices, users, *, kind="binary"):
     (1.0, None, 'no positives')
     """
     check_choice("kind", kind, TASK_KINDS)
-    labels, scores = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
-    slice_codes, names = pd.factorize(pd.Series(slices))
-    user_codes, _ = pd.factorize(pd.Series(users))
-    names = [str(name) for name in names]
-    check_columns(labels=labels, scores=scores, slices=slice_codes, users=user_codes)
-    if OVERALL in names:
-        raise ValueError(
-            f"`slices` must not have the value {OVERALL!r}, which names the pooled cell; rename it. "
-            f"Received: {sorted(names)}"
-        )
-    observed = np.flatnonzero(~np.isnan(labels))
-    check_labels(labels[observed], kind)
-    check_scores("scores", scores[observed], kind)
-
-    order = observed[np.argsort(slice_codes[observed], kind="stable")]
-    # Rows of slice i are order[bounds[i] : bounds[i + 1]]; those with a null slice (code -1) come first.
-    bounds = np.searchsorted(slice_codes[order], np.arange(len(names) + 1))
-    rows = {name: order[bounds[i] : bounds[i + 1]] for i, name in sorted(enumerate(names), key=lambda pair: pair[1])}
+    labels, scores, slices, names, users = observed_rows(labels, scores, slices, users, kind)
     evaluate = _binary_cell if kind == "binary" else _regression_cell
     return {
-        name: evaluate(labels[index], scores[index], len(pd.unique(user_codes[index])))
-        for name, index in {**rows, OVERALL: observed}.items()
+        name: evaluate(labels[rows], scores[rows], len(pd.unique(users[rows])))
+        for name, rows in rows_by_slice(slices, names).items()
     }
 
 
@@ -99,7 +83,7 @@ def expected_calibration_error(labels, probabilities, *, num_bins=15):
     0.25
     """
     labels, probabilities = np.asarray(labels, np.float64), np.asarray(probabilities, np.float64)
-    check_columns(labels=labels, probabilities=probabilities, users=np.zeros(labels.shape))
+    check_columns(labels=labels, probabilities=probabilities)
     check_scores("labels", labels, "binary")
     check_scores("probabilities", probabilities, "binary")
     order = np.argsort(probabilities, kind="stable")
@@ -108,49 +92,46 @@ def expected_calibration_error(labels, probabilities, *, num_bins=15):
     return float(sum(gaps) / len(labels))
 
 
-def recall_at_k(ranked_titles, held_out):
-    """Mean share of a user's held-out positives that are among the k best titles.
-
-    The standard definition, `|top-k ∩ held-out| / |held-out|`, averaged over the users who have a
-    held-out positive. It is not divided by `min(k, |held-out|)`, so a user with more positives than
-    k cannot reach 1.
-
-    Args:
-        ranked_titles: Integer array of shape `(users, k)`: rows of the title store, best first; -1
-            pads a user with fewer than k titles.
-        held_out: One collection of title rows for each user, in the same order.
+def observed_rows(labels, scores, slices, users, kind):
+    """Checks the arguments of `evaluate_task`; returns the rows with a label.
 
     Returns:
-        Float in [0, 1], or `None` if no user has a held-out positive.
-
-    Raises:
-        ValueError: If `ranked_titles` is no integer matrix, the lengths differ, or a held-out row is negative.
-
-    Example:
-    >>> recall_at_k(np.array([[3, 7], [5, -1]]), [{7, 8}, {5}])
-    0.75
+        `(labels, scores, slices, names, users)`: arrays of shape `(rows,)`, users and slices as integers, and the
+        names of the slices as `encode_slices` gives them.
     """
-    ranked_titles = np.asarray(ranked_titles)
-    if ranked_titles.ndim != 2 or ranked_titles.dtype.kind not in "iu":
+    labels, scores = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
+    slices, names = encode_slices(slices)
+    users, _ = pd.factorize(pd.Series(users))
+    check_columns(labels=labels, scores=scores, slices=slices, users=users)
+    observed = ~np.isnan(labels)
+    labels, scores = labels[observed], scores[observed]
+    check_labels(labels, kind)
+    check_scores("scores", scores, kind)
+    return labels, scores, slices[observed], names, users[observed]
+
+
+def encode_slices(slices):
+    """Slice values as integers, -1 for null, and their names, which are text in sorted order."""
+    codes, values = pd.factorize(pd.Series(slices))
+    names = [str(value) for value in values]
+    if OVERALL in names:
         raise ValueError(
-            "`ranked_titles` must be an integer array of shape (users, k), padded with -1. "
-            f"Received: shape={ranked_titles.shape}, dtype={ranked_titles.dtype}"
+            f"`slices` must not have the value {OVERALL!r}, which names the pooled cell; rename it. "
+            f"Received: {sorted(names)}"
         )
-    if len(ranked_titles) != len(held_out):
-        raise ValueError(
-            "`held_out` must have one collection of title rows for each row of `ranked_titles`. "
-            f"Received: {len(held_out)} collections for {len(ranked_titles)} users"
-        )
-    recalls = []
-    for ranked, held in zip(ranked_titles.tolist(), map(set, held_out), strict=True):
-        if held and min(held) < 0:
-            raise ValueError(
-                "`held_out` must hold rows of the title store; a negative row would match the padding. "
-                f"Received: {min(held)}"
-            )
-        if held:
-            recalls.append(len(held.intersection(ranked)) / len(held))
-    return float(np.mean(recalls)) if recalls else None
+    order = np.argsort(names)
+    places = np.empty(len(names) + 1, np.int64)
+    places[order], places[-1] = np.arange(len(names)), -1
+    return places[codes], [names[i] for i in order]
+
+
+def rows_by_slice(codes, names):
+    """`{slice: index of its rows}`, in the order of `names`, and last `"overall"`, the index of all rows."""
+    order = np.argsort(codes, kind="stable")
+    # Rows of slice i are order[bounds[i] : bounds[i + 1]]; those with a null slice (code -1) come first.
+    bounds = np.searchsorted(codes, np.arange(len(names) + 1), sorter=order)
+    rows = {name: order[bounds[i] : bounds[i + 1]] for i, name in enumerate(names)}
+    return {**rows, OVERALL: slice(None)}
 
 
 def why_not_available(rows, users, positives=None):
@@ -172,16 +153,17 @@ def _binary_cell(labels, scores, users):
     positive = labels == 1
     rows, positives = len(labels), int(positive.sum())
     reason = why_not_available(rows, users, positives)
-    pr_auc = roc_auc = log_loss = None
+    pr_auc = roc_auc = log_loss = calibration_error = None
     if reason is None:
-        pr_auc = float(average_precision_score(positive, scores))
-        roc_auc = float(roc_auc_score(positive, scores))
+        (pr_auc,), (roc_auc,) = (area.tolist() for area in areas(positive, scores, np.zeros(rows, np.int8), 1))
         probabilities = np.clip(scores, CLIP, 1 - CLIP)
         log_loss = float(-np.log(np.where(positive, probabilities, 1 - probabilities)).mean())
+        calibration_error = expected_calibration_error(labels, scores)
     return {
         "pr_auc": pr_auc,
         "roc_auc": roc_auc,
         "log_loss": log_loss,
+        "calibration_error": calibration_error,
         "prevalence": positives / rows if rows else None,
         "rows": rows,
         "positives": positives,
@@ -208,7 +190,7 @@ def check_columns(**columns):
     if len(set(shapes.values())) != 1:
         names = ", ".join(f"`{name}`" for name in columns)
         raise ValueError(f"{names} must each have one value a row, shape (rows,). Received: {shapes}")
-    nulls = int((columns["users"] < 0).sum())
+    nulls = int((columns["users"] < 0).sum()) if "users" in columns else 0
     if nulls:
         raise ValueError(
             f"`users` must name the user of every row; drop the rows without one. Received: {nulls} null values"

@@ -1,0 +1,133 @@
+"""Ranking metrics of each user's titles: AUC per user over scored pairs, and recall, NDCG, MRR and hit rate of lists.
+
+Cells are those of `tfmtr.evaluation.metrics`: by slice and pooled, n/a under 30 positives or 20 users.
+"""
+
+import numpy as np
+import pandas as pd
+
+from tfmtr.evaluation.areas import areas
+from tfmtr.evaluation.metrics import observed_rows, rows_by_slice, why_not_available
+
+
+def gauc(labels, scores, slices, users):
+    """GAUC: the ROC AUC of each user's own rows, averaged over users with their numbers of rows as weights.
+
+        GAUC = sum_u rows_u AUC_u / sum_u rows_u
+
+    It ignores that some users like more than others, which a model cannot gain anything from in a user's list. Users
+    with one class only have no AUC and are left out of the sums and of the cell's counts.
+
+    Reference: Zhou et al., Deep Interest Network for Click-Through Rate Prediction, KDD 2018,
+    https://arxiv.org/abs/1706.06978 (user weighted AUC; rows are impressions).
+
+    Args:
+        labels: Array of shape `(rows,)`: 0, 1 or NaN; rows with NaN are left out.
+        scores: Array of shape `(rows,)`: probabilities.
+        slices: Array of shape `(rows,)` with the slice value; rows with a null count for the pooled cell only.
+        users: Array of shape `(rows,)` with the user of each row, of any type.
+
+    Returns:
+        `{slice: cell}` as `evaluate_task` returns it, with `gauc` in [0, 1], `rows`, `positives`, `users` and `reason`.
+
+    Raises:
+        ValueError: As `evaluate_task`.
+
+    Example:
+    >>> labels, users = np.tile([1, 0, 0], 30), np.repeat(np.arange(30), 3)
+    >>> gauc(labels, np.tile([0.5, 0.2, 0.7], 30), np.full(90, "DE"), users)["DE"]
+    {'gauc': 0.5, 'rows': 90, 'positives': 30, 'users': 30, 'reason': None}
+    """
+    labels, scores, slices, names, users = observed_rows(labels, scores, slices, users, "binary")
+
+    def cell(index):
+        group, distinct = pd.factorize(users[index])
+        positive = labels[index] == 1
+        _, auc = areas(positive, scores[index], group, len(distinct))
+        rows, positives = np.bincount(group), np.bincount(group, positive)
+        known = ~np.isnan(auc)
+        auc, rows, positives = auc[known], rows[known], int(positives[known].sum())
+        reason = why_not_available(int(rows.sum()), len(auc), positives) if known.any() else "no user with both classes"
+        return {
+            "gauc": float(np.average(auc, weights=rows)) if reason is None else None,
+            "rows": int(rows.sum()),
+            "positives": positives,
+            "users": len(auc),
+            "reason": reason,
+        }
+
+    return {name: cell(index) for name, index in rows_by_slice(slices, names).items()}
+
+
+def evaluate_lists(lists):
+    """Recall, NDCG, MRR and hit rate of recommendation lists, as means over the users with a held-out positive.
+
+    With the ranks r of those of a user's n positives that the list of k titles has,
+
+        recall = |ranks| / n          ndcg = sum 1 / log2(1 + r) / sum_{i=1}^{min(n, k)} 1 / log2(1 + i)
+        mrr = 1 / min r, or 0         hit_rate = 1 if there is any, else 0.
+
+    The metrics are those at the lists' own k. Recall is not divided by `min(k, n)`, so a user with more positives
+    than k cannot reach 1; NDCG is, and can.
+
+    Reference: Järvelin and Kekäläinen, Cumulated Gain-Based Evaluation of IR Techniques, TOIS 2002,
+    https://doi.org/10.1145/582415.582418 (NDCG; here with binary gains and the discount log2(1 + r), which counts from
+    the first rank); Voorhees, The TREC-8 Question Answering Track Report, 1999 (MRR); Deshpande and Karypis, Item-Based
+    Top-N Recommendation Algorithms, TOIS 2004, https://doi.org/10.1145/963770.963776 (hit rate).
+
+    Args:
+        lists: `Lists`.
+
+    Returns:
+        `{slice: cell}` as `evaluate_task` returns it, with `recall`, `ndcg`, `mrr` and `hit_rate` in [0, 1],
+        `positives`, `users` (those with a positive) and `reason`.
+
+    Example:
+    >>> from tfmtr.evaluation.lists import Lists
+    >>> lists = Lists(np.tile([3, 7], (30, 1)), ["DE"] * 30, np.arange(30), np.full(30, 7), num_titles=9)
+    >>> cell = evaluate_lists(lists)["DE"]
+    >>> cell["recall"], round(cell["ndcg"], 4), cell["mrr"], cell["hit_rate"]
+    (1.0, 0.6309, 0.5, 1.0)
+    """
+    metrics, num_positives = _per_user(lists)
+    known = num_positives > 0
+
+    def cell(users):
+        positives, num_users = int(num_positives[users].sum()), int(known[users].sum())
+        reason = why_not_available(lists.num_pairs, num_users, positives)
+        means = {
+            name: float(values[users][known[users]].mean()) if reason is None else None
+            for name, values in metrics.items()
+        }
+        return {**means, "positives": positives, "users": num_users, "reason": reason}
+
+    return {name: cell(users) for name, (users, _, _) in lists.by_slice().items()}
+
+
+def recall_at_k(lists):
+    """Recall of `evaluate_lists` over all users together, however few: a float, or `None` without a positive.
+
+    Example:
+    >>> from tfmtr.evaluation.lists import Lists
+    >>> recall_at_k(Lists([[3, 7], [5, -1]], ["DE", "PL"], [0, 0, 1], [8, 7, 5], num_titles=9))
+    0.75
+    """
+    metrics, num_positives = _per_user(lists)
+    recall = metrics["recall"][num_positives > 0]
+    return float(recall.mean()) if recall.size else None
+
+
+def _per_user(lists):
+    """`({metric: array of shape (users,)}, numbers of positives)`; metrics of users without a positive mean nothing."""
+    users, ranks, (num_users, k) = lists.positive_users, lists.positive_ranks, lists.ranked_titles.shape
+    num_positives = np.bincount(users, minlength=num_users)
+    ideal = np.append(1, np.cumsum(1 / np.log2(1 + np.arange(1, k + 1))))[np.minimum(num_positives, k)]
+    reciprocal = np.zeros(num_users)
+    np.maximum.at(reciprocal, users, 1 / ranks)
+    metrics = {
+        "recall": np.bincount(users, np.isfinite(ranks), num_users) / np.maximum(num_positives, 1),
+        "ndcg": np.bincount(users, 1 / np.log2(1 + ranks), num_users) / ideal,
+        "mrr": reciprocal,
+        "hit_rate": reciprocal > 0,
+    }
+    return metrics, num_positives
