@@ -30,6 +30,7 @@ from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.simulator import simulator
 from tfmtr.evaluation import compare
 from tfmtr.evaluation.evaluate import evaluate
+from tfmtr.evaluation.territories import won
 
 RESULTS = Path("docs/results/territory_gain")
 MODELS = {**training.PAPER, **training.CONTROLS}
@@ -125,7 +126,8 @@ def report(cells, data, source):
             row += ["", "", ""]
         else:
             own = compare.mean_and_deviation(scores[ours])[0]
-            row += [f"{100 * (own / mean - 1):+.1f} %", text(adjusted[model], ".3f"), won(cells, seeds, ours, model)]
+            wins, compared = won(*([cells[name, seed]["windows"] for seed in seeds] for name in (ours, model)))
+            row += [f"{100 * (own / mean - 1):+.1f} %", text(adjusted[model], ".3f"), f"{wins} of {compared}"]
         lines.append("| " + " | ".join(row) + " |")
     any_cell = cells[ours, seeds[0]]
     detectable = compare.detectable_difference(compare.mean_and_deviation(scores[ours])[1], len(seeds))
@@ -153,24 +155,6 @@ def report(cells, data, source):
 def text(value, template):
     """A number as text, n/a for `None`."""
     return "n/a" if value is None else format(value, template)
-
-
-def won(cells, seeds, model, other):
-    """In how many territories a model's mean PR-AUC over windows and seeds is higher than another's."""
-
-    def means(name):
-        values = {}
-        for seed in seeds:
-            for slices in cells[name, seed]["windows"].values():
-                for territory, figures in slices.items():
-                    values.setdefault(territory, []).append(figures["pr_auc"])
-        means = {
-            territory: compare.mean_and_deviation(v)[0] for territory, v in values.items() if territory != "overall"
-        }
-        return {territory: mean for territory, mean in means.items() if mean is not None}
-
-    ours, theirs = means(model), means(other)
-    return f"{sum(ours[territory] > theirs[territory] for territory in ours)} of {len(ours)}"
 
 
 if __name__ == "__main__":

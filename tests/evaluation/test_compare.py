@@ -7,6 +7,7 @@ from sklearn.metrics import average_precision_score
 
 from tfmtr.evaluation.compare import (
     _weighted_average_precision,
+    benjamini_hochberg,
     detectable_difference,
     holm,
     mean_and_deviation,
@@ -213,10 +214,26 @@ def test_holm_keeps_the_order_of_the_claims_and_stays_within_one():
     assert holm([]) == []
 
 
+def test_benjamini_hochberg_rejects_what_the_step_up_procedure_rejects():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        p = np.round(rng.random(6) ** 3, 2)
+        below = [i for i in range(1, 7) if np.sort(p)[i - 1] <= 0.05 * i / 6]
+        rejected = p <= np.sort(p)[max(below) - 1] if below else np.zeros(6, bool)
+        np.testing.assert_array_equal(np.array(benjamini_hochberg(p)) <= 0.05 + 1e-12, rejected)
+    assert benjamini_hochberg([]) == []
+
+
+def test_benjamini_hochberg_finds_more_than_holm_where_there_are_many_true_claims():
+    p = [*np.linspace(0.001, 0.02, 20), *np.linspace(0.1, 1, 20)]
+    assert np.less(benjamini_hochberg(p), 0.05).sum() == 20 > np.less(holm(p), 0.05).sum()
+
+
+@pytest.mark.parametrize("correct", [holm, benjamini_hochberg])
 @pytest.mark.parametrize("p_values", [[0.1, None], [1.1], [-0.1], [np.nan]])
-def test_holm_refuses_what_is_no_p_value(p_values):
+def test_corrections_refuse_what_is_no_p_value(correct, p_values):
     with pytest.raises(ValueError, match=r"`p_values` must be numbers in \[0, 1\]; leave out"):
-        holm(p_values)
+        correct(p_values)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 30])
