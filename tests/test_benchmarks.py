@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 def load(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield importlib.import_module
-    for name in ("balancing", "embedding_update", "retrieval", "serving", "sharing", "soak"):
+    for name in ("balancing", "embedding_update", "evaluation", "retrieval", "serving", "sharing", "soak"):
         sys.modules.pop(name, None)
 
 
@@ -38,6 +38,15 @@ def test_embedding_update_measures_all_sizes(load, tmp_path):
         "limit", "sparse_adam", "row_wise_adagrad", "keras_adam", "training_step", "peak_mebibytes",
     }  # fmt: skip
     assert json.loads(out.read_text()) == json.loads(json.dumps(document))
+
+
+def test_evaluation_measures_every_metric(load, tmp_path):
+    out = tmp_path / "evaluation.json"
+    document = load("evaluation").main(pairs=20_000, users=400, titles=30, territories=5, out=out)
+    assert json.loads(out.read_text()) == document
+    assert len(document["seconds"]) == 16
+    assert document["total_seconds"] == sum(document["seconds"].values()) > 0
+    assert document["peak_mebibytes"] > 0
 
 
 def test_serving_measures_both_protocols_with_and_without_batching(load, tmp_path, capsys):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from tfmtr.evaluation.areas import areas
+from tfmtr.evaluation.areas import areas, stable_order
 
 
 def test_both_areas_follow_their_definitions_on_three_rows():
@@ -32,3 +32,10 @@ def test_groups_get_the_areas_of_their_own_rows(decimals):
 
 def test_no_rows_give_no_area():
     assert np.isnan(areas(np.zeros(0, bool), np.zeros(0), np.zeros(0, int), 2)).all()
+
+
+@pytest.mark.parametrize("end", [1, 2**16, 2**16 + 2, 2**32])
+def test_integers_of_one_and_of_two_radixes_are_sorted_stably(end):
+    codes = np.random.default_rng(0).choice(np.unique([0, 1, end // 2, end - 1]), 500)
+    assert stable_order(codes).tolist() == np.argsort(codes, kind="stable").tolist()
+    assert stable_order(codes[:0]).tolist() == []

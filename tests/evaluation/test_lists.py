@@ -58,7 +58,7 @@ def test_each_users_best_titles_are_ranked():
     labels[:5] = np.nan
     lists = rank_pairs([f"u{u}" for u in users], titles, labels, scores, users % 2, num_titles=9, k=4)
     observed = ~np.isnan(labels)
-    for row, user in enumerate(dict.fromkeys(users[observed])):
+    for row, user in enumerate(dict.fromkeys(users)):
         own = np.flatnonzero((users == user) & observed)
         best = own[np.argsort(-scores[own])][:4]
         assert lists.ranked_titles[row].tolist() == [*titles[best], *[-1] * (4 - len(best))]
@@ -79,7 +79,7 @@ def test_equal_scores_favor_no_order_of_the_rows():
     [
         ({"k": 0}, "`k` must be positive, for example 10. Received: k=0"),
         ({"titles": [0, 5]}, r"`titles` must be in \[0, 5\). Received: 5"),
-        ({"titles": [0]}, "`titles`, `labels` must each have one value a row"),
+        ({"titles": [0]}, "`users`, `titles` must each have one value a row"),
         (
             {"slices": ["DE", "PL"]},
             "`slices` must be the same in all rows of a user.*Received: 1 users with two values",

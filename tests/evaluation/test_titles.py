@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tfmtr.evaluation.compare import relative_gain
 from tfmtr.evaluation.metrics import evaluate_task
@@ -18,6 +19,8 @@ def test_shift_is_the_share_of_pairs_in_order_minus_one_half():
         pairs = [(a > b) + (a == b) / 2 for a in scores[rows] for b in baseline[rows]]
         expected = {"shift": np.mean(pairs) - 0.5, "rows": 25, "users": 25, "reason": None}
         assert cells[title] == pytest.approx(expected)
+        u = stats.mannwhitneyu(scores[rows], baseline[rows]).statistic
+        assert cells[title]["shift"] == pytest.approx(u / 25**2 - 0.5)
     json.dumps(cells, allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""Areas under the precision-recall and the ROC curve of many groups of rows at once."""
+"""Areas under the precision-recall and the ROC curve of many groups of rows at once, and the sort they rest on."""
 
 import numpy as np
 
@@ -26,8 +26,8 @@ def areas(labels, scores, groups, num_groups):
     >>> pr_auc.round(4), roc_auc
     (array([0.8333]), array([0.5]))
     """
-    order = np.argsort(scores)[::-1]
-    order = order[np.argsort(groups[order], kind="stable")]
+    order = np.argsort(scores, kind="stable")[::-1]  # of sorted scores, as `observed_rows` gives them, at once
+    order = order[stable_order(groups[order])]
     labels, scores, groups = labels[order], scores[order], groups[order]
     starts = np.searchsorted(groups, np.arange(num_groups + 1))
     rows = np.diff(starts)
@@ -50,3 +50,11 @@ def areas(labels, scores, groups, num_groups):
         pr_auc = np.bincount(group, found / (end - starts[group]), num_groups) / positives
         roc_auc = np.bincount(group, below, num_groups) / (positives * negatives)
     return pr_auc, roc_auc
+
+
+def stable_order(codes):
+    """Stable argsort of integers in `[0, 2**32)`, in linear time: NumPy has radix sort for 16 bits."""
+    order = np.argsort(codes.astype(np.uint16), kind="stable")
+    if codes.max(initial=0) < 2**16:
+        return order
+    return order[np.argsort((codes[order] >> 16).astype(np.uint16), kind="stable")]

@@ -6,6 +6,7 @@ import functools
 import numpy as np
 import pandas as pd
 
+from tfmtr.evaluation.areas import stable_order
 from tfmtr.evaluation.metrics import check_columns, encode_slices, observed_rows, rows_by_slice, why_not_available
 
 
@@ -133,7 +134,7 @@ def rank_pairs(users, titles, labels, scores, slices, *, num_titles, k=10, seed=
         seed: Seed of the order of equal scores.
 
     Returns:
-        `Lists` with one row for each user, in the order in which they first appear.
+        `Lists` with one row for each user who has a label, in the order in which users first appear.
 
     Raises:
         ValueError: If the arrays differ in shape, a label, score or title is outside its range, a user is null or has
@@ -146,12 +147,10 @@ def rank_pairs(users, titles, labels, scores, slices, *, num_titles, k=10, seed=
     """
     if k < 1:
         raise ValueError(f"`k` must be positive, for example 10. Received: k={k!r}")
-    titles, observed = np.asarray(titles), ~np.isnan(np.asarray(labels, np.float64))
-    check_columns(titles=titles, labels=observed)
+    titles = np.asarray(titles)
     check_range("titles", titles, 0, num_titles)
-    titles = titles[observed]
-    labels, scores, slices, names, users = observed_rows(labels, scores, slices, users, "binary")
-    users, distinct_users = pd.factorize(users)
+    labels, scores, slices, names, users, titles = observed_rows(labels, scores, slices, users, "binary", titles=titles)
+    users, distinct_users = pd.factorize(users, sort=True)
     num_users = len(distinct_users)
     slice_of = np.empty(num_users, np.int64)
     slice_of[users] = slices
@@ -160,9 +159,9 @@ def rank_pairs(users, titles, labels, scores, slices, *, num_titles, k=10, seed=
             "`slices` must be the same in all rows of a user, who has one list; rank each slice's rows on their own. "
             f"Received: {len(np.unique(users[slice_of[users] != slices]))} users with two values"
         )
-    order = np.random.default_rng(seed).permutation(len(users))
-    order = order[np.argsort(scores[order], kind="stable")][::-1]
-    order = order[np.argsort(users[order], kind="stable")]
+    order = np.arange(len(users))[::-1]
+    order = order[stable_order(users[order])]
+    shuffle_ties(order, users, scores, seed)
     rows = np.bincount(users, minlength=num_users)
     place = np.arange(len(order)) - np.repeat(np.cumsum(rows) - rows, rows)
     best, place = order[place < k], place[place < k]
@@ -170,6 +169,16 @@ def rank_pairs(users, titles, labels, scores, slices, *, num_titles, k=10, seed=
     ranked_titles[users[best], place] = titles[best]
     slices, positive = np.array([*names, None], object)[slice_of], labels == 1
     return Lists(ranked_titles, slices, users[positive], titles[positive], num_titles=num_titles)
+
+
+def shuffle_ties(order, users, scores, seed):
+    """Shuffles, in place, the rows of a user with equal scores, which are neighbors in `order`."""
+    users, scores = users[order], scores[order]
+    as_before = np.zeros(len(order) + 1, bool)
+    as_before[1:-1] = (users[1:] == users[:-1]) & (scores[1:] == scores[:-1])
+    tied = as_before[:-1] | as_before[1:]
+    ties = np.cumsum(~as_before[:-1])[tied]
+    order[tied] = order[tied][np.lexsort((np.random.default_rng(seed).random(len(ties)), ties))]
 
 
 def check_range(name, values, low, end):

@@ -8,7 +8,7 @@ metrics are `None`, its counts stay and its `reason` says why. Several models ar
 import numpy as np
 import pandas as pd
 
-from tfmtr.evaluation.areas import areas
+from tfmtr.evaluation.areas import areas, stable_order
 from tfmtr.schema import TASK_KINDS, check_choice
 
 OVERALL = "overall"
@@ -92,22 +92,23 @@ def expected_calibration_error(labels, probabilities, *, num_bins=15):
     return float(sum(gaps) / len(labels))
 
 
-def observed_rows(labels, scores, slices, users, kind):
-    """Checks the arguments of `evaluate_task`; returns the rows with a label.
+def observed_rows(labels, scores, slices, users, kind, **columns):
+    """Checks the arguments of `evaluate_task` and returns the rows that have a label, sorted by score.
 
     Returns:
-        `(labels, scores, slices, names, users)`: arrays of shape `(rows,)`, users and slices as integers, and the
-        names of the slices as `encode_slices` gives them.
+        `(labels, scores, slices, names, users, *columns)`: arrays of shape `(rows,)`, slices and users as integers,
+        and the names of the slices as `encode_slices` gives them. Further columns come along.
     """
     labels, scores = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
     slices, names = encode_slices(slices)
     users, _ = pd.factorize(pd.Series(users))
-    check_columns(labels=labels, scores=scores, slices=slices, users=users)
-    observed = ~np.isnan(labels)
-    labels, scores = labels[observed], scores[observed]
+    check_columns(labels=labels, scores=scores, slices=slices, users=users, **columns)
+    order = np.flatnonzero(~np.isnan(labels))
+    order = order[np.argsort(scores[order], kind="stable")]
+    labels, scores = labels[order], scores[order]
     check_labels(labels, kind)
     check_scores("scores", scores, kind)
-    return labels, scores, slices[observed], names, users[observed]
+    return labels, scores, slices[order], names, users[order], *(column[order] for column in columns.values())
 
 
 def encode_slices(slices):
@@ -127,9 +128,9 @@ def encode_slices(slices):
 
 def rows_by_slice(codes, names):
     """`{slice: index of its rows}`, in the order of `names`, and last `"overall"`, the index of all rows."""
-    order = np.argsort(codes, kind="stable")
+    order = stable_order(codes + 1)
     # Rows of slice i are order[bounds[i] : bounds[i + 1]]; those with a null slice (code -1) come first.
-    bounds = np.searchsorted(codes, np.arange(len(names) + 1), sorter=order)
+    bounds = np.cumsum(np.bincount(codes + 1, minlength=len(names) + 1))
     rows = {name: order[bounds[i] : bounds[i + 1]] for i, name in enumerate(names)}
     return {**rows, OVERALL: slice(None)}
 
