@@ -49,6 +49,12 @@ def test_the_gain_is_relative_gain_between_means_over_seeds_averaged_over_slices
     json.dumps([found, cells], allow_nan=False)
 
 
+def test_windows_and_slices_may_come_in_another_order():
+    ours, theirs = (results(values) for values in two_models())
+    turned = [{w: dict(reversed(cells.items())) for w, cells in reversed(result.items())} for result in theirs]
+    assert mean_gain(ours, turned, num_samples=20) == mean_gain(ours, theirs, num_samples=20)
+
+
 def test_the_interval_draws_slices_and_the_seeds_of_each_model():
     ours, theirs = two_models()
     found = mean_gain(results(ours), results(theirs), num_samples=30, seed=5)

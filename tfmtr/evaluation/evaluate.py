@@ -147,16 +147,9 @@ def _recall(model, positives, schema, data, *, window, k, most):
         found = index(query[some], np.full(len(query[some]), min(k, catalogue.num_titles), "int32"), allowed)
         ranked.append(np.where(np.isfinite(found["scores"]), found["index"], -1))
     rows = {title: row for row, title in enumerate(catalogue.title_index.get_vocabulary()[1:])}
+    titles = np.array([rows[title] for title in positives["title"].to_pylist()])
     list_of = np.full(len(users), -1)
     list_of[user_of_row[kept]] = np.arange(len(kept))
-    positive_users, titles = list_of[user_of_row], np.array([rows[title] for title in positives["title"].to_pylist()])
-    held_out = positive_users >= 0
-    return recall_at_k(
-        Lists(
-            np.concatenate(ranked),
-            territories,
-            positive_users[held_out],
-            titles[held_out],
-            num_titles=catalogue.num_titles,
-        )
-    )
+    held_out = list_of[user_of_row] >= 0
+    held_out_by, ranked = list_of[user_of_row[held_out]], np.concatenate(ranked)
+    return recall_at_k(Lists(ranked, territories, held_out_by, titles[held_out], num_titles=catalogue.num_titles))

@@ -161,7 +161,7 @@ def rank_pairs(users, titles, labels, scores, slices, *, num_titles, k=10, seed=
         )
     order = np.arange(len(users))[::-1]
     order = order[stable_order(users[order])]
-    shuffle_ties(order, users, scores, seed)
+    _shuffle_ties(order, users, scores, seed)
     rows = np.bincount(users, minlength=num_users)
     place = np.arange(len(order)) - np.repeat(np.cumsum(rows) - rows, rows)
     best, place = order[place < k], place[place < k]
@@ -171,7 +171,7 @@ def rank_pairs(users, titles, labels, scores, slices, *, num_titles, k=10, seed=
     return Lists(ranked_titles, slices, users[positive], titles[positive], num_titles=num_titles)
 
 
-def shuffle_ties(order, users, scores, seed):
+def _shuffle_ties(order, users, scores, seed):
     """Shuffles, in place, the rows of a user with equal scores, which are neighbors in `order`."""
     users, scores = users[order], scores[order]
     as_before = np.zeros(len(order) + 1, bool)

@@ -20,7 +20,7 @@ def mean_gain(model, baseline, *, metric="pr_auc", num_samples=1000, seed=0):
     against 0, with the seeds as they are. Both weigh all slices equally and take them as independent.
 
     Args:
-        model: Sequence over seeds of `{window: {slice: cell}}`, with the cells of `evaluate_task`.
+        model: List over seeds of `{window: {slice: cell}}`, with the cells of `evaluate_task`.
         baseline: The same for the baseline, on the same rows; the number of seeds may differ.
         metric: Key of the cells.
         num_samples: Number of bootstrap samples.
@@ -66,7 +66,7 @@ def slice_gains(model, baseline, *, metric="pr_auc", correct=holm):
     """Gain of a model over a baseline in every slice (territory), with p-values corrected for their number.
 
     Args:
-        model: Sequence over seeds of `{window: {slice: cell}}`, with the cells of `evaluate_task`.
+        model: List over seeds of `{window: {slice: cell}}`, with the cells of `evaluate_task`.
         baseline: The same for the baseline, on the same rows; the number of seeds may differ.
         metric: Key of the cells.
         correct: Function from a list of p-values to the adjusted ones: `holm`, so that any false claim
@@ -113,7 +113,7 @@ def won(model, baseline, *, metric="pr_auc"):
     where windows disagree, because a percentage weights a window by the baseline's value in it.
 
     Args:
-        model: Sequence over seeds of `{window: {slice: cell}}`, with the cells of `evaluate_task`.
+        model: List over seeds of `{window: {slice: cell}}`, with the cells of `evaluate_task`.
         baseline: The same for the baseline, on the same rows; the number of seeds may differ.
         metric: Key of the cells.
 
@@ -151,13 +151,11 @@ def _values(model, baseline, metric):
         check_choice("metric", metric, cell.keys())
         return cell[metric]
 
-    arrays = (
-        np.array(
-            [[[value(cells.get(n)) for n in names] for cells in result.values()] for result in results], np.float64
-        )
-        for results in (model, baseline)
-    )
-    return names, *arrays
+    def array(results):
+        values = [[[value(result[window].get(name)) for name in names] for window in model[0]] for result in results]
+        return np.array(values, np.float64)
+
+    return names, array(model), array(baseline)
 
 
 def _gains(ours, theirs):
