@@ -1,6 +1,7 @@
 """The command from logs to served answers, and what it says to wrong input."""
 
 import datetime
+import gc
 import inspect
 import json
 import subprocess
@@ -86,6 +87,18 @@ def test_the_command_s_defaults_are_those_of_the_functions():
         for name in set(common) - {"seed", "units"}:
             assert ours[name].default == theirs[name].default, (function.__name__, name)
     assert tuple(map(int, inspect.signature(cli.train).parameters["units"].default.split(","))) == training.Recipe.units
+
+
+def test_the_server_s_modules_are_out_of_the_garbage_collector_s_sight(monkeypatch):
+    """Else a full collection walks them all and no request is answered meanwhile."""
+    tracked = []
+    monkeypatch.setattr("tfmtr.serving.server.serve", lambda *a, **k: tracked.append(len(gc.get_objects())))
+    before = len(gc.get_objects())
+    try:
+        cli.serve(model_base_path="models")
+    finally:
+        gc.unfreeze()
+    assert tracked[0] < 0.1 * before
 
 
 def test_the_day_s_options_reach_their_functions(tmp_path, monkeypatch):
