@@ -61,6 +61,16 @@ FINALIST_SEEDS = 3
 SCENARIO_FILES = ("hinet", "m2m", "m3oe", "pepnet", "star")
 PER_PAIR_FILES = ("adatt", "cross_stitch", "mmoe", "ple", "shared_bottom", "snr")
 PER_GROUP = "one model a group"
+BIAS = (  # metric of the lists, key of its cell, format
+    ("ranking", "ndcg", ".4f"),
+    ("exposure", "coverage", ".3f"),
+    ("exposure", "gini", ".3f"),
+    ("exposure", "entropy", ".2f"),
+    ("exposure", "average_popularity", ",.0f"),
+    ("popularity_lift", "popularity_lift", "+.2f"),
+    ("local_share", "recommended", ".4f"),
+    ("local_share", "truth", ".4f"),
+)
 
 
 XMARKET = {
@@ -93,6 +103,17 @@ number of epochs.
 | model | seeds | PR-AUC | gain | interval | won | recall@10 | parameters | time an epoch |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {contenders}
+
+## Popularity bias
+
+Of the lists of {k} that the index returns to test users with a positive, over all territories, means over windows and
+seeds. Popularity: positives in the training rows. Lift: how much more popular the lists are than what their users chose
+before. Local: share of local titles (in at most {local_share:.0%} of the territories' catalogues) in the lists, and among
+the positives.
+
+| model | NDCG@{k} | coverage | Gini | entropy | mean popularity | lift | local, lists | local, positives |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+{bias}
 
 Smallest difference in pooled PR-AUC that {seeds} seeds would find with 80 % power: {detectable}.
 
@@ -199,10 +220,23 @@ def compute(data, contender, seed, file, run):
         "parameters": parameters,
         "validation_loss": None if contender.is_per_group else min(epoch["val_loss"] for epoch in first[0]),
         "recall": None if contender.is_per_group else results[0]["recall"],
+        "lists": None if contender.is_per_group else pooled_lists(results[0]),
+        "k": results[0]["k"],
+        "local_share": results[0]["local_share"],
         "windows": windows,
     }
     write_json(file, document)
     return document
+
+
+def pooled_lists(result):
+    """`{metric: {window: cell over all territories}}` of the lists' metrics that the page has."""
+    wanted = {metric for metric, *_ in BIAS}
+    return {
+        metric: {window: cells["overall"] for window, cells in windows.items()}
+        for metric, windows in result["lists"].items()
+        if metric in wanted
+    }
 
 
 def split_by_group(data, out):
@@ -273,6 +307,11 @@ def study(name, cells, data, command):
                 f"{seconds_an_epoch(documents) / epoch:.2f}",
             ]
         )
+    bias = [
+        [model, *(text(list_metric(documents, *which), template) for *which, template in BIAS)]
+        for model, documents in cells.items()
+        if documents[0]["lists"]
+    ]
     split_rows = {
         split: sum(part["rows"] for part in data.report["examples"] if part["split"] == split)
         for split in ("train", "test")
@@ -289,6 +328,9 @@ def study(name, cells, data, command):
         prevalence=overall(cells[ours][0], "prevalence"),
         claims="\n".join(map(line, claims)),
         contenders="\n".join(map(line, lines)),
+        bias="\n".join(map(line, bias)),
+        k=cells[ours][0]["k"],
+        local_share=cells[ours][0]["local_share"],
         seeds=len(cells[ours]),
         detectable=text(compare.detectable_difference(deviation, len(cells[ours])), ".4f"),
         versions=", ".join(f"{name} {version}" for name, version in cells[ours][0]["versions"].items()),
@@ -328,6 +370,12 @@ def won_text(results, model, other):
 def overall(cell, metric="pr_auc"):
     """Mean over the test windows of the pooled metric."""
     return compare.mean_and_deviation([slices["overall"][metric] for slices in cell["windows"].values()])[0]
+
+
+def list_metric(documents, metric, key):
+    """Mean over windows and seeds of a metric of the lists."""
+    values = [cell[key] for document in documents for cell in document["lists"][metric].values()]
+    return compare.mean_and_deviation(values)[0]
 
 
 def seconds_an_epoch(documents):

@@ -83,7 +83,8 @@ def test_gains_and_territories_won_are_those_of_the_cells(computed):
         for slices in windows.values():
             slices["overall"] = figures
         facts = {"date": "2026-01-01", "versions": {"keras": "3"}, "epochs": [2], "seconds": 4.0, "parameters": 10}
-        return {**facts, "recall": {"1": 0.5}, "windows": windows}
+        lists = {metric: {w: {key: value for _, key, _ in study.BIAS} for w in "12"} for metric, *_ in study.BIAS}
+        return {**facts, "recall": {"1": 0.5}, "lists": lists, "k": 10, "local_share": 0.3, "windows": windows}
 
     cells = {"baseline": [cell(0.2)], "baseline + upsampling": [cell(0.25), cell(0.35)], "multi-task": [cell(0.4)]}
     page = study.study("toy", cells, data, "command")
@@ -91,6 +92,7 @@ def test_gains_and_territories_won_are_those_of_the_cells(computed):
     assert f"{gain:+.1f} %" in page
     assert "8 of 8" in page
     assert "| baseline + upsampling | 2 | 0.3000 (0.0707) |" in page
+    assert "| baseline | 0.2000 | 0.200 | 0.200 | 0.20 | 0 | +0.20 | 0.2000 | 0.2000 |" in page
 
 
 def test_sixteen_territories_are_major_or_half_of_few():
