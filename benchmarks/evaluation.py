@@ -5,7 +5,8 @@
 Pairs of 50 thousand users in 200 territories, of very different sizes, and 2 thousand titles, in random order, with the
 scores of a model and of a baseline. Lists are the users' 10 best titles. Prints the seconds of each metric and the peak
 memory of the process, pairs included, and writes `benchmarks/results/evaluation.json`. Goal: all in under 30 seconds
-and 2 GiB on 2 cores. Linux only.
+and 2 GiB on 2 cores. The metrics use one thread, so the time of the processor beside that of the clock says what else
+was running. Linux only.
 """
 
 import argparse
@@ -64,6 +65,12 @@ class Pairs:
     profile_users: np.ndarray
     profile_titles: np.ndarray
 
+    def sorted_by_score(self):
+        """The same pairs in the order of the model's scores."""
+        order = np.argsort(self.scores, kind="stable")
+        names = ("users", "titles", "territories", "labels", "scores", "baseline_scores")
+        return dataclasses.replace(self, **{name: getattr(self, name)[order] for name in names})
+
 
 def make_pairs(rows, num_users, num_titles, num_territories, seed=0):
     """Pairs of which 4 % are positives; the model knows them better than the baseline does."""
@@ -106,6 +113,7 @@ def measure(pairs, *, k=10):
         seconds[name] = time.perf_counter() - started
         return result
 
+    pairs = timed("sort by score, once for all metrics", pairs.sorted_by_score)
     rows = pairs.labels, pairs.scores
     classes = pd.Categorical.from_codes(pairs.local[pairs.titles].astype(np.int8), ["global", "local"])
     cells = timed("PR-AUC, calibration and so on by territory", evaluate_task, *rows, pairs.territories, pairs.users)
@@ -145,7 +153,10 @@ def over_seeds(cells, *, seed):
 
 def main(*, pairs=10_000_000, users=50_000, titles=2_000, territories=200, out=RESULT):
     """Measures, prints and writes; returns the document."""
-    seconds = measure(make_pairs(pairs, users, titles, territories))
+    scored = make_pairs(pairs, users, titles, territories)
+    started = time.process_time()
+    seconds = measure(scored)
+    processor_seconds = time.process_time() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     from tfmtr import training  # it imports TensorFlow, whose memory is not the metrics'
 
@@ -160,6 +171,7 @@ def main(*, pairs=10_000_000, users=50_000, titles=2_000, territories=200, out=R
         "versions": training.versions(),
         "seconds": seconds,
         "total_seconds": sum(seconds.values()),
+        "processor_seconds": processor_seconds,
         "peak_mebibytes": peak,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +181,8 @@ def main(*, pairs=10_000_000, users=50_000, titles=2_000, territories=200, out=R
     for name, value in {**seconds, "all": document["total_seconds"]}.items():
         table.add_row(name, f"{value:.2f}")
     Console().print(table)
-    print(f"peak memory {peak:,.0f} MiB (goals: under 30 seconds, under 2,048 MiB)")
+    print(f"processor time {processor_seconds:.1f} s, of one thread (goal: all in under 30)")
+    print(f"peak memory {peak:,.0f} MiB (goal: under 2,048)")
     return document
 
 
