@@ -169,7 +169,11 @@ def prepare_simulator(
     num_users: Annotated[int, typer.Option(help="Users of the service.")] = 20_000,
     num_titles: Annotated[int, typer.Option(help="Titles of the catalogue.")] = 400,
     num_territories: Annotated[int, typer.Option(help="Territories.")] = 24,
+    days: Annotated[int, typer.Option(help="Length of the log.")] = 60,
     heterogeneity: Annotated[float, typer.Option(help="0: one taste everywhere; 1: territories differ most.")] = 0.7,
+    feedback: Annotated[float, typer.Option(help="0: popularity decides nothing that is shown; 1: most.")] = 0.4,
+    impressions: Annotated[bool, typer.Option(help="Log what was shown and not streamed, too.")] = False,
+    widths: Annotated[tuple[int, int], typer.Option(help="Of the user and of the title vectors.")] = (64, 96),
     simulator_seed: Annotated[int, typer.Option(help="Of the simulated world.")] = 0,
 ):
     """A simulated video service in many territories; needs no data."""
@@ -180,7 +184,11 @@ def prepare_simulator(
         num_users=num_users,
         num_titles=num_titles,
         num_territories=num_territories,
+        days=days,
         heterogeneity=heterogeneity,
+        feedback=feedback,
+        impressions=impressions,
+        widths=widths,
         seed=simulator_seed,
     )
 

@@ -3,10 +3,14 @@ import datetime
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from tfmtr.datasets import simulator as module
-from tfmtr.datasets.simulator import CHUNK, simulator
+from tfmtr.datasets.audience import Audience
+from tfmtr.datasets.prepare import prepare
+from tfmtr.datasets.simulator import simulator
+from tfmtr.datasets.truth import Truth
 from tfmtr.datasets.vectors import VectorStore
 
 
@@ -53,19 +57,65 @@ def test_the_seed_decides_every_byte(tmp_path):
     assert all(other[file] != data for file, data in contents(tmp_path / "a").items() if file not in ids)
 
 
-def test_more_users_change_neither_the_world_nor_the_full_chunks(tmp_path):
+def test_more_users_change_neither_the_world_nor_the_full_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 500)
     small = {"num_titles": 30, "num_territories": 5, "days": 20}
-    few = simulator(tmp_path / "few", num_users=CHUNK, **small)
-    more = simulator(tmp_path / "more", num_users=CHUNK + 200, **small)
-    for table in ("titles", "availability"):
-        assert getattr(few, table).read_bytes() == getattr(more, table).read_bytes()
+    few, more = (simulator(tmp_path / str(users), num_users=users, **small) for users in (500, 700))
+    for table in ("titles.parquet", "availability.parquet", "title_vectors/vectors.npy"):
+        assert (tmp_path / "500" / table).read_bytes() == (tmp_path / "700" / table).read_bytes()
+    for table in ("titles.parquet", "territories.parquet", "exposure.npy"):
+        assert (tmp_path / "500/truth" / table).read_bytes() == (tmp_path / "700/truth" / table).read_bytes()
     events, longer = pd.read_parquet(few.events), pd.read_parquet(more.events)
     pd.testing.assert_frame_equal(events, longer.head(len(events)))
     vectors, longer = VectorStore(few.user_vectors).vectors, VectorStore(more.user_vectors).vectors
-    np.testing.assert_array_equal(vectors, longer[:CHUNK])
+    np.testing.assert_array_equal(vectors, longer[:500])
+    np.testing.assert_array_equal(Truth(tmp_path / "500").users, Truth(tmp_path / "700").users[:500])
     # Another chunk is made by another generator.
     territory = pd.read_parquet(more.users).territory
-    assert list(territory[:200]) != list(territory[CHUNK:])
+    assert list(territory[:200]) != list(territory[500:])
+
+
+def test_users_are_written_chunk_by_chunk(tmp_path, monkeypatch):
+    """No chunk is held back: when a chunk is made, those before it are in the files."""
+    sizes, draw = [], Audience.draw_users
+    monkeypatch.setattr(module, "CHUNK", 200)
+
+    def draw_users(self, rng, size):
+        sizes.append((size, (tmp_path / "events.parquet").stat().st_size))
+        return draw(self, rng, size)
+
+    monkeypatch.setattr(Audience, "draw_users", draw_users)
+    logs = simulator(tmp_path, num_users=900, num_titles=30, num_territories=5, days=20)
+    assert [size for size, _ in sizes] == [200, 200, 200, 200, 100]
+    written = [size for _, size in sizes]
+    assert written == sorted(set(written))
+    assert pq.ParquetFile(logs.events).num_row_groups == 5
+    assert len(pd.read_parquet(logs.users)) == 900
+
+
+def test_widths_and_impressions_change_no_event(tmp_path):
+    small = {"num_users": 400, "num_titles": 30, "num_territories": 5, "days": 20}
+    plain = simulator(tmp_path / "plain", **small)
+    wide = simulator(tmp_path / "wide", **small, widths=(512, 768), impressions=True)
+    assert [VectorStore(path).width for path in (wide.user_vectors, wide.title_vectors)] == [512, 768]
+    log = pd.read_parquet(wide.events)
+    assert set(log.streamed) == {0, 1}
+    streams = log[log.streamed == 1].drop(columns="streamed").reset_index(drop=True)
+    pd.testing.assert_frame_equal(streams, pd.read_parquet(plain.events))
+    assert log.equals(log.sort_values(["user", "time"], kind="stable"))
+    for table in ("users", "titles", "availability"):
+        assert getattr(plain, table).read_bytes() == getattr(wide, table).read_bytes()
+
+
+def test_impressions_become_logged_negatives(tmp_path):
+    logs = simulator(tmp_path / "t", num_users=600, num_titles=30, num_territories=5, days=20, impressions=True)
+    data = prepare(logs, tmp_path / "d", alpha=2.0, progress=False)
+    assert [task.name for task in data.schema.tasks] == ["stream"]
+    log = pd.read_parquet(logs.events)
+    shown = set(zip(log.user, log.title, strict=True))
+    examples = pd.concat([pd.read_parquet(file) for file in (data.path / "examples").rglob("*.parquet")])
+    assert (examples.stream == 0).sum() > 100
+    assert set(zip(examples.user, examples.title, strict=True)) <= shown
 
 
 def test_tables_hold_no_truth(logs):
@@ -99,23 +149,13 @@ def test_territories_are_uneven_on_every_continent(logs, log):
     assert set(logs.neighbours) == set(events.index)
 
 
-def test_cultures_overlap_with_continents_but_are_not_the_same(folder):
-    truth = pd.read_parquet(folder / "truth" / "territories.parquet")
-    table = pd.crosstab(truth.territory.str[:2], truth.culture).to_numpy()
-    main = table.max(axis=1).sum() / table.sum()
-    assert 0.4 < main < 0.9
-
-
-def test_titles_are_global_or_local_and_of_heavy_tailed_quality(logs, folder):
-    truth = pd.read_parquet(folder / "truth" / "titles.parquet").set_index("title")
-    offered = pd.read_parquet(logs.availability).groupby("title").territory.nunique().reindex(truth.index)
-    is_global = truth.culture < 0
-    assert 0.5 < is_global.mean() < 0.7
-    assert 18 < offered[is_global].mean() < 22
-    assert (offered[~is_global] == 1).mean() > 0.3
-    assert offered[~is_global].max() > 3
-    popularity = np.exp(truth.quality)
-    assert popularity.nlargest(len(truth) // 20).sum() > 0.2 * popularity.sum()
+def test_positives_of_the_major_territories_fall_as_in_table_1(tmp_path):
+    logs = simulator(tmp_path, num_users=60_000, num_titles=40, num_territories=220, days=18)
+    log = pd.read_parquet(logs.events).merge(pd.read_parquet(logs.users))
+    events = log.groupby("territory").size().sort_values(ascending=False)
+    assert 60 < events.iloc[0] / events.iloc[15] < 180
+    assert 0.85 < events.iloc[:16].sum() / len(log) < 0.97
+    assert len(logs.neighbours) == 220
 
 
 def test_activity_matches_the_demo(logs, log):
@@ -128,13 +168,47 @@ def test_activity_matches_the_demo(logs, log):
     days = found[(found.time >= end - calendar.num_train * calendar.length) & (found.time < end)]
     streamers = days.groupby(days.time.dt.date).user.nunique() / num_users
     assert len(streamers) == 14
-    assert 0.05 < streamers.mean() < 0.10
+    assert 0.04 < streamers.mean() < 0.10
     active = log[log.time < end - calendar.num_train * calendar.length].user.nunique() / num_users
     assert 0.4 < active < 0.75
     by_user = log.groupby("user").size().sort_values(ascending=False)
     assert by_user.head(num_users // 100).sum() > 0.08 * len(log)
     by_title = log.groupby("title").size().sort_values(ascending=False)
     assert by_title.head(len(by_title) // 20).sum() > 0.25 * len(log)
+
+
+def test_weekends_are_busy_in_every_large_territory(log):
+    whole = log[log.time < "2025-02-26"]  # eight weeks
+    share = whole.groupby(["territory", whole.time.dt.dayofweek]).size().unstack()
+    share = share[share.sum(axis=1) > 5_000].pipe(lambda t: t.div(t.sum(axis=1), axis=0))
+    assert len(share) > 5
+    assert (share[[4, 5, 6]].min(axis=1) > 1.1 * share[[0, 1, 2, 3]].max(axis=1)).all()
+
+
+def test_users_and_titles_come_and_go_every_day(logs, log, folder):
+    users = Truth(folder).users
+    days = (log.time - pd.Timestamp("2025-01-01")).dt.days
+    first, last = (days.groupby(log.user).agg(which) for which in ("min", "max"))
+    row = first.index.str[1:].astype(int)
+    assert (first >= users["joined"][row]).all()
+    assert (last < users["left"][row]).all()
+    assert (np.bincount(users["joined"], minlength=60)[1:] > 20).all()
+    # Nobody who joins later has a tenure on day 0, and who has left looks like everybody else.
+    table = pd.read_parquet(logs.users)
+    assert (table.tenure_days[users["joined"] > 0] == 0).all()
+    left = users["left"] < 60
+    assert abs(table.tenure_days[left].mean() / table.tenure_days[~left].mean() - 1) < 0.1
+    assert days.groupby(log.title).min().nunique() > 30
+
+
+def test_feedback_concentrates_the_log_on_few_titles(tmp_path):
+    small = {"num_users": 2_000, "num_titles": 200, "num_territories": 8}
+    shares = []
+    for feedback in (0.0, 0.4, 0.8):
+        events = pd.read_parquet(simulator(tmp_path / str(feedback), feedback=feedback, **small).events)
+        counts = events[events.time >= "2025-02-01"].groupby("title").size().sort_values(ascending=False)
+        shares.append(counts.head(10).sum() / counts.sum())
+    assert shares[0] + 0.05 < shares[1] < shares[2] - 0.05
 
 
 def test_windows_end_with_the_log(logs, log):
@@ -145,69 +219,51 @@ def test_windows_end_with_the_log(logs, log):
     assert logs.calendar.end.replace(tzinfo=None) == first + datetime.timedelta(days=57)
 
 
-def test_evenings_are_local(logs, log):
-    hours = np.exp(2j * np.pi * (log.time.dt.hour + 0.5) / 24).groupby(log.territory).mean()
-    peak = pd.Series(np.angle(hours), hours.index) * 24 / (2 * np.pi)
-    shift = pd.Series({name: longitude / 15 for name, (longitude, _) in logs.neighbours.items()})
-    large = log.groupby("territory").size() > 500
-    difference = (peak + shift - 20.5)[large] % 24
-    assert np.minimum(difference, 24 - difference).max() < 1
-
-
 @pytest.mark.parametrize(("role", "width"), [("user", 64), ("title", 96)])
 def test_vectors_are_finite_and_belong_to_the_rows(logs, role, width):
     store = VectorStore(getattr(logs, f"{role}_vectors"))
     store.check(f"{role}_vectors")
-    assert store.vectors.dtype == np.float32
+    assert store.vectors.dtype == np.float16
     assert store.width == width
     assert list(pd.read_parquet(store.ids)[role]) == list(pd.read_parquet(getattr(logs, f"{role}s"))[role])
 
 
-def test_user_vectors_are_noisier_in_small_territories(logs):
+def unexplained(vectors, truth):
+    """Variance of the truth's columns that no linear function of the vectors explains, for each row."""
+    weights, *_ = np.linalg.lstsq(vectors, truth, rcond=None)
+    return ((truth - vectors @ weights) ** 2).mean(axis=1)
+
+
+def test_user_vectors_tell_more_in_large_territories(logs, folder):
+    truth, vectors = Truth(folder), VectorStore(logs.user_vectors).vectors.astype("float64")
     users = pd.read_parquet(logs.users)
-    vectors = VectorStore(logs.user_vectors).vectors
-    # The truth has 17 dimensions; across them is only noise.
-    across = np.linalg.svd(vectors, full_matrices=False)[2][-40:]
-    noise = pd.Series((vectors @ across.T).std(axis=1), users.index).groupby(users.territory).mean()
+    error = pd.Series(unexplained(vectors, truth.users["taste"]), users.index).groupby(users.territory).mean()
     sizes = users.groupby("territory").size()
-    assert np.corrcoef(np.log(sizes), noise)[0, 1] < -0.9
-    assert noise.max() > 2 * noise.min()
+    assert np.corrcoef(np.log(sizes), error)[0, 1] < -0.7
+    largest, smallest = sizes.nlargest(4).index, sizes.nsmallest(8).index
+    assert error[smallest].mean() > 1.3 * error[largest].mean()
+    assert 0.1 < error[largest].mean() / truth.users["taste"].var(axis=0).mean() < 0.8
+    # The activity is in them, too.
+    rate = np.log(truth.users["rate"][:, None])
+    assert unexplained(np.column_stack([vectors, np.ones(len(vectors))]), rate).mean() < 0.1 * rate.var()
 
 
-def test_title_vectors_are_a_noisy_linear_view(logs, folder):
-    latents = np.stack(pd.read_parquet(folder / "truth" / "titles.parquet").latent)
-    vectors = VectorStore(logs.title_vectors).vectors
-    weights, *_ = np.linalg.lstsq(latents, vectors, rcond=None)
-    explained = 1 - ((vectors - latents @ weights) ** 2).sum() / (vectors**2).sum()
-    assert 0.5 < explained < 0.95
+def test_title_vectors_tell_more_of_titles_with_large_audiences(logs, folder):
+    truth, vectors = Truth(folder), VectorStore(logs.title_vectors).vectors.astype("float64")
+    latents = np.stack(truth.titles["latent"].to_numpy())
+    error = unexplained(vectors, latents)
+    assert 0.02 < error.mean() / latents.var() < 0.3
+    share = dict(zip(truth.territories["territory"].to_pylist(), truth.territories["share"].to_pylist(), strict=True))
+    table = pd.read_parquet(logs.availability)
+    audience = table.territory.map(share).groupby(table.title).sum().to_numpy()
+    assert error[audience < 0.1].mean() > 1.5 * error[audience > 0.5].mean()
 
 
 def test_heterogeneity_sets_territories_apart(tmp_path):
-    far, near = (
-        mean_distance(title_shares(simulator(tmp_path / str(h), num_users=10_000, heterogeneity=h))) for h in (1.0, 0.0)
-    )
-    assert far > 1.3 * near
-    truth = pd.read_parquet(tmp_path / "0.0" / "truth" / "territories.parquet")
-    assert np.ptp(np.stack(truth.taste), axis=0).max() == 0
-    assert np.ptp(np.stack(pd.read_parquet(tmp_path / "1.0/truth/territories.parquet").taste), axis=0).min() > 0
+    def distance(heterogeneity):
+        return mean_distance(title_shares(simulator(tmp_path, num_users=8_000, heterogeneity=heterogeneity)))
 
-
-def test_draws_follow_the_softmax():
-    rng = np.random.default_rng(0)
-    world = module._make_world(rng, num_titles=12, num_territories=4, days=20, heterogeneity=1.0)
-    taste, territory = rng.normal(0, 0.5, (2, module.LATENT)), np.array([0, 3])
-    offers = np.zeros((4, 2, 12), bool)
-    offers[0, 0, [0, 2, 5]] = offers[0, 1, [5, 7]] = offers[3, :, 1:] = True
-    user, title, seconds = module._draw_events(rng, world, offers, territory, taste, np.array([20_000.0, 20_000.0]))
-    for row in range(2):
-        for day in range(2):
-            drawn = title[(user == row) & (seconds // 86_400 == day)]
-            weights = np.exp(taste[row] @ world.latents + world.qualities) * offers[territory[row], day]
-            expected = weights / weights.sum()
-            frequencies = np.bincount(drawn, minlength=12) / len(drawn)
-            np.testing.assert_allclose(frequencies, expected, atol=0.015)
-            assert not frequencies[~offers[territory[row], day]].any()
-    assert (np.diff(user * 1e9 + seconds) >= 0).all()
+    assert distance(1.0) > 1.2 * distance(0.0)
 
 
 def test_names_differ_and_run_out_into_sequels(tmp_path):
@@ -226,6 +282,9 @@ def test_names_differ_and_run_out_into_sequels(tmp_path):
         ({"days": 17}, "`days` must be an integer of at least 18. Received: days=17"),
         ({"seed": -1}, "`seed` must be an integer of at least 0. Received: seed=-1"),
         ({"heterogeneity": 1.5}, "`heterogeneity` must be from 0 to 1. Received: heterogeneity=1.5"),
+        ({"feedback": -0.1}, "`feedback` must be from 0 to 1. Received: feedback=-0.1"),
+        ({"widths": (0, 8)}, r"`widths` must be two positive integers, .* Received: widths=.0, 8."),
+        ({"widths": (8,)}, r"`widths` must be two positive integers, .* Received: widths=.8,."),
     ],
 )
 def test_arguments_out_of_range(tmp_path, argument, message):

@@ -1,17 +1,11 @@
 """A multi-territory video service in three tables and two feature stores, with a known truth.
 
-Territories lie on four continents, their sizes fall over two orders of magnitude, and their audiences belong
-to cultures that overlap with the continents without being the same. A user streams a Poisson number of titles
-a day, each drawn from what the user's territory offers that day with probability
-
-    softmax(<taste, latent> + quality)    with    taste = shared + h (culture + territory) + age + own,
-
-where h is `heterogeneity`, the heavy-tailed quality belongs to the title, and local titles lean towards the
-taste of their culture. Users are made in chunks, each with its own generator: memory is flat in their number.
+`tfmtr.datasets.world` has the territories, the titles and what is shown, `tfmtr.datasets.audience` the users and what
+they stream, `tfmtr.datasets.truth` reads the true propensities. Users are made in chunks, each with a generator of its
+own, and written as they come: memory is flat in their number.
 """
 
 import contextlib
-import dataclasses
 import datetime
 from pathlib import Path
 
@@ -20,19 +14,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tfmtr.datasets.audience import USER, Audience
 from tfmtr.datasets.logs import Calendar, Logs
+from tfmtr.datasets.stores import StoreWriter
+from tfmtr.datasets.world import AGE_BANDS, CONTINENTS, LATENT, make_world
 
 START = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
 NUM_TRAIN, NUM_TEST = 14, 3
-CHUNK, BLOCK = 8_192, 8_192  # users made, and events drawn, at once
-LATENT, USER_WIDTH, TITLE_WIDTH = 16, 64, 96
-SIZE_RATIO = 200.0  # largest to smallest territory
+CHUNK = 16_384  # users made at once
 
-# Continent: longitude and latitude of its middle.
-CONTINENTS = {"am": (-80.0, 15.0), "eu": (12.0, 49.0), "af": (22.0, 0.0), "as": (105.0, 25.0)}
-LANGUAGES = ("English", "Spanish", "French", "Hindi", "Japanese")  # one a culture
+LANGUAGES = ("English", "Spanish", "French", "Hindi")  # one a culture
 DEVICES = ("tv", "phone", "tablet", "computer")
-AGE_BANDS = ("18-24", "25-34", "35-44", "45-54", "55+")
 GENRES = (
     "action", "adventure", "animation", "comedy", "crime", "documentary",
     "drama", "fantasy", "horror", "romance", "science fiction", "thriller",
@@ -50,54 +42,24 @@ NOUNS = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class _World:
-    """The truth about territories, first axis `num_territories`, and titles, last axis `num_titles`.
-
-    Args:
-        continents, cultures: Integers, shape `(num_territories,)`.
-        positions: Longitude and latitude, shape `(num_territories, 2)`.
-        shares: Of the users, shape `(num_territories,)`.
-        tastes: Shape `(num_territories, LATENT)`.
-        homes: Culture of a local title, -1 for a global one, shape `(num_titles,)`.
-        latents: Shape `(LATENT, num_titles)`.
-        qualities: Shape `(num_titles,)`.
-        starts, ends: First day that a territory offers a title, and first day that it does not any more,
-            shape `(num_territories, num_titles)`; equal where the territory never offers it.
-        age_tastes: Shape `(len(AGE_BANDS), LATENT)`.
-        user_view: How the upstream store sees (taste, activity), shape `(LATENT + 1, USER_WIDTH)`.
-    """
-
-    continents: np.ndarray
-    cultures: np.ndarray
-    positions: np.ndarray
-    shares: np.ndarray
-    tastes: np.ndarray
-    homes: np.ndarray
-    latents: np.ndarray
-    qualities: np.ndarray
-    starts: np.ndarray
-    ends: np.ndarray
-    age_tastes: np.ndarray
-    user_view: np.ndarray
-
-    @property
-    def territories(self):
-        """Territory codes such as `"eu-05"`."""
-        return [f"{list(CONTINENTS)[continent]}-{i:02}" for i, continent in enumerate(self.continents)]
-
-    @property
-    def titles(self):
-        """Title ids."""
-        return _ids("t", 0, len(self.qualities))
-
-
-def simulator(out, *, num_users=20_000, num_titles=400, num_territories=24, days=60, heterogeneity=0.7, seed=0):
+def simulator(
+    out,
+    *,
+    num_users=20_000,
+    num_titles=400,
+    num_territories=24,
+    days=60,
+    heterogeneity=0.7,
+    feedback=0.4,
+    impressions=False,
+    widths=(64, 96),
+    seed=0,
+):
     """Simulates a multi-territory video service and describes its tables.
 
-    Beside the tables the folder `truth/` holds what no model may see: tastes of the territories, latent
-    factors and qualities of the titles. Equal arguments give equal bytes, and the territories and titles do
-    not depend on `num_users`.
+    Beside the tables the folder `truth/` holds what no model may see; `tfmtr.datasets.truth.Truth` reads it. Equal
+    arguments give equal bytes; the territories and titles do not depend on `num_users`, nor the events on `widths` and
+    `impressions`.
 
     Args:
         out: Folder for `events.parquet`, `users.parquet`, `titles.parquet`, `availability.parquet`,
@@ -106,7 +68,12 @@ def simulator(out, *, num_users=20_000, num_titles=400, num_territories=24, days
         num_titles: Number of titles, at least 10.
         num_territories: Number of territories, at least 4 (one a continent).
         days: Length of the log, at least 18; the last 17 days are 14 training and 3 test windows.
-        heterogeneity: From 0 (all territories share one taste) to 1.
+        heterogeneity: From 0 (all territories share one taste, local titles lean nowhere) to 1.
+        feedback: How much the recommender that the users had prefers what was popular the week before: from 0 (shows
+            all titles alike, but for taste) to 1 (in proportion).
+        impressions: Whether the log also has the titles that were shown and not streamed, with 0 in the column
+            `streamed`: some five for each that was.
+        widths: Of the user and of the title vectors; the paper has 512 and 768. They are of type float16.
         seed: Non-negative integer.
 
     Returns:
@@ -123,21 +90,36 @@ def simulator(out, *, num_users=20_000, num_titles=400, num_territories=24, days
     """
     _check_at_least(num_users=(num_users, 1), num_titles=(num_titles, 10), num_territories=(num_territories, 4))
     _check_at_least(days=(days, NUM_TRAIN + NUM_TEST + 1), seed=(seed, 0))
-    if not 0.0 <= heterogeneity <= 1.0:
-        raise ValueError(f"`heterogeneity` must be from 0 to 1. Received: heterogeneity={heterogeneity!r}")
+    for name, value in {"heterogeneity": heterogeneity, "feedback": feedback}.items():
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"`{name}` must be from 0 to 1. Received: {name}={value!r}")
+    if len(widths) != 2 or min(widths) < 1:
+        raise ValueError(
+            f"`widths` must be two positive integers, of the user and of the title vectors. Received: widths={widths!r}"
+        )
     out = Path(out)
-    for folder in ("user_vectors", "title_vectors", "truth"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+    (out / "truth").mkdir(parents=True, exist_ok=True)
     # NumPy pads a seed with zeros, so [seed] and [seed, 0] are the same generator: chunks start at 1.
     rng = np.random.default_rng([seed, 0])
-    world = _make_world(rng, num_titles, num_territories, days, heterogeneity)
-    _write_titles(out, world, rng)
-    _write_users(out, world, num_users, days, seed)
+    world = make_world(
+        rng,
+        num_titles=num_titles,
+        num_territories=num_territories,
+        days=days,
+        heterogeneity=heterogeneity,
+        feedback=feedback,
+    )
+    territories = [f"{list(CONTINENTS)[continent]}-{i:02}" for i, continent in enumerate(world.continents)]
+    _write_truth(out / "truth", world, territories)
+    _write_titles(out, world, territories, widths[1], rng)
+    view = rng.normal(0, 0.25, (LATENT + 1, widths[0]))
+    _write_users(out, world, territories, num_users, view, seed, impressions)
     return Logs(
         events=out / "events.parquet",
         users=out / "users.parquet",
         titles=out / "titles.parquet",
         columns={"user": "user", "title": "title", "territory": "territory", "time": "time", "name": "name"},
+        tasks={"stream": "streamed"} if impressions else {},
         availability=out / "availability.parquet",
         user_vectors=out / "user_vectors",
         title_vectors=out / "title_vectors",
@@ -147,9 +129,7 @@ def simulator(out, *, num_users=20_000, num_titles=400, num_territories=24, days
             num_test=NUM_TEST,
             end=START + datetime.timedelta(days=days - NUM_TEST),
         ),
-        neighbours={
-            name: tuple(position) for name, position in zip(world.territories, world.positions.tolist(), strict=True)
-        },
+        neighbours={name: tuple(place) for name, place in zip(territories, world.positions.tolist(), strict=True)},
         user_history=False,
     )
 
@@ -160,162 +140,125 @@ def _check_at_least(**arguments):
             raise ValueError(f"`{name}` must be an integer of at least {least}. Received: {name}={value!r}")
 
 
-def _make_world(rng, num_titles, num_territories, days, heterogeneity):
-    rank = np.arange(num_territories)
-    continents = rank % len(CONTINENTS)  # so that every continent has large and small territories
-    middles = np.array(list(CONTINENTS.values()))[continents]
-    sizes = SIZE_RATIO ** (-rank / (num_territories - 1))
-    num_cultures = len(LANGUAGES)
-    strays = rng.integers(num_cultures, size=num_territories)
-    cultures = np.where(rng.random(num_territories) < 0.6, continents, strays)
-    culture_tastes = rng.normal(0, 0.25, (num_cultures, LATENT))
-    local_tastes = culture_tastes[cultures] + rng.normal(0, 0.15, (num_territories, LATENT))
-
-    kinds = rng.choice(3, size=num_titles, p=(0.6, 0.2, 0.2))  # global, of one culture, of one territory
-    owners = rng.integers(num_territories, size=num_titles)
-    homes = np.where(kinds == 0, -1, cultures[owners])
-    latents = rng.normal(0, 1, (num_titles, LATENT))
-    latents += heterogeneity * 2.0 * np.where(kinds[:, None] > 0, culture_tastes[homes], 0.0)
-    offered = np.select(
-        [kinds == 0, kinds == 1],
-        [rng.random((num_territories, num_titles)) < 0.85, cultures[:, None] == homes],
-        rank[:, None] == owners,
-    )
-    # A quarter of the titles stays for good; the others are promoted for weeks, staggered over territories.
-    stays = rng.random(num_titles) < 0.25
-    stays[0], offered[:, 0] = True, True  # no territory is ever without a title
-    delays = rng.integers(0, 8, (num_territories, num_titles))
-    starts = np.where(stays, 0, rng.integers(-30, days, num_titles) + delays)
-    ends = np.where(stays, days + 365, starts + rng.integers(21, 61, num_titles))
-    starts = np.maximum(starts, 0)
-    return _World(
-        continents=continents,
-        cultures=cultures,
-        positions=middles + rng.normal(0, (14.0, 8.0), (num_territories, 2)),
-        shares=sizes / sizes.sum(),
-        tastes=rng.normal(0, 0.15, LATENT) + heterogeneity * local_tastes,
-        homes=homes,
-        latents=latents.T,
-        qualities=rng.exponential(0.8, num_titles),
-        starts=starts,
-        ends=np.where(offered, np.maximum(ends, starts), starts),
-        age_tastes=rng.normal(0, 0.1, (len(AGE_BANDS), LATENT)),
-        user_view=rng.normal(0, 0.25, (LATENT + 1, USER_WIDTH)),
-    )
+def _write_truth(folder, world, territories):
+    """Writes all of the world that does not grow with the users."""
+    titles = {"culture": world.homes, "quality": world.qualities, "latent": list(world.latents.T)}
+    pq.write_table(pa.table({"title": _ids("t", 0, len(world.homes)), **titles}), folder / "titles.parquet")
+    columns = {
+        "territory": territories,
+        "continent": np.array(list(CONTINENTS))[world.continents],
+        "culture": world.cultures,
+        "share": world.shares,
+        "longitude": world.positions[:, 0],
+        "latitude": world.positions[:, 1],
+        "taste": list(world.local_tastes),
+        "emphasis": list(world.emphases),
+    }
+    pq.write_table(pa.table(columns), folder / "territories.parquet")
+    np.save(folder / "exposure.npy", world.exposure)
 
 
-def _write_titles(out, world, rng):
+def _write_titles(out, world, territories, width, rng):
+    """Writes the titles, their availability and their vectors."""
     num_titles = len(world.qualities)
+    ids = _ids("t", 0, num_titles)
     names = np.array([f"The {adjective} {noun}" for adjective in ADJECTIVES for noun in NOUNS])
     sequel, row = np.divmod(np.arange(num_titles), len(names))
     order = rng.permutation(len(names))
     scores = world.latents.T @ rng.normal(0, 1, (LATENT, len(GENRES)))
     genres = np.sort(np.argsort(-scores, axis=1)[:, :2], axis=1)
-    spoken = np.where(world.homes < 0, rng.choice(len(LANGUAGES), num_titles, p=(0.6, 0.1, 0.1, 0.1, 0.1)), world.homes)
+    spoken = np.where(world.homes < 0, rng.choice(len(LANGUAGES), num_titles, p=(0.6, 0.15, 0.1, 0.15)), world.homes)
     titles = {
-        "title": world.titles,
+        "title": ids,
         "name": [names[order[i]] + (f" {k + 1}" if k else "") for i, k in zip(row, sequel, strict=True)],
         "genres": [[GENRES[i] for i in pair] for pair in genres],
         "language": [LANGUAGES[i] for i in spoken],
     }
     pq.write_table(pa.table(titles), out / "titles.parquet")
 
-    territory, title = np.nonzero(world.ends > world.starts)
+    territory, title = np.nonzero(world.is_offered)
     availability = {
-        "title": world.titles.take(title),
-        "territory": pa.array(world.territories).take(territory),
+        "title": ids.take(title),
+        "territory": pa.array(territories).take(territory),
         "start": _times(world.starts[territory, title] * 86_400),
         "end": _times(world.ends[territory, title] * 86_400),
     }
     pq.write_table(pa.table(availability), out / "availability.parquet")
 
     # The smaller the audience that a title can have, the less an upstream model knows about it.
-    audiences = world.shares @ (world.ends > world.starts)
-    vectors = world.latents.T @ rng.normal(0, 0.25, (LATENT, TITLE_WIDTH))
-    vectors += rng.normal(0, 1, vectors.shape) * 0.4 * np.maximum(audiences, 1e-4)[:, None] ** -0.15
-    np.save(out / "title_vectors" / "vectors.npy", vectors.astype(np.float32))
-    pq.write_table(pa.table({"title": world.titles}), out / "title_vectors" / "ids.parquet")
-
-    truth = {"title": world.titles, "culture": world.homes, "quality": world.qualities, "latent": list(world.latents.T)}
-    pq.write_table(pa.table(truth), out / "truth" / "titles.parquet")
-    truth = {
-        "territory": world.territories,
-        "culture": world.cultures,
-        "share": world.shares,
-        "longitude": world.positions[:, 0],
-        "latitude": world.positions[:, 1],
-        "taste": list(world.tastes),
-    }
-    pq.write_table(pa.table(truth), out / "truth" / "territories.parquet")
+    noise = 0.16 * np.maximum(world.shares @ world.is_offered, 1e-4)[:, None] ** -0.15
+    seen = world.latents.T + noise * rng.normal(0, 1, (num_titles, LATENT))
+    ids = pa.table({"title": ids})
+    with contextlib.closing(StoreWriter(out / "title_vectors", num_titles, width, ids.schema, "float16")) as store:
+        store.append([seen @ rng.normal(0, 0.25, (LATENT, width))])
+        store.append_ids(ids)
 
 
-def _write_users(out, world, num_users, days, seed):
+def _write_users(out, world, territories, num_users, view, seed, impressions):
     """Writes all that grows with the users, chunk by chunk."""
-    text = pa.string()
+    text, territories = pa.string(), pa.array(territories)
     columns = {"user": text, "territory": text, "device": text, "age_band": text, "tenure_days": pa.int32()}
-    store = out / "user_vectors"
-    shape = (num_users, USER_WIDTH)
-    vectors = np.lib.format.open_memmap(store / "vectors.npy", mode="w+", dtype=np.float32, shape=shape)
-    day = np.arange(days)[:, None]
-    # (num_territories, days, num_titles)
-    offers = (world.starts[:, None] <= day) & (day < world.ends[:, None])
-    with contextlib.ExitStack() as stack:
-
-        def writer(path, columns):
-            return stack.enter_context(pq.ParquetWriter(path, pa.schema(columns)))
-
-        users = writer(out / "users.parquet", columns)
-        ids = writer(store / "ids.parquet", {"user": text})
-        events = writer(out / "events.parquet", {"user": text, "title": text, "time": pa.timestamp("us")})
+    log = {"user": text, "title": text, "time": pa.timestamp("us"), **({"streamed": pa.int8()} if impressions else {})}
+    audience, titles = Audience(world), _ids("t", 0, len(world.qualities))
+    truth = np.lib.format.open_memmap(out / "truth" / "users.npy", "w+", USER, (num_users,))
+    ids = pa.schema({"user": text})
+    with (
+        pq.ParquetWriter(out / "users.parquet", pa.schema(columns)) as users_file,
+        pq.ParquetWriter(out / "events.parquet", pa.schema(log)) as events_file,
+        contextlib.closing(StoreWriter(out / "user_vectors", num_users, view.shape[1], ids, "float16")) as store,
+    ):
         for first in range(0, num_users, CHUNK):
-            rng = np.random.default_rng([seed, 1 + first // CHUNK])
-            size = min(CHUNK, num_users - first)
-            territory = rng.choice(len(world.shares), size, p=world.shares)
-            age = rng.integers(len(AGE_BANDS), size=size)
-            taste = world.tastes[territory] + world.age_tastes[age] + rng.normal(0, 0.25, (size, LATENT))
-            rates = _activity(rng, size)
-            chunk = {
-                "user": _ids("u", first, size),
-                "territory": pa.array(world.territories).take(territory),
-                "device": pa.array(DEVICES).take(rng.choice(len(DEVICES), size, p=(0.45, 0.3, 0.1, 0.15))),
-                "age_band": pa.array(AGE_BANDS).take(age),
-                "tenure_days": pa.array(rng.exponential(600, size).astype(np.int32)),
-            }
-            users.write_table(pa.table(chunk))
-            ids.write_table(pa.table({"user": chunk["user"]}))
-            noise = 0.4 * (world.shares.max() / world.shares[territory, None]) ** 0.15
-            truth = np.column_stack([taste, 0.25 * np.log(rates)])
-            vectors[first : first + size] = truth @ world.user_view + noise * rng.normal(0, 1, (size, USER_WIDTH))
-            user, title, seconds = _draw_events(rng, world, offers, territory, taste, rates)
-            log = {"user": chunk["user"].take(user), "title": world.titles.take(title), "time": _times(seconds)}
-            events.write_table(pa.table(log))
-    vectors.flush()
+            number = 1 + first // CHUNK
+            rng = np.random.default_rng([seed, number])
+            users = audience.draw_users(rng, min(CHUNK, num_users - first))
+            names = _ids("u", first, len(users))
+            truth[first : first + len(users)] = users
+            users_file.write_table(_describe(rng, users, names, territories))
+            store.append([_upstream(rng, world, users) @ view])
+            store.append_ids(pa.table({"user": names}))
+            events = audience.draw_events(rng, users)
+            if impressions:
+                others = audience.draw_events(np.random.default_rng([seed, number, 1]), users, streamed=False)
+                events = _merge(events, others)
+            user, title, seconds, *streamed = events
+            columns = [names.take(user), titles.take(title), _times(seconds), *streamed]
+            events_file.write_table(pa.table(columns, events_file.schema))
+    truth.flush()
 
 
-def _activity(rng, size):
-    """Mean number of events a day for each user: heavy-tailed, and three users in ten hardly come at all."""
-    is_dormant = rng.random(size) < 0.3
-    return np.minimum(rng.lognormal(-2.75, 1.3, size), 6.0) * np.where(is_dormant, 0.03, 1.0)
+def _describe(rng, users, names, territories):
+    """The users table of a chunk, with the tenure on day 0."""
+    tenure = np.where(users["joined"] > 0, 0, rng.exponential(600, len(users)))
+    return pa.table(
+        {
+            "user": names,
+            "territory": territories.take(users["territory"]),
+            "device": pa.array(DEVICES).take(rng.choice(len(DEVICES), len(users), p=(0.45, 0.3, 0.1, 0.15))),
+            "age_band": pa.array(AGE_BANDS).take(users["age"]),
+            "tenure_days": pa.array(tenure.astype(np.int32)),
+        }
+    )
 
 
-def _draw_events(rng, world, offers, territory, taste, rates):
-    """User row, title row and seconds since `START` of every event of a chunk, by user and time."""
-    days = offers.shape[1]
-    counts = rng.poisson(rates[:, None], (len(rates), days))
-    user, day = np.divmod(np.repeat(np.arange(counts.size), counts.ravel()), days)
-    # Evenings are busy, at the local time of the territory; the date stays UTC.
-    hour = (rng.normal(20.5, 3.0, len(user)) - world.positions[territory[user], 0] / 15.0) % 24
-    seconds = day * 86_400 + np.minimum(hour * 3_600, 86_399).astype(np.int64)
-    appeal = np.exp(taste @ world.latents + world.qualities).astype(np.float32)
-    title = np.empty(len(user), np.int64)
-    for block in range(0, len(user), BLOCK):
-        rows = slice(block, block + BLOCK)
-        cumulative = (appeal[user[rows]] * offers[territory[user[rows]], day[rows]]).cumsum(axis=1)
-        # The first title whose cumulative weight exceeds the draw: never one of weight zero.
-        draws = rng.random((len(cumulative), 1)) * cumulative[:, -1:]
-        title[rows] = (cumulative <= draws).sum(axis=1)
-    order = np.lexsort((seconds, user))
-    return user[order], title[order], seconds[order]
+def _upstream(rng, world, users):
+    """What an upstream model knows of users: tastes without their culture's emphasis, less exact in small territories.
+
+    Returns:
+        Float32 array of shape `(users, LATENT + 1)`; last is the activity.
+    """
+    territory, local = users["territory"], world.local_tastes[users["territory"]]
+    taste = (users["taste"] - local) / world.emphases[territory] + local
+    noise = 0.2 * (world.shares.max() / world.shares[territory, None]) ** 0.15
+    taste += noise * rng.normal(0, 1, taste.shape)
+    return np.column_stack([taste, 0.25 * np.log(users["rate"])]).astype(np.float32)
+
+
+def _merge(streams, others):
+    """Streams and other showings in one, by user and time, with 1 and 0 as a fourth column."""
+    flags = [np.full(len(events[0]), flag, np.int8) for flag, events in ((1, streams), (0, others))]
+    columns = [np.concatenate(pair) for pair in zip((*streams, flags[0]), (*others, flags[1]), strict=True)]
+    order = np.lexsort((columns[2], columns[0]))
+    return [column[order] for column in columns]
 
 
 def _ids(prefix, first, size):

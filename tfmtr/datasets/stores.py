@@ -88,15 +88,16 @@ class StoreWriter:
     """Writes a `VectorStore` folder front to back, without holding it in memory.
 
     Args:
-        path: Folder to make.
+        path: Folder, made if missing.
         rows: Number of vectors.
         width: Of one vector.
         schema: Arrow schema of the ids.
+        dtype: Of the vectors, `"float32"` or `"float16"`.
     """
 
-    def __init__(self, path, rows, width, schema):
-        Path(path).mkdir(parents=True)
-        self.vectors = np.lib.format.open_memmap(Path(path, "vectors.npy"), "w+", "float32", (rows, width))
+    def __init__(self, path, rows, width, schema, dtype="float32"):
+        Path(path).mkdir(parents=True, exist_ok=True)
+        self.vectors = np.lib.format.open_memmap(Path(path, "vectors.npy"), "w+", dtype, (rows, width))
         self.ids = pq.ParquetWriter(Path(path, "ids.parquet"), schema, compression="zstd")
         self.rows = 0
 
