@@ -24,9 +24,9 @@ USERS = {"1 million": 160_000, "10 million": 1_600_000}
 
 
 def peak_anonymous_memory(command):
-    """Runs a command and returns its peak RssAnon in MB and its seconds."""
+    """Runs a Python command and returns its peak RssAnon in MB and its seconds."""
     started, peak = time.perf_counter(), 0
-    process = subprocess.Popen([sys.executable, "-m", "tfmtr.cli", *map(str, command)], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.DEVNULL)
     while process.poll() is None:
         try:
             status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
@@ -45,9 +45,9 @@ def main(folder, memory_limit):
     for size, users in USERS.items():
         data, run = folder / f"data-{users}", folder / f"run-{users}"
         shutil.rmtree(run, ignore_errors=True)
-        prepare = ["prepare", "simulator", "--num-users", users, "--out", data, "--overwrite"]
+        prepare = ["-m", "tfmtr.cli", "prepare", "simulator", "--num-users", users, "--out", data, "--overwrite"]
         cells["prepare", size] = peak_anonymous_memory([*prepare, "--memory-limit", memory_limit])
-        train = ["train", "--data", data, "--workdir", run, "--epochs", "1", "--units", "16,16"]
+        train = ["-m", "tfmtr.cli", "train", "--data", data, "--workdir", run, "--epochs", "1", "--units", "16,16"]
         cells["train", size] = peak_anonymous_memory(train)
         print(size, Prepared(data).report["statistics"]["events"], "events", flush=True)
     table = Table("step", *(f"{size} events, MB (s)" for size in USERS), "ratio")

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 def load(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield importlib.import_module
-    for name in ("balancing", "embedding_update", "evaluation", "retrieval", "serving", "sharing", "soak"):
+    for name in [file.stem for file in FOLDER.glob("*.py")]:
         sys.modules.pop(name, None)
 
 
@@ -102,3 +102,17 @@ def test_retrieval_measures_every_index(load, tmp_path, engine):
     benchmark.write_data(tmp_path / "data", *benchmark.clustered(2000))
     cells = benchmark.measure(engine, tmp_path / "data", 0.05)
     assert min(cell["recall"] for cell in cells.values()) > (0.3 if engine == "hnswlib" else 0.9)
+
+
+def test_simulator_measures_each_number_of_users_and_leaves_nothing(load, tmp_path):
+    benchmark, folder = load("simulator"), tmp_path / "tables"
+    folder.mkdir()
+    sizes = {"territories": 5, "titles": 20, "days": 18, "widths": (8, 6)}
+    document = benchmark.main((300, 1_200), **sizes, folder=folder, out=tmp_path / "simulator.json")
+    assert json.loads((tmp_path / "simulator.json").read_text()) == json.loads(json.dumps(document))
+    few, more = document["users"]["300"], document["users"]["1,200"]
+    assert 2 * few["events"] < more["events"] < 8 * few["events"]
+    assert min(few[name] for name in ("seconds", "cpu_seconds", "peak_mb")) > 0
+    assert not list(folder.iterdir())
+    with pytest.raises(OSError, match="`folder` needs 142,400,000,000,000,000 bytes of disk; name another one"):
+        benchmark.main((100_000_000_000_000,), folder=folder)

@@ -89,6 +89,19 @@ def test_most_users_are_hardly_active_and_a_few_very(audience):
     assert 0.1 < rates.mean() < 0.15
 
 
+def test_tastes_have_the_emphasis_of_the_culture_around_the_taste_of_the_territory(audience, world):
+    users = audience.draw_users(np.random.default_rng(9), 40_000)
+    for territory in range(4):
+        tastes = users["taste"][users["territory"] == territory]
+        np.testing.assert_allclose(
+            tastes.mean(axis=0),
+            world.emphases[territory] * world.age_tastes.mean(axis=0) + world.local_tastes[territory],
+            atol=0.1,
+        )
+        spread = np.sqrt(0.22**2 + world.age_tastes.var(axis=0))
+        np.testing.assert_allclose(tastes.std(axis=0), world.emphases[territory] * spread, rtol=0.1)
+
+
 def test_evenings_are_local(audience, world):
     rng = np.random.default_rng(7)
     users = two_users(5_000.0)

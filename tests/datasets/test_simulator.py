@@ -7,11 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from tfmtr.datasets import simulator as module
-from tfmtr.datasets.audience import Audience
+from tfmtr.datasets.audience import USER, Audience
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.simulator import simulator
 from tfmtr.datasets.truth import Truth
 from tfmtr.datasets.vectors import VectorStore
+from tfmtr.datasets.world import LATENT, make_world
 
 
 def contents(folder):
@@ -105,6 +106,14 @@ def test_widths_and_impressions_change_no_event(tmp_path):
     assert log.equals(log.sort_values(["user", "time"], kind="stable"))
     for table in ("users", "titles", "availability"):
         assert getattr(plain, table).read_bytes() == getattr(wide, table).read_bytes()
+
+
+def test_no_generator_is_used_twice(tmp_path, monkeypatch):
+    seeds, make = [], np.random.default_rng
+    monkeypatch.setattr(module, "CHUNK", 100)
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: seeds.append(tuple(seed)) or make(seed))
+    simulator(tmp_path, num_users=300, num_titles=10, num_territories=4, days=18, impressions=True, seed=5)
+    assert sorted(seeds) == [(5, 0), (5, 1), (5, 1, 1), (5, 2), (5, 2, 1), (5, 3), (5, 3, 1)]
 
 
 def test_impressions_become_logged_negatives(tmp_path):
@@ -246,6 +255,23 @@ def test_user_vectors_tell_more_in_large_territories(logs, folder):
     # The activity is in them, too.
     rate = np.log(truth.users["rate"][:, None])
     assert unexplained(np.column_stack([vectors, np.ones(len(vectors))]), rate).mean() < 0.1 * rate.var()
+
+
+def test_upstream_knows_tastes_without_the_emphasis_of_the_culture():
+    world = make_world(
+        np.random.default_rng(0), num_titles=10, num_territories=5, days=18, heterogeneity=1.0, feedback=0.4
+    )
+    personal, users = np.random.default_rng(1).normal(size=(5, LATENT)), np.zeros(5, USER)
+    users["territory"], users["rate"] = np.arange(5), 1.0
+    users["taste"] = world.emphases * personal + world.local_tastes
+
+    class Noiseless:
+        def normal(self, mean, deviation, size):
+            return np.zeros(size)
+
+    known = module._upstream(Noiseless(), world, users)
+    np.testing.assert_allclose(known[:, :-1], personal + world.local_tastes, atol=1e-5)
+    assert (known[:, -1] == 0).all()
 
 
 def test_title_vectors_tell_more_of_titles_with_large_audiences(logs, folder):

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfmtr.datasets.stores import StoreWriter, gather, list_matrix
+from tfmtr.datasets.stores import MatrixWriter, StoreWriter, gather, list_matrix
 from tfmtr.datasets.vectors import VectorStore
 
 
@@ -43,3 +43,14 @@ def test_writer_makes_a_store(tmp_path):
     store.check("user_vectors")
     np.testing.assert_array_equal(store.vectors, [[1, 1], [2, 2], [3, 3]])
     assert pq.read_table(store.ids).column("user").to_pylist() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", [("age", "i1"), ("taste", "f4", 3)]])
+def test_matrix_is_what_was_appended(tmp_path, dtype):
+    rows = np.zeros(10, dtype)
+    rows["age" if rows.dtype.names else ...] = np.arange(10)
+    (tmp_path / "a.npy").write_bytes(b"an older file")
+    writer = MatrixWriter(tmp_path / "a.npy", rows.shape, dtype)
+    for block in (rows[:6], rows[6:6], rows[6:]):
+        writer.append(block)
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy", mmap_mode="r"), rows)

@@ -4,9 +4,9 @@ import pytest
 from tfmtr.datasets.world import LATENT, NUM_CULTURES, WEEK, WEEKDAY, make_world, relevance, territory_sizes
 
 
-def draw_world(**changes):
+def draw_world(seed=0, **changes):
     options = {"num_titles": 300, "num_territories": 24, "days": 60, "heterogeneity": 0.7, "feedback": 0.4}
-    return make_world(np.random.default_rng(0), **{**options, **changes})
+    return make_world(np.random.default_rng(seed), **{**options, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,18 @@ def test_titles_come_and_go_every_day(world):
     global_ones = promoted & (world.homes < 0) & (world.starts.min(axis=0) > 0)
     spread = np.ptp(world.starts[:, global_ones], axis=0)
     assert 4 < spread.mean() < 8
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_territory_is_ever_without_a_title(seed):
+    world = draw_world(seed, num_titles=10, num_territories=60)
+    assert (world.exposure.sum(axis=2) > 0).all()
+    assert np.isfinite(world.exposure).all()
+
+
+def test_relevance_is_a_sigmoid_of_affinity_and_quality():
+    affinity, quality = np.array([-1.0, 0.0, 2.0]), np.array([0.5, 0.0, 1.0])
+    np.testing.assert_allclose(relevance(affinity, quality), 1 / (1 + np.exp([4.5, 4.0, 1.0])))
 
 
 def test_exposure_is_for_offered_titles_only(world):

@@ -110,5 +110,5 @@ def _draw(rng, cumulative, num_columns, row):
 
     Draws are multiples of 2 ** -24, which stay exact when a row number is added.
     """
-    place = np.searchsorted(cumulative, row + rng.random(len(row), np.float32).astype(np.float64), side="right")
+    place = np.searchsorted(cumulative, row + rng.random(len(row), np.float32), side="right")
     return place - row * num_columns

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from tfmtr.datasets.audience import USER, Audience
 from tfmtr.datasets.logs import Calendar, Logs
-from tfmtr.datasets.stores import StoreWriter
+from tfmtr.datasets.stores import MatrixWriter, StoreWriter
 from tfmtr.datasets.world import AGE_BANDS, CONTINENTS, LATENT, make_world
 
 START = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
@@ -112,7 +112,7 @@ def simulator(
     territories = [f"{list(CONTINENTS)[continent]}-{i:02}" for i, continent in enumerate(world.continents)]
     _write_truth(out / "truth", world, territories)
     _write_titles(out, world, territories, widths[1], rng)
-    view = rng.normal(0, 0.25, (LATENT + 1, widths[0]))
+    view = rng.normal(0, 0.25, (LATENT + 1, widths[0])).astype(np.float32)
     _write_users(out, world, territories, num_users, view, seed, impressions)
     return Logs(
         events=out / "events.parquet",
@@ -200,7 +200,7 @@ def _write_users(out, world, territories, num_users, view, seed, impressions):
     columns = {"user": text, "territory": text, "device": text, "age_band": text, "tenure_days": pa.int32()}
     log = {"user": text, "title": text, "time": pa.timestamp("us"), **({"streamed": pa.int8()} if impressions else {})}
     audience, titles = Audience(world), _ids("t", 0, len(world.qualities))
-    truth = np.lib.format.open_memmap(out / "truth" / "users.npy", "w+", USER, (num_users,))
+    truth = MatrixWriter(out / "truth" / "users.npy", (num_users,), USER)
     ids = pa.schema({"user": text})
     with (
         pq.ParquetWriter(out / "users.parquet", pa.schema(columns)) as users_file,
@@ -212,7 +212,7 @@ def _write_users(out, world, territories, num_users, view, seed, impressions):
             rng = np.random.default_rng([seed, number])
             users = audience.draw_users(rng, min(CHUNK, num_users - first))
             names = _ids("u", first, len(users))
-            truth[first : first + len(users)] = users
+            truth.append(users)
             users_file.write_table(_describe(rng, users, names, territories))
             store.append([_upstream(rng, world, users) @ view])
             store.append_ids(pa.table({"user": names}))
@@ -223,7 +223,6 @@ def _write_users(out, world, territories, num_users, view, seed, impressions):
             user, title, seconds, *streamed = events
             columns = [names.take(user), titles.take(title), _times(seconds), *streamed]
             events_file.write_table(pa.table(columns, events_file.schema))
-    truth.flush()
 
 
 def _describe(rng, users, names, territories):

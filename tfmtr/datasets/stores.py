@@ -84,6 +84,27 @@ def list_matrix(column, name):
     return matrix
 
 
+class MatrixWriter:
+    """Writes a `.npy` file front to back, neither held in memory nor mapped into it.
+
+    Args:
+        path: Of the file.
+        shape: Of the array, rows first.
+        dtype: Of the array.
+    """
+
+    def __init__(self, path, shape, dtype):
+        self.path, self.dtype = Path(path), np.dtype(dtype)
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
+        with self.path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+
+    def append(self, block):
+        """Appends rows."""
+        with self.path.open("ab") as file:
+            np.ascontiguousarray(block, self.dtype).tofile(file)
+
+
 class StoreWriter:
     """Writes a `VectorStore` folder front to back, without holding it in memory.
 
@@ -97,14 +118,14 @@ class StoreWriter:
 
     def __init__(self, path, rows, width, schema, dtype="float32"):
         Path(path).mkdir(parents=True, exist_ok=True)
-        self.vectors = np.lib.format.open_memmap(Path(path, "vectors.npy"), "w+", dtype, (rows, width))
+        self.vectors = MatrixWriter(Path(path, "vectors.npy"), (rows, width), dtype)
         self.ids = pq.ParquetWriter(Path(path, "ids.parquet"), schema, compression="zstd")
         self.rows = 0
 
     def append(self, blocks):
         """Appends an iterable of float matrices of shape `(rows, width)`."""
         for block in blocks:
-            self.vectors[self.rows : self.rows + len(block)] = block
+            self.vectors.append(block)
             self.rows += len(block)
 
     def append_ids(self, ids):
@@ -112,8 +133,7 @@ class StoreWriter:
         self.ids.write_table(ids.cast(self.ids.schema), row_group_size=ROW_GROUP)
 
     def close(self):
-        """Finishes both files."""
-        self.vectors.flush()
+        """Finishes the ids; the vectors are all there."""
         self.ids.close()
 
 

@@ -203,7 +203,7 @@ def _panel(rng, world):
     personal = personal_tastes(rng, world, rng.integers(len(AGE_BANDS), size=PANEL))
     streams = []
     for emphasis, local in zip(world.emphases, world.local_tastes, strict=True):
-        affinity = (emphasis * personal + local) @ world.latents
+        affinity = (emphasis * personal + local).astype(np.float32) @ world.latents
         streams.append((attraction(affinity) * relevance(affinity, world.qualities)).mean(axis=0))
     return np.array(streams)
 
