@@ -101,6 +101,25 @@ def test_the_server_s_modules_are_out_of_the_garbage_collector_s_sight(monkeypat
     assert tracked[0] < 0.1 * before
 
 
+def test_the_simulator_s_options_reach_it(tmp_path, monkeypatch):
+    asked = {}
+
+    def simulator(out, **options):
+        asked.update(options)
+        raise ValueError("that is all")
+
+    monkeypatch.setattr("tfmtr.datasets.simulator.simulator", simulator)
+    options = {"num_users": 5, "num_titles": 11, "num_territories": 6, "days": 19, "heterogeneity": 0.1}
+    options |= {"feedback": 0.2, "impressions": True, "widths": (512, 768), "seed": 3}
+    arguments = ["prepare", "simulator", "--out", str(tmp_path / "data"), "--impressions", "--widths", "512", "768"]
+    for name, value in options.items():
+        if name not in ("impressions", "widths"):
+            name = "simulator_seed" if name == "seed" else name
+            arguments.append(f"--{name.replace('_', '-')}={value}")
+    CliRunner().invoke(app, arguments)
+    assert asked == options
+
+
 def test_the_day_s_options_reach_their_functions(tmp_path, monkeypatch):
     asked = []
     result = {"status": "promoted"}

@@ -26,7 +26,7 @@ def quiet(line):
 def week(tmp_path_factory):
     """A service after three days: a good one, one whose log is wrong, and one more; the second has a new group."""
     folder = tmp_path_factory.mktemp("week")
-    log, service = daily_week.start(folder, num_users=4000, units=(16, 8), batch_size=1024, epochs=3)
+    log, service = daily_week.start(folder, num_users=12_000, units=(16, 8), batch_size=1024, epochs=6)
     lines, results = [], []
     days = daily_week.run_days(log, service, days=3, bad_day=2, new_day=3, max_drop=0.1, say=lines.append)
     for result, _ in days:

@@ -1,4 +1,6 @@
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.simulator import simulator
 from tfmtr.datasets.truth import Truth
 
+PAGE = Path(__file__).parents[2] / "docs" / "simulator.md"
 DAYS, NUM_USERS, NUM_TITLES = 20, 8_000, 12
 
 
@@ -156,3 +159,12 @@ def test_unknown_ids_and_days(truth, arguments, message):
 def test_a_folder_without_truth(tmp_path):
     with pytest.raises(ValueError, match="`out` must be a folder that `simulator` wrote"):
         Truth(tmp_path)
+
+
+def test_the_page_s_example_prints_what_the_page_says(tmp_path, monkeypatch, capsys):
+    page = PAGE.read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    said, found = (re.search(r"best possible PR-AUC (0\.\d+)", text)[1] for text in (page, capsys.readouterr().out))
+    assert float(said) == pytest.approx(float(found), abs=0.02)

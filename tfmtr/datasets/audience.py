@@ -13,7 +13,7 @@ USER = np.dtype(
         ("age", np.int8),
         ("joined", np.int16),  # first day
         ("left", np.int16),  # first day after the last
-        ("rate", np.float32),  # titles streamed a day, but for taste
+        ("rate", np.float32),  # titles streamed a day by a user of average taste
         ("taste", np.float32, LATENT),
     ]
 )
@@ -92,7 +92,7 @@ class Audience:
 
 
 def _rates(rng, size):
-    """Titles that users stream a day: heavy-tailed, and three users in ten hardly come at all."""
+    """Titles that users of average taste stream a day: heavy-tailed, and three users in ten hardly come at all."""
     is_dormant = rng.random(size) < 0.3
     return np.minimum(rng.lognormal(-2.3, 1.1, size), 6.0) * np.where(is_dormant, 0.03, 1.0)
 

@@ -211,18 +211,18 @@ def _write_users(out, world, territories, num_users, view, seed, impressions):
             number = 1 + first // CHUNK
             rng = np.random.default_rng([seed, number])
             users = audience.draw_users(rng, min(CHUNK, num_users - first))
-            names = _ids("u", first, len(users))
-            truth.append(users)
-            users_file.write_table(_describe(rng, users, names, territories))
-            store.append([_upstream(rng, world, users) @ view])
-            store.append_ids(pa.table({"user": names}))
             events = audience.draw_events(rng, users)
             if impressions:
                 others = audience.draw_events(np.random.default_rng([seed, number, 1]), users, streamed=False)
                 events = _merge(events, others)
             user, title, seconds, *streamed = events
-            columns = [names.take(user), titles.take(title), _times(seconds), *streamed]
-            events_file.write_table(pa.table(columns, events_file.schema))
+            names = _ids("u", first, len(users))
+            events = [names.take(user), titles.take(title), _times(seconds), *streamed]
+            events_file.write_table(pa.table(events, events_file.schema))
+            users_file.write_table(_describe(rng, users, names, territories))
+            store.append([_upstream(rng, world, users) @ view])
+            store.append_ids(pa.table({"user": names}))
+            truth.append(users)
 
 
 def _describe(rng, users, names, territories):
@@ -240,16 +240,19 @@ def _describe(rng, users, names, territories):
 
 
 def _upstream(rng, world, users):
-    """What an upstream model knows of users: tastes without their culture's emphasis, less exact in small territories.
+    """What an upstream model knows of users: tastes without their culture's emphasis and, last, activity.
+
+    The smaller the territory, the less it knows.
 
     Returns:
-        Float32 array of shape `(users, LATENT + 1)`; last is the activity.
+        Float32 array of shape `(users, LATENT + 1)`.
     """
-    territory, local = users["territory"], world.local_tastes[users["territory"]]
+    territory = users["territory"]
+    local = world.local_tastes[territory]
     taste = (users["taste"] - local) / world.emphases[territory] + local
+    known = np.column_stack([taste, 0.25 * np.log(users["rate"])])
     noise = 0.2 * (world.shares.max() / world.shares[territory, None]) ** 0.15
-    taste += noise * rng.normal(0, 1, taste.shape)
-    return np.column_stack([taste, 0.25 * np.log(users["rate"])]).astype(np.float32)
+    return (known + noise * rng.normal(0, 1, known.shape)).astype(np.float32)
 
 
 def _merge(streams, others):

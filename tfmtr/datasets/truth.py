@@ -27,6 +27,9 @@ class Truth:
         territories: Table `territory`, `continent`, `culture`, `share`, `longitude`, `latitude`, `taste`, `emphasis`.
         days: Number of days of the log.
 
+    Raises:
+        ValueError: If the folder holds no truth.
+
     Example:
     >>> import tempfile
     >>> from tfmtr.datasets.simulator import simulator

@@ -99,6 +99,7 @@ def make_world(rng, *, num_titles, num_territories, days, heterogeneity, feedbac
     emphases = np.exp(heterogeneity * rng.normal(0, 0.5, (NUM_CULTURES, LATENT)))[cultures]
 
     kinds = rng.choice(3, size=num_titles, p=(0.6, 0.2, 0.2))  # global, of one culture, of one territory
+    kinds[0] = 0  # of which there is always one, see `_availability`
     owners = rng.choice(num_territories, size=num_titles, p=np.sqrt(sizes) / np.sqrt(sizes).sum())
     homes = np.where(kinds == 0, -1, cultures[owners])
     leanings = np.where(kinds[:, None] == 1, culture_tastes[homes], local_tastes[owners])
