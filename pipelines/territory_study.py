@@ -108,8 +108,8 @@ number of epochs.
 
 Of the lists of {k} that the index returns to test users with a positive, over all territories, means over windows and
 seeds. Popularity: positives in the training rows. Lift: how much more popular the lists are than what their users chose
-before. Local: share of local titles (in at most {local_share:.0%} of the territories' catalogues) in the lists, and among
-the positives.
+before. Local: share of local titles (in at most {local_share:.0%} of the territories' catalogues) in the lists, and
+among the positives.
 
 | model | NDCG@{k} | coverage | Gini | entropy | mean popularity | lift | local, lists | local, positives |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
