@@ -32,6 +32,7 @@ from rich.table import Table
 
 RESULT = Path("benchmarks/results/retrieval.json")
 WIDTH, K, GOAL, SHARE = 128, 100, 0.95, 0.01
+SLOW = 10  # queries a second
 NUM_QUERIES, NUM_TUNING = 512, 128
 CORES = os.cpu_count()
 FILTERS = {  # what an engine does with a filter
@@ -280,7 +281,8 @@ def measure(engine, folder, seconds):
                 found = search(queries[:NUM_TUNING], allowed, **parameters)
                 speed = per_second(search, queries[:NUM_TUNING], allowed, parameters, 128, seconds / 10)
                 tried.append((recall(found, truth[:NUM_TUNING]), speed, parameters))
-                if len(grid) == 1 and tried[-1][0] >= GOAL:  # a single parameter is tried from fast to slow
+                # A single parameter is tried from fast to slow, until it is good, or of no use.
+                if len(grid) == 1 and (tried[-1][0] >= GOAL or speed < SLOW):
                     break
             good = [entry for entry in tried if entry[0] >= GOAL]
             parameters = (max(good, key=lambda e: e[1]) if good else max(tried, key=lambda e: e[0]))[2]
