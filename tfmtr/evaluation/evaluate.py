@@ -1,42 +1,59 @@
-"""Evaluates a run on its test windows: metrics per slice and task, and recall of the index."""
+"""Evaluates a run on its test windows: metrics per slice and task, and of the lists that its index returns."""
 
+import contextlib
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import write_json
 from tfmtr.evaluation.compare import mean_and_deviation
-from tfmtr.evaluation.lists import Lists
+from tfmtr.evaluation.index_lists import index_lists, list_metrics, profiles
 from tfmtr.evaluation.metrics import evaluate_task
-from tfmtr.evaluation.ranking import recall_at_k
+from tfmtr.evaluation.ranking import gauc, recall_at_k
 from tfmtr.evaluation.tables import pr_auc_table
-from tfmtr.retrieval.index import build_index
+from tfmtr.evaluation.title_facts import LOCAL_SHARE, title_facts
+from tfmtr.models import TwoTower
 from tfmtr.schema import Schema
 
 BATCH = 8192
+CLASSES = np.array(["global", "local"])
 
 
-def evaluate(run, data, *, k=10, recall_users=10_000):
-    """Evaluates test window i with the model that was trained up to window i - 1, and writes `evaluation.json`.
+def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE):
+    """Evaluates test window i with the model that was trained up to window i - 1.
 
-    Recall is over users with a positive of the primary task in the window (at most `recall_users`, those
-    that come first in the files' hash order): the share of their positives among the k titles that the exact
-    index returns for their territory out of the window's catalogue.
+    Writes `evaluation.json` and, for figures that need them, `scores.parquet` with the score of every test row: its
+    window and one column a task, in the order of the test files.
+
+    Lists are those of users with a positive of the primary task in the window (at most `recall_users`, those that come
+    first in the files' hash order): the k titles that the exact index returns for their territory out of the window's
+    catalogue. Recall is the share of a user's positives among them. Models without an index have no lists.
 
     Args:
         run: Run directory made by `tfmtr train`.
         data: Directory made by `tfmtr prepare`.
         k: Titles that the index returns.
-        recall_users: Most users that recall is measured on.
+        recall_users: Most users that have lists.
+        local_share: See `tfmtr.evaluation.title_facts.title_facts`, which says what a local title is.
 
     Returns:
-        The document written to `<run>/evaluation.json`:
-        `{"tasks": {task: {slice column: {window: {slice value: cell}}}}, "recall": {window: float}, ...}`;
-        cells as `tfmtr.evaluation.metrics.evaluate_task` describes.
+        The document written to `<run>/evaluation.json`; cells are as the functions describe that make them:
+
+        * `"tasks"` (`evaluate_task`), `"gauc"` (of binary tasks): `{task: {slice column: {window: {slice: cell}}}}`;
+        * `"title_classes"` (`evaluate_task`): `{task: {window: {"global", "local" or "overall": cell}}}`;
+        * `"recall"`: `{window: float}`, or `None` where a window has no positive;
+        * `"lists"` (`list_metrics`): `{metric: {window: {territory: cell}}}`, windows with a positive only;
+        * `"titles"`, numbers of local and global ones; `"k"`, `"local_share"`; what was evaluated, when and by what.
+
+    Raises:
+        ValueError: If `data` is not what the run was trained on, or an argument is out of its range.
     """
     data, schema, document = Prepared(data), Schema.load(run), training.read_run(run)
     if document["fingerprint"] != data.report["fingerprint"]:
@@ -44,29 +61,77 @@ def evaluate(run, data, *, k=10, recall_users=10_000):
             "`data` must be what the run was trained on, or its test users may be in the training rows. "
             f"Received: {data.path} with fingerprint {data.report['fingerprint']}, not {document['fingerprint']}"
         )
-    model, tasks, recall = None, {task.name: {column: {} for column in schema.slices} for task in schema.tasks}, {}
-    for window in data.test_windows:
-        if model is None:
-            model = training.load(run, window=window)
-        else:
-            training.restore(model, Path(run, "weights", f"window-{window}.npz"))
-        files = data.examples("test", windows=[window])
-        columns, users, positives = predict(model, files, schema, data)
-        for task in schema.tasks:
-            for column in schema.slices:
-                tasks[task.name][column][str(window)] = evaluate_task(
-                    columns[task.column], columns[f"{task.name} score"], columns[column], users, kind=task.kind
-                )
-        recall[str(window)] = _recall(model, positives, schema, data, window=window, k=k, most=recall_users)
+    facts = title_facts(data, local_share=local_share)
+    model, found = None, {"tasks": {}, "gauc": {}, "title_classes": {}, "recall": {}, "lists": {}}
+    scores = Path(run, "scores.parquet")
+    with score_writer(scores, schema) as write_scores:
+        for window in data.test_windows:
+            if model is None:
+                model = training.load(run, window=window)
+            else:
+                training.restore(model, Path(run, "weights", f"window-{window}.npz"))
+            files = data.examples("test", windows=[window])
+            columns, users, positives = predict(model, files, schema, data, columns=("title_row",))
+            write_scores(window, columns)
+            for path, cells in row_metrics(columns, users, schema, facts):
+                put(found, (*path, str(window)), cells)
+            found["recall"][str(window)] = None
+            if isinstance(model, TwoTower) and positives is not None and len(positives):
+                lists = index_lists(model, positives, schema, data, window=window, k=k, most=recall_users)
+                found["recall"][str(window)] = recall_at_k(lists.lists)
+                for metric, cells in list_metrics(lists, facts, profiles(data, facts, lists.users, window)).items():
+                    put(found, ("lists", metric, str(window)), cells)
     result = {
         "run_id": document["run_id"],
         "fingerprint": document["fingerprint"],
+        "forgotten": data.report.get("forgotten", 0),
+        "data": str(data.path),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "versions": training.versions(),
         "k": k,
-        "tasks": tasks,
-        "recall": recall,
+        "local_share": local_share,
+        "titles": {"local": int(facts.local.sum()), "global": int((~facts.local).sum())},
+        **found,
     }
     write_json(Path(run, "evaluation.json"), result)
     return result
+
+
+@contextlib.contextmanager
+def score_writer(file, schema):
+    """Writes `scores.parquet`, a row group a window; gives a function `write(window, columns of predict)`."""
+    temporary = file.with_suffix(".tmp")
+    fields = {"window": pa.int32(), **{task.name: pa.float32() for task in schema.tasks}}
+    with pq.ParquetWriter(temporary, pa.schema(fields), compression="zstd") as writer:
+
+        def write(window, columns):
+            scores = {task.name: columns[f"{task.name} score"].astype("float32") for task in schema.tasks}
+            rows = len(columns["title_row"])
+            if rows:
+                writer.write_table(pa.table({"window": np.full(rows, window, "int32"), **scores}), row_group_size=rows)
+
+        yield write
+    os.replace(temporary, file)
+
+
+def row_metrics(columns, users, schema, facts):
+    """Yields `(path in the document, {slice: cell})` of every metric of a window's rows."""
+    classes = CLASSES[facts.local[columns["title_row"].astype(int)].astype(int)]
+    for task in schema.tasks:
+        rows = columns[task.column], columns[f"{task.name} score"]
+        for column in schema.slices:
+            yield ("tasks", task.name, column), evaluate_task(*rows, columns[column], users, kind=task.kind)
+            if task.kind == "binary":
+                yield ("gauc", task.name, column), gauc(*rows, columns[column], users)
+        yield ("title_classes", task.name), evaluate_task(*rows, classes, users, kind=task.kind)
+
+
+def put(tree, path, value):
+    """Sets a value in nested dictionaries, which are made where they are missing."""
+    *above, last = path
+    for key in above:
+        tree = tree.setdefault(key, {})
+    tree[last] = value
 
 
 def print_results(results, console):
@@ -97,7 +162,8 @@ def predict(model, files, schema, data, *, columns=()):
         files: Example files, as `Prepared.examples` lists them.
         schema: The model's `Schema`.
         data: The `Prepared` directory the files are from.
-        columns: Columns of the examples that are wanted beside the slices, or `"scenario"` for the name of the row's.
+        columns: Columns of the examples that are wanted beside the slices, as text, or `"scenario"` for the name of
+            the row's, or `"title_row"`, an integer.
 
     Returns:
         `(values, users, positives)`: arrays of shape `(rows,)` by name (label columns, `"<task> score"`, slices and
@@ -118,6 +184,8 @@ def predict(model, files, schema, data, *, columns=()):
         for name in wanted:
             if name == "scenario":
                 values[name].append(np.asarray(["", *schema.scenario.names])[features["scenario"]])
+            elif name == "title_row":
+                values[name].append(table[name].to_numpy())
             else:
                 values[name].append(table[name].cast(pa.string()).to_numpy())
         users.append(table["user"])
@@ -126,30 +194,3 @@ def predict(model, files, schema, data, *, columns=()):
     codes = users.combine_chunks().dictionary_encode().indices.to_numpy() if len(users) else np.zeros(0, int)
     values = {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in values.items()}
     return values, codes, pa.concat_tables(positives) if positives else None
-
-
-def _recall(model, positives, schema, data, *, window, k, most):
-    if positives is None or not len(positives):
-        return None
-    index = build_index(model, data, schema, window=window)
-    users, first, user_of_row = np.unique(
-        positives["user"].to_numpy().astype(str), return_index=True, return_inverse=True
-    )
-    kept = np.sort(first)[:most]  # users are in the order of their hash
-    features = inputs.model_inputs(positives.take(kept), schema, inputs.open_stores(data))
-    queries = model.user_tower.predict({name: features[name] for name in model.user_tower.input}, verbose=0)
-    query = np.asarray(queries[schema.tasks[0].name])
-    territories = np.asarray(positives.take(kept)["territory"].to_pylist())
-    catalogue, ranked = index.catalogue, []
-    for i in range(0, len(query), 256):
-        some = slice(i, i + 256)
-        allowed = catalogue(territories[some], np.full((len(query[some]), 1), ""))
-        found = index(query[some], np.full(len(query[some]), min(k, catalogue.num_titles), "int32"), allowed)
-        ranked.append(np.where(np.isfinite(found["scores"]), found["index"], -1))
-    rows = {title: row for row, title in enumerate(catalogue.title_index.get_vocabulary()[1:])}
-    titles = np.array([rows[title] for title in positives["title"].to_pylist()])
-    list_of = np.full(len(users), -1)
-    list_of[user_of_row[kept]] = np.arange(len(kept))
-    held_out = list_of[user_of_row] >= 0
-    held_out_by, ranked = list_of[user_of_row[held_out]], np.concatenate(ranked)
-    return recall_at_k(Lists(ranked, territories, held_out_by, titles[held_out], num_titles=catalogue.num_titles))

@@ -1,0 +1,52 @@
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.evaluation.index_lists import IndexLists, list_metrics, profiles
+from tfmtr.evaluation.lists import Lists
+from tfmtr.evaluation.title_facts import TitleFacts, title_facts
+
+
+def test_a_profile_is_what_was_chosen_before_the_window(tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "data")
+    data = Prepared(tmp_path / "data")
+    positives = {}
+    for window in data.test_windows:
+        (file,) = data.examples("test", windows=[window])
+        rows = pq.ParquetFile(file).read().to_pandas()
+        positives[window] = set(rows[(rows.event > 0) & (rows.user == "u170")].title)
+    before = next(t for t in (f"t{i}" for i in range(50)) if not any(t in of for of in positives.values()))
+    seen = sorted({before}.union(*positives.values()))
+    pairs = pa.table({"user": ["u170"] * len(seen) + ["u171"], "title": [*seen, "t3"]})
+    pq.write_table(pairs, data.path / "seen.parquet")
+    facts = title_facts(data)
+
+    def profile(window):
+        users, titles = profiles(data, facts, np.array(["u160", "u170"]), window)
+        assert (users == 1).all()  # u160 chose nothing, u171 is not asked for
+        return set(facts.ids[titles])
+
+    assert profile(1) == {before}
+    assert profile(2) == {before} | (positives[1] - positives[2] - positives[3])
+    assert profile(2) != profile(1)
+
+
+def test_every_metric_of_the_lists_is_there_and_reads_the_facts():
+    users = np.arange(40)
+    lists = Lists(np.tile([0, 1], (40, 1)), ["DE"] * 40, users, users % 4 == 0, num_titles=4)
+    available = {"DE": np.array([True, True, True, False])}
+    facts = TitleFacts(np.array(["a", "b", "c", "d"]), np.array([6, 2, 2, 0]), np.array([False, True, True, False]), {})
+    profile = users, np.full(40, 1)
+    metrics = list_metrics(IndexLists(lists, users.astype(str), available), facts, profile)
+    cells = {name: of["DE"] for name, of in metrics.items()}
+    assert cells["ranking"]["recall"] == cells["ranking"]["hit_rate"] == 1.0
+    assert cells["exposure"]["coverage"] == pytest.approx(2 / 3)  # of the catalogue, which lacks one title
+    assert cells["exposure"]["average_popularity"] == 4.0
+    assert cells["popularity_lift"]["popularity_lift"] == 1.0  # 4 instead of 2
+    assert (cells["local_share"]["recommended"], cells["local_share"]["truth"]) == (0.5, 0.25)
+    assert cells["exposure_curve"]["popularity"][-1] == 0.0  # the most popular title shares no decile above its own
+    assert len(cells["hit_rate_by_popularity"]) == 10

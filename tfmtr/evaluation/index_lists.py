@@ -1,0 +1,126 @@
+"""What the title index recommends to test users, and every metric of it."""
+
+from typing import NamedTuple
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfmtr import inputs
+from tfmtr.evaluation.lists import Lists
+from tfmtr.evaluation.local_titles import local_share
+from tfmtr.evaluation.popularity import evaluate_exposure, exposure_curve, hit_rate_by_popularity, popularity_lift
+from tfmtr.evaluation.ranking import evaluate_lists
+from tfmtr.retrieval.index import build_index
+
+BATCH = 256
+
+
+class IndexLists(NamedTuple):
+    """Lists of an index, and what they were made from.
+
+    Attributes:
+        lists: `Lists`, sliced by territory.
+        users: Ids of their users, shape `(users,)`.
+        available: `{territory: boolean array of shape (titles,)}`: what could be recommended.
+    """
+
+    lists: Lists
+    users: np.ndarray
+    available: dict
+
+
+def index_lists(model, positives, schema, data, *, window, k, most):
+    """The lists that the exact index returns to users with a positive of the primary task.
+
+    A list has the k best titles of the window's catalogue in the user's territory, whether seen before or not.
+
+    Args:
+        model: A `TwoTower` model.
+        positives: Arrow table of the window's positive test rows, at least one.
+        schema: The model's `Schema`.
+        data: The `Prepared` directory.
+        window: The test window.
+        k: Titles of a list.
+        most: Most users: those that come first in the files' hash order.
+
+    Returns:
+        `IndexLists`.
+    """
+    index = build_index(model, data, schema, window=window)
+    users, first, user_of_row = np.unique(
+        positives["user"].to_numpy().astype(str), return_index=True, return_inverse=True
+    )
+    kept = np.sort(first)[:most]  # users are in the order of their hash
+    features = inputs.model_inputs(positives.take(kept), schema, inputs.open_stores(data))
+    queries = model.user_tower.predict({name: features[name] for name in model.user_tower.input}, verbose=0)
+    query = np.asarray(queries[schema.tasks[0].name])
+    territories = np.asarray(positives["territory"].take(kept).to_pylist())
+    catalogue, ranked = index.catalogue, []
+    for i in range(0, len(query), BATCH):
+        some = slice(i, i + BATCH)
+        allowed = catalogue(territories[some], np.full((len(query[some]), 1), ""))
+        found = index(query[some], np.full(len(query[some]), min(k, catalogue.num_titles), "int32"), allowed)
+        ranked.append(np.where(np.isfinite(found["scores"]), found["index"], -1))
+    list_of = np.full(len(users), -1)
+    list_of[user_of_row[kept]] = np.arange(len(kept))
+    positive_users, titles = list_of[user_of_row], positives["title_row"].to_numpy()
+    held_out = positive_users >= 0
+    lists = Lists(
+        np.concatenate(ranked),
+        territories,
+        positive_users[held_out],
+        titles[held_out],
+        num_titles=catalogue.num_titles,
+    )
+    names = np.unique(territories)
+    allowed = np.asarray(catalogue(names, np.full((len(names), 1), "")))
+    return IndexLists(lists, users[user_of_row[kept]], dict(zip(names.tolist(), allowed, strict=True)))
+
+
+def list_metrics(found, facts, profile):
+    """Every metric of `IndexLists` by its name.
+
+    Args:
+        found: `IndexLists`.
+        facts: The directory's `TitleFacts`.
+        profile: What `profiles` returns for the lists' users.
+
+    Returns:
+        `{metric: {territory: cell}}` of `evaluate_lists` (`"ranking"`), `evaluate_exposure` (`"exposure"`),
+        `exposure_curve`, `hit_rate_by_popularity`, `popularity_lift` and `local_share`.
+    """
+    lists, popularity = found.lists, facts.popularity
+    return {
+        "ranking": evaluate_lists(lists),
+        "exposure": evaluate_exposure(lists, popularity, available=found.available),
+        "exposure_curve": exposure_curve(lists, popularity),
+        "hit_rate_by_popularity": hit_rate_by_popularity(lists, popularity),
+        "popularity_lift": popularity_lift(lists, popularity, *profile),
+        "local_share": local_share(lists, facts.local),
+    }
+
+
+def profiles(data, facts, users, window):
+    """What users chose before a test window: the log's pairs without the positives of this window and later ones.
+
+    Args:
+        data: The `Prepared` directory.
+        facts: Its `TitleFacts`.
+        users: Ids of test users, shape `(users,)`.
+        window: The test window.
+
+    Returns:
+        `(rows of users, rows of the title store)`, integer arrays of one length. Events after the last window, which
+        are in the log but in no test row, count as chosen before; logs that end with the last window have none.
+    """
+    con = ibis.duckdb.connect()
+    files = data.examples("test", windows=[number for number in data.test_windows if number >= window])
+    rows = con.read_parquet([str(file) for file in files], hive_partitioning=False)
+    held_out = rows.filter(rows[data.schema.tasks[0].column] > 0).select("user", "title")
+    wanted = ibis.memtable(pa.table({"user": users, "user_row": np.arange(len(users))}))
+    seen = con.read_parquet(str(data.path / "seen.parquet")).inner_join(wanted, "user")
+    chosen = con.to_pyarrow(seen.anti_join(held_out, ("user", "title")).select("user_row", "title"))
+    titles = pc.index_in(chosen["title"], value_set=pa.array(facts.ids, pa.string()))
+    return chosen["user_row"].to_numpy(), titles.to_numpy()

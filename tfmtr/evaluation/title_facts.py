@@ -1,0 +1,72 @@
+"""What is known of titles before a test: how popular they are, and which are local."""
+
+import dataclasses
+
+import ibis
+import numpy as np
+import pyarrow.parquet as pq
+
+LOCAL_SHARE = 0.3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TitleFacts:
+    """Facts about the titles of a prepared directory, in the order of the title store.
+
+    Args:
+        ids: Text of shape `(titles,)`.
+        popularity: Integer array of shape `(titles,)`: positives of the primary task in the training rows.
+        local: Boolean array of shape `(titles,)`.
+        territories: `{territory: positives in the training rows}`.
+    """
+
+    ids: np.ndarray
+    popularity: np.ndarray
+    local: np.ndarray
+    territories: dict
+
+
+def title_facts(data, *, local_share=LOCAL_SHARE):
+    """Popularity and locality of the titles of a prepared directory; no label of a test row is read.
+
+    Popularity counts the random users' rows of the training windows, so that it is the same for models with and
+    without upsampling. **A title is local if at most `local_share` of the territories have it in the first catalogue
+    that has it**, in which everything is known before the window starts: for most titles that of the first test
+    window, which is the catalogue when training ended; for a title that came later the one it came with. A territory's
+    share of the positives would be no measure: where one territory has half of all positives, it has half of most
+    titles' too.
+
+    Args:
+        data: The `Prepared` directory.
+        local_share: From 0 to 1. In the simulator titles of one territory or culture are in up to 29 % of 24
+            territories, 95 % of the global ones in more.
+
+    Returns:
+        `TitleFacts`.
+
+    Raises:
+        ValueError: If `local_share` is not in [0, 1].
+    """
+    if not 0 <= local_share <= 1:
+        raise ValueError(
+            f"`local_share` must be a share of the territories in [0, 1]. Received: local_share={local_share}"
+        )
+    con = ibis.duckdb.connect()
+    rows = con.read_parquet([str(file) for file in data.examples("train")], hive_partitioning=False)
+    positives = rows.filter(rows[data.schema.tasks[0].column] > 0)
+    counts = con.to_pyarrow(positives.group_by("territory", "title_row").aggregate(positives=positives.count()))
+    of_territory = con.to_pyarrow(positives.group_by("territory").aggregate(positives=positives.count()))
+
+    catalogue = con.read_parquet(str(data.path / "availability.parquet"))
+    reach = catalogue.group_by("title", "window").aggregate(territories=catalogue.territory.nunique())
+    reach = con.to_pandas(reach.group_by("title").aggregate(first=reach.territories.argmin(reach.window)))
+    ids = pq.read_table(data.path / "titles.parquet", columns=["title"])["title"].to_numpy()
+    first = reach.set_index("title")["first"].reindex(ids).to_numpy(np.float64)  # NaN: never offered
+    return TitleFacts(
+        ids=ids,
+        popularity=np.bincount(counts["title_row"], counts["positives"], len(ids)).astype(np.int64),
+        local=first / con.execute(catalogue.territory.nunique()) <= local_share,
+        territories=dict(
+            sorted(zip(*(of_territory[name].to_pylist() for name in of_territory.column_names), strict=True))
+        ),
+    )
