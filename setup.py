@@ -11,7 +11,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tfmtr", "tfmtr.*"]),
-    package_data={"tfmtr.serving": ["deployment/*.template"]},
+    package_data={"tfmtr.report": ["templates/*", "templates/sections/*"], "tfmtr.serving": ["deployment/*.template"]},
     python_requires=">=3.11,<3.13",
     install_requires=[
         "tensorflow>=2.20.0,<2.22",
@@ -38,7 +38,7 @@ setup(
         "scann": ["tensorflow==2.20.0", "scann==1.4.2"],
         "text": ["keras-hub", "tensorflow-text==2.20.*"],
         "gpu": ["tensorflow[and-cuda]>=2.20.0,<2.22"],
-        "plots": ["matplotlib"],
+        "plots": ["jinja2", "matplotlib"],
         "peers": ["faiss-cpu", "hnswlib", "usearch"],
         "dev": [
             "pytest",
@@ -48,6 +48,7 @@ setup(
             "hypothesis",
             "kubernetes-validate",
             "usearch",
+            "jinja2",
             "matplotlib",
             "scann==1.4.2",
             "tensorflow-recommenders==0.7.7",

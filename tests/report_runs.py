@@ -1,0 +1,154 @@
+"""A prepared directory and evaluated runs on it whose scores are made up; only their metrics are computed."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfmtr import inputs, training
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.documents import write_json
+from tfmtr.evaluation.evaluate import put, row_metrics, score_writer
+from tfmtr.evaluation.index_lists import IndexLists, list_metrics
+from tfmtr.evaluation.lists import rank_pairs
+from tfmtr.evaluation.title_facts import title_facts
+from tfmtr.schema import Feature, Scenario, Schema, Task
+
+# Territory: test users, share of the training rows. "tiny" never has the evidence for a cell.
+TERRITORIES = {"am-00": (140, 0.5), "eu-01": (90, 0.3), "af-02": (60, 0.13), "as-03": (60, 0.06), "tiny": (4, 0.01)}
+NUM_TITLES, NUM_LOCAL = 24, 8
+HOSTILE = "<script>alert('1')</script> & $\\frac{1}{0}$ \"quoted\""
+WINDOWS = (1, 2, 3)
+VERSIONS = {"python": "3.11.7", "numpy": "2.4.6"}
+# What a model adds to the logit of a positive, and how fond it is of global titles.
+MODELS = {"baseline": (0.8, 0.5), "upsampled": (1.0, 0.3), "multi-task": (1.6, 0.0)}
+RECIPES = {
+    "baseline": training.Recipe(share="none", upsample=False, units=(8, 4)),
+    "upsampled": training.Recipe(share="none", units=(8, 4)),
+    "multi-task": training.Recipe(units=(8, 4)),
+}
+
+
+def write_prepared(path):
+    """Writes a directory of five territories and 24 titles, the first eight local, the first with a hostile name."""
+    rng = np.random.default_rng(0)
+    groups = {(name,): "west" if i % 2 == 0 else "east" for i, name in enumerate(TERRITORIES)}
+    path.mkdir()
+    features = [Feature("territory", "user", "id", tuple(TERRITORIES)), Feature("age", "user", "number")]
+    Schema(features, [Task("event", mean=0.2)], Scenario(["territory"], groups)).save(path)
+    titles, names = [f"t{i:02}" for i in range(NUM_TITLES)], [f"Title {i}" for i in range(NUM_TITLES)]
+    pq.write_table(pa.table({"title": titles, "name": [HOSTILE, *names[1:]]}), path / "titles.parquet")
+    catalogue = [
+        (territory, title, window)
+        for territory in TERRITORIES
+        for i, title in enumerate(titles)
+        for window in (*WINDOWS, 4)
+        if i >= NUM_LOCAL or territory == "am-00"
+    ]
+    columns = dict(zip(("territory", "title", "window"), zip(*catalogue, strict=True), strict=True))
+    pq.write_table(pa.table({name: list(column) for name, column in columns.items()}), path / "availability.parquet")
+    popularity = np.concatenate([np.linspace(12, 5, NUM_LOCAL), np.linspace(10, 1, NUM_TITLES - NUM_LOCAL)])
+
+    def write(split, window, users, territory):
+        local = territory == "am-00"  # who alone has the local titles
+        draws = rng.random((len(users), NUM_TITLES)) / np.where(
+            local[:, None] | (np.arange(NUM_TITLES) >= 8), popularity, 1e-9
+        )
+        title = np.argsort(draws, axis=1)[:, :6].ravel()  # six titles a user, the popular ones more often
+        labels = rng.random(len(title)) < popularity[title] / 25
+        folder = path / f"examples/split={split}/sampling=random/window={window}"
+        folder.mkdir(parents=True)
+        table = {
+            "user": np.repeat(users, 6),
+            "title": np.array(titles)[title],
+            "territory": np.repeat(territory, 6),
+            "age": np.full(len(title), 40.0),
+            "event": labels.astype("float32"),
+            "user_row": np.zeros(len(title), int),
+            "title_row": title,
+        }
+        pq.write_table(pa.table(table), folder / "part.parquet", row_group_size=500)
+        return table
+
+    shares = [share for _, share in TERRITORIES.values()]
+    homes = rng.choice(list(TERRITORIES), 500, p=shares)
+    parts = [("train", 0, write("train", 0, np.array([f"r{i}" for i in range(500)]), homes))]
+    homes = np.concatenate([np.full(count, name) for name, (count, _) in TERRITORIES.items()])
+    users = np.array([f"u{i}" for i in range(len(homes))])
+    parts += [("test", window, write("test", window, users, homes)) for window in WINDOWS]
+    pq.write_table(pa.table({"user": ["u0", "u0"], "title": ["t00", "t09"]}), path / "seen.parquet")
+    report = {
+        "windows": [{"window": w, "start": f"2025-01-0{w + 1}", "end": f"2025-01-0{w + 2}"} for w in (0, *WINDOWS)],
+        "examples": [
+            {"split": split, "sampling": "random", "window": window, "rows": len(table["event"]),
+             "positives": int(table["event"].sum()), "users": len(set(table["user"]))}
+            for split, window, table in parts
+        ],
+        "statistics": {
+            "territories": {
+                name: {"group": groups[name,], "users": 2 * count, "events": 10 * count, "positives": count}
+                for name, (count, _) in TERRITORIES.items()
+            }
+        },
+        "warnings": ["7 users <b>live</b> nowhere"],
+        "seed": 3,
+        "options": {"alpha": 10.0},
+        "logs": {"events": "logs/events.parquet"},
+        "versions": {"duckdb": "2.0.0"},
+        "fingerprint": "ab" * 32,
+    }  # fmt: skip
+    write_json(path / "prepare.json", report)
+
+
+def write_run(path, data, model, seed):
+    """An evaluated run of one of `MODELS`; its scores know the labels, and depend on the seed."""
+    data, recipe = Prepared(data), training.dataclasses.replace(RECIPES[model], seed=seed)
+    path.mkdir(parents=True)
+    data.schema.save(path)
+    history = [{"loss": 0.5 - 0.1 * i, "val_loss": 0.55 - 0.1 * i} for i in range(2)]
+    document = {
+        "recipe": recipe.document(),
+        "fingerprint": data.report["fingerprint"],
+        "run_id": f"20250102T030405-abababab-{seed}",
+        "data": str(data.path),
+        "versions": VERSIONS,
+        "stages": {"1": {"history": history, "seconds": 2.5}, "2": {"history": [{"loss": 0.4}], "seconds": 0.5}},
+    }
+    write_json(path / "run.json", document)
+    facts, found = title_facts(data), {"tasks": {}, "gauc": {}, "title_classes": {}, "recall": {}, "lists": {}}
+    with score_writer(path / "scores.parquet", data.schema) as write:
+        for window in WINDOWS:
+            columns = read_rows(data, window)
+            knows, fond = MODELS[model]
+            rng = np.random.default_rng([seed, window, len(model)])
+            logits = (
+                knows * columns["event"]
+                + fond * ~facts.local[columns["title_row"]]
+                + rng.normal(size=len(columns["event"]))
+            )
+            columns["event score"] = 1 / (1 + np.exp(2 - logits))
+            write(window, columns)
+            for where, cells in row_metrics(columns, columns["user"], data.schema, facts):
+                put(found, (*where, str(window)), cells)
+            rows = columns["user"], columns["title_row"], columns["event"], columns["event score"]
+            lists = rank_pairs(*rows, columns["territory"], num_titles=NUM_TITLES, k=3)
+            anywhere = dict.fromkeys(TERRITORIES, np.ones(NUM_TITLES, bool))
+            profile = np.arange(len(lists.slices)), np.full(len(lists.slices), 10)
+            for metric, cells in list_metrics(IndexLists(lists, None, anywhere), facts, profile).items():
+                put(found, ("lists", metric, str(window)), cells)
+            found["recall"][str(window)] = found["lists"]["ranking"][str(window)]["overall"]["recall"]
+    write_json(
+        path / "evaluation.json",
+        {
+            "run_id": document["run_id"], "fingerprint": "ab" * 32, "forgotten": 0, "data": str(data.path),
+            "date": "2025-01-03", "versions": VERSIONS, "k": 3, "local_share": 0.3,
+            "titles": {"local": int(facts.local.sum()), "global": int((~facts.local).sum())}, **found,
+        },
+    )  # fmt: skip
+    return path
+
+
+def read_rows(data, window):
+    """Columns of the test rows of a window."""
+    (file,) = data.examples("test", windows=[window])
+    table = next(inputs.read_tables([file], rows=10**6))
+    return {name: table[name].to_numpy() for name in ("user", "title_row", "territory", "event")}

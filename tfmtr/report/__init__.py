@@ -1,0 +1,1 @@
+"""One HTML page about evaluated runs: what `tfmtr report` writes."""

@@ -1,0 +1,87 @@
+"""Every metric of every model: means over the test windows, with deviation over seeds."""
+
+from typing import NamedTuple
+
+from tfmtr.evaluation.compare import mean_and_deviation
+from tfmtr.evaluation.metrics import OVERALL
+
+
+class Metric(NamedTuple):
+    """Where a figure stands in `evaluation.json`.
+
+    Attributes:
+        key: Of the cells.
+        path: Keys down to `{window: {slice: cell}}`; `"{task}"` stands for the task's name.
+        slice: Slice of the cells, for the classes of titles; `None` for the territory that is asked for.
+    """
+
+    key: str
+    path: tuple
+    slice: str | None = None
+
+
+TASK, LISTS = ("tasks", "{task}", "territory"), "lists"
+METRICS = {
+    "pr_auc": Metric("pr_auc", TASK),
+    "roc_auc": Metric("roc_auc", TASK),
+    "gauc": Metric("gauc", ("gauc", "{task}", "territory")),
+    "log_loss": Metric("log_loss", TASK),
+    "calibration_error": Metric("calibration_error", TASK),
+    "local_calibration_error": Metric("calibration_error", ("title_classes", "{task}"), "local"),
+    "global_calibration_error": Metric("calibration_error", ("title_classes", "{task}"), "global"),
+    "local_pr_auc": Metric("pr_auc", ("title_classes", "{task}"), "local"),
+    "global_pr_auc": Metric("pr_auc", ("title_classes", "{task}"), "global"),
+    "recall": Metric("recall", (LISTS, "ranking")),
+    "ndcg": Metric("ndcg", (LISTS, "ranking")),
+    "mrr": Metric("mrr", (LISTS, "ranking")),
+    "hit_rate": Metric("hit_rate", (LISTS, "ranking")),
+    "coverage": Metric("coverage", (LISTS, "exposure")),
+    "gini": Metric("gini", (LISTS, "exposure")),
+    "entropy": Metric("entropy", (LISTS, "exposure")),
+    "average_popularity": Metric("average_popularity", (LISTS, "exposure")),
+    "popularity_lift": Metric("popularity_lift", (LISTS, "popularity_lift")),
+    "local_recommended": Metric("recommended", (LISTS, "local_share")),
+    "local_truth": Metric("truth", (LISTS, "local_share")),
+    "local_gap": Metric("gap", (LISTS, "local_share")),
+}
+BY_TERRITORY = [name for name, metric in METRICS.items() if metric.slice is None]
+
+
+class Figure(NamedTuple):
+    """A figure of a model.
+
+    Attributes:
+        mean: Over seeds, of means over windows; `None` is n/a.
+        deviation: Over seeds; `None` with fewer than two.
+    """
+
+    mean: float | None
+    deviation: float | None
+
+
+def overview(models, task, territory=OVERALL):
+    """`{metric: {model: Figure}}` of a territory, or pooled over all.
+
+    Args:
+        models: List of `Model`.
+        task: Name of the task.
+        territory: Its name; metrics of title classes are pooled only, and the same for each.
+    """
+    return {
+        name: {model.name: figure(model, metric, task, territory) for model in models}
+        for name, metric in METRICS.items()
+    }
+
+
+def figure(model, metric, task, territory):
+    """The `Figure` of a model; windows that are n/a are left out of a run's mean."""
+    return Figure(*mean_and_deviation([value(run.evaluation, metric, task, territory) for run in model.runs]))
+
+
+def value(evaluation, metric, task, territory):
+    """Mean over windows of one metric of one run."""
+    windows = evaluation
+    for key in metric.path:
+        windows = windows.get(task if key == "{task}" else key, {})
+    cells = [cells.get(metric.slice or territory) for cells in windows.values()]
+    return mean_and_deviation([cell[metric.key] for cell in cells if cell is not None])[0]

@@ -1,0 +1,114 @@
+"""What is needed to make the runs of a report again."""
+
+import dataclasses
+import datetime
+import shlex
+from typing import NamedTuple
+
+from tfmtr.training import Recipe
+
+NOT_OPTIONS = ("embedding_dim", "unknown_rate")  # of `tfmtr train`
+
+
+class Record(NamedTuple):
+    """How one run came about.
+
+    Attributes:
+        model: Name of its model.
+        seed: Its seed.
+        run_id: Its id.
+        started: Date and time, UTC.
+        seconds: Of training.
+        epochs: Number of epochs, all windows together.
+        evaluated: Date.
+        command: That trains it again.
+        recipe: Its recipe, all fields.
+    """
+
+    model: str
+    seed: int
+    run_id: str
+    started: str
+    seconds: float
+    epochs: int
+    evaluated: str
+    command: str
+    recipe: dict
+
+
+def records(models):
+    """A `Record` of every run, by model."""
+    return [record(model.name, run) for model in models for run in model.runs]
+
+
+def record(name, run):
+    """The `Record` of a run of a model of this name."""
+    stages = run.document["stages"].values()
+    started = datetime.datetime.strptime(run.document["run_id"].partition("-")[0], "%Y%m%dT%H%M%S")
+    return Record(
+        model=name,
+        seed=run.recipe.seed,
+        run_id=run.document["run_id"],
+        started=f"{started:%Y-%m-%d %H:%M}",
+        seconds=sum(stage["seconds"] for stage in stages),
+        epochs=sum(len(stage["history"]) for stage in stages),
+        evaluated=run.evaluation["date"],
+        command=train_command(run),
+        recipe=run.document["recipe"],
+    )
+
+
+def train_command(run):
+    """The `tfmtr train` of a run; what it cannot say stays in the recipe.
+
+    Example:
+    >>> from tfmtr.report.runs import Run
+    >>> recipe = Recipe(share="none", upsample=False, units=(64, 32), literal=True, seed=3).document()
+    >>> train_command(Run("runs/a b", {"recipe": recipe, "data": "runs/data"}, {}))
+    "tfmtr train --data runs/data --share none --no-upsample --units 64,32 --literal --seed 3 --workdir 'runs/a b'"
+    """
+    options = []
+    for field in dataclasses.fields(Recipe):
+        value, flag = getattr(run.recipe, field.name), field.name.replace("_", "-")
+        if (value == field.default and field.name not in ("share", "seed")) or field.name in NOT_OPTIONS:
+            continue
+        if isinstance(value, bool):
+            options.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            options += [f"--{flag}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return shlex.join(["tfmtr", "train", "--data", run.document["data"], *options, "--workdir", str(run.path)])
+
+
+def versions(models, data):
+    """`{package: {versions}}` of the runs and of the data, as sorted text; more than one where they differ."""
+    found = {}
+    documents = [data.report, *(of for model in models for run in model.runs for of in (run.document, run.evaluation))]
+    for document in documents:
+        for package, version in document["versions"].items():
+            found.setdefault(package, set()).add(version)
+    return {package: ", ".join(sorted(of)) for package, of in sorted(found.items())}
+
+
+def differences(models):
+    """`{field: {model: value}}` of the recipes' fields that are not the same in all models."""
+    recipes = {model.name: dataclasses.asdict(model.runs[0].recipe) for model in models}
+    return {
+        field.name: {name: recipe[field.name] for name, recipe in recipes.items()}
+        for field in dataclasses.fields(Recipe)
+        if len({str(recipe[field.name]) for recipe in recipes.values()}) > 1
+    }
+
+
+def evaluate_command(models):
+    """The `tfmtr evaluate` of all runs."""
+    evaluation = models[-1].runs[-1].evaluation
+    paths = [part for model in models for run in model.runs for part in ("--model", str(run.path))]
+    options = [
+        "--data",
+        evaluation["data"],
+        "--k",
+        str(evaluation["k"]),
+        "--local-share",
+        str(evaluation["local_share"]),
+    ]
+    return shlex.join(["tfmtr", "evaluate", *paths, *options])
