@@ -3,7 +3,9 @@
 import keras
 import numpy as np
 from m3oe_tables import OURS, TABLE_2, figures
-from sklearn.manifold import TSNE
+
+from tfmtr.report.charts import pyplot
+from tfmtr.report.tsne import draw_points, tsne
 
 NUM_ROWS = 300
 DOMAINS = {"movielens": 1, "kuairand": 2}  # the domain that Figure 3 shows
@@ -61,12 +63,8 @@ def figure_3(model, x, domain, file):
     panels = module_vectors(model, x, domain)
     figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4.5), layout="constrained")
     for axis, (title, groups) in zip(axes, panels.items(), strict=True):
-        points = TSNE(random_state=0, init="pca").fit_transform(np.concatenate(list(groups.values())))
-        for name, part in zip(groups, np.split(points, len(groups)), strict=True):
-            axis.scatter(*part.T, s=6, label=name, alpha=0.7)
+        draw_points(axis, tsne(groups))
         axis.set_title(title)
-        axis.set_xticks([])
-        axis.set_yticks([])
         axis.legend(markerscale=2, fontsize="small")
     figure.suptitle(f"t-SNE, domain {domain}, first task, {len(next(iter(x.values())))} test rows")
     return save(figure, file)
@@ -89,18 +87,6 @@ def module_vectors(model, x, domain):
         "task experts": apart(v["task_experts"], "task", v["beta_t"][:, 0]),
         "multi-view experts": {"shared": v["fused"] - own - task, "domain": own, "task": task, "fused": v["fused"]},
     }
-
-
-def pyplot():
-    """Matplotlib's pyplot, without a display."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError("The figures need matplotlib: pip install 'tfmtr[plots]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    return plt
 
 
 def save(figure, file):
