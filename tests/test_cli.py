@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from html_page import Page
 from typer.testing import CliRunner
 
 from tfmtr import cli, inputs, training
@@ -22,6 +23,7 @@ from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.simulator import simulator
 from tfmtr.evaluation.evaluate import evaluate
+from tfmtr.report.page import report
 from tfmtr.retrieval.index import KINDS
 from tfmtr.serving.metrics import METRICS
 from tfmtr.serving.recommend import recommend, user_inputs
@@ -68,7 +70,7 @@ def test_importing_and_help_bring_no_tensorflow():
     [
         *([], ["prepare"], ["prepare", "events"], ["prepare", "movielens"], ["prepare", "online-retail"]),
         *(["prepare", "simulator"], ["train"], ["evaluate"], ["calibrate"], ["export"], ["serve"], ["recommend"]),
-        *(["index"], ["daily"], ["rollback"], ["forget"]),
+        *(["index"], ["daily"], ["rollback"], ["forget"], ["report"]),
     ],
 )
 def test_every_level_has_help(command):
@@ -78,7 +80,7 @@ def test_every_level_has_help(command):
 def test_the_command_s_defaults_are_those_of_the_functions():
     """They are written down twice, because `--help` must not import TensorFlow."""
     pairs = [(cli.train, training.Recipe), (cli.prepare_simulator, prepare), (cli.prepare_simulator, simulator)]
-    pairs += [(cli.calibrate, calibrate), (cli.daily, daily)]
+    pairs += [(cli.calibrate, calibrate), (cli.daily, daily), (cli.report, report)]
     for command, function in [*pairs, (cli.evaluate, evaluate), (cli.recommend, recommend)]:
         ours, theirs = (inspect.signature(f).parameters for f in (command, function))
         empty = inspect.Parameter.empty
@@ -213,6 +215,27 @@ def test_evaluate_prints_a_table_and_writes_json(folder):
     assert "event per territory" in output
     assert "recall@10" in output
     assert (folder / "run" / "evaluation.json").exists()
+
+
+def test_the_report_s_options_reach_its_function(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("tfmtr.report.page.report", lambda *a, **k: asked.append((a, k)) or "a file")
+    options = ("--data", tmp_path, "--compare", "--task", "like", "--num-samples", 7)
+    assert run("report", "a", "b", "--out", tmp_path / "page.html", *options) == "a file\n"
+    keywords = {"data": tmp_path, "compare": True, "task": "like", "num_samples": 7}
+    assert asked == [(([Path("a"), Path("b")], tmp_path / "page.html"), keywords)]
+
+
+def test_a_report_is_written_of_a_run_as_it_is(folder):
+    run("evaluate", "--model", folder / "run", "--data", folder / "data", "--k", 5, "--local-share", 0.25)
+    file = folder / "report.html"
+    assert run("report", folder / "run", "--out", file, "--num-samples", 20) == f"{file}\n"
+    page, document = Page(file.read_text()), json.loads((folder / "run" / "evaluation.json").read_text())
+    assert (document["k"], document["local_share"]) == (5, 0.25)
+    assert page.column("metrics-overall", "run")["recall@5"] is None  # n/a in each of these small windows
+    assert sum(page.column("data-territories", "users").values()) == 2_000
+    labels = [attributes["aria-label"] for attributes in page.all("svg")]
+    assert "User vectors of run before the branch in a plane, a colour a territory group" in labels
 
 
 def test_calibrate_prints_errors_before_and_after(folder):

@@ -328,12 +328,32 @@ def evaluate(
     model: Annotated[list[Path], typer.Option(help="Run directory; repeat to compare, the last against the others.")],
     data: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`.")],
     k: Annotated[int, typer.Option(help="Titles for recall@k.")] = 10,
+    local_share: Annotated[
+        float, typer.Option(help="A title is local in at most this share of the territories.")
+    ] = 0.3,
 ):
     """Evaluate runs on the test windows, per territory; writes evaluation.json into each."""
     from tfmtr.evaluation import evaluate as evaluation
 
-    results = {run.name: evaluation.evaluate(run, data, k=k) for run in model}
+    results = {run.name: evaluation.evaluate(run, data, k=k, local_share=local_share) for run in model}
     evaluation.print_results(results, Console())
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories; the last one's gains are over the others.")],
+    out: Annotated[Path, typer.Option(help="HTML file to write; its figures go beside it.")] = Path("report.html"),
+    data: Annotated[
+        Path | None, typer.Option(help="Directory made by `tfmtr prepare`; where it was by default.")
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Show two runs side by side.")] = False,
+    task: Annotated[str | None, typer.Option(help="A binary task; the first one by default.")] = None,
+    num_samples: Annotated[int, typer.Option(help="Bootstrap samples of the intervals.")] = 1000,
+):
+    """Write a page about evaluated runs that opens anywhere; seeds of one model are one row."""
+    from tfmtr.report.page import report as write_report
+
+    print(write_report(runs, out, data=data, compare=compare, task=task, num_samples=num_samples))
 
 
 @app.command()

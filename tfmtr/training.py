@@ -7,6 +7,8 @@ A run directory holds
     weights/window-<i>.npz   all variables, model and optimizer, as evaluated on test window i
     checkpoint/     state of the stage in progress
     logs/           TensorBoard
+
+and, once it is evaluated, `evaluation.json` and `scores.parquet`; see `tfmtr.evaluation.evaluate`.
 """
 
 import contextlib
