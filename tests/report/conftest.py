@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import report_runs
 
-from tfmtr.report import page
+from tfmtr.report import figures
+from tfmtr.report.page import report
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +46,8 @@ def write(tmp_path_factory):
 
     def written(runs, **options):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(page, "user_vectors", made_up_vectors)
-            return page.report(runs, tmp_path_factory.mktemp("page") / "r.html", num_samples=30, **options)
+            patch.setattr(figures, "user_vectors", made_up_vectors)
+            return report(runs, tmp_path_factory.mktemp("page") / "r.html", num_samples=30, **options)
 
     return written
 

@@ -9,7 +9,7 @@ from html_page import Page
 
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.evaluation.title_facts import title_facts
-from tfmtr.report import page as page_module
+from tfmtr.report import figures
 from tfmtr.report.curves import calibration_lines
 from tfmtr.report.overview import METRICS
 from tfmtr.report.pairs import read_pairs
@@ -191,8 +191,8 @@ def test_table_3_has_local_and_global_titles(page):
 def test_calibration_is_of_the_class_that_the_chart_names(runs, prepared, monkeypatch):
     models, data, drawn = read_models(runs), Prepared(prepared), {}
     pairs, facts = read_pairs(data, models, "event"), title_facts(data)
-    monkeypatch.setattr(page_module, "lines_chart", lambda name, lines, **_: drawn.update({name: lines}))
-    page_module.draw(models, pairs, facts, [], [], [], data)
+    monkeypatch.setattr(figures, "lines_chart", lambda name, lines, **_: drawn.update({name: lines}))
+    figures.draw(models, pairs, facts, [], [], [], data)
     is_local = facts.local[pairs.titles]
     for name, rows in (("local", is_local), ("global", ~is_local), ("all", is_local | True)):
         expected = calibration_lines(models, pairs, rows)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,7 +24,6 @@ from tfmtr.models import TwoTower
 from tfmtr.schema import Schema
 
 BATCH = 8192
-CLASSES = np.array(["global", "local"])
 
 
 def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE):
@@ -116,7 +116,8 @@ def score_writer(file, schema):
 
 def row_metrics(columns, users, schema, facts):
     """Yields `(path in the document, {slice: cell})` of every metric of a window's rows."""
-    classes = CLASSES[facts.local[columns["title_row"].astype(int)].astype(int)]
+    is_local = facts.local[columns["title_row"].astype(int)]
+    classes = pd.Categorical.from_codes(is_local.astype(np.int8), ["global", "local"])
     for task in schema.tasks:
         rows = columns[task.column], columns[f"{task.name} score"]
         for column in schema.slices:

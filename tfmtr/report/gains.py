@@ -70,20 +70,19 @@ def major_territories(positives, *, most=MAJOR):
     return set(ranked[: min(most, len(ranked) // 2)])
 
 
-def compare_models(models, pairs, facts, task, *, num_samples=1000):
+def compare_models(models, pairs, positives, task, *, num_samples=1000):
     """Compares the last model with each other one.
 
     Args:
         models: List of `Model`, at least two.
         pairs: Their `Pairs`.
-        facts: The `TitleFacts` of the data.
+        positives: `{territory: positives in the training rows}` of all territories of the data.
         task: Name of the task.
         num_samples: Bootstrap samples of the intervals.
 
     Returns:
         List of `Comparison`, in the order of the models.
     """
-    positives = {**dict.fromkeys(map(str, pairs.territories.categories), 0), **facts.territories}
     samples, model = sample_areas(models, pairs, num_samples), models[-1]
     ends = np.cumsum([len(of.runs) for of in models])
     places = np.split(np.arange(ends[-1]), ends[:-1])  # of each model's runs
