@@ -25,8 +25,9 @@ def test_seeds_of_one_recipe_are_one_model_and_the_last_run_s_model_is_the_last(
 
 
 def test_unmerged_runs_stay_apart_and_are_named_by_their_directories(runs):
-    models = read_models(runs[2:], is_merged=False)
-    assert [model.name for model in models] == ["multi-task-seed-0", "multi-task-seed-1"]
+    for own in (runs[2:], [runs[0], runs[2]]):
+        models = read_models(own, is_merged=False)
+        assert [model.name for model in models] == [run.name for run in own]
 
 
 def test_names_are_the_last_parts_that_differ():

@@ -6,11 +6,13 @@ from tfmtr.datasets.prepared import Prepared
 from tfmtr.report.tsne import tsne
 from tfmtr.report.vectors import some_users, user_vectors
 
+RECIPE = training.Recipe(units=(16, 8), epochs=1, batch_size=500, deterministic=False)
+
 
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
     path = tmp_path_factory.mktemp("vectors") / "run"
-    training.train(tiny, path, training.Recipe(units=(16, 8), epochs=1, batch_size=500, deterministic=False), verbose=0)
+    training.train(tiny, path, RECIPE, verbose=0)
     return path
 
 
@@ -32,6 +34,14 @@ def test_vectors_are_those_of_the_model_by_group(tiny, run):
     branch = model.get_layer("event_branches")(vectors["before"]["west"], features["scenario"][west])
     ratio = vectors["after"]["west"] / np.asarray(branch)  # all that comes after the branch is one scale
     np.testing.assert_allclose(ratio, np.full_like(ratio, ratio[0, 0]), rtol=1e-3)
+
+
+def test_without_branches_nothing_changes_but_the_scale(tiny, tmp_path):
+    training.train(tiny, tmp_path / "run", training.dataclasses.replace(RECIPE, share="none"), verbose=0)
+    vectors = user_vectors(tmp_path / "run", tiny, most=30)
+    for group, before in vectors["before"].items():
+        ratio = vectors["after"][group] / before
+        np.testing.assert_allclose(ratio, np.full_like(ratio, ratio[0, 0]), rtol=1e-3)
 
 
 def test_users_are_drawn_by_seed(tiny):

@@ -40,9 +40,7 @@ def contents(models, data, task, *, compare, num_samples):
         "class_shifts": shift_by_class(models, pairs, facts),
         "overview": overview(models, task),
         "territory_metrics": BY_TERRITORY,
-        "by_territory": {
-            name: overview(models, task, name) for name in (*(row["territory"] for row in territories), OVERALL)
-        },
+        "by_territory": {name: overview(models, task, name) for name in (*ranked, OVERALL)},
         "vector_models": [model.name for model in with_vectors],
         "territories": territories,
         "num_territories": len(territories),

@@ -84,7 +84,7 @@ def read_models(paths, *, is_merged=True):
                 f"them. Received: {run.path} and {others[0]}, both with seed {recipe.seed}"
             )
         members[key] = [*same, run]
-    names = names_of([of[0].path for of in members.values()])
+    names = names_of([of[0].path for of in members.values()], has_seeds=not is_merged)
     return [Model(name, tuple(of)) for name, of in zip(names, members.values(), strict=True)]
 
 
@@ -112,8 +112,12 @@ def check_same(runs):
                 )
 
 
-def names_of(paths):
-    """A short and different name for each path: its last parts, as few as needed, without a seed at the end.
+def names_of(paths, *, has_seeds=False):
+    """A short and different name for each path: its last parts, as few as needed.
+
+    Args:
+        paths: Run directories.
+        has_seeds: Whether a seed at the end stays in a name; it does where names would be the same without.
 
     Example:
     >>> names_of([Path("runs/a/baseline-seed-0"), Path("runs/a/multi-task-seed-0")])
@@ -122,7 +126,8 @@ def names_of(paths):
     ['a/baseline', 'b/baseline']
     """
     parts = [path.absolute().parts[1:] for path in paths]
-    for end in (r"[-_. /]*seed[-_. ]*\d+$", r"(?!)"):  # the second takes nothing away: names differ in the seed
+    nothing, seed = r"(?!)", r"[-_. /]*seed[-_. ]*\d+$"
+    for end in (nothing,) if has_seeds else (seed, nothing):
         for count in range(1, max(map(len, parts)) + 1):
             names = {re.sub(end, "", "/".join(part[-count:])): None for part in parts}
             if len(names) == len(paths) and "" not in names:

@@ -15,7 +15,8 @@ BATCH = 65_536
 def user_vectors(run, data, *, most=MOST, seed=0):
     """Vectors of test users before and after the branch, by territory group.
 
-    Before is what `share` gets, the output of the shared user tower; after is the query of the primary task.
+    Before is what `share` gets, the output of the shared user tower; after is the query of the primary task. A model
+    without branches has the same before and after, but for the query's scale.
 
     Args:
         run: Run directory.
@@ -33,11 +34,10 @@ def user_vectors(run, data, *, most=MOST, seed=0):
     data, schema, model = Prepared(data), Schema.load(run), training.load(run)
     recipe = training.recipe_of(training.read_run(run))
     features = inputs.model_inputs(some_users(data, most, seed), schema, inputs.open_stores(data))
-    tower = model.user_tower
-    tensors = {
-        "before": model.get_layer(f"user_relu_{len(recipe.units) - 1}").output,
-        "after": tower.output[schema.tasks[0].name],
-    }
+    tower, last = model.user_tower, len(recipe.units) - 1
+    names = {layer.name for layer in tower.layers}
+    shared = next(name for name in (f"user_relu_{last}", f"user_dense_{last}") if name in names)  # linear if unshared
+    tensors = {"before": tower.get_layer(shared).output, "after": tower.output[schema.tasks[0].name]}
     vectors = keras.Model(tower.input, tensors).predict({name: features[name] for name in tower.input}, verbose=0)
     groups = np.array(["no group", *schema.scenario.names])[features["scenario"]]
     return {
