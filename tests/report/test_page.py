@@ -112,6 +112,14 @@ def test_the_headline_says_what_the_tables_say(page):
     assert "Major territories are the 2 with most positives in the training rows, half of all, as there are" in text
 
 
+def test_a_last_run_that_is_worse_is_said_to_be(runs, write):
+    page = Page(write([runs[2], runs[0]]).read_text(encoding="utf-8"))
+    text = " ".join(page.text.split())
+    assert "baseline over multi-task: PR-AUC is higher in 0 of 2 major territories." in text
+    assert "higher in 0 of 2; all rows pooled: -" in text
+    assert "with one seed a model it does not contain what other seeds would have given" in text
+
+
 def test_every_table_can_be_sorted_from_the_keyboard(page):
     assert len(page.tables) == 9
     for table in page.tables.values():
