@@ -143,7 +143,9 @@ def test_a_model_that_cannot_be_loaded_holds_up_no_other(base, tmp_path):
     ):
         with pytest.raises(grpc.RpcError) as caught:
             model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest(request, timeout=1)
-        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # its retries go on
+        # Its retries go on: the client's deadline, or the server's answer to it, whichever comes first.
+        is_late = caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert is_late or "DEADLINE_EXCEEDED: model broken is still loading" in caught.value.details()
         for name in ("toy", "new"):
             with Client(f"127.0.0.1:{server.port}", name) as client:
                 assert client.predict({"x": [4]})["y"] == [3.0]
