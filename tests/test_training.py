@@ -187,6 +187,8 @@ def test_controls_change_the_groups_only(tiny):
     recipe = training.Recipe(groups=own)
     assert {territory: group for (territory,), group in recipe.adapt(schema).scenario.groups.items()} == own
     assert training.Recipe(**recipe.document()) == recipe
+    assert {recipe: "found"}[training.Recipe(groups=dict(own))] == "found"  # a report tells models apart by recipe
+    assert len({recipe, training.Recipe(groups={**own, "elsewhere": "own 0"})}) == 2
     missing = own.popitem()[0]
     with pytest.raises(ValueError, match=rf"must have every territory of the data\. Received: none for .*{missing}"):
         training.Recipe(groups=own).adapt(schema)

@@ -71,7 +71,7 @@ class Recipe:
     share: str = "territory_branches"
     head: str = "parallel"
     upsample: bool = True
-    groups: Literal["given", "one", "random"] | dict[str, str] = "given"
+    groups: Literal["given", "one", "random"] | dict[str, str] = dataclasses.field(default="given", hash=False)
     units: tuple[int, ...] = (512, 512)
     embedding_dim: int = 16
     unknown_rate: float = 0.05

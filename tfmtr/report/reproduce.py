@@ -66,11 +66,14 @@ def train_command(run):
     >>> recipe = Recipe(share="none", upsample=False, units=(64, 32), literal=True, seed=3).document()
     >>> train_command(Run("runs/a b", {"recipe": recipe, "data": "runs/data"}, {}))
     "tfmtr train --data runs/data --share none --no-upsample --units 64,32 --literal --seed 3 --workdir 'runs/a b'"
+    >>> train_command(Run("runs/a", {"recipe": Recipe(groups={"DE": "own"}).document(), "data": "runs/data"}, {}))
+    'tfmtr train --data runs/data --share territory_branches --seed 0 --workdir runs/a'
     """
     options = []
     for field in dataclasses.fields(Recipe):
         value, flag = getattr(run.recipe, field.name), field.name.replace("_", "-")
-        if (value == field.default and field.name not in ("share", "seed")) or field.name in NOT_OPTIONS:
+        is_default = value == field.default and field.name not in ("share", "seed")
+        if is_default or field.name in NOT_OPTIONS or isinstance(value, dict):
             continue
         if isinstance(value, bool):
             options.append(f"--{flag}" if value else f"--no-{flag}")
