@@ -6,13 +6,13 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from tfmtr.evaluation.compare import (
-    _weighted_average_precision,
     benjamini_hochberg,
     detectable_difference,
     holm,
     mean_and_deviation,
     paired_bootstrap,
     relative_gain,
+    weighted_average_precision,
     welch,
 )
 
@@ -117,7 +117,7 @@ def test_weighted_average_precision_equals_repeated_rows_with_ties():
         weights = rng.integers(0, 3, 8) + (np.arange(8) == 7)
         repeats = weights[users]
         expected = average_precision_score(np.repeat(labels, repeats), np.repeat(scores, repeats))
-        assert _weighted_average_precision(labels, scores, users)(weights) == pytest.approx(expected)
+        assert weighted_average_precision(labels, scores, users)(weights) == pytest.approx(expected)
 
 
 def test_bootstrap_resamples_users_reproducibly():

@@ -156,8 +156,8 @@ def paired_bootstrap(labels, scores, baseline_scores, users, *, num_samples=1000
     reason = why_not_available(len(labels), num_users, int(labels.sum()))
     if reason:
         return {"difference": None, "low": None, "high": None, "p_value": None, "reason": reason}
-    precision = _weighted_average_precision(labels, scores, users)
-    baseline_precision = _weighted_average_precision(labels, baseline_scores, users)
+    precision = weighted_average_precision(labels, scores, users)
+    baseline_precision = weighted_average_precision(labels, baseline_scores, users)
     once = np.ones(num_users, np.int64)
     difference = precision(once) - baseline_precision(once)
     rng = np.random.default_rng(seed)
@@ -296,7 +296,7 @@ def _present(values):
     return [value for value in values if value is not None]
 
 
-def _weighted_average_precision(labels, scores, users):
+def weighted_average_precision(labels, scores, users):
     """Function of a user's weight, integers of shape `(users,)`, that returns the weighted average precision.
 
     All that does not depend on the weights is done once: rows are sorted, and as precision counts only where

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tfmtr.evaluation.compare import _weighted_average_precision, check_num_samples, percentile_interval
+from tfmtr.evaluation.compare import check_num_samples, percentile_interval, weighted_average_precision
 from tfmtr.evaluation.metrics import check_columns, why_not_available
 
 
@@ -43,7 +43,7 @@ def bootstrap_pr_auc(labels, scores, windows, users, *, num_samples=1000, seed=0
         rows = np.flatnonzero((windows == window) & ~np.isnan(labels))
         positive_users = users[rows][labels[rows] == 1]
         if why_not_available(len(rows), len(np.unique(users[rows])), len(positive_users)) is None:
-            areas = [_weighted_average_precision(labels[rows], run[rows], users[rows]) for run in scores]
+            areas = [weighted_average_precision(labels[rows], run[rows], users[rows]) for run in scores]
             judged.append((place, positive_users, areas))
     samples = np.full((num_samples, len(np.unique(windows)), len(scores)), np.nan)
     rng = np.random.default_rng(seed)
