@@ -28,6 +28,7 @@ from tfmtr import training
 from tfmtr.datasets.movielens import movielens
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.simulator import simulator
+from tfmtr.documents import read_json
 from tfmtr.evaluation import compare
 from tfmtr.evaluation.evaluate import evaluate
 from tfmtr.evaluation.territories import won
@@ -81,10 +82,8 @@ def cell(data, recipe, model, folder, runs):
     stem = f"{model.replace(' ', '-').replace('-+-', '-')}-seed-{recipe.seed}"
     file, run = folder / f"{stem}.json", runs / stem
     asked = {"fingerprint": data.report["fingerprint"], "recipe": recipe.document()}
-    if file.exists():
-        there = json.loads(file.read_text(encoding="utf-8"))
-        if {key: there[key] for key in asked} == asked:
-            return there
+    if there := known(file, asked):
+        return there
     training.train(data.path, run, recipe, verbose=2)
     result, document = evaluate(run, data.path), training.read_run(run)
     (task,) = data.schema.tasks
@@ -100,6 +99,12 @@ def cell(data, recipe, model, folder, runs):
     }
     file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return document
+
+
+def known(file, asked):
+    """The document of a cell, if its file is there and is of the same data and recipe."""
+    there = read_json(file)
+    return there if there and {key: there[key] for key in asked} == asked else None
 
 
 def overall(cell, metric="pr_auc"):

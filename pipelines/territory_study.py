@@ -23,7 +23,6 @@ import argparse
 import concurrent.futures
 import dataclasses
 import datetime
-import json
 import math
 import multiprocessing
 import os
@@ -35,11 +34,13 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
+from territory_gain import known
+from territory_oracle import evaluate_truth
+from territory_page import BIAS, OURS, page
 from xmarket_tables import write_tables
 
 from tfmtr import training
@@ -49,76 +50,27 @@ from tfmtr.datasets.online_retail import online_retail
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.simulator import simulator
+from tfmtr.datasets.truth import Truth
 from tfmtr.documents import write_json
-from tfmtr.evaluation import compare
 from tfmtr.evaluation.evaluate import evaluate
-from tfmtr.evaluation.territories import mean_gain, won
+from tfmtr.evaluation.title_facts import title_facts
+from tfmtr.report.pairs import read_pairs
+from tfmtr.report.runs import Model, read_run
+from tfmtr.report.titles import describe_titles, shift_by_class
 
 RESULTS, RUNS = Path("docs/results/territory_study"), Path("runs/territory_study")
 SIMULATOR = {"num_users": 60_000, "num_titles": 600, "num_territories": 200}
 MAX_ROWS = 600_000
+LOOKBACK = 30  # days without an event of the title before a discovery
 FINALIST_SEEDS = 3
 SCENARIO_FILES = ("hinet", "m2m", "m3oe", "pepnet", "star")
 PER_PAIR_FILES = ("adatt", "cross_stitch", "mmoe", "ple", "shared_bottom", "snr")
 PER_GROUP = "one model a group"
-BIAS = (  # metric of the lists, key of its cell, format
-    ("ranking", "ndcg", ".4f"),
-    ("exposure", "coverage", ".3f"),
-    ("exposure", "gini", ".3f"),
-    ("exposure", "entropy", ".2f"),
-    ("exposure", "average_popularity", ",.0f"),
-    ("popularity_lift", "popularity_lift", "+.2f"),
-    ("local_share", "recommended", ".4f"),
-    ("local_share", "truth", ".4f"),
-)
-
-
 XMARKET = {
     "columns": {"user": "uid", "title": "asin", "territory": "market", "time": "date"},
     "tasks": {"liked": "liked"},
     "calendar": Calendar(datetime.timedelta(weeks=4), num_train=12, end=datetime.datetime(2019, 10, 1)),
 }
-
-PAGE = """# Territories: {name}
-
-`{command}`, {date}. Data fingerprint {fingerprint}; {train:,} rows for training, {test:,} for the three test windows;
-{territories} territories, of which {major} are major (most training positives); prevalence {prevalence:.4f}.
-
-## One model for all territories
-
-Gain of multi-task over each other model in PR-AUC, percent, as mean over territories (each the mean over three test
-windows; territories with under 30 positives or 20 users are n/a). Interval: 95 % over territories and seeds. p: t-test
-over territories, Holm over the rows. Won: territories in which the mean over windows and seeds is higher.
-
-| over | seeds | major: gain | interval | p | won | all: gain | interval | p | won |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-{claims}
-
-## Every contender
-
-PR-AUC pooled over all test rows: mean over windows and seeds (deviation over seeds). Gain over the baseline with
-upsampling as above, over all territories. Time: of training, relative to the baseline with upsampling at the same
-number of epochs.
-
-| model | seeds | PR-AUC | gain | interval | won | recall@10 | parameters | time an epoch |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
-{contenders}
-
-## Popularity bias
-
-Of the lists of {k} that the index returns to test users with a positive, over all territories, means over windows and
-seeds. Popularity: positives in the training rows. Lift: how much more popular the lists are than what their users chose
-before. Local: share of local titles (in at most {local_share:.0%} of the territories' catalogues) in the lists, and
-among the positives.
-
-| model | NDCG@{k} | coverage | Gini | entropy | mean popularity | lift | local, lists | local, positives |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
-{bias}
-
-Smallest difference in pooled PR-AUC that {seeds} seeds would find with 80 % power: {detectable}.
-
-Every combination tried is in the table. Versions: {versions}.
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,12 +88,12 @@ class Contender:
     is_per_group: bool = False
 
 
-def contenders(rows, truth, **changes):
+def contenders(rows, groups, **changes):
     """`{name: Contender}`.
 
     Args:
         rows: Training rows without and with upsampling.
-        truth: True groups of the territories, or `None`.
+        groups: True groups of the territories, `{territory: group}`, or `None`.
         **changes: Of all recipes.
     """
     plain = training.Recipe(share="none", upsample=False, **changes)
@@ -164,8 +116,8 @@ def contenders(rows, truth, **changes):
         "sum of group means": Contender(dataclasses.replace(branches, normalizer="groups")),
         PER_GROUP: Contender(upsampled, is_per_group=True),
     }
-    if truth:
-        found["true groups"] = Contender(dataclasses.replace(branches, groups=truth))
+    if groups:
+        found["true groups"] = Contender(dataclasses.replace(branches, groups=groups))
     for share in SCENARIO_FILES:
         found[share] = Contender(dataclasses.replace(upsampled, share=share))
     for share in PER_PAIR_FILES:
@@ -174,12 +126,11 @@ def contenders(rows, truth, **changes):
 
 
 def tables(name, source, folder, **size):
-    """The `Logs` of a data set, and its true groups, `{territory: group}` or `None`."""
+    """The `Logs` of a data set, and its `Truth` or `None`."""
     if name in ("simulator", "homogeneous"):
         heterogeneity = {} if name == "simulator" else {"heterogeneity": 0.0}
         logs = simulator(folder, **{**SIMULATOR, **heterogeneity, **size})
-        truth = pq.read_table(folder / "truth" / "territories.parquet", columns=["territory", "culture"]).to_pydict()
-        return logs, dict(zip(truth["territory"], map(str, truth["culture"]), strict=True))
+        return logs, Truth(folder)
     if name == "xmarket":
         return Logs(**write_tables(source, folder), **XMARKET), None
     return {"movielens": movielens, "online_retail": online_retail}[name](Path(source), folder), None
@@ -190,10 +141,8 @@ def compute(data, contender, seed, file, run):
     recipe = dataclasses.replace(contender.recipe, seed=seed)
     data = Prepared(data)
     asked = {"fingerprint": data.report["fingerprint"], "recipe": recipe.document()}
-    if file.exists():
-        there = json.loads(file.read_text(encoding="utf-8"))
-        if {key: there[key] for key in asked} == asked:
-            return there
+    if there := known(file, asked):
+        return there
     parts = split_by_group(data, run / "data") if contender.is_per_group else [data]
     results, stages, parameters = [], [], 0
     for i, part in enumerate(parts):
@@ -220,7 +169,8 @@ def compute(data, contender, seed, file, run):
         "parameters": parameters,
         "validation_loss": None if contender.is_per_group else min(epoch["val_loss"] for epoch in first[0]),
         "recall": None if contender.is_per_group else results[0]["recall"],
-        "lists": None if contender.is_per_group else pooled_lists(results[0]),
+        "title_classes": None if contender.is_per_group else results[0]["title_classes"][task.name],
+        "lists": None if contender.is_per_group else pooled_lists(results[0]["lists"]),
         "k": results[0]["k"],
         "local_share": results[0]["local_share"],
         "windows": windows,
@@ -229,13 +179,11 @@ def compute(data, contender, seed, file, run):
     return document
 
 
-def pooled_lists(result):
+def pooled_lists(lists):
     """`{metric: {window: cell over all territories}}` of the lists' metrics that the page has."""
-    wanted = {metric for metric, *_ in BIAS}
     return {
-        metric: {window: cells["overall"] for window, cells in windows.items()}
-        for metric, windows in result["lists"].items()
-        if metric in wanted
+        metric: {window: cells["overall"] for window, cells in lists[metric].items()}
+        for metric in {of[0] for of in BIAS}
     }
 
 
@@ -261,136 +209,48 @@ def split_by_group(data, out):
     return parts
 
 
-def study(name, cells, data, command):
-    """The page of a data set.
+def title_document(data, entrants, seeds, file, runs):
+    """Every title under the paper's three models, from its file if it is there.
 
-    Args:
-        name: Of the data set.
-        cells: `{contender: documents over seeds}`.
-        data: The `Prepared` directory.
-        command: Text.
+    Returns:
+        `{"baselines", "shifts", "titles"}`: the other models' names, `tfmtr.report.titles.ClassShift`s, and
+        `tfmtr.report.titles.Title`s with a PR-AUC, as dicts.
     """
-    rows = data.report["statistics"]["territories"]
-    majors = major(rows)
-    windows, only = (
-        {model: [restrict(cell["windows"], names) for cell in documents] for model, documents in cells.items()}
-        for names in (rows, majors)
-    )
-    ours, reference = "multi-task", "baseline + upsampling"
-    others = [model for model in cells if model != ours]
-    gains = {model: (mean_gain(only[ours], only[model]), mean_gain(windows[ours], windows[model])) for model in others}
-    adjusted = [correct([gains[model][i]["p_value"] for model in others]) for i in (0, 1)]
-    claims = []
-    for i, model in enumerate(others):
-        row = [model, str(len(cells[model]))]
-        for part, results in enumerate((only, windows)):
-            row += [*gain_texts(gains[model][part]), text(adjusted[part][i], ".3f"), won_text(results, ours, model)]
-        claims.append(row)
-    lines, epoch = [], seconds_an_epoch(cells[reference])
-    against = {model: mean_gain(windows[model], windows[reference]) for model in cells if model != reference}
-    for model in sorted(cells, key=lambda model: -(against.get(model, {}).get("gain") or 0.0)):
-        documents = cells[model]
-        pooled = [overall(cell) for cell in documents]
-        mean, deviation = compare.mean_and_deviation(pooled)
-        recalls = [value for cell in documents for value in (cell["recall"] or {}).values()]
-        gain = ["", "", ""]
-        if model != reference:
-            gain = [*gain_texts(against[model]), won_text(windows, model, reference)]
-        lines.append(
-            [
-                model,
-                str(len(documents)),
-                f"{text(mean, '.4f')} ({text(deviation, '.4f')})",
-                *gain,
-                text(compare.mean_and_deviation(recalls)[0], ".4f"),
-                f"{documents[0]['parameters']:,}",
-                f"{seconds_an_epoch(documents) / epoch:.2f}",
-            ]
-        )
-    bias = [
-        [model, *(text(list_metric(documents, *which), template) for *which, template in BIAS)]
-        for model, documents in cells.items()
-        if documents[0]["lists"]
+    core = sorted((model for model in entrants if entrants[model].is_core), key=lambda model: model == OURS)
+    recipes = [entrants[model].recipe.document() for model in core]
+    asked = {"fingerprint": data.report["fingerprint"], "seeds": seeds, "recipes": recipes}
+    if there := known(file, asked):
+        return there
+    models = [
+        Model(model, tuple(read_run(runs / stem(model, seed) / "part-0") for seed in range(seeds))) for model in core
     ]
-    split_rows = {
-        split: sum(part["rows"] for part in data.report["examples"] if part["split"] == split)
-        for split in ("train", "test")
+    pairs, facts = read_pairs(data, models, data.schema.tasks[0].name), title_facts(data)
+    tested = sorted(set(pairs.titles.tolist()))
+    titles = describe_titles(tested, models, pairs, facts, data)
+    document = {
+        **asked,
+        "baselines": core[:-1],
+        "shifts": [dataclasses.asdict(of) for of in shift_by_class(models, pairs, facts)],
+        "titles": [dataclasses.asdict(title) for title in titles if title.pr_auc[OURS] is not None],
     }
-    deviation = compare.mean_and_deviation([overall(cell) for cell in cells[ours]])[1]
-    return PAGE.format(
-        name=name,
-        command=command,
-        date=max(cell["date"] for documents in cells.values() for cell in documents),
-        fingerprint=data.report["fingerprint"][:12],
-        **split_rows,
-        territories=len(rows),
-        major=len(majors),
-        prevalence=overall(cells[ours][0], "prevalence"),
-        claims="\n".join(map(line, claims)),
-        contenders="\n".join(map(line, lines)),
-        bias="\n".join(map(line, bias)),
-        k=cells[ours][0]["k"],
-        local_share=cells[ours][0]["local_share"],
-        seeds=len(cells[ours]),
-        detectable=text(compare.detectable_difference(deviation, len(cells[ours])), ".4f"),
-        versions=", ".join(f"{name} {version}" for name, version in cells[ours][0]["versions"].items()),
-    )
+    write_json(file, document)
+    return document
 
 
-def major(statistics):
-    """The 16 territories with most training positives; with fewer than 32 territories half of them."""
-    ranked = sorted(statistics, key=lambda name: (-statistics[name]["positives"], name))
-    return ranked[: min(16, math.ceil(len(ranked) / 2))]
+def truth_document(data, truth, file):
+    """The document of the true propensity, from its file if it is there."""
+    asked = {"fingerprint": data.report["fingerprint"], "recipe": "truth"}
+    if there := known(file, asked):
+        return there
+    found = evaluate_truth(data, truth, lookback=LOOKBACK)
+    document = {**asked, **found, "lists": pooled_lists(found["lists"])}
+    write_json(file, document)
+    return document
 
 
-def restrict(result, names):
-    """A result of some slices only."""
-    return {window: {name: cells[name] for name in names if name in cells} for window, cells in result.items()}
-
-
-def correct(p_values):
-    """Holm over the p-values that there are."""
-    known = [i for i, p in enumerate(p_values) if p is not None]
-    adjusted = dict(zip(known, compare.holm([p_values[i] for i in known]), strict=True))
-    return [adjusted.get(i) for i in range(len(p_values))]
-
-
-def gain_texts(gain):
-    """Mean gain and its interval."""
-    if gain["gain"] is None:
-        return "n/a", "n/a"
-    return f"{gain['gain']:+.1f} %", f"{gain['low']:+.1f} to {gain['high']:+.1f}"
-
-
-def won_text(results, model, other):
-    """Territories won, of those that are not n/a."""
-    return "{} of {}".format(*won(results[model], results[other]))
-
-
-def overall(cell, metric="pr_auc"):
-    """Mean over the test windows of the pooled metric."""
-    return compare.mean_and_deviation([slices["overall"][metric] for slices in cell["windows"].values()])[0]
-
-
-def list_metric(documents, metric, key):
-    """Mean over windows and seeds of a metric of the lists."""
-    values = [cell[key] for document in documents for cell in document["lists"][metric].values()]
-    return compare.mean_and_deviation(values)[0]
-
-
-def seconds_an_epoch(documents):
-    """Seconds of training an epoch, the median over seeds."""
-    return float(np.median([cell["seconds"] / max(cell["epochs"]) for cell in documents]))
-
-
-def text(value, template):
-    """A number as text, n/a for `None`."""
-    return "n/a" if value is None else format(value, template)
-
-
-def line(row):
-    """A row of a table in Markdown."""
-    return f"| {' | '.join(row)} |"
+def stem(model, seed):
+    """Name of a cell's files."""
+    return f"{re.sub('[^a-z0-9_]+', '-', model)}-seed-{seed}"
 
 
 def main(name, *, source=None, seeds=5, finalists=4, processes=1, runs=RUNS, results=RESULTS, size=None, **changes):
@@ -399,14 +259,15 @@ def main(name, *, source=None, seeds=5, finalists=4, processes=1, runs=RUNS, res
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         logs, truth = tables(name, source, Path(scratch), **(size or {}))
-        data = prepare(logs, runs / "data", overwrite=True)
+        data = prepare(logs, runs / "data", overwrite=True, discovery_lookback=datetime.timedelta(days=LOOKBACK))
+        oracle = truth_document(data, truth, folder / "truth.json") if truth else None
     rows = [
         sum(pq.read_metadata(file).num_rows for file in data.examples("train", sampling=sampling))
         for sampling in (("random",), ("random", "active"))
     ]
     if rows[1] > MAX_ROWS:
         raise ValueError(f"a run must have at most {MAX_ROWS:,} rows; make the data smaller. Received: {rows[1]:,}")
-    entrants = contenders(rows, truth, **changes)
+    entrants = contenders(rows, truth.cultures if truth else None, **changes)
     wanted = [(model, seed) for model in entrants for seed in range(seeds if entrants[model].is_core else 1)]
     cells = compute_all(data, entrants, sorted(wanted, key=lambda pair: pair[1]), folder, runs, processes)
     single = [model for model in entrants if not entrants[model].is_core and cells[model, 0]["validation_loss"]]
@@ -415,9 +276,10 @@ def main(name, *, source=None, seeds=5, finalists=4, processes=1, runs=RUNS, res
     cells |= compute_all(data, entrants, more, folder, runs, processes)
     by_model = {model: [cells[pair] for pair in sorted(cells) if pair[0] == model] for model in entrants}
     command = " ".join(["python pipelines/territory_study.py", name, *([f"--source {source}"] if source else [])])
-    page = study(name, by_model, data, f"{command} --seeds {seeds}")
-    (folder / "README.md").write_text(page, encoding="utf-8")
-    Console(width=160).print(page, markup=False)
+    titles = title_document(data, entrants, seeds, folder / "titles.json", runs)
+    text = page(name, by_model, titles, oracle, data, f"{command} --seeds {seeds}")
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    Console(width=160).print(text, markup=False)
     return by_model
 
 
@@ -425,8 +287,13 @@ def compute_all(data, entrants, pairs, folder, runs, processes):
     """`{(contender, seed): document}`, several at once in processes of their own."""
     jobs = {}
     for model, seed in pairs:
-        stem = f"{re.sub('[^a-z0-9_]+', '-', model)}-seed-{seed}"
-        jobs[model, seed] = data.path, entrants[model], seed, folder / f"{stem}.json", runs / stem
+        jobs[model, seed] = (
+            data.path,
+            entrants[model],
+            seed,
+            folder / f"{stem(model, seed)}.json",
+            runs / stem(model, seed),
+        )
     if processes == 1:
         return {pair: compute(*job) for pair, job in jobs.items()}
     spawn = multiprocessing.get_context("spawn")

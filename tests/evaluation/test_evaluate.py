@@ -92,7 +92,8 @@ def test_gauc_and_title_classes_are_of_the_rows_that_they_name(tiny, evaluated):
 def test_lists_have_their_metrics_in_every_window_and_territory(tiny, evaluated):
     _, result = evaluated
     metrics = {
-        "exposure", "exposure_curve", "hit_rate_by_popularity", "local_share", "popularity_lift", "ranking"
+        "equal_opportunity", "exposure", "exposure_curve", "hit_rate_by_popularity", "local_share", "popularity_lift",
+        "ranking",
     }  # fmt: skip
     assert set(result["lists"]) == metrics
     for metric in metrics:

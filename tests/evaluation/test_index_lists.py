@@ -39,7 +39,13 @@ def test_every_metric_of_the_lists_is_there_and_reads_the_facts():
     users = np.arange(40)
     lists = Lists(np.tile([0, 1], (40, 1)), ["DE"] * 40, users, users % 4 == 0, num_titles=4)
     available = {"DE": np.array([True, True, True, False])}
-    facts = TitleFacts(np.array(["a", "b", "c", "d"]), np.array([6, 2, 2, 0]), np.array([False, True, True, False]), {})
+    facts = TitleFacts(
+        ids=np.array(["a", "b", "c", "d"]),
+        popularity=np.array([6, 2, 2, 0]),
+        rate=np.array([0.5, 0.5, 0.1, np.nan]),
+        local=np.array([False, True, True, False]),
+        territories={},
+    )
     profile = users, np.full(40, 1)
     metrics = list_metrics(IndexLists(lists, users.astype(str), available), facts, profile)
     cells = {name: of["DE"] for name, of in metrics.items()}
@@ -50,3 +56,8 @@ def test_every_metric_of_the_lists_is_there_and_reads_the_facts():
     assert (cells["local_share"]["recommended"], cells["local_share"]["truth"]) == (0.5, 0.25)
     assert cells["exposure_curve"]["popularity"][-1] == 0.0  # the most popular title shares no decile above its own
     assert len(cells["hit_rate_by_popularity"]) == 10
+    assert cells["equal_opportunity"]["global"] == 1.0  # title 0 is as good as title 1, by the rate of positives
+    assert cells["equal_opportunity"]["reason"] == "local titles: 10 positives, 30 needed"
+    facts.rate[:2] = 0.1, 0.9  # no local title is as good as title 0
+    cell = list_metrics(IndexLists(lists, users.astype(str), available), facts, profile)["equal_opportunity"]["DE"]
+    assert cell["global_positives"] == 0

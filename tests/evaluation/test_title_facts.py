@@ -15,6 +15,8 @@ def test_popularity_counts_the_random_positives_of_the_training_windows_only(tin
     (file,) = data.examples("train")
     assert "sampling=random/window=0" in str(file)  # the active users' rows and the later windows are others
     rows = pq.ParquetFile(file).read().to_pandas()
+    rates = rows.assign(rate=rows.event > 0).groupby("title").rate.mean().reindex(facts.ids)
+    np.testing.assert_allclose(facts.rate, rates)  # NaN without rows
     rows = rows[rows.event > 0]
     assert facts.popularity.tolist() == [int((rows.title == title).sum()) for title in facts.ids]
     assert facts.territories == rows.territory.value_counts().to_dict()

@@ -119,12 +119,14 @@ def row_metrics(columns, users, schema, facts):
     is_local = facts.local[columns["title_row"].astype(int)]
     classes = pd.Categorical.from_codes(is_local.astype(np.int8), ["global", "local"])
     for task in schema.tasks:
-        rows = columns[task.column], columns[f"{task.name} score"]
+        order = np.argsort(columns[f"{task.name} score"], kind="stable")  # once, for all metrics
+        rows = columns[task.column][order], columns[f"{task.name} score"][order]
         for column in schema.slices:
-            yield ("tasks", task.name, column), evaluate_task(*rows, columns[column], users, kind=task.kind)
+            slices = columns[column][order]
+            yield ("tasks", task.name, column), evaluate_task(*rows, slices, users[order], kind=task.kind)
             if task.kind == "binary":
-                yield ("gauc", task.name, column), gauc(*rows, columns[column], users)
-        yield ("title_classes", task.name), evaluate_task(*rows, classes, users, kind=task.kind)
+                yield ("gauc", task.name, column), gauc(*rows, slices, users[order])
+        yield ("title_classes", task.name), evaluate_task(*rows, classes[order], users[order], kind=task.kind)
 
 
 def put(tree, path, value):

@@ -9,12 +9,19 @@ import pyarrow.compute as pc
 
 from tfmtr import inputs
 from tfmtr.evaluation.lists import Lists
-from tfmtr.evaluation.local_titles import local_share
-from tfmtr.evaluation.popularity import evaluate_exposure, exposure_curve, hit_rate_by_popularity, popularity_lift
+from tfmtr.evaluation.local_titles import equal_opportunity, local_share
+from tfmtr.evaluation.popularity import (
+    evaluate_exposure,
+    exposure_curve,
+    hit_rate_by_popularity,
+    popularity_lift,
+    quantile_bins,
+)
 from tfmtr.evaluation.ranking import evaluate_lists
 from tfmtr.retrieval.index import build_index
 
 BATCH = 256
+QUALITY_BINS = 4
 
 
 class IndexLists(NamedTuple):
@@ -49,20 +56,38 @@ def index_lists(model, positives, schema, data, *, window, k, most):
         `IndexLists`.
     """
     index = build_index(model, data, schema, window=window)
+
+    def rank(rows, allowed):
+        features = inputs.model_inputs(rows, schema, inputs.open_stores(data))
+        queries = model.user_tower.predict({name: features[name] for name in model.user_tower.input}, verbose=0)
+        found = index(queries[schema.tasks[0].name], np.full(len(rows), min(k, allowed.shape[1]), "int32"), allowed)
+        return np.where(np.isfinite(found["scores"]), found["index"], -1)
+
+    return make_lists(rank, index.catalogue, positives, most=most)
+
+
+def make_lists(rank, catalogue, positives, *, most):
+    """The lists that a ranking gives to users with a positive.
+
+    Args:
+        rank: Function of example rows (an Arrow table, one a user, `BATCH` at most) and of their allowed titles,
+            boolean of shape `(rows, titles)`; returns title rows of shape `(rows, k)`, best first, padded with -1.
+        catalogue: The `Catalogue` of the window.
+        positives: Arrow table of the window's positive test rows, at least one.
+        most: Most users: those that come first in the files' hash order.
+
+    Returns:
+        `IndexLists`.
+    """
     users, first, user_of_row = np.unique(
         positives["user"].to_numpy().astype(str), return_index=True, return_inverse=True
     )
     kept = np.sort(first)[:most]  # users are in the order of their hash
-    features = inputs.model_inputs(positives.take(kept), schema, inputs.open_stores(data))
-    queries = model.user_tower.predict({name: features[name] for name in model.user_tower.input}, verbose=0)
-    query = np.asarray(queries[schema.tasks[0].name])
-    territories = np.asarray(positives["territory"].take(kept).to_pylist())
-    catalogue, ranked = index.catalogue, []
-    for i in range(0, len(query), BATCH):
-        some = slice(i, i + BATCH)
-        allowed = catalogue(territories[some], np.full((len(query[some]), 1), ""))
-        found = index(query[some], np.full(len(query[some]), min(k, catalogue.num_titles), "int32"), allowed)
-        ranked.append(np.where(np.isfinite(found["scores"]), found["index"], -1))
+    rows = positives.take(kept)
+    territories, ranked = np.asarray(rows["territory"].to_pylist()), []
+    for i in range(0, len(rows), BATCH):
+        some = territories[i : i + BATCH]
+        ranked.append(rank(rows.slice(i, BATCH), catalogue(some, np.full((len(some), 1), ""))))
     list_of = np.full(len(users), -1)
     list_of[user_of_row[kept]] = np.arange(len(kept))
     positive_users, titles = list_of[user_of_row], positives["title_row"].to_numpy()
@@ -89,9 +114,13 @@ def list_metrics(found, facts, profile):
 
     Returns:
         `{metric: {territory: cell}}` of `evaluate_lists` (`"ranking"`), `evaluate_exposure` (`"exposure"`),
-        `exposure_curve`, `hit_rate_by_popularity`, `popularity_lift` and `local_share`.
+        `exposure_curve`, `hit_rate_by_popularity`, `popularity_lift`, `local_share` and `equal_opportunity`, in which
+        titles are of equal quality if their rates of positives in the training rows are in the same quarter.
     """
     lists, popularity = found.lists, facts.popularity
+    rated = np.isfinite(facts.rate)
+    quality = np.full(len(rated), -1)
+    quality[rated] = quantile_bins(facts.rate[rated], num_bins=QUALITY_BINS)
     return {
         "ranking": evaluate_lists(lists),
         "exposure": evaluate_exposure(lists, popularity, available=found.available),
@@ -99,6 +128,7 @@ def list_metrics(found, facts, profile):
         "hit_rate_by_popularity": hit_rate_by_popularity(lists, popularity),
         "popularity_lift": popularity_lift(lists, popularity, *profile),
         "local_share": local_share(lists, facts.local),
+        "equal_opportunity": equal_opportunity(lists, facts.local, quality),
     }
 
 

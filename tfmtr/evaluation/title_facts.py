@@ -16,18 +16,20 @@ class TitleFacts:
     Args:
         ids: Text of shape `(titles,)`.
         popularity: Integer array of shape `(titles,)`: positives of the primary task in the training rows.
+        rate: Float array of shape `(titles,)`: their share of the training rows, NaN for a title without rows.
         local: Boolean array of shape `(titles,)`.
         territories: `{territory: positives in the training rows}`.
     """
 
     ids: np.ndarray
     popularity: np.ndarray
+    rate: np.ndarray
     local: np.ndarray
     territories: dict
 
 
 def title_facts(data, *, local_share=LOCAL_SHARE):
-    """Popularity and locality of the titles of a prepared directory; no label of a test row is read.
+    """Popularity, rate and locality of the titles of a prepared directory; no label of a test row is read.
 
     Popularity counts the random users' rows of the training windows, so that it is the same for models with and
     without upsampling. **A title is local if at most `local_share` of the territories have it in the first catalogue
@@ -53,8 +55,9 @@ def title_facts(data, *, local_share=LOCAL_SHARE):
         )
     con = ibis.duckdb.connect()
     rows = con.read_parquet([str(file) for file in data.examples("train")], hive_partitioning=False)
-    positives = rows.filter(rows[data.schema.tasks[0].column] > 0)
-    counts = con.to_pyarrow(positives.group_by("territory", "title_row").aggregate(positives=positives.count()))
+    rows = rows.mutate(positive=(rows[data.schema.tasks[0].column] > 0).cast("int64"))
+    counts = con.to_pyarrow(rows.group_by("title_row").aggregate(rows=rows.count(), positives=rows.positive.sum()))
+    positives = rows.filter(rows.positive == 1)
     of_territory = con.to_pyarrow(positives.group_by("territory").aggregate(positives=positives.count()))
 
     catalogue = con.read_parquet(str(data.path / "availability.parquet"))
@@ -62,9 +65,13 @@ def title_facts(data, *, local_share=LOCAL_SHARE):
     reach = con.to_pandas(reach.group_by("title").aggregate(first=reach.territories.argmin(reach.window)))
     ids = pq.read_table(data.path / "titles.parquet", columns=["title"])["title"].to_numpy()
     first = reach.set_index("title")["first"].reindex(ids).to_numpy(np.float64)  # NaN: never offered
+    popularity, offered = (
+        np.bincount(counts["title_row"], counts[name], len(ids)).astype(np.int64) for name in ("positives", "rows")
+    )
     return TitleFacts(
         ids=ids,
-        popularity=np.bincount(counts["title_row"], counts["positives"], len(ids)).astype(np.int64),
+        popularity=popularity,
+        rate=popularity / np.where(offered, offered, np.nan),
         local=first / con.execute(catalogue.territory.nunique()) <= local_share,
         territories=dict(
             sorted(zip(*(of_territory[name].to_pylist() for name in of_territory.column_names), strict=True))

@@ -43,6 +43,7 @@ METRICS = {
     "local_recommended": Metric("recommended", (LISTS, "local_share")),
     "local_truth": Metric("truth", (LISTS, "local_share")),
     "local_gap": Metric("gap", (LISTS, "local_share")),
+    "opportunity_gap": Metric("gap", (LISTS, "equal_opportunity")),
 }
 BY_TERRITORY = [name for name, metric in METRICS.items() if metric.slice is None]
 

@@ -39,20 +39,24 @@ def build_index(model, titles, schema, *, window=None, vectors=None, kind="exact
     ids = vectors.ids
     is_served = window is None  # an evaluation asks for no filters and has no cold users
     window = titles.next_window if is_served else window
-    table = pq.read_table(titles.path / "availability.parquet", filters=[("window", "=", window)])
-    rows = pc.index_in(table["title"], value_set=pa.array(ids)).to_numpy()
-    territories = table["territory"].combine_chunks().dictionary_encode()
-    availability = {}
-    for code, territory in enumerate(territories.dictionary.to_pylist()):
-        mask = np.zeros(len(ids), bool)
-        mask[rows[territories.indices.to_numpy() == code]] = True
-        availability[territory] = mask
     known = (title_attributes(titles, schema), popularity(titles, ids)) if is_served else ()
-    catalogue = Catalogue(ids, availability, *known)
+    catalogue = Catalogue(ids, availability(titles, ids, window), *known)
     if kind == "streaming":
         vectors.vectors.tofile(file)
         return StreamingIndex(catalogue, file)
     return {"exact": ExactIndex, "scann": ScannIndex}[kind](catalogue, vectors.vectors)
+
+
+def availability(titles, ids, window):
+    """`{territory: which titles it has in a window, boolean of shape (titles,)}`."""
+    table = pq.read_table(titles.path / "availability.parquet", filters=[("window", "=", window)])
+    rows = pc.index_in(table["title"], value_set=pa.array(ids)).to_numpy()
+    territories = table["territory"].combine_chunks().dictionary_encode()
+    found = {}
+    for code, territory in enumerate(territories.dictionary.to_pylist()):
+        found[territory] = np.zeros(len(ids), bool)
+        found[territory][rows[territories.indices.to_numpy() == code]] = True
+    return found
 
 
 def popularity(titles, ids):
