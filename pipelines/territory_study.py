@@ -146,7 +146,7 @@ def compute(data, contender, seed, file, run):
     parts = split_by_group(data, run / "data") if contender.is_per_group else [data]
     results, stages, parameters = [], [], 0
     for i, part in enumerate(parts):
-        workdir = run / f"part-{i}"
+        workdir = run / f"group-{i}" if contender.is_per_group else run
         model = training.train(part.path, workdir, recipe, verbose=2)
         parameters += model.count_params()
         results.append(evaluate(workdir, part.path))
@@ -221,9 +221,7 @@ def title_document(data, entrants, seeds, file, runs):
     asked = {"fingerprint": data.report["fingerprint"], "seeds": seeds, "recipes": recipes}
     if there := known(file, asked):
         return there
-    models = [
-        Model(model, tuple(read_run(runs / stem(model, seed) / "part-0") for seed in range(seeds))) for model in core
-    ]
+    models = [Model(model, tuple(read_run(runs / stem(model, seed)) for seed in range(seeds))) for model in core]
     pairs, facts = read_pairs(data, models, data.schema.tasks[0].name), title_facts(data)
     tested = sorted(set(pairs.titles.tolist()))
     titles = describe_titles(tested, models, pairs, facts, data)
