@@ -35,11 +35,10 @@ matplotlib.use("agg")
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from cells import known, lines, text
 from matplotlib import pyplot as plt
 from rich.console import Console
 from scipy import stats
-from territory_gain import known, text
-from territory_page import table
 
 from tfmtr import inputs, training
 from tfmtr.datasets.logs import Calendar
@@ -271,7 +270,7 @@ def page(cells, rounds, size, command):
             deviation_of = template.lstrip("+").replace(",", "")
             texts = (f"{text(mean, template)} ({text(deviation, deviation_of)})" for mean, deviation in means)
             rows.append([name, *texts])
-        tables.append(f"## {title}\n\n{table(rows)}")
+        tables.append(f"## {title}\n\n{lines(rows)}")
     changes = {
         name: [of["metrics"][-1]["local_gap"] - of["metrics"][0]["local_gap"] for of in cells[name]] for name in cells
     }
@@ -286,7 +285,7 @@ def page(cells, rounds, size, command):
         rounds=rounds,
         seeds=len(documents),
         tables="\n\n".join(tables),
-        changes=table(
+        changes=lines(
             [[name, f"{np.mean(own):+.4f}", text(p_values.get(name), ".3f")] for name, own in changes.items()]
         ),
         versions=", ".join(f"{name} {version}" for name, version in documents[0]["versions"].items()),

@@ -5,6 +5,7 @@ import time
 
 import keras
 import numpy as np
+from cells import known
 from rich.console import Console
 
 from tfmtr import training
@@ -57,8 +58,8 @@ def compute(run, names, *, seeds, recipe, folder, kind="head"):
     started, num_computed = time.perf_counter(), 0
     for i, (seed, name) in enumerate(wanted, start=1):
         file = folder / f"{name}-seed-{seed}.json"
-        cell = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        if cell is None or cell["recipe"] != recipe:
+        cell = known(file, {"recipe": recipe})
+        if cell is None:
             start = time.perf_counter()
             cell = {kind: name, "seed": seed, "recipe": recipe, **run(name, seed, recipe)}
             cell |= {"date": time.strftime("%Y-%m-%d", time.gmtime()), "versions": training.versions()}

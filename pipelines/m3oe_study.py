@@ -57,7 +57,8 @@ import keras
 import m3oe_figures
 import numpy as np
 import pyarrow.compute as pc
-from m3oe_tables import OURS, TABLE_2, TABLE_3, figures, report, text
+from cells import known, text
+from m3oe_tables import OURS, TABLE_2, TABLE_3, figures, report
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
@@ -265,10 +266,8 @@ def run(data, recipe, folder):
     """One cell, from its file if it is there, and whether it was computed."""
     file = folder / f"{recipe.stem}.json"
     asked = {"fingerprint": data.fingerprint, "recipe": json.loads(json.dumps(dataclasses.asdict(recipe)))}
-    if file.exists():
-        there = json.loads(file.read_text(encoding="utf-8"))
-        if {key: there[key] for key in asked} == asked:
-            return there, False
+    if there := known(file, asked):
+        return there, False
     start, histories, num_examples = time.perf_counter(), {}, 0
     test = data.split["test"]
     scores = {task.name: np.full(len(test), np.nan) for task in data.schema.tasks}
@@ -333,7 +332,7 @@ def main(dataset, path, *, rows=TABLE_2, seeds=1, protocol="time", results=RESUL
         cells.append(cell)
         num_computed += is_new
         left = (time.perf_counter() - start) / max(num_computed, 1) * (len(wanted) - i)
-        auc, how = text(figures(cell)["overall"]), f"epochs {cell['epochs']}" if is_new else "was there"
+        auc, how = text(figures(cell)["overall"], ".2f"), f"epochs {cell['epochs']}" if is_new else "was there"
         console.print(
             f"[{i}/{len(wanted)}] {row.name} ({row.setting}) seed {seed}: overall AUC {auc}, {how}, "
             f"{cell['seconds']:.0f} s, {cell['examples_per_second']:,.0f} examples/s; about {left / 60:.0f} min left",

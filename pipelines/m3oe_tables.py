@@ -4,6 +4,7 @@ import json
 from typing import NamedTuple
 
 import numpy as np
+from cells import line, text
 
 from tfmtr.evaluation import compare
 from tfmtr.evaluation.metrics import OVERALL
@@ -216,7 +217,7 @@ def section(dataset, protocol, max_epochs, cells):
                 values[column], published[with_published[column]], mark=column == "overall" and not adds_up(published)
             )
             if column in with_published
-            else text(values[column])
+            else text(values[column], ".2f")
             for column in columns
         ]
         epochs = " ".join(str(epoch) for cell in rows[row] for epoch in cell["best_epochs"])
@@ -305,17 +306,7 @@ def adds_up(published):
     return abs(np.mean(cells) - overall) < 0.02
 
 
-def text(value, template=".2f"):
-    """A number as text, n/a for `None`."""
-    return "n/a" if value is None else format(value, template)
-
-
 def beside(value, published, *, mark=False):
     """A figure, the published one and the difference."""
     difference = "" if value is None else f" {value - published:+.2f}"
-    return f"{text(value)} ({published:.2f}{'†' if mark else ''}{difference})"
-
-
-def line(values):
-    """A line of a table."""
-    return f"| {' | '.join(values)} |"
+    return f"{text(value, '.2f')} ({published:.2f}{'†' if mark else ''}{difference})"

@@ -22,13 +22,13 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from cells import known, text
 from rich.console import Console
 
 from tfmtr import training
 from tfmtr.datasets.movielens import movielens
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.simulator import simulator
-from tfmtr.documents import read_json
 from tfmtr.evaluation import compare
 from tfmtr.evaluation.evaluate import evaluate
 from tfmtr.evaluation.territories import won
@@ -101,12 +101,6 @@ def cell(data, recipe, model, folder, runs):
     return document
 
 
-def known(file, asked):
-    """The document of a cell, if its file is there and is of the same data and recipe."""
-    there = read_json(file)
-    return there if there and {key: there[key] for key in asked} == asked else None
-
-
 def overall(cell, metric="pr_auc"):
     """Mean over the test windows of the pooled metric."""
     return compare.mean_and_deviation([slices["overall"][metric] for slices in cell["windows"].values()])[0]
@@ -155,11 +149,6 @@ def report(cells, data, source):
         detectable=text(detectable, ".4f"),
         versions=versions,
     )
-
-
-def text(value, template):
-    """A number as text, n/a for `None`."""
-    return "n/a" if value is None else format(value, template)
 
 
 if __name__ == "__main__":

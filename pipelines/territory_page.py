@@ -1,10 +1,11 @@
 """The page of a data set's cells in `territory_study.py`: its tables, in Markdown."""
 
 import numpy as np
+from cells import lines, text
 from scipy import stats
-from territory_gain import overall, text
 
 from tfmtr.evaluation import compare
+from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.territories import mean_gain, won
 from tfmtr.report.gains import major_territories, only
 
@@ -127,16 +128,16 @@ def page(name, cells, titles, oracle, data, command):
         territories=len(statistics),
         major=len(majors),
         prevalence=overall(first, "prevalence"),
-        claims=table(claims(windows, of_major)),
+        claims=lines(claims(windows, of_major)),
         oracle=ORACLE if oracle else "",
-        contenders=table(contenders(cells, windows, oracle, true)),
-        bias=table(bias(with_truth)),
-        classes=table(classes(with_truth)),
-        shifts=table(shifts(titles)),
+        contenders=lines(contenders(cells, windows, oracle, true)),
+        bias=lines(bias(with_truth)),
+        classes=lines(classes(with_truth)),
+        shifts=lines(shifts(titles)),
         largest=largest(titles),
         table_3_models=" | ".join([OURS, *(f"gain over {other} | shift" for other in titles["baselines"])]),
         table_3_rule=" | ".join(["---"] * (1 + 2 * len(titles["baselines"]))),
-        table_3=table(table_3(titles)),
+        table_3=lines(table_3(titles)),
         k=first["k"],
         local_share=first["local_share"],
         seeds=seeds,
@@ -261,6 +262,11 @@ def table_3(titles):
     return rows
 
 
+def overall(cell, metric="pr_auc"):
+    """Mean over the test windows of the pooled metric."""
+    return compare.mean_and_deviation([slices[OVERALL][metric] for slices in cell["windows"].values()])[0]
+
+
 def recall(documents):
     """Mean recall over windows and seeds."""
     return compare.mean_and_deviation([of for cell in documents for of in (cell["recall"] or {}).values()])[0]
@@ -294,8 +300,3 @@ def gain_texts(gain):
 def won_text(results, model, other):
     """Territories won, of those that are not n/a."""
     return "{} of {}".format(*won(results[model], results[other]))
-
-
-def table(rows):
-    """Rows of a table in Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -37,8 +37,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from cells import known
 from rich.console import Console
-from territory_gain import known
 from territory_oracle import evaluate_truth
 from territory_page import BIAS, OURS, page
 from xmarket_tables import write_tables
@@ -53,6 +53,7 @@ from tfmtr.datasets.simulator import simulator
 from tfmtr.datasets.truth import Truth
 from tfmtr.documents import write_json
 from tfmtr.evaluation.evaluate import evaluate
+from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.title_facts import title_facts
 from tfmtr.report.pairs import read_pairs
 from tfmtr.report.runs import Model, read_run
@@ -61,6 +62,7 @@ from tfmtr.report.titles import describe_titles, shift_by_class
 RESULTS, RUNS = Path("docs/results/territory_study"), Path("runs/territory_study")
 SIMULATOR = {"num_users": 60_000, "num_titles": 600, "num_territories": 200}
 MAX_ROWS = 600_000
+FIGURES = ("pr_auc", "roc_auc", "prevalence", "rows", "positives")  # that a cell keeps of a territory
 LOOKBACK = 30  # days without an event of the title before a discovery
 FINALIST_SEEDS = 3
 SCENARIO_FILES = ("hinet", "m2m", "m3oe", "pepnet", "star")
@@ -96,17 +98,16 @@ def contenders(rows, groups, **changes):
         groups: True groups of the territories, `{territory: group}`, or `None`.
         **changes: Of all recipes.
     """
-    plain = training.Recipe(share="none", upsample=False, **changes)
-    upsampled = dataclasses.replace(plain, upsample=True)
-    branches = dataclasses.replace(upsampled, share="territory_branches")
+    core, controls = (
+        {name: dataclasses.replace(recipe, **changes) for name, recipe in recipes.items()}
+        for recipes in (training.PAPER, training.CONTROLS)
+    )
+    plain, upsampled, branches = core.values()
     deeper = (*plain.units[:-1], *plain.units[-2:])
     steps = plain.epochs * rows[1]
     found = {
-        "baseline": Contender(plain, is_core=True),
-        "baseline + upsampling": Contender(upsampled, is_core=True),
-        "multi-task": Contender(branches, is_core=True),
-        "one group": Contender(dataclasses.replace(branches, groups="one")),
-        "random groups": Contender(dataclasses.replace(branches, groups="random")),
+        **{name: Contender(recipe, is_core=True) for name, recipe in core.items()},
+        **{name: Contender(recipe) for name, recipe in controls.items()},
         "one layer deeper": Contender(dataclasses.replace(upsampled, units=deeper)),
         # As many steps as the upsampled data give; early stopping is off in both, the best epoch is kept.
         "baseline, equal steps": Contender(
@@ -158,7 +159,7 @@ def compute(data, contender, seed, file, run):
             windows.setdefault(window, {}).update(cells)
     if contender.is_per_group:  # the pooled cell would be one group's
         for cells in windows.values():
-            cells["overall"] = dict.fromkeys(cells["overall"])
+            cells[OVERALL] = dict.fromkeys(cells[OVERALL])
     first = [stage[min(stage)]["history"] for stage in stages]
     document = {
         **asked,
@@ -173,10 +174,22 @@ def compute(data, contender, seed, file, run):
         "lists": None if contender.is_per_group else pooled_lists(results[0]["lists"]),
         "k": results[0]["k"],
         "local_share": results[0]["local_share"],
-        "windows": windows,
+        "windows": with_evidence(windows),
     }
     write_json(file, document)
     return document
+
+
+def with_evidence(windows):
+    """The figures that the page has, of the pooled cell and those that are not n/a."""
+    return {
+        window: {
+            name: {key: cell[key] for key in FIGURES}
+            for name, cell in cells.items()
+            if name == OVERALL or cell["reason"] is None
+        }
+        for window, cells in windows.items()
+    }
 
 
 def pooled_lists(lists):
@@ -241,7 +254,12 @@ def truth_document(data, truth, file):
     if there := known(file, asked):
         return there
     found = evaluate_truth(data, truth, lookback=LOOKBACK)
-    document = {**asked, **found, "lists": pooled_lists(found["lists"])}
+    document = {
+        **asked,
+        **found,
+        "windows": with_evidence(found["windows"]),
+        "lists": pooled_lists(found["lists"]),
+    }
     write_json(file, document)
     return document
 

@@ -1,0 +1,24 @@
+"""What studies share: cells that are computed once, and tables in Markdown."""
+
+from tfmtr.documents import read_json
+
+
+def known(file, asked):
+    """The document of a cell, if its file is there and has all that is asked; else `None`."""
+    there = read_json(file)
+    return there if there and {key: there.get(key) for key in asked} == asked else None
+
+
+def text(value, template):
+    """A number as text, n/a for `None`."""
+    return "n/a" if value is None else format(value, template)
+
+
+def line(values):
+    """A row of a table."""
+    return f"| {' | '.join(values)} |"
+
+
+def lines(rows):
+    """Rows of a table."""
+    return "\n".join(map(line, rows))
