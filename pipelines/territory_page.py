@@ -42,10 +42,9 @@ over territories, Holm over the rows. Won: territories in which the mean over wi
 ## Every contender
 
 PR-AUC pooled over all test rows: mean over windows and seeds (deviation over seeds). Gain over the baseline with
-upsampling as above, over all territories. Time: of training, relative to the baseline with upsampling at the same
-number of epochs.{oracle}
+upsampling as above, over all territories. Time: of a training step, relative to the baseline with upsampling.{oracle}
 
-| model | seeds | PR-AUC | gain | interval | won | recall@{k} | parameters | time an epoch |
+| model | seeds | PR-AUC | gain | interval | won | recall@{k} | parameters | time |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {contenders}
 
@@ -94,12 +93,13 @@ ORACLE = """ Truth: the pairs by their true propensity of a discovery, which no 
 that does not know the user's own log can rank better; lists by the true probability of a stream if shown."""
 
 
-def page(name, cells, titles, oracle, data, command):
+def page(name, cells, steps, titles, oracle, data, command):
     """The page of a data set.
 
     Args:
         name: Of the data set.
         cells: `{contender: documents over seeds}`.
+        steps: `{contender: milliseconds of a training step}`, without the models that there are one a group of.
         titles: What `territory_study.title_document` returns.
         oracle: The document of the true propensity, or `None`.
         data: The `Prepared` directory.
@@ -130,7 +130,7 @@ def page(name, cells, titles, oracle, data, command):
         prevalence=overall(first, "prevalence"),
         claims=lines(claims(windows, of_major)),
         oracle=ORACLE if oracle else "",
-        contenders=lines(contenders(cells, windows, oracle, true)),
+        contenders=lines(contenders(cells, windows, steps, oracle, true)),
         bias=lines(bias(with_truth)),
         classes=lines(classes(with_truth)),
         shifts=lines(shifts(titles)),
@@ -163,10 +163,10 @@ def claims(windows, of_major):
     return [[model, count, *major, *all_] for model, count, major, all_ in zip(others, counts, *parts, strict=True)]
 
 
-def contenders(cells, windows, oracle, true):
+def contenders(cells, windows, steps, oracle, true):
     """Rows of every contender, the highest gain over the baseline with upsampling first, and of the truth."""
     against = {model: mean_gain(windows[model], windows[REFERENCE]) for model in cells if model != REFERENCE}
-    epoch, rows = seconds_an_epoch(cells[REFERENCE]), []
+    rows = []
     for model in sorted(cells, key=lambda model: -(against.get(model, {}).get("gain") or 0.0)):
         documents = cells[model]
         mean, deviation = compare.mean_and_deviation([overall(cell) for cell in documents])
@@ -181,7 +181,7 @@ def contenders(cells, windows, oracle, true):
                 *gain,
                 text(recall(documents), ".4f"),
                 f"{documents[0]['parameters']:,}",
-                f"{seconds_an_epoch(documents) / epoch:.2f}",
+                text(steps[model] / steps[REFERENCE] if model in steps else None, ".2f"),
             ]
         )
     if oracle:
@@ -276,11 +276,6 @@ def list_metric(documents, metric, key):
     """Mean over windows and seeds of a metric of the lists."""
     values = [cell[key] for document in documents for cell in document["lists"][metric].values()]
     return compare.mean_and_deviation(values)[0]
-
-
-def seconds_an_epoch(documents):
-    """Seconds of training an epoch, the median over seeds."""
-    return float(np.median([cell["seconds"] / max(cell["epochs"]) for cell in documents]))
 
 
 def holm_of_known(p_values):

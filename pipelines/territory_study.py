@@ -10,7 +10,7 @@ Reproduces Tables 1 to 3 of Gampa et al., Multi-Task Learning For Reduced Popula
 Recommendations, 2023, with every sharing file that can tell territory groups apart as a further contender, and the
 controls that a gain of branches must beat: one group, random groups, one more layer, equal steps, one model a group.
 `homogeneous` is the simulator without any difference between territories: there the interval of the multi-task model's
-gain over one group must contain 0.
+gain over one group must contain 0; only the paper's models and the controls are there.
 
 A cell is one contender with one seed, trained with early stopping on validation users, then from test window to test
 window, and evaluated on three windows. All contenders have one recipe but for what their name says; nothing is tuned.
@@ -34,6 +34,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -43,7 +44,7 @@ from territory_oracle import evaluate_truth
 from territory_page import BIAS, OURS, page
 from xmarket_tables import write_tables
 
-from tfmtr import training
+from tfmtr import inputs, training
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.movielens import movielens
 from tfmtr.datasets.online_retail import online_retail
@@ -63,6 +64,7 @@ RESULTS, RUNS = Path("docs/results/territory_study"), Path("runs/territory_study
 SIMULATOR = {"num_users": 60_000, "num_titles": 600, "num_territories": 200}
 MAX_ROWS = 600_000
 FIGURES = ("pr_auc", "roc_auc", "prevalence", "rows", "positives")  # that a cell keeps of a territory
+STEP_ROWS, STEPS = 8192, 24  # of the timed training steps
 LOOKBACK = 30  # days without an event of the title before a discovery
 FINALIST_SEEDS = 3
 SCENARIO_FILES = ("hinet", "m2m", "m3oe", "pepnet", "star")
@@ -81,17 +83,17 @@ class Contender:
 
     Attributes:
         recipe: The `Recipe`.
-        is_core: Whether it has all seeds: the paper's three models.
+        has_all_seeds: Whether it has all seeds from the start.
         is_per_group: Whether each territory group has a model of its own.
     """
 
     recipe: training.Recipe
-    is_core: bool = False
+    has_all_seeds: bool = False
     is_per_group: bool = False
 
 
 def contenders(rows, groups, **changes):
-    """`{name: Contender}`.
+    """`{name: Contender}`: the paper's models first, which have all seeds, then the controls.
 
     Args:
         rows: Training rows without and with upsampling.
@@ -106,7 +108,7 @@ def contenders(rows, groups, **changes):
     deeper = (*plain.units[:-1], *plain.units[-2:])
     steps = plain.epochs * rows[1]
     found = {
-        **{name: Contender(recipe, is_core=True) for name, recipe in core.items()},
+        **{name: Contender(recipe, has_all_seeds=True) for name, recipe in core.items()},
         **{name: Contender(recipe) for name, recipe in controls.items()},
         "one layer deeper": Contender(dataclasses.replace(upsampled, units=deeper)),
         # As many steps as the upsampled data give; early stopping is off in both, the best epoch is kept.
@@ -229,7 +231,7 @@ def title_document(data, entrants, seeds, file, runs):
         `{"baselines", "shifts", "titles"}`: the other models' names, `tfmtr.report.titles.ClassShift`s, and
         `tfmtr.report.titles.Title`s with a PR-AUC, as dicts.
     """
-    core = sorted((model for model in entrants if entrants[model].is_core), key=lambda model: model == OURS)
+    core = sorted(training.PAPER, key=lambda model: model == OURS)
     recipes = [entrants[model].recipe.document() for model in core]
     asked = {"fingerprint": data.report["fingerprint"], "seeds": seeds, "recipes": recipes}
     if there := known(file, asked):
@@ -264,6 +266,30 @@ def truth_document(data, truth, file):
     return document
 
 
+def step_document(data, entrants, file):
+    """`{contender: median milliseconds of a training step}`, one after another, from its file if it is there.
+
+    The cells' own times are no measure: several are computed at once. Models that there are one a group of together
+    have the rows and the steps of one, and stand for themselves.
+    """
+    recipes = {model: of.recipe for model, of in entrants.items() if not of.is_per_group}
+    asked = {"fingerprint": data.report["fingerprint"], "models": sorted(recipes)}
+    if there := known(file, asked):
+        return there
+    batches = inputs.batches(data, data.examples("train"), batch_size=STEP_ROWS, schema=data.schema, seed=[0, 0])
+    batch, found = next(iter(batches)), {}
+    for model, recipe in recipes.items():
+        network, times = recipe.build(data.schema), []
+        for _ in range(STEPS):
+            start = time.perf_counter()
+            network.train_on_batch(*batch)
+            times.append(1000 * (time.perf_counter() - start))
+        found[model] = float(np.median(times[STEPS // 4 :]))
+    document = {**asked, "rows": STEP_ROWS, "milliseconds": found, "versions": training.versions()}
+    write_json(file, document)
+    return document
+
+
 def stem(model, seed):
     """Name of a cell's files."""
     return f"{re.sub('[^a-z0-9_]+', '-', model)}-seed-{seed}"
@@ -284,16 +310,20 @@ def main(name, *, source=None, seeds=5, finalists=4, processes=1, runs=RUNS, res
     if rows[1] > MAX_ROWS:
         raise ValueError(f"a run must have at most {MAX_ROWS:,} rows; make the data smaller. Received: {rows[1]:,}")
     entrants = contenders(rows, truth.cultures if truth else None, **changes)
-    wanted = [(model, seed) for model in entrants for seed in range(seeds if entrants[model].is_core else 1)]
+    if name == "homogeneous":  # the one question is whether branches gain over the controls
+        names = (*training.PAPER, *training.CONTROLS)
+        entrants = {model: dataclasses.replace(entrants[model], has_all_seeds=True) for model in names}
+    wanted = [(model, seed) for model in entrants for seed in range(seeds if entrants[model].has_all_seeds else 1)]
     cells = compute_all(data, entrants, sorted(wanted, key=lambda pair: pair[1]), folder, runs, processes)
-    single = [model for model in entrants if not entrants[model].is_core and cells[model, 0]["validation_loss"]]
+    single = [model for model in entrants if not entrants[model].has_all_seeds and cells[model, 0]["validation_loss"]]
     best = sorted(single, key=lambda model: cells[model, 0]["validation_loss"])[:finalists]
     more = [(model, seed) for seed in range(1, min(seeds, FINALIST_SEEDS)) for model in best]
     cells |= compute_all(data, entrants, more, folder, runs, processes)
     by_model = {model: [cells[pair] for pair in sorted(cells) if pair[0] == model] for model in entrants}
     command = " ".join(["python pipelines/territory_study.py", name, *([f"--source {source}"] if source else [])])
     titles = title_document(data, entrants, seeds, folder / "titles.json", runs)
-    text = page(name, by_model, titles, oracle, data, f"{command} --seeds {seeds}")
+    steps = step_document(data, entrants, folder / "steps.json")["milliseconds"]
+    text = page(name, by_model, steps, titles, oracle, data, f"{command} --seeds {seeds}")
     (folder / "README.md").write_text(text, encoding="utf-8")
     Console(width=160).print(text, markup=False)
     return by_model

@@ -35,7 +35,7 @@ def test_cells_are_computed_once_and_the_best_of_the_others_gets_more_seeds(comp
     assert again == cells
     assert {name: len(documents) for name, documents in cells.items()} == dict(zip(SOME, (2, 2, 2, 2, 1), strict=True))
     files = sorted(file.name for file in (folder / "results/simulator").glob("*.json"))
-    assert len(files) == 9 + 2  # and the titles and the truth
+    assert len(files) == 9 + 3  # and titles, times and truth
     assert json.loads((folder / "results/simulator" / files[0]).read_text())["windows"].keys() == {"1", "2", "3"}
     page = (folder / "results/simulator/README.md").read_text()
     assert page.count("\n| multi-task |") == 3  # among the contenders, under popularity bias and under classes
@@ -96,6 +96,23 @@ def test_the_truth_ranks_better_than_every_model(computed, tmp_path):
     )
 
 
+def test_a_homogeneous_world_has_the_controls_only_with_all_seeds(tmp_path, monkeypatch):
+    asked = {}
+
+    def compute_all(data, entrants, pairs, *_):
+        asked.update({pair: {"validation_loss": 1.0} for pair in pairs})
+        return asked
+
+    monkeypatch.setattr(study, "compute_all", compute_all)
+    monkeypatch.setattr(study, "title_document", lambda *_: {})
+    monkeypatch.setattr(study, "step_document", lambda *_: {"milliseconds": {}})
+    monkeypatch.setattr(study, "page", lambda *_: "")
+    size = {"num_users": 600, "num_titles": 40, "num_territories": 4}
+    study.main("homogeneous", seeds=3, runs=tmp_path / "runs", results=tmp_path / "results", size=size, **CHANGES)
+    names = (*training.PAPER, *training.CONTROLS)
+    assert set(asked) == {(model, seed) for model in names for seed in range(3)}
+
+
 def test_titles_are_those_of_the_runs(computed):
     titles = read_json(computed[0] / "results/simulator/titles.json")
     assert titles["baselines"] == ["baseline", "baseline + upsampling"]
@@ -139,13 +156,16 @@ def test_the_page_has_the_figures_of_the_cells(computed):
         "titles": [title("Heat", True, 12.0, 0.2), title("Ran", True, -2.0, 0.1), title("Up", False, 50.0, None)],
     }
     cells = {"baseline": [cell(0.2)], "baseline + upsampling": [cell(0.25), cell(0.35)], "multi-task": [cell(0.4)]}
-    page = territory_page.page("toy", cells, titles, cell(0.8), data, "command")
+    steps = {"baseline": 30.0, "baseline + upsampling": 20.0}
+    page = territory_page.page("toy", cells, steps, titles, cell(0.8), data, "command")
     gain = sum(100 * (0.4 + i / 100) / (0.2 + i / 100) - 100 for i in range(8)) / 8
     assert f"{gain:+.1f} %" in page
     assert "8 of 8" in page
     assert "| baseline + upsampling | 2 | 0.3000 (0.0707) |" in page
     assert "| baseline | 0.2000 | 0.200 | 0.200 | 0.20 | 0 | +0.20 | 0.2000 | 0.2000 | +0.200 |" in page
     assert "| truth |  | 0.8000 |" in page
+    assert "| 0.5000 | 10 | 1.50 |" in page  # recall, parameters and time of the baseline's row
+    assert "| 0.5000 | 10 | n/a |" in page
     assert "| multi-task | 0.2000 | 0.0400 | 0.4000 | 0.0400 |" in page
     sign = 2 * (1 + 10) / 2**10  # nine or ten of ten, or none or one
     assert f"| local | baseline | +0.125 | 9 of 10 | {sign:.3f} | +5.0 % | 1 of 2 |" in page
