@@ -62,6 +62,7 @@ from tfmtr.report.titles import describe_titles, shift_by_class
 
 RESULTS, RUNS = Path("docs/results/territory_study"), Path("runs/territory_study")
 SIMULATOR = {"num_users": 60_000, "num_titles": 600, "num_territories": 200}
+ONLINE_RETAIL_WINDOWS = 3  # of four weeks, the last before the test windows: nine would be 950 thousand rows
 MAX_ROWS = 600_000
 FIGURES = ("pr_auc", "roc_auc", "prevalence", "rows", "positives")  # that a cell keeps of a territory
 STEP_ROWS, STEPS = 8192, 24  # of the timed training steps
@@ -136,7 +137,10 @@ def tables(name, source, folder, **size):
         return logs, Truth(folder)
     if name == "xmarket":
         return Logs(**write_tables(source, folder), **XMARKET), None
-    return {"movielens": movielens, "online_retail": online_retail}[name](Path(source), folder), None
+    if name == "movielens":
+        return movielens(Path(source), folder), None
+    logs = online_retail(Path(source), folder)
+    return dataclasses.replace(logs, calendar=dataclasses.replace(logs.calendar, num_train=ONLINE_RETAIL_WINDOWS)), None
 
 
 def compute(data, contender, seed, file, run):
@@ -342,6 +346,8 @@ def compute_all(data, entrants, pairs, folder, runs, processes):
         )
     if processes == 1:
         return {pair: compute(*job) for pair, job in jobs.items()}
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    os.environ |= {f"TF_NUM_{which}_THREADS": str(threads) for which in ("INTRAOP", "INTEROP")}  # of each process
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(processes, mp_context=spawn, max_tasks_per_child=1) as pool:
         futures = {pair: pool.submit(compute, *job) for pair, job in jobs.items()}
