@@ -28,6 +28,7 @@ PAGE = """# Territories: {name}
 
 `{command}`, {date}. Data fingerprint {fingerprint}; {train:,} rows for training, {test:,} for the three test windows;
 {territories} territories, of which {major} are major (most training positives); prevalence {prevalence:.4f}.
+{about}
 
 ## One model for all territories
 
@@ -89,6 +90,20 @@ The local and the global titles with most training positives (Table 3), PR-AUC o
 
 Every combination tried is in the tables. Versions: {versions}.
 """
+ABOUT = {
+    "simulator": """The simulated service of `docs/simulator.md` with 60 thousand users, 600 titles and 200 territories,
+of which those without an event in the training windows do not count; windows of a day. Groups are by geography; the
+cultures that tastes follow are others, and `true groups` has these.""",
+    "homogeneous": """The simulated service as in `simulator`, but without any difference between territories
+(`heterogeneity=0`): the interval of multi-task's gain over one group must contain 0.""",
+    "movielens": """MovieLens-1M by postal regions, windows of a week, nothing before 975768738, as
+until then the rebuilt archive has times of ratings of 4 and 5 only.""",
+    "online_retail": """Online Retail, windows of four weeks. Three are for training: all nine before the tests
+would be more than 600 thousand rows. The United Kingdom has nine tenths of them.""",
+    "xmarket": """XMarket Electronics, windows of four weeks; liked is a rating of 4 or 5. Its 5-core filter looked into
+the future: it counted reviews of all times, those in the test windows too, so its users come back more often than they
+did. All dates of Mexico are the 24th of a month: a window has them, but their order within it is lost.""",
+}
 ORACLE = """ Truth: the pairs by their true propensity of a discovery, which no model
 that does not know the user's own log can rank better; lists by the true probability of a stream if shown."""
 
@@ -128,6 +143,7 @@ def page(name, cells, steps, titles, oracle, data, command):
         territories=len(statistics),
         major=len(majors),
         prevalence=overall(first, "prevalence"),
+        about=ABOUT.get(name, ""),
         claims=lines(claims(windows, of_major)),
         oracle=ORACLE if oracle else "",
         contenders=lines(contenders(cells, windows, steps, oracle, true)),

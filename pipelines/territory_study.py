@@ -328,6 +328,9 @@ def main(name, *, source=None, seeds=5, finalists=4, processes=1, runs=RUNS, res
     titles = title_document(data, entrants, seeds, folder / "titles.json", runs)
     steps = step_document(data, entrants, folder / "steps.json")["milliseconds"]
     text = page(name, by_model, steps, titles, oracle, data, f"{command} --seeds {seeds}")
+    notes = folder / "notes.md"  # what the figures say, by hand
+    if notes.exists():
+        text += "\n" + notes.read_text(encoding="utf-8")
     (folder / "README.md").write_text(text, encoding="utf-8")
     Console(width=160).print(text, markup=False)
     return by_model
