@@ -91,9 +91,10 @@ The local and the global titles with most training positives (Table 3), PR-AUC o
 Every combination tried is in the tables. Versions: {versions}.
 """
 ABOUT = {
-    "simulator": """The simulated service of `docs/simulator.md` with 60 thousand users, 600 titles and 200 territories,
-of which those without an event in the training windows do not count; windows of a day. Groups are by geography; the
-cultures that tastes follow are others, and `true groups` has these.""",
+    "simulator": """The simulated service of `docs/simulator.md` with 720 thousand users, 600 titles, 200
+territories, windows of a day. Three users in ten are tested and five in a hundred trained on, so that all major
+territories have enough test rows. Groups are by geography; the cultures that tastes follow are others, and
+`true groups` has these.""",
     "homogeneous": """The simulated service as in `simulator`, but without any difference between territories
 (`heterogeneity=0`): the interval of multi-task's gain over one group must contain 0.""",
     "movielens": """MovieLens-1M by postal regions, windows of a week, nothing before 975768738, as

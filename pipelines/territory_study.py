@@ -61,7 +61,9 @@ from tfmtr.report.runs import Model, read_run
 from tfmtr.report.titles import describe_titles, shift_by_class
 
 RESULTS, RUNS = Path("docs/results/territory_study"), Path("runs/territory_study")
-SIMULATOR = {"num_users": 60_000, "num_titles": 600, "num_territories": 200}
+SIMULATOR = {"num_users": 720_000, "num_titles": 600, "num_territories": 200}
+# Of the simulated users few are trained on, many are tested: each of the 16 major territories has enough of them.
+FEW = {"validation_fraction": 1 / 120, "random_fraction": 1 / 28, "active_fraction": 1 / 27}
 ONLINE_RETAIL_WINDOWS = 3  # of four weeks, the last before the test windows: nine would be 950 thousand rows
 MAX_ROWS = 600_000
 FIGURES = ("pr_auc", "roc_auc", "prevalence", "rows", "positives")  # that a cell keeps of a territory
@@ -300,12 +302,15 @@ def stem(model, seed):
 
 
 def main(name, *, source=None, seeds=5, finalists=4, processes=1, runs=RUNS, results=RESULTS, size=None, **changes):
-    """Computes the missing cells of a data set and writes its page."""
+    """Computes the missing cells of a data set and writes its page; `size` makes the simulator smaller, for tests."""
     runs, folder = runs / name, results / name
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         logs, truth = tables(name, source, Path(scratch), **(size or {}))
-        data = prepare(logs, runs / "data", overwrite=True, discovery_lookback=datetime.timedelta(days=LOOKBACK))
+        options = FEW if truth and not size else {}
+        data = prepare(
+            logs, runs / "data", overwrite=True, discovery_lookback=datetime.timedelta(days=LOOKBACK), **options
+        )
         oracle = truth_document(data, truth, folder / "truth.json") if truth else None
     rows = [
         sum(pq.read_metadata(file).num_rows for file in data.examples("train", sampling=sampling))
