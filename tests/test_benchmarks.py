@@ -116,3 +116,17 @@ def test_simulator_measures_each_number_of_users_and_leaves_nothing(load, tmp_pa
     assert not list(folder.iterdir())
     with pytest.raises(OSError, match="`folder` needs 142,400,000,000,000,000 bytes of disk; name another one"):
         benchmark.main((100_000_000_000_000,), folder=folder)
+
+
+def test_limits_measures_products_memory_and_disk(load, tmp_path, monkeypatch):
+    limits = load("limits")
+    monkeypatch.setattr(limits, "SHAPES", {"tiny": (64, 8, 4)})
+    monkeypatch.setattr(limits, "MEMORY", 2**22)
+    monkeypatch.setattr(limits, "FILE", 2**25)
+    limits.main(0.01, tmp_path, tmp_path / "limits.json")
+    found = json.loads((tmp_path / "limits.json").read_text())
+    assert found["matmul"].keys() == {"tiny, float32", "tiny, bfloat16"}
+    assert all(cell["forward"] > 0 < cell["step"] for cell in found["matmul"].values())
+    assert len(found["memory"]) == 3
+    assert min(*found["memory"].values(), found["disk"]) > 0
+    assert found["processor"]["cores"] > 0
