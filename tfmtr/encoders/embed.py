@@ -54,6 +54,20 @@ def join(fields):
     return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
 
+def stack(interact, fields):
+    """Embeddings as one tensor of shape `(batch, fields, embedding_dim)`, for products of pairs of them.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    if len(fields) < 2:
+        raise ValueError(
+            f"`interact={interact}` multiplies pairs of embeddings, so the schema must have two or more features of "
+            f"kind {', '.join(CATEGORICAL)}. Received: {sorted(fields)}"
+        )
+    return ops.stack(list(fields.values()), axis=1)
+
+
 def embed_fields(inputs, features, *, embedding_dim=16, name=None):
     """One tensor a feature.
 

@@ -5,7 +5,7 @@ import itertools
 import keras
 from keras import ops
 
-from tfmtr.encoders.embed import join
+from tfmtr.encoders.embed import join, stack
 from tfmtr.layers.field_query import FieldQuery
 
 
@@ -44,12 +44,7 @@ def fwfm(x, fields):
     Raises:
         ValueError: If there are fewer than two embeddings.
     """
-    if len(fields) < 2:
-        raise ValueError(
-            "`interact=fwfm` multiplies pairs of embeddings, so the schema must have two or more features of kind id, "
-            f"string, set or sequence. Received: {sorted(fields)}"
-        )
-    return join({"x": x, "fwfm": pair_products(ops.stack(list(fields.values()), axis=1))})
+    return join({"x": x, "fwfm": pair_products(stack("fwfm", fields))})
 
 
 def field_towers(user_fields, title_fields, towers):

@@ -4,7 +4,7 @@ import keras
 import keras_rs
 from keras import ops
 
-from tfmtr.encoders.embed import CATEGORICAL, embed, join
+from tfmtr.encoders.embed import CATEGORICAL, embed, join, stack
 from tfmtr.encoders.field_weighted import fwfm
 from tfmtr.layers._sizes import check_sizes
 
@@ -57,12 +57,7 @@ def fm(x, fields):
     Raises:
         ValueError: If there are fewer than two embeddings.
     """
-    if len(fields) < 2:
-        raise ValueError(
-            "`interact=fm` multiplies pairs of embeddings, so the schema must have two or more features of kind "
-            f"{', '.join(CATEGORICAL)}. Received: {sorted(fields)}"
-        )
-    stacked = ops.stack(list(fields.values()), axis=1)  # (batch, fields, embedding_dim)
+    stacked = stack("fm", fields)
     squares = ops.square(ops.sum(stacked, axis=1)) - ops.sum(ops.square(stacked), axis=1)
     return join({"x": x, "fm": squares / 2})
 

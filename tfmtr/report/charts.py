@@ -71,8 +71,10 @@ def axes(*, height=HEIGHT, x=None, y=None):
         axis.set_axisbelow(True)
         axis.set_xlabel(x)
         axis.set_ylabel(y)
-        yield axis
-        plt.close(figure)
+        try:
+            yield axis
+        finally:
+            plt.close(figure)
 
 
 def legend(axis):
