@@ -282,10 +282,11 @@ def step_document(data, entrants, file):
     asked = {"fingerprint": data.report["fingerprint"], "models": sorted(recipes)}
     if there := known(file, asked):
         return there
-    batches = inputs.batches(data, data.examples("train"), batch_size=STEP_ROWS, schema=data.schema, seed=[0, 0])
-    batch, found = next(iter(batches)), {}
+    files, found = data.examples("train"), {}
     for model, recipe in recipes.items():
-        network, times = recipe.build(data.schema), []
+        schema, times = recipe.adapt(data.schema), []
+        batch = next(iter(inputs.batches(data, files, batch_size=STEP_ROWS, schema=schema, seed=[0, 0])))
+        network = recipe.build(schema)
         for _ in range(STEPS):
             start = time.perf_counter()
             network.train_on_batch(*batch)
