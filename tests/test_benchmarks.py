@@ -130,3 +130,18 @@ def test_limits_measures_products_memory_and_disk(load, tmp_path, monkeypatch):
     assert len(found["memory"]) == 3
     assert min(*found["memory"].values(), found["disk"]) > 0
     assert found["processor"]["cores"] > 0
+
+
+def test_training_takes_turns_with_peers(load, tmp_path, monkeypatch, capsys):
+    benchmark = load("training")
+    libraries = {"ours_branches": "tfmtr", "keras_branches": "keras", "tfrs_branches": "tensorflow_recommenders"}
+    libraries["rechub_multi_task"] = "no_such_package"
+    case = benchmark.Case("tiny", "2", 16, libraries, 1.8, benchmark.branches_macs())
+    monkeypatch.setattr(benchmark, "cases", lambda: [case])
+    document = benchmark.main(None, turns=2, batches=1, seconds=0.01, out=tmp_path / "training.json")
+    ours, keras = (document["cases"]["tiny"][name] for name in ("ours_branches", "keras_branches"))
+    assert ours["ratio"] == 1.0
+    assert keras["ratio"] == ours["examples_per_second"] / keras["examples_per_second"]
+    assert abs(ours["parameters"] - keras["parameters"]) < 10  # the scale of the dot product is written differently
+    assert document["cases"]["tiny"].get("tfrs_branches", keras)["parameters"] == keras["parameters"]
+    assert "not installed" in capsys.readouterr().out
