@@ -55,6 +55,9 @@ def evaluate_truth(data, truth, *, lookback, k=10, most=10_000):
         found["recall"][str(window)] = recall_at_k(lists.lists)
         for metric, cells in list_metrics(lists, facts, profiles(data, facts, lists.users, window)).items():
             put(found, ("lists", metric, str(window)), cells)
+    for cells in found["title_classes"][task.name].values():
+        for cell in cells.values():  # a negative is a sampled pair, so propensities are not the labels' rates
+            cell["calibration_error"] = cell["log_loss"] = None
     return {
         "windows": found["tasks"][task.name]["territory"],
         "title_classes": found["title_classes"][task.name],

@@ -55,7 +55,7 @@ Smallest difference in pooled PR-AUC that {seeds} seeds would find with 80 % pow
 
 Of the lists of {k} that the index returns to test users with a positive, over all territories, means over windows and
 seeds. Popularity: positives in the training rows. Lift: how much more popular the lists are than what their users chose
-before. Local: share of local titles (in at most {local_share:.0%} of the territories' catalogues) in the lists, and
+before. Local: share of local titles (in at most {local_share:.0f} % of the territories' catalogues) in the lists, and
 among what was liked, the positives. Opportunity: share of liked local titles that are in the lists, minus that of
 global ones of equal quality (quarters of the rate of positives in training); below 0 local titles are missed more.
 
@@ -156,7 +156,7 @@ def page(name, cells, steps, titles, oracle, data, command):
         table_3_rule=" | ".join(["---"] * (1 + 2 * len(titles["baselines"]))),
         table_3=lines(table_3(titles)),
         k=first["k"],
-        local_share=first["local_share"],
+        local_share=100 * first["local_share"],
         seeds=seeds,
         detectable=text(compare.detectable_difference(deviation, seeds) if deviation is not None else None, ".4f"),
         versions=", ".join(f"{name} {version}" for name, version in first["versions"].items()),

@@ -1,15 +1,12 @@
 """The runnable scripts, on small data."""
 
-import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 from typer.testing import CliRunner
 
-from tfmtr import training
 from tfmtr.cli import app
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.simulator import simulator
@@ -53,30 +50,3 @@ def test_xmarket_as_ones_own_logs_from_tables_to_recommendations(shared_data, tm
         answer = recommend(f"127.0.0.1:{server.port}", "m", tmp_path / "data", "nobody", territory="jp", k=5)
     assert len(answer["titles"]) == 5
     assert all(row["title"].startswith("B0") for row in answer["titles"])
-
-
-def test_territory_gain_computes_each_cell_once(tmp_path, monkeypatch):
-    study = runpy.run_path(str(PIPELINES / "territory_gain.py"))
-    data = prepare(simulator(tmp_path / "tables", num_users=2_000, num_titles=80), tmp_path / "data", progress=False)
-    recipe = training.Recipe(units=(16, 8), epochs=1, batch_size=1024)
-    first = study["cell"](data, recipe, "multi-task", tmp_path, tmp_path / "runs")
-    monkeypatch.setattr(training, "train", None)  # would fail if it were trained again
-    again = study["cell"](data, recipe, "multi-task", tmp_path, tmp_path / "runs")
-    assert again == first == json.loads((tmp_path / "multi-task-seed-0.json").read_text())
-    assert sorted(first["windows"]) == ["1", "2", "3"]
-
-
-def test_territory_gain_page_has_the_arithmetic_right(tmp_path):
-    study = runpy.run_path(str(PIPELINES / "territory_gain.py"))
-    data = prepare(simulator(tmp_path / "tables", num_users=1_000, num_titles=40), tmp_path / "data", progress=False)
-
-    def cell(score):
-        figures = {"pr_auc": score, "prevalence": 0.1}
-        windows = {"1": {"overall": figures, "a": figures, "b": {"pr_auc": None}}}
-        return {"windows": windows, "recall@10": {"1": score}, "date": "2024-01-01", "versions": {"keras": "3"}}
-
-    scores = dict.fromkeys(study["MODELS"], 0.2) | {"multi-task": 0.25}
-    cells = {(model, seed): cell(score + seed / 100) for model, score in scores.items() for seed in (0, 1)}
-    page = study["report"](cells, data, "simulator")
-    assert "| multi-task | 0.2550 | 0.0071 | 0.2550 |" in page
-    assert "| baseline | 0.2050 | 0.0071 | 0.2050 | +24.4 % | 0.078 | 1 of 1 |" in page
