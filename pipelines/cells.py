@@ -14,6 +14,11 @@ def text(value, template):
     return "n/a" if value is None else format(value, template)
 
 
+def p_text(p_value):
+    """A p-value as text."""
+    return "< 0.001" if p_value is not None and p_value < 0.001 else text(p_value, ".3f")
+
+
 def line(values):
     """A row of a table."""
     return f"| {' | '.join(values)} |"

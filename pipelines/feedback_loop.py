@@ -35,7 +35,7 @@ matplotlib.use("agg")
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from cells import known, lines, text
+from cells import known, lines, p_text, text
 from matplotlib import pyplot as plt
 from rich.console import Console
 from scipy import stats
@@ -285,9 +285,7 @@ def page(cells, rounds, size, command):
         rounds=rounds,
         seeds=len(documents),
         tables="\n\n".join(tables),
-        changes=lines(
-            [[name, f"{np.mean(own):+.4f}", text(p_values.get(name), ".3f")] for name, own in changes.items()]
-        ),
+        changes=lines([[name, f"{np.mean(own):+.4f}", p_text(p_values.get(name))] for name, own in changes.items()]),
         versions=", ".join(f"{name} {version}" for name, version in documents[0]["versions"].items()),
     )
 

@@ -1,7 +1,7 @@
 """The page of a data set's cells in `territory_study.py`: its tables, in Markdown."""
 
 import numpy as np
-from cells import lines, text
+from cells import lines, p_text, text
 from scipy import stats
 
 from tfmtr.evaluation import compare
@@ -43,7 +43,8 @@ over territories, Holm over the rows. Won: territories in which the mean over wi
 ## Every contender
 
 PR-AUC pooled over all test rows: mean over windows and seeds (deviation over seeds). Gain over the baseline with
-upsampling as above, over all territories. Time: of a training step, relative to the baseline with upsampling.{oracle}
+upsampling as above, over all territories. Time: of a training step, relative to the baseline with
+upsampling.{oracle}
 
 | model | seeds | PR-AUC | gain | interval | won | recall@{k} | parameters | time |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -172,7 +173,7 @@ def claims(windows, of_major):
         adjusted = holm_of_known([gain["p_value"] for gain in gains])
         parts.append(
             [
-                [*gain_texts(gain), text(p_value, ".3f"), won_text(results, OURS, model)]
+                [*gain_texts(gain), p_text(p_value), won_text(results, OURS, model)]
                 for model, gain, p_value in zip(others, gains, adjusted, strict=True)
             ]
         )
@@ -245,7 +246,7 @@ def shifts(titles):
                 of["baseline"],
                 text(of["shift"], "+.3f"),
                 f"{of['up']} of {of['titles']}",
-                text(sign, ".3f"),
+                p_text(sign),
                 f"{np.mean(own):+.1f} %" if own else "n/a",
                 f"{sum(gain > 0 for gain in own)} of {len(own)}",
             ]
