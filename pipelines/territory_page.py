@@ -27,7 +27,7 @@ PER_CLASS = 5  # titles in Table 3
 PAGE = """# Territories: {name}
 
 `{command}`, {date}. Data fingerprint {fingerprint}; {train:,} rows for training, {test:,} for the three test windows;
-{territories} territories, of which {major} are major (most training positives); prevalence {prevalence:.4f}.
+{territories} territories, of which {major} are major (most positives); prevalence {prevalence:.4f}.
 {about}
 
 ## One model for all territories

@@ -28,7 +28,6 @@ import multiprocessing
 import os
 import re
 import shutil
-import tempfile
 import time
 from pathlib import Path
 
@@ -306,13 +305,16 @@ def main(name, *, source=None, seeds=5, finalists=4, processes=1, runs=RUNS, res
     """Computes the missing cells of a data set and writes its page; `size` makes the simulator smaller, for tests."""
     runs, folder = runs / name, results / name
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        logs, truth = tables(name, source, Path(scratch), **(size or {}))
-        options = FEW if truth and not size else {}
-        data = prepare(
-            logs, runs / "data", overwrite=True, discovery_lookback=datetime.timedelta(days=LOOKBACK), **options
-        )
-        oracle = truth_document(data, truth, folder / "truth.json") if truth else None
+    (runs / "log").mkdir(parents=True, exist_ok=True)
+    logs, truth = tables(name, source, runs / "log", **(size or {}))
+    data = prepare(
+        logs,
+        runs / "data",
+        overwrite=True,
+        discovery_lookback=datetime.timedelta(days=LOOKBACK),
+        **(FEW if truth and not size else {}),
+    )
+    oracle = truth_document(data, truth, folder / "truth.json") if truth else None
     rows = [
         sum(pq.read_metadata(file).num_rows for file in data.examples("train", sampling=sampling))
         for sampling in (("random",), ("random", "active"))

@@ -12,7 +12,8 @@ from tfmtr.report.runs import read_models
 def comparisons(runs, prepared):
     models, data = read_models(runs), Prepared(prepared)
     pairs = read_pairs(data, models, "event")
-    return compare_models(models, pairs, title_facts(data).territories, "event", num_samples=60)
+    positives = title_facts(data).territories
+    return compare_models(models, pairs, positives, major_territories(positives), "event", num_samples=60)
 
 
 def test_major_territories_are_sixteen_or_half_of_all():

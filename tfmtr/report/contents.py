@@ -18,12 +18,16 @@ def contents(models, data, task, *, compare, num_samples):
     pairs, facts = read_pairs(data, models, task), title_facts(data, local_share=evaluation["local_share"])
     statistics = data.report["statistics"]["territories"]
     positives = {name: facts.territories.get(name, 0) for name in statistics}
-    territories = describe_territories(statistics, positives)
-    comparisons = compare_models(models, pairs, positives, task, num_samples=num_samples) if len(models) > 1 else []
+    majors = major_territories({name: of["positives"] for name, of in statistics.items()})
+    territories = describe_territories(statistics, positives, majors)
+    comparisons = []
+    if len(models) > 1:
+        comparisons = compare_models(models, pairs, positives, majors, task, num_samples=num_samples)
     ranked = [row["territory"] for row in territories]
     titles = describe_titles(choose_titles(pairs, facts), models, pairs, facts, data)
     in_figure = [title for kind in (True, False) for title in of_class(titles, kind)[:TITLES_IN_FIGURE]]
     with_vectors = models if compare else models[-1:]
+    by_territory = {name: overview(models, task, name) for name in (*ranked, OVERALL)}
     return {
         "model": models[-1].name,
         "model_names": [model.name for model in models],
@@ -40,7 +44,7 @@ def contents(models, data, task, *, compare, num_samples):
         "class_shifts": shift_by_class(models, pairs, facts),
         "overview": overview(models, task),
         "territory_metrics": BY_TERRITORY,
-        "by_territory": {name: overview(models, task, name) for name in (*ranked, OVERALL)},
+        "by_territory": {name: figures for name, figures in by_territory.items() if has_figures(figures)},
         "vector_models": [model.name for model in with_vectors],
         "territories": territories,
         "num_territories": len(territories),
@@ -62,18 +66,24 @@ def of_class(titles, is_local):
     return [title for title in titles if title.is_local == is_local]
 
 
-def describe_territories(statistics, positives):
+def has_figures(metrics):
+    """Whether any model has any metric of the territory's own."""
+    return any(figure.mean is not None for name in BY_TERRITORY for figure in metrics[name].values())
+
+
+def describe_territories(statistics, positives, majors):
     """The data's territories as dictionaries, most training positives first.
 
     Args:
         statistics: `{territory: {"group":, "users":, "events":, "positives":}}` of `prepare.json`.
         positives: `{territory: positives in the training rows}`.
+        majors: Names of the major territories.
     """
-    major, total = major_territories(positives), sum(positives.values())
+    total = sum(positives.values())
     return [
         {
             "territory": name,
-            "is_major": name in major,
+            "is_major": name in majors,
             "training_positives": positives[name],
             "share": positives[name] / total,
             **statistics[name],

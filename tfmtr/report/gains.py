@@ -60,7 +60,10 @@ class Comparison:
 
 
 def major_territories(positives, *, most=MAJOR):
-    """Names of the territories with most training positives: 16, or half of all where there are fewer than 32.
+    """Names of the territories with most positives: 16, or half of all where there are fewer than 32.
+
+    Those of all users are counted, of the test windows too: what a territory is called should not depend on which
+    users a run is trained on.
 
     Example:
     >>> sorted(major_territories({"DE": 90, "PL": 7, "FR": 80, "CZ": 9}))
@@ -70,13 +73,14 @@ def major_territories(positives, *, most=MAJOR):
     return set(ranked[: min(most, len(ranked) // 2)])
 
 
-def compare_models(models, pairs, positives, task, *, num_samples=1000):
+def compare_models(models, pairs, positives, majors, task, *, num_samples=1000):
     """Compares the last model with each other one.
 
     Args:
         models: List of `Model`, at least two.
         pairs: Their `Pairs`.
         positives: `{territory: positives in the training rows}` of all territories of the data.
+        majors: Names of the major territories.
         task: Name of the task.
         num_samples: Bootstrap samples of the intervals.
 
@@ -88,13 +92,18 @@ def compare_models(models, pairs, positives, task, *, num_samples=1000):
     places = np.split(np.arange(ends[-1]), ends[:-1])  # of each model's runs
     return [
         compare(
-            model.results(task), other, task, positives, {name: (of, places[-1], own) for name, of in samples.items()}
+            model.results(task),
+            other,
+            task,
+            positives,
+            majors,
+            {name: (of, places[-1], own) for name, of in samples.items()},
         )
         for other, own in zip(models[:-1], places[:-1], strict=True)
     ]
 
 
-def compare(results, other, task, positives, samples):
+def compare(results, other, task, positives, majors, samples):
     """A `Comparison` of the last model's results with those of another `Model`.
 
     Args:
@@ -102,12 +111,13 @@ def compare(results, other, task, positives, samples):
         other: The other `Model`.
         task: Name of the task.
         positives: `{territory: positives in the training rows}`.
+        majors: Names of the major territories.
         samples: `{territory: arguments of gain_interval}`.
     """
     baseline = other.results(task)
     means, p_values = (mean_over_seeds(results), mean_over_seeds(baseline)), slice_gains(results, baseline)
     windows = relative_gain(*means)
-    averages, major = windows.pop("average"), major_territories(positives)
+    averages = windows.pop("average")
     gains = []
     for name, average in averages.items():
         cells, others = ([of[name] for of in result.values() if name in of] for result in means)
@@ -115,7 +125,7 @@ def compare(results, other, task, positives, samples):
         gains.append(
             Gain(
                 territory=name,
-                is_major=name in major,
+                is_major=name in majors,
                 training_positives=sum(positives.values()) if name == OVERALL else positives[name],
                 positives=sum(cell["positives"] for cell in cells),
                 model=mean_and_deviation([cell["pr_auc"] for cell in cells])[0],
@@ -136,8 +146,8 @@ def compare(results, other, task, positives, samples):
         baseline=other.name,
         gains=[gain for gain in gains if gain.territory != OVERALL],
         overall=next(gain for gain in gains if gain.territory == OVERALL),
-        major=mean_over(major),
-        minor=mean_over(positives.keys() - major),
+        major=mean_over(majors),
+        minor=mean_over(positives.keys() - majors),
     )
 
 
