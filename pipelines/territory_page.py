@@ -97,7 +97,7 @@ territories, windows of a day. Three users in ten are tested and five in a hundr
 territories have enough test rows. Groups are by geography; the cultures that tastes follow are others, and
 `true groups` has these.""",
     "homogeneous": """The simulated service as in `simulator`, but without any difference between territories
-(`heterogeneity=0`): the interval of multi-task's gain over one group must contain 0.""",
+(`heterogeneity=0`): there is nothing for branches to learn, so multi-task must not gain over one group.""",
     "movielens": """MovieLens-1M by postal regions, windows of a week, nothing before 975768738, as
 until then the rebuilt archive has times of ratings of 4 and 5 only.""",
     "online_retail": """Online Retail, windows of four weeks. Three are for training: all nine before the tests

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +11,8 @@ from tfmtr import training
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_json
+from tfmtr.evaluation.territories import mean_gain
+from tfmtr.report.gains import only
 
 SIZE = {"num_users": 5_000, "num_titles": 80, "num_territories": 8}
 CHANGES = {"epochs": 1, "patience": 1, "units": (16, 8), "batch_size": 1024}
@@ -179,3 +182,16 @@ def test_too_many_rows_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "MAX_ROWS", 10)
     with pytest.raises(ValueError, match=r"a run must have at most 10 rows; make the data smaller\. Received: [\d,]+"):
         study.main("simulator", runs=tmp_path, results=tmp_path, size=SIZE)
+
+
+def test_without_differences_between_territories_branches_gain_nothing():
+    folder = Path(__file__).parents[2] / "docs/results/territory_study/homogeneous"
+    ours, control = (
+        [read_json(file)["windows"] for file in sorted(folder.glob(f"{name}-seed-*.json"))]
+        for name in ("multi-task", "one-group")
+    )
+    assert len(ours) == len(control) == 5
+    names = {name for cells in ours[0].values() for name in cells if name != "overall"}
+    gain = mean_gain([only(names, of) for of in ours], [only(names, of) for of in control])
+    assert gain["slices"] >= 16
+    assert gain["low"] < 0  # a loss, in fact: each branch sees a quarter of the rows
