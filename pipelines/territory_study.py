@@ -9,8 +9,8 @@
 Reproduces Tables 1 to 3 of Gampa et al., Multi-Task Learning For Reduced Popularity Bias In Multi-Territory Video
 Recommendations, 2023, with every sharing file that can tell territory groups apart as a further contender, and the
 controls that a gain of branches must beat: one group, random groups, one more layer, equal steps, one model a group.
-`homogeneous` is the simulator without any difference between territories: there multi-task must not gain over one group;
-only these two and the baseline with upsampling are there.
+`homogeneous` is the simulator without any difference between territories: there multi-task must not gain over one
+group; only these two and the baseline with upsampling are there.
 
 A cell is one contender with one seed, trained with early stopping on validation users, then from test window to test
 window, and evaluated on three windows. All contenders have one recipe but for what their name says; nothing is tuned.
