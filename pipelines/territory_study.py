@@ -63,7 +63,7 @@ RESULTS, RUNS = Path("docs/results/territory_study"), Path("runs/territory_study
 SIMULATOR = {"num_users": 720_000, "num_titles": 600, "num_territories": 200}
 # Of the simulated users few are trained on, many are tested: each of the 16 major territories has enough of them.
 FEW = {"validation_fraction": 1 / 120, "random_fraction": 1 / 28, "active_fraction": 1 / 27}
-ONLINE_RETAIL_WINDOWS = 3  # of four weeks, the last before the test windows: nine would be 950 thousand rows
+ONLINE_RETAIL_WINDOWS = 3  # the last before the tests; five fit into MAX_ROWS, three save hours
 MAX_ROWS = 600_000
 FIGURES = ("pr_auc", "roc_auc", "prevalence", "rows", "positives")  # that a cell keeps of a territory
 STEP_ROWS, STEPS = 8192, 24  # of the timed training steps
