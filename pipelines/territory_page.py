@@ -101,7 +101,8 @@ territories have enough test rows. Groups are by geography; the cultures that ta
     "movielens": """MovieLens-1M by postal regions, windows of a week, nothing before 975768738, as
 until then the rebuilt archive has times of ratings of 4 and 5 only.""",
     "online_retail": """Online Retail, windows of four weeks. Three are for training: all nine before the tests
-would be more than 600 thousand rows a run, and five, which are not, take hours longer. The United Kingdom has nine tenths of them.""",
+would be more than 600 thousand rows a run, and five, which are not, take longer. The United Kingdom has nine tenths
+of them.""",
     "xmarket": """XMarket Electronics, windows of four weeks; liked is a rating of 4 or 5. Its 5-core filter looked into
 the future: it counted reviews of all times, those in the test windows too, so its users come back more often than they
 did. All dates of Mexico are the 24th of a month: a window has them, but their order within it is lost.""",
