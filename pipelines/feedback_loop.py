@@ -61,12 +61,7 @@ MOST_SHOWN = 20  # titles a user and day
 EXPLORED = 0.1
 K = 10
 BATCH = 4096
-RECIPES = {
-    "baseline": training.Recipe(share="none", upsample=False),
-    "baseline + upsampling": training.Recipe(share="none"),
-    "multi-task": training.Recipe(),
-}
-CONTENDERS = (*RECIPES, "popular", "truth")
+CONTENDERS = (*training.PAPER, "popular", "truth")
 METRICS = {
     "local_gap": ("Local titles in the lists, minus those in the lists of the truth", "+.4f"),
     "local_streams": ("Share of local titles in the streams", ".4f"),
@@ -312,7 +307,9 @@ def main(*, seeds=3, rounds=4, results=RESULTS, size=None, **changes):
     size, cells = size or SIZE, {name: [] for name in CONTENDERS}
     for seed in range(seeds):
         for name in CONTENDERS:
-            recipe = dataclasses.replace(RECIPES[name], seed=seed, **changes) if name in RECIPES else None
+            recipe = None
+            if name in training.PAPER:
+                recipe = dataclasses.replace(training.PAPER[name], seed=seed, **changes)
             file = results / f"{name.replace(' + ', '-')}-seed-{seed}.json"
             cells[name].append(compute(name, seed, rounds, file, recipe, size))
     found = page(cells, rounds, size, f"python pipelines/feedback_loop.py --seeds {seeds} --rounds {rounds}")

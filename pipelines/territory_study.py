@@ -202,8 +202,7 @@ def with_evidence(windows):
 def pooled_lists(lists):
     """`{metric: {window: cell over all territories}}` of the lists' metrics that the page has."""
     return {
-        metric: {window: cells["overall"] for window, cells in lists[metric].items()}
-        for metric in {of[0] for of in BIAS}
+        metric: {window: cells[OVERALL] for window, cells in lists[metric].items()} for metric in {of[0] for of in BIAS}
     }
 
 

@@ -55,11 +55,11 @@ def index_lists(model, positives, schema, data, *, window, k, most):
     Returns:
         `IndexLists`.
     """
-    index = build_index(model, data, schema, window=window)
+    index, stores = build_index(model, data, schema, window=window), inputs.open_stores(data)
 
     def rank(rows, allowed):
-        features = inputs.model_inputs(rows, schema, inputs.open_stores(data))
-        queries = model.user_tower.predict({name: features[name] for name in model.user_tower.input}, verbose=0)
+        features = inputs.model_inputs(rows, schema, stores)
+        queries = model.user_tower.predict_on_batch({name: features[name] for name in model.user_tower.input})
         found = index(queries[schema.tasks[0].name], np.full(len(rows), min(k, allowed.shape[1]), "int32"), allowed)
         return np.where(np.isfinite(found["scores"]), found["index"], -1)
 
