@@ -145,3 +145,17 @@ def test_training_takes_turns_with_peers(load, tmp_path, monkeypatch, capsys):
     assert abs(ours["parameters"] - keras["parameters"]) < 10  # the scale of the dot product is written differently
     assert document["cases"]["tiny"].get("tfrs_branches", keras)["parameters"] == keras["parameters"]
     assert "not installed" in capsys.readouterr().out
+
+
+def test_inputs_measures_both_kinds(load, tmp_path):
+    inputs = load("inputs")
+    cells = inputs.main(rows=9000, wide_rows=9000, users=50, titles=20, turns=1, out=tmp_path / "inputs.json")
+    assert set(cells) == set(inputs.GOALS)
+    assert all(cell["rows_per_second"] > 0 and cell["alone"] > 0 for cell in cells.values())
+
+
+def test_scaling_measures_a_slope_for_each_axis(load, tmp_path):
+    scaling = load("scaling")
+    found = scaling.main({"tasks": (1, 2), "scenarios": (2, 3)}, rows=64, steps=2, warmup=1, out=tmp_path / "s.json")
+    assert {axis: cell["sizes"] for axis, cell in found.items()} == {"tasks": [1, 2], "scenarios": [2, 3]}
+    assert all(len(cell["milliseconds"]) == 2 for cell in found.values())

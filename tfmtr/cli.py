@@ -297,9 +297,15 @@ def train(
     optimizer: Annotated[str, typer.Option(help="adam, sparse_adam, row_wise_adagrad or clippy_adagrad.")] = "adam",
     normalizer: Annotated[str, typer.Option(help="rows, or groups: a loss is the sum of the groups' means.")] = "rows",
     per_pair: Annotated[bool, typer.Option(help="Make a multi-task sharing file multi-domain.")] = False,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="none, mirrored (all GPUs of this machine) or multi_worker, by default if TF_CONFIG names workers."
+        ),
+    ] = None,
 ):
     """Train a two-tower model, then window by window as the tests will see it."""
-    from tfmtr import training
+    from tfmtr import replicas, training
 
     recipe = training.Recipe(
         share=share,
@@ -319,7 +325,8 @@ def train(
         normalizer=normalizer,
         per_pair=per_pair,
     )
-    training.train(data, workdir, recipe)
+    with replicas.make_strategy(strategy).scope():
+        training.train(data, workdir, recipe)
     console.print(f"run: {workdir}", highlight=False)
 
 

@@ -1,5 +1,7 @@
 """Examples (Parquet) to tf.data batches: streamed, shuffled as a function of (seed, epoch), prefetched."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -7,8 +9,10 @@ import pyarrow.parquet as pq
 
 from tfmtr.encoders.raw import SEPARATOR
 
+CACHE_LINE = 64
 
-def read_tables(files, *, rows, columns=None, rng=None, pool=16):
+
+def read_tables(files, *, rows, columns=None, rng=None, pool=16, span=None, dictionaries=None, convert=None):
     """Yields Arrow tables of `rows` rows (the last one may be shorter), never holding more than a pool.
 
     Row groups are read in order, or, with `rng`, in random order into a pool of `pool * rows` rows that
@@ -17,37 +21,112 @@ def read_tables(files, *, rows, columns=None, rng=None, pool=16):
 
     Args:
         files: Parquet files of one schema.
-        rows: Positive integer.
+        rows: Positive integer; or the number of rows of each table, which add up to all rows.
         columns: Columns to read; all by default.
         rng: `numpy.random.Generator` that decides the order.
         pool: Batches in a pool.
+        span: `(first, stop)`: rows to read, as the files have them one after the other; all by default.
+        dictionaries: Text columns to read as dictionaries.
+        convert: Function of a row group's table, of which the rows of its result are read.
     """
-    groups = [(file, group) for file in files for group in range(pq.read_metadata(file).num_row_groups)]
+    pieces = list(_pieces(files, *(span or (0, float("inf")))))
     if rng is not None:
-        rng.shuffle(groups)
-    capacity = rows if rng is None else pool * rows
+        rng.shuffle(pieces)
+    sizes = itertools.repeat(rows) if isinstance(rows, int) else iter(rows)
+    size = next(sizes, 0)
+    capacity = size if rng is None else pool * size
     pending, held = [], 0
-    for position, (file, group) in enumerate(groups):
-        table = pq.ParquetFile(file).read_row_group(group, columns=columns)
-        pending.append(table)
+    for position, (file, group, start, stop) in enumerate(pieces):
+        source = pq.ParquetFile(file, read_dictionary=dictionaries)
+        table = source.read_row_group(group, columns=columns).slice(start, stop - start)
+        pending.append(convert(table) if convert else table)
         held += len(table)
-        last = position == len(groups) - 1
+        last = position == len(pieces) - 1
         if held < capacity and not last:
             continue
         table = pa.concat_tables(pending).combine_chunks()
         if rng is not None:
             table = table.take(rng.permutation(len(table)))
-        stop = len(table) if last else len(table) - len(table) % rows
-        for start in range(0, stop, rows):
-            yield table.slice(start, min(rows, stop - start))
-        held = len(table) - stop
-        pending = [table.take(np.arange(stop, len(table)))] if held else []  # a slice would keep the whole pool
+        done = 0
+        while done + size <= len(table) or (last and done < len(table)):
+            yield table.slice(done, min(size, len(table) - done))
+            done += size
+            size = next(sizes, len(table) + 1)
+        held = len(table) - done
+        pending = [table.take(np.arange(done, len(table)))] if held > 0 else []  # a slice would keep the whole pool
         del table
         pa.default_memory_pool().release_unused()
 
 
+def _pieces(files, first, stop):
+    """Row groups `(file, group, start, stop)`, cut to the rows from `first` to `stop` of all."""
+    before = 0
+    for file in files:
+        metadata = pq.read_metadata(file)
+        for group in range(metadata.num_row_groups):
+            rows = metadata.row_group(group).num_rows
+            start, end = max(first - before, 0), min(stop - before, rows)
+            if start < end:
+                yield file, group, start, end
+            before += rows
+
+
+class Encoder:
+    """Encodes the features of tables that are no vectors, with the names, shapes and dtypes of `encode_inputs`.
+
+    Vocabularies are made into what looks values up once; encode tables of many rows with one encoder. Text columns are
+    faster as dictionaries: a value is then looked up once, however many rows have it.
+
+    Args:
+        schema: The `Schema`.
+
+    Call arguments:
+        table: Arrow table of examples (or of users or titles); features that have no column in it are left out.
+
+    Returns:
+        `{name: array}` of int32 or float32.
+    """
+
+    def __init__(self, schema):
+        self.schema = schema
+        self.vocabularies = {f.name: pa.array(f.vocabulary, pa.string()) for f in schema.features if f.vocabulary}
+        keys = [SEPARATOR.join(values) for values in schema.scenario.groups]
+        self.scenario_keys = pa.array(keys, pa.string())
+        numbers = [schema.scenario.names.index(group) + 1 for group in schema.scenario.groups.values()]
+        self.groups = np.asarray([0, *numbers], "int32")
+
+    def __call__(self, table):
+        """Encodes a table."""
+        there = [f for f in self.schema.features if f.kind != "vector" and f.name in table.column_names]
+        arrays = {feature.name: self._feature(table[feature.name].combine_chunks(), feature) for feature in there}
+        if set(self.schema.scenario.columns) <= set(table.column_names):
+            arrays["scenario"] = self._scenario(table)
+        return arrays
+
+    def _feature(self, column, feature):
+        if feature.kind == "number":
+            values = pc.fill_null(column.cast(pa.float64()), feature.mean).to_numpy(zero_copy_only=False)
+            return ((values - feature.mean) / feature.std).astype("float32")
+        if feature.kind == "string":
+            return _by_value(column, lambda values: _hash(values, feature.width))
+        vocabulary = self.vocabularies.get(feature.name, pa.array([], pa.string()))
+        if feature.kind == "id":
+            return _by_value(column, lambda values: _index(values, vocabulary)) + 1
+        return _padded(column, feature, vocabulary)
+
+    def _scenario(self, table):
+        """Scenario of every row: 0 where no group lists it."""
+        columns = [table[column].combine_chunks() for column in self.schema.scenario.columns]
+        if len(columns) == 1:
+            found = _by_value(columns[0], lambda values: _index(pc.fill_null(values, ""), self.scenario_keys))
+        else:
+            columns = [pc.fill_null(column.cast(pa.string()), "") for column in columns]
+            found = _index(pc.binary_join_element_wise(*columns, SEPARATOR), self.scenario_keys)
+        return self.groups[found + 1]
+
+
 def model_inputs(table, schema, stores):
-    """Encoded features of an Arrow table, with the names, shapes and dtypes of `encode_inputs`.
+    """Encoded features of an Arrow table, vectors among them, as `encode_inputs` wants them.
 
     Args:
         table: Rows of the examples (or of the users or titles table).
@@ -57,35 +136,12 @@ def model_inputs(table, schema, stores):
     Returns:
         `{name: array}` of int32 or float32.
     """
-    arrays = {}
-    for feature in schema.features:
-        if feature.kind == "vector":
-            if f"{feature.role}_row" in table.column_names:
-                arrays[feature.name] = take_vectors(stores[feature.role], table[f"{feature.role}_row"])
-            continue
-        if feature.name not in table.column_names:
-            continue
-        column = table[feature.name].combine_chunks()
-        if feature.kind == "number":
-            values = pc.fill_null(column.cast(pa.float64()), feature.mean).to_numpy(zero_copy_only=False)
-            arrays[feature.name] = ((values - feature.mean) / feature.std).astype("float32")
-        elif feature.kind == "id":
-            arrays[feature.name] = _index(column, feature.vocabulary) + 1
-        elif feature.kind == "string":
-            arrays[feature.name] = _hash(column, feature.width)
-        else:
-            arrays[feature.name] = _padded(column, feature)
-    if set(schema.scenario.columns) <= set(table.column_names):
-        arrays["scenario"] = scenario_index(table, schema.scenario)
-    return arrays
+    return Encoder(schema)(table) | _vectors(table, schema, stores)
 
 
-def scenario_index(table, scenario):
-    """Scenario of every row, int32 of shape `(rows,)`: 0 where no group lists it."""
-    columns = [pc.fill_null(table[column].cast(pa.string()), "") for column in scenario.columns]
-    key = columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, SEPARATOR)
-    groups = np.asarray([0, *(scenario.names.index(group) + 1 for group in scenario.groups.values())], "int32")
-    return groups[_index(key, [SEPARATOR.join(values) for values in scenario.groups]) + 1]
+def _vectors(table, schema, stores):
+    there = [f for f in schema.features if f.kind == "vector" and f"{f.role}_row" in table.column_names]
+    return {feature.name: take_vectors(stores[feature.role], table[f"{feature.role}_row"]) for feature in there}
 
 
 def labels(table, schema):
@@ -99,27 +155,47 @@ def labels(table, schema):
 def take_vectors(vectors, rows):
     """Rows of a memory-mapped matrix as float32; row -1 or null is the zero vector."""
     rows = np.asarray(pc.fill_null(rows, -1))
-    taken = np.asarray(vectors[np.maximum(rows, 0)], "float32")
-    taken[rows < 0] = 0.0
+    if vectors.dtype != np.float32 or not len(vectors):
+        taken = np.asarray(vectors[np.maximum(rows, 0)], "float32")
+    else:
+        taken = _aligned_empty((len(rows), vectors.shape[1]))
+        np.take(np.asarray(vectors), rows, axis=0, out=taken, mode="clip")  # -1 is clipped to 0
+    is_missing = rows < 0
+    if is_missing.any():
+        taken[is_missing] = 0.0
     return taken
 
 
-def _index(column, vocabulary):
+def _aligned_empty(shape):
+    """An uninitialised float32 array that starts where a cache line does; TensorFlow copies others to read them."""
+    memory = np.empty(4 * int(np.prod(shape)) + CACHE_LINE, "uint8")
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : len(memory) - CACHE_LINE + start].view("float32").reshape(shape)
+
+
+def _by_value(column, function):
+    """`function` of a text column, called with its different values only where these are known: of dictionaries."""
+    if not pa.types.is_dictionary(column.type):
+        return function(column.cast(pa.string()))
+    null = pa.array([None], pa.string())
+    found = function(pa.concat_arrays([column.dictionary.cast(pa.string()), null]))
+    return found[pc.fill_null(column.indices, len(found) - 1).to_numpy(zero_copy_only=False)]
+
+
+def _index(values, vocabulary):
     """Position in the vocabulary, -1 where unknown, int32."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    found = pc.index_in(column.cast(pa.string()), value_set=pa.array(vocabulary, pa.string()), skip_nulls=True)
+    found = pc.index_in(values, value_set=vocabulary, skip_nulls=True)
     return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype("int32")
 
 
-def _hash(column, buckets):
+def _hash(values, buckets):
     import keras
 
-    values = pc.fill_null(column.cast(pa.string()), "").to_numpy(zero_copy_only=False)
+    values = pc.fill_null(values, "").to_numpy(zero_copy_only=False)
     return np.asarray(keras.layers.Hashing(num_bins=buckets)(values), "int32")
 
 
-def _padded(column, feature):
+def _padded(column, feature, vocabulary):
     """Indices of a list column, shape `(rows, width)`: 0 pads, 1 is unknown.
 
     Of longer lists a set keeps the first values, a sequence the newest.
@@ -128,14 +204,14 @@ def _padded(column, feature):
     lengths = np.where(np.asarray(column.is_valid()), np.diff(offsets), 0)
     kept = np.minimum(lengths, feature.width)
     start = offsets[:-1] + (lengths - kept if feature.kind == "sequence" else 0)
-    values = _index(column.values, feature.vocabulary) + 2
+    values = _index(column.values.cast(pa.string()), vocabulary) + 2
     position = np.arange(feature.width)
     source = np.minimum(start[:, None] + position, max(len(values) - 1, 0))
     inside = position < kept[:, None]
     return np.where(inside, values[source] if len(values) else 0, 0).astype("int32")
 
 
-def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schema=None):
+def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schema=None, context=None):
     """A `tf.data.Dataset` of `(features, labels)` batches over example files.
 
     Each time the dataset is iterated, the next epoch begins: epoch e of seed s has the same order
@@ -148,6 +224,10 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
         seed: Integer, or several, to shuffle with, or `None` for the order on disk.
         first_epoch: Epoch of the first iteration.
         schema: A schema to use in place of the directory's own, with other territory groups for example.
+        context: A `tf.distribute.InputContext`: `batch_size` is that of all replicas, and the batches are those of one
+            worker's replicas, in turn. A worker reads its own part of the rows, one after the other on disk, in
+            `num_steps` batches for each of its replicas, which differ by one row at most; so workers never wait for one
+            that has more.
 
     Returns:
         Dataset of `({name: tensor}, {label column: tensor of shape (batch,)})`.
@@ -165,24 +245,71 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
         )
     stores = open_stores(prepared)
     epoch = iter(range(first_epoch, 1 << 31))
+    steps, rows, span = num_steps(files, batch_size), batch_size, None
+    if context is not None:
+        total, workers = _num_rows(files), context.num_input_pipelines
+        if total < workers:
+            raise ValueError(
+                f"`files` must have a row for each worker; train with fewer. Received: {total} rows, {workers} workers"
+            )
+        span = [total * i // workers for i in (context.input_pipeline_id, context.input_pipeline_id + 1)]
+        steps *= context.num_replicas_in_sync // workers
+        rows = np.diff([(span[1] - span[0]) * i // steps for i in range(steps + 1)]).tolist()
 
     columns = [task.column for task in schema.tasks]
     columns += [f"{f.role}_row" if f.kind == "vector" else f.name for f in schema.features]
     columns += [column for column in schema.scenario.columns if column not in columns]
+    text = [f.name for f in schema.features if f.kind in ("id", "string")] + list(schema.scenario.columns)
+    encode = Encoder(schema)
+    label_names = {task.column for task in schema.tasks}
+    store_rows = sorted({f"{f.role}_row" for f in schema.features if f.kind == "vector"})
+
+    def encoded(table):
+        """Numbers for a row group's text, so that what follows, for each row, is quick."""
+        arrays = encode(table) | labels(table, schema)
+        arrays = {name: _as_column(array) for name, array in arrays.items()}
+        return pa.table(arrays | {name: table[name] for name in store_rows})
+
+    def split(table):
+        x = {name: _as_array(table[name].combine_chunks()) for name in table.column_names if name not in store_rows}
+        y = {name: x.pop(name) for name in label_names}
+        return x | _vectors(table, schema, stores), y
+
+    options = {"columns": columns, "dictionaries": text, "convert": encoded}
 
     def read():
         rng = None if seed is None else np.random.default_rng([*np.atleast_1d(seed), next(epoch)])
-        for table in read_tables(files, rows=batch_size, columns=columns, rng=rng):
-            yield model_inputs(table, schema, stores), labels(table, schema)
+        for table in read_tables(files, rows=rows, rng=rng, span=span, **options):
+            yield split(table)
 
     def spec(array):
         return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
 
-    sample = next(read_tables(files[:1], rows=1))
-    signature = tf.nest.map_structure(spec, (model_inputs(sample, schema, stores), labels(sample, schema)))
-    steps = -(-sum(pq.read_metadata(file).num_rows for file in files) // batch_size)
+    signature = tf.nest.map_structure(spec, split(next(read_tables(files[:1], rows=1, **options))))
     dataset = tf.data.Dataset.from_generator(read, output_signature=signature)
     return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4)
+
+
+def num_steps(files, batch_size):
+    """Batches of an epoch, the last one smaller."""
+    return -(-_num_rows(files) // batch_size)
+
+
+def _num_rows(files):
+    return sum(pq.read_metadata(file).num_rows for file in files)
+
+
+def _as_column(array):
+    """An array as a column of a table; one of two dimensions as lists."""
+    flat = pa.array(array.reshape(-1))
+    return flat if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
+
+
+def _as_array(column):
+    """The array of a column that `_as_column` made."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.to_numpy(zero_copy_only=False)
+    return column.flatten().to_numpy().reshape(-1, column.type.list_size)
 
 
 def open_stores(prepared):

@@ -5,7 +5,7 @@ import inspect
 import keras
 from keras import ops
 
-from tfmtr import components
+from tfmtr import components, replicas
 from tfmtr.encoders.embed import CATEGORICAL, embed, embed_fields, encode_inputs, join
 from tfmtr.encoders.field_weighted import as_fields, field_towers
 from tfmtr.encoders.interactions import INTERACTIONS, first_order
@@ -67,17 +67,28 @@ class JointModel(keras.Model):
         return self.head.losses(y_pred["outputs"], y_pred["logits"], y_pred["vectors"], y, context)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Sum of the head's losses and the layers' own."""
-        return sum(self.losses_by_name(x, y, y_pred, sample_weight).values()) + sum(self.losses)
+        """Sum of the head's losses and the layers' own; of several replicas each has its part of it."""
+        return sum(self.losses_by_name(x, y, y_pred, sample_weight).values()) + sum(self.losses) / replicas.number()
 
     def train_step(self, data):
         """One update by the balancer, or of the sum of all losses."""
         if self.balance is None:
-            return super().train_step(data)
+            return replicas.reducible(super().train_step(data))
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y_pred, loss = self.balance.step(self, x, y, sample_weight)
         self._loss_tracker.update_state(loss, sample_weight=ops.shape(x["scenario"])[0])
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def test_step(self, data):
+        """The loss of one batch."""
+        return replicas.reducible(super().test_step(data))
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing: a functional model is built.
+
+        Keras 3.15 averages the first batches of the replicas here to learn the shapes of the inputs
+        (`keras/src/backend/tensorflow/trainer.py`), which fails for integers and for batches of different sizes.
+        """
 
     def predict(self, x, **kwargs):
         """Probabilities `{task: array of shape (rows, 1)}`.
@@ -391,6 +402,9 @@ def _tower(x, units, name):
     for i, width in enumerate(units):
         linear = keras.layers.Dense(width, name=f"{name}_dense_{i}")(x)
         # Momentum 0.99 would take hundreds of steps to forget the initial statistics; batches here are large and few.
-        x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm_{i}")(linear)
+        norm = keras.layers.BatchNormalization(
+            momentum=0.9, synchronized=replicas.number() > 1, name=f"{name}_norm_{i}"
+        )
+        x = norm(linear)
         x = keras.layers.ReLU(name=f"{name}_relu_{i}")(x)
     return x, linear

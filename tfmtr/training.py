@@ -27,7 +27,7 @@ from typing import Literal
 import keras
 import numpy as np
 
-from tfmtr import components, inputs, models
+from tfmtr import components, inputs, models, replicas
 from tfmtr.datasets.groups import random_groups
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_json, write_json
@@ -173,11 +173,15 @@ def train(data, workdir, recipe=None, *, verbose="auto"):
         recipe: The `Recipe`; a run that is resumed must have the same one.
         verbose: As for Keras `fit`.
 
+    In the scope of a `tf.distribute` strategy (see `tfmtr.replicas`) the replicas share each batch: `batch_size` is
+    that of all. Workers read their own part of the files, and the first one writes `workdir`, which all must see.
+
     Returns:
         The trained `TwoTower` model, as of the last test window.
 
     Raises:
-        ValueError: If `workdir` holds a run of another recipe or of other data.
+        ValueError: If `workdir` holds a run of another recipe or of other data, or the recipe has a balancer and
+            there are several replicas.
     """
     recipe, data, workdir = recipe or Recipe(), Prepared(data), Path(workdir)
     schema = recipe.adapt(data.schema)
@@ -205,7 +209,7 @@ def _train(data, workdir, recipe, schema, run, verbose):
     """Trains what `run` still lacks, window by window."""
     model = recipe.build(schema)
     sampling = ("random", "active") if recipe.upsample else ("random",)
-    validation = inputs.batches(data, data.examples("validation"), batch_size=recipe.batch_size, schema=schema)
+    validation = data.examples("validation")
     weights = {window: workdir / "weights" / f"window-{window}.npz" for window in data.test_windows}
     finished = [window for window in data.test_windows if weights[window].exists()]
     if finished:
@@ -222,10 +226,17 @@ def _train(data, workdir, recipe, schema, run, verbose):
                 validation=validation if first else None, epochs=recipe.epochs if first else 1, verbose=verbose,
             )  # fmt: skip
         run["stages"][str(window)] = {"history": history, "seconds": round(time.perf_counter() - started, 2)}
-        write_json(workdir / "run.json", run)
-        save(model, weights[window])
-        shutil.rmtree(workdir / "checkpoint", ignore_errors=True)
+        _keep_stage(run, model, workdir, weights[window])
     return model
+
+
+def _keep_stage(run, model, workdir, weights):
+    """Writes what is known after a stage, and drops its checkpoint."""
+    replicas.wait()  # until all workers have read the checkpoint
+    if replicas.is_chief():
+        write_json(workdir / "run.json", run)
+        save(model, weights)
+        shutil.rmtree(workdir / "checkpoint", ignore_errors=True)
 
 
 def go_on(run, data, files, workdir, *, epochs=1, verbose="auto"):
@@ -264,9 +275,7 @@ def go_on(run, data, files, workdir, *, epochs=1, verbose="auto"):
             model, data, files, schema, recipe, workdir, window=window, validation=None, epochs=epochs, verbose=verbose
         )
     document["stages"] = {str(window): {"history": history, "seconds": round(time.perf_counter() - started, 2)}}
-    write_json(workdir / "run.json", document)
-    save(model, weights)
-    shutil.rmtree(workdir / "checkpoint", ignore_errors=True)
+    _keep_stage(document, model, workdir, weights)
     return document["grown"]
 
 
@@ -349,24 +358,42 @@ def _variables(model):
 
 
 def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validation, epochs, verbose):
-    """Fits one window; returns the history, one dictionary of figures an epoch."""
+    """Fits one window; returns the history, one dictionary of figures an epoch.
+
+    `files` and `validation` are example files, those of validation `None` where there is no early stopping.
+    """
     keep = KeepState(workdir / "checkpoint" / f"window-{window}", model)
-    callbacks = [keras.callbacks.TensorBoard(workdir / "logs" / f"window-{window}", write_graph=False)]
+    callbacks = []  # the chief's own last: the others take over the state of the first ones
     if validation is not None:
         callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=recipe.patience))
+    if replicas.is_chief():
+        callbacks.append(keras.callbacks.TensorBoard(workdir / "logs" / f"window-{window}", write_graph=False))
     keep.others = callbacks
     if not keep.is_finished:
+        known, known_steps = _batches(data, validation, recipe, schema) if validation is not None else (None, None)
         # Epochs of different windows must differ in order too, hence the window in the seed.
-        order = inputs.batches(
-            data, files, batch_size=recipe.batch_size, seed=[recipe.seed, window], schema=schema,
-            first_epoch=keep.next_epoch,
-        )  # fmt: skip
+        seed = [recipe.seed, window]
+        order, steps = _batches(data, files, recipe, schema, seed=seed, first_epoch=keep.next_epoch)
         model.fit(
-            order, validation_data=validation, epochs=epochs, initial_epoch=keep.next_epoch, verbose=verbose,
-            shuffle=False, callbacks=[*callbacks, keep],
+            order, steps_per_epoch=steps, validation_data=known, validation_steps=known_steps, epochs=epochs,
+            initial_epoch=keep.next_epoch, verbose=verbose if replicas.is_chief() else 0, shuffle=False,
+            callbacks=[*callbacks, keep],
         )  # fmt: skip
+        replicas.wait()  # until the chief has written the best epoch
     restore(model, keep.best)
     return keep.history
+
+
+def _batches(data, files, recipe, schema, **order):
+    """Batches for `fit`, and the steps of an epoch where several replicas share them."""
+
+    def read(context=None):
+        return inputs.batches(data, files, batch_size=recipe.batch_size, schema=schema, context=context, **order)
+
+    if replicas.number() == 1:
+        return read(), None
+    shared = replicas.strategy().distribute_datasets_from_function(lambda context: read(context).repeat())
+    return shared, inputs.num_steps(files, recipe.batch_size)
 
 
 class KeepState(keras.callbacks.Callback):
@@ -424,13 +451,15 @@ class KeepState(keras.callbacks.Callback):
         figures = {name: float(value) for name, value in (logs or {}).items()}
         monitored = [row.get("val_loss", -i) for i, row in enumerate([*self.history, figures])]  # else: the last one
         previous, best_epoch = self.state["best_epoch"], int(np.argmin(monitored))
-        save(self.model, self._last(epoch))
         self.state = {
             "history": [*self.history, figures],
             "callbacks": [_plain_attributes(callback) for callback in self.others],
             "best_epoch": best_epoch,
             "finished": bool(self.model.stop_training) or epoch + 1 == self.params["epochs"],
         }
+        if not replicas.is_chief():
+            return
+        save(self.model, self._last(epoch))
         write_json(self.folder / "state.json", self.state)
         for old in {epoch - 1, previous} - {epoch, best_epoch, None}:
             self._last(old).unlink(missing_ok=True)
@@ -460,8 +489,6 @@ def _open_run(workdir, recipe, schema, data, **facts):
                 f"Received: {workdir}, whose {' and '.join(different)} differ"
             )
         return run
-    workdir.mkdir(parents=True, exist_ok=True)
-    schema.save(workdir)
     run = {
         **document,
         "run_id": f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{fingerprint[:8]}-{recipe.seed}",
@@ -469,7 +496,10 @@ def _open_run(workdir, recipe, schema, data, **facts):
         "versions": versions(),
         "stages": {},
     }
-    write_json(workdir / "run.json", run)
+    if replicas.is_chief():
+        workdir.mkdir(parents=True, exist_ok=True)
+        schema.save(workdir)
+        write_json(workdir / "run.json", run)
     return run
 
 

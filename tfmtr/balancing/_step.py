@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfmtr import replicas
 from tfmtr.balancing._balancer import Problem
 from tfmtr.optimizers._tables import is_table
 
@@ -18,6 +19,11 @@ class Balance(keras.layers.Layer):
 
     def __init__(self, model, make):
         super().__init__(name="balance", dtype="float32")
+        if replicas.number() > 1:
+            raise ValueError(
+                "`balance` weighs the losses and gradients of one batch, and each of several replicas has its own; "
+                f"leave it out, or train on one. Received: {replicas.number()} replicas"
+            )
         variables = list(model.trainable_variables)
         reached, masks = probe(model, variables, lambda x, y, y_pred: model.losses_by_name(x, y, y_pred), {})
         self.balancer = balancer = make(

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from tfmtr import replicas
+
 
 class Tower(NamedTuple):
     """A tower that a head asks for.
@@ -122,7 +124,8 @@ def observed_mean(values, labels, weights=None):
     """Mean of `values` over the rows whose label was observed; zero if there are none.
 
     `(1/N) sum_i mask_i weight_i value_i` with N the number of observed rows, so that weights scale the
-    loss instead of cancelling out. All arguments have shape `(batch,)`; unobserved labels are NaN.
+    loss instead of cancelling out. All arguments have shape `(batch,)`; unobserved labels are NaN. With several
+    replicas N counts the rows of all, so that the means of the replicas add up to the mean of all rows.
 
     >>> nan = float("nan")
     >>> float(observed_mean(ops.array([1.0, 5.0, 3.0]), ops.array([0.0, nan, 1.0])))
@@ -132,7 +135,7 @@ def observed_mean(values, labels, weights=None):
     count = ops.sum(ops.cast(mask, values.dtype))
     if weights is not None:
         values = values * ops.cast(weights, values.dtype)
-    return ops.sum(ops.where(mask, values, ops.zeros_like(values))) / ops.maximum(count, 1)
+    return ops.sum(ops.where(mask, values, ops.zeros_like(values))) / ops.maximum(replicas.total(count), 1)
 
 
 def known(labels):

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from tfmtr.heads._cascade import cascade_label, check_cascade, followers
-from tfmtr.heads._head import Head, task_losses, task_outputs, task_towers
+from tfmtr.heads._head import Head, observed_mean, task_losses, task_outputs, task_towers
 
 
 def aitm(tasks, *, calibrator_weight=0.6):
@@ -56,7 +56,7 @@ def aitm(tasks, *, calibrator_weight=0.6):
         result = task_losses(tasks, logits, labels, context)
         for task, before in followers(tasks):
             excess = ops.relu(ops.sigmoid(logits[task.name]) - ops.sigmoid(logits[before.name]))
-            result[f"{task.name}_calibrator"] = calibrator_weight * ops.mean(excess)
+            result[f"{task.name}_calibrator"] = calibrator_weight * observed_mean(excess, ops.zeros_like(excess))
         return result
 
     return Head(lambda: task_towers(tasks), lambda logits: task_outputs(tasks, logits), losses, relate)

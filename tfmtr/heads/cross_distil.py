@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tfmtr import replicas
 from tfmtr.heads._head import (
     Head,
     Tower,
@@ -91,7 +92,8 @@ def cross_distil(tasks, *, pair=None, rank_weights=(1.0, 1.0, 1.0), distil_weigh
             result[task.name] = (1 - distil_weight) * result[task.name] + distil_weight * distilled
             result[f"{task.name}_calibration"] = observed_mean(row_loss(task, calibrated, label), label, weights)
             score = logits[teacher_name(task)][:, 0]
-            result[teacher_name(task)] = quadruplet_loss(score, label, labels[other.column], rank_weights)
+            ranked = quadruplet_loss(score, label, labels[other.column], rank_weights)
+            result[teacher_name(task)] = ranked / replicas.number()  # pairs are of one replica
         return result
 
     return Head(towers, lambda logits: task_outputs(tasks, logits), losses, training=training)

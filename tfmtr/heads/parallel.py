@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from tfmtr import replicas
 from tfmtr.heads._head import Head, row_loss, row_weights, task_losses, task_outputs, task_towers
 from tfmtr.schema import check_choice
 
@@ -66,4 +67,4 @@ def _sum_of_means(values, labels, scenario, num_scenarios, weights):
     if weights is not None:
         values = values * ops.cast(weights, values.dtype)
     values = ops.where(observed, values, ops.zeros_like(values))
-    return ops.sum(ops.segment_sum(values, scenario, num_scenarios) / ops.maximum(count, 1))
+    return ops.sum(ops.segment_sum(values, scenario, num_scenarios) / ops.maximum(replicas.total(count), 1))

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tfmtr import replicas
 from tfmtr.layers._sizes import check_matrix, check_sizes
 
 
@@ -70,10 +71,14 @@ class RoutedBatchNorm(keras.layers.Layer):
         x = ops.cast(inputs, self.variable_dtype)
         mean, variance = self.moving_mean, self.moving_variance  # (scenarios, width)
         if training:
-            rows = ops.segment_sum(ops.ones_like(x[:, :1]), scenario, self.num_scenarios)  # (scenarios, 1)
-            mean = ops.segment_sum(x, scenario, self.num_scenarios) / ops.maximum(rows, 1)
+
+            def sums(values):
+                return replicas.total(ops.segment_sum(values, scenario, self.num_scenarios))
+
+            rows = sums(ops.ones_like(x[:, :1]))  # (scenarios, 1)
+            mean = sums(x) / ops.maximum(rows, 1)
             centered = x - ops.take(mean, scenario, axis=0)
-            variance = ops.segment_sum(ops.square(centered), scenario, self.num_scenarios) / ops.maximum(rows, 1)
+            variance = sums(ops.square(centered)) / ops.maximum(rows, 1)
             for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moved = self.momentum * moving + (1 - self.momentum) * ops.stop_gradient(batch)
                 moving.assign(ops.where(rows > 0, moved, moving))
