@@ -111,20 +111,31 @@ def training_step(optimizer, size, width, shape):
     return step
 
 
-def accuracy(path, seeds, known=(), epochs=5):
-    """Mean AUC of click and like on MovieLens-1M's test rows; yields `(optimizer, AUC)`, those not known yet."""
+def read_movielens(path):
+    """Schema and parts of MovieLens-1M, split by time, as the balancing study reads it."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
     import balancing_study
 
-    schema, parts = balancing_study.read("movielens", path)
+    return *balancing_study.read("movielens", path), balancing_study.evaluate
+
+
+def mean_auc(movielens, optimizer, seed, *, share="mmoe", epochs=5):
+    """Mean AUC of click and like on MovieLens-1M's test rows, of a model trained with a seed."""
+    schema, parts, evaluate = movielens
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = models.ranking(schema, share=share)
+    model.compile(optimizer)
+    model.fit(*parts["train"], batch_size=16_384, epochs=epochs, verbose=0)
+    return evaluate(model, schema, *parts["test"])[0]["mean_auc"]
+
+
+def accuracy(path, seeds, known=()):
+    """Yields `(optimizer, mean AUC)`, those not known yet."""
+    movielens = read_movielens(path)
     for name, make in MAKE.items():
         for seed in range(len(dict(known).get(name, ())), seeds):
-            keras.utils.clear_session()
-            keras.utils.set_random_seed(seed)
-            model = models.ranking(schema, share="mmoe")
-            model.compile(make(RATES[name]))
-            model.fit(*parts["train"], batch_size=16_384, epochs=epochs, verbose=0)
-            auc = balancing_study.evaluate(model, schema, *parts["test"])[0]["mean_auc"]
+            auc = mean_auc(movielens, make(RATES[name]), seed)
             print(f"{name} seed {seed}: {auc:.4f}", flush=True)
             yield name, auc
 

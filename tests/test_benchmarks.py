@@ -159,3 +159,22 @@ def test_scaling_measures_a_slope_for_each_axis(load, tmp_path):
     found = scaling.main({"tasks": (1, 2), "scenarios": (2, 3)}, rows=64, steps=2, warmup=1, out=tmp_path / "s.json")
     assert {axis: cell["sizes"] for axis, cell in found.items()} == {"tasks": [1, 2], "scenarios": [2, 3]}
     assert all(len(cell["milliseconds"]) == 2 for cell in found.values())
+
+
+def test_precision_trains_both_and_keeps_what_is_there(load, tmp_path, monkeypatch):
+    precision = load("precision")
+    aucs = iter([0.7, 0.72, 0.71, 0.71, 0.72, 0.7])
+    policies = []
+
+    def mean_auc(movielens, optimizer, seed, **options):
+        policies.append(precision.keras.mixed_precision.global_policy().name)
+        return next(aucs)
+
+    monkeypatch.setattr(precision, "mean_auc", mean_auc)
+    monkeypatch.setattr(precision, "read_movielens", lambda path: ())
+    out = tmp_path / "precision.json"
+    precision.main(None, seeds=2, systems=("mmoe",), out=out)
+    found = precision.main(None, seeds=3, systems=("mmoe",), out=out)
+    assert found == {"mmoe": {"float32": [0.7, 0.71, 0.72], "bfloat16": [0.72, 0.71, 0.7]}}
+    assert policies == ["float32", "mixed_bfloat16"] * 3
+    assert precision.keras.mixed_precision.global_policy().name == "float32"
