@@ -149,7 +149,7 @@ def test_training_takes_turns_with_peers(load, tmp_path, monkeypatch, capsys):
 
 def test_inputs_measures_both_kinds(load, tmp_path):
     inputs = load("inputs")
-    cells = inputs.main(rows=9000, wide_rows=9000, users=50, titles=20, turns=1, out=tmp_path / "inputs.json")
+    cells = inputs.main(9000, 36_000, users=50, titles=20, turns=1, units=4, out=tmp_path / "inputs.json")
     assert set(cells) == set(inputs.GOALS)
     assert all(cell["rows_per_second"] > 0 and cell["alone"] > 0 for cell in cells.values())
 
