@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tfmtr.backends import check_tensorflow
 from tfmtr.optimizers._tables import clipped, is_table, put, take, unique_rows, values_of
 
 
@@ -35,6 +36,7 @@ class SparseAdam(keras.optimizers.Adam):
     """
 
     def __init__(self, learning_rate=0.001, **kwargs):
+        check_tensorflow("`SparseAdam`", "take `keras.optimizers.Adam`, since gradients of tables are dense there")
         super().__init__(learning_rate, **kwargs)
         if self.amsgrad:
             raise ValueError("`amsgrad` is not for row-sparse moments. Received: amsgrad=True")
