@@ -1,5 +1,7 @@
 """Gradients of embedding tables, which come row by row."""
 
+import contextlib
+
 import keras
 
 from tfmtr.backends import is_tensorflow
@@ -19,12 +21,26 @@ def is_sparse(gradient):
     return isinstance(gradient, tf.IndexedSlices)
 
 
+def tensorflow_of(variable):
+    """The TensorFlow variable of a Keras or TensorFlow variable."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def beside(table):
+    """Where a table's state is kept and its update computed: on its device, which may be another machine's."""
+    if not is_tensorflow():
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return tf.device(tensorflow_of(table).device)
+
+
 def take(variable, gradient):
     """What the gradient is of, without reading other rows: values of a Keras or TensorFlow variable."""
     if is_sparse(gradient):
         import tensorflow as tf
 
-        return tf.gather(variable.value if isinstance(variable, keras.Variable) else variable, gradient.indices)
+        return tf.gather(tensorflow_of(variable), gradient.indices)
     return keras.ops.convert_to_tensor(variable)
 
 
