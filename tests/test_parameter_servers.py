@@ -13,7 +13,7 @@ import pytest
 from tfmtr import parameter_servers
 from tfmtr.parameter_servers import ShardedTable, sharded_tables
 
-pytest.importorskip("tensorflow")
+tf = pytest.importorskip("tensorflow")
 OPTIMIZERS = ["sparse_adam", "row_wise_adagrad"]
 
 
@@ -75,6 +75,15 @@ def test_is_saved_and_read_where_there_are_no_servers(tmp_path):
     expected = [[np.asarray(layer.shards[i % 3])[i // 3] for i in row] for row in ids]
     np.testing.assert_array_equal(found, expected)
     assert [shard.shape[0] for shard in layer.shards] == [4, 4, 3]
+
+
+def test_a_row_that_is_in_the_batch_twice_is_fetched_once():
+    layer = ShardedTable(11, 4, 3)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(np.asarray([[0, 10], [7, 7]])))
+    gradients = tape.gradient(loss, [shard.value for shard in layer.shards])
+    assert [gradient.indices.shape[0] for gradient in gradients] == [1, 2, 0]  # 0; 7 and 10
+    np.testing.assert_array_equal(sorted(gradients[1].values[:, 0].numpy()), [1, 2])
 
 
 def test_small_tables_and_those_outside_stay_whole(monkeypatch):
