@@ -38,6 +38,7 @@ setup(
         "scann": ["tensorflow==2.20.0", "scann==1.4.2"],
         "text": ["keras-hub", "tensorflow-text==2.20.*"],
         "gpu": ["tensorflow[and-cuda]>=2.20.0,<2.22"],
+        "jax": ["jax"],
         "plots": ["jinja2", "matplotlib"],
         "peers": ["faiss-cpu", "hnswlib", "usearch"],
         "dev": [
@@ -45,6 +46,7 @@ setup(
             "pytest-xdist",
             "ruff",
             "openpyxl",
+            "jax",
             "hypothesis",
             "kubernetes-validate",
             "usearch",

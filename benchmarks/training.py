@@ -59,7 +59,7 @@ class Case:
         case: As `training_peers` takes it.
         batch_size: Rows of a batch.
         libraries: `{function of training_peers: package that it needs}`, the package's own first.
-        macs: Multiplications of the dense layers for one example, forward; `None` where they are not counted.
+        macs: Multiplications of the dense layers for one example, forward.
         dtype: Of the matrix products.
         goal: Ratio to each other library that is the goal.
     """
@@ -69,8 +69,12 @@ class Case:
     batch_size: int
     libraries: dict
     goal: float
-    macs: int | None = None
+    macs: int
     dtype: str = "float32"
+
+    def gflops(self, examples_per_second):
+        """What the dense layers compute in training: forward and both gradients, a multiplication and an addition."""
+        return 6 * self.macs * examples_per_second / 1e9
 
 
 def branches_macs():
@@ -87,6 +91,19 @@ def m3oe_macs():
     return dense + gates + len(peers.TASKS) * peers.EXPERT_UNITS * peers.TOWER
 
 
+def multi_task_macs(name):
+    """Of shared bottom, MMoE or PLE: experts, gates and towers; every expert computes every row."""
+    first, last = peers.EXPERT
+    tasks, expert = len(peers.TASKS), WIDTH * first + first * last
+    towers = tasks * (last * peers.TOWER + peers.TOWER)
+    if name == "shared_bottom":
+        return expert + towers
+    if name == "mmoe":
+        return peers.EXPERTS * expert + tasks * WIDTH * peers.EXPERTS + towers
+    # PLE: an expert a task and a shared one; two gates of two experts and, in the first level, one of all three.
+    return (tasks + 1) * expert + tasks * 2 * (WIDTH + first) + (tasks + 1) * WIDTH + towers
+
+
 def cases():
     """All `Case`s."""
     keras_libraries = {"ours_branches": "tfmtr", "keras_branches": "keras", "tfrs_branches": "tensorflow_recommenders"}
@@ -97,7 +114,10 @@ def cases():
             Case(f"branches, {groups} groups", str(groups), 8192, keras_libraries, 1.8, branches_macs())
             for groups in (4, 16, 64)
         ),
-        *(Case(f"multi-task, {name}", name, 8192, multi_task, 2.0) for name in ("shared_bottom", "mmoe", "ple")),
+        *(
+            Case(f"multi-task, {name}", name, 8192, multi_task, 2.0, multi_task_macs(name))
+            for name in ("shared_bottom", "mmoe", "ple")
+        ),
         Case("m3oe, float32", "float32", 40_960, m3oe, 2.0, m3oe_macs()),
         Case("m3oe, bfloat16", "bfloat16", 40_960, m3oe, 3.0, m3oe_macs(), "bfloat16"),
     ]
@@ -106,8 +126,9 @@ def cases():
 class Peer:
     """A library's model in its process."""
 
-    def __init__(self, library, case, batch_size):
-        command = [sys.executable, peers.__file__, json.dumps(dict(library=library, case=case, batch_size=batch_size))]
+    def __init__(self, library, case, batch_size, dtype):
+        work = dict(library=library, case=case, batch_size=batch_size, dtype=dtype)
+        command = [sys.executable, peers.__file__, json.dumps(work)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.facts, self.turns, self.batch_size = self.answer(), [], batch_size
 
@@ -137,7 +158,7 @@ def measure(case, turns, batches):
     there = [name for name, package in case.libraries.items() if importlib.util.find_spec(package)]
     found = {}
     for name in there:
-        found[name] = Peer(name, case.case, case.batch_size)
+        found[name] = Peer(name, case.case, case.batch_size, case.dtype)
     for _ in range(turns):
         for peer in found.values():
             peer.turn(batches)
@@ -163,8 +184,7 @@ def main(wanted, turns, batches, seconds, out):
         ours = next(iter(cells.values()))["examples_per_second"]
         for library, cell in cells.items():
             cell["ratio"] = ours / cell["examples_per_second"]
-            if case.macs:
-                cell["of_matmul_rate"] = 6 * case.macs * cell["examples_per_second"] / 1e9 / rates[case.dtype]
+            cell["of_matmul_rate"] = case.gflops(cell["examples_per_second"]) / rates[case.dtype]
             table.add_row(
                 case.name,
                 library.partition("_")[0],
@@ -173,7 +193,7 @@ def main(wanted, turns, batches, seconds, out):
                 f"{cell['deviation']:,.0f}",
                 f"{cell['ratio']:.2f}",
                 "" if library.startswith("ours") else f"{case.goal:.1f}",
-                f"{cell['of_matmul_rate']:.0%}" if case.macs else "",
+                f"{cell['of_matmul_rate']:.0%}",
                 f"{cell['peak_mebibytes']:,.0f}",
                 f"{cell['first_step_seconds']:.1f}",
             )

@@ -1,6 +1,7 @@
 """One model of one library in a process of its own, for `training.py`: trains a turn for each line that it reads.
 
-    python benchmarks/training_peers.py '{"library": "ours_branches", "case": "4", "batch_size": 8192}'
+    work='{"library": "ours_branches", "case": "4", "batch_size": 8192, "dtype": "float32"}'
+    python benchmarks/training_peers.py "$work"
 
 Answers a line of JSON for its start (seconds to the first step, parameters) and for each turn (seconds), and at the end
 of its input the peak of its memory. A library's function takes a case and a batch size and returns the number of
@@ -232,10 +233,7 @@ def deepctr_multi_task(case, batch_size):
 
 
 def ours_m3oe(case, batch_size):
-    """M3oE of this package in a precision."""
-    import keras
-
-    keras.mixed_precision.set_global_policy({"float32": "float32", "bfloat16": "mixed_bfloat16"}[case])
+    """M3oE of this package."""
     return ours_ids("m3oe", batch_size)
 
 
@@ -338,14 +336,18 @@ LIBRARIES = {
 }
 
 
-def main(library, case, batch_size):
-    """Trains a turn of as many batches as each line of the input says."""
+def main(library, case, batch_size, dtype):
+    """Trains a turn of as many batches as each line of the input says; `dtype` is for the package's own models."""
 
     def answer(**facts):
         print(json.dumps(facts), file=answers, flush=True)
 
     answers = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # libraries print what they like
+        if dtype != "float32" and library.startswith("ours"):
+            import keras
+
+            keras.mixed_precision.set_global_policy(f"mixed_{dtype}")
         started = time.perf_counter()
         parameters, train = LIBRARIES[library](case, batch_size)
         train(1)

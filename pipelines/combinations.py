@@ -22,7 +22,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
 
@@ -54,6 +53,14 @@ def combinations():
         for form in FORMS
         if (head, form) not in REFUSED
     ]
+
+
+def covering():
+    """Each head and each sharing file at least once, in the two forms by turns."""
+    heads, shares = components.names("heads"), components.names("sharing")
+    for i in range(max(len(heads), len(shares))):
+        head, share, form = heads[i % len(heads)], shares[i % len(shares)], FORMS[(i + 1) % 2]
+        yield head, share, "two_tower" if (head, form) in REFUSED else form
 
 
 @functools.cache
@@ -130,6 +137,8 @@ def labels(tasks, number=24):
 
 def step(model, x, y):
     """Loss and gradients of one step, which is made; nothing is traced."""
+    import tensorflow as tf
+
     x = {name: x[name] for name in model.input}
     with tf.GradientTape() as tape:
         loss = model.compute_loss(x, y, model(x, training=True))
@@ -149,6 +158,8 @@ def check_step(model, y):
 
 def check_export(model, folder):
     """Raises an `ArithmeticError` unless the reloaded predictions equal the model's to 1e-6."""
+    import tensorflow as tf
+
     x = {name: value for name, value in rows().items() if name in model.predictor.input}
     expected = model.predictor(x)
     model.predictor.export(folder, verbose=False)
@@ -162,6 +173,8 @@ def check_export(model, folder):
 
 def attempt(head, share, form):
     """`"yes"`, or what went wrong."""
+    import tensorflow as tf
+
     keras.utils.clear_session()
     try:
         model = build(head, share, form)

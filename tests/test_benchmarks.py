@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -178,3 +179,56 @@ def test_precision_trains_both_and_keeps_what_is_there(load, tmp_path, monkeypat
     assert found == {"mmoe": {"float32": [0.7, 0.71, 0.72], "bfloat16": [0.72, 0.71, 0.7]}}
     assert policies == ["float32", "mixed_bfloat16"] * 3
     assert precision.keras.mixed_precision.global_policy().name == "float32"
+
+
+def test_large_tables_measures_mechanisms_in_processes_and_goes_on_where_it_stopped(load, tmp_path, capsys):
+    benchmark, out = load("large_tables"), tmp_path / "large_tables.json"
+    sizes = {"sizes": (5000,), "batch_size": 64, "steps": 1, "timeout": 200, "out": out}
+    benchmark.main(mechanisms=["servers"], **sizes)
+    first = json.loads(out.read_text())["cells"]
+    document = benchmark.main(mechanisms=["servers", "strategy"], **sizes)
+    cells = document["cells"]
+    assert cells["5,000 rows, servers"] == first["5,000 rows, servers"]
+    for name, others in (("servers", 2), ("strategy", 3)):
+        cell = cells[f"5,000 rows, {name}"]
+        assert cell.get("failed") is None
+        assert len(cell["megabytes_of_others"]) == others
+        assert min(cell["examples_per_second"], cell["megabytes"], *cell["megabytes_of_others"]) > 0
+        assert cell["megabytes_per_step"] > 0.2  # 500 rows of 64 floats there, and their gradients back
+    failed = benchmark.run_cell("one process", 0, 64, 1, timeout=200)  # a table without rows
+    assert "`input_dim` must be a positive integer" in failed["failed"]
+    assert "5,000 rows, strategy" in capsys.readouterr().out
+
+
+def test_gpu_measures_every_model_in_both_precisions_and_says_where_there_is_no_gpu(
+    load, tmp_path, monkeypatch, capsys
+):
+    benchmark, out = load("gpu"), tmp_path / "gpu.json"
+    assert [case.name for case in benchmark.cases()] == [
+        f"{model}, {dtype}"
+        for model in ("branches, 4 groups", "multi-task, mmoe", "multi-task, ple", "m3oe")
+        for dtype in ("float32", "bfloat16")
+    ]
+    monkeypatch.setattr(benchmark, "MODELS", ("multi-task, mmoe",))
+    monkeypatch.setattr(benchmark, "LARGE", 64)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    document = benchmark.main("cpu", batch_size=16, turns=1, batches=1, seconds=0.01, out=out)
+    assert json.loads(out.read_text()) == json.loads(json.dumps(document))
+    for name, cell in document["models"].items():
+        shares = cell["of_matmul_rate"]
+        expected = cell["gflops"] / document["matmul_gflops"]["large"][name.partition(", mmoe, ")[2]]
+        assert shares["large"] == pytest.approx(expected)
+        assert min(cell["examples_per_second"], shares["two-tower"]) > 0
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [])
+    assert benchmark.main("gpu", out=out) is None
+    assert "no GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["shared_bottom", "mmoe", "ple"])
+def test_multiplications_are_counted_as_the_model_has_them(load, monkeypatch, name):
+    training, peers = load("training"), load("training_peers")
+    models = []
+    monkeypatch.setattr(peers, "keras_fit", lambda model, *_: models.append(model))
+    peers.ours_multi_task(name, 16)
+    kernels = [weight for weight in models[0].trainable_weights if weight.name == "kernel"]
+    assert sum(int(np.prod(kernel.shape)) for kernel in kernels) == training.multi_task_macs(name)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfmtr import training
+from tfmtr.backends import check_tensorflow
 from tfmtr.calibration import calibrated_outputs
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_facts, write_json
@@ -82,6 +83,7 @@ def needs(version):
 
 
 def _export(run, titles, out, kind, *, has_scores):
+    check_tensorflow("An export", "export in a process of its own: weights are the same on every backend")
     check_choice("index", kind, KINDS)
     model, document, titles, out = training.load(run), training.read_run(run), Prepared(titles), Path(out)
     schema = training.Schema.load(run)

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from tfmtr import components, replicas
+from tfmtr.backends import check_tensorflow, is_tensorflow
 from tfmtr.encoders.embed import CATEGORICAL, embed, embed_fields, encode_inputs, join
 from tfmtr.encoders.field_weighted import as_fields, field_towers
 from tfmtr.encoders.interactions import INTERACTIONS, first_order
@@ -42,7 +43,9 @@ class JointModel(keras.Model):
         self.predictor = keras.Model(inputs, tensors["outputs"], name="predictor")
 
     def compile(self, optimizer="adam", *, balance=None, **kwargs):
-        """Compiles with the head's losses; `jit_compile` is off, routed layers have sizes that depend on data.
+        """Compiles with the head's losses.
+
+        On the TensorFlow backend `jit_compile` is off: routed layers have sizes that depend on data.
 
         Args:
             optimizer: As for `keras.Model.compile`.
@@ -51,12 +54,15 @@ class JointModel(keras.Model):
             **kwargs: As for `keras.Model.compile`.
 
         Raises:
-            ValueError: If `balance` is unknown, or does not fit the head's losses.
+            ValueError: If `balance` is unknown, does not fit the head's losses, or is given on another backend than
+                TensorFlow.
         """
-        super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
+        if balance is not None:
+            check_tensorflow(f"`balance={balance}`", "leave it out: the sum of the losses is minimised")
+        super().compile(optimizer=optimizer, **{"jit_compile": False if is_tensorflow() else "auto", **kwargs})
         self.balance = None
         if balance is not None:
-            from tfmtr.balancing._step import Balance  # needs TensorFlow, which models on other backends do without
+            from tfmtr.balancing._step import Balance  # imports TensorFlow
 
             self.balance = Balance(self, components.find("balancing", balance))
             self.optimizer.build(self.trainable_variables)
@@ -70,18 +76,19 @@ class JointModel(keras.Model):
         """Sum of the head's losses and the layers' own; of several replicas each has its part of it."""
         return sum(self.losses_by_name(x, y, y_pred, sample_weight).values()) + sum(self.losses) / replicas.number()
 
-    def train_step(self, data):
+    def train_step(self, *args):
         """One update by the balancer, or of the sum of all losses."""
         if self.balance is None:
-            return replicas.reducible(super().train_step(data))
+            return replicas.reducible(super().train_step(*args))  # the batch; on JAX the state before it
+        (data,) = args
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y_pred, loss = self.balance.step(self, x, y, sample_weight)
         self._loss_tracker.update_state(loss, sample_weight=ops.shape(x["scenario"])[0])
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
-    def test_step(self, data):
+    def test_step(self, *args):
         """The loss of one batch."""
-        return replicas.reducible(super().test_step(data))
+        return replicas.reducible(super().test_step(*args))
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: a functional model is built.

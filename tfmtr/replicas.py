@@ -13,6 +13,9 @@ import os
 
 import keras
 
+from tfmtr.backends import is_tensorflow
+from tfmtr.schema import check_choice
+
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
 
@@ -32,8 +35,6 @@ def make_strategy(name=None):
     """
     import tensorflow as tf
 
-    from tfmtr.schema import check_choice
-
     cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
     name = name or ("multi_worker" if sum(map(len, cluster.values())) > 1 else "none")
     check_choice("strategy", name, STRATEGIES)
@@ -50,7 +51,7 @@ def make_strategy(name=None):
 
 def strategy():
     """The strategy of the scope that this is called in; `None` on other backends than TensorFlow."""
-    if keras.backend.backend() != "tensorflow":
+    if not is_tensorflow():
         return None
     import tensorflow as tf
 

@@ -62,16 +62,7 @@ def test_what_is_refused_is_refused_by_name(head, form):
         combinations.build(head, "shared_bottom", form)
 
 
-def covering():
-    """Each head once, each sharing file once, both forms."""
-    shares = components.names("sharing")
-    size = max(len(NAMES), len(shares))
-    for i in range(size):
-        head, share, form = NAMES[i % len(NAMES)], shares[i % len(shares)], FORMS[i % 2]
-        yield head, share, form if (head, form) not in combinations.REFUSED else "two_tower"
-
-
-@pytest.mark.parametrize(("head", "share", "form"), covering())
+@pytest.mark.parametrize(("head", "share", "form"), combinations.covering())
 def test_the_exported_graph_keeps_the_predictions(head, share, form, tmp_path):
     combinations.check_export(combinations.build(head, share, form), tmp_path)
 

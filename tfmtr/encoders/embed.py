@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tfmtr.layers.embedding_table import EmbeddingTable
+from tfmtr.parameter_servers import table
 
 CATEGORICAL = ("id", "string", "set", "sequence")  # kinds that become embeddings
 
@@ -90,11 +90,11 @@ def embed_fields(inputs, features, *, embedding_dim=16, name=None):
             value = ops.expand_dims(value, -1)
         elif feature.kind in ("id", "string"):
             rows = feature.width if feature.kind == "string" else len(feature.vocabulary) + 1
-            value = EmbeddingTable(rows, embedding_dim, name=f"{prefix}{feature.name}_embedding")(value)
+            value = table(rows, embedding_dim, name=f"{prefix}{feature.name}_embedding")(value)
         elif feature.kind in ("set", "sequence"):
             rows = len(feature.vocabulary) + 2
-            table = EmbeddingTable(rows, embedding_dim, name=f"{prefix}{feature.name}_embedding")
+            embedding = table(rows, embedding_dim, name=f"{prefix}{feature.name}_embedding")
             mask = ops.expand_dims(ops.cast(ops.not_equal(value, 0), "float32"), -1)  # (batch, width, 1)
-            value = ops.sum(table(value) * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1.0)
+            value = ops.sum(embedding(value) * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1.0)
         fields[feature.name] = value
     return fields

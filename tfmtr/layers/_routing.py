@@ -3,12 +3,8 @@
 import keras
 from keras import ops
 
+from tfmtr.backends import is_tensorflow
 from tfmtr.layers._sizes import check_sizes
-
-
-def can_route():
-    """Whether the backend can partition rows by a tensor's values."""
-    return keras.backend.backend() == "tensorflow"
 
 
 def route_dense(inputs, scenario, kernels, biases, *, routed):
@@ -50,7 +46,7 @@ class RoutedLayer(keras.layers.Layer):
         self.units = units
         self.num_scenarios = num_scenarios
         self.activation = keras.activations.get(activation)
-        self.routed = can_route() if routed is None else routed
+        self.routed = is_tensorflow() if routed is None else routed
         self.supports_jit = not self.routed  # the parts' sizes depend on the data
 
     def call(self, inputs, scenario):

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tfmtr.backends import is_tensorflow
 from tfmtr.layers._sizes import check_sizes
 
 
@@ -46,7 +47,7 @@ class EmbeddingTable(keras.layers.Layer):
 
     def call(self, inputs):
         indices = ops.cast(inputs, "int32")
-        if keras.backend.backend() == "tensorflow":
+        if is_tensorflow():
             import tensorflow as tf
 
             rows = tf.gather(self.embeddings.value, indices)

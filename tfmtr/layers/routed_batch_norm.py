@@ -81,7 +81,7 @@ class RoutedBatchNorm(keras.layers.Layer):
             variance = sums(ops.square(centered)) / ops.maximum(rows, 1)
             for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moved = self.momentum * moving + (1 - self.momentum) * ops.stop_gradient(batch)
-                moving.assign(ops.where(rows > 0, moved, moving))
+                moving.assign(ops.where(rows > 0, moved, ops.convert_to_tensor(moving)))
         else:
             centered = x - ops.take(mean, scenario, axis=0)
         scale = self.gamma * self.own_gamma * ops.rsqrt(variance + self.epsilon)

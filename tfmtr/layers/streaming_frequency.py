@@ -54,7 +54,8 @@ class StreamingFrequency(keras.layers.Layer):
         )
 
     def call(self, inputs, training=False):
-        ids = ops.cast(inputs, "int64")
+        # JAX has no 64-bit integers by default: there products wrap around, which is a hash as well.
+        ids = ops.cast(inputs, "int32" if keras.backend.backend() == "jax" else "int64")
         places = []
         for h in range(self.num_hashes):
             factor = pow(48_271, h + 2, PRIME)  # large, so that ids which collide in one table do not in the next

@@ -1,7 +1,10 @@
 """Gradients of embedding tables, which come row by row."""
 
+import contextlib
+
 import keras
-import tensorflow as tf
+
+from tfmtr.backends import is_tensorflow
 
 
 def is_table(variable):
@@ -9,10 +12,35 @@ def is_table(variable):
     return variable.name == "embeddings" and len(variable.shape) == 2
 
 
+def is_sparse(gradient):
+    """Whether a gradient comes row by row, as `tf.IndexedSlices`; those of other backends are dense."""
+    if not is_tensorflow():
+        return False
+    import tensorflow as tf
+
+    return isinstance(gradient, tf.IndexedSlices)
+
+
+def tensorflow_of(variable):
+    """The TensorFlow variable of a Keras or TensorFlow variable."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def beside(table):
+    """Where a table's state is kept and its update computed: on its device, which may be another machine's."""
+    if not is_tensorflow():
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return tf.device(tensorflow_of(table).device)
+
+
 def take(variable, gradient):
     """What the gradient is of, without reading other rows: values of a Keras or TensorFlow variable."""
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.gather(variable.value if isinstance(variable, keras.Variable) else variable, gradient.indices)
+    if is_sparse(gradient):
+        import tensorflow as tf
+
+        return tf.gather(tensorflow_of(variable), gradient.indices)
     return keras.ops.convert_to_tensor(variable)
 
 
@@ -21,19 +49,20 @@ def put(optimizer, variable, gradient, values):
 
     A scatter that replaces rows takes a fifth of the time of one that subtracts from them.
     """
-    is_sparse = isinstance(gradient, tf.IndexedSlices)
-    optimizer.assign(variable, tf.IndexedSlices(values, gradient.indices) if is_sparse else values)
+    optimizer.assign(variable, type(gradient)(values, gradient.indices) if is_sparse(gradient) else values)
 
 
 def values_of(gradient, dtype):
     """The numbers of a gradient, sparse or not."""
-    return keras.ops.cast(gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient, dtype)
+    return keras.ops.cast(gradient.values if is_sparse(gradient) else gradient, dtype)
 
 
 def unique_rows(gradient):
     """The gradient with each touched row once, the gradients of its appearances summed; dense ones as they are."""
-    if not isinstance(gradient, tf.IndexedSlices):
+    if not is_sparse(gradient):
         return gradient
+    import tensorflow as tf
+
     rows, place = tf.unique(tf.cast(tf.reshape(gradient.indices, (-1,)), tf.int32))  # thrice as fast as of int64
     values = tf.reshape(gradient.values, (-1, tf.shape(gradient.values)[-1]))
     total = tf.math.unsorted_segment_sum(values, place, tf.size(rows))
@@ -45,8 +74,8 @@ def clipped(optimizer, clip, gradients):
     if not (optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue):
         return gradients
     gradients = [unique_rows(g) for g in gradients]
-    values = clip([g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients])
+    values = clip([g.values if is_sparse(g) else g for g in gradients])
     return [
-        tf.IndexedSlices(value, g.indices, g.dense_shape) if isinstance(g, tf.IndexedSlices) else value
+        type(g)(value, g.indices, g.dense_shape) if is_sparse(g) else value
         for g, value in zip(gradients, values, strict=True)
     ]

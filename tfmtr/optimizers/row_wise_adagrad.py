@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tfmtr.optimizers._tables import clipped, is_table, put, take, unique_rows, values_of
+from tfmtr.optimizers._tables import beside, clipped, is_table, put, take, unique_rows, values_of
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -41,14 +41,15 @@ class RowWiseAdagrad(keras.optimizers.Adagrad):
         keras.optimizers.Optimizer.build(self, variables)
         start = keras.initializers.Constant(self.initial_accumulator_value)
         self._tables = {i for i, variable in enumerate(variables) if is_table(variable)}
-        self._accumulators = [
-            self.add_variable(
-                (v.shape[0], 1), initializer=start, dtype=v.dtype, name=f"{v.path.replace('/', '_')}_accumulator"
-            )
-            if is_table(v)
-            else self.add_variable_from_reference(v, initializer=start, name="accumulator")
-            for v in variables
-        ]
+        self._accumulators = []
+        for v in variables:
+            if is_table(v):
+                name = f"{v.path.replace('/', '_')}_accumulator"
+                with beside(v):
+                    accumulator = self.add_variable((v.shape[0], 1), initializer=start, dtype=v.dtype, name=name)
+            else:
+                accumulator = self.add_variable_from_reference(v, initializer=start, name="accumulator")
+            self._accumulators.append(accumulator)
 
     def _clip_gradients(self, grads):
         return clipped(self, super()._clip_gradients, grads)
@@ -60,8 +61,9 @@ class RowWiseAdagrad(keras.optimizers.Adagrad):
             super().update_step(gradient, variable, learning_rate)
             return
         accumulator = self._accumulators[index]
-        g = values_of(gradient, variable.dtype)
-        total = take(accumulator, gradient) + ops.mean(g * g, axis=1, keepdims=True)
-        change = ops.cast(learning_rate, variable.dtype) * g / ops.sqrt(total + self.epsilon)
-        put(self, accumulator, gradient, total)
-        put(self, variable, gradient, take(variable, gradient) - change)
+        with beside(variable):
+            g = values_of(gradient, variable.dtype)
+            total = take(accumulator, gradient) + ops.mean(g * g, axis=1, keepdims=True)
+            change = ops.cast(learning_rate, variable.dtype) * g / ops.sqrt(total + self.epsilon)
+            put(self, accumulator, gradient, total)
+            put(self, variable, gradient, take(variable, gradient) - change)

@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from tfmtr.optimizers._tables import clipped, is_table, put, take, unique_rows, values_of
+from tfmtr.backends import check_tensorflow
+from tfmtr.optimizers._tables import beside, clipped, is_table, put, take, unique_rows, values_of
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -35,6 +36,7 @@ class SparseAdam(keras.optimizers.Adam):
     """
 
     def __init__(self, learning_rate=0.001, **kwargs):
+        check_tensorflow("`SparseAdam`", "take `keras.optimizers.Adam`, since gradients of tables are dense there")
         super().__init__(learning_rate, **kwargs)
         if self.amsgrad:
             raise ValueError("`amsgrad` is not for row-sparse moments. Received: amsgrad=True")
@@ -49,7 +51,8 @@ class SparseAdam(keras.optimizers.Adam):
             if is_table(variable):
                 rows, width = variable.shape
                 name = f"{variable.path.replace('/', '_')}_moments"
-                packed = self.add_variable((rows, 2 * width), dtype=variable.dtype, name=name)
+                with beside(variable):
+                    packed = self.add_variable((rows, 2 * width), dtype=variable.dtype, name=name)
                 self._momentums.append(packed)
                 self._velocities.append(None)
             else:
@@ -66,13 +69,14 @@ class SparseAdam(keras.optimizers.Adam):
             super().update_step(gradient, variable, learning_rate)
             return
         moments, width = self._momentums[index], variable.shape[-1]
-        known, g = take(moments, gradient), values_of(gradient, variable.dtype)
-        step = ops.cast(self.iterations + 1, variable.dtype)
-        beta_1, beta_2 = ops.cast(self.beta_1, variable.dtype), ops.cast(self.beta_2, variable.dtype)
-        rate = ops.cast(learning_rate, variable.dtype)
-        rate = rate * ops.sqrt(1 - ops.power(beta_2, step)) / (1 - ops.power(beta_1, step))
-        first = known[:, :width] + (g - known[:, :width]) * (1 - self.beta_1)
-        second = known[:, width:] + (g * g - known[:, width:]) * (1 - self.beta_2)
-        change = first * rate / (ops.sqrt(second) + self.epsilon)
-        put(self, moments, gradient, ops.concatenate([first, second], axis=1))
-        put(self, variable, gradient, take(variable, gradient) - change)
+        with beside(variable):
+            known, g = take(moments, gradient), values_of(gradient, variable.dtype)
+            step = ops.cast(self.iterations + 1, variable.dtype)
+            beta_1, beta_2 = ops.cast(self.beta_1, variable.dtype), ops.cast(self.beta_2, variable.dtype)
+            rate = ops.cast(learning_rate, variable.dtype)
+            rate = rate * ops.sqrt(1 - ops.power(beta_2, step)) / (1 - ops.power(beta_1, step))
+            first = known[:, :width] + (g - known[:, :width]) * (1 - self.beta_1)
+            second = known[:, width:] + (g * g - known[:, width:]) * (1 - self.beta_2)
+            change = first * rate / (ops.sqrt(second) + self.epsilon)
+            put(self, moments, gradient, ops.concatenate([first, second], axis=1))
+            put(self, variable, gradient, take(variable, gradient) - change)
