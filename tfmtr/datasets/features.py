@@ -59,11 +59,11 @@ def check_training_names(names, features):
         )
 
 
-def find_features(con, table, role, names):
+def find_features(engine, table, role, names):
     """Features of the named columns.
 
     Args:
-        con: Ibis connection.
+        engine: An `Engine`.
         table: Rows that vocabularies and means are taken from.
         role: Role of the features.
         names: Columns of the kinds `"id"`, `"number"` and `"set"`.
@@ -75,36 +75,36 @@ def find_features(con, table, role, names):
     for name in names:
         column, kind = table[name], column_kind(table[name].type())
         if kind == "number":
-            mean, std = number_moments(con, table, name)
+            mean, std = number_moments(engine, table, name)
             features.append(Feature(name, role, kind, mean=mean, std=std))
         elif kind == "id":
-            features.append(Feature(name, role, kind, vocabulary(con, table.select(value=column.cast("string")))))
+            features.append(Feature(name, role, kind, vocabulary(engine, table.select(value=column.cast("string")))))
         else:
-            longest = con.execute(column.length().max())
+            longest = engine.execute(column.length().max())
             width = min(MAX_SET, max(1, 0 if longest != longest or longest is None else int(longest)))
-            values = vocabulary(con, table.select(value=column.unnest()))
+            values = vocabulary(engine, table.select(value=column.unnest()))
             features.append(Feature(name, role, kind, values, width=width))
     return features
 
 
-def number_moments(con, table, name):
+def number_moments(engine, table, name):
     """Mean and standard deviation of a column's finite values, to nine digits; 0 and 1 where there are none."""
     value = table[name].cast("float64")
     finite = table.filter(value.notnull(), ~value.isnan(), ~value.isinf())
     value = finite[name].cast("float64")
-    moments = con.to_pyarrow(finite.aggregate(mean=value.mean(), std=value.std(how="pop"))).to_pylist()[0]
+    moments = engine.rows(finite.aggregate(mean=value.mean(), std=value.std(how="pop")))[0]
     # Nine digits: parallel sums of floats differ in the last ones from run to run.
     mean, std = float(f"{moments['mean'] or 0.0:.9g}"), float(f"{moments['std'] or 0.0:.9g}")
     return mean, std if std > 0 else 1.0
 
 
-def vocabulary(con, values):
+def vocabulary(engine, values):
     """The most frequent values of the column `value`, ties in order of the text; null and empty text left out."""
     counts = (
         values.filter(values.value.notnull(), values.value != "").group_by("value").aggregate(rows=lambda t: t.count())
     )
     counts = counts.order_by(counts.rows.desc(), counts.value).limit(MAX_VOCABULARY)
-    return con.to_pyarrow(counts).column("value").to_pylist()
+    return [row["value"] for row in engine.rows(counts)]
 
 
 def as_feature(table, feature):

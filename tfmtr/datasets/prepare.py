@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.preparation import Preparation
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.tables import parse_memory
@@ -77,7 +78,8 @@ def prepare(
         progress_bar(progress) as advance,
     ):
         result = Path(folder, "result")
-        Preparation(logs, result, Path(folder, "work"), options, advance).run()
+        with contextlib.closing(DuckDB(Path(folder, "spill"), parse_memory(memory_limit))) as engine:
+            Preparation(engine, logs, result, Path(folder, "work"), options, advance).run()
         if out.exists():
             out.rename(Path(folder, "replaced"))
         result.rename(out)

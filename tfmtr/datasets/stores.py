@@ -6,15 +6,15 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tfmtr.datasets.engines._engine import ROW_GROUP
 from tfmtr.datasets.vectors import VectorStore
-from tfmtr.datasets.work import ROW_GROUP
 
 
-def open_store(con, path, name, key):
+def open_store(engine, path, name, key):
     """Opens and checks an upstream store.
 
     Args:
-        con: Ibis connection.
+        engine: An `Engine`.
         path: Folder with `vectors.npy` and `ids.parquet`.
         name: What the store is called in messages.
         key: `"user"` or `"title"`: what its ids name.
@@ -32,7 +32,7 @@ def open_store(con, path, name, key):
             )
     store = VectorStore(Path(path))
     store.check(name)
-    ids = con.read_parquet(store.ids, file_row_number=True)
+    ids = engine.read_numbered(store.ids)
     return store.vectors, ids.select(ids[ids.columns[0]].cast("string").name(key), store_row=ids.file_row_number)
 
 
