@@ -3,6 +3,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -541,11 +542,21 @@ def test_output_is_never_half_written_or_overwritten_by_accident(make_logs, tabl
         ({"missing_vectors": "zeros"}, "`missing_vectors` must be one of .* Did you mean 'zero'"),
         ({"memory_limit": "lots"}, '`memory_limit` must be a number with MB or GB, such as "4GB"'),
         ({"num_groups": 0}, "`num_groups` must be positive"),
+        ({"engine": "sparks"}, "`engine` must be one of .* Did you mean 'spark'"),
+        ({"spark_master": "local[2]"}, '`spark_master` must be left out unless `engine="spark"`'),
     ],
 )
 def test_bad_options(make_logs, tables, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         run(make_logs(*tables), tmp_path / "out", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_spark_names_the_extra_that_it_needs(make_logs, tables, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "tfmtr.datasets.engines.spark", raising=False)
+    monkeypatch.setitem(sys.modules, "pyspark.errors", None)
+    with pytest.raises(ImportError, match=r"Spark needs pyspark and Java 17: pip install 'tfmtr\[spark\]'"):
+        run(make_logs(*tables), tmp_path / "out", engine="spark")
     assert not list(tmp_path.iterdir())
 
 

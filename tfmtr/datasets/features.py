@@ -1,5 +1,7 @@
 """Extra columns of the users and titles tables as features, by their type."""
 
+import math
+
 import ibis
 
 from tfmtr.schema import Feature
@@ -87,10 +89,18 @@ def find_features(engine, table, role, names):
     return features
 
 
+def is_finite(value):
+    """Whether a float is neither infinite nor NaN, which is the largest number for every engine; null for null.
+
+    Not by `isinf` and `notnull`: Ibis compiles the one to false for Spark, and the other to false for NaN.
+    """
+    return value.abs() < math.inf
+
+
 def number_moments(engine, table, name):
     """Mean and standard deviation of a column's finite values, to nine digits; 0 and 1 where there are none."""
     value = table[name].cast("float64")
-    finite = table.filter(value.notnull(), ~value.isnan(), ~value.isinf())
+    finite = table.filter(is_finite(value))
     value = finite[name].cast("float64")
     moments = engine.rows(finite.aggregate(mean=value.mean(), std=value.std(how="pop")))[0]
     # Nine digits: parallel sums of floats differ in the last ones from run to run.
@@ -112,8 +122,7 @@ def as_feature(table, feature):
     column = table[feature.name]
     if feature.kind == "number":
         value = column.cast("float64")
-        is_missing = value.isnull() | value.isnan() | value.isinf()
-        return is_missing.ifelse(feature.mean, value).cast("float32").name(feature.name)
+        return is_finite(value).ifelse(value, feature.mean).cast("float32").name(feature.name)
     if feature.kind == "id":
         return column.cast("string").fill_null("").name(feature.name)
     return column.fill_null(ibis.literal([], "array<string>")).name(feature.name)

@@ -29,6 +29,8 @@ def prepare(
     activity_lookback=datetime.timedelta(days=90),
     discovery_lookback=datetime.timedelta(days=30),
     num_groups=4,
+    engine="duckdb",
+    spark_master=None,
     memory_limit="4GB",
     missing_vectors="error",
     contradictions="refuse",
@@ -39,7 +41,7 @@ def prepare(
     """Turns a log into labelled examples, feature stores and a schema.
 
     The folder is written under a temporary name beside `out` and renamed at the end. The same log,
-    options and seed give the same files; `prepare.json` holds their fingerprint.
+    options and seed give the same files on every engine; `prepare.json` holds their fingerprint.
 
     Args:
         logs: A `Logs`.
@@ -54,7 +56,11 @@ def prepare(
             long before the window's start.
         discovery_lookback: An event is a discovery if the user had none of the title for this long.
         num_groups: Number of territory groups, unless `logs.groups` gives them.
-        memory_limit: For the process, such as `"4GB"`; larger work spills to disk.
+        engine: What runs the queries: `"duckdb"`, in this process, or `"spark"`, which must see `out` and the log under
+            the same paths.
+        spark_master: URL of Spark's master, such as `"local[2]"`; `None` for that of Spark's configuration, which has
+            all its other options, too.
+        memory_limit: For this process, such as `"4GB"`; larger work spills to disk.
         missing_vectors: `"error"`, or `"zero"` for a zero vector where an upstream store has none.
         contradictions: What to do about a label 1 of a task whose label of the task it follows is 0, such as a purchase
             without a click: `"refuse"`, or `"keep"`: heads for cascades train on 0 there, tests see the label as it is.
@@ -67,6 +73,7 @@ def prepare(
 
     Raises:
         ValueError: If an option, a table or a vector is not what it must be, or `out` is in use.
+        ImportError: If Spark is asked for and not installed.
     """
     options = {name: value for name, value in locals().items() if name not in ("logs", "out", "progress", "overwrite")}
     check_options(options)
@@ -78,12 +85,22 @@ def prepare(
         progress_bar(progress) as advance,
     ):
         result = Path(folder, "result")
-        with contextlib.closing(DuckDB(Path(folder, "spill"), parse_memory(memory_limit))) as engine:
-            Preparation(engine, logs, result, Path(folder, "work"), options, advance).run()
+        with contextlib.closing(open_engine(Path(folder, "spill"), options)) as opened:
+            Preparation(opened, logs, result, Path(folder, "work"), options, advance).run()
         if out.exists():
             out.rename(Path(folder, "replaced"))
         result.rename(out)
     return Prepared(out)
+
+
+def open_engine(folder, options):
+    """The `Engine` that the options name, with its temporary files in a folder."""
+    memory = parse_memory(options["memory_limit"])
+    if options["engine"] == "duckdb":
+        return DuckDB(folder, memory)
+    from tfmtr.datasets.engines.spark import Spark  # an extra, and slow to import
+
+    return Spark(folder, memory, options["spark_master"])
 
 
 def check_options(options):
@@ -103,6 +120,12 @@ def check_options(options):
             raise ValueError(f"`{name}` must be a positive time. Received: {name}={options[name]}")
     check_choice("contradictions", options["contradictions"], ("refuse", "keep"))
     check_choice("missing_vectors", options["missing_vectors"], ("error", "zero"))
+    check_choice("engine", options["engine"], ("duckdb", "spark"))
+    if options["spark_master"] is not None and options["engine"] != "spark":
+        raise ValueError(
+            '`spark_master` must be left out unless `engine="spark"` (`--engine spark`). Received: '
+            f"spark_master={options['spark_master']!r}, engine={options['engine']!r}"
+        )
     parse_memory(options["memory_limit"])
 
 

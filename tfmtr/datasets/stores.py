@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -120,7 +121,7 @@ class StoreWriter:
         Path(path).mkdir(parents=True, exist_ok=True)
         self.vectors = MatrixWriter(Path(path, "vectors.npy"), (rows, width), dtype)
         self.ids = pq.ParquetWriter(Path(path, "ids.parquet"), schema, compression="zstd")
-        self.rows = 0
+        self.rows, self.waiting = 0, schema.empty_table()
 
     def append(self, blocks):
         """Appends an iterable of float matrices of shape `(rows, width)`."""
@@ -130,10 +131,15 @@ class StoreWriter:
 
     def append_ids(self, ids):
         """Appends an Arrow table of ids, one for each vector."""
-        self.ids.write_table(ids.cast(self.ids.schema), row_group_size=ROW_GROUP)
+        self.waiting = pa.concat_tables([self.waiting, ids.cast(self.ids.schema)])
+        while self.waiting.num_rows >= ROW_GROUP:  # so that files do not depend on how ids come
+            self.ids.write_table(self.waiting.slice(0, ROW_GROUP))
+            self.waiting = self.waiting.slice(ROW_GROUP)
 
     def close(self):
         """Finishes the ids; the vectors are all there."""
+        if self.waiting.num_rows:
+            self.ids.write_table(self.waiting)
         self.ids.close()
 
 

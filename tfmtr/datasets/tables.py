@@ -12,6 +12,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfmtr.datasets.features import is_finite
 from tfmtr.schema import check_choice
 
 KINDS = ("binary", "regression")
@@ -347,11 +348,8 @@ def read_availability(engine, path):
 
 
 def is_outside_range(label, kind):
-    """Whether a label is none that its task may have: 0, 1 or null (binary), finite or null (regression).
-
-    Of null neither comes true, so no `notnull`, which Spark's Ibis backend gives as false for NaN.
-    """
-    return ~label.isin([0.0, 1.0]) if kind == "binary" else label.isnan() | label.isinf()
+    """Whether a label is none that its task may have: 0, 1 or null (binary), finite or null (regression)."""
+    return ~(label.isin([0.0, 1.0]) if kind == "binary" else is_finite(label))
 
 
 def check_labels(engine, events, tasks):

@@ -117,9 +117,3 @@ class Engine(abc.ABC):
                         piece = rows.slice(0, wanted)
                         writer.write_table(piece, row_group_size=ROW_GROUP)
                         rows, wanted = rows.slice(piece.num_rows), wanted - piece.num_rows
-
-
-def write_empty(table, path):
-    """Writes a Parquet file with the columns of a table and no rows."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.schema().to_pyarrow().empty_table(), path)

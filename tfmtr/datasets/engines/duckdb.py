@@ -6,8 +6,9 @@ import duckdb
 import ibis
 import ibis.expr.datatypes as dt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from tfmtr.datasets.engines._engine import ROW_GROUP, Engine, write_empty
+from tfmtr.datasets.engines._engine import ROW_GROUP, Engine
 
 NUM_THREADS = 2
 SORT_MEMORY = 160_000_000
@@ -83,10 +84,12 @@ class DuckDB(Engine):
     def partition(self, table, folder, num_buckets):
         """One folder for each bucket, with a file without rows where a bucket has none."""
         self.con.to_parquet(table, folder, partition_by="bucket")
+        empty = table.drop("bucket").schema().to_pyarrow().empty_table()
         for bucket in range(num_buckets):
             path = Path(folder, f"bucket={bucket}")
             if not path.is_dir():
-                write_empty(table.drop("bucket"), path / "empty.parquet")
+                path.mkdir(parents=True)
+                pq.write_table(empty, path / "empty.parquet")
 
     def read_buckets(self, folder, buckets):
         """The buckets' folders."""
