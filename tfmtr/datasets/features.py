@@ -46,6 +46,47 @@ def check_names(users, titles, tasks):
         )
 
 
+def feature_kinds(table, keys):
+    """`{column: kind}` of the columns of a table that become features; `keys` are its ids and the like."""
+    kinds = {name: column_kind(table[name].type()) for name in table.columns if name not in keys}
+    return {name: kind for name, kind in kinds.items() if kind is not None}
+
+
+def check_drift(kinds, before):
+    """Raises a `ValueError` unless the tables have the features of the data that they continue.
+
+    Args:
+        kinds: `{argument: {column: kind}}`.
+        before: The same of the earlier data.
+    """
+    for argument, found in kinds.items():
+        expected = before[argument]
+        drift = {
+            "lost": {name: kind for name, kind in expected.items() if name not in found},
+            "added": {name: kind for name, kind in found.items() if name not in expected},
+            "changed": {
+                name: f"{expected[name]} to {kind}" for name, kind in found.items() if expected.get(name, kind) != kind
+            },
+        }
+        if any(drift.values()):
+            raise ValueError(
+                f"`{argument}` must have the columns, of the same kinds, of the data that these continue; bring back "
+                "what is lost or changed and drop what is added, or prepare and train anew. Received: "
+                f"{', '.join(f'{what} {names}' for what, names in drift.items() if names)}"
+            )
+
+
+def check_widths(features, before):
+    """Raises a `ValueError` unless the vectors among the features are as wide as in the data that they continue."""
+    widths = {feature.name: feature.width for feature in before if feature.kind == "vector"}
+    for feature in features:
+        if feature.kind == "vector" and widths.get(feature.name) != feature.width:
+            raise ValueError(
+                f"`{feature.name}` must be as wide as in the data that these continue: {widths.get(feature.name)}; "
+                f"bring back the stores and vector columns, or prepare and train anew. Received: {feature.width}"
+            )
+
+
 def check_training_names(names, features):
     """Raises a `ValueError` unless columns that are known in training only have names of their own.
 

@@ -18,7 +18,16 @@ import pyarrow as pa
 from tfmtr.datasets import examples as make
 from tfmtr.datasets import stores
 from tfmtr.datasets.engines._engine import ROW_GROUP
-from tfmtr.datasets.features import as_feature, check_names, check_training_names, column_kind, find_features
+from tfmtr.datasets.features import (
+    as_feature,
+    check_drift,
+    check_names,
+    check_training_names,
+    check_widths,
+    column_kind,
+    feature_kinds,
+    find_features,
+)
 from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
 from tfmtr.datasets.report import PARTITIONS, build_report, describe_tasks, fingerprint, shortfalls, sum_counts
@@ -41,11 +50,12 @@ class Preparation:
         folder: Folder for work files, removed by the caller.
         options: The options of `prepare`.
         advance: Function `advance(text, total=None)` that shows progress.
+        like: The `Prepared` that these data continue, or `None`.
     """
 
-    def __init__(self, engine, logs, out, folder, options, advance):
+    def __init__(self, engine, logs, out, folder, options, advance, like=None):
         self.engine, self.logs, self.out, self.folder = engine, logs, out, folder
-        self.options, self.advance = options, advance
+        self.options, self.advance, self.like = options, advance, like
         out.mkdir()
         self.warnings = []
         self.counts = []  # dictionaries of split, sampling, window and counts, one for each bucket
@@ -80,6 +90,12 @@ class Preparation:
         self.tasks = self.tables.tasks
         events, titles = self.tables.events, self.tables.titles
         check_names(self.tables.users, titles, self.tasks)
+        self.kinds = {
+            "users": feature_kinds(self.tables.users, ("user",)),
+            "titles": feature_kinds(titles, ("title", "name")),
+        }
+        if self.like is not None and "columns" in self.like.report:  # not in what older versions prepared
+            check_drift(self.kinds, self.like.report["columns"])
         titles = titles.filter(titles.title.notnull())
         check_unique(self.engine, titles, "title", "titles")
         titles = titles.mutate(title_row=ibis.row_number().over(order_by="title"))
@@ -486,6 +502,8 @@ class Preparation:
         if self.user_width:
             features.append(Feature("user_vector", "user", "vector", width=self.user_width))
         features.append(Feature("title_vector", "title", "vector", width=self.title_width))
+        if self.like is not None:
+            check_widths(features, self.like.schema.features)
         groups = {(territory,): group for territory, group in self.groups.items()}
         tasks = describe_tasks(self.tasks, self.tables.after, counts)
         Schema(features=features, tasks=tasks, scenario=Scenario(("territory",), groups)).save(self.out)
@@ -493,6 +511,7 @@ class Preparation:
         report = build_report(
             self.logs, self.options, self.windows, counts, self.territories, num_titles, self.warnings
         )
+        report["columns"] = self.kinds
         report["fingerprint"] = fingerprint(self.out)
         text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
         (self.out / "prepare.json").write_text(text, encoding="utf-8")

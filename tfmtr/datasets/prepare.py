@@ -35,6 +35,7 @@ def prepare(
     missing_vectors="error",
     contradictions="refuse",
     text_encoder=None,
+    like=None,
     overwrite=False,
     progress=True,
 ):
@@ -65,6 +66,8 @@ def prepare(
         contradictions: What to do about a label 1 of a task whose label of the task it follows is 0, such as a purchase
             without a click: `"refuse"`, or `"keep"`: heads for cascades train on 0 there, tests see the label as it is.
         text_encoder: Path of a KerasHub preset that turns title text into vectors, or `None` for TF-IDF.
+        like: A `Prepared` folder that these data continue: their tables must have the same columns. `None` for data of
+            their own.
         overwrite: Whether to replace a prepared folder.
         progress: Whether to show a progress bar, if standard error is a terminal.
 
@@ -75,7 +78,8 @@ def prepare(
         ValueError: If an option, a table or a vector is not what it must be, or `out` is in use.
         ImportError: If Spark is asked for and not installed.
     """
-    options = {name: value for name, value in locals().items() if name not in ("logs", "out", "progress", "overwrite")}
+    others = ("logs", "out", "like", "overwrite", "progress")
+    options = {name: value for name, value in locals().items() if name not in (*others, "others")}
     check_options(options)
     out = Path(out)
     check_output(out, overwrite)
@@ -86,7 +90,7 @@ def prepare(
     ):
         result = Path(folder, "result")
         with contextlib.closing(open_engine(Path(folder, "spill"), options)) as opened:
-            Preparation(opened, logs, result, Path(folder, "work"), options, advance).run()
+            Preparation(opened, logs, result, Path(folder, "work"), options, advance, like).run()
         if out.exists():
             out.rename(Path(folder, "replaced"))
         result.rename(out)
