@@ -41,7 +41,7 @@ setup(
         "text": ["keras-hub", "tensorflow-text==2.20.*"],
         "gpu": ["tensorflow[and-cuda]>=2.20.0,<2.22"],
         "plots": ["jinja2", "matplotlib"],
-        "peers": ["faiss-cpu", "hnswlib", "usearch"],
+        "peers": ["faiss-cpu", "hnswlib", "polars", "usearch"],
         "dev": [
             "pytest",
             "pytest-xdist",
