@@ -111,7 +111,7 @@ def measure(name, place, memory_gb):
 
 def checksum(out):
     """Number of examples, of positives, and a sum over hashes of all rows, which does not depend on their order."""
-    files = [out] if out.is_file() else [*out.rglob("*.parquet")]
+    files = [file for file in (out, *out.rglob("*.parquet")) if file.is_file()]
     casts = {"bucket": "BIGINT", "window": "BIGINT", "event": "DOUBLE"}
     values = ", ".join(f'"{name}"::{casts.get(name, "VARCHAR")}' for name in peers.COLUMNS)
     query = f"SELECT count(*), count(*) FILTER (is_positive), sum(hash({values})) FROM read_parquet(?)"

@@ -210,11 +210,3 @@ def test_ids_of_a_csv_stay_as_written(engine, tmp_path):
     table = read_table(engine, tmp_path / "a.csv", "users", text=["uid", "absent"])
     assert sorted(engine.execute(table.uid)) == ["1e05", "2e07"]
     assert table.score.type().is_floating()
-
-
-def test_ids_that_are_numbers_are_written_alike_by_every_engine(engine, make_logs, tables):
-    events, users, titles = tables
-    numbers = {"u00": 12_345_678.0, "u01": 7.0, "u02": 0.5}
-    users["uid"] = users.uid.map(numbers)
-    found = engine.execute(read_tables(engine, make_logs(events, users, titles)).users.user)
-    assert sorted(found.dropna()) == ["0.5", "12345678.0", "7.0"]

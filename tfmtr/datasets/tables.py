@@ -16,7 +16,7 @@ from tfmtr.datasets.features import is_finite
 from tfmtr.schema import check_choice
 
 KINDS = ("binary", "regression")
-LARGEST_WHOLE = 10**15  # of numbers whose digits are all written
+LARGEST_WHOLE = 10**15  # numbers below it are written with all digits
 LATEST_SECOND = 4_102_444_800  # 2100; larger numbers are milliseconds taken for seconds
 
 

@@ -90,7 +90,6 @@ def test_histories_zones_and_features_of_all_kinds(spark, make_logs, tables, tmp
     check_same(*both)
     kinds = {feature.name: feature.kind for feature in both[1].schema.features}
     assert (kinds["is_kid"], kinds["height"], kinds["words"], kinds["user_vector"]) == ("id", "number", "set", "vector")
-    assert SparkSession.getActiveSession() is not None  # a guest does not end the application
 
 
 def test_impressions_stores_availability_and_csv(spark, make_logs, tables, tmp_path, monkeypatch):
@@ -151,6 +150,27 @@ def test_files_that_are_no_table(spark, tmp_path):
         read_table(spark, tmp_path / "a.csv", "events")
     with pytest.raises(spark.errors):
         spark.read_parquet([tmp_path / "none.parquet"])
+
+
+def test_numbers_are_read_alike(spark, make_logs, tables):
+    events, users, titles = tables
+    users["uid"] = [0.5, *(i * 12_345_678.0 for i in range(1, len(users)))]
+    events["ts"] = ((events.ts - pd.Timestamp(0)).dt.total_seconds() + 0.0625).astype("float64")
+    found = []
+    for engine in (DuckDB(), spark):
+        read = read_tables(engine, make_logs(events, users, titles))
+        found.append(
+            (sorted(row["user"] for row in engine.rows(read.users)), engine.rows(read.events.order_by("time")))
+        )
+    assert found[0][0] == found[1][0]
+    assert [row["time"] for row in found[0][1]] == [row["time"] for row in found[1][1]]
+    assert "24691357.0" in found[0][0]
+
+
+def test_a_guest_does_not_end_spark(spark, tmp_path):
+    Spark(tmp_path, 10**9).close()
+    assert SparkSession.getActiveSession() is not None
+    assert spark.execute(ibis.memtable({"x": [1]}).count()) == 1
 
 
 @pytest.mark.parametrize(("kind", "label"), [("binary", np.nan), ("binary", 0.5), ("regression", np.nan)])
