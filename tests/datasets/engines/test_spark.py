@@ -180,6 +180,19 @@ def test_nan_is_no_label(spark, kind, label):
         check_labels(spark, events, {"like": kind})
 
 
+def test_a_sorted_table_in_many_files_stays_sorted(spark, tmp_path):
+    numbers = ibis.memtable({"x": np.random.default_rng(0).permutation(1_000)})
+    spark.session.conf.set("spark.sql.adaptive.enabled", "false")  # which makes one file of small ones
+    try:
+        files = [rows.column("x").to_pylist() for rows in spark.batches(numbers.order_by("x"))]
+        spark.write(numbers.order_by(numbers.x.desc()), tmp_path / "numbers.parquet")
+    finally:
+        spark.session.conf.unset("spark.sql.adaptive.enabled")
+    assert len(files) == 2
+    assert [x for file in files for x in file] == list(range(1_000))
+    assert pq.read_table(tmp_path / "numbers.parquet").column("x").to_pylist() == list(range(999, -1, -1))
+
+
 def test_a_table_without_rows_keeps_its_columns(spark, tmp_path):
     table = ibis.memtable({"x": [1, 2], "bucket": [0, 1]})
     spark.partition(table.filter(table.x > 5), tmp_path / "parts", 2)
