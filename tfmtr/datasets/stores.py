@@ -133,13 +133,13 @@ class StoreWriter:
         """Appends an Arrow table of ids, one for each vector."""
         self.waiting = pa.concat_tables([self.waiting, ids.cast(self.ids.schema)])
         while self.waiting.num_rows >= ROW_GROUP:  # so that files do not depend on how ids come
-            self.ids.write_table(self.waiting.slice(0, ROW_GROUP))
+            self.ids.write_table(self.waiting.slice(0, ROW_GROUP).combine_chunks())
             self.waiting = self.waiting.slice(ROW_GROUP)
 
     def close(self):
         """Finishes the ids; the vectors are all there."""
         if self.waiting.num_rows:
-            self.ids.write_table(self.waiting)
+            self.ids.write_table(self.waiting.combine_chunks())
         self.ids.close()
 
 

@@ -37,6 +37,9 @@ def test_write_parts_cuts_where_told(engine, numbers, tmp_path, monkeypatch):
     engine.write_parts(numbers.order_by("x"), [5, 600, 395], paths)
     found = [pq.ParquetFile(path).read().column("x").to_pylist() for path in paths]
     assert found == [list(range(5)), list(range(5, 605)), list(range(605, 1_000))]
+    files = [pq.read_metadata(path) for path in paths]
+    groups = [[file.row_group(i).num_rows for i in range(file.num_row_groups)] for file in files]
+    assert groups == [[5], [128, 128, 128, 128, 88], [128, 128, 128, 11]]
 
 
 def test_partition_has_every_row_once_and_every_bucket(engine, numbers, tmp_path):

@@ -112,8 +112,8 @@ class Engine(abc.ABC):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with pq.ParquetWriter(path, schema, compression="zstd") as writer:
                     while wanted:
-                        if not rows.num_rows:
-                            rows = next(source)
-                        piece = rows.slice(0, wanted)
-                        writer.write_table(piece, row_group_size=ROW_GROUP)
-                        rows, wanted = rows.slice(piece.num_rows), wanted - piece.num_rows
+                        size = min(wanted, ROW_GROUP)
+                        while rows.num_rows < size:  # so that row groups do not depend on what comes before the part
+                            rows = pa.concat_tables([rows, next(source)])
+                        writer.write_table(rows.slice(0, size).combine_chunks(), row_group_size=ROW_GROUP)
+                        rows, wanted = rows.slice(size), wanted - size
