@@ -2,6 +2,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+SPARK = ["ibis-framework[pyspark]>=12,<13", "pyspark==4.0.5"]
+
 # What is fragile is pinned here; `constraints.txt` pins the rest for development and CI.
 setup(
     name="tfmtr",
@@ -34,13 +36,13 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        "spark": ["ibis-framework[pyspark]>=12,<13", "pyspark==4.0.5"],
+        "spark": SPARK,
         "scann": ["tensorflow==2.20.0", "scann==1.4.2"],
         "text": ["keras-hub", "tensorflow-text==2.20.*"],
         "gpu": ["tensorflow[and-cuda]>=2.20.0,<2.22"],
         "jax": ["jax"],
         "plots": ["jinja2", "matplotlib"],
-        "peers": ["faiss-cpu", "hnswlib", "usearch"],
+        "peers": ["faiss-cpu", "hnswlib", "polars", "usearch"],
         "dev": [
             "pytest",
             "pytest-xdist",
@@ -49,6 +51,7 @@ setup(
             "jax",
             "hypothesis",
             "kubernetes-validate",
+            *SPARK,
             "usearch",
             "jinja2",
             "matplotlib",

@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tfmtr import inputs, training
-from tfmtr.datasets.work import ROW_GROUP
+from tfmtr.datasets.engines._engine import ROW_GROUP
 from tfmtr.documents import write_json
 from tfmtr.models import two_tower
 from tfmtr.schema import Feature, Scenario, Schema, Task

@@ -232,3 +232,46 @@ def test_multiplications_are_counted_as_the_model_has_them(load, monkeypatch, na
     peers.ours_multi_task(name, 16)
     kernels = [weight for weight in models[0].trainable_weights if weight.name == "kernel"]
     assert sum(int(np.prod(kernel.shape)) for kernel in kernels) == training.multi_task_macs(name)
+
+
+def test_prepare_and_its_peers_write_the_same_rows(load, tmp_path, capsys, monkeypatch):
+    benchmark = load("prepare")
+    monkeypatch.setitem(benchmark.PACKAGES, "polars", "no_such_package")
+    size = {"num_territories": 5, "num_titles": 20, "days": 20, "widths": (4, 3)}
+    out, libraries = tmp_path / "prepare.json", ("tfmtr", "pandas")
+    first = benchmark.main((400,), size=size, libraries=("tfmtr",), folder=tmp_path, out=out)["results"]
+    document = benchmark.main((400,), size=size, libraries=(*libraries, "polars"), folder=tmp_path, out=out)
+    results = document["results"]
+    assert list(results) == ["400 users, tfmtr", "400 users, pandas"]
+    assert results["400 users, tfmtr"] == first["400 users, tfmtr"]  # measured once
+    assert json.loads(out.read_text())["results"] == results
+    ours, pandas = (results[f"400 users, {name}"] for name in libraries)
+    assert ours["rows"] == pandas["rows"]
+    assert ours["rows"]["examples"] > ours["rows"]["positives"] > 0
+    assert min(ours["peak_mebibytes"], pandas["hash_seconds"], pandas["seconds"]) > 0
+    assert "400   │ pandas" in capsys.readouterr().out
+    wrong = {"400 users, tfmtr": {**ours, "rows": {**ours["rows"], "checksum": "1"}}}
+    with pytest.raises(RuntimeError, match="pandas and tfmtr must write the same rows"):
+        benchmark.check_same_rows(pandas, "pandas", 400, wrong)
+    assert not benchmark.is_wanted("pandas", 800, {"400 users, pandas": {"failed": "out of 1 GB"}})
+    assert [path.name for path in tmp_path.iterdir()] == ["prepare.json"]
+
+
+def test_prepare_says_what_does_not_fit(load, tmp_path):
+    benchmark = load("prepare")
+    size = {"num_territories": 5, "num_titles": 20, "days": 20, "widths": (4, 3)}
+    document = benchmark.main(
+        (400,), size=size, libraries=("pandas",), memory_gb=0.02, folder=tmp_path, out=tmp_path / "prepare.json"
+    )
+    assert document["results"]["400 users, pandas"]["failed"] == "out of 0.02 GB"
+
+
+def test_polars_prepares_the_same_rows(load, tmp_path):
+    pytest.importorskip("polars")  # the extra `peers`
+    benchmark = load("prepare")
+    size = {"num_territories": 5, "num_titles": 20, "days": 20, "widths": (4, 3)}
+    libraries = ("tfmtr", "polars")
+    results = benchmark.main((400,), size=size, libraries=libraries, folder=tmp_path, out=tmp_path / "p.json")[
+        "results"
+    ]
+    assert results["400 users, tfmtr"]["rows"] == results["400 users, polars"]["rows"]

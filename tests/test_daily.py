@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import daily_week
 import numpy as np
@@ -120,6 +121,18 @@ def test_a_day_that_ended_is_not_done_again(week, monkeypatch):
         again = daily(service, daily_week.date_of(number), say=lines.append)
         assert again == {name: value for name, value in result.items() if name != "served"}
     assert "was there, refused" in lines[1]
+
+
+def test_a_table_that_lost_a_column_is_refused_before_anything_is_made_of_it(copy):
+    _, service = copy
+    users = Path(read_json(service / "service.json")["logs"]["users"])
+    assert users.is_relative_to(service.parent)
+    table = pq.read_table(users)
+    pq.write_table(table.drop_columns("device"), users)
+    day = daily_week.date_of(4)
+    with pytest.raises(ValueError, match=r"`users` must have the columns.* Received: lost {'device': 'id'}"):
+        daily(service, day, say=quiet)
+    assert not list((service / "days" / day.isoformat()).iterdir())
 
 
 @pytest.mark.parametrize("step", ["gate", "write live.json"])

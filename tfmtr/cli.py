@@ -67,6 +67,8 @@ def prepare_options(command):
         validation_fraction,
         random_fraction,
         num_groups,
+        engine,
+        spark_master,
         memory_limit,
         missing_vectors,
         contradictions,
@@ -91,6 +93,8 @@ def prepare_options(command):
                 validation_fraction=validation_fraction,
                 random_fraction=random_fraction,
                 num_groups=num_groups,
+                engine=engine,
+                spark_master=spark_master,
                 memory_limit=memory_limit,
                 missing_vectors=missing_vectors,
                 contradictions=contradictions,
@@ -114,7 +118,13 @@ def prepare_options(command):
             "random_fraction", Annotated[float, typer.Option(help="Share of the other users in the random set.")], 0.5
         ),
         option("num_groups", Annotated[int, typer.Option(help="Territory groups, where none are given.")], 4),
-        option("memory_limit", Annotated[str, typer.Option(help="Memory of the query engine, such as 4GB.")], "4GB"),
+        option("engine", Annotated[str, typer.Option(help="Query engine: duckdb, or spark (the extra).")], "duckdb"),
+        option(
+            "spark_master",
+            Annotated[str | None, typer.Option(help="Such as local[2]; default: what Spark's configuration says.")],
+            None,
+        ),
+        option("memory_limit", Annotated[str, typer.Option(help="Memory of this process, such as 4GB.")], "4GB"),
         option(
             "missing_vectors", Annotated[str, typer.Option(help="Users without a vector: error, or zero.")], "error"
         ),

@@ -123,7 +123,8 @@ def daily(service, day, *, groups=None, late_days=2, max_drop=0.05, max_shift=0.
         `late_rows`, `grown`, `fallbacks`.
 
     Raises:
-        ValueError: If there is no such service, or the day lies before the newest one.
+        ValueError: If there is no such service, the day lies before the newest one, or a table has other columns than
+            the data that the live model was trained on.
     """
     service = Path(service).absolute()
     settings = read_service(service)
@@ -272,15 +273,15 @@ def _prepare(settings, live, out, day, late_days):
     if (out / "prepare.json").is_file():
         return Prepared(out)
     logs = dict(settings["logs"])
-    scenario = _data(settings, live["run"]).schema.scenario
-    groups = {territory: group for (territory,), group in scenario.groups.items()}
+    like = _data(settings, live["run"])
+    groups = {territory: group for (territory,), group in like.schema.scenario.groups.items()}
     logs["groups"] = _join_neighbours({**groups, **(logs["groups"] or {})}, logs["neighbours"] or {})
     end = datetime.datetime.combine(day, datetime.time()) + DAY
     logs |= _paths(logs)
     logs["calendar"] = Calendar(DAY, late_days + 1, 0, end=end)
     options = dict(settings["options"])
     options |= {name: pd.Timedelta(options[name].replace(",", "")).to_pytimedelta() for name in LOOKBACKS}
-    return prepare(Logs(**logs), out, **options, progress=False)
+    return prepare(Logs(**logs), out, **options, like=like, progress=False)
 
 
 def _join_neighbours(groups, places):

@@ -1,5 +1,4 @@
 import datetime
-import types
 
 import ibis
 import pandas as pd
@@ -123,14 +122,14 @@ def test_catalogue_knows_nothing_of_the_window_itself():
 
 def test_history_is_the_newest_titles_before_the_window(monkeypatch):
     monkeypatch.setattr("tfmtr.datasets.history.MAX_TITLES", 2)
-    users = ibis.memtable({"user": ["u", "v"]})
+    users = ibis.memtable({"user": ["u", "v"], "bucket": [3, 3]})
     titles = ibis.memtable({"title": ["a", "b", "c"], "title_row": [0, 1, 2]})
     events = at(
         ("u", "a", day(7)),
         ("u", "b", day(7, 5)),
         ("u", "a", day(9, 5)),  # seen again: now newer than b
         ("u", "c", day(11, 5)),
-    )
+    ).mutate(bucket=ibis.literal(3, "int64"))
     states = history_states(users, events, WINDOWS)
     assert [row[:3] for row in rows(states.fill_null({"next_window": 99}), "user", "window", "next_window")] == [
         ("u", -1, 0),
@@ -142,32 +141,6 @@ def test_history_is_the_newest_titles_before_the_window(monkeypatch):
     assert rows(recent_titles(states, events, titles), "row", "title_row") == [
         (0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 2),
     ]  # fmt: skip
-
-
-def test_expressions_compile_for_spark(monkeypatch):
-    # Ibis sets these options when it loads the backend, which needs Spark itself.
-    options = types.SimpleNamespace(treat_nan_as_null=False)
-    monkeypatch.setattr(type(ibis.options), "pyspark", options, raising=False)
-    events = ibis.table({"user": "string", "title": "string", "time": "timestamp", "event": "float64"}, name="events")
-    users = ibis.table({"user": "string", "territory": "string", "bucket": "int64"}, name="users")
-    first = ibis.table({"title": "string", "territory": "string", "time": "timestamp"}, name="first")
-    titles = ibis.table({"title": "string", "title_row": "int64"}, name="titles")
-    events = events.mutate(window=make.number_window(events.time, WINDOWS))
-    fractions = {"test_fraction": 0.3, "validation_fraction": 0.1, "random_fraction": 0.5, "active_fraction": 1.0}
-    users = make.assign_users(users, seed=0, **fractions)
-    members = make.cohorts(users, events, WINDOWS, DAY)
-    catalogue = make.catalogue(first, users.select("territory").distinct(), WINDOWS)
-    positives = make.place(make.discoveries(events, ["event"], DAY), members, catalogue)
-    positives = positives.filter(positives.is_available)
-    sampled = make.sampled_negatives(positives, members, catalogue, seed=0, alpha=10.0)
-    logged = make.logged_negatives(positives, positives, ["event"], seed=0, alpha=10.0)
-    states = history_states(users, events, WINDOWS)
-    for table in (
-        make.label_examples(positives, sampled, {"event": "binary"}),
-        make.label_examples(positives, logged, {"event": "binary"}),
-        recent_titles(states, events, titles),
-    ):
-        assert "SELECT" in ibis.to_sql(table, dialect="pyspark")
 
 
 @pytest.mark.parametrize("alpha", [10.0, 60.0])

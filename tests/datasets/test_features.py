@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 
 from tfmtr.datasets import features
+from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.features import as_feature, column_kind, find_features
 
 
 @pytest.fixture
-def con():
-    return ibis.duckdb.connect()
+def engine():
+    return DuckDB()
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_kinds_follow_types(dtype, kind):
     assert column_kind(ibis.dtype(dtype)) == kind
 
 
-def test_features_of_a_table(con, monkeypatch):
+def test_features_of_a_table(engine, monkeypatch):
     monkeypatch.setattr(features, "MAX_VOCABULARY", 2)
     monkeypatch.setattr(features, "MAX_SET", 3)
     frame = pd.DataFrame(
@@ -48,14 +49,16 @@ def test_features_of_a_table(con, monkeypatch):
         }
     )
     table = ibis.memtable(frame)
-    found = {f.name: f for f in find_features(con, table, "user", list(frame.columns))}
+    found = {f.name: f for f in find_features(engine, table, "user", list(frame.columns))}
     assert found["plan"].vocabulary == ("a", "c")
     assert found["kids"].vocabulary == ("true", "false")
     assert (found["age"].mean, found["age"].std) == (2.0, pytest.approx(np.std([1, 2, 3])))
     assert (found["same"].mean, found["same"].std) == (4.0, 1.0)
     assert (found["tags"].vocabulary, found["tags"].width) == (("x", "y"), 3)
     assert found["empty"].vocabulary == ()
-    written = con.execute(table.select(*(as_feature(table, found[name]) for name in ("plan", "kids", "age", "tags"))))
+    written = engine.execute(
+        table.select(*(as_feature(table, found[name]) for name in ("plan", "kids", "age", "tags")))
+    )
     assert written.plan.tolist()[-1] == ""
     assert written.kids.tolist()[:2] == ["true", "false"]
     assert written.age.tolist() == [1.0, 2.0, 3.0, 2.0, 2.0, 2.0]

@@ -3,6 +3,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -541,12 +542,50 @@ def test_output_is_never_half_written_or_overwritten_by_accident(make_logs, tabl
         ({"missing_vectors": "zeros"}, "`missing_vectors` must be one of .* Did you mean 'zero'"),
         ({"memory_limit": "lots"}, '`memory_limit` must be a number with MB or GB, such as "4GB"'),
         ({"num_groups": 0}, "`num_groups` must be positive"),
+        ({"engine": "sparks"}, "`engine` must be one of .* Did you mean 'spark'"),
+        ({"spark_master": "local[2]"}, '`spark_master` must be left out unless `engine="spark"`'),
     ],
 )
 def test_bad_options(make_logs, tables, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         run(make_logs(*tables), tmp_path / "out", **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_spark_names_the_extra_that_it_needs(make_logs, tables, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "tfmtr.datasets.engines.spark", raising=False)
+    monkeypatch.setitem(sys.modules, "pyspark.errors", None)
+    with pytest.raises(ImportError, match=r"Spark needs pyspark and Java 17: pip install 'tfmtr\[spark\]'"):
+        run(make_logs(*tables), tmp_path / "out", engine="spark")
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_that_continue_others_have_the_same_columns(case, make_logs, tables, tmp_path):
+    events, users, titles = tables
+    assert case[4].report["columns"] == {
+        "users": {"territory": "id", "device": "id", "age": "number"}, "titles": {"genres": "set"},
+    }  # fmt: skip
+    users["joined"] = datetime.date(2020, 1, 1)  # no feature: may come and go
+    run(make_logs(events, users, titles), tmp_path / "same", like=case[4])
+    changed = users.drop(columns="age").assign(device=1.0, plan="free")
+    message = (
+        "`users` must have the columns, of the same kinds, of the data that these continue; bring back .* Received: "
+        "lost {'age': 'number'}, added {'plan': 'id'}, changed {'device': 'id to number'}"
+    )
+    with pytest.raises(ValueError, match=message):
+        run(make_logs(events, changed, titles), tmp_path / "out", like=case[4])
+    with pytest.raises(ValueError, match=r"`titles` must have the columns.* Received: lost {'genres': 'set'}$"):
+        run(make_logs(events, users, titles.drop(columns="genres")), tmp_path / "out", like=case[4])
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_continue_others_have_vectors_of_the_same_width(make_logs, tables, tmp_path):
+    events, users, titles = tables
+    users["taste"] = [[1.0, 2.0]] * len(users)
+    first = run(make_logs(events, users, titles, user_history=False), tmp_path / "first")
+    users["taste"] = [[1.0, 2.0, 3.0]] * len(users)
+    with pytest.raises(ValueError, match=r"`user_vector` must be as wide as .* continue: 2; .* Received: 3$"):
+        run(make_logs(events, users, titles, user_history=False), tmp_path / "out", like=first)
 
 
 def test_log_without_training_positives(make_logs, tables, tmp_path):

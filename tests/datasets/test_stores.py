@@ -3,6 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tfmtr.datasets import stores
 from tfmtr.datasets.stores import MatrixWriter, StoreWriter, gather, list_matrix
 from tfmtr.datasets.vectors import VectorStore
 
@@ -54,3 +55,17 @@ def test_matrix_is_what_was_appended(tmp_path, dtype):
     for block in (rows[:6], rows[6:6], rows[6:]):
         writer.append(block)
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy", mmap_mode="r"), rows)
+
+
+def test_the_file_of_ids_does_not_depend_on_how_they_come(tmp_path, monkeypatch):
+    monkeypatch.setattr(stores, "ROW_GROUP", 3)
+    ids = pa.table({"user": [f"u{i}" for i in range(8)]})
+    for name, size in (("whole", 8), ("pieces", 2)):
+        writer = StoreWriter(tmp_path / name, 8, 1, ids.schema)
+        for start in range(0, 8, size):
+            writer.append_ids(ids.slice(start, size))
+        writer.close()
+    files = [tmp_path / name / "ids.parquet" for name in ("whole", "pieces")]
+    metadata = pq.read_metadata(files[1])
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [3, 3, 2]
+    assert files[0].read_bytes() == files[1].read_bytes()

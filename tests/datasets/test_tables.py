@@ -1,17 +1,17 @@
 import datetime
 
-import ibis
 import numpy as np
 import pandas as pd
 import pytest
 
+from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.tables import parse_memory, read_table, read_tables
 
 
 @pytest.fixture
-def con():
-    return ibis.duckdb.connect()
+def engine():
+    return DuckDB()
 
 
 def check_refused(logs, message):
@@ -20,30 +20,30 @@ def check_refused(logs, message):
         prepare(logs, logs.events.parent / "out", progress=False)
 
 
-def test_tables_come_in_the_words_of_the_package(con, make_logs, tables):
+def test_tables_come_in_the_words_of_the_package(engine, make_logs, tables):
     events, users, titles = tables
     events["ok"] = events.index % 2 == 0
-    found = read_tables(con, make_logs(events, users, titles, tasks={"click": "ok", "watch": "ok:regression"}))
+    found = read_tables(engine, make_logs(events, users, titles, tasks={"click": "ok", "watch": "ok:regression"}))
     assert found.events.columns == ("user", "title", "time", "click", "watch")
     assert found.users.columns == ("user", "territory", "device", "age")
     assert found.titles.columns == ("title", "name", "genres")
     assert found.tasks == {"click": "binary", "watch": "regression"}
-    rows = con.execute(found.events.order_by("time"))
+    rows = engine.execute(found.events.order_by("time"))
     assert (rows.click == events.sort_values("ts", kind="stable").ok.to_numpy()).mean() > 0.99
-    assert con.execute(found.titles.name.first()) == "Story 0 of war"
+    assert engine.execute(found.titles.name.first()) == "Story 0 of war"
 
 
-def test_a_title_without_name_is_called_by_its_id(con, make_logs, tables):
+def test_a_title_without_name_is_called_by_its_id(engine, make_logs, tables):
     events, users, titles = tables
     titles.loc[3, "title name"] = None
     logs = make_logs(events, users, titles)
-    names = con.execute(read_tables(con, logs).titles.order_by("title")).name
+    names = engine.execute(read_tables(engine, logs).titles.order_by("title")).name
     assert names[3] == "t03"
     assert names[4] == "Story 4 of war"
 
 
 @pytest.mark.parametrize("unit", ["timestamp", "utc", "date", "seconds", "float"])
-def test_times_are_read_in_utc(con, make_logs, tables, unit):
+def test_times_are_read_in_utc(engine, make_logs, tables, unit):
     events, users, titles = tables
     events = events.head(3).assign(ts=pd.to_datetime(["2024-01-01 23:30", "2024-01-02 00:00", "2024-01-03 00:00"]))
     expected = events.ts.tolist()
@@ -54,11 +54,11 @@ def test_times_are_read_in_utc(con, make_logs, tables, unit):
         expected = [datetime.datetime.combine(day, datetime.time()) for day in events.ts]
     if unit in ("seconds", "float"):
         events["ts"] = (events.ts - pd.Timestamp(0)).dt.total_seconds().astype("int64" if unit == "seconds" else float)
-    times = con.execute(read_tables(con, make_logs(events, users, titles)).events).time
+    times = engine.execute(read_tables(engine, make_logs(events, users, titles)).events).time
     assert sorted(times.tolist()) == expected
 
 
-def test_times_become_those_of_the_territory_s_clock(con, make_logs, tables, monkeypatch):
+def test_times_become_those_of_the_territory_s_clock(engine, make_logs, tables, monkeypatch):
     events, users, titles = tables
     users.loc[users.uid == users.uid[0], "market"], users.loc[users.uid == users.uid[1], "market"] = "DE", "US"
     some = events.iloc[:3].copy()
@@ -66,16 +66,16 @@ def test_times_become_those_of_the_territory_s_clock(con, make_logs, tables, mon
     some["ts"] = pd.to_datetime(["2024-07-01 22:30"] * 3)
     later = some.assign(ts=pd.to_datetime(["2024-01-01 22:30"] * 3))
     zones = {"DE": "Europe/Berlin", "US": "America/New_York"}
-    con.raw_sql("SET TimeZone = 'Asia/Tokyo'")  # the session's own zone says nothing
+    engine.con.raw_sql("SET TimeZone = 'Asia/Tokyo'")  # the session's own zone says nothing
     logs = make_logs(pd.concat([some, later]), users, titles, time_zones=zones)
-    found = con.execute(read_tables(con, logs).events.order_by("user", "time"))
+    found = engine.execute(read_tables(engine, logs).events.order_by("user", "time"))
     clock = {user: [str(time)[5:16] for time in times] for user, times in found.groupby("user").time}
     assert clock["nobody"] == ["01-01 22:30", "07-01 22:30"]
     assert clock[str(users.uid[0])] == ["01-01 23:30", "07-02 00:30"]  # summer time; another day
     assert clock[str(users.uid[1])] == ["01-01 17:30", "07-01 18:30"]
     bad = make_logs(some, users, titles, time_zones={"DE": "Europe/Atlantis"})
     with pytest.raises(ValueError, match=r"names of the tz database.*Atlantis"):
-        read_tables(con, bad)
+        read_tables(engine, bad)
 
 
 def test_missing_column_names_the_nearest(make_logs, tables):
@@ -118,38 +118,38 @@ def test_empty_tables(make_logs, tables, tmp_path):
     check_refused(make_logs(events.assign(ts=pd.NaT), users, titles), "`events` must have rows with a time.*900 rows")
 
 
-def test_truncated_parquet_is_named(con, tmp_path):
+def test_truncated_parquet_is_named(engine, tmp_path):
     for name in ("a", "b"):
         pd.DataFrame({"x": range(1000)}).to_parquet(tmp_path / f"{name}.parquet")
     whole = (tmp_path / "b.parquet").read_bytes()
     (tmp_path / "b.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"`events` must be complete Parquet files.*b.parquet"):
-        read_table(con, tmp_path, "events")
+        read_table(engine, tmp_path, "events")
 
 
-def test_missing_files(con, tmp_path):
+def test_missing_files(engine, tmp_path):
     with pytest.raises(ValueError, match=r"`users` must be a Parquet or CSV file.*nowhere, which is missing"):
-        read_table(con, tmp_path / "nowhere", "users")
+        read_table(engine, tmp_path / "nowhere", "users")
     with pytest.raises(ValueError, match=r"`users` must be a file or folder of .parquet, .csv.*which has none"):
-        read_table(con, tmp_path, "users")
+        read_table(engine, tmp_path, "users")
 
 
-def test_files_of_a_folder_must_agree(con, tmp_path):
+def test_files_of_a_folder_must_agree(engine, tmp_path):
     pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "a.parquet")
     pd.DataFrame({"y": [1]}).to_parquet(tmp_path / "b.parquet")
     with pytest.raises(ValueError, match=r"`events` must have the same columns.*b.parquet differs .*\['x', 'y'\]"):
-        read_table(con, tmp_path, "events")
+        read_table(engine, tmp_path, "events")
 
 
-def test_a_csv_that_is_none(con, tmp_path):
+def test_a_csv_that_is_none(engine, tmp_path):
     (tmp_path / "a.csv").write_bytes(bytes(range(256)) * 20)
     with pytest.raises(ValueError, match="`events` must be readable as one table"):
-        read_table(con, tmp_path / "a.csv", "events")
+        read_table(engine, tmp_path / "a.csv", "events")
 
 
-def test_index_columns_of_pandas_are_no_features(con, tmp_path):
+def test_index_columns_of_pandas_are_no_features(engine, tmp_path):
     pd.DataFrame({"x": [1, 2, 3]}).query("x > 1").to_parquet(tmp_path / "a.parquet")
-    assert read_table(con, tmp_path / "a.parquet", "users").columns == ("x",)
+    assert read_table(engine, tmp_path / "a.parquet", "users").columns == ("x",)
 
 
 def test_doubles(make_logs, tables):
@@ -205,8 +205,8 @@ def test_parse_memory(text, size):
     assert parse_memory(text) == size
 
 
-def test_ids_of_a_csv_stay_as_written(con, tmp_path):
+def test_ids_of_a_csv_stay_as_written(engine, tmp_path):
     (tmp_path / "a.csv").write_text("uid,score\n1e05,1.50\n2e07,2\n")
-    table = read_table(con, tmp_path / "a.csv", "users", text=["uid", "absent"])
-    assert sorted(con.execute(table.uid)) == ["1e05", "2e07"]
+    table = read_table(engine, tmp_path / "a.csv", "users", text=["uid", "absent"])
+    assert sorted(engine.execute(table.uid)) == ["1e05", "2e07"]
     assert table.score.type().is_floating()

@@ -1,5 +1,7 @@
 """Extra columns of the users and titles tables as features, by their type."""
 
+import math
+
 import ibis
 
 from tfmtr.schema import Feature
@@ -44,6 +46,47 @@ def check_names(users, titles, tasks):
         )
 
 
+def feature_kinds(table, keys):
+    """`{column: kind}` of the columns of a table that become features; `keys` are its ids and the like."""
+    kinds = {name: column_kind(table[name].type()) for name in table.columns if name not in keys}
+    return {name: kind for name, kind in kinds.items() if kind is not None}
+
+
+def check_drift(kinds, before):
+    """Raises a `ValueError` unless the tables have the features of the data that they continue.
+
+    Args:
+        kinds: `{argument: {column: kind}}`.
+        before: The same of the earlier data.
+    """
+    for argument, found in kinds.items():
+        expected = before[argument]
+        drift = {
+            "lost": {name: kind for name, kind in expected.items() if name not in found},
+            "added": {name: kind for name, kind in found.items() if name not in expected},
+            "changed": {
+                name: f"{expected[name]} to {kind}" for name, kind in found.items() if expected.get(name, kind) != kind
+            },
+        }
+        if any(drift.values()):
+            raise ValueError(
+                f"`{argument}` must have the columns, of the same kinds, of the data that these continue; bring back "
+                "what is lost or changed and drop what is added, or prepare and train anew. Received: "
+                f"{', '.join(f'{what} {names}' for what, names in drift.items() if names)}"
+            )
+
+
+def check_widths(features, before):
+    """Raises a `ValueError` unless the vectors among the features are as wide as in the data that they continue."""
+    widths = {feature.name: feature.width for feature in before if feature.kind == "vector"}
+    for feature in features:
+        if feature.kind == "vector" and widths.get(feature.name) != feature.width:
+            raise ValueError(
+                f"`{feature.name}` must be as wide as in the data that these continue: {widths.get(feature.name)}; "
+                f"bring back the stores and vector columns, or prepare and train anew. Received: {feature.width}"
+            )
+
+
 def check_training_names(names, features):
     """Raises a `ValueError` unless columns that are known in training only have names of their own.
 
@@ -59,11 +102,11 @@ def check_training_names(names, features):
         )
 
 
-def find_features(con, table, role, names):
+def find_features(engine, table, role, names):
     """Features of the named columns.
 
     Args:
-        con: Ibis connection.
+        engine: An `Engine`.
         table: Rows that vocabularies and means are taken from.
         role: Role of the features.
         names: Columns of the kinds `"id"`, `"number"` and `"set"`.
@@ -75,36 +118,44 @@ def find_features(con, table, role, names):
     for name in names:
         column, kind = table[name], column_kind(table[name].type())
         if kind == "number":
-            mean, std = number_moments(con, table, name)
+            mean, std = number_moments(engine, table, name)
             features.append(Feature(name, role, kind, mean=mean, std=std))
         elif kind == "id":
-            features.append(Feature(name, role, kind, vocabulary(con, table.select(value=column.cast("string")))))
+            features.append(Feature(name, role, kind, vocabulary(engine, table.select(value=column.cast("string")))))
         else:
-            longest = con.execute(column.length().max())
+            longest = engine.execute(column.length().max())
             width = min(MAX_SET, max(1, 0 if longest != longest or longest is None else int(longest)))
-            values = vocabulary(con, table.select(value=column.unnest()))
+            values = vocabulary(engine, table.select(value=column.unnest()))
             features.append(Feature(name, role, kind, values, width=width))
     return features
 
 
-def number_moments(con, table, name):
+def is_finite(value):
+    """Whether a float is neither infinite nor NaN, which is the largest number for every engine; null for null.
+
+    Not by `isinf` and `notnull`: Ibis compiles the one to false for Spark, and the other to false for NaN.
+    """
+    return value.abs() < math.inf
+
+
+def number_moments(engine, table, name):
     """Mean and standard deviation of a column's finite values, to nine digits; 0 and 1 where there are none."""
     value = table[name].cast("float64")
-    finite = table.filter(value.notnull(), ~value.isnan(), ~value.isinf())
+    finite = table.filter(is_finite(value))
     value = finite[name].cast("float64")
-    moments = con.to_pyarrow(finite.aggregate(mean=value.mean(), std=value.std(how="pop"))).to_pylist()[0]
+    moments = engine.rows(finite.aggregate(mean=value.mean(), std=value.std(how="pop")))[0]
     # Nine digits: parallel sums of floats differ in the last ones from run to run.
     mean, std = float(f"{moments['mean'] or 0.0:.9g}"), float(f"{moments['std'] or 0.0:.9g}")
     return mean, std if std > 0 else 1.0
 
 
-def vocabulary(con, values):
+def vocabulary(engine, values):
     """The most frequent values of the column `value`, ties in order of the text; null and empty text left out."""
     counts = (
         values.filter(values.value.notnull(), values.value != "").group_by("value").aggregate(rows=lambda t: t.count())
     )
     counts = counts.order_by(counts.rows.desc(), counts.value).limit(MAX_VOCABULARY)
-    return con.to_pyarrow(counts).column("value").to_pylist()
+    return [row["value"] for row in engine.rows(counts)]
 
 
 def as_feature(table, feature):
@@ -112,8 +163,7 @@ def as_feature(table, feature):
     column = table[feature.name]
     if feature.kind == "number":
         value = column.cast("float64")
-        is_missing = value.isnull() | value.isnan() | value.isinf()
-        return is_missing.ifelse(feature.mean, value).cast("float32").name(feature.name)
+        return is_finite(value).ifelse(value, feature.mean).cast("float32").name(feature.name)
     if feature.kind == "id":
         return column.cast("string").fill_null("").name(feature.name)
     return column.fill_null(ibis.literal([], "array<string>")).name(feature.name)

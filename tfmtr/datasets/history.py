@@ -12,23 +12,23 @@ def history_states(users, events, windows):
     """The windows before which a user's history changed; between them it is the same.
 
     Args:
-        users: Table `user`.
-        events: Table `user`, `window`, events only.
+        users: Table `user`, `bucket`.
+        events: Table `user`, `window`, `bucket`, events only.
         windows: List of `Window`.
 
     Returns:
-        Table `user`, `window` (the first window that sees this history; one after the last window for
-        serving), `next_window` (the first that sees another one, or null) and `row` (0, 1, ... by user
+        Table `user`, `bucket`, `window` (the first window that sees this history; one after the last window for
+        serving), `next_window` (the first that sees another one, or null) and `row` (0, 1, ... in the bucket, by user
         and window).
     """
     first, last = windows[0].number, windows[-1].number + 1
-    start = users.select("user").mutate(window=ibis.literal(first, "int64"))
+    start = users.select("user", "bucket").mutate(window=ibis.literal(first, "int64"))
     seen = events.semi_join(users, "user").filter(events.window < last)
-    changes = seen.select("user", window=ibis.greatest(seen.window + 1, first).cast("int64"))
+    changes = seen.select("user", "bucket", window=ibis.greatest(seen.window + 1, first).cast("int64"))
     states = start.union(changes, distinct=True)
     return states.mutate(
         next_window=states.window.lead().over(group_by="user", order_by="window"),
-        row=ibis.row_number().over(order_by=("user", "window")),
+        row=ibis.row_number().over(group_by="bucket", order_by=("user", "window")),
     )
 
 

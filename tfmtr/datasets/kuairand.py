@@ -18,12 +18,12 @@ SIGIR 2024, https://doi.org/10.1145/3626772.3657686.
 from pathlib import Path
 from types import MappingProxyType
 
-import ibis
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfmtr.datasets.domains import Protocol, describe, look_up, split_rows
+from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.tables import check_columns, read_table
 
 DOMAINS = {0: "1", 1: "2"}  # tab -> domain, numbered as in the paper: the second is by far the largest
@@ -95,12 +95,12 @@ def _read(folder, name, more=()):
     if not files:
         there = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else "no such folder"
         raise ValueError(f"`source` must be a folder with {pattern} (.parquet or .csv). Received: {folder}: {there}")
-    con, parts = ibis.duckdb.connect(), []
+    engine, parts = DuckDB(), []
     for file in files:
-        part = read_table(con, file, name)
+        part = read_table(engine, file, name)
         for column in columns:
             check_columns(part, name, [column])
-        parts.append(con.to_pyarrow(part.select(*columns)))
+        parts.append(engine.to_pyarrow(part.select(*columns)))
     return pa.concat_tables(parts, promote_options="permissive")
 
 

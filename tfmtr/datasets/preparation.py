@@ -1,26 +1,38 @@
 """The steps of `prepare`, in order.
 
 Read and check the tables; cut events and users into buckets by a hash of the user; survey what is known over
-all buckets (first events, volumes, vocabularies); then make the examples and the user vectors of one bucket
-after the other. Memory does not grow with the number of users or events.
+all buckets (first events, volumes, vocabularies); then make the examples and the user vectors, pass after pass. A pass
+is as many buckets as the engine takes at once; the rows and their order depend on the buckets alone, so they are the
+same for every engine. Memory does not grow with the number of users or events.
 """
 
 import collections
 import json
 import math
+import shutil
 
 import ibis
 import numpy as np
 import pyarrow as pa
 
 from tfmtr.datasets import examples as make
-from tfmtr.datasets import stores, work
-from tfmtr.datasets.features import as_feature, check_names, check_training_names, column_kind, find_features
+from tfmtr.datasets import stores
+from tfmtr.datasets.engines._engine import ROW_GROUP
+from tfmtr.datasets.features import (
+    as_feature,
+    check_drift,
+    check_names,
+    check_training_names,
+    check_widths,
+    column_kind,
+    feature_kinds,
+    find_features,
+)
 from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
 from tfmtr.datasets.report import PARTITIONS, build_report, describe_tasks, fingerprint, shortfalls, sum_counts
 from tfmtr.datasets.sampling import digest, draw
-from tfmtr.datasets.tables import check_labels, check_unique, count_contradictions, parse_memory, read_tables
+from tfmtr.datasets.tables import check_labels, check_unique, count_contradictions, read_tables
 from tfmtr.datasets.text import encoder_vectors, has_words, text_vectors
 from tfmtr.schema import Feature, Scenario, Schema
 
@@ -29,21 +41,22 @@ UNKNOWN_TERRITORY = "unknown"
 
 
 class Preparation:
-    """One run of `prepare`: the connection, the paths and what the steps learn.
+    """One run of `prepare`: the paths and what the steps learn.
 
     Args:
+        engine: An `Engine`.
         logs: A `Logs`.
         out: Folder to make.
         folder: Folder for work files, removed by the caller.
         options: The options of `prepare`.
         advance: Function `advance(text, total=None)` that shows progress.
+        like: The `Prepared` that these data continue, or `None`.
     """
 
-    def __init__(self, logs, out, folder, options, advance):
-        self.logs, self.out, self.folder, self.options, self.advance = logs, out, folder, options, advance
+    def __init__(self, engine, logs, out, folder, options, advance, like=None):
+        self.engine, self.logs, self.out, self.folder = engine, logs, out, folder
+        self.options, self.advance, self.like = options, advance, like
         out.mkdir()
-        folder.mkdir()
-        self.con = work.connect(folder / "spill", parse_memory(options["memory_limit"]))
         self.warnings = []
         self.counts = []  # dictionaries of split, sampling, window and counts, one for each bucket
         self.unavailable = 0
@@ -52,50 +65,49 @@ class Preparation:
 
     def run(self):
         """All steps in order."""
-        try:
-            self.read()
-            self.cut_buckets()
-            self.survey()
-            self.plan_catalogue()
-            self.plan_features()
-            self.write_titles()
-            self.make_examples()
-            self.write_sorted_tables()
-            self.write_report()
-        finally:
-            self.con.disconnect()
+        self.read()
+        self.cut_buckets()
+        self.survey()
+        self.plan_catalogue()
+        self.plan_features()
+        self.write_titles()
+        self.make_examples()
+        self.write_sorted_tables()
+        self.write_report()
 
     def warn(self, count, text):
         """Keeps the warning `"<count> <text>"` if there is anything to warn of."""
         if count:
             self.warnings.append(f"{count} {text}")
 
-    def rows(self, table):
-        """A small result as a list of dictionaries."""
-        return self.con.to_pyarrow(table).to_pylist()
-
-    def bucket(self, name, bucket):
-        """One bucket of `"events"`, `"users"` or `"store"`."""
-        return work.read_bucket(self.con, self.folder / name, bucket)
+    def part(self, name, buckets):
+        """Some buckets of `"events"`, `"users"` or `"store"`."""
+        return self.engine.read_buckets(self.folder / name, buckets)
 
     def read(self):
         """Opens the tables and checks what needs one look at all events."""
-        self.tables = read_tables(self.con, self.logs)
+        self.tables = read_tables(self.engine, self.logs)
         self.tasks = self.tables.tasks
         events, titles = self.tables.events, self.tables.titles
         check_names(self.tables.users, titles, self.tasks)
+        self.kinds = {
+            "users": feature_kinds(self.tables.users, ("user",)),
+            "titles": feature_kinds(titles, ("title", "name")),
+        }
+        if self.like is not None and "columns" in self.like.report:  # not in what older versions prepared
+            check_drift(self.kinds, self.like.report["columns"])
         titles = titles.filter(titles.title.notnull())
-        check_unique(self.con, titles, "title", "titles")
+        check_unique(self.engine, titles, "title", "titles")
         titles = titles.mutate(title_row=ibis.row_number().over(order_by="title"))
-        self.titles = work.store(self.con, titles, self.folder / "titles.parquet")
-        check_labels(self.con, events, self.tasks)
+        self.titles = self.engine.store(titles, self.folder / "titles.parquet")
+        check_labels(self.engine, events, self.tasks)
         refuse = self.options["contradictions"] == "refuse"
-        for task, count in count_contradictions(self.con, events, self.tables.after, refuse=refuse).items():
+        for task, count in count_contradictions(self.engine, events, self.tables.after, refuse=refuse).items():
             before = self.tables.after[task]
             self.warn(count, f"events of {task!r} have no {before!r}; heads for cascades train them as 0")
         first_task = next(iter(self.tasks))
         known = events.left_join(self.titles.select("title", "title_row"), "title")
-        counted = self.rows(
+        counted = self.engine.rows(
             known.aggregate(
                 events=known.count(),
                 incomplete=(known.user.isnull() | known.title.isnull() | known.time.isnull()).sum(),
@@ -117,7 +129,9 @@ class Preparation:
         self.has_impressions = bool(counted["impressions"])
         self.windows = make.plan_windows(self.logs.calendar, counted["first"], counted["last"])
         self.num_buckets = max(1, -(-self.num_events // BUCKET_EVENTS))
-        self.advance("Cutting buckets", total=2 * self.num_buckets + 5)
+        size = self.engine.pass_buckets
+        self.passes = [range(i, min(i + size, self.num_buckets)) for i in range(0, self.num_buckets, size)]
+        self.advance("Cutting buckets", total=2 * len(self.passes) + 5)
 
     def cut_buckets(self):
         """Writes events and users once, in buckets by a hash of the user."""
@@ -131,23 +145,23 @@ class Preparation:
         events = events.mutate(
             window=make.number_window(events.time, self.windows), is_event=make.is_event(events, first_task)
         )
-        work.partition(self.con, with_bucket(events), self.folder / "events", self.num_buckets)
+        self.engine.partition(with_bucket(events), self.folder / "events", self.num_buckets)
         users = self.tables.users
-        self.warn(self.con.execute(users.user.isnull().sum()), "users without id were dropped")
+        self.warn(self.engine.execute(users.user.isnull().sum()), "users without id were dropped")
         territory = users.territory.nullif("").fill_null(UNKNOWN_TERRITORY)
         self.warn(
-            self.con.execute((users.territory.isnull() | (users.territory == "")).sum()),
+            self.engine.execute((users.territory.isnull() | (users.territory == "")).sum()),
             f"users have no territory; theirs is {UNKNOWN_TERRITORY!r}, served by the default branch",
         )
         fractions = {name: self.options[name] for name in self.options if name.endswith("_fraction")}
         users = make.assign_users(
             users.filter(users.user.notnull()).mutate(territory=territory), seed=seed, **fractions
         )
-        work.partition(self.con, with_bucket(users), self.folder / "users", self.num_buckets)
+        self.engine.partition(with_bucket(users), self.folder / "users", self.num_buckets)
         self.upstream = None
         if self.logs.user_vectors is not None:
-            self.upstream, ids = stores.open_store(self.con, self.logs.user_vectors, "user_vectors", "user")
-            work.partition(self.con, with_bucket(ids), self.folder / "store", self.num_buckets)
+            self.upstream, ids = stores.open_store(self.engine, self.logs.user_vectors, "user_vectors", "user")
+            self.engine.partition(with_bucket(ids), self.folder / "store", self.num_buckets)
 
     def usable(self, events):
         """Events from the calendar's start to the end of the last window."""
@@ -155,35 +169,36 @@ class Preparation:
         start = self.logs.calendar.start
         return events.filter(events.time >= make.as_utc(start)) if start else events
 
-    def history_events(self, bucket):
+    def history_events(self, buckets):
         """What counts as a user's history, activity and discoveries: usable events, no impressions."""
-        return self.usable(self.bucket("events", bucket)).filter(lambda t: t.is_event)
+        return self.usable(self.part("events", buckets)).filter(lambda t: t.is_event)
 
     @property
     def has_history(self):
         """Whether user vectors come from history."""
         return self.upstream is None and self.logs.user_history
 
-    def states(self, bucket):
-        """The rows of the user store of one bucket: `user`, `window`, `next_window`, `row`."""
-        users = self.bucket("users", bucket)
+    def states(self, buckets):
+        """Rows of the user store of some buckets: `user`, `bucket`, `window`, `next_window`, `row` in the bucket."""
+        users = self.part("users", buckets)
         if self.has_history:
-            return history_states(users, self.history_events(bucket), self.windows)
+            return history_states(users, self.history_events(buckets), self.windows)
         return users.select(
             "user",
+            "bucket",
             window=ibis.literal(self.windows[0].number, "int64"),
             next_window=ibis.null("int64"),
-            row=ibis.row_number().over(order_by="user"),
+            row=ibis.row_number().over(group_by="bucket", order_by="user"),
         )
 
     def survey(self):
         """One look at each bucket: doubles, unknown users, first events, volumes and sizes."""
-        self.state_counts, firsts, unknown, beyond = [], [], 0, 0
-        for bucket in range(self.num_buckets):
-            events, users = self.bucket("events", bucket), self.bucket("users", bucket)
-            check_unique(self.con, users, "user", "users")
-            unknown += self.con.execute(events.anti_join(users, "user").count())
-            beyond += self.con.execute(events.filter(events.window > self.windows[-1].number).count())
+        self.num_states, firsts, unknown, beyond = np.zeros(self.num_buckets, "int64"), [], 0, 0
+        for number, buckets in enumerate(self.passes):
+            events, users = self.part("events", buckets), self.part("users", buckets)
+            check_unique(self.engine, users, "user", "users")
+            unknown += self.engine.execute(events.anti_join(users, "user").count())
+            beyond += self.engine.execute(events.filter(events.window > self.windows[-1].number).count())
             homes = users.select("user", "territory", "split")
             known = events.filter(events.window <= self.windows[-1].number).inner_join(homes, "user")
             first = known.group_by("title", "territory").aggregate(
@@ -191,35 +206,36 @@ class Preparation:
                 events=known.is_event.sum(),
                 volume=(known.is_event & (known.window <= 0) & (known.split != "test")).sum(),
             )
-            firsts.append(work.store(self.con, first, self.folder / f"first/{bucket}.parquet"))
-            for row in self.rows(users.group_by("territory").aggregate(users=users.count())):
+            firsts.append(self.engine.store(first, self.folder / f"first/{number}.parquet"))
+            for row in self.engine.rows(users.group_by("territory").aggregate(users=users.count())):
                 self.territories[row["territory"]]["users"] += row["users"]
-            self.state_counts.append(int(self.con.execute(self.states(bucket).count())))
+            for row in self.engine.rows(self.states(buckets).group_by("bucket").aggregate(rows=lambda t: t.count())):
+                self.num_states[row["bucket"]] = row["rows"]
             if self.upstream is not None:
-                self.survey_store(bucket, users)
+                self.survey_store(buckets, users)
             self.advance("Surveying buckets")
         count, first = self.missing
         stores.check_vectors_found(count, first, "user", self.options["missing_vectors"])
         self.warn(count, "users have no vector and got the zero vector")
         self.warn(unknown, "events of users that are not in the users table were dropped")
         self.warn(beyond, "events after the last window are used for nothing but the seen titles")
-        self.first_events = work.store(self.con, ibis.union(*firsts), self.folder / "first.parquet")
+        self.first_events = self.engine.store(ibis.union(*firsts), self.folder / "first.parquet")
         self.group_territories()
 
-    def survey_store(self, bucket, users):
-        """Users of one bucket without an upstream vector."""
-        ids = self.bucket("store", bucket)
-        check_unique(self.con, ids, "user", "user_vectors")
+    def survey_store(self, buckets, users):
+        """Users of some buckets without an upstream vector."""
+        ids = self.part("store", buckets)
+        check_unique(self.engine, ids, "user", "user_vectors")
         lacking = users.anti_join(ids, "user")
         count, first = self.missing
-        some = self.con.to_pyarrow(lacking.select("user").order_by("user").limit(3)).column("user").to_pylist()
-        self.missing = (count + self.con.execute(lacking.count()), sorted(first + some)[:3])
+        some = [row["user"] for row in self.engine.rows(lacking.select("user").order_by("user").limit(3))]
+        self.missing = (count + self.engine.execute(lacking.count()), sorted(first + some)[:3])
 
     def group_territories(self):
         """Gives every territory its group: the caller's, or balanced over neighbours by training volume."""
         sums = self.first_events.group_by("territory")
         volumes = dict.fromkeys(self.territories, 0)
-        for row in self.rows(sums.aggregate(events=lambda t: t.events.sum(), volume=lambda t: t.volume.sum())):
+        for row in self.engine.rows(sums.aggregate(events=lambda t: t.events.sum(), volume=lambda t: t.volume.sum())):
             self.territories[row["territory"]]["events"] = int(row["events"])
             volumes[row["territory"]] = int(row["volume"])
         self.groups = self.logs.groups
@@ -242,15 +258,15 @@ class Preparation:
             table = table.semi_join(self.titles, "title")
         is_anywhere = self.logs.availability == "anywhere"
         titles = make.catalogue(self.first_events, territories, windows, table=table, is_anywhere=is_anywhere)
-        self.catalogue = work.store(self.con, titles, self.folder / "catalogue.parquet")
+        self.catalogue = self.engine.store(titles, self.folder / "catalogue.parquet")
         columns = ("territory", "title", "window")
         shown = self.catalogue.filter(self.catalogue.window > 0).select(*columns).order_by(*columns)
-        work.write(self.con, shown, self.out / "availability.parquet")
+        self.engine.write(shown, self.out / "availability.parquet")
         self.advance("Surveying features")
 
     def plan_features(self):
         """Turns the extra columns into features, and sets lists of floats aside for the stores."""
-        users = self.con.read_parquet(str(self.folder / "users/*/*.parquet"), hive_partitioning=False)
+        users = self.part("users", range(self.num_buckets))
         training = users.filter(users.split == "train")
         self.features, self.vector_columns = {}, {}
         for role, table, extra in (
@@ -262,11 +278,11 @@ class Preparation:
             self.warn(len(ignored), f"columns of the {role}s are no features because of their type: {ignored}")
             self.vector_columns[role] = [name for name in extra if kinds[name] == "vector"]
             names = [name for name in extra if kinds[name] not in (None, "vector")]
-            self.features[role] = find_features(self.con, table, role, names)
+            self.features[role] = find_features(self.engine, table, role, names)
         names = list(self.tables.training)
         check_training_names(names, self.features)
-        events = self.con.read_parquet(str(self.folder / "events/*/*.parquet"), hive_partitioning=False)
-        self.features["training"] = find_features(self.con, events.filter(events.window <= 0), "training", names)
+        events = self.part("events", range(self.num_buckets))
+        self.features["training"] = find_features(self.engine, events.filter(events.window <= 0), "training", names)
         self.advance("Writing titles")
 
     def feature_columns(self, table, role):
@@ -276,14 +292,13 @@ class Preparation:
     def write_titles(self):
         """Writes titles.parquet and the title store."""
         titles = self.titles.order_by("title_row")
-        work.write(
-            self.con,
+        self.engine.write(
             titles.select("title", "name", *self.feature_columns(titles, "title")),
             self.out / "titles.parquet",
         )
-        rows = self.con.execute(titles.count())
+        rows = self.engine.execute(titles.count())
         blocks, width = self.title_blocks(rows)
-        extra = self.con.to_pyarrow(titles.select("title", *self.vector_columns["title"]))
+        extra = self.engine.to_pyarrow(titles.select("title", *self.vector_columns["title"]))
         parts = [stores.list_matrix(extra.column(name).combine_chunks(), name) for name in self.vector_columns["title"]]
         ids = extra.select(["title"])
         self.title_width = width + sum(part.shape[1] for part in parts)
@@ -299,15 +314,15 @@ class Preparation:
     def title_blocks(self, rows):
         """Title vectors in the order of the titles: `(iterable of matrices, width)`."""
         if self.logs.title_vectors is not None:
-            vectors, ids = stores.open_store(self.con, self.logs.title_vectors, "title_vectors", "title")
-            check_unique(self.con, ids, "title", "title_vectors")
+            vectors, ids = stores.open_store(self.engine, self.logs.title_vectors, "title_vectors", "title")
+            check_unique(self.engine, ids, "title", "title_vectors")
             found = self.titles.select("title", "title_row").left_join(ids, "title").order_by("title_row")
-            found = self.con.to_pyarrow(found.select("title", "store_row"))
+            found = self.engine.to_pyarrow(found.select("title", "store_row"))
             places = stores.array_of(found, "store_row")
             lacking = found.column("title").filter(pa.array(places < 0))
             stores.check_vectors_found(len(lacking), lacking[:3].to_pylist(), "title", self.options["missing_vectors"])
             self.warn(len(lacking), "titles have no vector and got the zero vector")
-            chunks = (places[begin : begin + work.ROW_GROUP] for begin in range(0, rows, work.ROW_GROUP))
+            chunks = (places[begin : begin + ROW_GROUP] for begin in range(0, rows, ROW_GROUP))
             return (stores.gather(vectors, chunk) for chunk in chunks), vectors.shape[1]
         texts = self.title_texts()
         if not has_words(texts):
@@ -328,54 +343,49 @@ class Preparation:
                 column = as_feature(titles, feature)
                 parts.append(column.join(" ") if feature.kind == "set" else column)
         table = titles.select("title_row", text=ibis.literal(" ").join(parts)).order_by("title_row")
-        return self.con.to_pyarrow(table).column("text").to_pylist()
+        return self.engine.to_pyarrow(table).column("text").to_pylist()
 
     def make_examples(self):
-        """Writes the examples, the user store and the parts of the users and seen tables, by bucket."""
+        """Writes the examples, the user store and the parts of the users and seen tables, pass after pass."""
         self.user_writer, self.user_width = None, 0
-        offset = 0
-        for bucket in range(self.num_buckets):
-            users = self.bucket("users", bucket)
-            states = work.store(self.con, self.states(bucket), self.folder / f"states/{bucket}.parquet")
-            width = self.write_user_vectors(bucket, users, states)
-            narrow = work.store(
-                self.con, self.bucket_examples(bucket, users), self.folder / f"examples/{bucket}.parquet"
-            )
-            row = (states.row + offset).cast("int64") if width else ibis.literal(-1, "int64")
-            self.write_examples(bucket, narrow, users, states.mutate(user_row=row))
-            newest = states.filter(states.next_window.isnull()).select("user", user_row=row)
+        for number, buckets in enumerate(self.passes):
+            users, folder = self.part("users", buckets), self.folder / f"pass-{number}"
+            states = self.states(buckets)
+            offsets = [(bucket, int(self.num_states[:bucket].sum())) for bucket in buckets]
+            states = states.mutate(row=states.row + states.bucket.cases(*offsets, else_=None))
+            states = self.engine.store(states, folder / "states.parquet")
+            width = self.write_user_vectors(buckets, users, states)
+            narrow = self.engine.store(self.pass_examples(buckets, users, folder), folder / "examples.parquet")
+            states = states.mutate(user_row=states.row.cast("int64") if width else ibis.literal(-1, "int64"))
+            self.write_examples(narrow, users, states)
+            newest = states.filter(states.next_window.isnull()).select("user", "user_row")
             columns = self.feature_columns(users, "user")
-            work.store(
-                self.con,
+            self.engine.store(
                 users.select("user", *columns).inner_join(newest, "user"),
-                self.folder / f"users_out/{bucket}.parquet",
+                self.folder / f"users_out/{number}.parquet",
             )
-            seen = self.bucket("events", bucket).filter(lambda t: t.is_event).select("user", "title").distinct()
-            work.store(self.con, seen, self.folder / f"seen/{bucket}.parquet")
-            offset += self.state_counts[bucket]
-            for name in ("states", "history", "cohorts", "positives", "examples"):
-                (self.folder / name / f"{bucket}.parquet").unlink()
+            seen = self.part("events", buckets).filter(lambda t: t.is_event).select("user", "title").distinct()
+            self.engine.store(seen, self.folder / f"seen/{number}.parquet")
+            shutil.rmtree(folder)
             self.advance("Making examples")
         if self.user_writer is not None:
             self.user_writer.close()
 
-    def bucket_examples(self, bucket, users):
-        """Positives and negatives of one bucket."""
+    def pass_examples(self, buckets, users, folder):
+        """Positives and negatives of some buckets."""
         options, labels, training = self.options, list(self.tasks), list(self.tables.training)
-        events = work.store(self.con, self.history_events(bucket), self.folder / f"history/{bucket}.parquet")
+        events = self.engine.store(self.history_events(buckets), folder / "history.parquet")
         members = make.cohorts(users, events, self.windows, options["activity_lookback"])
-        members = work.store(self.con, members, self.folder / f"cohorts/{bucket}.parquet")
+        members = self.engine.store(members, folder / "cohorts.parquet")
         carried = [*labels, *training]
         columns = ("user", "title", "time", "window", *carried)
         found = make.discoveries(events.select(*columns), carried, options["discovery_lookback"])
         found = found.filter(found.window >= self.windows[0].number)
-        placed = work.store(
-            self.con, make.place(found, members, self.catalogue), self.folder / f"positives/{bucket}.parquet"
-        )
-        self.unavailable += self.con.execute((~placed.is_available).sum()) or 0
+        placed = self.engine.store(make.place(found, members, self.catalogue), folder / "positives.parquet")
+        self.unavailable += self.engine.execute((~placed.is_available).sum()) or 0
         positives = placed.filter(placed.is_available)
         if self.has_impressions:
-            shown = self.usable(self.bucket("events", bucket)).filter(lambda t: t[labels[0]] == 0.0)
+            shown = self.usable(self.part("events", buckets)).filter(lambda t: t[labels[0]] == 0.0)
             shown = shown.filter(shown.window >= self.windows[0].number).select(*columns)
             shown = make.place(shown, members, self.catalogue).filter(lambda t: t.is_available)
             negatives = make.logged_negatives(shown, positives, carried, seed=options["seed"], alpha=options["alpha"])
@@ -385,21 +395,20 @@ class Preparation:
             )
         return make.label_examples(positives, negatives, self.tasks, training)
 
-    def write_examples(self, bucket, narrow, users, states):
-        """Joins features to the examples of one bucket and writes one file for each split, sampling and window."""
-        counts = narrow.group_by(*PARTITIONS).aggregate(
+    def write_examples(self, narrow, users, states):
+        """Joins features to the examples of a pass and writes a file for each bucket, split, sampling and window."""
+        counts = narrow.group_by("bucket", *PARTITIONS).aggregate(
             rows=narrow.count(),
             positives=narrow.is_positive.sum(),
             users=narrow.user.nunique(),
             **{f"sum_{task}": narrow[task].sum() for task in self.tasks},
             **{f"known_{task}": narrow[task].notnull().sum() for task in self.tasks},
         )
-        counts = self.rows(counts.order_by(*PARTITIONS))
+        counts = self.engine.rows(counts.order_by("bucket", *PARTITIONS))
         for row in counts:
             row["wanted"] = math.floor(row["positives"] * self.options["alpha"] + 0.5)
-        self.counts += counts
         homes = narrow.filter(narrow.is_positive).group_by("territory").aggregate(positives=lambda t: t.count())
-        for row in self.rows(homes):
+        for row in self.engine.rows(homes):
             self.territories[row["territory"]]["positives"] += row["positives"]
         titles = self.titles
         rows = narrow.inner_join(
@@ -419,7 +428,7 @@ class Preparation:
         features = [feature.name for role in ("user", "title") for feature in self.features[role]]
         labels = {task: rows[task].cast("float32") for task in self.tasks}
         training = [as_feature(rows, feature) for feature in self.features["training"]]
-        rows = rows.order_by(*PARTITIONS, "user", "title")
+        rows = rows.order_by("bucket", *PARTITIONS, "user", "title")
         rows = rows.select(
             "user",
             "title",
@@ -429,20 +438,21 @@ class Preparation:
             user_row=rows.user_row,
             title_row=rows.title_row.cast("int64"),
         )
-        folders = ["/".join(f"{key}={row[key]}" for key in PARTITIONS) for row in counts]
-        paths = [self.out / "examples" / folder / f"part-{bucket:05d}.parquet" for folder in folders]
-        work.write_parts(self.con, rows, [row["rows"] for row in counts], paths)
+        names = ["/".join(f"{key}={row[key]}" for key in PARTITIONS) + f"/part-{row['bucket']:05d}" for row in counts]
+        paths = [self.out / "examples" / f"{name}.parquet" for name in names]
+        self.engine.write_parts(rows, [row["rows"] for row in counts], paths)
+        self.counts += [{name: value for name, value in row.items() if name != "bucket"} for row in counts]
 
-    def write_user_vectors(self, bucket, users, states):
-        """Appends one bucket to the user store; returns the width, 0 without a store."""
+    def write_user_vectors(self, buckets, users, states):
+        """Appends some buckets to the user store; returns the width, 0 without a store."""
         columns = self.vector_columns["user"]
         if self.upstream is None and not self.has_history and not columns:
             return 0
         rows = states.inner_join(users.select("user", *columns), "user")
         if self.upstream is not None:
-            rows = rows.left_join(self.bucket("store", bucket).select("user", "store_row"), "user").drop("user_right")
-        source = work.stream(self.con, rows.order_by("row"))
-        history = self.history_blocks(bucket, states)
+            rows = rows.left_join(self.part("store", buckets).select("user", "store_row"), "user").drop("user_right")
+        source = self.engine.stream(rows.order_by("row"))
+        history = self.history_blocks(buckets, states)
         ids = ["user", "window"] if self.has_history else ["user"]
         for table in source:
             parts = [stores.list_matrix(table.column(name).combine_chunks(), name) for name in columns]
@@ -454,27 +464,28 @@ class Preparation:
             table = table.select(ids)
             if self.user_writer is None:
                 path, self.user_width = self.out / "vectors/user", block.shape[1]
-                self.user_writer = stores.StoreWriter(path, sum(self.state_counts), self.user_width, table.schema)
+                self.user_writer = stores.StoreWriter(path, int(self.num_states.sum()), self.user_width, table.schema)
             self.user_writer.append([block])
             self.user_writer.append_ids(table)
         return self.user_width
 
-    def history_blocks(self, bucket, states):
-        """History vectors of one bucket in the order of its states, in blocks as `stream` cuts them."""
+    def history_blocks(self, buckets, states):
+        """History vectors of some buckets in the order of their states, in blocks as `stream` cuts them."""
         if not self.has_history:
             return iter(())
-        pairs = self.con.to_pyarrow(recent_titles(states, self.history_events(bucket), self.titles))
+        pairs = self.engine.to_pyarrow(recent_titles(states, self.history_events(buckets), self.titles))
         rows, title_rows = (pairs.column(name).to_numpy() for name in ("row", "title_row"))
-        return mean_vectors(rows, title_rows, self.title_vectors, self.state_counts[bucket])
+        first, end = (int(self.num_states[:bucket].sum()) for bucket in (buckets.start, buckets.stop))
+        return mean_vectors(rows - first, title_rows, self.title_vectors, end - first)
 
     def write_sorted_tables(self):
         """Writes the users and seen tables, sorted by user; sorts spill early, to stay below the buckets' memory."""
-        work.spill_early(self.con, parse_memory(self.options["memory_limit"]))
-        users = self.con.read_parquet(str(self.folder / "users_out/*.parquet"))
-        work.write(self.con, users.order_by("user"), self.out / "users.parquet")
+        self.engine.sort_early()
+        users = self.engine.read_parquet(sorted(self.folder.glob("users_out/*.parquet")))
+        self.engine.write(users.order_by("user"), self.out / "users.parquet")
         self.advance("Writing seen titles")
-        seen = self.con.read_parquet(str(self.folder / "seen/*.parquet"))
-        work.write(self.con, seen.order_by("user", "title"), self.out / "seen.parquet")
+        seen = self.engine.read_parquet(sorted(self.folder.glob("seen/*.parquet")))
+        self.engine.write(seen.order_by("user", "title"), self.out / "seen.parquet")
         self.advance("Writing the report")
 
     def write_report(self):
@@ -491,6 +502,8 @@ class Preparation:
         if self.user_width:
             features.append(Feature("user_vector", "user", "vector", width=self.user_width))
         features.append(Feature("title_vector", "title", "vector", width=self.title_width))
+        if self.like is not None:
+            check_widths(features, self.like.schema.features)
         groups = {(territory,): group for territory, group in self.groups.items()}
         tasks = describe_tasks(self.tasks, self.tables.after, counts)
         Schema(features=features, tasks=tasks, scenario=Scenario(("territory",), groups)).save(self.out)
@@ -498,6 +511,7 @@ class Preparation:
         report = build_report(
             self.logs, self.options, self.windows, counts, self.territories, num_titles, self.warnings
         )
+        report["columns"] = self.kinds
         report["fingerprint"] = fingerprint(self.out)
         text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
         (self.out / "prepare.json").write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.preparation import Preparation
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.tables import parse_memory
@@ -28,17 +29,20 @@ def prepare(
     activity_lookback=datetime.timedelta(days=90),
     discovery_lookback=datetime.timedelta(days=30),
     num_groups=4,
+    engine="duckdb",
+    spark_master=None,
     memory_limit="4GB",
     missing_vectors="error",
     contradictions="refuse",
     text_encoder=None,
+    like=None,
     overwrite=False,
     progress=True,
 ):
     """Turns a log into labelled examples, feature stores and a schema.
 
     The folder is written under a temporary name beside `out` and renamed at the end. The same log,
-    options and seed give the same files; `prepare.json` holds their fingerprint.
+    options and seed give the same files on every engine; `prepare.json` holds their fingerprint.
 
     Args:
         logs: A `Logs`.
@@ -53,11 +57,17 @@ def prepare(
             long before the window's start.
         discovery_lookback: An event is a discovery if the user had none of the title for this long.
         num_groups: Number of territory groups, unless `logs.groups` gives them.
-        memory_limit: For the process, such as `"4GB"`; larger work spills to disk.
+        engine: What runs the queries: `"duckdb"`, in this process, or `"spark"`, which must see `out` and the log under
+            the same paths.
+        spark_master: URL of Spark's master, such as `"local[2]"`; `None` for that of Spark's configuration, which has
+            all its other options, too.
+        memory_limit: For this process, such as `"4GB"`; larger work spills to disk.
         missing_vectors: `"error"`, or `"zero"` for a zero vector where an upstream store has none.
         contradictions: What to do about a label 1 of a task whose label of the task it follows is 0, such as a purchase
             without a click: `"refuse"`, or `"keep"`: heads for cascades train on 0 there, tests see the label as it is.
         text_encoder: Path of a KerasHub preset that turns title text into vectors, or `None` for TF-IDF.
+        like: A `Prepared` folder that these data continue: their tables must have the same columns. `None` for data of
+            their own.
         overwrite: Whether to replace a prepared folder.
         progress: Whether to show a progress bar, if standard error is a terminal.
 
@@ -66,8 +76,10 @@ def prepare(
 
     Raises:
         ValueError: If an option, a table or a vector is not what it must be, or `out` is in use.
+        ImportError: If Spark is asked for and not installed.
     """
-    options = {name: value for name, value in locals().items() if name not in ("logs", "out", "progress", "overwrite")}
+    others = ("logs", "out", "like", "overwrite", "progress")
+    options = {name: value for name, value in locals().items() if name not in (*others, "others")}
     check_options(options)
     out = Path(out)
     check_output(out, overwrite)
@@ -77,11 +89,22 @@ def prepare(
         progress_bar(progress) as advance,
     ):
         result = Path(folder, "result")
-        Preparation(logs, result, Path(folder, "work"), options, advance).run()
+        with contextlib.closing(open_engine(Path(folder, "spill"), options)) as opened:
+            Preparation(opened, logs, result, Path(folder, "work"), options, advance, like).run()
         if out.exists():
             out.rename(Path(folder, "replaced"))
         result.rename(out)
     return Prepared(out)
+
+
+def open_engine(folder, options):
+    """The `Engine` that the options name, with its temporary files in a folder."""
+    memory = parse_memory(options["memory_limit"])
+    if options["engine"] == "duckdb":
+        return DuckDB(folder, memory)
+    from tfmtr.datasets.engines.spark import Spark  # an extra, and slow to import
+
+    return Spark(folder, memory, options["spark_master"])
 
 
 def check_options(options):
@@ -101,6 +124,12 @@ def check_options(options):
             raise ValueError(f"`{name}` must be a positive time. Received: {name}={options[name]}")
     check_choice("contradictions", options["contradictions"], ("refuse", "keep"))
     check_choice("missing_vectors", options["missing_vectors"], ("error", "zero"))
+    check_choice("engine", options["engine"], ("duckdb", "spark"))
+    if options["spark_master"] is not None and options["engine"] != "spark":
+        raise ValueError(
+            '`spark_master` must be left out unless `engine="spark"` (`--engine spark`). Received: '
+            f"spark_master={options['spark_master']!r}, engine={options['engine']!r}"
+        )
     parse_memory(options["memory_limit"])
 
 

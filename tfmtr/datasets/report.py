@@ -88,6 +88,7 @@ def build_report(logs, options, windows, counts, territories, num_titles, warnin
         Dictionary that JSON can hold.
     """
     columns = (*PARTITIONS, "rows", "positives", "users")
+    packages = [*PACKAGES, *(["pyspark"] if options["engine"] == "spark" else [])]
     return {
         "windows": [{"window": w.number, "start": w.start.isoformat(), "end": w.end.isoformat()} for w in windows],
         "examples": [{name: row[name] for name in columns} for row in counts],
@@ -101,7 +102,7 @@ def build_report(logs, options, windows, counts, territories, num_titles, warnin
         "seed": options["seed"],
         "options": as_json(options),
         "logs": as_json(logs),
-        "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}},
+        "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}},
     }
 
 

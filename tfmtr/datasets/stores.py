@@ -3,18 +3,19 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tfmtr.datasets.engines._engine import ROW_GROUP
 from tfmtr.datasets.vectors import VectorStore
-from tfmtr.datasets.work import ROW_GROUP
 
 
-def open_store(con, path, name, key):
+def open_store(engine, path, name, key):
     """Opens and checks an upstream store.
 
     Args:
-        con: Ibis connection.
+        engine: An `Engine`.
         path: Folder with `vectors.npy` and `ids.parquet`.
         name: What the store is called in messages.
         key: `"user"` or `"title"`: what its ids name.
@@ -32,7 +33,7 @@ def open_store(con, path, name, key):
             )
     store = VectorStore(Path(path))
     store.check(name)
-    ids = con.read_parquet(store.ids, file_row_number=True)
+    ids = engine.read_numbered(store.ids)
     return store.vectors, ids.select(ids[ids.columns[0]].cast("string").name(key), store_row=ids.file_row_number)
 
 
@@ -120,7 +121,7 @@ class StoreWriter:
         Path(path).mkdir(parents=True, exist_ok=True)
         self.vectors = MatrixWriter(Path(path, "vectors.npy"), (rows, width), dtype)
         self.ids = pq.ParquetWriter(Path(path, "ids.parquet"), schema, compression="zstd")
-        self.rows = 0
+        self.rows, self.waiting = 0, schema.empty_table()
 
     def append(self, blocks):
         """Appends an iterable of float matrices of shape `(rows, width)`."""
@@ -130,10 +131,15 @@ class StoreWriter:
 
     def append_ids(self, ids):
         """Appends an Arrow table of ids, one for each vector."""
-        self.ids.write_table(ids.cast(self.ids.schema), row_group_size=ROW_GROUP)
+        self.waiting = pa.concat_tables([self.waiting, ids.cast(self.ids.schema)])
+        while self.waiting.num_rows >= ROW_GROUP:  # so that files do not depend on how ids come
+            self.ids.write_table(self.waiting.slice(0, ROW_GROUP).combine_chunks())
+            self.waiting = self.waiting.slice(ROW_GROUP)
 
     def close(self):
         """Finishes the ids; the vectors are all there."""
+        if self.waiting.num_rows:
+            self.ids.write_table(self.waiting.combine_chunks())
         self.ids.close()
 
 

@@ -3,19 +3,20 @@
 import dataclasses
 import difflib
 import re
+import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import ibis
-import ibis.expr.datatypes as dt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfmtr.datasets.features import is_finite
 from tfmtr.schema import check_choice
 
 KINDS = ("binary", "regression")
+LARGEST_WHOLE = 10**15  # numbers below it are written with all digits
 LATEST_SECOND = 4_102_444_800  # 2100; larger numbers are milliseconds taken for seconds
 
 
@@ -42,11 +43,11 @@ class Tables:
     availability: Any = None
 
 
-def read_tables(con, logs):
+def read_tables(engine, logs):
     """Opens the tables that `logs` names; nothing is read yet but schemas and first rows.
 
     Args:
-        con: Ibis connection.
+        engine: An `Engine`.
         logs: A `Logs`.
 
     Returns:
@@ -57,9 +58,9 @@ def read_tables(con, logs):
             that cannot be what `logs` says it is.
     """
     names = {key: logs.columns.get(key, key) for key in ("user", "title", "territory", "time", "name")}
-    users = read_table(con, logs.users, "users", text=[names["user"], names["territory"]])
-    titles = read_table(con, logs.titles, "titles", text=[names["title"], names["name"]])
-    events = read_table(con, logs.events, "events", text=[names["user"], names["title"]])
+    users = read_table(engine, logs.users, "users", text=[names["user"], names["territory"]])
+    titles = read_table(engine, logs.titles, "titles", text=[names["title"], names["name"]])
+    events = read_table(engine, logs.events, "events", text=[names["user"], names["title"]])
     check_columns(users, "users", [names["user"], names["territory"]])
     check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
     tasks, after, labels = read_labels(events, logs.tasks)
@@ -67,7 +68,7 @@ def read_tables(con, logs):
     check_columns(events, "events", [names["user"], names["title"], names["time"]])
     availability = None
     if logs.availability is not None and logs.availability != "anywhere":
-        availability = read_availability(con, logs.availability)
+        availability = read_availability(engine, logs.availability)
     tables = Tables(
         events=events.select(
             user=as_id(events, "events", names["user"]),
@@ -83,24 +84,14 @@ def read_tables(con, logs):
         training=training,
         availability=availability,
     )
-    return localise(con, tables, logs.time_zones) if logs.time_zones else tables
+    return localise(engine, tables, logs.time_zones) if logs.time_zones else tables
 
 
-@ibis.udf.scalar.builtin(name="timezone")
-def _moment(zone: str, time: dt.Timestamp()) -> dt.Timestamp(timezone="UTC"):
-    """DuckDB's own: the moment at which the clock of a zone shows a time."""
-
-
-@ibis.udf.scalar.builtin(name="timezone")
-def _local_time(zone: str, time: dt.Timestamp(timezone="UTC")) -> dt.Timestamp():
-    """DuckDB's own: the clock of a zone at a moment."""
-
-
-def localise(con, tables, time_zones):
+def localise(engine, tables, time_zones):
     """The tables with the times of events and availability as the clocks of their territories show them.
 
     Args:
-        con: Ibis connection to DuckDB.
+        engine: An `Engine`.
         tables: A `Tables`.
         time_zones: `{territory: name of a zone, such as "Europe/Berlin"}`; UTC for others.
 
@@ -110,7 +101,7 @@ def localise(con, tables, time_zones):
     Raises:
         ValueError: If a zone is unknown.
     """
-    known = {name for (name,) in con.raw_sql("SELECT name FROM pg_timezone_names()").fetchall()}
+    known = zoneinfo.available_timezones()
     unknown = {territory: zone for territory, zone in time_zones.items() if zone not in known}
     if unknown:
         raise ValueError(
@@ -122,7 +113,7 @@ def localise(con, tables, time_zones):
     def shift(table, *columns):
         table = table.left_join(zones, table.territory == zones.place)
         zone = table.zone.fill_null("UTC")
-        moved = {name: _local_time(zone, _moment("UTC", table[name])) for name in columns}
+        moved = {name: engine.local_time(zone, table[name]) for name in columns}
         return table.mutate(**moved).drop("place", "zone")
 
     homes = tables.users.filter(tables.users.user.notnull()).select(owner="user", territory="territory")
@@ -134,11 +125,11 @@ def localise(con, tables, time_zones):
     return dataclasses.replace(tables, events=events.drop("owner", "territory"), availability=availability)
 
 
-def read_table(con, path, argument, *, text=()):
+def read_table(engine, path, argument, *, text=()):
     """One Parquet or CSV file, or a folder of them, as an Ibis table.
 
     Args:
-        con: Ibis connection.
+        engine: An `Engine`.
         path: File or folder.
         argument: What the table is called in messages.
         text: Columns that a CSV must not turn into numbers (an id `007` stays `007`).
@@ -168,13 +159,9 @@ def read_table(con, path, argument, *, text=()):
     if is_parquet:
         check_parquet(files, argument)
     try:
-        if is_parquet:
-            table = con.read_parquet(files)
-        else:
-            columns = con.read_csv(files).columns
-            table = con.read_csv(files, types={name: "VARCHAR" for name in text if name in columns})
-        is_empty = table.limit(1).count().execute() == 0
-    except duckdb.Error as error:
+        table = engine.read_parquet(files) if is_parquet else engine.read_csv(files, text)
+        is_empty = engine.execute(table.limit(1).count()) == 0
+    except engine.errors as error:
         raise ValueError(f"`{argument}` must be readable as one table. Received: {path}: {error}") from error
     table = table.drop(*(name for name in table.columns if name.startswith("__index_level_")))  # pandas writes them
     if is_empty:
@@ -228,7 +215,11 @@ def as_id(table, argument, column):
     dtype = table[column].type()
     if not (dtype.is_string() or dtype.is_integer() or dtype.is_uuid() or dtype.is_floating() or dtype.is_decimal()):
         raise ValueError(f"Column {column!r} of `{argument}` must be text or a number. Received: {dtype}")
-    return table[column].cast("string")
+    value = table[column]
+    if dtype.is_floating():  # engines write large numbers differently, such as 12345678.0 and 1.2345678E7
+        is_whole = (value == value.floor()) & (value.abs() < LARGEST_WHOLE)
+        return is_whole.ifelse(is_whole.ifelse(value, 0.0).cast("int64").cast("string") + ".0", value.cast("string"))
+    return value.cast("string")
 
 
 def as_time(table, argument, column):
@@ -251,7 +242,9 @@ def as_time(table, argument, column):
             f"Column {column!r} of `{argument}` must be seconds since 1970, not milliseconds; divide it. "
             f"Received: {latest}"
         )
-    return value.as_timestamp("s") if dtype.is_integer() else (value * 1000).round().cast("int64").as_timestamp("ms")
+    if dtype.is_integer():
+        return value.as_timestamp("s")
+    return ibis.timestamp("1970-01-01 00:00:00") + (value * 1000).round().cast("int64").as_interval("ms")
 
 
 def rename_ids(table, argument, names):
@@ -342,9 +335,9 @@ def read_training(events, training, tasks):
     return kinds, columns
 
 
-def read_availability(con, path):
+def read_availability(engine, path):
     """The availability table with `title`, `territory` as text and `start`, `end` as timestamps or null."""
-    table = read_table(con, path, "availability", text=["title", "territory"])
+    table = read_table(engine, path, "availability", text=["title", "territory"])
     check_columns(table, "availability", ["title", "territory"])
     bounds = {
         bound: as_time(table, "availability", bound) if bound in table.columns else ibis.null("timestamp")
@@ -356,20 +349,16 @@ def read_availability(con, path):
 
 def is_outside_range(label, kind):
     """Whether a label is none that its task may have: 0, 1 or null (binary), finite or null (regression)."""
-    if kind == "binary":
-        return label.notnull() & ~label.isin([0.0, 1.0])
-    return label.notnull() & (label.isnan() | label.isinf())
+    return ~(label.isin([0.0, 1.0]) if kind == "binary" else is_finite(label))
 
 
-def check_labels(con, events, tasks):
+def check_labels(engine, events, tasks):
     """Raises a `ValueError` with the count and the first rows unless all labels are in their range."""
     for task, kind in tasks.items():
         bad = events.filter(is_outside_range(events[task], kind))
-        count = con.execute(bad.count())
+        count = engine.execute(bad.count())
         if count:
-            first = con.to_pyarrow(
-                bad.select("user", "title", task).order_by("user", "title", task).limit(3)
-            ).to_pylist()
+            first = engine.rows(bad.select("user", "title", task).order_by("user", "title", task).limit(3))
             expected = "0, 1 or null" if kind == "binary" else "finite or null"
             raise ValueError(
                 f"Labels of the {kind} task {task!r} must be {expected}; for other numbers say "
@@ -377,7 +366,7 @@ def check_labels(con, events, tasks):
             )
 
 
-def count_contradictions(con, events, after, *, refuse):
+def count_contradictions(engine, events, after, *, refuse):
     """`{task: number of events with it and without the one it follows}`, such as purchases without a click.
 
     Raises:
@@ -386,10 +375,10 @@ def count_contradictions(con, events, after, *, refuse):
     counts = {}
     for task, before in after.items():
         bad = events.filter(events[task] == 1.0, events[before] == 0.0)
-        counts[task] = con.execute(bad.count())
+        counts[task] = engine.execute(bad.count())
         if counts[task] and refuse:
             columns = ("user", "title", before, task)
-            first = con.to_pyarrow(bad.select(*columns).order_by(*columns).limit(3)).to_pylist()
+            first = engine.rows(bad.select(*columns).order_by(*columns).limit(3))
             raise ValueError(
                 f"Events of the task {task!r}, which is after {before!r}, must have a {before!r} too; mend the log, or "
                 f'pass `contradictions="keep"` (`--contradictions keep`) to train them as 0. Received: {counts[task]} '
@@ -398,12 +387,12 @@ def count_contradictions(con, events, after, *, refuse):
     return counts
 
 
-def check_unique(con, table, key, argument):
+def check_unique(engine, table, key, argument):
     """Raises a `ValueError` with the count and the first three keys unless every key has one row."""
     repeated = table.group_by(key).aggregate(rows=table.count()).filter(lambda t: t.rows > 1)
-    count = con.execute(repeated.count())
+    count = engine.execute(repeated.count())
     if count:
-        first = con.to_pyarrow(repeated.order_by(key).limit(3)).column(key).to_pylist()
+        first = [row[key] for row in engine.rows(repeated.order_by(key).limit(3))]
         raise ValueError(
             f"`{argument}` must have one row for each {key}; drop the others. Received: {count} {key}s with several "
             f"rows, first {first}"

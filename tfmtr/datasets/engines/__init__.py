@@ -1,0 +1,1 @@
+"""Query engines that run the Ibis expressions of `prepare`: one engine, one file."""

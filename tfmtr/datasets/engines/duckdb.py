@@ -1,0 +1,107 @@
+"""DuckDB: one machine, bounded memory, work beyond it on disk."""
+
+from pathlib import Path
+
+import duckdb
+import ibis
+import ibis.expr.datatypes as dt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfmtr.datasets.engines._engine import ROW_GROUP, Engine
+
+NUM_THREADS = 2
+SORT_MEMORY = 160_000_000
+FLUSH_ROWS = 8_192  # rows that a partitioned write holds back for each partition
+
+
+@ibis.udf.scalar.builtin(name="timezone")
+def _moment(zone: str, time: dt.Timestamp()) -> dt.Timestamp(timezone="UTC"):
+    """DuckDB's own: the moment at which the clock of a zone shows a time."""
+
+
+@ibis.udf.scalar.builtin(name="timezone")
+def _local_time(zone: str, time: dt.Timestamp(timezone="UTC")) -> dt.Timestamp():
+    """DuckDB's own: the clock of a zone at a moment."""
+
+
+class DuckDB(Engine):
+    """DuckDB in this process.
+
+    Args:
+        folder: Folder for temporary files.
+        memory_limit: Bytes for the whole process; DuckDB gets half of it, the rest is for Arrow and NumPy. `None` for
+            small tables: no limit, and rows stay in the order of their files.
+    """
+
+    errors = (duckdb.Error,)
+    pass_buckets = 1
+
+    def __init__(self, folder=None, memory_limit=None):
+        options = {}
+        if memory_limit is not None:
+            self.memory = memory_limit // 2
+            options = {
+                "threads": NUM_THREADS,
+                "memory_limit": f"{self.memory // 1_000_000}MB",
+                "temp_directory": str(folder),
+                "preserve_insertion_order": False,
+                "partitioned_write_flush_threshold": FLUSH_ROWS,
+            }
+        self.con = ibis.duckdb.connect(**options)
+
+    def close(self):
+        """Ends the connection."""
+        self.con.disconnect()
+
+    def sort_early(self):
+        """Leaves `SORT_MEMORY` bytes at most, so that sorts of whole tables go to disk, below the buckets' memory."""
+        self.con.raw_sql(f"SET memory_limit = '{min(SORT_MEMORY, self.memory) // 1_000_000}MB'")
+
+    def read_parquet(self, paths):
+        """Parquet files as one table."""
+        return self.con.read_parquet([str(path) for path in paths])
+
+    def read_csv(self, paths, text):
+        """CSV files as one table."""
+        columns = self.con.read_csv(paths).columns
+        return self.con.read_csv(paths, types={name: "VARCHAR" for name in text if name in columns})
+
+    def read_numbered(self, path):
+        """A Parquet file with its row numbers."""
+        return self.con.read_parquet(path, file_row_number=True)
+
+    def local_time(self, zone, time):
+        """By DuckDB's function `timezone`, twice."""
+        return _local_time(zone, _moment("UTC", time))
+
+    def store(self, table, path):
+        """One Parquet file."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.con.to_parquet(table, path)
+        return self.con.read_parquet(path)
+
+    def partition(self, table, folder, num_buckets):
+        """One folder for each bucket, with a file without rows where a bucket has none."""
+        self.con.to_parquet(table, folder, partition_by="bucket")
+        empty = table.drop("bucket").schema().to_pyarrow().empty_table()
+        for bucket in range(num_buckets):
+            path = Path(folder, f"bucket={bucket}")
+            if not path.is_dir():
+                path.mkdir(parents=True)
+                pq.write_table(empty, path / "empty.parquet")
+
+    def read_buckets(self, folder, buckets):
+        """The buckets' folders."""
+        paths = [str(Path(folder, f"bucket={bucket}", "*.parquet")) for bucket in buckets]
+        table = self.con.read_parquet(paths, hive_partitioning=True)
+        return table.mutate(bucket=table.bucket.cast("int64"))
+
+    def to_pyarrow(self, table):
+        """A table that fits in memory."""
+        return self.con.to_pyarrow(table)
+
+    def batches(self, table):
+        """Batches as they come, without holding what went before."""
+        for batch in self.con.con.sql(self.con.compile(table)).to_arrow_reader(ROW_GROUP):
+            yield pa.Table.from_batches([batch])

@@ -1,0 +1,151 @@
+"""Spark: the same rows as DuckDB's, from the processes that a Spark master has.
+
+Spark joins, counts and sorts. What `prepare` leaves on disk is still written by this process alone, from the sorted
+files that Spark wrote before, so that the bytes are the same, too; the folder must be one that Spark's processes see
+under the same path.
+"""
+
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+
+import ibis
+import ibis.expr.datatypes as dt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfmtr.datasets.engines._engine import Engine
+from tfmtr.datasets.engines.duckdb import DuckDB
+
+try:
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+    from pyspark.sql import SparkSession
+    from pyspark.sql.functions import expr
+except ImportError as error:
+    raise ImportError("The engine Spark needs pyspark and Java 17: pip install 'tfmtr[spark]'") from error
+
+
+@ibis.udf.scalar.builtin(name="from_utc_timestamp")
+def _local_time(time: dt.Timestamp(), zone: str) -> dt.Timestamp():
+    """Spark's own: the clock of a zone at a time in UTC."""
+
+
+class Spark(Engine):
+    """A session of its own in the Spark application of this process, which is started if there is none.
+
+    Everything but the master is a matter of Spark's own configuration, `spark.driver.memory` for one:
+    `spark-defaults.conf` in `SPARK_CONF_DIR`, or `PYSPARK_SUBMIT_ARGS`.
+
+    Args:
+        folder: Folder for what is not needed any longer when the engine is closed.
+        memory_limit: Bytes for reading CSV files, which DuckDB does, so that their columns get the same types.
+        master: URL of the master, such as `"local[2]"` or `"spark://host:7077"`; `None` for that of the configuration,
+            or all cores of this machine.
+
+    Raises:
+        ValueError: If Spark does not start.
+    """
+
+    pass_buckets = 16  # a query of Spark costs a large part of a second, however little it does
+
+    def __init__(self, folder, memory_limit, master=None):
+        self.folder, self.memory_limit, self.partitions = Path(folder), memory_limit, {}
+        session = SparkSession.getActiveSession()
+        self.is_guest = session is not None
+        self.session = (session or start(master)).newSession()
+        self.session.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")  # else it refuses such files
+        self.errors = (*DuckDB.errors, PySparkException)
+        self.con = ibis.pyspark.connect(self.session)  # times are in UTC from here on
+
+    def close(self):
+        """Ends the application, unless it was there before."""
+        if not self.is_guest:
+            self.con.disconnect()
+
+    def read_parquet(self, paths):
+        """Parquet files as one table, nanoseconds as microseconds, which is what Spark has."""
+        rows = self.session.read.parquet(*map(uri, paths))
+        if Path(paths[0]).is_file():
+            for field in pq.read_schema(paths[0]):
+                if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
+                    rows = rows.withColumn(field.name, expr(f"timestamp_micros(`{field.name}` div 1000)"))
+        return self._table(rows)
+
+    def read_csv(self, paths, text):
+        """CSV files as one table, by way of a Parquet file that DuckDB writes."""
+        engine, file = DuckDB(self.folder / "spill", self.memory_limit), self._scratch() / "csv.parquet"
+        with contextlib.closing(engine):
+            engine.store(engine.read_csv(paths, text), file)
+        return self.read_parquet([file])
+
+    def read_numbered(self, path):
+        """A Parquet file with its row numbers."""
+        rows = self.session.read.parquet(uri(path)).select("*", "_metadata.row_index")
+        return self._table(rows.withColumnRenamed("row_index", "file_row_number"))
+
+    def local_time(self, zone, time):
+        """By Spark's function `from_utc_timestamp`."""
+        return _local_time(time, zone)
+
+    def store(self, table, path):
+        """A folder of Parquet files."""
+        return self._write(table, path)
+
+    def partition(self, table, folder, num_buckets):
+        """One folder of Parquet files for each bucket that has rows; sorted before, for few files in each."""
+        self.partitions[folder] = self._write(table.order_by("bucket"), folder, partitionBy="bucket")
+
+    def read_buckets(self, folder, buckets):
+        """The rows of these buckets; Spark opens no other folder."""
+        table = self.partitions[folder]
+        return table.filter(table.bucket.between(buckets[0], buckets[-1]))
+
+    def rows(self, table):
+        """A small table as a list of dictionaries, by way of no file."""
+        return self.con.to_pyarrow(table).to_pylist()
+
+    def batches(self, table):
+        """What Spark writes, read file after file: the files of a sorted table are in its order."""
+        folder = self._scratch() / "rows"
+        self.con.to_parquet(table, uri(folder))
+        for path in sorted(folder.glob("*.parquet")):
+            with pq.ParquetFile(path) as file:
+                for row_group in range(file.num_row_groups):
+                    yield file.read_row_group(row_group)
+        shutil.rmtree(folder.parent)
+
+    def _write(self, table, folder, **options):
+        """Writes a table and returns what is there; its columns are known, so that Spark need not look for them."""
+        self.con.to_parquet(table, uri(folder), **options)
+        columns = self.session.sql(self.con.compile(table)).schema
+        return self._table(self.session.read.schema(columns).parquet(uri(folder)))
+
+    def _table(self, rows):
+        name = ibis.util.gen_name("prepare")
+        rows.createOrReplaceTempView(name)
+        return self.con.table(name)
+
+    def _scratch(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=self.folder.absolute()))
+
+
+def start(master):
+    """Starts Spark and returns its session."""
+    builder = SparkSession.builder.appName("tfmtr prepare").config("spark.ui.showConsoleProgress", "false")
+    try:
+        session = (builder if master is None else builder.master(master)).getOrCreate()
+    except (PySparkException, Py4JError) as error:
+        raise ValueError(
+            f"`spark_master` must be the URL of a master that can be reached, such as local[2]; Spark needs Java 17. "
+            f"Received: spark_master={master}: {error}"
+        ) from error
+    session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+def uri(path):
+    """A path of this machine as Spark takes it, whatever its default file system is."""
+    return Path(path).absolute().as_uri()
