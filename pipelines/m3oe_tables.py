@@ -180,9 +180,13 @@ def report(cells):
         groups.setdefault((cell["dataset"], recipe["protocol"], recipe["max_epochs"]), []).append(cell)
     sections = []
     for key, group in sorted(groups.items()):
-        sections.append(section(*key, group))
-        if any(cell["recipe"]["system"] in {row.system for row in TABLE_3 if row.name != OURS} for cell in group):
-            sections.append(ablations(*key, group))
+        together = [cell for cell in group if "mode" not in cell["recipe"]]
+        if together:
+            sections.append(section(*key, together))
+        if any(cell["recipe"]["system"] in {row.system for row in TABLE_3 if row.name != OURS} for cell in together):
+            sections.append(ablations(*key, together))
+        if len(together) < len(group):
+            sections.append(modes(*key, group))
     return "\n".join(["# Tables 2 and 3 of the M3oE paper\n", LEGEND, *sections])
 
 
@@ -258,6 +262,36 @@ def ablations(dataset, protocol, max_epochs, cells):
     return "\n".join(
         [
             f"### Components of M3oE on {dataset}, split by {protocol}, at most {max_epochs} epochs (Table 3)\n",
+            *lines,
+            "",
+        ]
+    )
+
+
+def modes(dataset, protocol, max_epochs, cells):
+    """M3oE with its fusion weights trained with the others and in turns, and what they learnt."""
+    by_mode = {}
+    for cell in cells:
+        recipe = cell["recipe"]
+        if recipe["system"] == "m3oe" and recipe["setting"] == Ablation.setting:
+            by_mode.setdefault(recipe.get("mode", "with all others"), []).append(cell)
+    names = sorted(
+        {name for of_mode in by_mode.values() for cell in of_mode for name in cell.get("fusion_weights", ())}
+    )
+    lines = [line(["fusion weights trained", "overall", *names, "seeds"]), line(["---"] * (len(names) + 3))]
+    for mode, of_mode in sorted(by_mode.items()):
+        mean, deviation = compare.mean_and_deviation([figures(cell)["overall"] for cell in of_mode])
+        learnt = []
+        for name in names:
+            found = [cell["fusion_weights"][name] for cell in of_mode if name in cell.get("fusion_weights", ())]
+            learnt.append(" ".join(f"{value:.3f}" for value in np.mean(found, axis=0)) if found else "n/a")
+        overall = f"{text(mean, '.2f')} ({text(deviation, '.2f')})"
+        lines.append(line([mode, overall, *learnt, str(len(of_mode))]))
+    return "\n".join(
+        [
+            f"### Bi-level optimisation on {dataset}, split by {protocol}, at most {max_epochs} epochs\n",
+            "Overall AUC, its deviation over seeds, and the learnt weights of each domain or task, means over seeds; "
+            "all start at .5.\n",
             *lines,
             "",
         ]

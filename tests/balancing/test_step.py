@@ -291,8 +291,35 @@ def test_bilevel_takes_turns(batch):
         is_turn = step % 3 == 2
         assert any(architecture) == is_turn
         assert any(network) == (batch == "same" or not is_turn)
+        if step == 2:  # the first step of an Adam of its own is as long as the rate
+            logits = np.concatenate([np.ravel(v) for v in model.trainable_variables if "fusion" in v.path])
+            np.testing.assert_allclose(np.abs(logits), 0.5, rtol=1e-2)
     with pytest.raises(ValueError, match="must have `FusionWeight` layers"):
         build(None).compile(balance="bilevel")
+    with pytest.raises(ValueError, match='must be 2 or more with `batch="next"`'):
+        model.compile(balance=functools.partial(components.find("balancing", "bilevel"), every=1))
+
+
+def test_bilevel_s_architecture_learns_from_other_batches():
+    """Its weights move as by a step on the other batch after the network's; the batch's own have nothing to say."""
+    models = []
+    x, y = ({k: tf.constant(v) for k, v in part.items()} for part in data(build(None), 40))
+    x["scenario"] = tf.ones_like(x["scenario"])
+    other = x, {k: 1 - v for k, v in y.items()}
+    for batch in (tf.data.Dataset.from_tensors(other), "same"):
+        keras.utils.set_random_seed(0)
+        model = combinations.build("parallel", "m3oe", "ranking")
+        make = components.find("balancing", "bilevel")
+        model.compile(keras.optimizers.SGD(0.5), balance=functools.partial(make, every=1, batch=batch))
+        models.append(model)
+    for model in models:
+        model.fit(x, y, batch_size=40, epochs=1, verbose=0)
+    moved = [[np.asarray(v) for v in model.trainable_variables if "fusion" in v.path] for model in models]
+    rest = [[np.asarray(v) for v in model.trainable_variables if "fusion" not in v.path] for model in models]
+    for a, b in zip(*rest, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)  # the network learns from its own batch
+    there, here = (np.concatenate([m.ravel() for m in group]) for group in moved)
+    assert np.corrcoef(there, here)[0, 1] < 0  # opposite labels
 
 
 def fair_model(balance):

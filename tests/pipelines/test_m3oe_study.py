@@ -79,6 +79,25 @@ def test_two_models_one_epoch_and_a_second_call_computes_nothing(tiny, tmp_path,
     assert page in capsys.readouterr().out
 
 
+def test_fusion_weights_trained_in_turns_are_cells_and_rows_of_their_own(tiny, tmp_path, monkeypatch):
+    sizes = {"units": (8, 8), "expert_units": 4, "tower_units": (4,)}
+    monkeypatch.setitem(tiny.DATASETS, "movielens", (small, 1e-2, {"m3oe": sizes}))
+    rows = [row for row in tiny.TABLE_2 if row.name == "M3oE"]
+    options = {"rows": rows, "results": tmp_path, "max_epochs": 2, "batch_size": 1000}
+    found = {mode: tiny.main("movielens", None, mode=mode, **options)[0] for mode in (None, *tiny.MODES)}
+    assert len(list((tmp_path / "movielens").iterdir())) == 4
+    moved = {mode: np.abs(np.concatenate(list(cell["fusion_weights"].values())) - 0.5) for mode, cell in found.items()}
+    # 10 steps an epoch at a rate of .01: one turn in two epochs moves a logit by .01, a probability by a quarter of it
+    np.testing.assert_allclose(moved["paper"], 0.0025, rtol=0.02)
+    assert all(moved[mode].max() > 0.01 for mode in (None, "per_step", "validation"))
+    assert "mode" not in found[None]["recipe"]
+    page = tiny.report(list(found.values()))
+    assert [row in page for row in ("| with all others |", "| paper |", "| per_step |", "| validation |")] == [True] * 4
+    assert "| 0.5" in page or "0.502" in page
+    with pytest.raises(ValueError, match="`mode` must be one of"):
+        tiny.main("movielens", None, mode="alone", **options)
+
+
 def test_a_joint_model_learns_and_keeps_its_best_epoch(tiny):
     data = tiny.encode(*small())
     recipe = tiny.Recipe("shared_bottom", "MDMT", "time", 0, 0.03, tiny.DATASETS["movielens"][2]["mlp"], batch_size=500)

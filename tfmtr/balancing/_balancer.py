@@ -40,9 +40,10 @@ class Balancer(NamedTuple):
         update: `update(gradients, index, losses, state, rate) -> (step, updates)`: as `merge`, but the parameter is
             changed by `-step` itself, without the optimizer; `rate` is the optimizer's learning rate. What is kept
             under `"<name>_<index>"`, of shape `(losses, ...)`, is `name` in the function, of the rows that are touched.
-        step: `step(model, state, forward) -> (outputs, loss, updates)`: a whole step of its own, which may need further
-            forward passes and says so. `forward(variables)` makes one and updates these variables by the sum of the
-            losses; it returns the outputs and the loss.
+        step: `step(model, state, backward, train) -> (outputs, loss, updates)`: a whole step of its own, which may need
+            further forward passes and says so. `backward(variables)` makes one and returns the outputs, the sum of the
+            losses and its gradients for these variables; after it `x` and `y` may name another batch.
+            `train(variables)` does the same, lets the optimizer update the variables, and returns outputs and loss.
         state: `{name: initial array}`, remembered and checkpointed.
         parameters: `{name: initial array}`, the same and trained with the model; they are in `state` too.
         losses: `losses(outputs, labels, inputs) -> {name: scalar}`: further losses that the balancer brings along.

@@ -49,15 +49,22 @@ class Balance(keras.layers.Layer):
         """Updates the model by one batch; returns the model's outputs and the sum of its own losses."""
         if self.balancer.step is not None:
 
-            def forward(variables):
+            def backward(variables, x=x, y=y, sample_weight=sample_weight):
                 with tf.GradientTape() as tape:
                     y_pred = model(x, training=True)
                     loss = model.compute_loss(x, y, y_pred, sample_weight)
-                gradients = tape.gradient(loss, [variable.value for variable in variables])
-                self.apply(model, gradients, variables)
-                return y_pred, tf.cast(loss, tf.float32)
+                return (
+                    y_pred,
+                    tf.cast(loss, tf.float32),
+                    tape.gradient(loss, [variable.value for variable in variables]),
+                )
 
-            y_pred, loss, updates = self.balancer.step(model, self.values(), forward)
+            def train(variables):
+                y_pred, loss, gradients = backward(variables)
+                self.apply(model, gradients, variables)
+                return y_pred, loss
+
+            y_pred, loss, updates = self.balancer.step(model, self.values(), backward, train)
             self.remember(updates)
             return y_pred, loss
         with tf.GradientTape(persistent=True) as tape:
