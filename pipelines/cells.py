@@ -27,3 +27,9 @@ def line(values):
 def lines(rows):
     """Rows of a table."""
     return "\n".join(map(line, rows))
+
+
+def notes_of(folder):
+    """What the figures say, by hand: the text of `notes.md`, if it is there."""
+    file = folder / "notes.md"
+    return "\n" + file.read_text(encoding="utf-8") if file.exists() else ""

@@ -35,7 +35,7 @@ matplotlib.use("agg")
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from cells import known, lines, p_text, text
+from cells import known, lines, notes_of, p_text, text
 from matplotlib import pyplot as plt
 from rich.console import Console
 from scipy import stats
@@ -296,7 +296,7 @@ def draw(cells, file):
             axis.errorbar(rounds, values.mean(axis=0), deviation, label=name, capsize=3, marker="o")
         axis.set(xlabel="round", ylabel=METRICS[metric][0], xticks=rounds)
     axes[0].yaxis.label.set_size("small")
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     figure.savefig(file, dpi=120)
     plt.close(figure)
 
@@ -313,6 +313,7 @@ def main(*, seeds=3, rounds=4, results=RESULTS, size=None, **changes):
             file = results / f"{name.replace(' + ', '-')}-seed-{seed}.json"
             cells[name].append(compute(name, seed, rounds, file, recipe, size))
     found = page(cells, rounds, size, f"python pipelines/feedback_loop.py --seeds {seeds} --rounds {rounds}")
+    found += notes_of(results)
     (results / "README.md").write_text(found, encoding="utf-8")
     draw(cells, results / "rounds.png")
     Console(width=160).print(found, markup=False)

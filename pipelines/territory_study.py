@@ -37,7 +37,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from cells import known
+from cells import known, notes_of
 from rich.console import Console
 from territory_oracle import evaluate_truth
 from territory_page import BIAS, OURS, REFERENCE, page
@@ -334,10 +334,7 @@ def main(name, *, source=None, seeds=5, finalists=4, processes=1, runs=RUNS, res
     command = " ".join(["python pipelines/territory_study.py", name, *([f"--source {source}"] if source else [])])
     titles = title_document(data, entrants, seeds, folder / "titles.json", runs)
     steps = step_document(data, entrants, folder / "steps.json")["milliseconds"]
-    text = page(name, by_model, steps, titles, oracle, data, f"{command} --seeds {seeds}")
-    notes = folder / "notes.md"  # what the figures say, by hand
-    if notes.exists():
-        text += "\n" + notes.read_text(encoding="utf-8")
+    text = page(name, by_model, steps, titles, oracle, data, f"{command} --seeds {seeds}") + notes_of(folder)
     (folder / "README.md").write_text(text, encoding="utf-8")
     Console(width=160).print(text, markup=False)
     return by_model
