@@ -287,7 +287,7 @@ def page(cells, rounds, size, command):
 
 def draw(cells, file):
     """The gap of local titles and the Gini index over the rounds, with the deviation over seeds."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     for axis, metric in zip(axes, ("local_gap", "gini"), strict=True):
         for name, documents in cells.items():
             values = np.array([[of[metric] for of in document["metrics"]] for document in documents])
