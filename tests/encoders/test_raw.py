@@ -59,4 +59,4 @@ def test_a_scenario_without_groups_is_always_the_default_one():
     index = keras.Model({"country": raw["country"]}, look_up(raw, schema, "user", scenario=True)["scenario"])
     tf = pytest.importorskip("tensorflow")
     np.testing.assert_array_equal(index({"country": tf.constant(["DE", "x"])}), [0, 0])
-    np.testing.assert_array_equal(inputs.scenario_index(TABLE, schema.scenario), np.zeros(6))
+    np.testing.assert_array_equal(inputs.Encoder(schema)(TABLE)["scenario"], np.zeros(6))
