@@ -168,7 +168,7 @@ def test_precision_trains_both_and_keeps_what_is_there(load, tmp_path, monkeypat
     policies = []
 
     def mean_auc(movielens, optimizer, seed, **options):
-        policies.append(precision.keras.mixed_precision.global_policy().name)
+        policies.append(options["policy"])
         return next(aucs)
 
     monkeypatch.setattr(precision, "mean_auc", mean_auc)
@@ -178,7 +178,24 @@ def test_precision_trains_both_and_keeps_what_is_there(load, tmp_path, monkeypat
     found = precision.main(None, seeds=3, systems=("mmoe",), out=out)
     assert found == {"mmoe": {"float32": [0.7, 0.71, 0.72], "bfloat16": [0.72, 0.71, 0.7]}}
     assert policies == ["float32", "mixed_bfloat16"] * 3
-    assert precision.keras.mixed_precision.global_policy().name == "float32"
+
+
+def test_the_auc_of_a_policy_is_that_of_a_model_under_it(load):
+    benchmark, peers = load("embedding_update"), load("training_peers")
+    (batch, *_), dtypes = peers.ids(32), []
+    x = {**{name: batch[name] for name in peers.FIELDS}, "scenario": batch["domain"]}
+    parts = dict.fromkeys(("train", "test"), (x, {task: batch[task] for task in peers.TASKS}))
+
+    def evaluate(model, *_):
+        dtypes.append({layer.compute_dtype for layer in model.layers if "logit" not in layer.name})
+        return [{"mean_auc": 0.5}]
+
+    for policy, dtype in (("float32", "float32"), ("mixed_bfloat16", "bfloat16")):
+        movielens = peers.id_schema(), parts, evaluate
+        benchmark.mean_auc(movielens, benchmark.keras.optimizers.Adam(), 0, policy=policy, epochs=1)
+        assert dtype in dtypes[-1]
+    assert "bfloat16" not in dtypes[0]
+    benchmark.keras.mixed_precision.set_global_policy("float32")
 
 
 def test_large_tables_measures_mechanisms_in_processes_and_goes_on_where_it_stopped(load, tmp_path, capsys):
