@@ -206,6 +206,7 @@ def fit(data, recipe, domains, tasks):
     is_ours = np.isin(data.domain, domains)
     x, y = take(is_ours & data.split["train"])
     validation = validation_rows(data, is_ours & data.split["validation"], tasks)
+    known_x, known_y = take(validation)
     names = [data.schema.scenario.names[domain - 1] for domain in domains]
     schema = data.schema.replace(
         tasks=[dataclasses.replace(task, mean=float(y[task.column].mean())) for task in tasks],
@@ -219,9 +220,8 @@ def fit(data, recipe, domains, tasks):
         head=functools.partial(parallel, normalizer="groups", num_groups=len(domains)),
         embedding_dim=recipe.embedding_dim,
     )
-    model.compile(
-        keras.optimizers.Adam(recipe.learning_rate), balance=turns(recipe, len(x["scenario"]), take(validation))
-    )
+    balance = turns(recipe, len(x["scenario"]), (known_x, known_y))
+    model.compile(keras.optimizers.Adam(recipe.learning_rate), balance=balance)
     history = model.fit(
         x,
         y,
@@ -229,7 +229,7 @@ def fit(data, recipe, domains, tasks):
         epochs=recipe.max_epochs,
         verbose=0,
         callbacks=[
-            ValidationAUC(*take(validation), data.domain[validation], tasks, recipe.batch_size),
+            ValidationAUC(known_x, known_y, data.domain[validation], tasks, recipe.batch_size),
             keras.callbacks.EarlyStopping("val_auc", mode="max", patience=recipe.patience, restore_best_weights=True),
         ],
     ).history
@@ -254,7 +254,7 @@ def turns(recipe, rows, validation):
 
 
 def fusion_weights(model):
-    """What M3oE has learnt: `{"alpha_domain": [...], ...}`, each in (0, 1)."""
+    """What M3oE has learnt: `{"alpha_d": [...], ...}`, each in (0, 1)."""
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, FusionWeight)]
     return {layer.name: keras.ops.convert_to_numpy(keras.ops.sigmoid(layer.fusion_logit)).tolist() for layer in layers}
 

@@ -167,14 +167,14 @@ def train(data, workdir, recipe=None, *, verbose="auto"):
     users), as in Gampa et al. 2023, section 4.2. A run that was killed goes on where it was: finished
     windows are kept, the interrupted epoch starts again with the same order.
 
+    In the scope of a `tf.distribute` strategy (see `tfmtr.replicas`) the replicas share each batch: `batch_size` is
+    that of all. Workers read their own part of the files, and the first one writes `workdir`, which all must see.
+
     Args:
         data: Directory made by `tfmtr prepare`.
         workdir: Run directory; made if it does not exist.
         recipe: The `Recipe`; a run that is resumed must have the same one.
         verbose: As for Keras `fit`.
-
-    In the scope of a `tf.distribute` strategy (see `tfmtr.replicas`) the replicas share each batch: `batch_size` is
-    that of all. Workers read their own part of the files, and the first one writes `workdir`, which all must see.
 
     Returns:
         The trained `TwoTower` model, as of the last test window.
