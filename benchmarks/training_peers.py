@@ -64,10 +64,12 @@ def keras_fit(model, batches, labels):
     """`train(count)` through `fit` of Keras 3 or of its predecessor, on batches that are tensors already."""
     import tensorflow as tf
 
+    from tfmtr import inputs
+
     stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
     x = {name: value for name, value in stacked.items() if name not in labels}
     y = {name: stacked[name] for name in labels}
-    data = tf.data.Dataset.from_tensor_slices((x, y)).repeat().prefetch(2)
+    data = inputs.without_autotune(tf.data.Dataset.from_tensor_slices((x, y)).repeat().prefetch(2))
     return lambda count: model.fit(data, epochs=1, steps_per_epoch=count, verbose=0)
 
 
@@ -165,7 +167,8 @@ def ours_ids(share, batch_size):
     from tfmtr.models import ranking
 
     model = ranking(id_schema(), share=share, embedding_dim=EMBEDDING)
-    model.compile(keras.optimizers.Adam(1e-3))
+    is_compiled = all(layer.supports_jit for layer in model.layers)  # not where rows are routed
+    model.compile(keras.optimizers.Adam(1e-3), jit_compile=is_compiled)
     batches = [{**batch, "scenario": batch["domain"]} for batch in ids(batch_size)]
     return model.count_params(), keras_fit(model, batches, TASKS)
 

@@ -72,21 +72,32 @@ def figure_3(model, x, domain, file):
 
 def module_vectors(model, x, domain):
     """The vectors of the three panels: `{panel: {name: array of shape (rows, width)}}`."""
-    tensors = {name: model.get_layer(name).output for name in ("domain_experts", "beta_d", "task_experts", "beta_t")}
+    tensors = {name: model.get_layer(f"{name}_experts").output for name in ("domain", "task")}
     first = next(iter(model.predictor.output))
-    tensors |= {"own": model.get_layer("own_domain").output, "alpha_t": model.get_layer("alpha_t").output}
     tensors["fused"] = model.get_layer(f"{first}_tower_0").input[0]
     v = keras.Model(model.inputs, tensors).predict(x, verbose=0, batch_size=4096)
 
-    def apart(experts, what, fused):
-        return {f"{what} {i + 1}": experts[:, i] for i in range(experts.shape[1])} | {"fused": fused}
+    def module(name, own):
+        """Equations 5 and 6: what the module says of rows whose own scenario or task is number `own`, without alpha."""
+        beta, experts = learnt(model, f"beta_{name[0]}")[own], v[name]
+        others = np.delete(experts, own, axis=1).mean(axis=1)
+        return beta * experts[:, own] + (1 - beta) * others
 
-    own, task = v["own"], v["alpha_t"][:, 0]
+    def apart(what, fused):
+        return {f"{what} {i + 1}": v[what][:, i] for i in range(v[what].shape[1])} | {"fused": fused}
+
+    domains, tasks = module("domain", domain - 1), module("task", 0)
+    own, task = learnt(model, "alpha_d")[domain - 1] * domains, learnt(model, "alpha_t")[0] * tasks
     return {
-        "domain experts": apart(v["domain_experts"], "domain", v["beta_d"][:, domain - 1]),
-        "task experts": apart(v["task_experts"], "task", v["beta_t"][:, 0]),
+        "domain experts": apart("domain", domains),
+        "task experts": apart("task", tasks),
         "multi-view experts": {"shared": v["fused"] - own - task, "domain": own, "task": task, "fused": v["fused"]},
     }
+
+
+def learnt(model, name):
+    """The fusion weights of a name."""
+    return keras.ops.convert_to_numpy(keras.ops.sigmoid(model.get_layer(name).fusion_logit))
 
 
 def save(figure, file):

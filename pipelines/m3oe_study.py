@@ -223,10 +223,9 @@ def fit(data, recipe, domains, tasks):
     balance = turns(recipe, len(x["scenario"]), (known_x, known_y))
     model.compile(keras.optimizers.Adam(recipe.learning_rate), balance=balance)
     history = model.fit(
-        x,
-        y,
-        batch_size=recipe.batch_size,
+        inputs.in_memory(x, y, batch_size=recipe.batch_size, seed=recipe.seed),
         epochs=recipe.max_epochs,
+        shuffle=False,  # it is
         verbose=0,
         callbacks=[
             ValidationAUC(known_x, known_y, data.domain[validation], tasks, recipe.batch_size),
@@ -255,8 +254,8 @@ def turns(recipe, rows, validation):
 
 def fusion_weights(model):
     """What M3oE has learnt: `{"alpha_d": [...], ...}`, each in (0, 1)."""
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, FusionWeight)]
-    return {layer.name: keras.ops.convert_to_numpy(keras.ops.sigmoid(layer.fusion_logit)).tolist() for layer in layers}
+    names = [layer.name for layer in model._flatten_layers() if isinstance(layer, FusionWeight)]
+    return {name: m3oe_figures.learnt(model, name).tolist() for name in names}
 
 
 def validation_rows(data, validation, tasks):

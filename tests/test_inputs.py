@@ -57,6 +57,32 @@ def test_epochs_follow_one_another_and_can_be_repeated(tiny):
     np.testing.assert_array_equal(np.sort(first), np.sort(second))
 
 
+def test_batches_of_arrays_have_every_row_once_in_a_new_order_each_epoch():
+    x, y = {"n": np.arange(10)}, {"label": np.arange(10, dtype="float32") / 2}
+
+    def epochs(**options):
+        dataset = inputs.in_memory(x, y, batch_size=4, **options)
+        return [[(a["n"].numpy().tolist(), b["label"].numpy().tolist()) for a, b in dataset] for _ in range(2)]
+
+    first, again = epochs()
+    assert first == again == [(list(rows), [n / 2 for n in rows]) for rows in ([*range(4)], [*range(4, 8)], [8, 9])]
+    first, second = epochs(seed=1)
+    assert epochs(seed=1) == [first, second]
+    assert first != second
+    for epoch in (first, second):
+        assert sorted(n for rows, _ in epoch for n in rows) == list(range(10))
+        assert all(label == n / 2 for rows, labels in epoch for n, label in zip(rows, labels, strict=True))
+
+
+def test_an_iterator_ends_without_waiting_for_its_tuning(tiny):
+    data = Prepared(tiny)
+    for dataset in (
+        inputs.batches(data, data.examples("train")),
+        inputs.in_memory({"n": np.ones(2)}, {"label": np.ones(2)}, batch_size=1),
+    ):
+        assert dataset.options().autotune.enabled is False
+
+
 SCHEMA = Schema(
     [
         Feature("country", "user", "id", ["DE", "FR"]),

@@ -102,6 +102,19 @@ def test_is_not_compiled_by_xla(data, monkeypatch):
     assert not model_supports_jit(model)
 
 
+def test_compiling_by_xla_trains_the_same_and_refuses_routed_layers(data):
+    x, y = one_batch(data)
+    losses = {}
+    for is_compiled in (False, True):
+        keras.utils.set_random_seed(0)
+        model = build(data, share="none")
+        model.compile(keras.optimizers.Adam(1e-2), jit_compile=is_compiled)
+        losses[is_compiled] = model.fit(x, y, batch_size=len(y["event"]), epochs=3, verbose=0).history["loss"]
+    np.testing.assert_allclose(losses[True], losses[False], rtol=1e-4)
+    with pytest.raises(ValueError, match=r"build the layers with `routed=False`. Received: \['event_branches'\]"):
+        build(data, share="territory_branches").compile(jit_compile=True)
+
+
 def test_unobserved_labels_change_nothing(data):
     model, (x, y) = build(data), one_batch(data)
     loss = model.compute_loss(x, y, model(x))

@@ -41,13 +41,13 @@ def weight_of(w, name, i):
 
 def oracle(x, d, t, w, *, fusion, domain_module, task_module):
     """Equations 1 to 8 without the output layer, for one row of scenario d and task t."""
-    star = w[f"domain_representation/own_kernel_{d}"] * w["domain_representation/kernel"]
-    f_dr = x @ star + w[f"domain_representation/own_bias_{d}"] + w["domain_representation/bias"]
+    star = {part: w[f"common_space/star/{part}"] for part in ("kernel", "bias", f"own_kernel_{d}", f"own_bias_{d}")}
+    f_dr = x @ (star[f"own_kernel_{d}"] * star["kernel"]) + star[f"own_bias_{d}"] + star["bias"]
     f_da = x
     for i in range(2):
         f_da = f_da @ w[f"domain_agnostic_{i}/kernel"] + w[f"domain_agnostic_{i}/bias"]
-        f_da = relu(norm(f_da, w[f"domain_agnostic_norm_{i}/gamma"], w[f"domain_agnostic_norm_{i}/beta"]))
-    h = f_dr @ w["common_space/kernel"] + w["common_space/bias"] + f_da
+        f_da = relu(norm(f_da, w[f"domain_agnostic_{i}/scale"], w[f"domain_agnostic_{i}/center"]))
+    h = f_dr @ w["common_space/dense/kernel"] + w["common_space/dense/bias"] + f_da
 
     def experts(name, number):
         kernel, bias, scale, center = (w[f"{name}_experts/{part}"] for part in ("kernel", "bias", "scale", "center"))
@@ -77,10 +77,11 @@ def oracle(x, d, t, w, *, fusion, domain_module, task_module):
 
 @pytest.mark.parametrize("fusion", ["weighted", "concat", "gated"])
 @pytest.mark.parametrize(("domain_module", "task_module"), [(True, True), (False, True), (True, False), (False, False)])
-def test_follows_the_equations_and_each_ablation_of_table_3(fusion, domain_module, task_module):
+@pytest.mark.parametrize("training", [False, True])  # which multiplies other things with one another
+def test_follows_the_equations_and_each_ablation_of_table_3(fusion, domain_module, task_module, training):
     options = {"fusion": fusion, "domain_module": domain_module, "task_module": task_module}
     shared, model, w = build(**options)
-    outputs = model([X, SCENARIO])
+    outputs = model([X, SCENARIO], training=training)
     for t, tower in enumerate(TOWERS):
         expected = [oracle(x, d, t, w, **options) for x, d in zip(X, SCENARIO, strict=True)]
         np.testing.assert_allclose(outputs[tower], expected, rtol=1e-3, atol=1e-4)

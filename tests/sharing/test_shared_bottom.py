@@ -27,7 +27,7 @@ def test_follows_the_equation():
     for h in rows:
         for i in (0, 1):
             h = h @ w[f"bottom_{i}/kernel"] + w[f"bottom_{i}/bias"]
-            h = np.maximum(norm(h, w[f"bottom_norm_{i}/gamma"], w[f"bottom_norm_{i}/beta"]), 0)
+            h = np.maximum(norm(h, w[f"bottom_{i}/scale"], w[f"bottom_{i}/center"]), 0)
         for t, tower in enumerate(("click", "like")):
             u = h @ w["towers_0/kernel"][:, t] + w["towers_0/bias"][t]
             expected[tower].append(np.maximum(norm(u, w["towers_0/scale"][t], w["towers_0/center"][t]), 0))

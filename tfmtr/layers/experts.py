@@ -1,9 +1,10 @@
-"""Several dense experts as one matrix product."""
+"""Several dense experts as one layer."""
 
 import keras
 from keras import ops
 
 from tfmtr.layers._sizes import check_sizes
+from tfmtr.layers.normalized_dense import scaled, without_mean
 
 
 def stacked_glorot(shape, dtype=None):
@@ -23,8 +24,8 @@ class Experts(keras.layers.Layer):
 
         e_i = activation(x W_i + b_i)              i = 1 .. n
 
-    With inputs of shape `(batch, width)` every expert sees the same input and the n products are one
-    matrix product; with `(batch, n, width)` expert i sees row i, so that experts can be stacked.
+    With inputs of shape `(batch, width)` every expert sees the same input; with `(batch, n, width)` expert i sees
+    row i, so that experts can be stacked.
 
     Args:
         num_experts: Positive integer n.
@@ -69,16 +70,17 @@ class Experts(keras.layers.Layer):
             self.center = self.add_weight(shape=(self.num_experts, self.units), initializer="zeros", name="center")
 
     def call(self, inputs):
-        if len(inputs.shape) == 2:
-            kernel = ops.reshape(self.kernel, (inputs.shape[-1], self.num_experts * self.units))
-            outputs = ops.reshape(ops.matmul(inputs, kernel), (-1, self.num_experts, self.units))
-        else:
-            outputs = ops.einsum("bni,inu->bnu", inputs, self.kernel)
-        outputs = outputs + self.bias
+        number = self.num_experts
+        kernel, bias = ops.convert_to_tensor(self.kernel), ops.convert_to_tensor(self.bias)
         if self.normalize:
-            mean, variance = ops.moments(outputs, axes=-1, keepdims=True)
-            outputs = (outputs - mean) * ops.rsqrt(variance + 1e-3) * self.scale + self.center
-        return self.activation(outputs)
+            kernel, bias = without_mean(kernel, bias)
+        # One product an expert: what follows finds its rows in the cache, and nothing is transposed.
+        inputs = [inputs] * number if len(inputs.shape) == 2 else ops.unstack(inputs, number, axis=1)
+        outputs = []
+        for i, own in enumerate(ops.unstack(kernel, number, axis=1)):
+            output = ops.matmul(inputs[i], own) + bias[i]
+            outputs.append(scaled(output, self.scale[i], self.center[i]) if self.normalize else output)
+        return ops.stack([self.activation(output) for output in outputs], axis=1)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.num_experts, self.units)

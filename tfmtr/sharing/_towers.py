@@ -1,5 +1,7 @@
 """The last block of most systems."""
 
+from keras import ops
+
 from tfmtr.layers.experts import Experts
 from tfmtr.sharing._shared import Shared
 
@@ -25,4 +27,5 @@ def dense_towers(h, towers, units, *, normalize=True):
 
 
 def _by_tower(h, towers):
-    return {tower: h[:, t] if len(h.shape) == 3 else h for t, tower in enumerate(towers)}
+    parts = ops.unstack(h, len(towers), axis=1) if len(h.shape) == 3 else [h] * len(towers)
+    return dict(zip(towers, parts, strict=True))

@@ -3,12 +3,15 @@
 import keras
 from keras import ops
 
+from tfmtr.layers._routing import route_dense
 from tfmtr.layers._sizes import check_sizes
+from tfmtr.layers.expert_gate import blend
 from tfmtr.layers.experts import Experts
 from tfmtr.layers.fusion_weight import FusionWeight
+from tfmtr.layers.normalized_dense import NormalizedDense
 from tfmtr.layers.routed_dense import RoutedDense
 from tfmtr.layers.star_dense import StarDense
-from tfmtr.sharing._shared import SelectScenario, Shared
+from tfmtr.sharing._shared import Shared
 
 FUSIONS = ("weighted", "concat", "gated")
 
@@ -77,66 +80,118 @@ def m3oe(
         raise ValueError(f"`units` must have two widths, of the star layer and of what follows. Received: {units=}")
     num_towers = len(towers)
 
-    h = StarDense(units[0], num_scenarios, name="domain_representation")(x, scenario)
-    h = keras.layers.Dense(units[1], name="common_space")(h) + _domain_agnostic(x, units)
+    h = CommonSpace(*units, num_scenarios, name="common_space")(x, scenario) + _domain_agnostic(x, units)
 
     def experts(number, name):
         layer = Experts(number, expert_units, activation="relu", normalize=True, name=f"{name}_experts")
         return layer(h)  # (batch, number, expert_units)
 
-    common = experts(num_experts, "shared")
-    domain = experts(num_scenarios, "domain") if domain_module else None
-    task = experts(num_towers, "task") if task_module else None
-
+    modules = [experts(num_experts, "shared")]
+    modules += [experts(num_scenarios, "domain")] if domain_module else []
+    modules += [experts(num_towers, "task")] if task_module else []
     if fusion == "gated":
-        modules = [module for module in (common, domain, task) if module is not None]
-        h_bar = _gate(h, scenario, ops.concatenate(modules, axis=1), num_towers, num_scenarios)
-    else:
-        parts = [_gate(h, scenario, common, num_towers, num_scenarios)]  # each (batch, towers, expert_units)
-        if domain_module:
-            domain = _own_and_others(domain, learn_fusion, name="beta_d")
-            if fusion == "weighted":
-                domain = FusionWeight(num_scenarios, trainable=learn_fusion, name="alpha_d")(domain)
-            domain = SelectScenario(name="own_domain")(domain, scenario)
-            parts.append(ops.repeat(domain[:, None], num_towers, axis=1))
-        if task_module:
-            task = _own_and_others(task, learn_fusion, name="beta_t")
-            if fusion == "weighted":
-                task = FusionWeight(num_towers, trainable=learn_fusion, name="alpha_t")(task)
-            parts.append(task)
-        h_bar = sum(parts) if fusion == "weighted" else ops.concatenate(parts, axis=-1)
+        modules = [ops.concatenate(modules, axis=1)]
 
-    vectors = {tower: h_bar[:, t] for t, tower in enumerate(towers)}
-    for tower in towers:
+    # For each module and task, how much each of its experts counts for a row: (batch, experts), or (1, experts).
+    weights = [_gates(h, scenario, modules[0].shape[1], num_towers, num_scenarios)]
+    options = {"learn": learn_fusion, "has_alpha": fusion == "weighted"}
+    if domain_module and fusion != "gated":
+        own = ops.one_hot(scenario, num_scenarios, dtype=h.dtype)
+        weights.append([_own_and_others(h, own, "d", **options)] * num_towers)
+    if task_module and fusion != "gated":
+        of_tasks = _own_and_others(h, ops.eye(num_towers, dtype=h.dtype), "t", **options)
+        weights.append(ops.split(of_tasks, num_towers))
+
+    vectors = {}
+    for tower, *of_modules in zip(towers, *weights, strict=True):
+        parts = [blend(*pair) for pair in zip(of_modules, modules, strict=True)]
+        vector = ops.concatenate(parts, axis=-1) if fusion == "concat" else sum(parts)
         for i, width in enumerate(tower_units):
-            layer = RoutedDense(width, num_scenarios, activation="relu", name=f"{tower}_tower_{i}")
-            vectors[tower] = layer(vectors[tower], scenario)
+            vector = RoutedDense(width, num_scenarios, activation="relu", name=f"{tower}_tower_{i}")(vector, scenario)
+        vectors[tower] = vector
     return Shared(vectors, routed_output=True)
 
 
 def _domain_agnostic(x, units):
     """The network `f_DA` of equation 2, which does not know the scenario."""
     for i, width in enumerate(units):
-        x = keras.layers.Dense(width, name=f"domain_agnostic_{i}")(x)
-        x = keras.layers.LayerNormalization(name=f"domain_agnostic_norm_{i}")(x)
-        x = keras.layers.ReLU(name=f"domain_agnostic_relu_{i}")(x)
+        x = NormalizedDense(width, name=f"domain_agnostic_{i}")(x)
     return x
 
 
-def _gate(h, scenario, experts, num_towers, num_scenarios):
-    """Equation 4: blends with one gate for each scenario and task; a single expert needs none."""
-    num_experts = experts.shape[1]
+def _gates(h, scenario, num_experts, num_towers, num_scenarios):
+    """Equation 4: for each task the weights of the row's own scenario; a single expert needs none."""
     if num_experts == 1:
-        return ops.repeat(experts, num_towers, axis=1)
+        return [ops.ones((1, 1), dtype=h.dtype)] * num_towers
     logits = RoutedDense(num_towers * num_experts, num_scenarios, name="gates")(h, scenario)
-    weights = ops.softmax(ops.reshape(logits, (-1, num_towers, num_experts)))
-    return ops.einsum("btn,bnu->btu", weights, experts)
+    return [ops.softmax(of_task) for of_task in ops.split(logits, num_towers, axis=1)]
 
 
-def _own_and_others(experts, learn, *, name):
-    """Equations 5 and 6 for all scenarios or tasks at once: each with the mean of the others."""
-    number = experts.shape[1]
-    if number == 1:
-        return experts
-    others = (ops.sum(experts, axis=1, keepdims=True) - experts) / (number - 1)
-    return FusionWeight(number, trainable=learn, name=name)(experts, others)
+def _own_and_others(h, own, name, *, learn, has_alpha):
+    """Equations 5 and 6, times alpha: weights of all scenarios' or tasks' experts, for rows whose own one is marked.
+
+    `own` has a one where the row's own scenario or task is, `h` is any tensor of the graph.
+    """
+    number = own.shape[-1]
+
+    def of_own(letter):
+        learnt = FusionWeight(number, trainable=learn, name=f"{letter}_{name}")(h)
+        return ops.sum(learnt * own, axis=-1, keepdims=True)
+
+    weights = own
+    if number > 1:
+        beta = of_own("beta")
+        weights = beta * own + (1 - beta) / (number - 1) * (1 - own)
+    return of_own("alpha") * weights if has_alpha else weights
+
+
+@keras.saving.register_keras_serializable(package="tfmtr")
+class CommonSpace(keras.layers.Layer):
+    """The linear part of equations 1 and 2: a star layer and a dense layer on top of it, without activations.
+
+        y = W_c ((W_d ⊗ W_sh) x + b_d + b_sh) + b_c
+
+    A step of training multiplies the kernels with one another instead of each row with both: the same function, and for
+    batches of more than some hundred rows with a fraction of the multiplications.
+
+    Args:
+        star_units: Width of the star layer.
+        units: Width of the output.
+        num_scenarios: Number of scenarios.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, width)`.
+        scenario: Integer tensor of shape `(batch,)`.
+
+    Returns:
+        Tensor of shape `(batch, units)`.
+    """
+
+    def __init__(self, star_units, units, num_scenarios, **kwargs):
+        super().__init__(**kwargs)
+        self.star = StarDense(star_units, num_scenarios, name="star", dtype=self.dtype_policy)
+        self.dense = keras.layers.Dense(units, name="dense", dtype=self.dtype_policy)
+        self.supports_jit = self.star.supports_jit
+
+    def build(self, inputs_shape, scenario_shape):
+        """Creates both layers' weights."""
+        self.star.build(inputs_shape, scenario_shape)
+        self.dense.build((None, self.star.units))
+
+    def call(self, inputs, scenario, training=False):
+        """Multiplies rows or kernels."""
+        if not training:
+            return self.dense(self.star(inputs, scenario))
+        kernels, biases = self.star.kernels_and_biases()
+        kernels = [ops.matmul(kernel, self.dense.kernel) for kernel in kernels]
+        biases = [ops.matmul(bias[None], self.dense.kernel)[0] + self.dense.bias for bias in biases]
+        return route_dense(inputs, scenario, kernels, biases, routed=self.star.routed)
+
+    def compute_output_shape(self, inputs_shape, scenario_shape):
+        """Shape with the dense layer's width."""
+        return (inputs_shape[0], self.dense.units)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        sizes = {"star_units": self.star.units, "units": self.dense.units, "num_scenarios": self.star.num_scenarios}
+        return {**super().get_config(), **sizes}

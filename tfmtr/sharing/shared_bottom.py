@@ -1,7 +1,10 @@
 """One representation for all tasks, one tower each."""
 
+import functools
+
 import keras
 
+from tfmtr.layers.normalized_dense import NormalizedDense
 from tfmtr.sharing._towers import dense_towers
 
 
@@ -28,7 +31,6 @@ def shared_bottom(x, scenario, *, towers, num_scenarios, units=(512, 256), tower
         A `Shared`: `{tower: tensor of shape (batch, width of the last layer)}`, and what each tower starts from.
     """
     for i, width in enumerate(units):
-        x = keras.layers.Dense(width, name=f"bottom_{i}")(x)
-        x = keras.layers.LayerNormalization(name=f"bottom_norm_{i}")(x) if normalize else x
-        x = keras.layers.ReLU(name=f"bottom_relu_{i}")(x)
+        layer = NormalizedDense if normalize else functools.partial(keras.layers.Dense, activation="relu")
+        x = layer(width, name=f"bottom_{i}")(x)
     return dense_towers(x, towers, tower_units, normalize=normalize)
