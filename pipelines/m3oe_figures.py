@@ -2,14 +2,15 @@
 
 import keras
 import numpy as np
-from m3oe_tables import OURS, TABLE_2, figures
+from m3oe_published import M3OE, TABLE_2
+from m3oe_tables import figures
 
 from tfmtr.report.charts import pyplot
 from tfmtr.report.tsne import draw_points, tsne
 
 NUM_ROWS = 300
 DOMAINS = {"movielens": 1, "kuairand": 2}  # the domain that Figure 3 shows
-FIGURE_1 = {"MLP": "MLP", "MMoE-MTL": "MMoE", "STAR": "STAR", OURS: OURS}
+FIGURE_1 = {"MLP": "MLP", "MMoE-MTL": "MMoE", "STAR": "STAR", M3OE: M3OE}
 RANK_COLORS = ("#2c7fb8", "#7fcdbb", "#edf8b1", "#fdae61")  # best to worst
 
 

@@ -62,7 +62,9 @@ import numpy as np
 import pyarrow.compute as pc
 import tensorflow as tf
 from cells import known, text
-from m3oe_tables import OURS, TABLE_2, TABLE_3, figures, report
+from m3oe_candidates import CANDIDATES, CHOSEN
+from m3oe_published import M3OE, TABLE_2, TABLE_3, Ablation
+from m3oe_tables import OURS, figures, report, tried
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
@@ -70,6 +72,7 @@ from tfmtr import components, inputs, models, training
 from tfmtr.datasets.domains import PROTOCOLS, SPLITS
 from tfmtr.datasets.kuairand import kuairand
 from tfmtr.datasets.movielens_domains import movielens_domains
+from tfmtr.evaluation.compare import weighted_roc_auc
 from tfmtr.evaluation.metrics import evaluate_task
 from tfmtr.heads.parallel import parallel
 from tfmtr.layers.fusion_weight import FusionWeight
@@ -80,13 +83,14 @@ logging.getLogger("tensorflow").setLevel("ERROR")  # every one of the many model
 RESULTS = Path("benchmarks/results/m3oe")
 PAGE = Path("docs/results/m3oe.md")
 MODES = ("paper", "per_step", "validation")  # of training the fusion weights
+NUM_SAMPLES = 400  # of the bootstrap over users
 SETTINGS = ("single", "MTL", "MDL", "MDMT")
 KNOW_NO_DOMAINS = ("shared_bottom", "mmoe", "ple")
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What decides a cell's result, beside the data."""
+    """What decides a cell's result, beside the data; `beside` has options of `models.ranking` beside `share`."""
 
     system: str
     setting: str
@@ -94,6 +98,7 @@ class Recipe:
     seed: int
     learning_rate: float
     options: dict = dataclasses.field(default_factory=dict)
+    beside: dict = dataclasses.field(default_factory=dict)
     embedding_dim: int = 16
     batch_size: int = 40_960
     max_epochs: int = 8
@@ -111,7 +116,7 @@ class Recipe:
     def document(self):
         """The recipe as its cell has it."""
         document = json.loads(json.dumps(dataclasses.asdict(self)))
-        return document if self.mode else {name: value for name, value in document.items() if name != "mode"}
+        return {name: value for name, value in document.items() if value or name not in ("mode", "beside")}
 
     def share(self):
         """The sharing function."""
@@ -125,11 +130,12 @@ class Recipe:
 def system_options(num_experts):
     """Options that are not their file's defaults, by system."""
     ablations = {row.system: {"num_experts": num_experts, **row.options} for row in TABLE_3}
-    return {"adatt_sp": {"num_shared_experts": 0}, **ablations}
+    return {"adatt_sp": {"num_shared_experts": 0}, OURS: dict(CANDIDATES[CHOSEN].options), **ablations}
 
 
 # Rows that have no sharing file of their name.
 FILES = {"mlp": "shared_bottom", "adatt_sp": "adatt", **{row.system: "m3oe" for row in TABLE_3}}
+FILES[OURS] = CANDIDATES[CHOSEN].share
 # Data set -> its reader, section 3.3's learning rate, and options of systems.
 DATASETS = {"movielens": (movielens_domains, 1e-2, system_options(1)), "kuairand": (kuairand, 3e-3, system_options(4))}
 
@@ -219,6 +225,7 @@ def fit(data, recipe, domains, tasks):
         share=recipe.share(),
         head=functools.partial(parallel, normalizer="groups", num_groups=len(domains)),
         embedding_dim=recipe.embedding_dim,
+        **recipe.beside,
     )
     balance = turns(recipe, len(x["scenario"]), (known_x, known_y))
     model.compile(keras.optimizers.Adam(recipe.learning_rate), balance=balance)
@@ -326,6 +333,7 @@ def run(data, recipe, folder):
             name: {task.name: measure(data, task, scores[task.name], mask) for task in data.schema.tasks}
             for name, mask in {"all": test, "warm": test & data.is_warm, "cold": test & ~data.is_warm}.items()
         },
+        "bootstrap": bootstrap(data, scores, test),
         **({"fusion_weights": learnt} if learnt else {}),
         "history": histories,
     }
@@ -341,10 +349,29 @@ def measure(data, task, scores, rows):
     return evaluate_task(data.y[task.column][rows], scores[rows], data.domain[rows], data.users[rows], kind=task.kind)
 
 
+def bootstrap(data, scores, rows):
+    """Overall AUC for test users drawn anew, `NUM_SAMPLES` times; the draws are the same in all cells.
+
+    Differences of two models' lists are so the samples of a paired bootstrap over users. Samples in which a domain and
+    task has no positive or no negative are `None`.
+    """
+    users = np.unique(data.users[rows], return_inverse=True)[1]
+    curves = [
+        weighted_roc_auc(*(values[rows][mine] for values in (data.y[task.column], scores[task.name])), users[mine])
+        for task in data.schema.tasks
+        for mine in (data.domain[rows] == domain for domain in np.unique(data.domain[rows]))
+    ]
+    rng, number = np.random.default_rng(0), users.max() + 1
+    draws = (np.bincount(rng.integers(number, size=number), minlength=number) for _ in range(NUM_SAMPLES))
+    samples = [np.mean([curve(weights) for curve in curves]) for weights in draws]
+    return [None if np.isnan(sample) else round(float(sample), 6) for sample in samples]
+
+
 def chosen_rows(systems, settings):
     """The rows that the command asks for: "all" are those of Table 2, "ablations" those of Table 3."""
     rows = [(row, {"all", row.system}) for row in TABLE_2]
-    rows += [(row, {"ablations", row.system}) for row in TABLE_3 if row.name != OURS]
+    rows += [(row, {"ablations", row.system}) for row in TABLE_3 if row.name != M3OE]
+    rows += [(Ablation(OURS, OURS, {}, None, None), {OURS})]
     for system in systems:
         check_choice("models", system, sorted(set().union(*(names for _, names in rows))))
     for setting in settings:
@@ -361,8 +388,9 @@ def main(dataset, path, *, rows=TABLE_2, seeds=1, protocol="time", results=RESUL
     cells, start, num_computed = [], time.perf_counter(), 0
     for i, (seed, row) in enumerate(wanted, start=1):
         recipe = Recipe(
-            row.system, row.setting, protocol, seed, learning_rate, by_system.get(row.system, {}), **changes
-        )
+            row.system, row.setting, protocol, seed, learning_rate, by_system.get(row.system, {}),
+            dict(CANDIDATES[CHOSEN].beside) if row.system == OURS else {}, **changes,
+        )  # fmt: skip
         cell, is_new = run(data, recipe, folder)
         cells.append(cell)
         num_computed += is_new
@@ -379,7 +407,7 @@ def main(dataset, path, *, rows=TABLE_2, seeds=1, protocol="time", results=RESUL
 
 def write_report(results=RESULTS, page=PAGE):
     """Prints and writes the page of all cells that there are."""
-    document = report(read_cells(results))
+    document = "\n".join([report(read_cells(results)), tried(read_cells(results.with_name("m3oe_search")))])
     page.parent.mkdir(parents=True, exist_ok=True)
     for file in sorted(page.parent.glob("m3oe-figure-*.png")):
         document += f"\n![{file.stem}]({file.name})\n"
@@ -424,7 +452,7 @@ if __name__ == "__main__":
     parser.add_argument("--dataset", choices=DATASETS, default="movielens")
     parser.add_argument("--seeds", type=int, default=1)
     systems = dict.fromkeys(row.system for row in (*TABLE_2, *TABLE_3))
-    parser.add_argument("--models", default="all", help=f"all, ablations, or some of {','.join(systems)}")
+    parser.add_argument("--models", default="all", help=f"all, ablations, or some of {','.join(systems)},ours")
     parser.add_argument("--setting", default="all", help="all, or some of " + ",".join(SETTINGS))
     parser.add_argument("--mode", choices=MODES, help="train M3oE's fusion weights apart from the others")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="time")

@@ -74,6 +74,32 @@ def test_batches_of_arrays_have_every_row_once_in_a_new_order_each_epoch():
         assert all(label == n / 2 for rows, labels in epoch for n, label in zip(rows, labels, strict=True))
 
 
+def test_memory_is_used_again_once_nobody_refers_to_it():
+    empty = inputs.Recycled()
+    held = [empty((4, 8)) for _ in range(3)]
+    for i, array in enumerate(held):
+        array[:] = i
+        assert array.ctypes.data % inputs.CACHE_LINE == 0
+    again = {id(array.base) for array in held}
+    assert [array.min() for array in held] == [array.max() for array in held] == [0, 1, 2]
+    view = held[1][0]
+    del held, array
+    new = [empty((4, 8)) for _ in range(3)]
+    assert (view == 1).all()  # what is left of an array keeps its memory
+    assert len(empty.memory) == 4
+    assert len(again & {id(array.base) for array in new}) == 2
+    assert empty((2, 8)).shape == (2, 8)
+
+
+def test_batches_that_are_kept_are_not_overwritten(tiny):
+    data = Prepared(tiny)
+    options = {"batch_size": 64, "seed": 3}
+    kept = [x["title_vector"] for x, _ in inputs.batches(data, data.examples("train"), **options)]
+    once = (x["title_vector"].numpy().copy() for x, _ in inputs.batches(data, data.examples("train"), **options))
+    for one, other in zip(kept, once, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_an_iterator_ends_without_waiting_for_its_tuning(tiny):
     data = Prepared(tiny)
     for dataset in (

@@ -1,6 +1,7 @@
 """Examples (Parquet) to tf.data batches: streamed, shuffled as a function of (seed, epoch), prefetched."""
 
 import itertools
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 from tfmtr.encoders.raw import SEPARATOR
 
 CACHE_LINE = 64
+FREE = 3  # references to memory that nobody uses: of the list, of the loop over it, and of the question
 
 
 def read_tables(files, *, rows, columns=None, rng=None, pool=16, span=None, dictionaries=None, convert=None):
@@ -139,9 +141,9 @@ def model_inputs(table, schema, stores):
     return Encoder(schema)(table) | _vectors(table, schema, stores)
 
 
-def _vectors(table, schema, stores):
+def _vectors(table, schema, stores, **options):
     there = [f for f in schema.features if f.kind == "vector" and f"{f.role}_row" in table.column_names]
-    return {feature.name: take_vectors(stores[feature.role], table[f"{feature.role}_row"]) for feature in there}
+    return {f.name: take_vectors(stores[f.role], table[f"{f.role}_row"], **options) for f in there}
 
 
 def labels(table, schema):
@@ -152,13 +154,19 @@ def labels(table, schema):
     }
 
 
-def take_vectors(vectors, rows):
-    """Rows of a memory-mapped matrix as float32; row -1 or null is the zero vector."""
+def take_vectors(vectors, rows, *, empty=None):
+    """Rows of a memory-mapped matrix as float32; row -1 or null is the zero vector.
+
+    Args:
+        vectors: Matrix of shape `(number, width)`.
+        rows: Arrow array of row numbers.
+        empty: `Recycled` that gives the array for the result; new memory by default.
+    """
     rows = np.asarray(pc.fill_null(rows, -1))
     if vectors.dtype != np.float32 or not len(vectors):
         taken = np.asarray(vectors[np.maximum(rows, 0)], "float32")
     else:
-        taken = _aligned_empty((len(rows), vectors.shape[1]))
+        taken = (empty or Recycled())((len(rows), vectors.shape[1]))
         np.take(np.asarray(vectors), rows, axis=0, out=taken, mode="clip")  # -1 is clipped to 0
     is_missing = rows < 0
     if is_missing.any():
@@ -166,11 +174,39 @@ def take_vectors(vectors, rows):
     return taken
 
 
-def _aligned_empty(shape):
-    """An uninitialised float32 array that starts where a cache line does; TensorFlow copies others to read them."""
-    memory = np.empty(4 * int(np.prod(shape)) + CACHE_LINE, "uint8")
-    start = -memory.ctypes.data % CACHE_LINE
-    return memory[start : len(memory) - CACHE_LINE + start].view("float32").reshape(shape)
+class Recycled:
+    """Makes uninitialised float32 arrays, in the memory of earlier ones that nobody refers to any more.
+
+    The operating system clears new memory, which takes as long as filling it with a batch's vectors. Arrays start where
+    a cache line does: TensorFlow copies others, and reads and refers to these where they are.
+
+    Call arguments:
+        shape: Of the array.
+
+    Example:
+    >>> empty = Recycled()
+    >>> first, second = empty((2, 3)), empty((2, 3))
+    >>> second_memory = second.base
+    >>> del second
+    >>> third = empty((2, 3))
+    >>> third.base is second_memory, third.base is first.base
+    (True, False)
+    """
+
+    def __init__(self):
+        self.memory = []
+
+    def __call__(self, shape):
+        """Makes an array."""
+        size = 4 * int(np.prod(shape))
+        for memory in self.memory:
+            if memory.nbytes >= size + CACHE_LINE and sys.getrefcount(memory) == FREE:
+                break
+        else:
+            memory = np.empty(size + CACHE_LINE, "uint8")
+            self.memory.append(memory)
+        start = -memory.ctypes.data % CACHE_LINE
+        return memory[start : start + size].view("float32").reshape(shape)
 
 
 def _by_value(column, function):
@@ -260,7 +296,7 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
     columns += [f"{f.role}_row" if f.kind == "vector" else f.name for f in schema.features]
     columns += [column for column in schema.scenario.columns if column not in columns]
     text = [f.name for f in schema.features if f.kind in ("id", "string")] + list(schema.scenario.columns)
-    encode = Encoder(schema)
+    encode, empty = Encoder(schema), Recycled()
     label_names = {task.column for task in schema.tasks}
     store_rows = sorted({f"{f.role}_row" for f in schema.features if f.kind == "vector"})
 
@@ -273,7 +309,7 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
     def split(table):
         x = {name: _as_array(table[name].combine_chunks()) for name in table.column_names if name not in store_rows}
         y = {name: x.pop(name) for name in label_names}
-        return x | _vectors(table, schema, stores), y
+        return x | _vectors(table, schema, stores, empty=empty), y
 
     options = {"columns": columns, "dictionaries": text, "convert": encoded}
 

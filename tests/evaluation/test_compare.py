@@ -13,6 +13,7 @@ from tfmtr.evaluation.compare import (
     paired_bootstrap,
     relative_gain,
     weighted_average_precision,
+    weighted_roc_auc,
     welch,
 )
 
@@ -251,3 +252,15 @@ def test_detectable_difference_without_a_deviation():
     assert detectable_difference(0.0, 3) == 0.0
     with pytest.raises(ValueError, match=r"`deviation` must be zero or positive. Received: deviation=-1.0"):
         detectable_difference(-1.0, 3)
+
+
+def test_weighted_roc_auc_equals_repeated_rows_with_ties():
+    rng = np.random.default_rng(0)
+    labels, scores, users = rng.integers(0, 2, 60), rng.integers(0, 7, 60) / 7, rng.integers(0, 9, 60)
+    for _ in range(5):
+        weights = rng.integers(0, 4, 9)
+        rows = np.repeat(np.arange(60), weights[users])
+        difference = scores[rows][labels[rows] == 1][:, None] - scores[rows][labels[rows] == 0]
+        expected = np.mean((difference > 0) + 0.5 * (difference == 0))
+        assert weighted_roc_auc(labels, scores, users)(weights) == pytest.approx(expected)
+    assert np.isnan(weighted_roc_auc(labels, scores, users)(np.zeros(9, int)))

@@ -296,6 +296,37 @@ def _present(values):
     return [value for value in values if value is not None]
 
 
+def weighted_roc_auc(labels, scores, users):
+    """Function of a user's weight, integers of shape `(users,)`, that returns the weighted ROC AUC.
+
+    A pair of a positive and a negative row counts as often as the product of their users' weights; ties count half. As
+    in `weighted_average_precision` rows are sorted once. The function returns NaN where a kind of rows has no weight.
+
+    Args:
+        labels: Array of shape `(rows,)`, 0 or 1.
+        scores: Array of shape `(rows,)`.
+        users: Array of shape `(rows,)`, the index of each row's user.
+
+    Example:
+    >>> auc = weighted_roc_auc(np.array([1, 0, 0]), np.array([0.5, 0.4, 0.5]), np.array([0, 1, 2]))
+    >>> float(auc(np.array([1, 1, 1]))), float(auc(np.array([1, 3, 1])))
+    (0.75, 0.875)
+    """
+    order = np.argsort(scores, kind="stable")
+    labels, scores, users = labels[order], scores[order], users[order]
+    starts = np.flatnonzero(np.diff(scores, prepend=-np.inf))
+
+    def roc_auc(weights):
+        rows = weights[users]
+        positives = np.add.reduceat(np.where(labels == 1, rows, 0), starts)
+        negatives = np.add.reduceat(np.where(labels == 1, 0, rows), starts)
+        below = np.cumsum(negatives) - negatives / 2
+        pairs = positives.sum() * negatives.sum()
+        return np.sum(positives * below) / pairs if pairs else np.nan
+
+    return roc_auc
+
+
 def weighted_average_precision(labels, scores, users):
     """Function of a user's weight, integers of shape `(users,)`, that returns the weighted average precision.
 

@@ -1,0 +1,40 @@
+"""The systems among which `m3oe_search.py` looks for one that is better than M3oE, and the one that it found."""
+
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+
+class Candidate(NamedTuple):
+    """A combination of the package's parts.
+
+    Attributes:
+        share: Name of a file in `tfmtr/sharing/`.
+        options: Its options.
+        beside: Options of `models.ranking` beside `share`.
+    """
+
+    share: str
+    options: Any = MappingProxyType({})
+    beside: Any = MappingProxyType({})
+
+
+CROSS, FM = {"interact": "cross"}, {"interact": "fm", "has_first_order": True}
+ONE = {"num_experts": 1}  # as in the study
+CANDIDATES = {
+    "m3oe": Candidate("m3oe", ONE),
+    "m3oe, gated": Candidate("m3oe", {**ONE, "fusion": "gated"}),
+    "m3oe, 4 experts": Candidate("m3oe"),
+    "m3oe, cross": Candidate("m3oe", ONE, CROSS),
+    "m3oe, fm": Candidate("m3oe", ONE, FM),
+    "m2m": Candidate("m2m"),
+    "m2m, cross": Candidate("m2m", {}, CROSS),
+    "m2m, fm": Candidate("m2m", {}, FM),
+    "star": Candidate("star"),
+    "star, fm": Candidate("star", {}, FM),
+    "pepnet": Candidate("pepnet"),
+    "pepnet, fm": Candidate("pepnet", {}, FM),
+    "stem": Candidate("stem"),
+    "shared_bottom, fm": Candidate("shared_bottom", {}, FM),
+    "mmoe, fm": Candidate("mmoe", {}, FM),
+}
+CHOSEN = "m2m"

@@ -1,0 +1,65 @@
+"""Looks for a combination of the package's parts that is better than M3oE on MovieLens, on validation rows only.
+
+    python pipelines/m3oe_search.py --data path/to/ml-1m.zip
+
+Every candidate of `m3oe_candidates.py` is trained once, with seed 0 and the recipe of `m3oe_study.py`, by time, and
+gets the best epoch's mean AUC over domains and tasks on the validation rows of users seen in training. Test rows are
+not read; `m3oe_study.py --models ours` reads them once a seed, for the one that `CHOSEN` names, and the page lists all
+that were tried. M3oE's own variants are among them, so that it has been looked for as long as the others.
+
+One candidate is one JSON in `benchmarks/results/m3oe_search/`, and one that is there is not trained again.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import m3oe_study as study
+from cells import known
+from m3oe_candidates import CANDIDATES
+from rich.console import Console
+from rich.table import Table
+
+from tfmtr import training
+from tfmtr.documents import write_json
+
+RESULTS = Path("benchmarks/results/m3oe_search")
+
+
+def main(path, *, dataset="movielens", candidates=None, results=RESULTS, **changes):
+    """Trains what is not there yet; returns `{candidate: document}` of all, best first."""
+    read, learning_rate, _ = study.DATASETS[dataset]
+    data = study.encode(*read(path, protocol="time"))
+    found, results = {}, results / dataset
+    results.mkdir(parents=True, exist_ok=True)
+    for name, (share, options, beside) in (candidates or CANDIDATES).items():
+        recipe = study.Recipe(share, "MDMT", "time", 0, learning_rate, dict(options), dict(beside), **changes)
+        asked = {"candidate": name, "fingerprint": data.fingerprint, "recipe": recipe.document}
+        file = results / f"{name.replace(', ', '-').replace(' ', '-')}.json"
+        document = known(file, asked)
+        if not document:
+            started = time.perf_counter()
+            domains = range(1, data.schema.scenario.num_groups + 1)
+            model, _, history = study.fit(data, recipe, domains, data.schema.tasks)
+            document = {
+                **asked,
+                "val_auc": max(history["val_auc"]),
+                "history": history,
+                "parameters": model.count_params(),
+                "seconds": time.perf_counter() - started,
+                "versions": training.versions(),
+                "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            }
+            write_json(file, document)
+        found[name] = document
+        print(f"{name}: validation AUC {document['val_auc']:.5f}, {document['seconds']:.0f} s", flush=True)
+    return dict(sorted(found.items(), key=lambda item: -item[1]["val_auc"]))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="ml-1m.zip")
+    table = Table("candidate", "validation AUC", "parameters", title="Candidates, best first")
+    for name, document in main(parser.parse_args().data).items():
+        table.add_row(name, f"{100 * document['val_auc']:.2f}", f"{document['parameters']:,}")
+    Console().print(table)
