@@ -180,21 +180,28 @@ class Recycled:
     The operating system clears new memory, which takes as long as filling it with a batch's vectors. Arrays start where
     a cache line does: TensorFlow copies others, and reads and refers to these where they are.
 
+    Args:
+        most: Number of arrays whose memory is kept; more at a time have memory of their own.
+
     Call arguments:
         shape: Of the array.
 
     Example:
     >>> empty = Recycled()
     >>> first, second = empty((2, 3)), empty((2, 3))
-    >>> second_memory = second.base
+    >>> memory = second.base
     >>> del second
     >>> third = empty((2, 3))
-    >>> third.base is second_memory, third.base is first.base
-    (True, False)
+    >>> third.base is memory, third.base is first.base
+    (False, False)
+    >>> del memory, third
+    >>> fourth = empty((2, 3))
+    >>> len(empty.memory)
+    3
     """
 
-    def __init__(self):
-        self.memory = []
+    def __init__(self, most=12):
+        self.memory, self.most = [], most
 
     def __call__(self, shape):
         """Makes an array."""
@@ -204,7 +211,8 @@ class Recycled:
                 break
         else:
             memory = np.empty(size + CACHE_LINE, "uint8")
-            self.memory.append(memory)
+            if len(self.memory) < self.most:
+                self.memory.append(memory)
         start = -memory.ctypes.data % CACHE_LINE
         return memory[start : start + size].view("float32").reshape(shape)
 
@@ -296,7 +304,7 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
     columns += [f"{f.role}_row" if f.kind == "vector" else f.name for f in schema.features]
     columns += [column for column in schema.scenario.columns if column not in columns]
     text = [f.name for f in schema.features if f.kind in ("id", "string")] + list(schema.scenario.columns)
-    encode, empty = Encoder(schema), Recycled()
+    encode = Encoder(schema)
     label_names = {task.column for task in schema.tasks}
     store_rows = sorted({f"{f.role}_row" for f in schema.features if f.kind == "vector"})
 
@@ -306,7 +314,7 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
         arrays = {name: _as_column(array) for name, array in arrays.items()}
         return pa.table(arrays | {name: table[name] for name in store_rows})
 
-    def split(table):
+    def split(table, empty=None):
         x = {name: _as_array(table[name].combine_chunks()) for name in table.column_names if name not in store_rows}
         y = {name: x.pop(name) for name in label_names}
         return x | _vectors(table, schema, stores, empty=empty), y
@@ -315,8 +323,9 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
 
     def read():
         rng = None if seed is None else np.random.default_rng([*np.atleast_1d(seed), next(epoch)])
+        empty = Recycled()  # of this epoch only: TensorFlow never forgets a generator's function
         for table in read_tables(files, rows=rows, rng=rng, span=span, **options):
-            yield split(table)
+            yield split(table, empty)
 
     def spec(array):
         return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
