@@ -138,12 +138,12 @@ def stepping(data, files, units, turns):
     model.compile(keras.optimizers.Adam(1e-3))
     batches = inputs.batches(data, files, batch_size=BATCH, seed=0)
     rows = sum(pq.read_metadata(file).num_rows for file in files)
-    memory = tf.data.Dataset.from_tensors(next(iter(batches))).repeat(len(batches))
-    model.fit(memory.take(2), verbose=0)
+    memory = inputs.without_autotune(tf.data.Dataset.from_tensors(next(iter(batches))).repeat(len(batches)))
+    model.fit(memory.take(2), shuffle=False, verbose=0)
 
     def rate(source):
         started = time.perf_counter()
-        model.fit(source, verbose=0)
+        model.fit(source, shuffle=False, verbose=0)
         return rows / (time.perf_counter() - started)
 
     rates = [(rate(batches), rate(memory)) for _ in range(turns)]

@@ -74,6 +74,9 @@ class Experts(keras.layers.Layer):
         kernel, bias = ops.convert_to_tensor(self.kernel), ops.convert_to_tensor(self.bias)
         if self.normalize:
             kernel, bias = without_mean(kernel, bias)
+        elif len(inputs.shape) == 2:
+            outputs = ops.matmul(inputs, ops.reshape(kernel, (inputs.shape[-1], -1))) + ops.reshape(bias, (-1,))
+            return ops.reshape(self.activation(outputs), (-1, number, self.units))
         # One product an expert: what follows finds its rows in the cache, and nothing is transposed.
         inputs = [inputs] * number if len(inputs.shape) == 2 else ops.unstack(inputs, number, axis=1)
         outputs = []
