@@ -36,9 +36,10 @@ seen users have too few, as in file order). Results are for all test rows, and f
 The test rows are read once a cell, after the epoch is chosen.
 
 **Figures.** Overall is the unweighted mean over the domains and tasks, as the paper's 77.02 is; pooled is over the
-rows of all domains, mean over tasks. Intervals are of a bootstrap over test users, whose draws all cells share; p-values
-are Welch's over seeds, and the page holds each sentence of sections 3.4 and 3.6 against the published table and against
-the cells, with Holm's correction over all pairs of rows (`m3oe_claims.py`). RelaImpr = ((AUC - 0.5) / (best baseline's AUC - 0.5) - 1) x 100.
+rows of all domains, mean over tasks. RelaImpr = ((AUC - 0.5) / (best baseline's AUC - 0.5) - 1) x 100. Intervals are of
+a bootstrap over test users, whose draws all cells share; p-values are Welch's over seeds. The page holds each sentence
+of sections 3.4 and 3.6 against the published table and the cells, with Holm's correction over all pairs of rows
+(`m3oe_claims.py`).
 
 `ours` is the combination of parts that `m3oe_search.py` has found on validation rows.
 
