@@ -61,7 +61,7 @@ def test_a_ranking_model_s_small_head_is_linear_in_what_its_tower_starts_from():
         SCHEMA, share=functools.partial(shared_bottom, units=(5,), tower_units=(4, 4)), head="self_auxiliary"
     )
     x = rows()
-    h = keras.Model(model.input, model.get_layer("bottom_relu_0").output)(x)
+    h = keras.Model(model.input, model.get_layer("bottom_0").output)(x)
     kernel, bias = model.get_layer("like_auxiliary").get_weights()
     assert kernel.shape == (5, 1)
     assert bias[0] == pytest.approx(np.log(0.1 / 0.9), rel=1e-5)
@@ -105,7 +105,7 @@ def test_what_large_towers_learn_for_themselves_the_shared_layers_must_learn_too
         model = models.ranking(schema, share=share, head=head)
         model.compile(keras.optimizers.Adam(1e-2))
         model.fit(x, y, batch_size=200, epochs=15, verbose=0)
-        h = keras.Model(model.input, model.get_layer("bottom_relu_0").output).predict(x, verbose=0)
+        h = keras.Model(model.input, model.get_layer("bottom_0").output).predict(x, verbose=0)
         probe = LogisticRegression(C=100.0, max_iter=1000).fit(h[train], is_same[train])
         linear[head] = probe.score(h[test], is_same[test])
     assert linear["self_auxiliary"] > linear["parallel"] + 0.05
