@@ -12,6 +12,9 @@ from tfmtr.schema import Feature, Scenario, Schema, Task
 collect_ignore = ["balancing/make_libmtl.py"]  # needs PyTorch
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Otherwise gRPC starts its threads again in every child, even one that is about to become another program: on a busy
+# machine Spark's JVM has ended so before it began, after tests of the server.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
