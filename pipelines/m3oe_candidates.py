@@ -37,4 +37,4 @@ CANDIDATES = {
     "shared_bottom, fm": Candidate("shared_bottom", {}, FM),
     "mmoe, fm": Candidate("mmoe", {}, FM),
 }
-CHOSEN = "m2m"
+CHOSEN = "m2m"  # to be replaced by what the search finds; it has not been run yet
