@@ -110,7 +110,7 @@ def claims(dataset, overall):
             )
         )
     lines += ["", line(["pair", "published", "here", "p (Welch)", "p (Holm)", "seeds"]), line(["---"] * 6)]
-    for pair in dict.fromkeys(pairs):
+    for pair in gains:
         one, other = pair
         lines.append(
             line(

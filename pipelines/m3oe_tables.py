@@ -66,25 +66,24 @@ def report(cells):
     sections = []
     for key, group in sorted(groups.items()):
         together = [cell for cell in group if "mode" not in cell["recipe"]]
-        names = names_of(together)
-        if set(names.values()) & {row.name for row in TABLE_2}:
+        by_row = {}
+        for cell in together:
+            by_row.setdefault(row_name(cell), []).append(cell)
+        if by_row.keys() & {row.name for row in TABLE_2}:
             sections.append(section(*key, together))
-        if set(names.values()) & {row.name for row in TABLE_3 if row.name != M3OE}:
+        if by_row.keys() & {row.name for row in TABLE_3 if row.name != M3OE}:
             sections.append(ablations(*key, together))
         if len(together) < len(group):
             sections.append(modes(*key, group))
-        by_row = {}
-        for i, cell in enumerate(together):
-            by_row.setdefault(names[i], []).append(cell)
         sections.append(differences(*key, by_row))
         sections.append(said(*key, by_row))
     return "\n".join(["# Tables 2 and 3 of the M3oE paper\n", LEGEND, *filter(None, sections)])
 
 
-def names_of(cells):
-    """`{position of a cell: name of its row}` of both tables and of `OURS`."""
+def row_name(cell):
+    """Name of a cell's row in Table 2 or 3, or `OURS`."""
     names = {(row.system, row.setting): row.name for row in (*TABLE_2, *TABLE_3)} | {(OURS, Ablation.setting): OURS}
-    return {i: names[cell["recipe"]["system"], cell["recipe"]["setting"]] for i, cell in enumerate(cells)}
+    return names[cell["recipe"]["system"], cell["recipe"]["setting"]]
 
 
 def differences(dataset, protocol, max_epochs, by_row):
@@ -94,16 +93,14 @@ def differences(dataset, protocol, max_epochs, by_row):
         for other in by_row:
             if other not in (OURS, one) and {one, other} <= by_row.keys():
                 values = [[figures(cell)["overall"] for cell in by_row[row]] for row in (one, other)]
-                means = [compare.mean_and_deviation(of_row) for of_row in values]
+                (mean, deviation), (others_mean, others_deviation) = map(compare.mean_and_deviation, values)
                 low, high = user_interval(by_row[one], by_row[other])
                 rows.append(
                     [
-                        *(
-                            f"{one} over {other}",
-                            " ".join(f"{text(*v)}" for v in zip(means[0], (".2f", ".2f"), strict=True)),
-                        ),
-                        " ".join(f"{text(*v)}" for v in zip(means[1], (".2f", ".2f"), strict=True)),
-                        f"{means[0][0] - means[1][0]:+.2f}",
+                        f"{one} over {other}",
+                        f"{text(mean, '.2f')} {text(deviation, '.2f')}",
+                        f"{text(others_mean, '.2f')} {text(others_deviation, '.2f')}",
+                        f"{mean - others_mean:+.2f}",
                         f"{text(low, '+.2f')} to {text(high, '+.2f')}",
                         p_text(compare.welch(*values)),
                         f"{len(values[0])} and {len(values[1])}",
