@@ -92,6 +92,7 @@ def keras_model(embed, optimizer, rows, batch_size, jit_compile=False):
     def train(steps):
         for step in range(steps):
             model.train_on_batch(ids[step % BATCHES], labels[step % BATCHES])
+        int(model.optimizer.iterations)  # JAX answers before it has computed
 
     return train
 
@@ -139,10 +140,10 @@ def strategy(rows, batch_size):
         distribution = tf.distribute.ParameterServerStrategy(resolver, variable_partitioner=partitioner)
         coordinator = tf.distribute.coordinator.ClusterCoordinator(distribution)
         with distribution.scope():
-            # Partials, of which the strategy asks for one shard at a time; a function would make the whole table here.
+            # A shard is made where it lies only if both know the sizes; otherwise all of it here, for one message.
             sizes = {"shape": (rows, WIDTH), "dtype": tf.float32}
-            table = tf.Variable(functools.partial(tf.random_uniform_initializer(-0.05, 0.05), **sizes))
-            state = tf.Variable(functools.partial(tf.zeros_initializer(), **sizes))
+            starts = tf.random_uniform_initializer(-0.05, 0.05), tf.zeros_initializer()
+            table, state = (tf.Variable(functools.partial(start, **sizes), **sizes) for start in starts)
             hidden = tf.Variable(tf.random.normal((IDS * WIDTH, HIDDEN)) * 0.05)
             output = tf.Variable(tf.random.normal((HIDDEN, 1)) * 0.1)
         shards, states = (getattr(variable, "variables", [variable]) for variable in (table, state))

@@ -88,11 +88,11 @@ def row_name(cell):
 
 def differences(dataset, protocol, max_epochs, by_row):
     """M3oE and the package's own choice against every row: overall AUC, over seeds and over test users."""
-    rows = []
+    rows, overall = [], overall_auc(by_row)
     for one in (OURS, M3OE):
-        for other in by_row:
-            if other not in (OURS, one) and {one, other} <= by_row.keys():
-                values = [[figures(cell)["overall"] for cell in by_row[row]] for row in (one, other)]
+        for other in overall:
+            if other not in (OURS, one) and one in overall:
+                values = [overall[one], overall[other]]
                 (mean, deviation), (others_mean, others_deviation) = map(compare.mean_and_deviation, values)
                 low, high = user_interval(by_row[one], by_row[other])
                 rows.append(
@@ -116,6 +116,12 @@ def differences(dataset, protocol, max_epochs, by_row):
             "",
         ]
     )
+
+
+def overall_auc(by_row):
+    """Each row's overall AUC by cell, in percent; rows of which a cell has none are left out."""
+    overall = {row: [figures(cell)["overall"] for cell in cells] for row, cells in by_row.items()}
+    return {row: values for row, values in overall.items() if None not in values}
 
 
 def user_interval(cells, others):
@@ -153,8 +159,7 @@ def tried(documents):
 
 def said(dataset, protocol, max_epochs, by_row):
     """The paper's sentences about its tables, held against them and against the cells."""
-    overall = {row: [figures(cell)["overall"] for cell in cells] for row, cells in by_row.items()}
-    lines = claims(dataset, {row: values for row, values in overall.items() if None not in values})
+    lines = claims(dataset, overall_auc(by_row))
     if not lines:
         return None
     return "\n".join(
