@@ -11,15 +11,24 @@ class Candidate(NamedTuple):
         share: Name of a file in `tfmtr/sharing/`.
         options: Its options.
         beside: Options of `models.ranking` beside `share`.
+        adam: Options of Adam beside its learning rate.
     """
 
     share: str
     options: Any = MappingProxyType({})
     beside: Any = MappingProxyType({})
+    adam: Any = MappingProxyType({})
+
+    @property
+    def parts(self):
+        """What a recipe takes of it beside `share`."""
+        return {"options": dict(self.options), "beside": dict(self.beside), "adam": dict(self.adam)}
 
 
 CROSS, FM = {"interact": "cross"}, {"interact": "fm", "has_first_order": True}
 ONE = {"num_experts": 1}  # as in the study
+DECAY = {"weight_decay": 0.3}
+MEAN = {"use_ema": True, "ema_momentum": 0.95}  # over the last 20 steps, which are an epoch
 CANDIDATES = {
     "m3oe": Candidate("m3oe", ONE),
     "m3oe, gated": Candidate("m3oe", {**ONE, "fusion": "gated"}),
@@ -36,5 +45,11 @@ CANDIDATES = {
     "stem": Candidate("stem"),
     "shared_bottom, fm": Candidate("shared_bottom", {}, FM),
     "mmoe, fm": Candidate("mmoe", {}, FM),
+    "m3oe, decay": Candidate("m3oe", ONE, {}, DECAY),
+    "m3oe, mean": Candidate("m3oe", ONE, {}, MEAN),
+    "m3oe, fm, decay, mean": Candidate("m3oe", ONE, FM, {**DECAY, **MEAN}),
+    "star, fm, decay, mean": Candidate("star", {}, FM, {**DECAY, **MEAN}),
+    "m2m, decay, mean": Candidate("m2m", {}, {}, {**DECAY, **MEAN}),
+    "shared_bottom, fm, decay, mean": Candidate("shared_bottom", {}, FM, {**DECAY, **MEAN}),
 }
 CHOSEN = "m2m"  # to be replaced by what the search finds; it has not been run yet

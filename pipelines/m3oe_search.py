@@ -32,8 +32,8 @@ def main(path, *, dataset="movielens", candidates=None, results=RESULTS, **chang
     data = study.encode(*read(path, protocol="time"))
     found, results = {}, results / dataset
     results.mkdir(parents=True, exist_ok=True)
-    for name, (share, options, beside) in (candidates or CANDIDATES).items():
-        recipe = study.Recipe(share, "MDMT", "time", 0, learning_rate, dict(options), dict(beside), **changes)
+    for name, candidate in (candidates or CANDIDATES).items():
+        recipe = study.Recipe(candidate.share, "MDMT", "time", 0, learning_rate, **candidate.parts, **changes)
         asked = {"candidate": name, "fingerprint": data.fingerprint, "recipe": recipe.document}
         file = results / f"{name.replace(', ', '-').replace(' ', '-')}.json"
         document = known(file, asked)
@@ -59,7 +59,13 @@ def main(path, *, dataset="movielens", candidates=None, results=RESULTS, **chang
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="ml-1m.zip")
+    parser.add_argument("--candidates", nargs="*", choices=CANDIDATES, default=list(CANDIDATES))
+    parser.add_argument("--max-epochs", type=int, default=study.Recipe.max_epochs)
+    parser.add_argument("--patience", type=int, default=study.Recipe.patience)
+    arguments = parser.parse_args()
+    chosen = {name: CANDIDATES[name] for name in arguments.candidates}
     table = Table("candidate", "validation AUC", "parameters", title="Candidates, best first")
-    for name, document in main(parser.parse_args().data).items():
+    budget = {"max_epochs": arguments.max_epochs, "patience": arguments.patience}
+    for name, document in main(arguments.data, candidates=chosen, **budget).items():
         table.add_row(name, f"{100 * document['val_auc']:.2f}", f"{document['parameters']:,}")
     Console().print(table)

@@ -96,7 +96,10 @@ KNOW_NO_DOMAINS = ("shared_bottom", "mmoe", "ple")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What decides a cell's result, beside the data; `beside` has options of `models.ranking` beside `share`."""
+    """What decides a cell's result, beside the data.
+
+    `beside` has options of `models.ranking` beside `share`, `adam` those of Adam beside its rate.
+    """
 
     system: str
     setting: str
@@ -105,6 +108,7 @@ class Recipe:
     learning_rate: float
     options: dict = dataclasses.field(default_factory=dict)
     beside: dict = dataclasses.field(default_factory=dict)
+    adam: dict = dataclasses.field(default_factory=dict)
     embedding_dim: int = 16
     batch_size: int = 40_960
     max_epochs: int = 8
@@ -122,7 +126,7 @@ class Recipe:
     def document(self):
         """The recipe as its cell has it."""
         document = json.loads(json.dumps(dataclasses.asdict(self)))
-        return {name: value for name, value in document.items() if value or name not in ("mode", "beside")}
+        return {name: value for name, value in document.items() if value or name not in ("mode", "beside", "adam")}
 
     def share(self):
         """The sharing function."""
@@ -136,7 +140,7 @@ class Recipe:
 def system_options(num_experts):
     """Options that are not their file's defaults, by system."""
     ablations = {row.system: {"num_experts": num_experts, **row.options} for row in TABLE_3}
-    return {"adatt_sp": {"num_shared_experts": 0}, OURS: dict(CANDIDATES[CHOSEN].options), **ablations}
+    return {"adatt_sp": {"num_shared_experts": 0}, **ablations}
 
 
 # Rows that have no sharing file of their name.
@@ -234,13 +238,15 @@ def fit(data, recipe, domains, tasks):
         **recipe.beside,
     )
     balance = turns(recipe, len(x["scenario"]), (known_x, known_y))
-    model.compile(keras.optimizers.Adam(recipe.learning_rate), balance=balance)
+    model.compile(keras.optimizers.Adam(recipe.learning_rate, **recipe.adam), balance=balance)
+    averages = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if recipe.adam.get("use_ema") else []
     history = model.fit(
         inputs.in_memory(x, y, batch_size=recipe.batch_size, seed=recipe.seed),
         epochs=recipe.max_epochs,
         shuffle=False,  # it is
         verbose=0,
         callbacks=[
+            *averages,  # the epoch is judged and kept with them
             ValidationAUC(known_x, known_y, data.domain[validation], tasks, recipe.batch_size),
             keras.callbacks.EarlyStopping("val_auc", mode="max", patience=recipe.patience, restore_best_weights=True),
         ],
@@ -393,10 +399,8 @@ def main(dataset, path, *, rows=TABLE_2, seeds=1, protocol="time", results=RESUL
     wanted = list(itertools.product(range(seeds), rows))
     cells, start, num_computed = [], time.perf_counter(), 0
     for i, (seed, row) in enumerate(wanted, start=1):
-        recipe = Recipe(
-            row.system, row.setting, protocol, seed, learning_rate, by_system.get(row.system, {}),
-            dict(CANDIDATES[CHOSEN].beside) if row.system == OURS else {}, **changes,
-        )  # fmt: skip
+        parts = CANDIDATES[CHOSEN].parts if row.system == OURS else {"options": by_system.get(row.system, {})}
+        recipe = Recipe(row.system, row.setting, protocol, seed, learning_rate, **parts, **changes)
         cell, is_new = run(data, recipe, folder)
         cells.append(cell)
         num_computed += is_new

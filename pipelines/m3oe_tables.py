@@ -314,7 +314,8 @@ def comparison(means, seeds, dataset, compared, num_columns):
 
 def common(recipe):
     """What a recipe shares with those of the other rows."""
-    return {key: value for key, value in recipe.items() if key not in ("system", "setting", "seed", "options")}
+    own = ("system", "setting", "seed", "options", "beside", "adam")
+    return {key: value for key, value in recipe.items() if key not in own}
 
 
 def adds_up(published):

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import json
 
@@ -351,6 +352,7 @@ def test_the_search_sees_no_test_row_and_keeps_what_it_found(tiny, tmp_path, mon
     small_bottom = {"units": (16,), "tower_units": (8,), "normalize": False}
     candidates = {"bottom": candidate("shared_bottom", small_bottom)}
     candidates["bottom, fm"] = candidate("shared_bottom", small_bottom, {"interact": "fm", "has_first_order": True})
+    candidates["bottom, mean"] = candidate("shared_bottom", small_bottom, {}, {"use_ema": True, "ema_momentum": 0.9})
     options = {"candidates": candidates, "results": tmp_path, "max_epochs": 2, "batch_size": 1000}
     seen, fit = [], tiny.fit
 
@@ -361,13 +363,38 @@ def test_the_search_sees_no_test_row_and_keeps_what_it_found(tiny, tmp_path, mon
     monkeypatch.setattr(tiny, "fit", watched)
     found = search.main(None, **options)
     assert not seen
-    assert sorted(file.name for file in (tmp_path / "movielens").iterdir()) == ["bottom-fm.json", "bottom.json"]
-    first, second = found.values()
-    assert first["val_auc"] >= second["val_auc"]
+    assert sorted(file.name for file in (tmp_path / "movielens").iterdir()) == [
+        "bottom-fm.json",
+        "bottom-mean.json",
+        "bottom.json",
+    ]
+    first, *_, last = found.values()
+    assert first["val_auc"] >= last["val_auc"]
     assert found["bottom, fm"]["recipe"]["beside"] == {"interact": "fm", "has_first_order": True}
     assert "test" not in first
     monkeypatch.setattr(tiny, "fit", None)
     assert search.main(None, **options) == found
+
+
+def test_an_epoch_is_judged_and_kept_with_the_mean_of_its_weights(tiny, monkeypatch):
+    judged, predict = [], tiny.keras.Model.predict
+
+    def watched(model, *args, **kwargs):
+        judged.append([np.asarray(v) for v in model.trainable_variables])
+        return predict(model, *args, **kwargs)
+
+    data = tiny.encode(*tiny.DATASETS["movielens"][0](None, protocol="time"))
+    adam = {"use_ema": True, "ema_momentum": 0.9}
+    options = {"units": (8,), "tower_units": (4,), "normalize": False}
+    recipe = tiny.Recipe(
+        "shared_bottom", "MDMT", "time", 0, 0.03, options, adam=adam, batch_size=500, max_epochs=1, patience=1
+    )
+    monkeypatch.setattr(tiny.keras.Model, "predict", watched)
+    model = tiny.fit(data, recipe, (1, 2, 3), data.schema.tasks).model
+    plain = tiny.fit(data, dataclasses.replace(recipe, adam={}), (1, 2, 3), data.schema.tasks).model
+    for mean, kept in zip(judged[0], model.trainable_variables, strict=True):
+        np.testing.assert_allclose(kept, mean, atol=1e-6)
+    assert max(np.abs(v - mean).max() for v, mean in zip(plain.get_weights(), judged[0], strict=False)) > 0.01
 
 
 def test_the_row_of_the_package_s_own_choice(study, tables):
