@@ -27,7 +27,7 @@ class Candidate(NamedTuple):
 
 CROSS, FM = {"interact": "cross"}, {"interact": "fm", "has_first_order": True}
 ONE = {"num_experts": 1}  # as in the study
-DECAY = {"weight_decay": 0.3}
+DECAY, STRONG_DECAY = {"weight_decay": 0.3}, {"weight_decay": 1.0}
 MEAN = {"use_ema": True, "ema_momentum": 0.95}  # over the last 20 steps, which are an epoch
 CANDIDATES = {
     "m3oe": Candidate("m3oe", ONE),
@@ -47,9 +47,12 @@ CANDIDATES = {
     "mmoe, fm": Candidate("mmoe", {}, FM),
     "m3oe, decay": Candidate("m3oe", ONE, {}, DECAY),
     "m3oe, mean": Candidate("m3oe", ONE, {}, MEAN),
-    "m3oe, fm, decay, mean": Candidate("m3oe", ONE, FM, {**DECAY, **MEAN}),
-    "star, fm, decay, mean": Candidate("star", {}, FM, {**DECAY, **MEAN}),
-    "m2m, decay, mean": Candidate("m2m", {}, {}, {**DECAY, **MEAN}),
-    "shared_bottom, fm, decay, mean": Candidate("shared_bottom", {}, FM, {**DECAY, **MEAN}),
+    "m3oe, strong decay": Candidate("m3oe", ONE, {}, STRONG_DECAY),
+    "m3oe, 4 experts, decay": Candidate("m3oe", {}, {}, DECAY),
+    "m2m, decay": Candidate("m2m", {}, {}, DECAY),
+    "star, decay": Candidate("star", {}, {}, DECAY),
+    "pepnet, decay": Candidate("pepnet", {}, {}, DECAY),
+    "stem, decay": Candidate("stem", {}, {}, DECAY),
+    "shared_bottom, decay": Candidate("shared_bottom", {}, {}, DECAY),
 }
 CHOSEN = "m2m"  # to be replaced by what the search finds; it has not been run yet
