@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import signal
 
 import ibis
 import numpy as np
@@ -36,10 +37,12 @@ def spark(tmp_path_factory):
     """The engine that started Spark, by the usual configuration; those of `prepare` are its guests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYSPARK_SUBMIT_ARGS", SUBMIT)
+        interrupt = signal.getsignal(signal.SIGINT)
         engine = Spark(tmp_path_factory.mktemp("spark"), 10**9, "local[2]")
     yield engine
     engine.close()
     assert SparkSession.getActiveSession() is None
+    assert signal.getsignal(signal.SIGINT) is interrupt  # PySpark's own fails without an application
 
 
 def prepare_twice(logs, folder, monkeypatch, **options):

@@ -7,7 +7,9 @@ under the same path.
 
 import contextlib
 import shutil
+import signal
 import tempfile
+import threading
 from pathlib import Path
 
 import ibis
@@ -54,15 +56,18 @@ class Spark(Engine):
         self.folder, self.memory_limit, self.partitions = Path(folder), memory_limit, {}
         session = SparkSession.getActiveSession()
         self.is_guest = session is not None
+        self.interrupt = signal.getsignal(signal.SIGINT)
         self.session = (session or start(master)).newSession()
         self.session.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")  # else it refuses such files
         self.errors = (*DuckDB.errors, PySparkException)
         self.con = ibis.pyspark.connect(self.session)  # times are in UTC from here on
 
     def close(self):
-        """Ends the application, unless it was there before."""
+        """Ends the application, unless it was there before, and with it what PySpark does at Ctrl-C."""
         if not self.is_guest:
             self.con.disconnect()
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, self.interrupt)
 
     def read_parquet(self, paths):
         """Parquet files as one table, nanoseconds as microseconds, which is what Spark has."""
