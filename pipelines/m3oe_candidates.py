@@ -27,7 +27,7 @@ class Candidate(NamedTuple):
 
 CROSS, FM = {"interact": "cross"}, {"interact": "fm", "has_first_order": True}
 ONE = {"num_experts": 1}  # as in the study
-DECAY, STRONG_DECAY = {"weight_decay": 0.3}, {"weight_decay": 1.0}
+DECAY, STRONG_DECAY, STRONGEST_DECAY = ({"weight_decay": rate} for rate in (0.3, 1.0, 3.0))
 MEAN = {"use_ema": True, "ema_momentum": 0.95}  # over the last 20 steps, which are an epoch
 CANDIDATES = {
     "m3oe": Candidate("m3oe", ONE),
@@ -48,11 +48,19 @@ CANDIDATES = {
     "m3oe, decay": Candidate("m3oe", ONE, {}, DECAY),
     "m3oe, mean": Candidate("m3oe", ONE, {}, MEAN),
     "m3oe, strong decay": Candidate("m3oe", ONE, {}, STRONG_DECAY),
+    "m3oe, strongest decay": Candidate("m3oe", ONE, {}, STRONGEST_DECAY),
     "m3oe, 4 experts, decay": Candidate("m3oe", {}, {}, DECAY),
     "m2m, decay": Candidate("m2m", {}, {}, DECAY),
     "star, decay": Candidate("star", {}, {}, DECAY),
     "pepnet, decay": Candidate("pepnet", {}, {}, DECAY),
     "stem, decay": Candidate("stem", {}, {}, DECAY),
     "shared_bottom, decay": Candidate("shared_bottom", {}, {}, DECAY),
+    "m2m, strong decay": Candidate("m2m", {}, {}, STRONG_DECAY),
+    "star, strong decay": Candidate("star", {}, {}, STRONG_DECAY),
+    "pepnet, strong decay": Candidate("pepnet", {}, {}, STRONG_DECAY),
+    "stem, strong decay": Candidate("stem", {}, {}, STRONG_DECAY),
+    "pepnet, strongest decay": Candidate("pepnet", {}, {}, STRONGEST_DECAY),
+    "pepnet, fm, decay": Candidate("pepnet", {}, FM, DECAY),
+    "pepnet, cross, decay": Candidate("pepnet", {}, CROSS, DECAY),
 }
 CHOSEN = "m2m"  # to be replaced by what the search finds; it has not been run yet

@@ -60,12 +60,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="ml-1m.zip")
     parser.add_argument("--candidates", nargs="*", choices=CANDIDATES, default=list(CANDIDATES))
-    parser.add_argument("--max-epochs", type=int, default=study.Recipe.max_epochs)
-    parser.add_argument("--patience", type=int, default=study.Recipe.patience)
+    parser.add_argument("--max-updates", type=int, default=160)
+    parser.add_argument("--patience", type=int, default=40, help="updates without a better validation AUC")
     arguments = parser.parse_args()
     chosen = {name: CANDIDATES[name] for name in arguments.candidates}
     table = Table("candidate", "validation AUC", "parameters", title="Candidates, best first")
-    budget = {"max_epochs": arguments.max_epochs, "patience": arguments.patience}
+    budget = {"max_updates": arguments.max_updates, "patience": arguments.patience}
     for name, document in main(arguments.data, candidates=chosen, **budget).items():
         table.add_row(name, f"{100 * document['val_auc']:.2f}", f"{document['parameters']:,}")
     Console().print(table)

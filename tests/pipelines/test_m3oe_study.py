@@ -56,15 +56,15 @@ def tiny(study, monkeypatch):
     return study
 
 
-def test_two_models_one_epoch_and_a_second_call_computes_nothing(tiny, tmp_path, monkeypatch, capsys):
+def test_a_budget_is_of_updates_and_a_second_call_computes_nothing(tiny, tmp_path, monkeypatch, capsys):
     rows = [row for row in tiny.TABLE_2 if row.name in ("ShBot-MTL", "ShBot-MDMT")]
-    options = {"rows": rows, "results": tmp_path, "max_epochs": 1, "batch_size": 1000}
+    options = {"rows": rows, "results": tmp_path, "max_updates": 8, "batch_size": 1000}
     cells = tiny.main("movielens", None, **options)
     files = sorted(file.name for file in (tmp_path / "movielens").iterdir())
-    assert files == [f"shared_bottom-{setting}-time-seed-0-1-epochs.json" for setting in ("MDMT", "MTL")]
+    assert files == [f"shared_bottom-{setting}-time-seed-0-8-updates.json" for setting in ("MDMT", "MTL")]
     assert "[2/2] ShBot-MDMT (MDMT) seed 0: overall AUC" in capsys.readouterr().out
     apart, joint = cells
-    assert (apart["epochs"], joint["epochs"]) == ([1] * 3, [1])
+    assert (apart["epochs"], joint["epochs"]) == ([2] * 3, [1])  # of 4 and of 10 updates
     assert list(apart["history"]) == [f"d{domain} click+like" for domain in (1, 2, 3)]
     assert list(joint["history"]) == ["d1+2+3 click+like"]
     assert apart["test"]["all"]["click"]["overall"]["rows"] == 1200
@@ -76,7 +76,7 @@ def test_two_models_one_epoch_and_a_second_call_computes_nothing(tiny, tmp_path,
     assert tiny.main("movielens", None, **options) == cells
     assert "was there" in capsys.readouterr().out
     with pytest.raises(TypeError):  # another recipe is another result
-        tiny.main("movielens", None, **{**options, "max_epochs": 2})
+        tiny.main("movielens", None, **{**options, "max_updates": 20})
 
     tiny.write_report(tmp_path, tmp_path / "m3oe.md")
     page = (tmp_path / "m3oe.md").read_text()
@@ -89,7 +89,7 @@ def test_fusion_weights_trained_in_turns_are_cells_and_rows_of_their_own(tiny, t
     sizes = {"units": (8, 8), "expert_units": 4, "tower_units": (4,)}
     monkeypatch.setitem(tiny.DATASETS, "movielens", (small, 1e-2, {"m3oe": sizes}))
     rows = [row for row in tiny.TABLE_2 if row.name == "M3oE"]
-    options = {"rows": rows, "results": tmp_path, "max_epochs": 2, "batch_size": 1000}
+    options = {"rows": rows, "results": tmp_path, "max_updates": 20, "batch_size": 1000}
     found = {mode: tiny.main("movielens", None, mode=mode, **options)[0] for mode in (None, *tiny.MODES)}
     assert len(list((tmp_path / "movielens").iterdir())) == 4
     moved = {mode: np.abs(np.concatenate(list(cell["fusion_weights"].values())) - 0.5) for mode, cell in found.items()}
@@ -129,7 +129,7 @@ def pairwise_auc(labels, scores):
 def test_a_model_of_one_domain_and_task_sees_no_other_rows(tiny):
     """Other domains' and the other task's labels change nothing."""
     data = tiny.encode(*small())
-    recipe = tiny.Recipe("mlp", "single", "time", 0, 0.03, {"units": (8,)}, batch_size=1000, max_epochs=1)
+    recipe = tiny.Recipe("mlp", "single", "time", 0, 0.03, {"units": (8,)}, batch_size=1000, max_updates=1)
     click, _ = data.schema.tasks
     rows = data.split["test"] & (data.domain == 2)
     expected = tiny.fit(data, recipe, (2,), (click,)).predict(rows)["click"]
@@ -202,7 +202,7 @@ def cell(system, setting, seed, aucs):
     return {
         "dataset": "movielens",
         "fingerprint": "f" * 64,
-        "recipe": {"system": system, "setting": setting, "protocol": "time", "seed": seed, "max_epochs": 8},
+        "recipe": {"system": system, "setting": setting, "protocol": "time", "seed": seed, "max_updates": 250},
         "versions": {"keras": "3"},
         "epochs": [5],
         "best_epochs": [3],
@@ -267,7 +267,7 @@ def test_table_3_takes_parts_away_from_m3oe(study, tables, published):
         assert recipe.share().keywords == {"num_experts": 4, **row.options}
     cells = [cell(system, "MDMT", 0, aucs(like, 0.6)) for system, like in (("m3oe", 0.70), ("m3oe_concat", 0.68))]
     page = tables.report(cells)
-    assert "### Components of M3oE on movielens, split by time, at most 8 epochs (Table 3)" in page
+    assert "### Components of M3oE on movielens, split by time, at most 250 updates a model (Table 3)" in page
     assert "| Concat modules | 66.00 (76.89 -10.89) | -1.00 (-0.13) | 76.89 | 1 |" in page
     assert "w/o AutoML" not in page
     assert "Table 3)" not in tables.report(cells[:1])
@@ -275,9 +275,14 @@ def test_table_3_takes_parts_away_from_m3oe(study, tables, published):
 
 def test_budgets_are_tables_apart(tables):
     cells = [cell("mlp", "single", 0, aucs(auc, 0.6)) for auc in (0.70, 0.74)]
+    del cells[1]["recipe"]["max_updates"]  # as the first ones
     cells[1]["recipe"]["max_epochs"] = 50
     page = tables.report(cells)
-    assert page.index("at most 8 epochs") < page.index("| 67.00 (75.62 -8.62)") < page.index("at most 50 epochs")
+    assert (
+        page.index("at most 250 updates a model")
+        < page.index("| 67.00 (75.62 -8.62)")
+        < page.index("at most 50 epochs")
+    )
     assert page.index("at most 50 epochs") < page.index("| 69.00 (75.62 -6.62)")
 
 
@@ -353,7 +358,7 @@ def test_the_search_sees_no_test_row_and_keeps_what_it_found(tiny, tmp_path, mon
     candidates = {"bottom": candidate("shared_bottom", small_bottom)}
     candidates["bottom, fm"] = candidate("shared_bottom", small_bottom, {"interact": "fm", "has_first_order": True})
     candidates["bottom, mean"] = candidate("shared_bottom", small_bottom, {}, {"use_ema": True, "ema_momentum": 0.9})
-    options = {"candidates": candidates, "results": tmp_path, "max_epochs": 2, "batch_size": 1000}
+    options = {"candidates": candidates, "results": tmp_path, "max_updates": 20, "batch_size": 1000}
     seen, fit = [], tiny.fit
 
     def watched(data, *args):
@@ -387,7 +392,7 @@ def test_an_epoch_is_judged_and_kept_with_the_mean_of_its_weights(tiny, monkeypa
     adam = {"use_ema": True, "ema_momentum": 0.9}
     options = {"units": (8,), "tower_units": (4,), "normalize": False}
     recipe = tiny.Recipe(
-        "shared_bottom", "MDMT", "time", 0, 0.03, options, adam=adam, batch_size=500, max_epochs=1, patience=1
+        "shared_bottom", "MDMT", "time", 0, 0.03, options, adam=adam, batch_size=500, max_updates=1, patience=1
     )
     monkeypatch.setattr(tiny.keras.Model, "predict", watched)
     model = tiny.fit(data, recipe, (1, 2, 3), data.schema.tasks).model
@@ -397,9 +402,21 @@ def test_an_epoch_is_judged_and_kept_with_the_mean_of_its_weights(tiny, monkeypa
     assert max(np.abs(v - mean).max() for v, mean in zip(plain.get_weights(), judged[0], strict=False)) > 0.01
 
 
-def test_the_row_of_the_package_s_own_choice(study, tables):
+def test_the_row_of_the_package_s_own_choice(tiny, tables, monkeypatch, tmp_path):
+    study, candidates = tiny, importlib.import_module("m3oe_candidates")
     (row,) = study.chosen_rows(["ours"], ["all"])
     assert row.system == tables.OURS
+    small_bottom = {"units": (16,), "tower_units": (8,), "normalize": False}
+    own = candidates.Candidate("shared_bottom", small_bottom, {"interact": "fm"}, {"weight_decay": 0.3})
+    monkeypatch.setitem(study.CANDIDATES, study.CHOSEN, own)
+    monkeypatch.setitem(study.FILES, tables.OURS, own.share)
+    fitted, fit = [], study.fit
+    monkeypatch.setattr(study, "fit", lambda *args: fitted.append(fit(*args)) or fitted[0])
+    (cell,) = study.main("movielens", None, rows=[row], results=tmp_path, max_updates=1, batch_size=1000)
+    parts = {name: cell["recipe"][name] for name in ("options", "beside", "adam")}
+    assert parts == json.loads(json.dumps(own.parts))
+    (model,) = (found.model for found in fitted)
+    assert model.optimizer.weight_decay == 0.3
     assert study.chosen_rows(["all"], ["MDMT"])[-1].name == "M3oE"  # it is asked for by name only
 
 
@@ -424,7 +441,7 @@ def test_figure_3_shows_what_the_modules_add_up_to(tiny, monkeypatch, tmp_path):
     seen = []
     module_vectors = figures.module_vectors
     monkeypatch.setattr(figures, "module_vectors", lambda *a: seen.append(module_vectors(*a)) or seen[0])
-    _, file = tiny.draw("movielens", None, results=tmp_path, folder=tmp_path, max_epochs=1, batch_size=1000)
+    _, file = tiny.draw("movielens", None, results=tmp_path, folder=tmp_path, max_updates=1, batch_size=1000)
     assert file.read_bytes().startswith(b"\x89PNG")
     panels = seen[0]
     assert [list(groups) for groups in panels.values()] == [
