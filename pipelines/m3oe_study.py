@@ -4,6 +4,7 @@
     python pipelines/m3oe_study.py --data path/to/KuaiRand-Pure/data --dataset kuairand --setting MDMT
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models ablations
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models m3oe --mode paper
+    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models others
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models ours
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --figures
     python pipelines/m3oe_study.py --report
@@ -13,8 +14,8 @@ One cell is one (model, setting, protocol, seed). It is written as soon as it is
 report is printed and written to `docs/results/m3oe.md` from the cells that are there.
 
 A setting says what is trained together: `single` a model for each domain and task, `MTL` one for each domain, `MDL` one
-for each task, `MDMT` one. Models that know no domains (shared bottom, MMoE, PLE) get a tower for each pair of task and
-domain in MDL and MDMT (`per_pair`).
+for each task, `MDMT` one. Models that know no domains (shared bottom, MMoE, PLE and others) get a tower for each pair
+of task and domain in MDL and MDMT (`per_pair`).
 
 **Recipe.** From section 3.3 of the paper: embeddings of 16, learning rate 1e-2 on MovieLens and 3e-3 on KuaiRand,
 experts of one layer, 1 shared expert in M3oE on MovieLens and 4 on KuaiRand. From the authors' published code: Adam,
@@ -43,7 +44,8 @@ a bootstrap over test users, whose draws all cells share; p-values are Welch's o
 of sections 3.4 and 3.6 against the published table and the cells, with Holm's correction over all pairs of rows
 (`m3oe_claims.py`).
 
-`ours` is the combination of parts that `m3oe_search.py` has found on validation rows.
+`ours` is the combination of parts that `m3oe_search.py` has found on validation rows; `others` are the sharing files
+that the paper's tables do not have.
 
 `--figures` draws Figure 1 from the cells, and Figure 3 from M3oE trained once more with seed 0.
 
@@ -93,7 +95,7 @@ PAGE = Path("docs/results/m3oe.md")
 MODES = ("paper", "per_step", "validation")  # of training the fusion weights
 NUM_SAMPLES = 400  # of the bootstrap over users
 SETTINGS = ("single", "MTL", "MDL", "MDMT")
-KNOW_NO_DOMAINS = ("shared_bottom", "mmoe", "ple")
+KNOW_NO_DOMAINS = ("none", "shared_bottom", "cross_stitch", "mmoe", "snr", "ple")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +151,7 @@ def system_options(num_experts):
 # Rows that have no sharing file of their name.
 FILES = {"mlp": "shared_bottom", "adatt_sp": "adatt", **{row.system: "m3oe" for row in TABLE_3}}
 FILES[OURS] = CANDIDATES[CHOSEN].share
+OTHERS = sorted({*components.names("sharing")} - {FILES.get(row.system, row.system) for row in TABLE_2})
 # Data set -> its reader, section 3.3's learning rate, and options of systems.
 DATASETS = {"movielens": (movielens_domains, 1e-2, system_options(1)), "kuairand": (kuairand, 3e-3, system_options(4))}
 
@@ -388,9 +391,10 @@ def bootstrap(data, scores, rows):
 
 
 def chosen_rows(systems, settings):
-    """The rows that the command asks for: "all" are those of Table 2, "ablations" those of Table 3."""
+    """The rows that the command asks for: "all" are those of Table 2, "ablations" of Table 3, "others" of neither."""
     rows = [(row, {"all", row.system}) for row in TABLE_2]
     rows += [(row, {"ablations", row.system}) for row in TABLE_3 if row.name != M3OE]
+    rows += [(Ablation(name, name, {}, None, None), {"others", name}) for name in OTHERS]
     rows += [(Ablation(OURS, OURS, {}, None, None), {OURS})]
     for system in systems:
         check_choice("models", system, sorted(set().union(*(names for _, names in rows))))
@@ -470,7 +474,8 @@ if __name__ == "__main__":
     parser.add_argument("--dataset", choices=DATASETS, default="movielens")
     parser.add_argument("--seeds", type=int, default=1)
     systems = dict.fromkeys(row.system for row in (*TABLE_2, *TABLE_3))
-    parser.add_argument("--models", default="all", help=f"all, ablations, or some of {','.join(systems)},ours")
+    names = ",".join((*systems, *OTHERS, OURS))
+    parser.add_argument("--models", default="all", help=f"all, ablations, others, or some of {names}")
     parser.add_argument("--setting", default="all", help="all, or some of " + ",".join(SETTINGS))
     parser.add_argument("--mode", choices=MODES, help="train M3oE's fusion weights apart from the others")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="time")

@@ -75,6 +75,7 @@ def report(cells):
             sections.append(ablations(*key, together))
         if len(together) < len(group):
             sections.append(modes(*key, group))
+        sections.append(others(*key, by_row))
         sections.append(differences(*key, by_row))
         sections.append(said(*key, by_row))
     return "\n".join(["# Tables 2 and 3 of the M3oE paper\n", LEGEND, *filter(None, sections)])
@@ -88,9 +89,30 @@ def budget(recipe):
 
 
 def row_name(cell):
-    """Name of a cell's row in Table 2 or 3, or `OURS`."""
-    names = {(row.system, row.setting): row.name for row in (*TABLE_2, *TABLE_3)} | {(OURS, Ablation.setting): OURS}
-    return names[cell["recipe"]["system"], cell["recipe"]["setting"]]
+    """Name of a cell's row in Table 2 or 3, or its system's."""
+    names = {(row.system, row.setting): row.name for row in (*TABLE_2, *TABLE_3)}
+    return names.get((cell["recipe"]["system"], cell["recipe"]["setting"]), cell["recipe"]["system"])
+
+
+def others(dataset, protocol, budget, by_row):
+    """The rows that the paper's tables do not have."""
+    rows = []
+    for name in sorted(by_row.keys() - {row.name for row in (*TABLE_2, *TABLE_3)}):
+        columns = ("overall", "pooled", "warm", "cold")
+        values = [figures(cell) for cell in by_row[name]]
+        cells = [compare.mean_and_deviation([of_seed[column] for of_seed in values]) for column in columns]
+        texts = [f"{text(mean, '.2f')} {text(deviation, '.2f')}" for mean, deviation in cells]
+        rows.append([name, *texts, str(len(values))])
+    if not rows:
+        return None
+    head = ["system", "overall ± std", "pooled ± std", "warm ± std", "cold ± std", "seeds"]
+    return "\n".join(
+        [
+            f"### Systems that the paper's tables do not have, on {dataset}, split by {protocol}, {budget}\n",
+            *map(line, [head, ["---"] * len(head), *rows]),
+            "",
+        ]
+    )
 
 
 def differences(dataset, protocol, budget, by_row):

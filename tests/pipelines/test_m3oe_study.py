@@ -250,6 +250,17 @@ def test_the_report(tables):
     assert "best baseline |  | STAR |" in page
 
 
+def test_rows_that_the_paper_does_not_have(study, tables):
+    assert [row.system for row in study.chosen_rows(["others"], ["all"])] == study.OTHERS
+    assert "pepnet" in study.OTHERS
+    assert not {"mmoe", "adatt", "m3oe"} & {*study.OTHERS}
+    cells = [cell("m3oe", "MDMT", 0, aucs(0.70, 0.6)), cell("pepnet", "MDMT", 0, aucs(0.72, 0.6))]
+    cells += [cell("pepnet", "MDMT", 1, aucs(0.74, 0.6))]
+    page = tables.report(cells)
+    assert "| pepnet | 68.50 0.71 | 90.00 0.00 | 69.50 0.71 | n/a n/a | 2 |" in page
+    assert "| M3oE over pepnet | 67.00 n/a | 68.50 0.71 | -1.50 |" in page
+
+
 def test_the_dagger_marks_the_mean_that_does_not_follow(tables):
     page = tables.report([cell("ple", "MDMT", 0, aucs(0.7, 0.6)), cell("mmoe", "MDMT", 0, aucs(0.7, 0.6))])
     assert "67.00 (75.68† -8.68)" in page
