@@ -63,4 +63,4 @@ CANDIDATES = {
     "pepnet, fm, decay": Candidate("pepnet", {}, FM, DECAY),
     "pepnet, cross, decay": Candidate("pepnet", {}, CROSS, DECAY),
 }
-CHOSEN = "m2m"  # to be replaced by what the search finds; it has not been run yet
+CHOSEN = "pepnet, strong decay"
