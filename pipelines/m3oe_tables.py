@@ -244,11 +244,12 @@ def section(dataset, protocol, budget, cells):
     versions = ", ".join(f"{name} {version}" for name, version in any_cell["versions"].items())
     test_rows = any_cell["test"]["all"]
     task = next(iter(test_rows))
+    hours = sum(cell["seconds"] for cell in cells) / 3600
     return "\n".join(
         [
             f"## {dataset}, split by {protocol}, {budget}\n",
             f"{test_rows[task][OVERALL]['rows']:,} test rows; data {any_cell['fingerprint'][:12]}; "
-            f"recipe {' and '.join(recipes)}; {versions}.\n",
+            f"recipe {' and '.join(recipes)}; {versions}; {len(cells)} cells, {hours:.1f} hours.\n",
             *lines,
             "",
         ]

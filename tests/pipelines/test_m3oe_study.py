@@ -205,6 +205,7 @@ def cell(system, setting, seed, aucs):
         "recipe": {"system": system, "setting": setting, "protocol": "time", "seed": seed, "max_updates": 250},
         "versions": {"keras": "3"},
         "epochs": [5],
+        "seconds": 1200.0,
         "best_epochs": [3],
         "test": {
             "all": {task: by_domain(task) for task in TASKS},
@@ -246,6 +247,7 @@ def test_the_report(tables):
     (gain,) = [line for line in page.splitlines() if line.startswith("| RelaImpr")]
     # 71.5 over 67.5, 61 over 63; in brackets what was published
     assert gain.startswith("| RelaImpr |  | +22.86 (+2.07) | -15.38 (+3.15) | ")
+    assert "; 6 cells, 2.0 hours.\n" in page
     assert "| p (Welch, Holm) |" not in page  # in the columns of like neither model varies: not defined
     assert "best baseline |  | STAR |" in page
 
