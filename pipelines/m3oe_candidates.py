@@ -1,4 +1,7 @@
-"""The systems among which `m3oe_search.py` looks for one that is better than M3oE, and the one that it found."""
+"""The systems among which `m3oe_search.py` looks for one that is better than M3oE, and the one that it found.
+
+Those that were tried have a file in `benchmarks/results/m3oe_search/` and a line on the study's page.
+"""
 
 from types import MappingProxyType
 from typing import Any, NamedTuple
