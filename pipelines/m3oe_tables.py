@@ -71,13 +71,14 @@ def report(cells):
             by_row.setdefault(row_name(cell), []).append(cell)
         if by_row.keys() & {row.name for row in TABLE_2}:
             sections.append(section(*key, together))
-        if by_row.keys() & {row.name for row in TABLE_3 if row.name != M3OE}:
-            sections.append(ablations(*key, together))
+        overall = overall_auc(by_row)
+        if overall.keys() & {row.name for row in TABLE_3 if row.name != M3OE}:
+            sections.append(ablations(*key, overall))
         if len(together) < len(group):
             sections.append(modes(*key, group))
         sections.append(others(*key, by_row))
-        sections.append(differences(*key, by_row))
-        sections.append(said(*key, by_row))
+        sections.append(differences(*key, by_row, overall))
+        sections.append(said(*key, overall))
     return "\n".join(["# Tables 2 and 3 of the M3oE paper\n", LEGEND, *filter(None, sections)])
 
 
@@ -115,9 +116,9 @@ def others(dataset, protocol, budget, by_row):
     )
 
 
-def differences(dataset, protocol, budget, by_row):
+def differences(dataset, protocol, budget, by_row, overall):
     """M3oE and the package's own choice against every row: overall AUC, over seeds and over test users."""
-    rows, overall = [], overall_auc(by_row)
+    rows = []
     for one in (OURS, M3OE):
         for other in overall:
             if other not in (OURS, one) and one in overall:
@@ -186,9 +187,9 @@ def tried(documents):
     )
 
 
-def said(dataset, protocol, budget, by_row):
+def said(dataset, protocol, budget, overall):
     """The paper's sentences about its tables, held against them and against the cells."""
-    lines = claims(dataset, overall_auc(by_row))
+    lines = claims(dataset, overall)
     if not lines:
         return None
     return "\n".join(
@@ -205,8 +206,9 @@ def said(dataset, protocol, budget, by_row):
 LEGEND = """AUC and log loss in percent, means over the seeds; `pipelines/m3oe_study.py` has the recipe, the protocols
 and the definitions. In brackets: the published figure, and the difference to it. A dagger marks a published overall AUC
 that is not the mean of its published cells. Overall is the mean over domains and tasks; pooled is over the rows of all
-domains, mean over tasks; warm and cold are the overall AUC for users with and without a training row. Epochs: the one
-restored, of each model. In the line RelaImpr the published gain is in brackets.
+domains, mean over tasks; warm and cold are the overall AUC for users with and without a training row. Std: deviation of
+the overall AUC over seeds. Epochs: the one restored, of each model. In the line RelaImpr the published gain is in
+brackets.
 """
 
 
@@ -225,7 +227,7 @@ def section(dataset, protocol, budget, cells):
     columns = list(next(iter(means.values())))
     compared = columns[: columns.index("overall") + 1]
     with_published = {column: i for i, column in enumerate([*compared, "log loss"])}
-    lines = [line(["model", "setting", *columns, "epochs", "seeds"]), line(["---"] * (len(columns) + 4))]
+    lines = [line(["model", "setting", *columns, "std", "epochs", "seeds"]), line(["---"] * (len(columns) + 5))]
     for row, values in means.items():
         published = getattr(row, dataset)
         texts = [
@@ -237,7 +239,8 @@ def section(dataset, protocol, budget, cells):
             for column in columns
         ]
         epochs = " ".join(str(epoch) for cell in rows[row] for epoch in cell["best_epochs"])
-        lines.append(line([row.name, row.setting, *texts, epochs, str(len(rows[row]))]))
+        _, deviation = compare.mean_and_deviation([of_seed["overall"] for of_seed in seeds[row]])
+        lines.append(line([row.name, row.setting, *texts, text(deviation, ".2f"), epochs, str(len(rows[row]))]))
     lines += comparison(means, seeds, dataset, compared, len(columns))
     any_cell = cells[0]
     recipes = sorted({json.dumps(common(cell["recipe"])) for cell in cells})
@@ -256,22 +259,21 @@ def section(dataset, protocol, budget, cells):
     )
 
 
-def ablations(dataset, protocol, budget, cells):
+def ablations(dataset, protocol, budget, overall):
     """Table 3: overall AUC of M3oE without its parts."""
-    lines = [line(["variant", "overall", "difference to M3oE", "published", "seeds"]), line(["---"] * 5)]
-    overall = {}
-    for cell in cells:
-        if cell["recipe"]["setting"] == Ablation.setting:
-            overall.setdefault(cell["recipe"]["system"], []).append(figures(cell)["overall"])
-    means = {system: compare.mean_and_deviation(values)[0] for system, values in overall.items()}
+    lines = [line(["variant", "overall", "std", "difference to M3oE", "p (Welch)", "seeds"]), line(["---"] * 6)]
+    statistics = {name: compare.mean_and_deviation(values) for name, values in overall.items()}
     whole = TABLE_3[-1]
     for row in TABLE_3:
-        if row.system in means:
-            published = getattr(row, dataset)
-            ours, theirs = means.get(whole.system), getattr(whole, dataset)
-            difference = "n/a" if ours is None else f"{means[row.system] - ours:+.2f} ({published - theirs:+.2f})"
-            number = str(len(overall[row.system]))
-            lines.append(line([row.name, beside(means[row.system], published), difference, f"{published:.2f}", number]))
+        if row.name in statistics:
+            (mean, deviation), published = statistics[row.name], getattr(row, dataset)
+            difference = p = ""
+            if row is not whole and whole.name in statistics:
+                gain = mean - statistics[whole.name][0]
+                difference = f"{gain:+.2f} ({published - getattr(whole, dataset):+.2f})"
+                p = p_text(compare.welch(overall[row.name], overall[whole.name]))
+            number = str(len(overall[row.name]))
+            lines.append(line([row.name, beside(mean, published), text(deviation, ".2f"), difference, p, number]))
     return "\n".join(
         [
             f"### Components of M3oE on {dataset}, split by {protocol}, {budget} (Table 3)\n",
@@ -331,7 +333,7 @@ def comparison(means, seeds, dataset, compared, num_columns):
         gains.append(f"{gain:+.2f} ({relative_improvement(own, max(others)):+.2f})")
         names.append(best.name)
         p_values.append(compare.welch(*([values[column] for values in seeds[row]] for row in (ours, best))))
-    blank = [""] * (num_columns - len(compared) + 2)
+    blank = [""] * (num_columns - len(compared) + 3)
     lines = [
         line(["best baseline", "", *names, *blank]),
         line(["RelaImpr", "", *gains, *blank]),

@@ -241,9 +241,9 @@ def test_the_report(tables):
     page = tables.report(json.loads(json.dumps(cells)))
     (star,) = [line for line in page.splitlines() if line.startswith("| STAR")]
     assert star.startswith("| STAR | MDL | 67.50 (75.89 -8.39) | 63.00 (76.85 -13.85) |")
-    assert star.endswith("| n/a | 3 3 | 2 |")
+    assert star.endswith("| n/a | 0.35 | 3 3 | 2 |")
     (ours,) = [line for line in page.splitlines() if line.startswith("| M3oE | MDMT")]
-    assert "| 67.25 (77.02 -9.77) | 90.00 | 33.62 (50.71 -17.09) | 45.00 | 68.25 | n/a | 3 3 | 2 |" in ours
+    assert "| 67.25 (77.02 -9.77) | 90.00 | 33.62 (50.71 -17.09) | 45.00 | 68.25 | n/a | 0.35 | 3 3 | 2 |" in ours
     (gain,) = [line for line in page.splitlines() if line.startswith("| RelaImpr")]
     # 71.5 over 67.5, 61 over 63; in brackets what was published
     assert gain.startswith("| RelaImpr |  | +22.86 (+2.07) | -15.38 (+3.15) | ")
@@ -281,8 +281,12 @@ def test_table_3_takes_parts_away_from_m3oe(study, tables, published):
     cells = [cell(system, "MDMT", 0, aucs(like, 0.6)) for system, like in (("m3oe", 0.70), ("m3oe_concat", 0.68))]
     page = tables.report(cells)
     assert "### Components of M3oE on movielens, split by time, at most 250 updates a model (Table 3)" in page
-    assert "| Concat modules | 66.00 (76.89 -10.89) | -1.00 (-0.13) | 76.89 | 1 |" in page
+    assert "| Concat modules | 66.00 (76.89 -10.89) | n/a | -1.00 (-0.13) | n/a | 1 |" in page
+    assert "| M3oE | 67.00 (77.02 -10.02) | n/a |  |  | 1 |" in page
     assert "w/o AutoML" not in page
+    more = [cell(system, "MDMT", 1, aucs(like, 0.6)) for system, like in (("m3oe", 0.72), ("m3oe_concat", 0.66))]
+    # 67.5 and 65.5, both with a deviation of .71: t = 2 / sqrt(.25 + .25) with 2 degrees of freedom
+    assert "| Concat modules | 65.50 (76.89 -11.39) | 0.71 | -2.00 (-0.13) | 0.106 | 2 |" in tables.report(cells + more)
     assert "Table 3)" not in tables.report(cells[:1])
 
 
