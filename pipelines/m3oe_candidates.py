@@ -11,10 +11,10 @@ class Candidate(NamedTuple):
     """A combination of the package's parts.
 
     Attributes:
-        share: Name of a file in `tfmtr/sharing/`.
+        share: Name of a file in `tfmtr/sharing/`, or "as_published".
         options: Its options.
         beside: Options of `models.ranking` beside `share`.
-        adam: Options of Adam beside its learning rate.
+        adam: Options of `AdamL2` beside its learning rate.
     """
 
     share: str
@@ -31,6 +31,7 @@ class Candidate(NamedTuple):
 CROSS, FM = {"interact": "cross"}, {"interact": "fm", "has_first_order": True}
 ONE = {"num_experts": 1}  # as in the study
 DECAY, STRONG_DECAY, STRONGEST_DECAY = ({"weight_decay": rate} for rate in (0.3, 1.0, 3.0))
+L2, STRONG_L2, STRONGEST_L2 = ({"l2": share} for share in (1e-5, 3e-5, 1e-4))
 MEAN = {"use_ema": True, "ema_momentum": 0.95}  # over the last 20 steps, which are an epoch
 CANDIDATES = {
     "m3oe": Candidate("m3oe", ONE),
@@ -65,5 +66,23 @@ CANDIDATES = {
     "pepnet, strongest decay": Candidate("pepnet", {}, {}, STRONGEST_DECAY),
     "pepnet, fm, decay": Candidate("pepnet", {}, FM, DECAY),
     "pepnet, cross, decay": Candidate("pepnet", {}, CROSS, DECAY),
+    "m3oe, l2": Candidate("m3oe", ONE, {}, L2),
+    "m3oe, strong l2": Candidate("m3oe", ONE, {}, STRONG_L2),
+    "m3oe_code, l2": Candidate("as_published", {}, {}, L2),
+    "m3oe_code, strong l2": Candidate("as_published", {}, {}, STRONG_L2),
+    "pepnet, l2": Candidate("pepnet", {}, {}, L2),
+    "pepnet, strong l2": Candidate("pepnet", {}, {}, STRONG_L2),
+    "pepnet, strongest l2": Candidate("pepnet", {}, {}, STRONGEST_L2),
+    "pepnet, l2, decay": Candidate("pepnet", {}, {}, {**L2, **DECAY}),
+    "stem, l2": Candidate("stem", {}, {}, L2),
+    "stem, strong l2": Candidate("stem", {}, {}, STRONG_L2),
 }
 CHOSEN = "pepnet, strong decay"
+
+# M3oE's published code read another way than the paper, to see what decides its figures.
+READINGS = {
+    "m3oe_4_experts": Candidate("m3oe"),
+    "m3oe_code": Candidate("as_published"),
+    "m3oe_code_1_expert": Candidate("as_published", ONE),
+    "m3oe_code_fixed": Candidate("as_published", {"learn_fusion": False}),
+}

@@ -35,7 +35,7 @@ def main(path, *, dataset="movielens", candidates=None, results=RESULTS, **chang
     for name, candidate in (candidates or CANDIDATES).items():
         recipe = study.Recipe(candidate.share, "MDMT", "time", 0, learning_rate, **candidate.parts, **changes)
         asked = {"candidate": name, "fingerprint": data.fingerprint, "recipe": recipe.document}
-        file = results / f"{name.replace(', ', '-').replace(' ', '-')}.json"
+        file = results / f"{name.replace(', ', '-').replace(' ', '-')}-{recipe.max_updates}-updates.json"
         document = known(file, asked)
         if not document:
             started = time.perf_counter()
@@ -60,8 +60,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="ml-1m.zip")
     parser.add_argument("--candidates", nargs="*", choices=CANDIDATES, default=list(CANDIDATES))
-    parser.add_argument("--max-updates", type=int, default=160)
-    parser.add_argument("--patience", type=int, default=40, help="updates without a better validation AUC")
+    parser.add_argument("--max-updates", type=int, default=study.Recipe.max_updates)
+    parser.add_argument(
+        "--patience", type=int, default=study.Recipe.patience, help="updates without a better validation AUC"
+    )
     arguments = parser.parse_args()
     chosen = {name: CANDIDATES[name] for name in arguments.candidates}
     table = Table("candidate", "validation AUC", "parameters", title="Candidates, best first")

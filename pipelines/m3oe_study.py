@@ -72,7 +72,8 @@ import numpy as np
 import pyarrow.compute as pc
 import tensorflow as tf
 from cells import known, text
-from m3oe_candidates import CANDIDATES, CHOSEN
+from m3oe_as_published import AdamL2, as_published
+from m3oe_candidates import CANDIDATES, CHOSEN, READINGS
 from m3oe_published import M3OE, TABLE_2, TABLE_3, Ablation
 from m3oe_tables import OURS, figures, report, tried
 from rich.console import Console
@@ -102,8 +103,9 @@ KNOW_NO_DOMAINS = ("none", "shared_bottom", "cross_stitch", "mmoe", "snr", "ple"
 class Recipe:
     """What decides a cell's result, beside the data.
 
-    `beside` has options of `models.ranking` beside `share`, `adam` those of Adam beside its rate. The budget is in
-    updates of one model, rounded up to whole epochs: at most `max_updates`, and `patience` without a better epoch.
+    `beside` has options of `models.ranking` beside `share`, `adam` those of Adam beside its rate and `l2`, the share of
+    each weight that is added to its gradient. The budget is in updates of one model, rounded up to whole epochs: at
+    most `max_updates`, and `patience` without a better epoch.
     """
 
     system: str
@@ -119,18 +121,21 @@ class Recipe:
     max_updates: int = 250
     patience: int = 50
     mode: str | None = None
+    l2: float = 0.0
 
     @property
     def stem(self):
         """Name of the cell's file."""
         mode = f"-{self.mode}" if self.mode else ""
-        return f"{self.system}-{self.setting}-{self.protocol}{mode}-seed-{self.seed}-{self.max_updates}-updates"
+        l2 = f"-l2-{self.l2:g}" if self.l2 else ""
+        return f"{self.system}-{self.setting}-{self.protocol}{mode}-seed-{self.seed}-{self.max_updates}-updates{l2}"
 
     @property
     def document(self):
         """The recipe as its cell has it."""
         document = json.loads(json.dumps(dataclasses.asdict(self)))
-        return {name: value for name, value in document.items() if value or name not in ("mode", "beside", "adam")}
+        optional = ("mode", "beside", "adam", "l2")
+        return {name: value for name, value in document.items() if value or name not in optional}
 
     def share(self):
         """The sharing function."""
@@ -150,10 +155,13 @@ def system_options(num_experts):
 
 # Rows that have no sharing file of their name.
 FILES = {"mlp": "shared_bottom", "adatt_sp": "adatt", **{row.system: "m3oe" for row in TABLE_3}}
-FILES[OURS] = CANDIDATES[CHOSEN].share
+COMBINED = {OURS: CANDIDATES[CHOSEN], **READINGS}
+FILES["as_published"] = as_published
+FILES |= {system: FILES.get(candidate.share, candidate.share) for system, candidate in COMBINED.items()}
 OTHERS = sorted({*components.names("sharing")} - {FILES.get(row.system, row.system) for row in TABLE_2})
 # Data set -> its reader, section 3.3's learning rate, and options of systems.
 DATASETS = {"movielens": (movielens_domains, 1e-2, system_options(1)), "kuairand": (kuairand, 3e-3, system_options(4))}
+L2 = {"movielens": 1e-5, "kuairand": 0.0}  # the published code is for MovieLens
 
 
 class Fitted(NamedTuple):
@@ -245,7 +253,7 @@ def fit(data, recipe, domains, tasks):
     )
     steps = -(-len(x["scenario"]) // recipe.batch_size)  # of an epoch
     balance = turns(recipe, steps, (known_x, known_y))
-    model.compile(keras.optimizers.Adam(recipe.learning_rate, **recipe.adam), balance=balance)
+    model.compile(AdamL2(recipe.learning_rate, **{"l2": recipe.l2, **recipe.adam}), balance=balance)
     averages = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if recipe.adam.get("use_ema") else []
     history = model.fit(
         inputs.in_memory(x, y, batch_size=recipe.batch_size, seed=recipe.seed),
@@ -391,10 +399,15 @@ def bootstrap(data, scores, rows):
 
 
 def chosen_rows(systems, settings):
-    """The rows that the command asks for: "all" are those of Table 2, "ablations" of Table 3, "others" of neither."""
+    """The rows that the command asks for.
+
+    "all" are those of Table 2, "ablations" of Table 3, "others" sharing files of neither, and "readings" M3oE as its
+    published code may be read.
+    """
     rows = [(row, {"all", row.system}) for row in TABLE_2]
     rows += [(row, {"ablations", row.system}) for row in TABLE_3 if row.name != M3OE]
     rows += [(Ablation(name, name, {}, None, None), {"others", name}) for name in OTHERS]
+    rows += [(Ablation(name, name, {}, None, None), {"readings", name}) for name in READINGS]
     rows += [(Ablation(OURS, OURS, {}, None, None), {OURS})]
     for system in systems:
         check_choice("models", system, sorted(set().union(*(names for _, names in rows))))
@@ -411,7 +424,8 @@ def main(dataset, path, *, rows=TABLE_2, seeds=1, protocol="time", results=RESUL
     wanted = list(itertools.product(range(seeds), rows))
     cells, start, num_computed = [], time.perf_counter(), 0
     for i, (seed, row) in enumerate(wanted, start=1):
-        parts = CANDIDATES[CHOSEN].parts if row.system == OURS else {"options": by_system.get(row.system, {})}
+        combined = COMBINED.get(row.system)
+        parts = combined.parts if combined else {"options": by_system.get(row.system, {})}
         recipe = Recipe(row.system, row.setting, protocol, seed, learning_rate, **parts, **changes)
         cell, is_new = run(data, recipe, folder)
         cells.append(cell)
@@ -464,8 +478,9 @@ def draw(dataset, path, *, protocol="time", results=RESULTS, folder=PAGE.parent,
 
 
 def is_same_study(cell, recipe):
-    """Whether a cell has the protocol and the budget of a recipe."""
-    return all(cell["recipe"].get(name) == getattr(recipe, name) for name in ("protocol", "max_updates", "mode"))
+    """Whether a cell has the protocol, the budget and the L2 of a recipe."""
+    names = ("protocol", "max_updates", "mode", "l2")
+    return all(cell["recipe"].get(name) == recipe.document.get(name) for name in names)
 
 
 if __name__ == "__main__":
@@ -474,13 +489,14 @@ if __name__ == "__main__":
     parser.add_argument("--dataset", choices=DATASETS, default="movielens")
     parser.add_argument("--seeds", type=int, default=1)
     systems = dict.fromkeys(row.system for row in (*TABLE_2, *TABLE_3))
-    every = ",".join((*systems, *OTHERS, OURS))
-    parser.add_argument("--models", default="all", help=f"all, ablations, others, or some of {every}")
+    every = ",".join((*systems, *OTHERS, *COMBINED))
+    parser.add_argument("--models", default="all", help=f"all, ablations, others, readings, or some of {every}")
     parser.add_argument("--setting", default="all", help="all, or some of " + ",".join(SETTINGS))
     parser.add_argument("--mode", choices=MODES, help="train M3oE's fusion weights apart from the others")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="time")
     parser.add_argument("--max-updates", type=int, default=Recipe.max_updates, help="of each model")
     parser.add_argument("--patience", type=int, default=Recipe.patience, help="updates without a better validation AUC")
+    parser.add_argument("--l2", type=float, help="of the optimiser; by default the data set's of the recipe")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the cells")
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--figures", action="store_true", help="draw the figures instead of computing cells")
@@ -488,6 +504,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     names = ("max_updates", "patience", "protocol", "mode")
     budget = {name: getattr(arguments, name) for name in names}
+    budget["l2"] = L2[arguments.dataset] if arguments.l2 is None else arguments.l2
     if not arguments.report:
         if arguments.data is None:
             parser.error("--data is needed, except with --report")

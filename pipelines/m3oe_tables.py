@@ -83,9 +83,10 @@ def report(cells):
 
 
 def budget(recipe):
-    """How long each model of a recipe was trained at most; the first cells counted epochs."""
+    """How long each model of a recipe was trained at most, and its L2; the first cells counted epochs."""
+    l2 = f", L2 of {recipe['l2']:g}" if "l2" in recipe else ""
     if "max_updates" in recipe:
-        return f"at most {recipe['max_updates']} updates a model"
+        return f"at most {recipe['max_updates']} updates a model{l2}"
     return f"at most {recipe['max_epochs']} epochs"
 
 
@@ -168,10 +169,10 @@ def tried(documents):
     if not documents:
         return ""
     best_first = sorted(documents, key=lambda document: -document["val_auc"])
-    columns = ["candidate", "validation AUC", "epochs", "parameters"]
+    columns = ["candidate", "validation AUC", "updates at most", "epochs", "parameters"]
     rows = [
         [
-            *(document["candidate"], f"{100 * document['val_auc']:.2f}"),
+            *(document["candidate"], f"{100 * document['val_auc']:.2f}", str(document["recipe"]["max_updates"])),
             *(str(len(document["history"]["loss"])), f"{document['parameters']:,}"),
         ]
         for document in best_first

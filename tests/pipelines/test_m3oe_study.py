@@ -386,9 +386,9 @@ def test_the_search_sees_no_test_row_and_keeps_what_it_found(tiny, tmp_path, mon
     found = search.main(None, **options)
     assert not seen
     assert sorted(file.name for file in (tmp_path / "movielens").iterdir()) == [
-        "bottom-fm.json",
-        "bottom-mean.json",
-        "bottom.json",
+        "bottom-fm-20-updates.json",
+        "bottom-mean-20-updates.json",
+        "bottom-20-updates.json",
     ]
     first, *_, last = found.values()
     assert first["val_auc"] >= last["val_auc"]
@@ -425,7 +425,7 @@ def test_the_row_of_the_package_s_own_choice(tiny, tables, monkeypatch, tmp_path
     assert row.system == tables.OURS
     small_bottom = {"units": (16,), "tower_units": (8,), "normalize": False}
     own = candidates.Candidate("shared_bottom", small_bottom, {"interact": "fm"}, {"weight_decay": 0.3})
-    monkeypatch.setitem(study.CANDIDATES, study.CHOSEN, own)
+    monkeypatch.setitem(study.COMBINED, tables.OURS, own)
     monkeypatch.setitem(study.FILES, tables.OURS, own.share)
     fitted, fit = [], study.fit
     monkeypatch.setattr(study, "fit", lambda *args: fitted.append(fit(*args)) or fitted[0])
