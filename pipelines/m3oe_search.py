@@ -61,13 +61,12 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, required=True, help="ml-1m.zip")
     parser.add_argument("--candidates", nargs="*", choices=CANDIDATES, default=list(CANDIDATES))
     parser.add_argument("--max-updates", type=int, default=study.Recipe.max_updates)
-    parser.add_argument(
-        "--patience", type=int, default=study.Recipe.patience, help="updates without a better validation AUC"
-    )
+    parser.add_argument("--patience", type=int, default=study.Recipe.patience, help="as for m3oe_study.py")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of what was found")
     arguments = parser.parse_args()
     chosen = {name: CANDIDATES[name] for name in arguments.candidates}
     table = Table("candidate", "validation AUC", "parameters", title="Candidates, best first")
     budget = {"max_updates": arguments.max_updates, "patience": arguments.patience}
-    for name, document in main(arguments.data, candidates=chosen, **budget).items():
+    for name, document in main(arguments.data, candidates=chosen, results=arguments.results, **budget).items():
         table.add_row(name, f"{100 * document['val_auc']:.2f}", f"{document['parameters']:,}")
     Console().print(table)
