@@ -4,6 +4,7 @@
     python pipelines/m3oe_study.py --data path/to/KuaiRand-Pure/data --dataset kuairand --setting MDMT
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models ablations
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models m3oe --mode paper
+    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models readings
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models others
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models ours
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --figures
@@ -18,11 +19,12 @@ for each task, `MDMT` one. Models that know no domains (shared bottom, MMoE, PLE
 of task and domain in MDL and MDMT (`per_pair`).
 
 **Recipe.** From section 3.3 of the paper: embeddings of 16, learning rate 1e-2 on MovieLens and 3e-3 on KuaiRand,
-experts of one layer, 1 shared expert in M3oE on MovieLens and 4 on KuaiRand. From the authors' published code: Adam,
-batches of 40,960 rows, the input columns, the layers' widths (which are the sharing files' defaults). The loss is the
-paper's equation 12, the sum over domains and tasks of each pair's mean binary cross-entropy, means being the batch's.
-Where the published code and the paper differ, the paper is followed: the code has two optimisers whose parameters
-overlap; here there is one. M3oE's fusion weights are trained with all other weights or, with `--mode`, apart from
+experts of one layer, 1 shared expert in M3oE on MovieLens and 4 on KuaiRand. From the authors' published code, which is
+for MovieLens: Adam, batches of 40,960 rows, the input columns, the layers' widths (which are the sharing files'
+defaults), and 1e-5 of each weight added to its gradient on MovieLens (`--l2`), which the paper does not mention. The
+loss is the paper's equation 12, the sum over domains and tasks of each pair's mean binary cross-entropy, means being
+the batch's. Where the published code and the paper differ, the paper is followed: the code has two optimisers whose
+parameters overlap; here there is one. `readings` are M3oE as that code has it (`m3oe_as_published.py`). M3oE's fusion weights are trained with all other weights or, with `--mode`, apart from
 them: `paper` as in section 2.6.1, on one batch of training rows after an epoch of the network; `per_step` on every
 batch, after the network's step; `validation` on a batch of validation rows after every step of the network. Nothing was
 tuned: every model has this recipe and the same budget, at most 250 updates and 50 without a better validation AUC. On

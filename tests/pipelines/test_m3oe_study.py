@@ -263,6 +263,44 @@ def test_rows_that_the_paper_does_not_have(study, tables):
     assert "| M3oE over pepnet | 67.00 n/a | 68.50 0.71 | -1.50 |" in page
 
 
+def test_readings_of_the_published_code_stand_beside_the_published_figures(study, tables):
+    assert [row.system for row in study.chosen_rows(["readings"], ["MDMT"])] == [*study.READINGS]
+    cells = [cell("m3oe", "MDMT", 0, aucs(0.70, 0.6))]
+    cells += [cell("m3oe_code", "MDMT", seed, aucs(0.72 + seed / 50, 0.6)) for seed in (0, 1)]
+    for i, of_seed in enumerate(cells):
+        of_seed["fusion_weights"] = {"alpha_d": [0.5 + i / 10], "beta_d": [0.3 - i / 10]}
+    page = tables.report(cells)
+    assert "| M3oE | 71.00 (76.61 -5.61) | 61.00 (78.13 -17.13) |" in page
+    (code,) = [line for line in page.splitlines() if line.startswith("| m3oe_code |")]
+    assert code.startswith("| m3oe_code | 74.00 (76.61 -2.61) |")
+    assert code.endswith("| 68.50 (77.02 -8.52) | 0.71 | 0.15 to 0.65 | 2 |")
+    assert "Systems that the paper's tables do not have" not in page
+    assert "### M3oE as the paper" not in tables.report(cells[:1])
+
+
+def test_l2_reaches_the_optimizer_and_makes_a_table_of_its_own(tiny, tables, monkeypatch, tmp_path):
+    rows = [row for row in tiny.TABLE_2 if row.name == "ShBot-MDMT"]
+    options = {"rows": rows, "results": tmp_path, "max_updates": 1, "batch_size": 1000}
+    fitted, fit = [], tiny.fit
+    monkeypatch.setattr(tiny, "fit", lambda *args: fitted.append(fit(*args)) or fitted[-1])
+    cells = [tiny.main("movielens", None, l2=l2, **options)[0] for l2 in (0.0, 1e-5)]
+    assert [found.model.optimizer.l2 for found in fitted] == [0.0, 1e-5]
+    assert sorted(file.name for file in (tmp_path / "movielens").iterdir()) == [
+        "shared_bottom-MDMT-time-seed-0-1-updates-l2-1e-05.json",
+        "shared_bottom-MDMT-time-seed-0-1-updates.json",
+    ]
+    assert ["l2" in of_l2["recipe"] for of_l2 in cells] == [False, True]
+    page = tables.report(cells)
+    assert page.index("at most 1 updates a model\n") < page.index("at most 1 updates a model, L2 of 1e-05\n")
+    assert [
+        tiny.is_same_study(cells[1], tiny.Recipe("m3oe", "MDMT", "time", 0, 0.1, max_updates=1, l2=l2))
+        for l2 in (0, 1e-5)
+    ] == [
+        False,
+        True,
+    ]
+
+
 def test_the_dagger_marks_the_mean_that_does_not_follow(tables):
     page = tables.report([cell("ple", "MDMT", 0, aucs(0.7, 0.6)), cell("mmoe", "MDMT", 0, aucs(0.7, 0.6))])
     assert "67.00 (75.68† -8.68)" in page
@@ -386,9 +424,9 @@ def test_the_search_sees_no_test_row_and_keeps_what_it_found(tiny, tmp_path, mon
     found = search.main(None, **options)
     assert not seen
     assert sorted(file.name for file in (tmp_path / "movielens").iterdir()) == [
+        "bottom-20-updates.json",
         "bottom-fm-20-updates.json",
         "bottom-mean-20-updates.json",
-        "bottom-20-updates.json",
     ]
     first, *_, last = found.values()
     assert first["val_auc"] >= last["val_auc"]
