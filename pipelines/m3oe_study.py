@@ -24,12 +24,13 @@ for MovieLens: Adam, batches of 40,960 rows, the input columns, the layers' widt
 defaults), and 1e-5 of each weight added to its gradient on MovieLens (`--l2`), which the paper does not mention. The
 loss is the paper's equation 12, the sum over domains and tasks of each pair's mean binary cross-entropy, means being
 the batch's. Where the published code and the paper differ, the paper is followed: the code has two optimisers whose
-parameters overlap; here there is one. `readings` are M3oE as that code has it (`m3oe_as_published.py`). M3oE's fusion weights are trained with all other weights or, with `--mode`, apart from
-them: `paper` as in section 2.6.1, on one batch of training rows after an epoch of the network; `per_step` on every
-batch, after the network's step; `validation` on a batch of validation rows after every step of the network. Nothing was
-tuned: every model has this recipe and the same budget, at most 250 updates and 50 without a better validation AUC. On
-KuaiRand these are the published code's 50 epochs and patience of 10. A budget in epochs would give a model of the
-smallest domain of MovieLens 4 updates where a joint model gets 20.
+parameters overlap; here there is one. `readings` are M3oE as that code has it (`m3oe_as_published.py`). M3oE's fusion
+weights are trained with all other weights or, with `--mode`, apart from them: `paper` as in section 2.6.1, on one batch
+of training rows after an epoch of the network; `per_step` on every batch, after the network's step; `validation` on a
+batch of validation rows after every step of the network. Nothing was tuned: every model has this recipe and the same
+budget, at most 250 updates and 50 without a better validation AUC. On KuaiRand these are the published code's 50 epochs
+and patience of 10. A budget in epochs would give a model of the smallest domain of MovieLens 4 updates where a joint
+model gets 20.
 
 **Protocol.** The paper says 8:1:1 and not in which order, and the order decides everything. With the published code on
 this data (4 shared experts, one seed), validation AUC stays at 72.3 in file order, where test users are new; a random
