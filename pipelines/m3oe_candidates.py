@@ -67,15 +67,16 @@ CANDIDATES = {
     "pepnet, fm, decay": Candidate("pepnet", {}, FM, DECAY),
     "pepnet, cross, decay": Candidate("pepnet", {}, CROSS, DECAY),
     "m3oe, l2": Candidate("m3oe", ONE, {}, L2),
-    "m3oe, strong l2": Candidate("m3oe", ONE, {}, STRONG_L2),
+    "m3oe, strongest l2": Candidate("m3oe", ONE, {}, STRONGEST_L2),
     "m3oe_code, l2": Candidate("as_published", {}, {}, L2),
-    "m3oe_code, strong l2": Candidate("as_published", {}, {}, STRONG_L2),
+    "m3oe_code, strongest l2": Candidate("as_published", {}, {}, STRONGEST_L2),
     "pepnet, l2": Candidate("pepnet", {}, {}, L2),
     "pepnet, strong l2": Candidate("pepnet", {}, {}, STRONG_L2),
     "pepnet, strongest l2": Candidate("pepnet", {}, {}, STRONGEST_L2),
+    "pepnet, l2 of 3e-4": Candidate("pepnet", {}, {}, {"l2": 3e-4}),
     "pepnet, l2, decay": Candidate("pepnet", {}, {}, {**L2, **DECAY}),
     "stem, l2": Candidate("stem", {}, {}, L2),
-    "stem, strong l2": Candidate("stem", {}, {}, STRONG_L2),
+    "stem, strongest l2": Candidate("stem", {}, {}, STRONGEST_L2),
 }
 CHOSEN = "pepnet, strong decay"
 

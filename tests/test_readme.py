@@ -107,6 +107,29 @@ def test_the_table_of_systems_has_every_file_with_its_lines_and_test():
         assert (root / test).is_file()
 
 
+def test_the_table_of_systems_has_the_benchmark_s_speeds_and_the_study_s_auc():
+    import m3oe_study
+    from m3oe_tables import figures
+
+    root = PAGE.parents[1]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| \[(\w+)\]\(tfmtr/sharing/\w+\.py\) \|.*\| (\S+) \| (\S+) \| \d+ \| \[", readme, re.MULTILINE
+    )
+    assert len(rows) == len(components.names("sharing"))
+    systems = json.loads((root / "benchmarks/results/sharing.json").read_text(encoding="utf-8"))["systems"]
+    recipe = m3oe_study.Recipe("m3oe", "MDMT", "time", 0, 0.01, l2=m3oe_study.L2["movielens"])
+    cells = m3oe_study.read_cells(root / "benchmarks/results/m3oe")
+    cells = [cell for cell in cells if cell["dataset"] == "movielens" and m3oe_study.is_same_study(cell, recipe)]
+    for system, speed, auc in rows:
+        assert speed == f"{systems[system]['ratio']:.2f}"
+        mine = {}
+        for cell in cells:
+            if cell["recipe"]["system"] == system:
+                mine.setdefault(cell["recipe"]["setting"], []).append(figures(cell)["overall"])
+        assert auc == f"{np.mean(mine.get('MDMT') or mine.get('MDL') or mine['MTL']):.2f}", system
+
+
 def test_the_example_of_a_head_keeps_the_contract_and_follows_its_equation(tmp_path, monkeypatch):
     import combinations
     from head_oracles import LABELS, LOGITS, cross_entropy, losses
