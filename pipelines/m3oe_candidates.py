@@ -76,6 +76,8 @@ CANDIDATES = {
     "pepnet, l2 of 3e-4": Candidate("pepnet", {}, {}, {"l2": 3e-4}),
     "pepnet, l2, decay": Candidate("pepnet", {}, {}, {**L2, **DECAY}),
     "stem, l2": Candidate("stem", {}, {}, L2),
+    "stem, strong l2": Candidate("stem", {}, {}, STRONG_L2),
+    "stem, l2 of 3e-4": Candidate("stem", {}, {}, {"l2": 3e-4}),
     "stem, strongest l2": Candidate("stem", {}, {}, STRONGEST_L2),
 }
 CHOSEN = "pepnet, strong decay"
