@@ -44,7 +44,7 @@ class AdamL2(keras.optimizers.Adam):
         super().update_step(gradient, variable, learning_rate)
 
 
-def as_published(x, scenario, *, towers, num_scenarios, num_experts=4, learn_fusion=True):
+def as_published(x, scenario, *, towers, num_scenarios, num_experts=4, learn_fusion=True, normalize_towers=True):
     """The network of the published code: a sharing function for two or more scenarios and tasks.
 
     What it has and equations 1 to 8 have not: layer normalisation and ReLU after the star layer's second layer and in
@@ -59,6 +59,7 @@ def as_published(x, scenario, *, towers, num_scenarios, num_experts=4, learn_fus
         num_scenarios: Number of the domains.
         num_experts: Number of common experts.
         learn_fusion: Whether the fusion weights train; otherwise all stay at 0.5, Table 3's "w/o AutoML".
+        normalize_towers: Whether the towers have a layer normalisation; equation 8 has none.
 
     Returns:
         A `Shared` with vectors of shape `(batch, 64)` and a scenario-specific output layer.
@@ -91,6 +92,10 @@ def as_published(x, scenario, *, towers, num_scenarios, num_experts=4, learn_fus
     vectors = {}
     for tower in towers:
         fused = sum(vectors_of[tower] for vectors_of in modules)
-        of_scenarios = [NormalizedDense(64, name=f"{tower}_tower_{i}")(fused) for i in range(num_scenarios)]
-        vectors[tower] = SelectScenario(name=f"{tower}_of_scenario")(ops.stack(of_scenarios, axis=1), scenario)
+        if normalize_towers:
+            of_scenarios = [NormalizedDense(64, name=f"{tower}_tower_{i}")(fused) for i in range(num_scenarios)]
+            vectors[tower] = SelectScenario(name=f"{tower}_of_scenario")(ops.stack(of_scenarios, axis=1), scenario)
+        else:
+            tower_layer = RoutedDense(64, num_scenarios, activation="relu", name=f"{tower}_tower")
+            vectors[tower] = tower_layer(fused, scenario)
     return Shared(vectors, routed_output=True)

@@ -37,8 +37,9 @@ def build(**options):
     return keras.Model([x, scenario], shared.vectors)
 
 
-def test_follows_the_published_network():
-    model = build()
+@pytest.mark.parametrize("normalize_towers", [True, False])
+def test_follows_the_published_network(normalize_towers):
+    model = build(normalize_towers=normalize_towers)
     random_weights(model)
     rng = np.random.default_rng(1)
     x, scenario = rng.normal(size=(3, 5)).astype("float32"), np.array([2, 0, 2])
@@ -76,7 +77,12 @@ def test_follows_the_published_network():
                 + weight["alpha_t"]
                 * (weight["beta_t"] * of_tasks[row, t] + (1 - weight["beta_t"]) * of_tasks[row, 1 - t])
             )
-            np.testing.assert_allclose(found[tower][row], dense(fused, layer(f"{tower}_tower_{d}")), atol=1e-4)
+            if normalize_towers:
+                expected = dense(fused, layer(f"{tower}_tower_{d}"))
+            else:
+                of_tower = layer(f"{tower}_tower")
+                expected = np.maximum(fused @ np.asarray(of_tower.kernels[d]) + np.asarray(of_tower.biases[d]), 0)
+            np.testing.assert_allclose(found[tower][row], expected, atol=1e-4)
 
 
 def test_gates_do_not_train_what_they_read_and_fusion_weights_start_at_sigmoid_of_one():
