@@ -48,8 +48,7 @@ of sections 3.4 and 3.6 against the published table and the cells, with Holm's c
 (`m3oe_claims.py`).
 
 `ours` is the combination of parts that `m3oe_search.py` has found on validation rows (`ours_before` what it had found
-before the published code's L2 was known); `others` are the sharing files
-that the paper's tables do not have.
+before the published code's L2 was known); `others` are the sharing files that the paper's tables do not have.
 
 `--figures` draws Figure 1 from the cells, and Figure 3 from M3oE trained once more with seed 0.
 
@@ -412,7 +411,7 @@ def chosen_rows(systems, settings):
     rows += [(row, {"ablations", row.system}) for row in TABLE_3 if row.name != M3OE]
     rows += [(Ablation(name, name, {}, None, None), {"others", name}) for name in OTHERS]
     rows += [(Ablation(name, name, {}, None, None), {"readings", name}) for name in READINGS]
-    rows += [(Ablation(name, name, {}, None, None), {name}) for name in COMBINED.keys() - READINGS.keys()]
+    rows += [(Ablation(name, name, {}, None, None), {name}) for name in COMBINED if name not in READINGS]
     for system in systems:
         check_choice("models", system, sorted(set().union(*(names for _, names in rows))))
     for setting in settings:
