@@ -127,7 +127,8 @@ def test_the_table_of_systems_has_the_benchmark_s_speeds_and_the_study_s_auc():
         for cell in cells:
             if cell["recipe"]["system"] == system:
                 mine.setdefault(cell["recipe"]["setting"], []).append(figures(cell)["overall"])
-        assert auc == f"{np.mean(mine.get('MDMT') or mine.get('MDL') or mine['MTL']):.2f}", system
+        values = mine.get("MDMT") or mine.get("MDL") or mine.get("MTL")
+        assert auc == (f"{np.mean(values):.2f}" if values else "n/a"), system
 
 
 def test_the_example_of_a_head_keeps_the_contract_and_follows_its_equation(tmp_path, monkeypatch):
