@@ -1,6 +1,5 @@
 """The page that puts the cells of `m3oe_study.py` beside what the M3oE paper published."""
 
-import itertools
 import json
 
 import numpy as np
@@ -109,7 +108,8 @@ def readings(dataset, protocol, budget, by_row):
     for name in names:
         cells = by_row[name]
         values = [figures(cell) for cell in cells]
-        columns = [*itertools.takewhile(lambda column: column != "pooled", values[0])]
+        columns = list(values[0])
+        columns = columns[: columns.index("overall") + 1]
         statistics = {column: compare.mean_and_deviation([of_seed[column] for of_seed in values]) for column in columns}
         texts = [beside(statistics[column][0], published[i]) for i, column in enumerate(columns)]
         learnt = np.mean([np.concatenate(list(cell["fusion_weights"].values())) for cell in cells], axis=0)
