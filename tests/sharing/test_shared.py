@@ -6,6 +6,7 @@ import pytest
 
 from tfmtr.sharing._shared import SelectScenario, per_pair
 from tfmtr.sharing.mmoe import mmoe
+from tfmtr.sharing.none import none
 from tfmtr.sharing.stem import stem
 
 
@@ -24,7 +25,7 @@ def pairs(part="vectors"):
     x, scenario = keras.Input((4,)), keras.Input((), dtype="int32")
     share = per_pair(functools.partial(mmoe, **sizes))
     model = keras.Model([x, scenario], getattr(share(x, scenario, towers=("click", "like"), num_scenarios=3), part))
-    names = tuple(f"{task}@{s}" for task in ("click", "like") for s in range(3))
+    names = tuple(f"{task}.{s}" for task in ("click", "like") for s in range(3))
     plain = keras.Model(x, getattr(mmoe(x, scenario, towers=names, num_scenarios=3, **sizes), part))
     plain.set_weights(model.get_weights())
     return model, plain
@@ -38,7 +39,7 @@ def test_per_pair_is_the_vector_of_the_row_s_own_pair(part):
     vectors, all_pairs = model.predict([x, scenario], verbose=0), plain.predict(x, verbose=0)
     assert sorted(vectors) == ["click", "like"]
     for task, vector in vectors.items():
-        expected = [all_pairs[f"{task}@{s}"][row] for row, s in enumerate(scenario)]
+        expected = [all_pairs[f"{task}.{s}"][row] for row, s in enumerate(scenario)]
         np.testing.assert_allclose(vector, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -51,9 +52,19 @@ def test_a_scenario_s_towers_and_gates_do_not_see_other_scenarios_rows():
     layers = {layer.name: layer for layer in model.layers}
     kernels = [layers[name].kernel.value for name in ("gates", "towers_0", "experts_0")]
     gates, towers, experts = tape.gradient(loss, kernels)
-    for gradient in (gates, towers):  # (width, pairs, units), pairs in the order of `task@scenario`
+    for gradient in (gates, towers):  # (width, pairs, units), pairs in the order of `task.scenario`
         assert np.any(np.asarray(gradient), axis=(0, 2)).tolist() == [False, True, False] * 2
     assert np.any(np.asarray(experts), axis=(0, 2)).all()
+
+
+def test_layers_that_are_named_by_their_tower_can_be_trained_per_pair():
+    """TensorFlow's graph refuses names with characters such as @."""
+    x, scenario = keras.Input((4,)), keras.Input((), dtype="int32")
+    vectors = per_pair(none)(x, scenario, towers=("click", "like"), num_scenarios=2).vectors
+    model = keras.Model([x, scenario], [keras.layers.Dense(1)(vector) for vector in vectors.values()])
+    model.compile("adam", loss=["mse", "mse"])
+    rows = [np.ones((3, 4)), np.asarray([0, 1, 0])]
+    assert np.isfinite(model.fit(rows, [np.ones(3)] * 2, verbose=0).history["loss"]).all()
 
 
 def test_per_pair_refuses_systems_that_need_more_than_x():

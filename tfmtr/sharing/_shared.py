@@ -66,7 +66,7 @@ def per_pair(share):
     """Makes a multi-task system multi-domain: one tower for each pair of task and scenario, the row's selected.
 
     The multi-domain multi-task versions of shared bottom, MMoE and PLE in Table 2 of Zhang et al., M3oE, SIGIR
-    2024: to the wrapped system a pair `task@scenario` is a task.
+    2024: to the wrapped system a pair `task.scenario` is a task.
 
     Args:
         share: A sharing function that ignores the scenario and returns `{tower: vector}`.
@@ -85,13 +85,13 @@ def per_pair(share):
         )
 
     def shared(x, scenario, *, towers, num_scenarios, **options):
-        pairs = [f"{tower}@{i}" for tower in towers for i in range(num_scenarios)]
+        pairs = [f"{tower}.{i}" for tower in towers for i in range(num_scenarios)]
         result = as_shared(share(x, scenario, towers=tuple(pairs), num_scenarios=num_scenarios, **options))
 
         def select(tensors, name):
             return {
                 tower: SelectScenario(name=f"{tower}_{name}")(
-                    ops.stack([tensors[f"{tower}@{i}"] for i in range(num_scenarios)], axis=1), scenario
+                    ops.stack([tensors[f"{tower}.{i}"] for i in range(num_scenarios)], axis=1), scenario
                 )
                 for tower in towers
             }
