@@ -44,7 +44,17 @@ class AdamL2(keras.optimizers.Adam):
         super().update_step(gradient, variable, learning_rate)
 
 
-def as_published(x, scenario, *, towers, num_scenarios, num_experts=4, learn_fusion=True, normalize_towers=True):
+def as_published(
+    x,
+    scenario,
+    *,
+    towers,
+    num_scenarios,
+    num_experts=4,
+    learn_fusion=True,
+    normalize_star=True,
+    normalize_towers=True,
+):
     """The network of the published code: a sharing function for two or more scenarios and tasks.
 
     What it has and equations 1 to 8 have not: layer normalisation and ReLU after the star layer's second layer and in
@@ -59,12 +69,14 @@ def as_published(x, scenario, *, towers, num_scenarios, num_experts=4, learn_fus
         num_scenarios: Number of the domains.
         num_experts: Number of common experts.
         learn_fusion: Whether the fusion weights train; otherwise all stay at 0.5, Table 3's "w/o AutoML".
+        normalize_star: Whether the layer on top of the star layer has layer normalisation and ReLU; equation 1 has none.
         normalize_towers: Whether the towers have a layer normalisation; equation 8 has none.
 
     Returns:
         A `Shared` with vectors of shape `(batch, 64)` and a scenario-specific output layer.
     """
-    h = NormalizedDense(256, name="star_top")(StarDense(512, num_scenarios, name="star")(x, scenario))
+    star_top = (NormalizedDense if normalize_star else keras.layers.Dense)(256, name="star_top")
+    h = star_top(StarDense(512, num_scenarios, name="star")(x, scenario))
     h = h + NormalizedDense(256, name="domain_agnostic")(x)
 
     def module(name, number, weights):

@@ -89,5 +89,6 @@ READINGS = {
     "m3oe_code": Candidate("as_published"),
     "m3oe_code_1_expert": Candidate("as_published", ONE),
     "m3oe_code_fixed": Candidate("as_published", {"learn_fusion": False}),
+    "m3oe_code_plain_star": Candidate("as_published", {"normalize_star": False}),
     "m3oe_code_plain_towers": Candidate("as_published", {"normalize_towers": False}),
 }

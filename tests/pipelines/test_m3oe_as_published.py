@@ -37,9 +37,9 @@ def build(**options):
     return keras.Model([x, scenario], shared.vectors)
 
 
-@pytest.mark.parametrize("normalize_towers", [True, False])
-def test_follows_the_published_network(normalize_towers):
-    model = build(normalize_towers=normalize_towers)
+@pytest.mark.parametrize(("normalize_star", "normalize_towers"), [(True, True), (True, False), (False, True)])
+def test_follows_the_published_network(normalize_star, normalize_towers):
+    model = build(normalize_star=normalize_star, normalize_towers=normalize_towers)
     random_weights(model)
     rng = np.random.default_rng(1)
     x, scenario = rng.normal(size=(3, 5)).astype("float32"), np.array([2, 0, 2])
@@ -62,7 +62,9 @@ def test_follows_the_published_network(normalize_towers):
             for row, d in zip(x, scenario, strict=True)
         ]
     )
-    h = dense(first, layer("star_top")) + dense(x, layer("domain_agnostic"))
+    top = layer("star_top")
+    h = dense(first, top) if normalize_star else first @ np.asarray(top.kernel) + np.asarray(top.bias)
+    h = h + dense(x, layer("domain_agnostic"))
     gates = layer("gates")
     weight = {n: sigmoid(np.asarray(layer(n).fusion_logit))[0] for n in ("alpha_d", "beta_d", "alpha_t", "beta_t")}
     shared, of_domains, of_tasks = (experts(name) for name in ("shared", "domain", "task"))
