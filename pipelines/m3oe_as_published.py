@@ -69,7 +69,7 @@ def as_published(
         num_scenarios: Number of the domains.
         num_experts: Number of common experts.
         learn_fusion: Whether the fusion weights train; otherwise all stay at 0.5, Table 3's "w/o AutoML".
-        normalize_star: Whether the layer on top of the star layer has layer normalisation and ReLU; equation 1 has none.
+        normalize_star: Whether what follows the star layer has layer normalisation and ReLU; equation 1 has neither.
         normalize_towers: Whether the towers have a layer normalisation; equation 8 has none.
 
     Returns:
