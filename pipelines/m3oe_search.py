@@ -2,12 +2,14 @@
 
     python pipelines/m3oe_search.py --data path/to/ml-1m.zip
 
-Every candidate of `m3oe_candidates.py` is trained once, with seed 0 and the recipe of `m3oe_study.py`, by time, and
-gets the best epoch's mean AUC over domains and tasks on the validation rows of users seen in training. Test rows are
-not read; `m3oe_study.py --models ours` reads them once a seed, for the one that `CHOSEN` names, and the page lists all
-that were tried. M3oE's own variants are among them, so that it has been looked for as long as the others.
+Every candidate of `m3oe_candidates.py` is trained once, with seed 0 and the recipe of `m3oe_study.py`, by time, with L2
+where its name says so, and gets the best epoch's mean AUC over domains and tasks on the validation rows of users seen
+in training. Test rows are not read; `m3oe_study.py --models ours` reads them once a seed, for the one that `CHOSEN`
+names, and the page lists all that were tried. M3oE's own variants are among them, so that it has been looked for as
+long as the others.
 
-One candidate is one JSON in `benchmarks/results/m3oe_search/`, and one that is there is not trained again.
+One candidate and budget is one JSON in `benchmarks/results/m3oe_search/`, and one that is there is not trained again.
+The first ones have `--max-updates 160 --patience 40`; they were compared before the published code's L2 was known.
 """
 
 import argparse

@@ -49,6 +49,11 @@ def figures(cell):
     }
 
 
+def over_seeds(values):
+    """`{column: (mean, deviation)}` of the `figures` of a row's cells."""
+    return {column: compare.mean_and_deviation([of_seed[column] for of_seed in values]) for column in values[0]}
+
+
 def relative_improvement(auc, best):
     """Gain in percent over the best baseline, of what an AUC has above chance; both AUCs in percent.
 
@@ -107,10 +112,9 @@ def readings(dataset, protocol, budget, by_row):
     lines = []
     for name in names:
         cells = by_row[name]
-        values = [figures(cell) for cell in cells]
-        columns = list(values[0])
+        statistics = over_seeds([figures(cell) for cell in cells])
+        columns = list(statistics)
         columns = columns[: columns.index("overall") + 1]
-        statistics = {column: compare.mean_and_deviation([of_seed[column] for of_seed in values]) for column in columns}
         texts = [beside(statistics[column][0], published[i]) for i, column in enumerate(columns)]
         learnt = np.mean([np.concatenate(list(cell["fusion_weights"].values())) for cell in cells], axis=0)
         weights = f"{learnt.min():.2f} to {learnt.max():.2f}"
@@ -129,11 +133,10 @@ def others(dataset, protocol, budget, by_row):
     """The rows that the paper's tables do not have."""
     rows = []
     for name in sorted(by_row.keys() - READINGS.keys() - {row.name for row in (*TABLE_2, *TABLE_3)}):
-        columns = ("overall", "pooled", "warm", "cold")
-        values = [figures(cell) for cell in by_row[name]]
-        cells = [compare.mean_and_deviation([of_seed[column] for of_seed in values]) for column in columns]
+        statistics = over_seeds([figures(cell) for cell in by_row[name]])
+        cells = [statistics[column] for column in ("overall", "pooled", "warm", "cold")]
         texts = [f"{text(mean, '.2f')} {text(deviation, '.2f')}" for mean, deviation in cells]
-        rows.append([name, *texts, str(len(values))])
+        rows.append([name, *texts, str(len(by_row[name]))])
     if not rows:
         return None
     head = ["system", "overall ± std", "pooled ± std", "warm ± std", "cold ± std", "seeds"]
@@ -250,10 +253,8 @@ def section(dataset, protocol, budget, cells):
         if of_row:
             rows[row] = sorted(of_row, key=lambda cell: cell["recipe"]["seed"])
     seeds = {row: [figures(cell) for cell in of_row] for row, of_row in rows.items()}
-    means = {
-        row: {column: compare.mean_and_deviation([values[column] for values in of_row])[0] for column in of_row[0]}
-        for row, of_row in seeds.items()
-    }
+    statistics = {row: over_seeds(of_row) for row, of_row in seeds.items()}
+    means = {row: {column: mean for column, (mean, _) in of_row.items()} for row, of_row in statistics.items()}
     columns = list(next(iter(means.values())))
     compared = columns[: columns.index("overall") + 1]
     with_published = {column: i for i, column in enumerate([*compared, "log loss"])}
@@ -269,7 +270,7 @@ def section(dataset, protocol, budget, cells):
             for column in columns
         ]
         epochs = " ".join(str(epoch) for cell in rows[row] for epoch in cell["best_epochs"])
-        _, deviation = compare.mean_and_deviation([of_seed["overall"] for of_seed in seeds[row]])
+        _, deviation = statistics[row]["overall"]
         lines.append(line([row.name, row.setting, *texts, text(deviation, ".2f"), epochs, str(len(rows[row]))]))
     lines += comparison(means, seeds, dataset, compared, len(columns))
     any_cell = cells[0]

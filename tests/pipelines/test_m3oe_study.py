@@ -292,13 +292,8 @@ def test_l2_reaches_the_optimizer_and_makes_a_table_of_its_own(tiny, tables, mon
     assert ["l2" in of_l2["recipe"] for of_l2 in cells] == [False, True]
     page = tables.report(cells)
     assert page.index("at most 1 updates a model\n") < page.index("at most 1 updates a model, L2 of 1e-05\n")
-    assert [
-        tiny.is_same_study(cells[1], tiny.Recipe("m3oe", "MDMT", "time", 0, 0.1, max_updates=1, l2=l2))
-        for l2 in (0, 1e-5)
-    ] == [
-        False,
-        True,
-    ]
+    recipes = [tiny.Recipe("m3oe", "MDMT", "time", 0, 0.1, max_updates=1, l2=l2) for l2 in (0, 1e-5)]
+    assert [tiny.is_same_study(cells[1], recipe) for recipe in recipes] == [False, True]
 
 
 def test_the_dagger_marks_the_mean_that_does_not_follow(tables):
