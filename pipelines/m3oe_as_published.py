@@ -43,6 +43,10 @@ class AdamL2(keras.optimizers.Adam):
             gradient = ops.convert_to_tensor(gradient) + self.l2 * ops.cast(variable, gradient.dtype)
         super().update_step(gradient, variable, learning_rate)
 
+    def get_config(self):
+        """What `keras.optimizers.deserialize` needs."""
+        return {**super().get_config(), "l2": self.l2}
+
 
 def as_published(
     x,

@@ -78,7 +78,7 @@ from cells import known, text
 from m3oe_as_published import AdamL2, as_published
 from m3oe_candidates import CANDIDATES, CHOSEN, CHOSEN_BEFORE, READINGS
 from m3oe_published import M3OE, TABLE_2, TABLE_3, Ablation
-from m3oe_tables import OURS, figures, report, tried
+from m3oe_tables import OURS, figures, in_short, report, tried
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
@@ -446,7 +446,15 @@ def main(dataset, path, *, rows=TABLE_2, seeds=1, protocol="time", results=RESUL
 
 def write_report(results=RESULTS, page=PAGE):
     """Prints and writes the page of all cells that there are."""
-    document = "\n".join([report(read_cells(results)), tried(read_cells(results.with_name("m3oe_search")))])
+    cells = read_cells(results)
+    parts = [
+        "# Tables 2 and 3 of the M3oE paper\n",
+        "Overall AUC in percent, split by time, with its deviation over seeds; every cell is below.\n",
+        in_short(*(of_study(cells, dataset) for dataset in ("movielens", "kuairand"))) + "\n",
+        report(cells),
+        tried(read_cells(results.with_name("m3oe_search"))),
+    ]
+    document = "\n".join(parts)
     page.parent.mkdir(parents=True, exist_ok=True)
     for file in sorted(page.parent.glob("m3oe-figure-*.png")):
         document += f"\n![{file.stem}]({file.name})\n"
@@ -464,10 +472,9 @@ def read_cells(results):
 
 def draw(dataset, path, *, protocol="time", results=RESULTS, folder=PAGE.parent, **changes):
     """Draws Figure 1 from the cells and Figure 3 from M3oE trained with seed 0; returns the files."""
-    read, learning_rate, by_system = DATASETS[dataset]
-    data = encode(*read(path, protocol=protocol))
-    recipe = Recipe("m3oe", "MDMT", protocol, 0, learning_rate, by_system["m3oe"], **changes)
-    cells = [cell for cell in read_cells(results) if cell["dataset"] == dataset and is_same_study(cell, recipe)]
+    data = encode(*DATASETS[dataset][0](path, protocol=protocol))
+    recipe = recipe_of_m3oe(dataset, protocol=protocol, **changes)
+    cells = of_study(read_cells(results), dataset, protocol=protocol, **changes)
     model = fit(data, recipe, range(1, data.schema.scenario.num_groups + 1), data.schema.tasks).model
     domain = m3oe_figures.DOMAINS[dataset]
     rows = np.flatnonzero(data.split["test"] & (data.domain == domain))
@@ -478,6 +485,19 @@ def draw(dataset, path, *, protocol="time", results=RESULTS, folder=PAGE.parent,
         m3oe_figures.figure_1(cells, folder / f"m3oe-figure-1-{dataset}.png"),
         m3oe_figures.figure_3(model, x, domain, folder / f"m3oe-figure-3-{dataset}.png"),
     ]
+
+
+def recipe_of_m3oe(dataset, **changes):
+    """The recipe of M3oE's cell with seed 0."""
+    _, learning_rate, by_system = DATASETS[dataset]
+    same = {"protocol": "time", "l2": L2[dataset], **changes}
+    return Recipe("m3oe", "MDMT", seed=0, learning_rate=learning_rate, options=by_system.get("m3oe", {}), **same)
+
+
+def of_study(cells, dataset, **changes):
+    """The cells of a data set that have its recipe, or that with changes."""
+    recipe = recipe_of_m3oe(dataset, **changes)
+    return [cell for cell in cells if cell["dataset"] == dataset and is_same_study(cell, recipe)]
 
 
 def is_same_study(cell, recipe):

@@ -12,6 +12,8 @@ from tfmtr.evaluation import compare
 from tfmtr.evaluation.metrics import OVERALL
 
 OURS = "ours"  # the system that `m3oe_search.py` has found
+# Rows that the README has beside Table 2's: name, setting, and the published overall AUC.
+BESIDE_TABLE_2 = [("m3oe_code", "MDMT", TABLE_2[-1].movielens[-2]), (OURS, "MDMT", None)]
 
 
 def figures(cell):
@@ -64,7 +66,7 @@ def relative_improvement(auc, best):
 
 
 def report(cells):
-    """The page: one table for each data set, protocol and budget, from the cells that there are."""
+    """The tables: one for each data set, protocol and budget, from the cells that there are."""
     groups = {}
     for cell in cells:
         recipe = cell["recipe"]
@@ -86,7 +88,47 @@ def report(cells):
         sections.append(others(*key, by_row))
         sections.append(differences(*key, by_row, overall))
         sections.append(said(*key, overall))
-    return "\n".join(["# Tables 2 and 3 of the M3oE paper\n", LEGEND, *filter(None, sections)])
+    return "\n".join([LEGEND, *filter(None, sections)])
+
+
+def in_short(movielens, kuairand):
+    """The README's table: overall AUC of Table 2's rows, of M3oE as its published code has it, and of ours.
+
+    Args:
+        movielens: Cells of MovieLens, of one protocol and recipe.
+        kuairand: Cells of KuaiRand, of one protocol and recipe.
+    """
+    columns = ["model", "setting", "MovieLens", "published", "difference", "seeds", "KuaiRand, 14 days"]
+    rows = []
+    for name, setting, of_paper in [*((row.name, row.setting, row.movielens[-2]) for row in TABLE_2), *BESIDE_TABLE_2]:
+        here, there = (
+            [figures(cell)["overall"] for cell in cells if row_name(cell) == name] for cells in (movielens, kuairand)
+        )
+        difference = f"{np.mean(here) - of_paper:+.2f}" if here and of_paper else ""
+        published = f"{of_paper:.2f}" if of_paper else ""
+        rows.append(
+            [name, setting, with_deviation(here), published, difference, str(len(here) or ""), with_deviation(there)]
+        )
+    return "\n".join(map(line, [columns, ["---"] * len(columns), *rows]))
+
+
+def with_deviation(values):
+    """Mean over seeds and, of two or more, its deviation; empty without any."""
+    mean, deviation = compare.mean_and_deviation(values)
+    return "" if mean is None else text(mean, ".2f") + (f" ({deviation:.2f})" if deviation is not None else "")
+
+
+def of_systems(cells):
+    """`{system: mean overall AUC}` of cells of one protocol and recipe; in MDMT, or in the setting nearest to it."""
+    values = {}
+    for cell in cells:
+        system, setting = cell["recipe"]["system"], cell["recipe"]["setting"]
+        values.setdefault(system, {}).setdefault(setting, []).append(figures(cell)["overall"])
+    joint_first = ("MDMT", "MDL", "MTL", "single")
+    return {
+        system: float(np.mean(next(by_setting[setting] for setting in joint_first if setting in by_setting)))
+        for system, by_setting in values.items()
+    }
 
 
 def budget(recipe):

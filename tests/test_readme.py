@@ -109,7 +109,7 @@ def test_the_table_of_systems_has_every_file_with_its_lines_and_test():
 
 def test_the_table_of_systems_has_the_benchmark_s_speeds_and_the_study_s_auc():
     import m3oe_study
-    from m3oe_tables import figures
+    from m3oe_tables import of_systems
 
     root = PAGE.parents[1]
     readme = (root / "README.md").read_text(encoding="utf-8")
@@ -118,17 +118,22 @@ def test_the_table_of_systems_has_the_benchmark_s_speeds_and_the_study_s_auc():
     )
     assert len(rows) == len(components.names("sharing"))
     systems = json.loads((root / "benchmarks/results/sharing.json").read_text(encoding="utf-8"))["systems"]
-    recipe = m3oe_study.Recipe("m3oe", "MDMT", "time", 0, 0.01, l2=m3oe_study.L2["movielens"])
     cells = m3oe_study.read_cells(root / "benchmarks/results/m3oe")
-    cells = [cell for cell in cells if cell["dataset"] == "movielens" and m3oe_study.is_same_study(cell, recipe)]
+    aucs = of_systems(m3oe_study.of_study(cells, "movielens"))
     for system, speed, auc in rows:
         assert speed == f"{systems[system]['ratio']:.2f}"
-        mine = {}
-        for cell in cells:
-            if cell["recipe"]["system"] == system:
-                mine.setdefault(cell["recipe"]["setting"], []).append(figures(cell)["overall"])
-        values = mine.get("MDMT") or mine.get("MDL") or mine.get("MTL")
-        assert auc == (f"{np.mean(values):.2f}" if values else "n/a"), system
+        assert auc == (f"{aucs[system]:.2f}" if system in aucs else "n/a"), system
+
+
+def test_the_readme_and_the_study_s_page_have_the_table_of_the_cells():
+    import m3oe_study
+    from m3oe_tables import in_short
+
+    root = PAGE.parents[1]
+    cells = m3oe_study.read_cells(root / "benchmarks/results/m3oe")
+    table = in_short(*(m3oe_study.of_study(cells, dataset) for dataset in ("movielens", "kuairand")))
+    for page in ("README.md", "docs/results/m3oe.md"):
+        assert table in (root / page).read_text(encoding="utf-8"), page
 
 
 def test_the_example_of_a_head_keeps_the_contract_and_follows_its_equation(tmp_path, monkeypatch):

@@ -117,3 +117,4 @@ def test_adam_with_l2_adds_it_to_the_gradient():
     assert float(alone[0]) == pytest.approx(0.49, abs=1e-6)
     with pytest.raises(ValueError, match=r"`l2` must not be negative. Received: l2=-1"):
         published.AdamL2(l2=-1)
+    assert published.AdamL2.from_config(optimizer.get_config()).l2 == 0.1

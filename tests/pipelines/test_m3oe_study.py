@@ -81,6 +81,7 @@ def test_a_budget_is_of_updates_and_a_second_call_computes_nothing(tiny, tmp_pat
     tiny.write_report(tmp_path, tmp_path / "m3oe.md")
     page = (tmp_path / "m3oe.md").read_text()
     assert "## movielens, split by time" in page
+    assert "| ShBot-MDMT | MDMT |  | 76.26 |" in page  # 8 updates are not the recipe
     assert f"{joint['test']['all']['click']['1']['roc_auc'] * 100:.2f} (75.94 " in page
     assert page in capsys.readouterr().out
 
@@ -250,6 +251,18 @@ def test_the_report(tables):
     assert "; 6 cells, 2.0 hours.\n" in page
     assert "| p (Welch, Holm) |" not in page  # in the columns of like neither model varies: not defined
     assert "best baseline |  | STAR |" in page
+
+
+def test_the_table_in_short(tables):
+    here = [cell("ple", "MDMT", seed, aucs(0.75 + seed / 50, 0.77)) for seed in (0, 1)]
+    here += [cell("ple", "MDL", 0, aucs(0.72, 0.6)), cell("ours", "MDMT", 0, aucs(0.8, 0.7))]
+    lines = tables.in_short(here, [cell("m2m", "MDMT", 0, aucs(0.7, 0.6))]).splitlines()
+    assert len(lines) == 2 + 15 + 2
+    assert "| PLE-MDMT | MDMT | 78.50 (0.71) | 75.68 | +2.82 | 2 |  |" in lines
+    assert "| M2M | MDMT |  | 74.59 |  |  | 67.00 |" in lines
+    assert "| m3oe_code | MDMT |  | 77.02 |  |  |  |" in lines
+    assert lines[-1] == "| ours | MDMT | 77.00 |  |  | 1 |  |"
+    assert tables.of_systems(here) == {"ple": pytest.approx(78.5), "ours": pytest.approx(77)}  # joint before MDL
 
 
 def test_rows_that_the_paper_does_not_have(study, tables):
