@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 from cells import line, p_text, text
+from cells import lines as table_lines
 from m3oe_candidates import READINGS
 from m3oe_claims import claims
 from m3oe_published import M3OE, TABLE_2, TABLE_3, Ablation
@@ -109,7 +110,7 @@ def in_short(movielens, kuairand):
         rows.append(
             [name, setting, with_deviation(here), published, difference, str(len(here) or ""), with_deviation(there)]
         )
-    return "\n".join(map(line, [columns, ["---"] * len(columns), *rows]))
+    return table_lines([columns, ["---"] * len(columns), *rows])
 
 
 def with_deviation(values):
