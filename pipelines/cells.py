@@ -19,14 +19,14 @@ def p_text(p_value):
     return "< 0.001" if p_value is not None and p_value < 0.001 else text(p_value, ".3f")
 
 
-def line(values):
-    """A row of a table."""
-    return f"| {' | '.join(values)} |"
-
-
 def lines(rows):
-    """Rows of a table."""
-    return "\n".join(map(line, rows))
+    """Rows of a table, each a list of texts."""
+    return "\n".join(f"| {' | '.join(values)} |" for values in rows)
+
+
+def table(columns, rows):
+    """A table with its head."""
+    return lines([columns, ["---"] * len(columns), *rows])
 
 
 def notes_of(folder):

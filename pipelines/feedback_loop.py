@@ -35,7 +35,7 @@ matplotlib.use("agg")
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from cells import known, lines, notes_of, p_text, text
+from cells import known, lines, notes_of, p_text, table, text
 from matplotlib import pyplot as plt
 from rich.console import Console
 from scipy import stats
@@ -257,15 +257,15 @@ def page(cells, rounds, size, command):
     """The page, from `{contender: documents over seeds}`."""
     tables = []
     for metric, (title, template) in METRICS.items():
-        header = ["contender", *(f"round {i + 1}" for i in range(rounds))]
-        rows = [header, ["---"] * len(header)]
+        rows = []
         for name, documents in cells.items():
             values = [[of["metrics"][i][metric] for of in documents] for i in range(rounds)]
             means = (compare.mean_and_deviation(of) for of in values)
             deviation_of = template.lstrip("+").replace(",", "")
             texts = (f"{text(mean, template)} ({text(deviation, deviation_of)})" for mean, deviation in means)
             rows.append([name, *texts])
-        tables.append(f"## {title}\n\n{lines(rows)}")
+        columns = ["contender", *(f"round {i + 1}" for i in range(rounds))]
+        tables.append(f"## {title}\n\n{table(columns, rows)}")
     changes = {
         name: [of["metrics"][-1]["local_gap"] - of["metrics"][0]["local_gap"] for of in cells[name]] for name in cells
     }

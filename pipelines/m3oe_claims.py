@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from cells import line, p_text, text
+from cells import p_text, table, text
 from m3oe_published import M3OE, TABLE_2, TABLE_3
 
 from tfmtr.evaluation import compare
@@ -71,12 +71,12 @@ def claims(dataset, overall):
         overall: `{row: [overall AUC in percent of each seed]}` of the rows that there are.
 
     Returns:
-        Lines of Markdown; none if no pair of a claim is there.
+        Markdown; empty if no pair of a claim is there.
     """
     theirs = published(dataset)
     pairs = [pair for claim in CLAIMS for pair in claim.pairs if set(pair) <= overall.keys()]
     if not pairs:
-        return []
+        return ""
     means = {row: compare.mean_and_deviation(values)[0] for row, values in overall.items()}
     gains = {pair: means[pair[0]] - means[pair[1]] for pair in pairs}
     p_values = {pair: compare.welch(*(overall[row] for row in pair)) for pair in pairs}
@@ -91,37 +91,32 @@ def claims(dataset, overall):
         "significant against",
         "of them tested",
     ]
-    lines = [line(columns), line(["---"] * len(columns))]
+    rows = []
     for claim in CLAIMS:
         there = [pair for pair in claim.pairs if pair in gains]
         if not there:
             continue
         supported = sum(theirs[one] > theirs[other] for one, other in claim.pairs)
         significant = [gains[pair] for pair in there if adjusted.get(pair, 1) < LEVEL]
-        lines.append(
-            line(
-                [
-                    *(claim.section, claim.sentence, f"{supported} of {len(claim.pairs)}"),
-                    f"{sum(gains[pair] > 0 for pair in there)} of {len(there)}",
-                    str(sum(gain > 0 for gain in significant)),
-                    str(sum(gain < 0 for gain in significant)),
-                    str(sum(pair in adjusted for pair in there)),
-                ]
-            )
+        rows.append(
+            [
+                *(claim.section, claim.sentence, f"{supported} of {len(claim.pairs)}"),
+                f"{sum(gains[pair] > 0 for pair in there)} of {len(there)}",
+                str(sum(gain > 0 for gain in significant)),
+                str(sum(gain < 0 for gain in significant)),
+                str(sum(pair in adjusted for pair in there)),
+            ]
         )
-    lines += ["", line(["pair", "published", "here", "p (Welch)", "p (Holm)", "seeds"]), line(["---"] * 6)]
-    for pair in gains:
-        one, other = pair
-        lines.append(
-            line(
-                [
-                    f"{one} over {other}",
-                    f"{theirs[one] - theirs[other]:+.2f}",
-                    text(gains[pair], "+.2f"),
-                    p_text(p_values[pair]),
-                    p_text(adjusted.get(pair)),
-                    f"{len(overall[one])} and {len(overall[other])}",
-                ]
-            )
-        )
-    return lines
+    of_pairs = [
+        [
+            f"{one} over {other}",
+            f"{theirs[one] - theirs[other]:+.2f}",
+            text(gains[one, other], "+.2f"),
+            p_text(p_values[one, other]),
+            p_text(adjusted.get((one, other))),
+            f"{len(overall[one])} and {len(overall[other])}",
+        ]
+        for one, other in gains
+    ]
+    pair_columns = ["pair", "published", "here", "p (Welch)", "p (Holm)", "seeds"]
+    return f"{table(columns, rows)}\n\n{table(pair_columns, of_pairs)}"

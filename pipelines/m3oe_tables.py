@@ -3,8 +3,7 @@
 import json
 
 import numpy as np
-from cells import line, p_text, text
-from cells import lines as table_lines
+from cells import p_text, table, text
 from m3oe_candidates import READINGS
 from m3oe_claims import claims
 from m3oe_published import M3OE, TABLE_2, TABLE_3, Ablation
@@ -73,23 +72,29 @@ def report(cells):
         recipe = cell["recipe"]
         groups.setdefault((cell["dataset"], recipe["protocol"], budget(recipe)), []).append(cell)
     sections = []
-    for key, group in sorted(groups.items()):
+    for (dataset, protocol, trained), group in sorted(groups.items()):
+        where = f"{dataset}, split by {protocol}, {trained}"
         together = [cell for cell in group if "mode" not in cell["recipe"]]
         by_row = {}
         for cell in together:
             by_row.setdefault(row_name(cell), []).append(cell)
         if by_row.keys() & {row.name for row in TABLE_2}:
-            sections.append(section(*key, together))
+            sections.append(section(dataset, where, together))
         overall = overall_auc(by_row)
         if overall.keys() & {row.name for row in TABLE_3 if row.name != M3OE}:
-            sections.append(ablations(*key, overall))
+            sections.append(ablations(dataset, where, overall))
         if len(together) < len(group):
-            sections.append(modes(*key, group))
-        sections.append(readings(*key, by_row))
-        sections.append(others(*key, by_row))
-        sections.append(differences(*key, by_row, overall))
-        sections.append(said(*key, overall))
+            sections.append(modes(where, group))
+        sections.append(readings(dataset, where, by_row))
+        sections.append(others(where, by_row))
+        sections.append(differences(where, by_row, overall))
+        sections.append(said(dataset, where, overall))
     return "\n".join([LEGEND, *filter(None, sections)])
+
+
+def part(title, *texts, level=3):
+    """A part of the page under its title; a blank line comes after it."""
+    return "\n".join([f"{'#' * level} {title}\n", *texts, ""])
 
 
 def in_short(movielens, kuairand):
@@ -110,7 +115,7 @@ def in_short(movielens, kuairand):
         rows.append(
             [name, setting, with_deviation(here), published, difference, str(len(here) or ""), with_deviation(there)]
         )
-    return table_lines([columns, ["---"] * len(columns), *rows])
+    return table(columns, rows)
 
 
 def with_deviation(values):
@@ -146,13 +151,13 @@ def row_name(cell):
     return names.get((cell["recipe"]["system"], cell["recipe"]["setting"]), cell["recipe"]["system"])
 
 
-def readings(dataset, protocol, budget, by_row):
+def readings(dataset, where, by_row):
     """M3oE by the paper's equations and by its published code, beside the figures published for it."""
     names = [name for name in (M3OE, *READINGS) if name in by_row]
     if not by_row.keys() & READINGS.keys():
         return None
     published = getattr(TABLE_2[-1], dataset)
-    lines = []
+    rows = []
     for name in names:
         cells = by_row[name]
         statistics = over_seeds([figures(cell) for cell in cells])
@@ -161,18 +166,12 @@ def readings(dataset, protocol, budget, by_row):
         texts = [beside(statistics[column][0], published[i]) for i, column in enumerate(columns)]
         learnt = np.mean([np.concatenate(list(cell["fusion_weights"].values())) for cell in cells], axis=0)
         weights = f"{learnt.min():.2f} to {learnt.max():.2f}"
-        lines.append([name, *texts, text(statistics["overall"][1], ".2f"), weights, str(len(cells))])
-    head = ["reading", *columns, "std", "fusion weights", "seeds"]
-    return "\n".join(
-        [
-            f"### M3oE as the paper and as its published code have it, on {dataset}, split by {protocol}, {budget}\n",
-            *map(line, [head, ["---"] * len(head), *lines]),
-            "",
-        ]
-    )
+        rows.append([name, *texts, text(statistics["overall"][1], ".2f"), weights, str(len(cells))])
+    title = f"M3oE as the paper and as its published code have it, on {where}"
+    return part(title, table(["reading", *columns, "std", "fusion weights", "seeds"], rows))
 
 
-def others(dataset, protocol, budget, by_row):
+def others(where, by_row):
     """The rows that the paper's tables do not have."""
     rows = []
     for name in sorted(by_row.keys() - READINGS.keys() - {row.name for row in (*TABLE_2, *TABLE_3)}):
@@ -182,17 +181,14 @@ def others(dataset, protocol, budget, by_row):
         rows.append([name, *texts, str(len(by_row[name]))])
     if not rows:
         return None
-    head = ["system", "overall ± std", "pooled ± std", "warm ± std", "cold ± std", "seeds"]
-    return "\n".join(
-        [
-            f"### Systems that the paper's tables do not have, on {dataset}, split by {protocol}, {budget}\n",
-            *map(line, [head, ["---"] * len(head), *rows]),
-            "",
-        ]
+    columns = ["system", "overall ± std", "pooled ± std", "warm ± std", "cold ± std", "seeds"]
+    return part(
+        f"Systems that the paper's tables do not have, on {where}",
+        table(columns, rows),
     )
 
 
-def differences(dataset, protocol, budget, by_row, overall):
+def differences(where, by_row, overall):
     """M3oE and the package's own choice against every row: overall AUC, over seeds and over test users."""
     rows = []
     for one in (OURS, M3OE):
@@ -215,13 +211,7 @@ def differences(dataset, protocol, budget, by_row, overall):
     if not rows:
         return None
     columns = ["pair", "AUC ± std", "other's ± std", "difference", "95 % over test users", "p (Welch, seeds)", "seeds"]
-    return "\n".join(
-        [
-            f"### Differences of overall AUC on {dataset}, split by {protocol}, {budget}\n",
-            *map(line, [columns, ["---"] * len(columns), *rows]),
-            "",
-        ]
-    )
+    return part(f"Differences of overall AUC on {where}", table(columns, rows))
 
 
 def overall_auc(by_row):
@@ -252,31 +242,23 @@ def tried(documents):
         ]
         for document in best_first
     ]
-    return "\n".join(
-        [
-            "## Looking for a better system\n",
-            f"All {len(rows)} that were tried, by `m3oe_search.py` on validation rows only, one seed each, with the "
-            "recipe of all. The first one is `ours` above.\n",
-            *map(line, [columns, ["---"] * len(columns), *rows]),
-            "",
-        ]
+    note = (
+        f"All {len(rows)} that were tried, by `m3oe_search.py` on validation rows only, one seed each, with the recipe "
+        "of all. The first one is `ours` above.\n"
     )
+    return part("Looking for a better system", note, table(columns, rows), level=2)
 
 
-def said(dataset, protocol, budget, overall):
+def said(dataset, where, overall):
     """The paper's sentences about its tables, held against them and against the cells."""
-    lines = claims(dataset, overall)
-    if not lines:
+    tables = claims(dataset, overall)
+    if not tables:
         return None
-    return "\n".join(
-        [
-            f"### What sections 3.4 and 3.6 say, on {dataset}, split by {protocol}, {budget}\n",
-            "Numbers of pairs of rows whose overall AUC is in the order that the sentence says, in the published table "
-            "and here; significant at 5 % by Welch's test over seeds with Holm's correction over all pairs.\n",
-            *lines,
-            "",
-        ]
+    note = (
+        "Numbers of pairs of rows whose overall AUC is in the order that the sentence says, in the published table and "
+        "here; significant at 5 % by Welch's test over seeds with Holm's correction over all pairs.\n"
     )
+    return part(f"What sections 3.4 and 3.6 say, on {where}", note, tables)
 
 
 LEGEND = """AUC and log loss in percent, means over the seeds; `pipelines/m3oe_study.py` has the recipe, the protocols
@@ -288,7 +270,7 @@ brackets.
 """
 
 
-def section(dataset, protocol, budget, cells):
+def section(dataset, where, cells):
     """One table."""
     rows = {}
     for row in TABLE_2:
@@ -301,7 +283,7 @@ def section(dataset, protocol, budget, cells):
     columns = list(next(iter(means.values())))
     compared = columns[: columns.index("overall") + 1]
     with_published = {column: i for i, column in enumerate([*compared, "log loss"])}
-    lines = [line(["model", "setting", *columns, "std", "epochs", "seeds"]), line(["---"] * (len(columns) + 5))]
+    table_rows = []
     for row, values in means.items():
         published = getattr(row, dataset)
         texts = [
@@ -314,28 +296,25 @@ def section(dataset, protocol, budget, cells):
         ]
         epochs = " ".join(str(epoch) for cell in rows[row] for epoch in cell["best_epochs"])
         _, deviation = statistics[row]["overall"]
-        lines.append(line([row.name, row.setting, *texts, text(deviation, ".2f"), epochs, str(len(rows[row]))]))
-    lines += comparison(means, seeds, dataset, compared, len(columns))
+        table_rows.append([row.name, row.setting, *texts, text(deviation, ".2f"), epochs, str(len(rows[row]))])
+    table_rows += comparison(means, seeds, dataset, compared, len(columns))
     any_cell = cells[0]
     recipes = sorted({json.dumps(common(cell["recipe"])) for cell in cells})
     versions = ", ".join(f"{name} {version}" for name, version in any_cell["versions"].items())
     test_rows = any_cell["test"]["all"]
     task = next(iter(test_rows))
     hours = sum(cell["seconds"] for cell in cells) / 3600
-    return "\n".join(
-        [
-            f"## {dataset}, split by {protocol}, {budget}\n",
-            f"{test_rows[task][OVERALL]['rows']:,} test rows; data {any_cell['fingerprint'][:12]}; "
-            f"recipe {' and '.join(recipes)}; {versions}; {len(cells)} cells, {hours:.1f} hours.\n",
-            *lines,
-            "",
-        ]
+    facts = (
+        f"{test_rows[task][OVERALL]['rows']:,} test rows; data {any_cell['fingerprint'][:12]}; "
+        f"recipe {' and '.join(recipes)}; {versions}; {len(cells)} cells, {hours:.1f} hours.\n"
     )
+    tables = table(["model", "setting", *columns, "std", "epochs", "seeds"], table_rows)
+    return part(where, facts, tables, level=2)
 
 
-def ablations(dataset, protocol, budget, overall):
+def ablations(dataset, where, overall):
     """Table 3: overall AUC of M3oE without its parts."""
-    lines = [line(["variant", "overall", "std", "difference to M3oE", "p (Welch)", "seeds"]), line(["---"] * 6)]
+    rows = []
     statistics = {name: compare.mean_and_deviation(values) for name, values in overall.items()}
     whole = TABLE_3[-1]
     for row in TABLE_3:
@@ -347,17 +326,12 @@ def ablations(dataset, protocol, budget, overall):
                 difference = f"{gain:+.2f} ({published - getattr(whole, dataset):+.2f})"
                 p = p_text(compare.welch(overall[row.name], overall[whole.name]))
             number = str(len(overall[row.name]))
-            lines.append(line([row.name, beside(mean, published), text(deviation, ".2f"), difference, p, number]))
-    return "\n".join(
-        [
-            f"### Components of M3oE on {dataset}, split by {protocol}, {budget} (Table 3)\n",
-            *lines,
-            "",
-        ]
-    )
+            rows.append([row.name, beside(mean, published), text(deviation, ".2f"), difference, p, number])
+    columns = ["variant", "overall", "std", "difference to M3oE", "p (Welch)", "seeds"]
+    return part(f"Components of M3oE on {where} (Table 3)", table(columns, rows))
 
 
-def modes(dataset, protocol, budget, cells):
+def modes(where, cells):
     """M3oE with its fusion weights trained with the others and in turns, and what they learnt."""
     by_mode = {}
     for cell in cells:
@@ -367,7 +341,7 @@ def modes(dataset, protocol, budget, cells):
     names = sorted(
         {name for of_mode in by_mode.values() for cell in of_mode for name in cell.get("fusion_weights", ())}
     )
-    lines = [line(["fusion weights trained", "overall", *names, "seeds"]), line(["---"] * (len(names) + 3))]
+    rows = []
     for mode, of_mode in sorted(by_mode.items()):
         mean, deviation = compare.mean_and_deviation([figures(cell)["overall"] for cell in of_mode])
         learnt = []
@@ -375,20 +349,17 @@ def modes(dataset, protocol, budget, cells):
             found = [cell["fusion_weights"][name] for cell in of_mode if name in cell.get("fusion_weights", ())]
             learnt.append(" ".join(f"{value:.3f}" for value in np.mean(found, axis=0)) if found else "n/a")
         overall = f"{text(mean, '.2f')} ({text(deviation, '.2f')})"
-        lines.append(line([mode, overall, *learnt, str(len(of_mode))]))
-    return "\n".join(
-        [
-            f"### Bi-level optimisation on {dataset}, split by {protocol}, {budget}\n",
-            "Overall AUC, its deviation over seeds, and the learnt weights of each domain or task, means over seeds; "
-            "all start at .5.\n",
-            *lines,
-            "",
-        ]
+        rows.append([mode, overall, *learnt, str(len(of_mode))])
+    note = (
+        "Overall AUC, its deviation over seeds, and the learnt weights of each domain or task, means over seeds; "
+        "all start at .5.\n"
     )
+    tables = table(["fusion weights trained", "overall", *names, "seeds"], rows)
+    return part(f"Bi-level optimisation on {where}", note, tables)
 
 
 def comparison(means, seeds, dataset, compared, num_columns):
-    """Lines that compare M3oE with the best baseline of each column."""
+    """Rows that compare M3oE with the best baseline of each column."""
     baselines = {row: values for row, values in means.items() if row.name != M3OE}
     ours = next((row for row in means if row.name == M3OE), None)
     if ours is None or not baselines:
@@ -408,14 +379,11 @@ def comparison(means, seeds, dataset, compared, num_columns):
         names.append(best.name)
         p_values.append(compare.welch(*([values[column] for values in seeds[row]] for row in (ours, best))))
     blank = [""] * (num_columns - len(compared) + 3)
-    lines = [
-        line(["best baseline", "", *names, *blank]),
-        line(["RelaImpr", "", *gains, *blank]),
-    ]
+    rows = [["best baseline", "", *names, *blank], ["RelaImpr", "", *gains, *blank]]
     if p_values and None not in p_values:
         adjusted = [text(value, ".3f") for value in compare.holm(p_values)]
-        lines.append(line(["p (Welch, Holm)", "", *adjusted, *[""] * (len(compared) - len(adjusted)), *blank]))
-    return lines
+        rows.append(["p (Welch, Holm)", "", *adjusted, *[""] * (len(compared) - len(adjusted)), *blank])
+    return rows
 
 
 def common(recipe):

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import duckdb
+from cells import table
 
 from tfmtr.datasets.online_retail import online_retail
 from tfmtr.datasets.simulator import simulator
@@ -104,9 +105,7 @@ def main(paths, *, num_users=200_000, num_territories=220):
             columns["XMarket"] = statistics(XMARKET.format(ratings=paths["XMarket"]))
         logs = simulator(Path(folder, "simulator"), num_users=num_users, num_territories=num_territories)
         columns["simulator"] = statistics(of_logs(logs))
-    lines = [["", *columns], ["---"] * (1 + len(columns))]
-    lines += [[name, *figures] for name, *figures in zip(STATISTICS, *columns.values(), strict=True)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(["", *columns], zip(STATISTICS, *columns.values(), strict=True))
 
 
 def of_logs(logs):
