@@ -156,10 +156,10 @@ def system_options(num_experts):
     return {"adatt_sp": {"num_shared_experts": 0}, **ablations}
 
 
-# Rows that have no sharing file of their name.
-FILES = {"mlp": "shared_bottom", "adatt_sp": "adatt", **{row.system: "m3oe" for row in TABLE_3}}
 COMBINED = {OURS: CANDIDATES[CHOSEN], f"{OURS}_before": CANDIDATES[CHOSEN_BEFORE], **READINGS}
-FILES["as_published"] = as_published
+# Rows that have no sharing file of their name.
+FILES = {"mlp": "shared_bottom", "adatt_sp": "adatt", "as_published": as_published}
+FILES |= {row.system: "m3oe" for row in TABLE_3}
 FILES |= {system: FILES.get(candidate.share, candidate.share) for system, candidate in COMBINED.items()}
 OTHERS = sorted({*components.names("sharing")} - {FILES.get(row.system, row.system) for row in TABLE_2})
 # Data set -> its reader, section 3.3's learning rate, and options of systems.

@@ -343,12 +343,11 @@ def modes(where, cells):
     )
     rows = []
     for mode, of_mode in sorted(by_mode.items()):
-        mean, deviation = compare.mean_and_deviation([figures(cell)["overall"] for cell in of_mode])
         learnt = []
         for name in names:
             found = [cell["fusion_weights"][name] for cell in of_mode if name in cell.get("fusion_weights", ())]
             learnt.append(" ".join(f"{value:.3f}" for value in np.mean(found, axis=0)) if found else "n/a")
-        overall = f"{text(mean, '.2f')} ({text(deviation, '.2f')})"
+        overall = with_deviation([figures(cell)["overall"] for cell in of_mode])
         rows.append([mode, overall, *learnt, str(len(of_mode))])
     note = (
         "Overall AUC, its deviation over seeds, and the learnt weights of each domain or task, means over seeds; "
