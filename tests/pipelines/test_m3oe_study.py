@@ -121,6 +121,13 @@ def test_a_joint_model_learns_and_keeps_its_best_epoch(tiny):
     assert np.mean(aucs) == pytest.approx(max(history["val_auc"]), abs=1e-6)
 
 
+def test_patience_is_of_updates_and_rounded_up_to_epochs(tiny):
+    """A rate of zero never betters the first epoch's AUC; an epoch has ten updates."""
+    data, options = tiny.encode(*small()), tiny.DATASETS["movielens"][2]["mlp"]
+    recipe = tiny.Recipe("shared_bottom", "MDMT", "time", 0, 0.0, options, batch_size=1000, patience=15)
+    assert len(tiny.fit(data, recipe, (1, 2, 3), data.schema.tasks).history["loss"]) == 1 + 2
+
+
 def pairwise_auc(labels, scores):
     """Share of pairs of a positive and a negative row that are in the right order; ties count half."""
     difference = scores[labels == 1][:, None] - scores[labels == 0]
