@@ -138,11 +138,9 @@ def of_systems(cells):
 
 
 def budget(recipe):
-    """How long each model of a recipe was trained at most, and its L2; the first cells counted epochs."""
+    """How long each model of a recipe was trained at most, and its L2."""
     l2 = f", L2 of {recipe['l2']:g}" if "l2" in recipe else ""
-    if "max_updates" in recipe:
-        return f"at most {recipe['max_updates']} updates a model{l2}"
-    return f"at most {recipe['max_epochs']} epochs"
+    return f"at most {recipe['max_updates']} updates a model{l2}"
 
 
 def row_name(cell):
