@@ -180,10 +180,7 @@ def others(where, by_row):
     if not rows:
         return None
     columns = ["system", "overall ± std", "pooled ± std", "warm ± std", "cold ± std", "seeds"]
-    return part(
-        f"Systems that the paper's tables do not have, on {where}",
-        table(columns, rows),
-    )
+    return part(f"Systems that the paper's tables do not have, on {where}", table(columns, rows))
 
 
 def differences(where, by_row, overall):
