@@ -34,6 +34,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import head_study
 import keras
 import numpy as np
+from cells import table as markdown
+from head_study import value_text
 from sklearn.metrics import log_loss, roc_auc_score
 
 from tfmtr import components, inputs, models
@@ -173,18 +175,16 @@ def table(cells):
     adjusted = dict(zip(known, compare.holm(list(known.values())), strict=True)) if known else {}
     metrics = list(cells[0]["test"])
     steps = json.loads(STEPS.read_text(encoding="utf-8"))["models"] if STEPS.exists() else {}
-    lines = [
-        f"| model | {' | '.join(metrics)} | p | time of a step | seeds |",
-        "| --- |" + " --- |" * (len(metrics) + 3),
-    ]
+    rows = []
     for name, some in models.items():
         texts = [value_text([cell["test"][metric] for cell in some]) for metric in metrics]
         ratio = f"{steps[name]['ratio']:.2f}" if name in steps else ""
         p = f"{adjusted[name]:.3f}" if name in adjusted else ""
-        lines.append(f"| {name} | {' | '.join(texts)} | {p} | {ratio} | {len(some)} |")
+        rows.append([name, *texts, p, ratio, str(len(some))])
     cell = cells[0]
     versions = ", ".join(f"{name} {version}" for name, version in cell["versions"].items())
-    return "\n".join([f"Recipe {cell['recipe']}; {cell['date']}; {versions}.\n", *lines, ""])
+    head_row = ["model", *metrics, "p", "time of a step", "seeds"]
+    return f"Recipe {cell['recipe']}; {cell['date']}; {versions}.\n\n{markdown(head_row, rows)}\n"
 
 
 def scenario_tables(cells):
@@ -193,19 +193,12 @@ def scenario_tables(cells):
     lines = []
     for task in cells[0]["by_scenario"] if cells else ():
         scenarios = list(cells[0]["by_scenario"][task])
-        lines += [f"AUC of {task} by scenario\n", f"| model | {' | '.join(scenarios)} | seeds |"]
-        lines.append("| --- |" + " --- |" * (len(scenarios) + 1))
+        rows = []
         for name, some in by_model(cells).items():
             texts = [value_text([cell["by_scenario"][task][scenario] for cell in some]) for scenario in scenarios]
-            lines.append(f"| {name} | {' | '.join(texts)} | {len(some)} |")
-        lines.append("")
+            rows.append([name, *texts, str(len(some))])
+        lines += [f"AUC of {task} by scenario\n", markdown(["model", *scenarios, "seeds"], rows), ""]
     return "\n".join(lines)
-
-
-def value_text(values):
-    """Mean and, of several, deviation."""
-    mean, deviation = compare.mean_and_deviation(values)
-    return f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
 
 
 def draw(cells, tasks, file):

@@ -22,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from cells import table
 from rich.console import Console
 from rich.progress import track
 
@@ -195,22 +196,24 @@ def main(page=PAGE, wanted=None):
             console.print(*combination, found[combination], markup=False)
     shares = list(dict.fromkeys(share for _, share, _ in found))
     versions = ", ".join(f"{name} {version}" for name, version in training.versions().items())
+    rows = []
+    for head in dict.fromkeys(head for head, _, _ in found):
+        answers = [
+            " / ".join("refused" if (head, form) in REFUSED else found.get((head, share, form), "") for form in FORMS)
+            for share in shares
+        ]
+        rows.append([head, *answers])
     lines = [
         "# Every head with every sharing file\n",
         "`python pipelines/combinations.py` says how. A cell says two-tower / ranking: built, one step with finite "
         "loss and gradients, exported, reloaded with predictions equal to 1e-6.\n",
         f"{sum(answer == 'yes' for answer in found.values())} of {len(found)} combinations work; "
         f"{time.strftime('%Y-%m-%d', time.gmtime())}; {(time.perf_counter() - started) / 60:.0f} min; {versions}.\n",
-        f"| head | {' | '.join(shares)} |",
-        f"| --- |{' --- |' * len(shares)}",
+        table(["head", *shares], rows),
+        "\nRefused:\n",
+        *(f"* {head} as {form}: {reason}." for (head, form), reason in REFUSED.items()),
+        "",
     ]
-    for head in dict.fromkeys(head for head, _, _ in found):
-        cells = [
-            " / ".join("refused" if (head, form) in REFUSED else found.get((head, share, form), "") for form in FORMS)
-            for share in shares
-        ]
-        lines.append(f"| {head} | {' | '.join(cells)} |")
-    lines += ["\nRefused:\n", *(f"* {head} as {form}: {reason}." for (head, form), reason in REFUSED.items()), ""]
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n".join(lines), encoding="utf-8")
     console.print(lines[2], markup=False)

@@ -6,6 +6,7 @@ import time
 import keras
 import numpy as np
 from cells import known
+from cells import table as markdown
 from rich.console import Console
 
 from tfmtr import training
@@ -93,17 +94,21 @@ def table(cells, metrics):
     p_values = {h: compare.welch(losses[h], losses[BASELINE]) for h in by_head if BASELINE in by_head and h != BASELINE}
     known = {head: p for head, p in p_values.items() if p is not None}
     adjusted = dict(zip(known, compare.holm(list(known.values())), strict=True)) if known else {}
-    lines = [f"| head | {' | '.join(metrics.values())} | p | seeds |", f"| --- |{' --- |' * (len(metrics) + 2)}"]
+    rows = []
     for head, tests in sorted(by_head.items(), key=lambda item: np.mean(losses[item[0]])):
-        texts = []
-        for metric in metrics:
-            mean, deviation = compare.mean_and_deviation([test[metric] for test in tests])
-            texts.append(f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"))
+        texts = [value_text([test[metric] for test in tests]) for metric in metrics]
         p = f"{adjusted[head]:.3f}" if head in adjusted else ""
-        lines.append(f"| {head} | {' | '.join(texts)} | {p} | {len(tests)} |")
+        rows.append([head, *texts, p, str(len(tests))])
     cell = cells[0]
     versions = ", ".join(f"{name} {version}" for name, version in cell["versions"].items())
-    return "\n".join([f"Recipe {json.dumps(cell['recipe'])}; {cell['date']}; {versions}.\n", *lines, ""])
+    head_row = ["head", *metrics.values(), "p", "seeds"]
+    return f"Recipe {json.dumps(cell['recipe'])}; {cell['date']}; {versions}.\n\n{markdown(head_row, rows)}\n"
+
+
+def value_text(values):
+    """Mean and, of several, deviation."""
+    mean, deviation = compare.mean_and_deviation(values)
+    return f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
 
 
 def write_page(parts, folder):
