@@ -1,6 +1,7 @@
 import dataclasses
 import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -483,6 +484,19 @@ def test_the_row_of_the_package_s_own_choice(tiny, tables, monkeypatch, tmp_path
     (model,) = (found.model for found in fitted)
     assert model.optimizer.weight_decay == 0.3
     assert study.chosen_rows(["all"], ["MDMT"])[-1].name == "M3oE"  # it is asked for by name only
+
+
+def test_every_candidate_was_tried_and_both_choices_are_the_best_of_their_time(study):
+    candidates = importlib.import_module("m3oe_candidates")
+    documents = study.read_cells(Path(__file__).parents[2] / "benchmarks/results/m3oe_search")
+    assert sorted(document["candidate"] for document in documents) == sorted(candidates.CANDIDATES)
+    for document in documents:  # as the files have them now
+        parts = {name: document["recipe"].get(name, {}) for name in ("options", "beside", "adam")}
+        assert parts == json.loads(json.dumps(candidates.CANDIDATES[document["candidate"]].parts))
+    best = sorted(documents, key=lambda document: document["val_auc"])
+    assert best[-1]["candidate"] == candidates.CHOSEN
+    before = [document["candidate"] for document in best if "l2" not in document["recipe"].get("adam", {})]
+    assert before[-1] == candidates.CHOSEN_BEFORE
 
 
 def test_figure_1_waits_for_its_four_methods_and_ranks_them(monkeypatch, tmp_path):
