@@ -1,13 +1,14 @@
 """Tables 2 and 3 and Figures 1 and 3 of the M3oE paper again: three domains, two tasks, one recipe.
 
-    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --seeds 1
-    python pipelines/m3oe_study.py --data path/to/KuaiRand-Pure/data --dataset kuairand --setting MDMT
-    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models ablations
-    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models m3oe --mode paper
-    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models readings
-    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models others
-    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --models ours
-    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --dataset movielens --figures
+    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --seeds 3
+    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --models mlp,star,m3oe,ours --seeds 5
+    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --models shared_bottom,mmoe --setting MDMT --seeds 5
+    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --models ablations --seeds 3
+    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --models m3oe --mode paper --seeds 2
+    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --models readings,others
+    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --models mlp,star,m3oe --protocol random
+    python pipelines/m3oe_study.py --data path/to/KuaiRand-Pure/data --dataset kuairand --setting MDMT --seeds 3
+    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --figures
     python pipelines/m3oe_study.py --report
 
 One cell is one (model, setting, protocol, seed). It is written as soon as it is finished to
@@ -99,6 +100,7 @@ PAGE = Path("docs/results/m3oe.md")
 MODES = ("paper", "per_step", "validation")  # of training the fusion weights
 NUM_SAMPLES = 400  # of the bootstrap over users
 SETTINGS = ("single", "MTL", "MDL", "MDMT")
+COMMANDS = "\n".join(line for line in __doc__.splitlines() if line.startswith("    python "))
 KNOW_NO_DOMAINS = ("none", "shared_bottom", "cross_stitch", "mmoe", "snr", "ple")
 
 
@@ -451,6 +453,7 @@ def write_report(results=RESULTS, page=PAGE):
         "# Tables 2 and 3 of the M3oE paper\n",
         "Overall AUC in percent, split by time, with its deviation over seeds; every cell is below.\n",
         in_short(*(of_study(cells, dataset) for dataset in ("movielens", "kuairand"))) + "\n",
+        f"Commands, of which `--mode`, `--protocol` and `--l2` take more values:\n\n{COMMANDS}\n",
         report(cells),
         tried(read_cells(results.with_name("m3oe_search"))),
     ]

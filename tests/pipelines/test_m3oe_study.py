@@ -1,6 +1,7 @@
 import dataclasses
 import importlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,9 @@ def test_a_budget_is_of_updates_and_a_second_call_computes_nothing(tiny, tmp_pat
     assert "| ShBot-MDMT | MDMT |  | 76.26 |" in page  # 8 updates are not the recipe
     assert f"{joint['test']['all']['click']['1']['roc_auc'] * 100:.2f} (75.94 " in page
     assert page in capsys.readouterr().out
+    asked = re.findall(r"^    python pipelines/m3oe_study.py .*--models (\S+)(?: --setting (\S+))?", page, re.MULTILINE)
+    assert len(asked) > 3
+    assert all(tiny.chosen_rows(models.split(","), [setting or "all"]) for models, setting in asked)
 
 
 def test_fusion_weights_trained_in_turns_are_cells_and_rows_of_their_own(tiny, tmp_path, monkeypatch):
