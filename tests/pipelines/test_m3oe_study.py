@@ -503,6 +503,13 @@ def test_every_candidate_was_tried_and_both_choices_are_the_best_of_their_time(s
     assert before[-1] == candidates.CHOSEN_BEFORE
 
 
+def test_every_row_of_the_recipe_has_a_cell(study):
+    there = study.of_study(study.read_cells(Path(__file__).parents[2] / study.RESULTS), "movielens")
+    named = {(cell["recipe"]["system"], cell["recipe"]["setting"]) for cell in there}
+    wanted = study.chosen_rows(["all", "ablations", "readings", "others", "ours"], ["all"])
+    assert {(row.system, row.setting) for row in wanted} <= named
+
+
 def test_figure_1_waits_for_its_four_methods_and_ranks_them(monkeypatch, tmp_path):
     drawn = []
     figures = importlib.import_module("m3oe_figures")
