@@ -4,7 +4,7 @@
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --models mlp,star,m3oe,ours --seeds 5
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --models shared_bottom,mmoe --setting MDMT --seeds 5
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --models ablations --seeds 3
-    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --models m3oe --mode paper --seeds 2
+    python pipelines/m3oe_study.py --data path/to/ml-1m.zip --models m3oe --mode paper --seeds 3
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --models readings,others
     python pipelines/m3oe_study.py --data path/to/ml-1m.zip --models mlp,star,m3oe --protocol random
     python pipelines/m3oe_study.py --data path/to/KuaiRand-Pure/data --dataset kuairand --setting MDMT --seeds 3
