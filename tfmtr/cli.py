@@ -239,6 +239,10 @@ def prepare_events(
         Path | None,
         typer.Option(help='JSON: {"territory": "Europe/Berlin"}; windows are then days of the territory, not of UTC.'),
     ] = None,
+    time_format: Annotated[
+        str | None,
+        typer.Option(help='How text is written that is a time, such as "%d/%m/%Y %H:%M"; year-month-day needs none.'),
+    ] = None,
     window_days: Annotated[float, typer.Option(help="Length of a window.")] = 7.0,
     train_windows: Annotated[int, typer.Option(help="Number of training windows.")] = 8,
     test_windows: Annotated[int, typer.Option(help="Number of test windows.")] = 3,
@@ -265,6 +269,7 @@ def prepare_events(
         groups=json_option(groups),
         neighbours=places and {name: tuple(place) for name, place in places.items()},
         time_zones=json_option(time_zones),
+        time_format=time_format,
     )
 
 

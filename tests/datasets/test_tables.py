@@ -6,7 +6,8 @@ import pytest
 
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.prepare import prepare
-from tfmtr.datasets.tables import parse_memory, read_table, read_tables
+from tfmtr.datasets.reading import read_table
+from tfmtr.datasets.tables import parse_memory, read_tables
 
 
 @pytest.fixture
@@ -89,10 +90,8 @@ def test_missing_column_names_the_nearest(make_logs, tables):
 
 def test_wrong_types(make_logs, tables):
     events, users, titles = tables
-    message = "Column 'ts' of `events` must be a timestamp, a date or seconds since 1970.*Received: string"
-    check_refused(make_logs(events.assign(ts=events.ts.astype(str)), users, titles), message)
-    milliseconds = (events.ts - pd.Timestamp(0)) // pd.Timedelta(milliseconds=1)
-    check_refused(make_logs(events.assign(ts=milliseconds), users, titles), "must be seconds since 1970, not milli")
+    message = "Column 'ts' of `events` must be a timestamp, a date or seconds since 1970.*Received: boolean"
+    check_refused(make_logs(events.assign(ts=True), users, titles), message)
     message = "Column 'uid' of `users` must be text or a number. Received: array<string>"
     check_refused(make_logs(events, users.assign(uid=[[uid] for uid in users.uid]), titles), message)
     message = "Label column 'asin' of `events` must be a number or boolean. Received: string"
@@ -143,13 +142,13 @@ def test_files_of_a_folder_must_agree(engine, tmp_path):
 
 def test_a_csv_that_is_none(engine, tmp_path):
     (tmp_path / "a.csv").write_bytes(bytes(range(256)) * 20)
-    with pytest.raises(ValueError, match="`events` must be readable as one table"):
+    with pytest.raises(ValueError, match="`events` must be UTF-8"):
         read_table(engine, tmp_path / "a.csv", "events")
 
 
 def test_index_columns_of_pandas_are_no_features(engine, tmp_path):
     pd.DataFrame({"x": [1, 2, 3]}).query("x > 1").to_parquet(tmp_path / "a.parquet")
-    assert read_table(engine, tmp_path / "a.parquet", "users").columns == ("x",)
+    assert read_table(engine, tmp_path / "a.parquet", "users")[0].columns == ("x",)
 
 
 def test_doubles(make_logs, tables):
@@ -207,6 +206,6 @@ def test_parse_memory(text, size):
 
 def test_ids_of_a_csv_stay_as_written(engine, tmp_path):
     (tmp_path / "a.csv").write_text("uid,score\n1e05,1.50\n2e07,2\n")
-    table = read_table(engine, tmp_path / "a.csv", "users", text=["uid", "absent"])
+    table, _ = read_table(engine, tmp_path / "a.csv", "users", ids=["uid", "absent"])
     assert sorted(engine.execute(table.uid)) == ["1e05", "2e07"]
     assert table.score.type().is_floating()

@@ -24,7 +24,8 @@ import pyarrow.compute as pc
 
 from tfmtr.datasets.domains import Protocol, describe, look_up, split_rows
 from tfmtr.datasets.engines.duckdb import DuckDB
-from tfmtr.datasets.tables import check_columns, read_table
+from tfmtr.datasets.reading import read_table
+from tfmtr.datasets.tables import check_columns
 
 DOMAINS = {0: "1", 1: "2"}  # tab -> domain, numbered as in the paper: the second is by far the largest
 OTHERS = "3"
@@ -97,7 +98,7 @@ def _read(folder, name, more=()):
         raise ValueError(f"`source` must be a folder with {pattern} (.parquet or .csv). Received: {folder}: {there}")
     engine, parts = DuckDB(), []
     for file in files:
-        part = read_table(engine, file, name)
+        part, _ = read_table(engine, file, name)
         for column in columns:
             check_columns(part, name, [column])
         parts.append(engine.to_pyarrow(part.select(*columns)))

@@ -55,6 +55,8 @@ class Logs:
         time_zones: `{territory: "Europe/Berlin"}`, or `None` for UTC everywhere: times become the clock's in the
             territory of the user, so that a window of a day is each territory's own day, from midnight to midnight. The
             calendar's times are then of that clock, too. A territory that is not listed keeps UTC.
+        time_format: How times are written that are text and do not begin with year, month, day, such as
+            `"%d/%m/%Y %H:%M"`; `None` where there are none, or where the days (above 12) tell them from the months.
         user_history: Whether users get the mean vector of the titles they had before the window.
     """
 
@@ -71,4 +73,5 @@ class Logs:
     groups: Mapping[str, str] | None = None
     neighbours: Mapping[str, tuple[float, float]] | None = None
     time_zones: Mapping[str, str] | None = None
+    time_format: str | None = None
     user_history: bool = True

@@ -30,10 +30,12 @@ from tfmtr.datasets.features import (
 )
 from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
+from tfmtr.datasets.ids import refuse_mismatch
 from tfmtr.datasets.report import PARTITIONS, build_report, describe_tasks, fingerprint, shortfalls, sum_counts
 from tfmtr.datasets.sampling import digest, draw
 from tfmtr.datasets.tables import check_labels, check_unique, count_contradictions, read_tables
 from tfmtr.datasets.text import encoder_vectors, has_words, text_vectors
+from tfmtr.datasets.times import check_far_events
 from tfmtr.schema import Feature, Scenario, Schema
 
 BUCKET_EVENTS = 250_000
@@ -87,6 +89,7 @@ class Preparation:
     def read(self):
         """Opens the tables and checks what needs one look at all events."""
         self.tables = read_tables(self.engine, self.logs)
+        self.warnings += self.tables.warnings
         self.tasks = self.tables.tasks
         events, titles = self.tables.events, self.tables.titles
         check_names(self.tables.users, titles, self.tasks)
@@ -111,6 +114,7 @@ class Preparation:
             known.aggregate(
                 events=known.count(),
                 incomplete=(known.user.isnull() | known.title.isnull() | known.time.isnull()).sum(),
+                with_title=known.title.notnull().sum(),
                 unknown=(known.title.notnull() & known.title_row.isnull()).sum(),
                 impressions=(known[first_task] == 0.0).sum(),
                 unlabelled=known[first_task].isnull().sum(),
@@ -122,12 +126,19 @@ class Preparation:
             raise ValueError(
                 f"`events` must have rows with a time. Received: {counted['events']} rows, all without one"
             )
+        if counted["unknown"] == counted["with_title"]:
+            refuse_mismatch(self.engine, events, {"titles": self.titles}, "title", self.tables.id_types["title"])
         self.warn(counted["incomplete"], "events without user, title or time were dropped")
         self.warn(counted["unknown"], "events of titles that are not in the titles table were dropped")
         self.warn(counted["unlabelled"], "events without a label of the first task were left out of the examples")
         self.num_events = counted["events"]
         self.has_impressions = bool(counted["impressions"])
-        self.windows = make.plan_windows(self.logs.calendar, counted["first"], counted["last"])
+        calendar, window = self.logs.calendar, self.logs.calendar.length
+        all_windows = (calendar.num_train + calendar.num_test) * window if calendar.end is None else None
+        self.warnings += check_far_events(
+            self.engine, events, counted["first"], counted["last"], window=window, all_windows=all_windows
+        )
+        self.windows = make.plan_windows(calendar, counted["first"], counted["last"])
         self.num_buckets = max(1, -(-self.num_events // BUCKET_EVENTS))
         size = self.engine.pass_buckets
         self.passes = [range(i, min(i + size, self.num_buckets)) for i in range(0, self.num_buckets, size)]
@@ -194,9 +205,11 @@ class Preparation:
     def survey(self):
         """One look at each bucket: doubles, unknown users, first events, volumes and sizes."""
         self.num_states, firsts, unknown, beyond = np.zeros(self.num_buckets, "int64"), [], 0, 0
+        total = 0
         for number, buckets in enumerate(self.passes):
             events, users = self.part("events", buckets), self.part("users", buckets)
             check_unique(self.engine, users, "user", "users")
+            total += self.engine.execute(events.count())
             unknown += self.engine.execute(events.anti_join(users, "user").count())
             beyond += self.engine.execute(events.filter(events.window > self.windows[-1].number).count())
             homes = users.select("user", "territory", "split")
@@ -214,6 +227,9 @@ class Preparation:
             if self.upstream is not None:
                 self.survey_store(buckets, users)
             self.advance("Surveying buckets")
+        if unknown == total:
+            tables = {"users": self.tables.users}
+            refuse_mismatch(self.engine, self.tables.events, tables, "user", self.tables.id_types["user"])
         count, first = self.missing
         stores.check_vectors_found(count, first, "user", self.options["missing_vectors"])
         self.warn(count, "users have no vector and got the zero vector")

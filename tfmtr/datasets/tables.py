@@ -4,20 +4,18 @@ import dataclasses
 import difflib
 import re
 import zoneinfo
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ibis
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tfmtr.datasets.features import is_finite
+from tfmtr.datasets.ids import as_id
+from tfmtr.datasets.reading import read_table
+from tfmtr.datasets.times import as_time, check_time_format
 from tfmtr.schema import check_choice
 
 KINDS = ("binary", "regression")
-LARGEST_WHOLE = 10**15  # numbers below it are written with all digits
-LATEST_SECOND = 4_102_444_800  # 2100; larger numbers are milliseconds taken for seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +30,8 @@ class Tables:
         after: `{task: the task it follows}`.
         training: `{name: kind}` of the events' columns that are known in training only, `"number"` or `"id"`.
         availability: `title`, `territory`, `start`, `end`, or `None`.
+        id_types: `{"user" or "title": {table: type that its ids had}}`.
+        warnings: What was left out or is worth a look, a list of text.
     """
 
     events: Any
@@ -41,6 +41,8 @@ class Tables:
     after: Mapping[str, str] = dataclasses.field(default_factory=dict)
     training: Mapping[str, str] = dataclasses.field(default_factory=dict)
     availability: Any = None
+    id_types: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 def read_tables(engine, logs):
@@ -58,31 +60,38 @@ def read_tables(engine, logs):
             that cannot be what `logs` says it is.
     """
     names = {key: logs.columns.get(key, key) for key in ("user", "title", "territory", "time", "name")}
-    users = read_table(engine, logs.users, "users", text=[names["user"], names["territory"]])
-    titles = read_table(engine, logs.titles, "titles", text=[names["title"], names["name"]])
-    events = read_table(engine, logs.events, "events", text=[names["user"], names["title"]])
+    if logs.time_format is not None:
+        check_time_format(logs.time_format)
+    users, of_users = read_table(engine, logs.users, "users", ids=[names["user"], names["territory"]])
+    titles, of_titles = read_table(engine, logs.titles, "titles", ids=[names["title"], names["name"]])
+    events, of_events = read_table(engine, logs.events, "events", ids=[names["user"], names["title"]])
     check_columns(users, "users", [names["user"], names["territory"]])
     check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
     tasks, after, labels = read_labels(events, logs.tasks)
-    training, known = read_training(events, logs.training, tasks)
+    training, known = read_training(engine, events, logs.training, tasks)
     check_columns(events, "events", [names["user"], names["title"], names["time"]])
-    availability = None
+    availability, of_availability = None, []
     if logs.availability is not None and logs.availability != "anywhere":
-        availability = read_availability(engine, logs.availability)
+        availability, of_availability = read_availability(engine, logs.availability, logs.time_format)
     tables = Tables(
         events=events.select(
-            user=as_id(events, "events", names["user"]),
-            title=as_id(events, "events", names["title"]),
-            time=as_time(events, "events", names["time"]),
+            user=as_id(engine, events, "events", names["user"]),
+            title=as_id(engine, events, "events", names["title"]),
+            time=as_time(engine, events, "events", names["time"], logs.time_format),
             **labels,
             **known,
         ),
-        users=rename_ids(users, "users", {"user": names["user"], "territory": names["territory"]}),
-        titles=rename_ids(titles, "titles", {"title": names["title"], "name": names["name"]}),
+        users=rename_ids(engine, users, "users", {"user": names["user"], "territory": names["territory"]}),
+        titles=rename_ids(engine, titles, "titles", {"title": names["title"], "name": names["name"]}),
         tasks=tasks,
         after=after,
         training=training,
         availability=availability,
+        id_types={
+            "user": {"events": events[names["user"]].type(), "users": users[names["user"]].type()},
+            "title": {"events": events[names["title"]].type(), "titles": titles[names["title"]].type()},
+        },
+        warnings=[*of_events, *of_users, *of_titles, *of_availability],
     )
     return localise(engine, tables, logs.time_zones) if logs.time_zones else tables
 
@@ -125,75 +134,6 @@ def localise(engine, tables, time_zones):
     return dataclasses.replace(tables, events=events.drop("owner", "territory"), availability=availability)
 
 
-def read_table(engine, path, argument, *, text=()):
-    """One Parquet or CSV file, or a folder of them, as an Ibis table.
-
-    Args:
-        engine: An `Engine`.
-        path: File or folder.
-        argument: What the table is called in messages.
-        text: Columns that a CSV must not turn into numbers (an id `007` stays `007`).
-
-    Returns:
-        Ibis table.
-
-    Raises:
-        ValueError: If there is no such file, it is empty or it cannot be read.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise ValueError(
-            f"`{argument}` must be a Parquet or CSV file or a folder of them. Received: {path}, which is missing"
-        )
-    files = table_files(path)
-    if not files:
-        raise ValueError(
-            f"`{argument}` must be a file or folder of .parquet, .csv or .csv.gz. Received: {path}, which has none"
-        )
-    for file in files:
-        if file.stat().st_size == 0:
-            raise ValueError(
-                f"`{argument}` must not hold an empty file; delete or rewrite it. Received: {file} of 0 bytes"
-            )
-    is_parquet = files[0].suffix == ".parquet"
-    if is_parquet:
-        check_parquet(files, argument)
-    try:
-        table = engine.read_parquet(files) if is_parquet else engine.read_csv(files, text)
-        is_empty = engine.execute(table.limit(1).count()) == 0
-    except engine.errors as error:
-        raise ValueError(f"`{argument}` must be readable as one table. Received: {path}: {error}") from error
-    table = table.drop(*(name for name in table.columns if name.startswith("__index_level_")))  # pandas writes them
-    if is_empty:
-        raise ValueError(f"`{argument}` must have at least one row. Received: {path} with 0 rows")
-    return table
-
-
-def table_files(path):
-    """Sorted Parquet files of a folder, or its CSV files if it has no Parquet; a file is its own list."""
-    if path.is_file():
-        return [path]
-    return sorted(path.rglob("*.parquet")) or sorted([*path.rglob("*.csv"), *path.rglob("*.csv.gz")])
-
-
-def check_parquet(files, argument):
-    """Raises a `ValueError` that names the file unless all are complete Parquet files with the same columns."""
-    columns = None
-    for file in files:
-        try:
-            names = set(pq.read_schema(file).names)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(
-                f"`{argument}` must be complete Parquet files; copy or write the file again. Received: {file}: {error}"
-            ) from error
-        columns = columns or names
-        if names != columns:
-            raise ValueError(
-                f"`{argument}` must have the same columns in every file. Received: {file} differs from {files[0]} in "
-                f"{sorted(names ^ columns)}"
-            )
-
-
 def check_columns(table, argument, columns):
     """Raises a `ValueError` that names the nearest column unless the table has all `columns`."""
     for column in columns:
@@ -206,48 +146,7 @@ def check_columns(table, argument, columns):
             )
 
 
-def as_id(table, argument, column):
-    """The column as text.
-
-    Raises:
-        ValueError: If it holds lists, times or other values that name nothing.
-    """
-    dtype = table[column].type()
-    if not (dtype.is_string() or dtype.is_integer() or dtype.is_uuid() or dtype.is_floating() or dtype.is_decimal()):
-        raise ValueError(f"Column {column!r} of `{argument}` must be text or a number. Received: {dtype}")
-    value = table[column]
-    if dtype.is_floating():  # engines write large numbers differently, such as 12345678.0 and 1.2345678E7
-        is_whole = (value == value.floor()) & (value.abs() < LARGEST_WHOLE)
-        return is_whole.ifelse(is_whole.ifelse(value, 0.0).cast("int64").cast("string") + ".0", value.cast("string"))
-    return value.cast("string")
-
-
-def as_time(table, argument, column):
-    """The column as a timestamp in UTC.
-
-    Raises:
-        ValueError: If it is neither a timestamp, a date, nor seconds since 1970.
-    """
-    value, dtype = table[column], table[column].type()
-    if dtype.is_timestamp() or dtype.is_date():
-        return value.cast("timestamp")
-    if not (dtype.is_integer() or dtype.is_floating()):
-        raise ValueError(
-            f"Column {column!r} of `{argument}` must be a timestamp, a date or seconds since 1970 (UTC); "
-            f"convert it before. Received: {dtype}"
-        )
-    latest = value.max().execute()
-    if latest is not None and latest > LATEST_SECOND:
-        raise ValueError(
-            f"Column {column!r} of `{argument}` must be seconds since 1970, not milliseconds; divide it. "
-            f"Received: {latest}"
-        )
-    if dtype.is_integer():
-        return value.as_timestamp("s")
-    return ibis.timestamp("1970-01-01 00:00:00") + (value * 1000).round().cast("int64").as_interval("ms")
-
-
-def rename_ids(table, argument, names):
+def rename_ids(engine, table, argument, names):
     """The table with its id columns renamed and cast to text; `name` may be absent and is then the title's id.
 
     Raises:
@@ -261,7 +160,7 @@ def rename_ids(table, argument, names):
                 f"Column {old!r} of `{argument}` is the {new}, so no other column may be called {new!r}; "
                 f"rename it. Received: columns={list(table.columns)}"
             )
-    ids = {new: as_id(table, argument, old) for new, old in columns.items()}
+    ids = {new: as_id(engine, table, argument, old) for new, old in columns.items()}
     if "name" in names:
         ids["name"] = ids["name"].fill_null(ids["title"]) if "name" in ids else ids["title"]
     return table.select(**ids, **{name: table[name] for name in extra})
@@ -304,10 +203,11 @@ def read_labels(events, tasks):
     return kinds, after, labels
 
 
-def read_training(events, training, tasks):
+def read_training(engine, events, training, tasks):
     """Kinds and columns of what is known in training only.
 
     Args:
+        engine: An `Engine`.
         events: The events table as it came.
         training: `{name: "column"}` or `{name: "column:id"}`.
         tasks: The tasks' names.
@@ -331,20 +231,24 @@ def read_training(events, training, tasks):
             raise ValueError(
                 f"Column {column!r} of `events` must be a number; for a category say '{column}:id'. Received: {dtype}"
             )
-        columns[name] = as_id(events, "events", column) if kinds[name] == "id" else events[column].cast("float64")
+        columns[name] = (
+            as_id(engine, events, "events", column) if kinds[name] == "id" else events[column].cast("float64")
+        )
     return kinds, columns
 
 
-def read_availability(engine, path):
-    """The availability table with `title`, `territory` as text and `start`, `end` as timestamps or null."""
-    table = read_table(engine, path, "availability", text=["title", "territory"])
+def read_availability(engine, path, time_format=None):
+    """The availability table with `title`, `territory` as text and `start`, `end` as timestamps or null; warnings."""
+    table, warnings = read_table(engine, path, "availability", ids=["title", "territory"])
     check_columns(table, "availability", ["title", "territory"])
     bounds = {
-        bound: as_time(table, "availability", bound) if bound in table.columns else ibis.null("timestamp")
+        bound: as_time(engine, table, "availability", bound, time_format)
+        if bound in table.columns
+        else ibis.null("timestamp")
         for bound in ("start", "end")
     }
-    ids = {name: as_id(table, "availability", name) for name in ("title", "territory")}
-    return table.select(**ids, **bounds)
+    ids = {name: as_id(engine, table, "availability", name) for name in ("title", "territory")}
+    return table.select(**ids, **bounds), warnings
 
 
 def is_outside_range(label, kind):
@@ -359,10 +263,13 @@ def check_labels(engine, events, tasks):
         count = engine.execute(bad.count())
         if count:
             first = engine.rows(bad.select("user", "title", task).order_by("user", "title", task).limit(3))
-            expected = "0, 1 or null" if kind == "binary" else "finite or null"
+            expected = (
+                "0, 1 or null; for other numbers say 'column:regression' in `tasks`"
+                if kind == "binary"
+                else "finite or null; mend the rows, or leave their label empty"
+            )
             raise ValueError(
-                f"Labels of the {kind} task {task!r} must be {expected}; for other numbers say "
-                f"'column:regression' in `tasks`. Received: {count} others, first {first}"
+                f"Labels of the {kind} task {task!r} must be {expected}. Received: {count} others, first {first}"
             )
 
 

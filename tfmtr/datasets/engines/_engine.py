@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ class Engine(abc.ABC):
 
     Attributes:
         con: The Ibis connection.
+        folder: Path of the folder for temporary files.
         errors: Exceptions that files which are no table raise when they are opened.
         pass_buckets: Number of buckets that the engine does well to take at once.
     """
@@ -29,12 +31,17 @@ class Engine(abc.ABC):
         """Ends the connection."""
 
     @abc.abstractmethod
-    def read_parquet(self, paths):
-        """Parquet files, or what `store` has written, as one table."""
+    def read_parquet(self, paths, root=None):
+        """Parquet files of the same columns and types, or what `store` has written, as one table.
+
+        Args:
+            paths: Of the files; they are no patterns.
+            root: Folder under which the names of folders, `column=value`, are columns of text; `None` for none.
+        """
 
     @abc.abstractmethod
-    def read_csv(self, paths, text):
-        """CSV files as one table; the columns `text`, where there are such, stay text."""
+    def local(self):
+        """A context that gives a connection of DuckDB in this process, which reads CSV files for every engine."""
 
     @abc.abstractmethod
     def read_numbered(self, path):
@@ -59,6 +66,11 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def batches(self, table):
         """Yields the rows of a table as Arrow tables of any size, in its order if it is sorted."""
+
+    def scratch(self):
+        """A new folder for files that are needed until the engine is closed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=self.folder.absolute()))
 
     def sort_early(self):  # noqa: B027, most engines need no hint
         """Says that whole tables are sorted from now on."""

@@ -1,5 +1,7 @@
 """DuckDB: one machine, bounded memory, work beyond it on disk."""
 
+import contextlib
+import tempfile
 from pathlib import Path
 
 import duckdb
@@ -8,6 +10,7 @@ import ibis.expr.datatypes as dt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfmtr.datasets.csv_files import as_pattern
 from tfmtr.datasets.engines._engine import ROW_GROUP, Engine
 
 NUM_THREADS = 2
@@ -29,7 +32,7 @@ class DuckDB(Engine):
     """DuckDB in this process.
 
     Args:
-        folder: Folder for temporary files.
+        folder: Folder for temporary files; `None` for one of its own.
         memory_limit: Bytes for the whole process; DuckDB gets half of it, the rest is for Arrow and NumPy. `None` for
             small tables: no limit, and rows stay in the order of their files.
     """
@@ -38,7 +41,10 @@ class DuckDB(Engine):
     pass_buckets = 1
 
     def __init__(self, folder=None, memory_limit=None):
-        options = {}
+        options, self.temporary = {}, None
+        if folder is None:
+            self.temporary = tempfile.TemporaryDirectory()
+        self.folder = Path(folder or self.temporary.name)
         if memory_limit is not None:
             self.memory = memory_limit // 2
             options = {
@@ -53,23 +59,25 @@ class DuckDB(Engine):
     def close(self):
         """Ends the connection."""
         self.con.disconnect()
+        if self.temporary is not None:
+            self.temporary.cleanup()
 
     def sort_early(self):
         """Leaves `SORT_MEMORY` bytes at most, so that sorts of whole tables go to disk, below the buckets' memory."""
         self.con.raw_sql(f"SET memory_limit = '{min(SORT_MEMORY, self.memory) // 1_000_000}MB'")
 
-    def read_parquet(self, paths):
+    def read_parquet(self, paths, root=None):
         """Parquet files as one table."""
-        return self.con.read_parquet([str(path) for path in paths])
+        return read_files(self.con, paths, has_partitions=root is not None)
 
-    def read_csv(self, paths, text):
-        """CSV files as one table."""
-        columns = self.con.read_csv(paths).columns
-        return self.con.read_csv(paths, types={name: "VARCHAR" for name in text if name in columns})
+    @contextlib.contextmanager
+    def local(self):
+        """The engine's own connection."""
+        yield self.con.con
 
     def read_numbered(self, path):
         """A Parquet file with its row numbers."""
-        return self.con.read_parquet(path, file_row_number=True)
+        return read_files(self.con, [path], file_row_number=True)
 
     def local_time(self, zone, time):
         """By DuckDB's function `timezone`, twice."""
@@ -79,7 +87,7 @@ class DuckDB(Engine):
         """One Parquet file."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         self.con.to_parquet(table, path)
-        return self.con.read_parquet(path)
+        return self.read_parquet([path])
 
     def partition(self, table, folder, num_buckets):
         """One folder for each bucket, with a file without rows where a bucket has none."""
@@ -93,8 +101,8 @@ class DuckDB(Engine):
 
     def read_buckets(self, folder, buckets):
         """The buckets' folders."""
-        paths = [str(Path(folder, f"bucket={bucket}", "*.parquet")) for bucket in buckets]
-        table = self.con.read_parquet(paths, hive_partitioning=True)
+        paths = [path for bucket in buckets for path in sorted(Path(folder, f"bucket={bucket}").glob("*.parquet"))]
+        table = self.read_parquet(paths, folder)
         return table.mutate(bucket=table.bucket.cast("int64"))
 
     def to_pyarrow(self, table):
@@ -105,3 +113,17 @@ class DuckDB(Engine):
         """Batches as they come, without holding what went before."""
         for batch in self.con.con.sql(self.con.compile(table)).to_arrow_reader(ROW_GROUP):
             yield pa.Table.from_batches([batch])
+
+
+def read_files(con, paths, *, has_partitions=False, **options):
+    """Parquet files as an Ibis table, just as they are: no path is a pattern, and no folder above them is a column.
+
+    Args:
+        con: An Ibis connection to DuckDB.
+        paths: Of the files.
+        has_partitions: Whether folders `column=value` are columns, of text.
+        **options: Further ones of DuckDB's `read_parquet`.
+    """
+    if has_partitions:
+        options["hive_types_autocast"] = False
+    return con.read_parquet([as_pattern(path) for path in paths], hive_partitioning=has_partitions, **options)

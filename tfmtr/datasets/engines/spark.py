@@ -6,9 +6,9 @@ under the same path.
 """
 
 import contextlib
+import re
 import shutil
 import signal
-import tempfile
 import threading
 from pathlib import Path
 
@@ -58,6 +58,7 @@ class Spark(Engine):
         self.is_guest = session is not None
         self.interrupt = signal.getsignal(signal.SIGINT)
         self.session = (session or start(master)).newSession()
+        self.session.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")
         self.session.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")  # else it refuses such files
         self.errors = (*DuckDB.errors, PySparkException)
         self.con = ibis.pyspark.connect(self.session)  # times are in UTC from here on
@@ -69,25 +70,50 @@ class Spark(Engine):
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, self.interrupt)
 
-    def read_parquet(self, paths):
+    def read_parquet(self, paths, root=None):
         """Parquet files as one table, nanoseconds as microseconds, which is what Spark has."""
-        rows = self.session.read.parquet(*map(uri, paths))
+        paths, root = self._readable(paths, root)
+        reader = self.session.read
+        if root is not None:
+            reader = reader.option("basePath", location(root))
+        rows = reader.parquet(*map(pattern, paths))
         if Path(paths[0]).is_file():
             for field in pq.read_schema(paths[0]):
                 if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
                     rows = rows.withColumn(field.name, expr(f"timestamp_micros(`{field.name}` div 1000)"))
         return self._table(rows)
 
-    def read_csv(self, paths, text):
-        """CSV files as one table, by way of a Parquet file that DuckDB writes."""
-        engine, file = DuckDB(self.folder / "spill", self.memory_limit), self._scratch() / "csv.parquet"
+    def _readable(self, paths, root):
+        """The files, or copies of those that Spark cannot read: it knows no floats of 16 bits."""
+        if names := [path for path in paths if ":" in Path(path).name]:
+            raise ValueError(
+                "Spark reads no files whose names have a colon; rename them, or use the engine duckdb. Received: "
+                f"{names[0]}"
+            )
+        if not Path(paths[0]).is_file() or pa.float16() not in pq.read_schema(paths[0]).types:
+            return paths, root
+        base, copies = root or Path(paths[0]).parent, []
+        folder = self.scratch()
+        for number, path in enumerate(paths):
+            with pq.ParquetFile(path) as file:
+                fields = [f.with_type(pa.float32()) if f.type == pa.float16() else f for f in file.schema_arrow]
+                copies.append(folder / Path(path).relative_to(base).parent / f"part-{number}.parquet")
+                copies[-1].parent.mkdir(parents=True, exist_ok=True)
+                with pq.ParquetWriter(copies[-1], pa.schema(fields)) as writer:
+                    for batch in file.iter_batches():
+                        writer.write_table(pa.Table.from_batches([batch]).cast(pa.schema(fields)))
+        return copies, folder if root is not None else None
+
+    @contextlib.contextmanager
+    def local(self):
+        """A connection of its own."""
+        engine = DuckDB(self.folder / "spill", self.memory_limit)
         with contextlib.closing(engine):
-            engine.store(engine.read_csv(paths, text), file)
-        return self.read_parquet([file])
+            yield engine.con.con
 
     def read_numbered(self, path):
         """A Parquet file with its row numbers."""
-        rows = self.session.read.parquet(uri(path)).select("*", "_metadata.row_index")
+        rows = self.session.read.parquet(pattern(path)).select("*", "_metadata.row_index")
         return self._table(rows.withColumnRenamed("row_index", "file_row_number"))
 
     def local_time(self, zone, time):
@@ -113,8 +139,8 @@ class Spark(Engine):
 
     def batches(self, table):
         """What Spark writes, read file after file: the files of a sorted table are in its order."""
-        folder = self._scratch() / "rows"
-        self.con.to_parquet(table, uri(folder))
+        folder = self.scratch() / "rows"
+        self.con.to_parquet(table, location(folder))
         for path in sorted(folder.glob("*.parquet")):
             with pq.ParquetFile(path) as file:
                 for row_group in range(file.num_row_groups):
@@ -123,18 +149,14 @@ class Spark(Engine):
 
     def _write(self, table, folder, **options):
         """Writes a table and returns what is there; its columns are known, so that Spark need not look for them."""
-        self.con.to_parquet(table, uri(folder), **options)
+        self.con.to_parquet(table, location(folder), **options)
         columns = self.session.sql(self.con.compile(table)).schema
-        return self._table(self.session.read.schema(columns).parquet(uri(folder)))
+        return self._table(self.session.read.schema(columns).parquet(pattern(folder)))
 
     def _table(self, rows):
         name = ibis.util.gen_name("prepare")
         rows.createOrReplaceTempView(name)
         return self.con.table(name)
-
-    def _scratch(self):
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=self.folder.absolute()))
 
 
 def start(master):
@@ -151,6 +173,11 @@ def start(master):
     return session
 
 
-def uri(path):
+def location(path):
     """A path of this machine as Spark takes it, whatever its default file system is."""
-    return Path(path).absolute().as_uri()
+    return f"file:{Path(path).absolute()}"
+
+
+def pattern(path):
+    """The same where Spark reads, which takes names as patterns: one that matches this path alone."""
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", location(path))

@@ -1,0 +1,101 @@
+"""Ids of users and titles as text, the same whatever type a table keeps them in."""
+
+import unicodedata
+
+from tfmtr.datasets.column_types import WHOLE
+from tfmtr.datasets.features import is_finite
+
+SAMPLE = 500  # ids that are looked at for what they differ in
+CHANGES = {  # what ids may differ in, and how it is undone
+    "Unicode normalisation (NFC)": lambda text: unicodedata.normalize("NFC", text),
+    "Unicode normalisation (NFD)": lambda text: unicodedata.normalize("NFD", text),
+    "blanks around them": str.strip,
+    "upper and lower case": str.lower,
+    "upper case": str.upper,
+    "leading zeros": lambda text: text.lstrip("0") or "0",
+    "a trailing .0": lambda text: text.removesuffix(".0"),
+}
+
+
+def as_id(engine, table, argument, column):
+    """The column as text, null where it is empty: a number that is whole is the same id as an integer or a float.
+
+    Args:
+        engine: An `Engine`.
+        table: Ibis table.
+        argument: What the table is called in messages.
+        column: Name of the column.
+
+    Raises:
+        ValueError: If it holds lists, times or other values that name nothing, or numbers that are not whole or, as
+            floats, too large to be exact.
+    """
+    value, dtype = table[column], table[column].type()
+    if dtype.is_string():
+        return value.nullif("")
+    if dtype.is_integer() or dtype.is_uuid() or dtype.is_null():
+        return value.cast("string")
+    if not (dtype.is_floating() or dtype.is_decimal()):
+        raise ValueError(f"Column {column!r} of `{argument}` must be text or a number. Received: {dtype}")
+    if dtype.is_decimal():
+        whole, wide = value.cast("decimal(38, 0)"), f"decimal(38, {dtype.scale})"
+        is_id, text = value.cast(wide) == whole.cast(wide), whole.cast("string")
+    else:
+        value = is_finite(value.cast("float64")).ifelse(value.cast("float64"), None)  # NaN is how pandas writes a null
+        is_id = (value == value.floor()) & (value.abs() < WHOLE)
+        text = is_id.ifelse(value, None).cast("int64").cast("string")
+    bad = table.filter(~is_id).select(id=table[column])
+    count = engine.execute(bad.count())
+    if count:
+        first = [row["id"] for row in engine.rows(bad.distinct().order_by("id").limit(3))]
+        raise ValueError(
+            f"Column {column!r} of `{argument}` must be ids: text, or numbers that are whole and, where a null has "
+            "made them floats, below 2**53; write larger ones as text. Received: "
+            f"{count} others, first {first} ({dtype})"
+        )
+    return text
+
+
+def refuse_mismatch(engine, events, tables, key, dtypes):
+    """Raises a `ValueError` that shows ids of both tables: none of the events has one that the other table has.
+
+    Args:
+        engine: An `Engine`.
+        events: Table with a column `key`.
+        tables: `{argument: table with a column key}`, of one table.
+        key: `"user"` or `"title"`.
+        dtypes: `{argument: type of the ids as they came}` of both, for the message.
+    """
+    ((argument, table),) = tables.items()
+    samples = {name: _sample(engine, rows, key) for name, rows in (("events", events), (argument, table))}
+    changes = sorted(
+        {*would_match(engine, samples["events"], table, key), *would_match(engine, samples[argument], events, key)}
+    )
+    hint = f" They would match but for {', or '.join(changes)}." if changes else ""
+    shown = ", ".join(f"{name} {ids[:3]} ({dtypes[name]})" for name, ids in samples.items())
+    raise ValueError(
+        f"`events` must have {key}s of the {key}s table: write the ids alike in both, or map another column.{hint} "
+        f"Received: none that match, {shown}"
+    )
+
+
+def would_match(engine, ids, table, key):
+    """What ids differ in from those of a table: names of `CHANGES` that make one of them the same.
+
+    Args:
+        engine: An `Engine`.
+        ids: List of text.
+        table: Table with a column `key`.
+        key: Name of the column.
+    """
+    forms = {name: {change(text) for text in ids} - set(ids) for name, change in CHANGES.items()}
+    wanted = sorted(set().union(*forms.values()))
+    if not wanted:
+        return []
+    found = {row[key] for row in engine.rows(table.filter(table[key].isin(wanted)).select(key).distinct())}
+    return [name for name, changed in forms.items() if changed & found]
+
+
+def _sample(engine, table, key):
+    rows = table.filter(table[key].notnull()).select(key).distinct().order_by(key).limit(SAMPLE)
+    return [row[key] for row in engine.rows(rows)]
