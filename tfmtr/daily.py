@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from tfmtr import training
 from tfmtr.calibration import calibrate
+from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.groups import to_globe
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare
@@ -243,9 +244,9 @@ def count_fallbacks(data):
         nobody has had yet, whose vectors come from their features alone.
     """
     con = ibis.duckdb.connect()
-    users = con.read_parquet(data.path / "users.parquet")
-    seen = con.read_parquet(data.path / "seen.parquet")
-    titles = con.read_parquet(data.path / "availability.parquet")
+    users = read_files(con, [data.path / "users.parquet"])
+    seen = read_files(con, [data.path / "seen.parquet"])
+    titles = read_files(con, [data.path / "availability.parquet"])
     titles = titles.filter(titles.window == data.next_window).select("title").distinct()
     known = [territory for (territory,) in data.schema.scenario.groups]
     cold = users.anti_join(seen, "user")
@@ -312,10 +313,10 @@ def _late(service, data, out, day, settings):
             for window in windows:
                 files = data.examples("train", windows=[window["window"]], sampling=[sampling])
                 if files:
-                    rows = con.read_parquet([str(file) for file in files])
-                    known = [str(file) for d in earlier for file in _slices(d, window["start"], sampling)]
+                    rows = read_files(con, files)
+                    known = [file for d in earlier for file in _slices(d, window["start"], sampling)]
                     if known:
-                        rows = rows.anti_join(con.read_parquet(known).select("user", "title"), ("user", "title"))
+                        rows = rows.anti_join(read_files(con, known).select("user", "title"), ("user", "title"))
                     positive = rows[task.column] > 0
                     wanted = round(settings["options"]["alpha"] * con.execute(rows.filter(positive).count()))
                     others = rows.filter(~positive).order_by(digest(0, "late", rows.user, rows.title)).limit(wanted)
@@ -377,7 +378,7 @@ def try_version(version, data, *, num_users=20):
     Raises:
         ValueError: If it does not load, or an answer holds no title, or a score that is not finite.
     """
-    users = ibis.duckdb.connect().read_parquet(data.path / "users.parquet").limit(num_users).to_pyarrow()["user"]
+    users = read_files(ibis.duckdb.connect(), [data.path / "users.parquet"]).limit(num_users).to_pyarrow()["user"]
     try:
         with Server(version.parent, model_name="trial", port=0) as server:
             for user in users.to_pylist():

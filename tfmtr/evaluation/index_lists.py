@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfmtr import inputs
+from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.local_titles import equal_opportunity, local_share
 from tfmtr.evaluation.popularity import (
@@ -147,10 +148,10 @@ def profiles(data, facts, users, window):
     """
     con = ibis.duckdb.connect()
     files = data.examples("test", windows=[number for number in data.test_windows if number >= window])
-    rows = con.read_parquet([str(file) for file in files], hive_partitioning=False)
+    rows = read_files(con, files)
     held_out = rows.filter(rows[data.schema.tasks[0].column] > 0).select("user", "title")
     wanted = ibis.memtable(pa.table({"user": users, "user_row": np.arange(len(users))}))
-    seen = con.read_parquet(str(data.path / "seen.parquet")).inner_join(wanted, "user")
+    seen = read_files(con, [data.path / "seen.parquet"]).inner_join(wanted, "user")
     chosen = con.to_pyarrow(seen.anti_join(held_out, ("user", "title")).select("user_row", "title"))
     titles = pc.index_in(chosen["title"], value_set=pa.array(facts.ids, pa.string()))
     return chosen["user_row"].to_numpy(), titles.to_numpy()

@@ -6,6 +6,8 @@ import ibis
 import numpy as np
 import pyarrow.parquet as pq
 
+from tfmtr.datasets.engines.duckdb import read_files
+
 LOCAL_SHARE = 0.3
 
 
@@ -54,13 +56,13 @@ def title_facts(data, *, local_share=LOCAL_SHARE):
             f"`local_share` must be a share of the territories in [0, 1]. Received: local_share={local_share}"
         )
     con = ibis.duckdb.connect()
-    rows = con.read_parquet([str(file) for file in data.examples("train")], hive_partitioning=False)
+    rows = read_files(con, data.examples("train"))
     rows = rows.mutate(positive=(rows[data.schema.tasks[0].column] > 0).cast("int64"))
     counts = con.to_pyarrow(rows.group_by("title_row").aggregate(rows=rows.count(), positives=rows.positive.sum()))
     positives = rows.filter(rows.positive == 1)
     of_territory = con.to_pyarrow(positives.group_by("territory").aggregate(positives=positives.count()))
 
-    catalogue = con.read_parquet(str(data.path / "availability.parquet"))
+    catalogue = read_files(con, [data.path / "availability.parquet"])
     reach = catalogue.group_by("title", "window").aggregate(territories=catalogue.territory.nunique())
     reach = con.to_pandas(reach.group_by("title").aggregate(first=reach.territories.argmin(reach.window)))
     ids = pq.read_table(data.path / "titles.parquet", columns=["title"])["title"].to_numpy()

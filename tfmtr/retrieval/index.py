@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfmtr import inputs
+from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.exact import ExactIndex
 from tfmtr.retrieval.scann import ScannIndex
@@ -62,8 +63,8 @@ def availability(titles, ids, window):
 def popularity(titles, ids):
     """`{territory: how many users had each title, float32 of shape (titles,)}`."""
     con = ibis.duckdb.connect()
-    users = con.read_parquet(titles.path / "users.parquet").select("user", "territory")
-    seen = con.read_parquet(titles.path / "seen.parquet").inner_join(users, "user")
+    users = read_files(con, [titles.path / "users.parquet"]).select("user", "territory")
+    seen = read_files(con, [titles.path / "seen.parquet"]).inner_join(users, "user")
     counts = con.to_pyarrow(seen.group_by("territory", "title").aggregate(users=seen.count()))
     counts = counts.filter(pc.is_in(counts["title"], value_set=pa.array(ids)))
     rows = pc.index_in(counts["title"], value_set=pa.array(ids)).to_numpy()

@@ -3,6 +3,7 @@
 import ibis
 import numpy as np
 
+from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.serving.client import Client
 
@@ -34,14 +35,14 @@ def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.
         raise ValueError(f"`k` must be positive. Received: k={k}")
     data = Prepared(data)
     tables = ibis.duckdb.connect()
-    users = tables.read_parquet(data.path / "users.parquet")
+    users = read_files(tables, [data.path / "users.parquet"])
     row = next(iter(users.filter(users.user == str(user_id)).to_pyarrow().to_pylist()), None)
     if row is None and territory is None:
         raise ValueError(
             f"`user_id` must be in {data.path / 'users.parquet'}, or a `territory` must be given to serve the user as "
             f"a cold one. Received: user_id={user_id!r}"
         )
-    seen = tables.read_parquet(data.path / "seen.parquet")
+    seen = read_files(tables, [data.path / "seen.parquet"])
     seen = seen.filter(seen.user == str(user_id)).title.to_pyarrow().to_pylist()
     row = row or {"territory": territory}
     inputs = user_inputs(data, row)
@@ -52,7 +53,7 @@ def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.
         answer = client.predict(inputs, signature_name="recommend")
     count = int(answer["count"][0])
     ids = [title.decode() for title in answer["titles"][0][:count]]
-    titles = tables.read_parquet(data.path / "titles.parquet")
+    titles = read_files(tables, [data.path / "titles.parquet"])
     names = titles.filter(titles.title.isin(ids)).select("title", "name").to_pyarrow().to_pylist()
     names = {title["title"]: title["name"] for title in names}
     scores = answer["scores"][0][:count]

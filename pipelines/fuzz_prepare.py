@@ -1,0 +1,444 @@
+"""Random logs, prepared and compared cell by cell with what pandas computes from the same tables.
+
+    python pipelines/fuzz_prepare.py --cases 2000
+
+Hypothesis draws a log: what ids are, which columns users, titles and events have and how they are called, where nulls
+are, whether impressions are logged. The tables are written in random splits over files, Parquet or CSV; each file of
+Parquet stores a column in any type that holds its values. `prepare` runs on them. Then pandas says which users had
+which title for the first time, and which impressions are negatives, and every label and feature of every example is
+compared with the tables as they were drawn.
+
+Expected: "2000 logs: all cells are right", with the number of examples compared.
+"""
+
+import argparse
+import collections
+import csv
+import dataclasses
+import datetime
+import decimal
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import strategies as st
+
+from tfmtr.datasets.logs import Calendar, Logs
+from tfmtr.datasets.prepare import prepare
+
+START = datetime.datetime(2024, 3, 1)
+DAYS, TRAIN, TEST = 9, 5, 2
+LOOKBACK = datetime.timedelta(days=3)
+FIRST = START + datetime.timedelta(days=DAYS - TRAIN - TEST)  # of the first window
+TERRITORIES = ("DE", "NA", "São Tomé", "01")
+WORDS = (
+    "drama",
+    "sci-fi",
+    "é",
+    "e\u0301",
+    "a,b",
+    'say "hi"',
+    "two\nlines",
+    " blank",
+    "NA",
+    "null",
+    "tab\there",
+    "x;y|z",
+)
+FILES = ("part-{}", "day=0{}", "E[{}]", "E*{}", "two words {}", "50%2{}", "é{}")
+NAMES = (
+    "rank",
+    "draw",
+    "order",
+    "wanted",
+    "count",
+    "schema",
+    "time_right",
+    "start",
+    "row",
+    "text",
+    "x",
+    "Points",
+    "a.b",
+)
+NAMES += (
+    "position",
+    "select",
+    "level-2",
+    "users",
+    "is_event",
+    "earlier",
+    "pairs",
+    "num_users",
+    "key",
+    "value",
+    "states",
+)
+KINDS = ("text", "flag", "small", "whole", "large", "float", "decimal", "set")
+NUMBERS = ("small", "whole", "large", "float", "decimal")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table as it was drawn: Python values, `None` for a null.
+
+    Args:
+        columns: `{name: list of values}`.
+        kinds: `{name: kind of its values}`.
+        parts: Rows of each file, a list of lists.
+        form: `"parquet"` or `"csv"`.
+    """
+
+    columns: dict[str, list[Any]]
+    kinds: dict[str, str]
+    parts: list[list[int]]
+    form: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A log: three tables, the tasks' and training columns' arguments, and the seed of how files are written."""
+
+    users: Table
+    titles: Table
+    events: Table
+    tasks: dict[str, str]
+    training: dict[str, str]
+    has_impressions: bool
+    seed: int
+
+
+@st.composite
+def cases(draw):
+    """Draws a `Case`."""
+    seed = draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    names = iter(draw(st.permutations(NAMES)))
+    ids = {key: draw(st.sampled_from(("text", "whole", "large"))) for key in ("user", "title")}
+    users = _column(rng, ids["user"], int(rng.integers(8, 25)), unique=True)
+    titles = _column(rng, ids["title"], int(rng.integers(4, 10)), unique=True)
+    has_impressions = draw(st.booleans())
+
+    count = int(rng.integers(80, 240))
+    seconds = np.sort(rng.choice(DAYS * 86_400, count, replace=False))
+    seconds[:3] = np.arange(3) * 86_400  # some at midnight, which a file may keep as days
+    times = [START + datetime.timedelta(seconds=int(s)) for s in np.sort(np.unique(seconds))]
+    columns = {
+        "user": [_or_null(rng, users[i], 0.02) for i in rng.integers(len(users), size=len(times))],
+        "title": [_or_null(rng, titles[i], 0.02) for i in rng.integers(len(titles), size=len(times))],
+        "time": times,
+    }
+    kinds = {"user": ids["user"], "title": ids["title"], "time": "time"}
+    tasks, training = {}, {}
+    if has_impressions:
+        name = next(names)
+        columns[name], kinds[name] = [_or_null(rng, int(rng.random() < 0.5), 0.03) for _ in times], "label"
+        tasks[name] = name
+        for kind in draw(st.lists(st.sampled_from(("label", *NUMBERS)), max_size=2)):
+            name = next(names)
+            columns[name], kinds[name] = _with_nulls(rng, _column(rng, kind, len(times))), kind
+            tasks[name] = name if kind == "label" else f"{name}:regression"
+    for kind in draw(st.lists(st.sampled_from(("text", *NUMBERS)), max_size=2)):
+        name = next(names)
+        columns[name], kinds[name] = _with_nulls(rng, _column(rng, kind, len(times))), kind
+        training[name] = f"{name}:id" if kind == "text" else name
+    events = _table(draw, rng, columns, kinds)
+
+    def entity(key, values, fixed):
+        columns, kinds = {key: values, **fixed}, {key: ids[key], **dict.fromkeys(fixed, "text")}
+        for kind in draw(st.lists(st.sampled_from(KINDS), max_size=3)):
+            name = next(names)
+            columns[name], kinds[name] = _with_nulls(rng, _column(rng, kind, len(values))), kind
+        return _table(draw, rng, columns, kinds)
+
+    user_table = entity("user", users, {"territory": [str(rng.choice(TERRITORIES)) for _ in users]})
+    title_table = entity("title", titles, {"name": [f"Film {i} of {WORDS[i % 3]}" for i in range(len(titles))]})
+    return Case(user_table, title_table, events, tasks, training, has_impressions, seed)
+
+
+def _column(rng, kind, count, *, unique=False):
+    """Values of a kind."""
+    if kind == "label":
+        return [int(value) for value in rng.integers(2, size=count)]
+    if kind == "text":
+        words = [f"{WORDS[i]}{'' if not unique else n}" for n, i in enumerate(rng.integers(len(WORDS), size=count))]
+        return [f"00{n}" if unique and rng.random() < 0.3 else word for n, word in enumerate(words)]
+    if kind == "flag":
+        return [bool(value) for value in rng.integers(2, size=count)]
+    if kind == "set":
+        return [[str(word) for word in rng.choice(WORDS, rng.integers(4), replace=False)] for _ in range(count)]
+    if kind in ("small", "whole", "large"):
+        low = {"small": 0, "whole": 10**9, "large": 2**53 + 1}[kind]
+        spread = (
+            rng.permutation(100_000)[:count]
+            if unique
+            else rng.integers(100 if kind == "small" else 100_000, size=count)
+        )
+        return [low + int(value) for value in spread]
+    if kind == "decimal":
+        return [decimal.Decimal(int(value)) / 4 for value in rng.integers(-9, 9, size=count)]
+    return [float(value) for value in np.round(rng.integers(-5, 5, size=count) + (rng.random(count) < 0.5) * 0.4, 1)]
+
+
+def _or_null(rng, value, share):
+    return None if rng.random() < share else value
+
+
+def _with_nulls(rng, values):
+    """The values, some of them null, but never all: a column of nulls has no kind."""
+    share = rng.choice((0.0, 0.3, 0.9))
+    kept = [_or_null(rng, value, share) for value in values]
+    kept[0] = values[0] if kept[0] is None else kept[0]
+    return kept
+
+
+def _table(draw, rng, columns, kinds):
+    count = len(next(iter(columns.values())))
+    parts = draw(st.integers(1, 4))
+    places = np.sort(rng.integers(parts, size=count)) if draw(st.booleans()) else rng.integers(parts, size=count)
+    rows = [np.flatnonzero(places == part).tolist() for part in range(parts)]
+    form = draw(st.sampled_from(("parquet", "parquet", "csv")))
+    return Table(columns, kinds, rows, "parquet" if "set" in kinds.values() else form)
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def write(table, folder, rng):
+    """Writes a table's files, and beside them what no reader may take: uncommitted ones, and an empty one."""
+    folder.mkdir(parents=True)
+    name = FILES[rng.integers(len(FILES))]
+    names = list(table.columns)
+    for number, rows in enumerate(table.parts):
+        order = [names[i] for i in rng.permutation(len(names))]
+        path = folder / f"{name.format(number)}.{table.form}"
+        if table.form == "csv":
+            with path.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, delimiter=",;\t"[number % 3])
+                writer.writerow(order)
+                texts = {c: _as_csv([table.columns[c][row] for row in rows], table.kinds[c], rng) for c in order}
+                writer.writerows([texts[c][i] for c in order] for i in range(len(rows)))
+        else:
+            arrays = {c: _as_arrow([table.columns[c][row] for row in rows], table.kinds[c], rng) for c in order}
+            pq.write_table(pa.table(arrays), path)
+    if table.form == "parquet":
+        every = pa.table({c: pa.nulls(0) for c in names})
+        pq.write_table(every, folder / "z-empty.parquet")
+        twice = pa.table({c: _as_arrow(values, table.kinds[c], rng) for c, values in table.columns.items()})
+        for hidden in ("_temporary/0/part.parquet", ".part.parquet.crc", "_old.parquet", ".hidden.parquet"):
+            (folder / hidden).parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(twice, folder / hidden)
+    return folder
+
+
+def _as_csv(values, kind, rng):
+    if kind == "time":
+        pattern = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%SZ")[rng.integers(2)]
+        return [value.strftime(pattern) for value in values]
+    as_floats = kind in ("small", "whole") and None in values  # as pandas writes them
+    return ["" if v is None else str(float(v)) if as_floats else str(v) for v in values]
+
+
+def _as_arrow(values, kind, rng):
+    """An array of any type that holds the values."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return pa.nulls(len(values)) if rng.random() < 0.5 else pa.array(values, types_of(kind, known)[0])
+    types = types_of(kind, known)
+    dtype = types[rng.integers(len(types))]
+    if pa.types.is_date(dtype):
+        values = [value.date() for value in values]
+    if pa.types.is_floating(dtype):
+        values = [None if value is None else float(value) for value in values]
+    if pa.types.is_integer(dtype):
+        values = [None if value is None else int(value) for value in values]
+    return pa.array(values, dtype)
+
+
+def types_of(kind, known):
+    """Arrow types that hold values of a kind."""
+    if kind == "text":
+        return [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]
+    if kind == "flag":
+        return [pa.bool_()]
+    if kind == "set":
+        return [pa.list_(pa.string()), pa.large_list(pa.large_string())]
+    if kind == "time":
+        units = [pa.timestamp(unit) for unit in ("s", "ms", "us", "ns")]
+        return [*units, pa.date32()] if all(value.time() == datetime.time() for value in known) else units
+    is_whole = all(value == int(value) for value in known)
+    types = (
+        [pa.decimal128(12, 2)] if kind == "decimal" else [pa.float64()] if kind in ("float", "small", "whole") else []
+    )
+    types += [pa.bool_()] if kind == "label" else []
+    if kind == "label" or (is_whole and kind != "decimal"):
+        types += [
+            dtype for dtype in (pa.int8(), pa.int16(), pa.uint16(), pa.int32(), pa.int64()) if _fits(known, dtype)
+        ]
+    if kind == "float":
+        types += [pa.float32()] if all(np.float32(value) == value for value in known) else []
+    return types
+
+
+def _fits(known, dtype):
+    bits = dtype.bit_width - pa.types.is_signed_integer(dtype)
+    low = -(2**bits) if pa.types.is_signed_integer(dtype) else 0
+    return all(low <= value < 2**bits for value in known)
+
+
+# What is right -------------------------------------------------------------------------------------------------------
+
+
+def expected_rows(case, splits):
+    """The examples that a log gives, by pandas: `{(split, window, user, title): (is_positive, row of the event)}`.
+
+    Args:
+        case: A `Case` with impressions, whose logged negatives are all taken; without them, its positives.
+        splits: `{user: split}`.
+    """
+    columns = case.events.columns
+    first_task = next(iter(case.tasks), None)
+    log = pd.DataFrame({"row": range(len(columns["time"])), **{c: columns[c] for c in ("user", "title", "time")}})
+    log["user"], log["title"] = ([None if v is None else str(v) for v in columns[c]] for c in ("user", "title"))
+    log["label"] = 1 if first_task is None else columns[case.tasks[first_task]]
+    log = log[log.user.notna() & log.title.notna()].sort_values("time")
+    log["window"] = [(time - FIRST) // datetime.timedelta(days=1) - TRAIN + 1 for time in log.time]
+    homes = dict(zip(map(str, case.users.columns["user"]), case.users.columns["territory"], strict=True))
+    log["territory"] = log.user.map(homes)
+    firsts = log.groupby(["territory", "title"]).time.min().to_dict()
+
+    def is_row(row):
+        start = FIRST + datetime.timedelta(days=int(row.window) + TRAIN - 1)
+        is_offered = firsts[row.territory, row.title] < start
+        return row.window > -TRAIN and is_offered and (splits[row.user] != "test" or row.window > 0)
+
+    found, latest = {}, {}
+    for row in log[(log.label == 1)].itertuples():
+        before = latest.get((row.user, row.title))
+        latest[row.user, row.title] = row.time
+        key = (splits[row.user], int(row.window), row.user, row.title)
+        if (before is None or before < row.time - LOOKBACK) and key not in found and is_row(row):
+            found[key] = (True, row.row)
+    strata = {key[:2] for key in found}
+    for row in log[(log.label == 0)].itertuples():
+        key = (splits[row.user], int(row.window), row.user, row.title)
+        if key not in found and key[:2] in strata and is_row(row):
+            found[key] = (False, row.row)
+    return found
+
+
+def compare(case, data):
+    """Compares every example of a prepared folder with the log; returns how many there were."""
+    features = {feature.name: feature for feature in data.schema.features}
+    users, titles = (
+        {str(value): row for row, value in enumerate(table.columns[key])}
+        for key, table in (("user", case.users), ("title", case.titles))
+    )
+    rows = collections.defaultdict(list)
+    for file in sorted(data.path.glob("examples/**/*.parquet")):
+        split, _, window = (part.partition("=")[2] for part in file.parts[-4:-1])
+        rows[split, int(window)] += pq.ParquetFile(file).read().to_pylist()
+    splits = {row["user"]: split for (split, _), some in rows.items() for row in some}
+    wanted = expected_rows(case, collections.defaultdict(lambda: "train", splits))
+    labels = {task: case.tasks[task].partition(":")[0] for task in case.tasks} or {"event": None}
+    count = 0
+    for (split, window), some in rows.items():
+        for row in some:
+            key = (split, window, row["user"], row["title"])
+            _, event = wanted.pop(key, (False, None))
+            if case.has_impressions:
+                assert event is not None, f"{key} is no example"
+            for task, column in labels.items():
+                value = None if event is None or column is None else case.events.columns[column][event]
+                if event is None:
+                    value = 0
+                elif column is None:
+                    value = 1
+                check(row[task], np.float32(value) if value is not None else None, key, task)
+            for name in case.training:
+                value = None if event is None else case.events.columns[name][event]
+                check(row[name], as_written(value, features[name]), key, name)
+            for table, place in ((case.users, users[row["user"]]), (case.titles, titles[row["title"]])):
+                for name in list(table.columns)[1:]:
+                    if name != "name":
+                        check(row[name], as_written(table.columns[name][place], features[name]), key, name)
+            count += 1
+    missing = [key for key, (is_positive, _) in wanted.items() if is_positive or case.has_impressions]
+    known = set(splits)  # users of no example tell no split
+    missing = [key for key in missing if key[2] in known]
+    assert not missing, f"{missing[:3]} are missing"
+    return count
+
+
+def as_written(value, feature):
+    """A value as the examples have it: nulls are the mean, empty text or an empty list."""
+    if feature.kind == "number":
+        return np.float32(feature.mean if value is None else float(value))
+    if feature.kind == "set":
+        return [] if value is None else value
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def check(found, right, key, name):
+    """Fails, with the place, unless a cell is right."""
+    assert found == right or (found is None and right is None), f"{key}, {name}: {found!r}, not {right!r}"
+
+
+def run(case, folder, engine="duckdb"):
+    """Writes a case, prepares it and compares; returns the number of examples, 0 where there is no positive."""
+    rng = np.random.default_rng(case.seed)
+    tables = ("events", "users", "titles")
+    paths = {name: write(getattr(case, name), folder / f"{name} [1]", rng) for name in tables}
+    logs = Logs(
+        **paths,
+        columns={name: name for name in ("user", "title", "territory", "time", "name")},
+        calendar=Calendar(datetime.timedelta(days=1), TRAIN, TEST, end=FIRST + datetime.timedelta(days=TRAIN)),
+        tasks=case.tasks,
+        training=case.training,
+    )
+    options = {"alpha": 1000.0 if case.has_impressions else 2.0, "random_fraction": 1.0, "discovery_lookback": LOOKBACK}
+    try:
+        data = prepare(logs, folder / "day=01 [out]", engine=engine, progress=False, **options)
+    except ValueError as error:
+        if "must give positives in the training windows" in str(error):
+            return 0
+        raise
+    return compare(case, data)
+
+
+def main(num_cases=2000, engine="duckdb", seed=0):
+    """Runs the cases; returns `(logs, examples)` that were compared."""
+    counts = []
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=num_cases,
+        deadline=None,
+        database=None,
+        phases=[hypothesis.Phase.generate],  # a log is small already, and smaller ones take as long
+        report_multiple_bugs=False,
+        verbosity=hypothesis.Verbosity.quiet,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(cases())
+    def each(case):
+        with tempfile.TemporaryDirectory() as folder:
+            counts.append(run(case, Path(folder), engine))
+
+    each()
+    print(f"{len(counts)} logs: all cells are right, of {sum(counts):,} examples; {counts.count(0)} had no positive")
+    return len(counts), sum(counts)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=2000, help="Number of logs.")
+    parser.add_argument("--engine", default="duckdb", choices=("duckdb", "spark"), help="What prepares them.")
+    parser.add_argument("--seed", type=int, default=0, help="Of what is drawn.")
+    arguments = parser.parse_args()
+    main(arguments.cases, arguments.engine, arguments.seed)
