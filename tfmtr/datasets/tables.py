@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfmtr.datasets.features import is_finite
+from tfmtr.datasets.names import inside
 from tfmtr.schema import check_choice
 
 KINDS = ("binary", "regression")
@@ -23,6 +24,8 @@ LATEST_SECOND = 4_102_444_800  # 2100; larger numbers are milliseconds taken for
 @dataclasses.dataclass(frozen=True)
 class Tables:
     """The tables of a log as Ibis expressions in the words of this package.
+
+    Columns that the user brings have the names that `tfmtr.datasets.names.inside` gives them.
 
     Args:
         events: `user`, `title` (text), `time` (timestamp, UTC), one float column a task and the `training` columns.
@@ -74,8 +77,7 @@ def read_tables(engine, logs):
             user=as_id(events, "events", names["user"]),
             title=as_id(events, "events", names["title"]),
             time=as_time(events, "events", names["time"]),
-            **labels,
-            **known,
+            **{inside(name): column for name, column in (labels | known).items()},
         ),
         users=rename_ids(users, "users", {"user": names["user"], "territory": names["territory"]}),
         titles=rename_ids(titles, "titles", {"title": names["title"], "name": names["name"]}),
@@ -264,7 +266,7 @@ def rename_ids(table, argument, names):
     ids = {new: as_id(table, argument, old) for new, old in columns.items()}
     if "name" in names:
         ids["name"] = ids["name"].fill_null(ids["title"]) if "name" in ids else ids["title"]
-    return table.select(**ids, **{name: table[name] for name in extra})
+    return table.select(**ids, **{inside(name): table[name] for name in extra})
 
 
 def read_labels(events, tasks):
