@@ -15,6 +15,7 @@ from tfmtr.calibration import calibrated_outputs
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_facts, write_json
 from tfmtr.encoders.raw import look_up, raw_inputs
+from tfmtr.names import MODEL, QUERY, SCENARIO, weight_name
 from tfmtr.retrieval.index import KINDS, TitleVectors, build_index, title_vectors
 from tfmtr.retrieval.recommender import OPTIONS, RANK_BY, REQUEST, Recommender, repeat
 from tfmtr.schema import check_choice
@@ -138,8 +139,8 @@ def _archive(run, model, index, schema, run_id, *, has_scores):
     raw, encoded = {**users, **titles}, {**encoded_users, **encoded_titles}
     user = keras.Model(users, model.user_tower(encoded_users))
     title = keras.Model(titles, model.title_tower(encoded_titles))
-    scenario = keras.Model(users, keras.ops.reshape(encoded_users["scenario"], (-1, 1)))
-    weights = {f"weight_{task.name}": task.weight for task in schema.tasks if task.name in user.output}
+    scenario = keras.Model(users, keras.ops.reshape(encoded_users[SCENARIO], (-1, 1)))
+    weights = {weight_name(task.name): task.weight for task in schema.tasks if task.name in user.output}
     recommender = Recommender(index, outputs=model.head.outputs, biases=model.biases, names=model.predictor.output)
 
     def recommend(request):
@@ -147,30 +148,30 @@ def _archive(run, model, index, schema, run_id, *, has_scores):
         queries, batch = user(raw), tf.shape(request["k"])[0]
         query = tf.add_n(
             [
-                repeat(request[f"weight_{t}"], batch)[:, None] * q if f"weight_{t}" in weights else q
+                repeat(request[weight_name(t)], batch)[:, None] * q if weight_name(t) in weights else q
                 for t, q in queries.items()
             ]
         )
         return recommender(query, request, queries, is_cold(request, schema), scenario(raw)[:, 0] == 0)
 
     def recommend_by_vector(request):
-        known = tf.reduce_all((request["model"] == "") | (request["model"] == run_id))
-        text = f"`model` must be {run_id}: a vector of another model means nothing to these titles."
-        with tf.control_dependencies([tf.debugging.Assert(known, [text, request["model"]])]):
-            return recommender(tf.identity(request["query"]), request)
+        known = tf.reduce_all((request[MODEL] == "") | (request[MODEL] == run_id))
+        text = f"`{MODEL}` must be {run_id}: a vector of another model means nothing to these titles."
+        with tf.control_dependencies([tf.debugging.Assert(known, [text, request[MODEL]])]):
+            return recommender(tf.identity(request[QUERY]), request)
 
     def user_embedding(raw):
         queries = user(raw)
         batch = tf.shape(next(iter(queries.values())))[:1]
-        return {**queries, "model": tf.fill(batch, run_id)}
+        return {**queries, MODEL: tf.fill(batch, run_id)}
 
     def specs(raw):
         return {name: tf.TensorSpec(value.shape, value.dtype, name=name) for name, value in raw.items()}
 
     options = OPTIONS | RANK_BY | {name: (tf.TensorSpec([None], tf.float32), [w]) for name, w in weights.items()}
     by_user = {**specs(users), **specs(REQUEST), **specs({name: spec for name, (spec, _) in options.items()})}
-    by_vector = specs({"query": tf.TensorSpec([None, title.output.shape[1]], tf.float32), **REQUEST})
-    vector_options = OPTIONS | {"model": (tf.TensorSpec([None], tf.string), [""])}
+    by_vector = specs({QUERY: tf.TensorSpec([None, title.output.shape[1]], tf.float32), **REQUEST})
+    vector_options = OPTIONS | {MODEL: (tf.TensorSpec([None], tf.string), [""])}
     by_vector |= specs({name: spec for name, (spec, _) in vector_options.items()})
     archive = keras.export.ExportArchive()
     for part in (user, title, scenario, recommender):

@@ -102,7 +102,9 @@ def warm_start(model, schema, old, file):
                     continue
                 if path not in known or value.shape != tuple(variable.shape):
                     grown.add(path)
-                entry = next((entry for table, entry in unknown.items() if table in path), None)
+                # The longest: `an_age_embedding` is no table of `age`, unless a tower is called `an`.
+                tables = [table for table in unknown if re.search(rf"(?<![^/_]){re.escape(table)}(?![^/_])", path)]
+                entry = unknown[max(tables, key=len)] if tables else None
                 variable.assign(_grow(value, tuple(variable.shape), path, entry=entry, new_groups=new_groups))
     return sorted(grown)
 

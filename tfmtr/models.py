@@ -1,6 +1,7 @@
 """Puts the parts together: encode, share, score, head."""
 
 import inspect
+import itertools
 
 import keras
 from keras import ops
@@ -38,6 +39,7 @@ class JointModel(keras.Model):
     """
 
     def __init__(self, inputs, training_inputs, tensors, head, schema, **kwargs):
+        name_apart(tensors)
         super().__init__(inputs={**inputs, **training_inputs}, outputs=tensors, **kwargs)
         self.head, self.schema, self.balance = head, schema, None
         self.predictor = keras.Model(inputs, tensors["outputs"], name="predictor")
@@ -128,8 +130,9 @@ class TwoTower(JointModel):
         biases: `{tower: bias}`, floats to add to the dot product to have the logit.
     """
 
-    def __init__(self, inputs, training_inputs, tensors, head, schema, *, queries, title, **kwargs):
+    def __init__(self, inputs, training_inputs, tensors, head, schema, *, queries, title, scores, **kwargs):
         super().__init__(inputs, training_inputs, tensors, head, schema, **kwargs)
+        self.score_names = {tower: layer.name for tower, layer in scores.items()}
         users = {name: value for name, value in inputs.items() if name not in title["inputs"]}
         self.user_tower = keras.Model(users, queries, name="user_tower")
         self.title_tower = keras.Model(title["inputs"], title["vector"], name="title_tower")
@@ -137,11 +140,34 @@ class TwoTower(JointModel):
     @property
     def biases(self):
         """Learnt bias of every tower, 0 where it has none."""
-        layers = {tower: self.get_layer(f"{tower}_score") for tower in self.user_tower.output}
+        layers = {tower: self.get_layer(self.score_names[tower]) for tower in self.user_tower.output}
         return {
             tower: 0.0 if layer.initial_bias is None else float(ops.convert_to_numpy(layer.bias))
             for tower, layer in layers.items()
         }
+
+
+def name_apart(tensors):
+    """Gives the layers that lead to some tensors different names, as a Keras model must have them.
+
+    Names are made of those of features and tasks, so that two layers may meet in one: `prior_age_embedding` is the
+    table of a feature `prior_age`, and the second table of a feature `age`. One of them gets a number.
+    """
+    histories = [tensor._keras_history for tensor in keras.tree.flatten(tensors)]
+    nodes, operations = [operation._inbound_nodes[index] for operation, index, _ in histories], {}
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        operations[node.operation] = None
+        nodes += [parent for parent in node.parent_nodes if parent not in seen]
+        seen.update(node.parent_nodes)
+    names, used = {operation.name for operation in operations}, set()
+    for operation in operations:
+        if operation.name in used:
+            numbered = (f"{operation.name}_{number}" for number in itertools.count(1))
+            operation.name = next(name for name in numbered if name not in names)
+            names.add(operation.name)
+        used.add(operation.name)
 
 
 def two_tower(
@@ -216,11 +242,12 @@ def two_tower(
         vectors, title, terms, bases = _field_towers(schema, user_inputs, title_inputs, **options)
     vectors = head.relate(vectors)
 
-    queries, logits = {}, {}
+    queries, logits, scores = {}, {}, {}
     for tower, vector in vectors.items():
         queries[tower] = vector if literal or interact else QueryScale(name=f"{tower}_query")(vector)
         bias = None if literal else towers[tower].start
-        logits[tower] = DotScore(bias, name=f"{tower}_score", dtype="float32")(queries[tower], title)
+        scores[tower] = DotScore(bias, name=f"{tower}_score", dtype="float32")
+        logits[tower] = scores[tower](queries[tower], title)
     training_inputs = encode_inputs(schema, TRAINING)
     inputs = {**user_inputs, **title_inputs}
     logits = _add_terms(logits, terms)
@@ -233,6 +260,7 @@ def two_tower(
         schema,
         queries={name: queries[name] for name, tower in towers.items() if tower.is_served},
         title={"inputs": title_inputs, "vector": title},
+        scores=scores,
         name="two_tower",
     )
 

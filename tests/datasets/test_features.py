@@ -8,6 +8,7 @@ import pytest
 from tfmtr.datasets import features
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.features import as_feature, column_kind, find_features
+from tfmtr.datasets.names import inside
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_features_of_a_table(engine, monkeypatch):
             "empty": pd.Series([None] * 6, dtype="string"),
         }
     )
-    table = ibis.memtable(frame)
+    table = ibis.memtable(frame.rename(columns=inside))
     found = {f.name: f for f in find_features(engine, table, "user", list(frame.columns))}
     assert found["plan"].vocabulary == ("a", "c")
     assert found["kids"].vocabulary == ("true", "false")

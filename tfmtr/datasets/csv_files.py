@@ -34,7 +34,7 @@ CONDITIONS = {
     "DATE": "try_cast({0} AS DATE) IS NOT NULL AND regexp_full_match({0}, '\\d{{4}}-\\d{{2}}-\\d{{2}}')",
     "TIMESTAMP": "try_cast({0} AS TIMESTAMPTZ) IS NOT NULL AND regexp_matches({0}, '^\\d{{4}}[-/]')",
 }
-WHOLE_FLOAT = "regexp_full_match({0}, '-?[0-9]+[.]0')"  # as pandas writes whole numbers beside a null
+WHOLE = "regexp_full_match({0}, '-?([1-9][0-9]*|0|([1-9][0-9]{{0,14}}|0)[.]0)')"  # pandas writes 7.0 beside a null
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,12 @@ def csv_to_parquet(con, found, out, argument, ids):
     except duckdb.Error as error:
         raise ValueError(_message(error, found, argument)) from error
     texts = [name for name, dtype in types.items() if dtype == "VARCHAR" and name not in ids]
-    return _unnamed(forms) + _almost_numbers(con, rows, texts, forms, argument)
+    floats = [name for name, dtype in types.items() if dtype == "WHOLE"]
+    return (
+        _unnamed(forms)
+        + _almost_numbers(con, rows, texts, forms, argument)
+        + _whole_floats(con, rows, floats, argument)
+    )
 
 
 def read_form(file, argument):
@@ -127,14 +132,17 @@ def scan(form, files, has_partitions):
 
 
 def decide_types(con, rows, names, ids):
-    """`{column: DuckDB's type}`: the first of `CONDITIONS` that all values of a column meet, text if there is none."""
+    """`{column: DuckDB's type}`: the first of `CONDITIONS` that all values of a column meet, text if there is none.
+
+    Ids are text, or `"WHOLE"` where all are whole numbers, some perhaps written as floats.
+    """
     candidates = {name: [] if name in ids else list(CONDITIONS) for name in names}
     for limit in (f" LIMIT {SAMPLE}", ""):
         checks = [(name, dtype) for name, dtypes in candidates.items() for dtype in dtypes]
         checks += [(name, None) for name in names if name in ids]
         parts = [
             "coalesce(bool_and({0} IS NULL OR coalesce({1}, false)), true), count({0})".format(
-                quoted(name), (CONDITIONS[dtype] if dtype else WHOLE_FLOAT).format(quoted(name))
+                quoted(name), (CONDITIONS[dtype] if dtype else WHOLE).format(quoted(name))
             )
             for name, dtype in checks
         ]
@@ -146,7 +154,7 @@ def decide_types(con, rows, names, ids):
     for name in names:
         if name in ids:
             holds, count = met[name, None]
-            types[name] = "DOUBLE" if holds and count else "VARCHAR"
+            types[name] = "WHOLE" if holds and count else "VARCHAR"
         else:  # a column without a value has them all, and is text
             left = candidates[name]
             types[name] = left[0] if left and met[name, left[0]][1] else "VARCHAR"
@@ -189,6 +197,8 @@ def _unnamed(forms):
 def _cast(name, dtype):
     if dtype == "TIMESTAMP":  # what has an offset becomes UTC
         return f"({quoted(name)}::TIMESTAMPTZ AT TIME ZONE 'UTC')::TIMESTAMP"
+    if dtype == "WHOLE":
+        return f"regexp_replace({quoted(name)}, '[.]0$', '')"
     return f"{quoted(name)}::{dtype}"
 
 
@@ -218,6 +228,17 @@ def _almost_numbers(con, rows, names, forms, argument):
         for name, count, numbers in zip(names, counts[::2], counts[1::2], strict=True)
         if MOSTLY * count <= numbers < count
     ]
+
+
+def _whole_floats(con, rows, names, argument):
+    """Warnings about ids that were written as floats."""
+    warnings = []
+    for name in names:
+        query = f"SELECT count(*), min({quoted(name)}) FROM ({rows}) WHERE {quoted(name)} LIKE '%.0'"
+        count, first = con.execute(query).fetchone()
+        if count:
+            warnings.append(f"{count} ids of the column {name!r} of {argument} lost their .0, such as {first}")
+    return warnings
 
 
 def _first_text(name, forms):

@@ -4,12 +4,11 @@ import math
 
 import ibis
 
+from tfmtr.datasets.names import inside, outside
 from tfmtr.schema import Feature
 
 MAX_VOCABULARY = 10_000
 MAX_SET = 32
-RESERVED = ("user", "title", "territory", "name", "user_row", "title_row", "user_vector", "title_vector")
-RESERVED += ("split", "sampling", "window", "bucket", "cohort", "is_positive")
 
 
 def column_kind(dtype):
@@ -29,27 +28,9 @@ def column_kind(dtype):
     return None
 
 
-def check_names(users, titles, tasks):
-    """Raises a `ValueError` unless no extra column is named like an id, a label or a column of the other table."""
-    extra = {"users": set(users.columns) - {"user", "territory"}, "titles": set(titles.columns) - {"title", "name"}}
-    for argument, names in extra.items():
-        refused = sorted(names & {*RESERVED, *tasks})
-        if refused:
-            raise ValueError(
-                f"`{argument}` must have no feature that is named like an id, a label or a column of the examples; "
-                f"rename it. Received: {refused}"
-            )
-    both = sorted(extra["users"] & extra["titles"])
-    if both:
-        raise ValueError(
-            f"`users` and `titles` must have different feature columns; rename them. Received twice: {both}"
-        )
-
-
-def feature_kinds(table, keys):
-    """`{column: kind}` of the columns of a table that become features; `keys` are its ids and the like."""
-    kinds = {name: column_kind(table[name].type()) for name in table.columns if name not in keys}
-    return {name: kind for name, kind in kinds.items() if kind is not None}
+def column_kinds(table, keys):
+    """`{name: kind}` of the columns that a user brings; `keys` are the table's ids and the like."""
+    return {outside(name): column_kind(table[name].type()) for name in table.columns if name not in keys}
 
 
 def check_drift(kinds, before):
@@ -87,38 +68,24 @@ def check_widths(features, before):
             )
 
 
-def check_training_names(names, features):
-    """Raises a `ValueError` unless columns that are known in training only have names of their own.
-
-    Args:
-        names: The columns.
-        features: `{role: list of Feature}` of the others.
-    """
-    taken = sorted({*names} & {*RESERVED, *(feature.name for several in features.values() for feature in several)})
-    if taken:
-        raise ValueError(
-            "`training` must name no column like an id, a feature or a column of the examples; choose another name. "
-            f"Received: {taken}"
-        )
-
-
 def find_features(engine, table, role, names):
     """Features of the named columns.
 
     Args:
         engine: An `Engine`.
-        table: Rows that vocabularies and means are taken from.
+        table: Rows that vocabularies and means are taken from, with the names that columns have inside.
         role: Role of the features.
-        names: Columns of the kinds `"id"`, `"number"` and `"set"`.
+        names: The features' names, columns of the kinds `"id"`, `"number"` and `"set"`.
 
     Returns:
         List of `Feature`.
     """
     features = []
     for name in names:
-        column, kind = table[name], column_kind(table[name].type())
+        column = table[inside(name)]
+        kind = column_kind(column.type())
         if kind == "number":
-            mean, std = number_moments(engine, table, name)
+            mean, std = number_moments(engine, table, inside(name))
             features.append(Feature(name, role, kind, mean=mean, std=std))
         elif kind == "id":
             features.append(Feature(name, role, kind, vocabulary(engine, table.select(value=column.cast("string")))))
@@ -159,8 +126,11 @@ def vocabulary(engine, values):
 
 
 def as_feature(table, feature):
-    """The column as it is written: null text is empty, null and infinite numbers are the mean, null sets are empty."""
-    column = table[feature.name]
+    """The column as it is written, with its own name.
+
+    Null text is empty, null and infinite numbers are the mean, null sets are empty.
+    """
+    column = table[inside(feature.name)]
     if feature.kind == "number":
         value = column.cast("float64")
         return is_finite(value).ifelse(value, feature.mean).cast("float32").name(feature.name)

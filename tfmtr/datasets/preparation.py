@@ -21,16 +21,14 @@ from tfmtr.datasets.engines._engine import ROW_GROUP
 from tfmtr.datasets.features import (
     as_feature,
     check_drift,
-    check_names,
-    check_training_names,
     check_widths,
-    column_kind,
-    feature_kinds,
+    column_kinds,
     find_features,
 )
 from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
 from tfmtr.datasets.ids import refuse_mismatch
+from tfmtr.datasets.names import check_names, inside
 from tfmtr.datasets.report import PARTITIONS, build_report, describe_tasks, fingerprint, shortfalls, sum_counts
 from tfmtr.datasets.sampling import digest, draw
 from tfmtr.datasets.tables import check_labels, check_unique, count_contradictions, read_tables
@@ -91,24 +89,24 @@ class Preparation:
         self.tables = read_tables(self.engine, self.logs)
         self.warnings += self.tables.warnings
         self.tasks = self.tables.tasks
-        events, titles = self.tables.events, self.tables.titles
-        check_names(self.tables.users, titles, self.tasks)
-        self.kinds = {
-            "users": feature_kinds(self.tables.users, ("user",)),
-            "titles": feature_kinds(titles, ("title", "name")),
-        }
+        events = self.tables.events
+        users, titles = self.tables.users, self.tables.titles
+        extra = {"users": column_kinds(users, ("user", "territory")), "titles": column_kinds(titles, ("title", "name"))}
+        check_names(self.tasks, self.tables.training, **extra)
+        self.kinds = {**extra, "users": {"territory": "id", **extra["users"]}}
         if self.like is not None and "columns" in self.like.report:  # not in what older versions prepared
-            check_drift(self.kinds, self.like.report["columns"])
+            check_drift(self.columns(), self.like.report["columns"])
         titles = titles.filter(titles.title.notnull())
         check_unique(self.engine, titles, "title", "titles")
         titles = titles.mutate(title_row=ibis.row_number().over(order_by="title"))
         self.titles = self.engine.store(titles, self.folder / "titles.parquet")
-        check_labels(self.engine, events, self.tasks)
+        labels = events.select("user", "title", *(events[inside(task)].name(task) for task in self.tasks))
+        check_labels(self.engine, labels, self.tasks)
         refuse = self.options["contradictions"] == "refuse"
-        for task, count in count_contradictions(self.engine, events, self.tables.after, refuse=refuse).items():
+        for task, count in count_contradictions(self.engine, labels, self.tables.after, refuse=refuse).items():
             before = self.tables.after[task]
             self.warn(count, f"events of {task!r} have no {before!r}; heads for cascades train them as 0")
-        first_task = next(iter(self.tasks))
+        first_label = inside(next(iter(self.tasks)))
         known = events.left_join(self.titles.select("title", "title_row"), "title")
         counted = self.engine.rows(
             known.aggregate(
@@ -116,8 +114,8 @@ class Preparation:
                 incomplete=(known.user.isnull() | known.title.isnull() | known.time.isnull()).sum(),
                 with_title=known.title.notnull().sum(),
                 unknown=(known.title.notnull() & known.title_row.isnull()).sum(),
-                impressions=(known[first_task] == 0.0).sum(),
-                unlabelled=known[first_task].isnull().sum(),
+                impressions=(known[first_label] == 0.0).sum(),
+                unlabelled=known[first_label].isnull().sum(),
                 first=known.time.min(),
                 last=known.time.max(),
             )
@@ -144,9 +142,16 @@ class Preparation:
         self.passes = [range(i, min(i + size, self.num_buckets)) for i in range(0, self.num_buckets, size)]
         self.advance("Cutting buckets", total=2 * len(self.passes) + 5)
 
+    def columns(self):
+        """`{argument: {column: kind}}` of the columns that become something."""
+        return {
+            argument: {name: kind for name, kind in kinds.items() if kind is not None}
+            for argument, kinds in self.kinds.items()
+        }
+
     def cut_buckets(self):
         """Writes events and users once, in buckets by a hash of the user."""
-        seed, first_task = self.options["seed"], next(iter(self.tasks))
+        seed, first_label = self.options["seed"], inside(next(iter(self.tasks)))
 
         def with_bucket(table):
             return table.mutate(bucket=draw(digest(seed, "bucket", table.user), self.num_buckets).cast("int64"))
@@ -154,7 +159,7 @@ class Preparation:
         events = self.tables.events
         events = events.filter(events.user.notnull(), events.time.notnull()).semi_join(self.titles, "title")
         events = events.mutate(
-            window=make.number_window(events.time, self.windows), is_event=make.is_event(events, first_task)
+            window=make.number_window(events.time, self.windows), is_event=make.is_event(events, first_label)
         )
         self.engine.partition(with_bucket(events), self.folder / "events", self.num_buckets)
         users = self.tables.users
@@ -285,19 +290,17 @@ class Preparation:
         users = self.part("users", range(self.num_buckets))
         training = users.filter(users.split == "train")
         self.features, self.vector_columns = {}, {}
-        for role, table, extra in (
-            ("user", training, [n for n in self.tables.users.columns if n != "user"]),
-            ("title", self.titles, [n for n in self.tables.titles.columns if n not in ("title", "name")]),
+        for role, table, kinds in (
+            ("user", training, self.kinds["users"]),
+            ("title", self.titles, self.kinds["titles"]),
         ):
-            kinds = {name: column_kind(table[name].type()) for name in extra}
-            ignored = [f"{name} ({table[name].type()})" for name in extra if kinds[name] is None]
+            ignored = [f"{name} ({table[inside(name)].type()})" for name, kind in kinds.items() if kind is None]
             self.warn(len(ignored), f"columns of the {role}s are no features because of their type: {ignored}")
-            self.vector_columns[role] = [name for name in extra if kinds[name] == "vector"]
-            names = [name for name in extra if kinds[name] not in (None, "vector")]
+            self.vector_columns[role] = [name for name, kind in kinds.items() if kind == "vector"]
+            names = [name for name, kind in kinds.items() if kind not in (None, "vector")]
             self.features[role] = find_features(self.engine, table, role, names)
-        names = list(self.tables.training)
-        check_training_names(names, self.features)
         events = self.part("events", range(self.num_buckets))
+        names = list(self.tables.training)
         self.features["training"] = find_features(self.engine, events.filter(events.window <= 0), "training", names)
         self.advance("Writing titles")
 
@@ -314,8 +317,9 @@ class Preparation:
         )
         rows = self.engine.execute(titles.count())
         blocks, width = self.title_blocks(rows)
-        extra = self.engine.to_pyarrow(titles.select("title", *self.vector_columns["title"]))
-        parts = [stores.list_matrix(extra.column(name).combine_chunks(), name) for name in self.vector_columns["title"]]
+        extra = self.engine.to_pyarrow(titles.select("title", *map(inside, self.vector_columns["title"])))
+        names = self.vector_columns["title"]
+        parts = [stores.list_matrix(extra.column(inside(name)).combine_chunks(), name) for name in names]
         ids = extra.select(["title"])
         self.title_width = width + sum(part.shape[1] for part in parts)
         writer = stores.StoreWriter(self.out / "vectors/title", rows, self.title_width, ids.schema)
@@ -389,7 +393,9 @@ class Preparation:
 
     def pass_examples(self, buckets, users, folder):
         """Positives and negatives of some buckets."""
-        options, labels, training = self.options, list(self.tasks), list(self.tables.training)
+        options = self.options
+        kinds = {inside(task): kind for task, kind in self.tasks.items()}
+        labels, training = list(kinds), [inside(name) for name in self.tables.training]
         events = self.engine.store(self.history_events(buckets), folder / "history.parquet")
         members = make.cohorts(users, events, self.windows, options["activity_lookback"])
         members = self.engine.store(members, folder / "cohorts.parquet")
@@ -409,7 +415,7 @@ class Preparation:
             negatives = make.sampled_negatives(
                 positives, members, self.catalogue, seed=options["seed"], alpha=options["alpha"]
             )
-        return make.label_examples(positives, negatives, self.tasks, training)
+        return make.label_examples(positives, negatives, kinds, training)
 
     def write_examples(self, narrow, users, states):
         """Joins features to the examples of a pass and writes a file for each bucket, split, sampling and window."""
@@ -417,8 +423,8 @@ class Preparation:
             rows=narrow.count(),
             positives=narrow.is_positive.sum(),
             users=narrow.user.nunique(),
-            **{f"sum_{task}": narrow[task].sum() for task in self.tasks},
-            **{f"known_{task}": narrow[task].notnull().sum() for task in self.tasks},
+            **{f"sum_{task}": narrow[inside(task)].sum() for task in self.tasks},
+            **{f"known_{task}": narrow[inside(task)].notnull().sum() for task in self.tasks},
         )
         counts = self.engine.rows(counts.order_by("bucket", *PARTITIONS))
         for row in counts:
@@ -427,11 +433,10 @@ class Preparation:
         for row in self.engine.rows(homes):
             self.territories[row["territory"]]["positives"] += row["positives"]
         titles = self.titles
-        rows = narrow.inner_join(
-            users.select("user", *(c for c in self.feature_columns(users, "user") if c.get_name() != "territory")),
-            "user",
-        )
-        rows = rows.inner_join(titles.select("title", "title_row", *self.feature_columns(titles, "title")), "title")
+        columns = [column.name(inside(column.get_name())) for column in self.feature_columns(users, "user")]
+        rows = narrow.inner_join(users.select("user", *(c for c in columns if c.get_name() != "territory")), "user")
+        columns = [column.name(inside(column.get_name())) for column in self.feature_columns(titles, "title")]
+        rows = rows.inner_join(titles.select("title", "title_row", *columns), "title")
         spans = states.select("next_window", "user_row", state_user="user", state_window="window")
         rows = rows.inner_join(
             spans,
@@ -441,8 +446,8 @@ class Preparation:
                 spans.next_window.isnull() | (rows.window < spans.next_window),
             ],
         )
-        features = [feature.name for role in ("user", "title") for feature in self.features[role]]
-        labels = {task: rows[task].cast("float32") for task in self.tasks}
+        features = [rows[inside(f.name)].name(f.name) for role in ("user", "title") for f in self.features[role]]
+        labels = [rows[inside(task)].cast("float32").name(task) for task in self.tasks]
         training = [as_feature(rows, feature) for feature in self.features["training"]]
         rows = rows.order_by("bucket", *PARTITIONS, "user", "title")
         rows = rows.select(
@@ -450,7 +455,7 @@ class Preparation:
             "title",
             *features,
             *training,
-            **labels,
+            *labels,
             user_row=rows.user_row,
             title_row=rows.title_row.cast("int64"),
         )
@@ -464,14 +469,14 @@ class Preparation:
         columns = self.vector_columns["user"]
         if self.upstream is None and not self.has_history and not columns:
             return 0
-        rows = states.inner_join(users.select("user", *columns), "user")
+        rows = states.inner_join(users.select("user", *map(inside, columns)), "user")
         if self.upstream is not None:
             rows = rows.left_join(self.part("store", buckets).select("user", "store_row"), "user").drop("user_right")
         source = self.engine.stream(rows.order_by("row"))
         history = self.history_blocks(buckets, states)
         ids = ["user", "window"] if self.has_history else ["user"]
         for table in source:
-            parts = [stores.list_matrix(table.column(name).combine_chunks(), name) for name in columns]
+            parts = [stores.list_matrix(table.column(inside(name)).combine_chunks(), name) for name in columns]
             if self.upstream is not None:
                 parts.insert(0, stores.gather(self.upstream, stores.array_of(table, "store_row")))
             if self.has_history:
@@ -527,7 +532,7 @@ class Preparation:
         report = build_report(
             self.logs, self.options, self.windows, counts, self.territories, num_titles, self.warnings
         )
-        report["columns"] = self.kinds
+        report["columns"] = self.columns()
         report["fingerprint"] = fingerprint(self.out)
         text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
         (self.out / "prepare.json").write_text(text, encoding="utf-8")

@@ -11,6 +11,7 @@ import ibis
 
 from tfmtr.datasets.features import is_finite
 from tfmtr.datasets.ids import as_id
+from tfmtr.datasets.names import inside
 from tfmtr.datasets.reading import read_table
 from tfmtr.datasets.times import as_time, check_time_format
 from tfmtr.schema import check_choice
@@ -21,6 +22,8 @@ KINDS = ("binary", "regression")
 @dataclasses.dataclass(frozen=True)
 class Tables:
     """The tables of a log as Ibis expressions in the words of this package.
+
+    Columns that the user brings have the names that `tfmtr.datasets.names.inside` gives them.
 
     Args:
         events: `user`, `title` (text), `time` (timestamp, UTC), one float column a task and the `training` columns.
@@ -78,8 +81,7 @@ def read_tables(engine, logs):
             user=as_id(engine, events, "events", names["user"]),
             title=as_id(engine, events, "events", names["title"]),
             time=as_time(engine, events, "events", names["time"], logs.time_format),
-            **labels,
-            **known,
+            **{inside(name): column for name, column in (labels | known).items()},
         ),
         users=rename_ids(engine, users, "users", {"user": names["user"], "territory": names["territory"]}),
         titles=rename_ids(engine, titles, "titles", {"title": names["title"], "name": names["name"]}),
@@ -163,7 +165,7 @@ def rename_ids(engine, table, argument, names):
     ids = {new: as_id(engine, table, argument, old) for new, old in columns.items()}
     if "name" in names:
         ids["name"] = ids["name"].fill_null(ids["title"]) if "name" in ids else ids["title"]
-    return table.select(**ids, **{name: table[name] for name in extra})
+    return table.select(**ids, **{inside(name): table[name] for name in extra})
 
 
 def read_labels(events, tasks):

@@ -1,8 +1,9 @@
 """Model inputs to one representation: embeddings, numbers and vectors side by side."""
 
-import keras
 from keras import ops
 
+from tfmtr.encoders.raw import named_input
+from tfmtr.names import SCENARIO
 from tfmtr.parameter_servers import table
 
 CATEGORICAL = ("id", "string", "set", "sequence")  # kinds that become embeddings
@@ -24,9 +25,9 @@ def encode_inputs(schema, *roles, scenario=False):
     for feature in schema.by_role(*roles):
         shape = (feature.width,) if feature.kind in ("vector", "set", "sequence") else ()
         dtype = "float32" if feature.kind in ("number", "vector") else "int32"
-        inputs[feature.name] = keras.Input(shape, dtype=dtype, name=feature.name)
+        inputs[feature.name] = named_input(feature.name, shape, dtype)
     if scenario:
-        inputs["scenario"] = keras.Input((), dtype="int32", name="scenario")
+        inputs[SCENARIO] = named_input(SCENARIO, (), "int32")
     return inputs
 
 

@@ -57,7 +57,8 @@ def title_facts(data, *, local_share=LOCAL_SHARE):
         )
     con = ibis.duckdb.connect()
     rows = read_files(con, data.examples("train"))
-    rows = rows.mutate(positive=(rows[data.schema.tasks[0].column] > 0).cast("int64"))
+    positive = (rows[data.schema.tasks[0].column] > 0).cast("int64")
+    rows = rows.select("title_row", "territory", positive=positive)  # no feature that may be called `Positive`
     counts = con.to_pyarrow(rows.group_by("title_row").aggregate(rows=rows.count(), positives=rows.positive.sum()))
     positives = rows.filter(rows.positive == 1)
     of_territory = con.to_pyarrow(positives.group_by("territory").aggregate(positives=positives.count()))

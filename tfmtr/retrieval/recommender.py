@@ -4,22 +4,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfmtr import names
 from tfmtr.encoders.raw import lookup
 from tfmtr.retrieval.diversify import diversify
 from tfmtr.retrieval.exact import cut, width_of
 
 OVERFETCH = 4  # candidates for each title wanted, where a second stage reorders them
-REQUEST = {  # what every request has, beside the query or the user
-    "request_territory": tf.TensorSpec([None], tf.string),
-    "seen": tf.TensorSpec([None, None], tf.string),
-    "k": tf.TensorSpec([None], tf.int32),
-}
-OPTIONS = {  # what it may have, and what it is otherwise
-    "allow": (tf.TensorSpec([None, None], tf.string), [[""]]),
-    "where": (tf.TensorSpec([None, None], tf.string), [[""]]),
-    "diversity": (tf.TensorSpec([None], tf.float32), [0.0]),
-}
-RANK_BY = {"rank_by": (tf.TensorSpec([None], tf.string), [""])}
+TEXT, TEXTS = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.string)
+# What every request has, beside the query or the user, and what it may have, with what it is otherwise.
+REQUEST = dict(zip(names.REQUEST, (TEXT, TEXTS, tf.TensorSpec([None], tf.int32)), strict=True))
+DEFAULTS = ((TEXTS, [[""]]), (TEXTS, [[""]]), (tf.TensorSpec([None], tf.float32), [0.0]))
+OPTIONS = dict(zip(names.OPTIONS, DEFAULTS, strict=True))
+RANK_BY = {names.RANK_BY: (TEXT, [""])}
 
 
 class Recommender(keras.layers.Layer):

@@ -1,0 +1,94 @@
+"""Names that a user brings: what they are called inside the preparation, and which are refused.
+
+Inside the preparation a column that a user brings (a label, a column that is known in training only, an extra column of
+users or titles) has a name that no column of the preparation's own has. It gets its own name back where rows are
+written, so there it must meet no other; `check_names` sees to that, and to all that names meet later.
+"""
+
+import re
+
+from tfmtr.names import MODEL, OPTIONS, RANK_BY, REQUEST, SCENARIO, derived_from, weight_name
+
+PREFIX = "log__"  # no column of the preparation's own begins so
+SHARED = ("territory",)  # of the users: an id to the preparation and a feature to the model
+FILES = ("user", "title", "territory", "name", "user_row", "title_row", "user_vector", "title_vector")
+FOLDERS = ("split", "sampling", "window")
+PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+TABLES = ("users", "titles")
+
+
+def inside(name):
+    """What a column that a user brings is called inside the preparation."""
+    return name if name in SHARED else PREFIX + name
+
+
+def outside(column):
+    """The name that a column inside the preparation has for the user.
+
+    >>> outside(inside("rank")), outside(inside("territory")), outside(inside("log__rank"))
+    ('rank', 'territory', 'log__rank')
+    """
+    return column.removeprefix(PREFIX)
+
+
+def check_names(tasks, training, users, titles):
+    """Refuses names that something else has, or that TensorFlow does not take.
+
+    Query engines tell no names apart that differ in case only, so none may.
+
+    Args:
+        tasks: Names of the tasks.
+        training: Names of the columns that are known in training only.
+        users: `{column: kind}` of the extra columns, see `tfmtr.datasets.features.column_kind`. Vectors, which are
+            joined, and what is no feature leave no name behind: they must differ from their own table's only.
+        titles: The same.
+
+    Raises:
+        ValueError: If a name is refused; the message says each, why, and what to do.
+
+    Example:
+    >>> check_names(["click"], ["position"], {"age": "number"}, {"genre": "id"})
+    """
+    brought = {"tasks": list(tasks), "training": list(training), "users": users, "titles": titles}
+    problems, owners = [], {}
+    for argument, names in brought.items():
+        for name in names:
+            is_kept = argument not in TABLES or names[name] not in (None, "vector")
+            scopes = [argument, "all"] if is_kept else [argument]
+            reason = why_reserved(name, argument, tasks) if is_kept else None
+            for scope in scopes:
+                owner, other = owners.setdefault((scope, name.casefold()), (argument, name))
+                if (owner, other) != (argument, name) and reason is None:
+                    case = "" if other == name else ", but for upper and lower case"
+                    reason = f"it is that of {_describe(owner, other)}{case}"
+            if reason:
+                what = "rename the column in the table" if argument in TABLES else "choose another name before `=`"
+                problems.append(f"{_describe(argument, name)} must have another name: {reason}; {what}.")
+    if problems:
+        received = {argument: list(names) for argument, names in brought.items() if names}
+        raise ValueError(f"{' '.join(problems)} Received: {received}")
+
+
+def why_reserved(name, argument, tasks):
+    """Why nothing of an argument of `check_names` may have this name, whatever else there is; `None` if it may."""
+    low, all_tasks = name.casefold(), {task.casefold() for task in tasks}
+    if not PATTERN.fullmatch(name):
+        return "TensorFlow takes only a-z, A-Z, 0-9, `_`, `.` and `-`, with a letter or a digit in front"
+    if low in FILES:
+        return "the prepared tables have a column of this name"
+    if low in FOLDERS:
+        return "the folders of the examples have it"
+    if low == SCENARIO:
+        return "it is an input of every model"
+    if argument == "users" and low in {*REQUEST, *OPTIONS, RANK_BY, *map(weight_name, all_tasks)}:
+        return "it is an input of every request for recommendations"
+    if argument == "tasks" and low == MODEL:
+        return "the served model has it for the run that a user's vector is of"
+    if argument == "tasks" and derived_from(low) in all_tasks:
+        return f"heads make it of the task {derived_from(low)!r}"
+    return None
+
+
+def _describe(argument, name):
+    kind = {"tasks": "task", "training": "training column"}.get(argument)
+    return f"{kind} {name!r}" if kind else f"column {name!r} of `{argument}`"

@@ -1,0 +1,30 @@
+"""Names that this package gives to inputs, outputs and towers, beside those of a schema's features and tasks.
+
+They have their home here, without TensorFlow: the exported model is made of them, and `tfmtr prepare` refuses columns
+and tasks that would meet them.
+"""
+
+import re
+
+SCENARIO = "scenario"  # input of every model: the row's branch
+REQUEST = ("request_territory", "seen", "k")  # inputs of `recommend` beside the user's features,
+OPTIONS = ("allow", "where", "diversity")  # those that may be left out,
+RANK_BY = "rank_by"  # and one more where the user is known
+QUERY = "query"  # input of `recommend_by_vector` in place of the user's features
+MODEL = "model"  # the same, and output of `user_embedding` beside the tasks
+DERIVED = re.compile(r"(.+)_(calibration|calibrator|counterfactual|hazard_\d+|imputation|otherwise|teacher)")
+
+
+def weight_name(task):
+    """Input of `recommend` that weighs a task."""
+    return f"weight_{task}"
+
+
+def derived_from(name):
+    """The task, if there is one, of whose name a head would make this name for a tower or a loss.
+
+    >>> derived_from("click_teacher"), derived_from("click")
+    ('click', None)
+    """
+    match = DERIVED.fullmatch(name)
+    return match[1] if match else None
