@@ -1,0 +1,140 @@
+"""What services' logs have wrong, all the way through `prepare`: the right rows, a warning, or one error that helps."""
+
+import datetime
+
+import base_log
+import numpy as np
+import pandas as pd
+import pytest
+from base_log import base, examples, prepared
+
+
+def warned(data, text):
+    return [warning for warning in data.report["warnings"] if text in warning]
+
+
+def test_the_base_log(tmp_path):
+    data = prepared(tmp_path, *base())
+    found = examples(data)
+    assert (len(found), int(found.click.sum())) == (2060, 1000)
+
+
+def test_two_types_in_a_folder_of_events_keep_their_values(tmp_path):
+    events, users, titles = base()
+    a, b = base_log.halves(events)
+    a = a.assign(seconds=a.seconds.astype("int64"), pos=1)
+    b = b.assign(seconds=0.4, pos=0.5)
+    tasks, training = {"click": "click", "watch": "seconds:regression"}, {"pos": "pos"}
+    data = prepared(tmp_path, [a, b, a[:0].astype(str)], users, titles, tasks=tasks, training=training)
+    found = examples(data)
+    assert len(found) == 2060
+    assert (found.watch == np.float32(0.4)).sum() == (found.pos == 0.5).sum() > 1000
+
+
+def test_a_csv_of_late_floats_is_not_rounded(tmp_path):
+    events, users, titles = base(users=2500)
+    seconds = events.seconds.astype("int64").astype(str)
+    seconds[25_000:] = "0.4"
+    events.assign(seconds=seconds).to_csv(tmp_path / "events.csv", index=False)
+    users.assign(score=["1"] * 2000 + ["0.25"] * 500).to_csv(tmp_path / "users.csv", index=False)
+    tasks = {"click": "click", "watch": "seconds:regression"}
+    found = examples(prepared(tmp_path, tmp_path / "events.csv", tmp_path / "users.csv", titles, tasks=tasks))
+    assert (found.watch == np.float32(0.4)).sum() > 1000
+    assert set(found.score) == {1.0, 0.25}
+
+
+def test_uncommitted_files_are_not_read(tmp_path):
+    events, users, titles = base()
+    folder = base_log.write(tmp_path, "log", [events])
+    for name in ("_temporary/0/part-1.parquet", ".part-9.parquet"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        events[:500].assign(click=1).to_parquet(folder / name)
+    data = prepared(tmp_path, folder, users, titles)
+    assert len(examples(data)) == 2060
+    assert data.report["statistics"]["events"] == 1794
+
+
+NUMBERS = {f"u{i:04d}": 10**9 + i for i in range(300)}
+
+
+def numbered(events, users):
+    """The log with numbers as ids, and one event without a user."""
+    events, users = (table.assign(user=table.user.map(NUMBERS)) for table in (events, users))
+    return events.assign(user=events.user.astype("float64").where(events.index != 5)), users
+
+
+def test_ids_that_a_null_made_floats_are_matched(tmp_path):
+    events, users, titles = base()
+    data = prepared(tmp_path, *numbered(events, users), titles)
+    assert warned(data, "without user") == ["1 events without user, title or time were dropped"]
+    assert set(examples(data).user) <= {str(10**9 + i) for i in range(300)}
+
+
+def shift(column, text):
+    return lambda table: table.assign(
+        **{column: table[column].map(lambda value: value if value is None else text(value))}
+    )
+
+
+MISMATCHES = {
+    "numbers and names": ("user", shift("user", NUMBERS.get), lambda u: u, r"\['1000000000'.*\(int64\)"),
+    "decomposed in events": ("user", shift("user", decomposed), shift("user", composed), "NFC"),
+    "decomposed in users": ("user", shift("user", composed), shift("user", decomposed), "NFD"),
+    "blanks": ("user", shift("user", lambda v: v + " "), lambda u: u, "blanks around them"),
+    "capitals": ("user", lambda e: e, shift("user", str.upper), "upper"),
+    "zeros": ("user", shift("user", lambda v: v[1:]), shift("user", lambda v: str(int(v[1:]))), "leading zeros"),
+    "titles": ("title", shift("title", str.upper), None, "upper and lower case"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MISMATCHES)
+def test_ids_that_match_nowhere_are_shown_with_what_they_differ_in(tmp_path, kind):
+    key, of_events, of_users, hint = MISMATCHES[kind]
+    events, users, titles = base()
+    message = rf"`events` must have {key}s of the {key}s table.*{hint}.*|Received: none that match.*{hint}"
+    with pytest.raises(ValueError, match=message) as caught:
+        prepared(tmp_path, of_events(events), users if of_users is None else of_users(users), titles)
+    received = str(caught.value).partition("Received: ")[2]
+    assert f"{key}s [" in received
+    assert received.count("', '") == 4  # three ids of each table
+
+
+def with_time(events, when, rows=1):
+    return events.assign(time=events.time.where(events.index < len(events) - rows, pd.Timestamp(when)))
+
+
+@pytest.mark.parametrize(("when", "end"), [("2031-01-01", None), ("2024-05-01", None)])
+def test_a_few_events_far_in_the_future_are_refused(tmp_path, when, end):
+    events, users, titles = base()
+    with pytest.raises(ValueError, match=rf"3 events lie \d+ days.* after all others.* at {when}") as caught:
+        prepared(tmp_path, with_time(events, when, rows=3), users, titles)
+    assert "(`--end`)" in str(caught.value)
+
+
+def test_events_somewhat_after_or_long_before_the_others_are_said(tmp_path):
+    events, users, titles = base()
+    data = prepared(tmp_path / "a", with_time(events, "2024-04-09"), users, titles)
+    assert warned(data, "1 events lie 11 days")[0].endswith("and the last window ends with them")
+    data = prepared(tmp_path / "b", with_time(events, "1970-01-01"), users, titles)
+    assert "1970-01-01 00:00:00" in warned(data, "1 events lie 19783 days, 0:06:05 before all others")[0]
+    assert not warned(prepared(tmp_path / "c", events, users, titles), "events lie")
+    end = base_log.START + datetime.timedelta(days=21)
+    calendar = type(base_log.CALENDAR)(datetime.timedelta(days=7), 2, 1, end=end.to_pydatetime())
+    data = prepared(tmp_path / "d", with_time(events, "2031-01-01"), users, titles, calendar=calendar)
+    assert warned(data, "1 events lie 2469 days")
+    assert warned(data, "1 events after the last window")
+
+
+def test_an_infinite_label_of_a_regression_is_said_as_such(tmp_path):
+    events, users, titles = base()
+    tasks = {"click": "click", "watch": "seconds:regression"}
+    with pytest.raises(ValueError, match=r"'watch' must be finite or null; mend the rows.*1 others.*inf") as caught:
+        prepared(tmp_path, events.assign(seconds=np.where(events.index == 3, np.inf, 1)), users, titles, tasks=tasks)
+    assert ":regression" not in str(caught.value)
+
+
+def test_the_folder_that_is_made_may_be_called_anything(tmp_path):
+    plain, odd = tmp_path / "plain", tmp_path / "my day=01 50%20 [1] *?"
+    first, second = prepared(plain, *base()), prepared(odd, *base())
+    assert first.report["fingerprint"] == second.report["fingerprint"]
+    assert sorted(path.name for path in odd.iterdir()) == sorted(path.name for path in plain.iterdir())
