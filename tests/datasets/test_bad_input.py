@@ -71,9 +71,15 @@ def test_ids_that_a_null_made_floats_are_matched(tmp_path):
 
 
 def shift(column, text):
-    return lambda table: table.assign(
-        **{column: table[column].map(lambda value: value if value is None else text(value))}
-    )
+    return lambda table: table.assign(**{column: table[column].map(text)})
+
+
+def composed(ids):
+    return "ü" + ids[1:]
+
+
+def decomposed(ids):
+    return "u\u0308" + ids[1:]
 
 
 MISMATCHES = {
