@@ -5,6 +5,7 @@ users or titles) has a name that no column of the preparation's own has. It gets
 written, so there it must meet no other; `check_names` sees to that, and to all that names meet later.
 """
 
+import keyword
 import re
 
 from tfmtr.names import MODEL, OPTIONS, RANK_BY, REQUEST, SCENARIO, derived_from, weight_name
@@ -31,10 +32,21 @@ def outside(column):
     return column.removeprefix(PREFIX)
 
 
-def check_names(tasks, training, users, titles):
-    """Refuses names that something else has, or that TensorFlow does not take.
+def folded(name):
+    """What names have in common that are one to a query engine, or as arguments of an exported function.
 
-    Query engines tell no names apart that differ in case only, so none may.
+    Engines do not tell upper from lower case, and TensorFlow makes arguments of names: of `2nd-age` it makes
+    `arg_2nd_age`.
+
+    >>> folded("2nd-Age")
+    'arg_2nd_age'
+    """
+    name = re.sub("[^0-9a-z]", "_", name.casefold())
+    return name if name[:1].isalpha() else f"arg_{name}"
+
+
+def check_names(tasks, training, users, titles):
+    """Refuses names that something else has, but for what `folded` leaves out, or that TensorFlow does not take.
 
     Args:
         tasks: Names of the tasks.
@@ -57,10 +69,10 @@ def check_names(tasks, training, users, titles):
             scopes = [argument, "all"] if is_kept else [argument]
             reason = why_reserved(name, argument, tasks) if is_kept else None
             for scope in scopes:
-                owner, other = owners.setdefault((scope, name.casefold()), (argument, name))
+                owner, other = owners.setdefault((scope, folded(name)), (argument, name))
                 if (owner, other) != (argument, name) and reason is None:
-                    case = "" if other == name else ", but for upper and lower case"
-                    reason = f"it is that of {_describe(owner, other)}{case}"
+                    same = "is" if other == name else "is, but for upper and lower case or punctuation,"
+                    reason = f"it {same} that of {_describe(owner, other)}"
             if reason:
                 what = "rename the column in the table" if argument in TABLES else "choose another name before `=`"
                 problems.append(f"{_describe(argument, name)} must have another name: {reason}; {what}.")
@@ -71,7 +83,7 @@ def check_names(tasks, training, users, titles):
 
 def why_reserved(name, argument, tasks):
     """Why nothing of an argument of `check_names` may have this name, whatever else there is; `None` if it may."""
-    low, all_tasks = name.casefold(), {task.casefold() for task in tasks}
+    low, all_tasks = folded(name), {folded(task) for task in tasks}
     if not PATTERN.fullmatch(name):
         return "TensorFlow takes only a-z, A-Z, 0-9, `_`, `.` and `-`, with a letter or a digit in front"
     if low in FILES:
@@ -80,7 +92,9 @@ def why_reserved(name, argument, tasks):
         return "the folders of the examples have it"
     if low == SCENARIO:
         return "it is an input of every model"
-    if argument == "users" and low in {*REQUEST, *OPTIONS, RANK_BY, *map(weight_name, all_tasks)}:
+    if argument in TABLES and (keyword.iskeyword(name) or name == "self"):
+        return "a word of Python's own cannot be an argument of the exported model"
+    if argument == "users" and low in {*REQUEST, *OPTIONS, RANK_BY, *(folded(weight_name(task)) for task in tasks)}:
         return "it is an input of every request for recommendations"
     if argument == "tasks" and low == MODEL:
         return "the served model has it for the run that a user's vector is of"
