@@ -71,7 +71,7 @@ def own_names():
                     words |= {keyword.arg for keyword in node.keywords if keyword.arg}
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     words |= {node.value} if re.fullmatch(r"\w+", node.value) else set()
-    return sorted(words)
+    return sorted({word.casefold(): word for word in sorted(words)}.values())  # no two that differ in case only
 
 
 @pytest.mark.parametrize("turn", [0, 2])

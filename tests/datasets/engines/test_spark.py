@@ -34,7 +34,9 @@ def prepare_twice(logs, folder, monkeypatch, **options):
     monkeypatch.setattr(preparation, "BUCKET_EVENTS", 400)
     monkeypatch.setattr(Spark, "pass_buckets", 2)
     duckdb = prepare(logs, folder / "duckdb", **OPTIONS, **options)
-    return duckdb, prepare(logs, folder / "my day=01 50%20" / "spark [1]", engine="spark", spark_master="local[2]", **OPTIONS, **options)
+    return duckdb, prepare(
+        logs, folder / "my day=01 50%20" / "spark [1]", engine="spark", spark_master="local[2]", **OPTIONS, **options
+    )
 
 
 def check_same(duckdb, spark):
