@@ -1,0 +1,25 @@
+import fuzz_prepare
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, find, settings
+
+
+def test_fifty_random_logs(capsys):
+    logs, examples = fuzz_prepare.main(num_cases=50)
+    assert logs == 50
+    assert examples > 2000
+    assert "50 logs: all cells are right" in capsys.readouterr().out
+
+
+def test_a_wrong_cell_is_seen(tmp_path):
+    options = settings(max_examples=500, database=None, suppress_health_check=list(HealthCheck))
+    case = find(fuzz_prepare.cases(), lambda one: one.has_impressions and len(one.titles.columns) > 2, settings=options)
+    data = fuzz_prepare.prepare_case(case, tmp_path)
+    assert fuzz_prepare.compare(case, data) > 0
+    *_, name = case.titles.columns
+    kind = case.titles.kinds[name]
+    case.titles.columns[name][:] = fuzz_prepare._column(np.random.default_rng(99), kind, 99)[
+        : len(case.titles.columns[name])
+    ]
+    with pytest.raises(AssertionError, match=f"{name}: "):
+        fuzz_prepare.compare(case, data)
