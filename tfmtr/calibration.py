@@ -15,7 +15,6 @@ Example:
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tfmtr import training
 from tfmtr.datasets.prepared import Prepared
-from tfmtr.documents import write_json
+from tfmtr.documents import read_json, write_json
 from tfmtr.encoders.raw import lookup
 from tfmtr.evaluation.evaluate import predict
 from tfmtr.evaluation.metrics import expected_calibration_error
@@ -393,9 +392,9 @@ def calibrated_outputs(run, outputs, raw, encoded, schema):
         ValueError: If the run went on after it was calibrated.
     """
     file = Path(run, "calibration.json")
-    if not file.exists():
+    document = read_json(file)
+    if document is None:
         return outputs
-    document = json.loads(file.read_text(encoding="utf-8"))
     window = last_window(run)
     if document["window"] != window:
         raise ValueError(

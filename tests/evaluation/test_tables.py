@@ -159,6 +159,17 @@ def test_only_a_word_wider_than_the_terminal_is_broken_and_nothing_of_it_is_lost
     assert any(line.endswith("1,000") for line in lines)
 
 
+def test_wide_letters_count_twice_and_a_long_heading_stands_above_its_table_once():
+    table = FittingTable()
+    table.add("territory")
+    table.add("PR-AUC " + "x" * 50, is_number=True)
+    table.add_row("東" * 12, "0.2500")
+    lines, _ = render(table, 60)
+    assert lines[0] == "PR-AUC " + "x" * 50
+    assert "".join(lines).count("x") == 50
+    assert lines[-1] == "東" * 12 + " 0.2500"
+
+
 def test_names_cannot_command_the_terminal():
     results = {"a\x1b[2Jb\n": {1: {"DE\x07\x9b2J": cell(0.25, 10)}}}
     lines, styled = render(pr_auc_table(results))

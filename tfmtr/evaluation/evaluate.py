@@ -56,6 +56,8 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE):
     Raises:
         ValueError: If `data` is not what the run was trained on, or an argument is out of its range.
     """
+    if k < 1:
+        raise ValueError(f"`k` must be positive, for example 10. Received: k={k}")
     data, schema, document = Prepared(data), Schema.load(run), training.read_run(run)
     if document["fingerprint"] != data.report["fingerprint"]:
         raise ValueError(

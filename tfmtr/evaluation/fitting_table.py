@@ -99,11 +99,11 @@ class FittingTable(Table):
             self._width(self.columns[place], lambda text: [text]) if self.columns[place].justify == "left" else 0
             for place in places
         ]
-        for _ in range(width - _sum(widths, gap)):
-            missing = [want - have for want, have in zip(wanted, widths, strict=True)]
-            if max(missing) <= 0:
-                break
-            widths[missing.index(max(missing))] += 1
+        spare = width - _sum(widths, gap)
+        missing = {i: want - widths[i] for i, want in enumerate(wanted) if want > widths[i]}
+        for i in sorted(missing, key=missing.get):  # so that most texts are on one line
+            given = max(0, min(spare, missing[i]))
+            widths[i], spare = widths[i] + given, spare - given
         while _sum(widths, gap) > width and max(widths) > 1:
             widths[widths.index(max(widths))] -= 1
         return widths
