@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from tfmtr import calibration, inputs, training
-from tfmtr.calibration import Calibrate, Map, apply, errors, fit, fit_map, log_odds
+from tfmtr.calibration import Calibrate, Map, apply, choose, errors, fit, fit_map, log_odds
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.evaluation.evaluate import predict
+from tfmtr.evaluation.metrics import expected_calibration_error
 from tfmtr.export import export
 from tfmtr.schema import Schema
 
@@ -150,15 +151,113 @@ def test_rows_know_the_name_of_their_scenario(run, tiny):
     assert len(set(expected)) == 3
 
 
-def test_the_error_after_is_of_users_that_the_maps_have_not_seen(run, tiny):
-    document = calibration.calibrate(run, tiny, method="isotonic", min_count=1)
-    (run / "calibration.json").unlink()
-    data, schema = Prepared(tiny), Schema.load(run)
-    values, _, _ = predict(training.load(run), data.examples("validation"), schema, data, columns=["territory"])
-    maps = {"event": {name: Map(**one) for name, one in document["maps"]["event"].items()}}
-    seen = apply(maps, {"event": values["event score"]}, values["territory"])["event"]
-    in_sample = errors(values["event"], values["event score"], seen, values["territory"])[""]["after"]
-    assert in_sample < 0.5 * document["error"]["event"][""]["after"]
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_a_group_keeps_its_map_only_if_its_error_falls_on_users_that_the_map_has_not_seen(method):
+    """One group says too much, one is right already, one has few rows, one has them all in one half of the users."""
+    rng, sizes = np.random.default_rng(3), {"wrong": 4000, "right": 4000, "small": 12, "half": 200}
+    group = np.repeat(list(sizes), list(sizes.values()))
+    p = sigmoid(rng.normal(-1, 1, len(group))).astype("float32")
+    label = (rng.random(len(group)) < np.where(group == "wrong", p / 3, p)).astype(float)
+    half = rng.integers(0, 2, len(group))
+    half[group == "half"] = 1
+    label[group == "small"] = [1] + [0] * 11
+    maps, error, unknown = choose(p, label, group, half, method=method)
+    assert maps["wrong"].method == method
+    assert error["wrong"]["map"] == "own"
+    assert error["wrong"]["after"] == error["wrong"]["tried"] < 0.3 * error["wrong"]["before"]
+    in_sample = expected_calibration_error(label[group == "wrong"], maps["wrong"](p[group == "wrong"]))
+    assert error["wrong"]["after"] != pytest.approx(in_sample, rel=1e-3)
+    # The map of all rows, most of which are right or wrong by a factor of 3, and the fit to one half, are no help here.
+    known = label[group == "right"], p[group == "right"]
+    assert error["right"]["before"] == expected_calibration_error(*known)
+    if error["right"]["map"] == "identity":
+        assert error["right"]["tried"] >= error["right"]["before"]
+    assert (error["half"]["map"], error["half"]["tried"]) == ("identity", None)
+    assert error["half"]["why"] == "one half of the users has no positives and no negatives"
+    for name, cell in error.items():
+        assert cell["after"] <= cell["before"]
+        if cell.get("map") == "identity":
+            assert cell["after"] == cell["before"]
+            assert cell["why"]
+            np.testing.assert_array_equal(maps.get(name, maps[""])(p), p)
+    assert error["small"]["map"] != "own"
+    assert unknown["rows"] == 12  # groups that nobody is of are judged by those without a map of their own
+    assert (unknown["map"] == "identity") == (maps[""].method == "identity")
+
+
+def test_noise_is_not_fitted_and_without_positives_nothing_is():
+    """On its own users the map is better than none, on others worse."""
+    rng = np.random.default_rng(0)
+    p, half, group = rng.uniform(0.05, 0.95, 150), np.arange(150) % 2, np.full(150, "DE")
+    label = (rng.random(150) < p).astype(float)
+    maps, error, unknown = choose(p, label, group, half, method="isotonic")
+    assert expected_calibration_error(label, fit_map(p, label, "isotonic")(p)) < error["DE"]["before"]
+    assert error["DE"]["tried"] > error["DE"]["before"]
+    assert error["DE"]["why"] == f"error would be {error['DE']['tried']:.4f}"
+    assert maps == {"": Map("identity")}
+    assert unknown["map"] == "identity"
+    label[half == 0] = 0  # of one half none is positive
+    label[half == 1] = (rng.random(75) < 0.5).astype(float)
+    for method in ("platt", "isotonic"):
+        maps, error, unknown = choose(p, label, group, half, method=method)
+        assert maps == {"": Map("identity")}
+        assert error["DE"]["why"] == unknown["why"] == "one half of the users has no positives"
+    maps, error, unknown = choose(p, np.full(150, nan), group, half)
+    assert (maps, error, unknown["why"]) == ({"": Map("identity")}, {}, "no labelled row")
+
+
+def test_small_groups_and_unknown_ones_have_the_map_of_all_only_where_it_helps_them():
+    rng, names = np.random.default_rng(1), ("big", "alike", "other")
+    group = np.repeat(names, (4000, 300, 30))
+    p = sigmoid(rng.normal(-1, 1, len(group)))
+    label = (rng.random(len(group)) < np.where(group == "other", np.minimum(2 * p, 1), p / 3)).astype(float)
+    maps, error, unknown = choose(p, label, group, np.arange(len(group)) % 2, min_count=100)
+    assert [error[name]["map"] for name in names] == ["own", "of all", "identity"]
+    assert error["other"]["tried"] > error["other"]["before"] == error["other"]["after"]
+    assert unknown["rows"] == 330
+    served = apply({"click": maps}, {"click": p}, group)["click"]
+    np.testing.assert_array_equal(served[group == "other"], p[group == "other"])
+    assert np.abs(served - p)[group == "alike"].max() > 0.1
+    # Rows of no scenario are served as unknown ones, and are no group of their own.
+    group[group == "alike"] = ""
+    maps, same, again = choose(p, label, group, np.arange(len(group)) % 2, min_count=100)
+    assert (set(same), again) == ({"", "big", "other"}, unknown)
+    assert unknown["map"] == "of all"
+    assert same[""]["after"] == error[""]["after"]
+    group[group == "big"] = ""
+    _, _, again = choose(p, label, group, np.arange(len(group)) % 2, min_count=100)
+    assert again["rows"] == len(p)
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_the_identity_is_exact_in_the_graph_beside_other_maps(method, tmp_path):
+    maps = [Map("identity"), fit_map(*draw(3000, 0.5, -1.0), method)]
+    p, group = keras.Input((1,)), keras.Input((), dtype="int32")
+    model = keras.Model([p, group], Calibrate(maps)(p, group))
+    model.save(tmp_path / "model.keras")
+    x = np.concatenate([[0.0, 1.0, 1e-9, 1 - 2.0**-24], RNG.random(60)]).astype("float32")[:, None]
+    for graph in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        np.testing.assert_array_equal(graph.predict([x, np.zeros(len(x))], verbose=0), x)
+        found = graph.predict([x, np.ones(len(x))], verbose=0)
+        np.testing.assert_allclose(found, maps[1](x.astype(float)), atol=2e-5)
+    np.testing.assert_array_equal(Calibrate([Map("identity")])(x, np.zeros(len(x), "int32")), x)
+
+
+def test_scores_that_are_no_numbers_are_refused(run, tiny, monkeypatch):
+    p = np.asarray([0.2, nan, np.inf])
+    with pytest.raises(ValueError, match=r"task `click` must be finite.* Received: 2 of 3 that are not, such as nan"):
+        fit({"click": p}, {"click": np.asarray([0.0, 1.0, 1.0])}, np.full(3, "DE"))
+
+    def diverged(*arguments, columns):
+        values, users, positives = predict(*arguments, columns=columns)
+        return {**values, "event score": np.full_like(values["event score"], nan)}, users, positives
+
+    monkeypatch.setattr(calibration, "predict", diverged)
+    with pytest.raises(ValueError, match=r"task `event` must be finite to be calibrated; train the model again"):
+        calibration.calibrate(run, tiny)
+    assert not (run / "calibration.json").exists()
+    with pytest.raises(ValueError, match=r"`min_count` must be positive.* Received: min_count=0"):
+        calibration.calibrate(run, tiny, min_count=0)
 
 
 def test_the_probability_of_one_task_given_another_is_the_ratio_of_the_calibrated_ones(tmp_path, monkeypatch):
@@ -170,12 +269,22 @@ def test_the_probability_of_one_task_given_another_is_the_ratio_of_the_calibrate
     document = {"by": "territory", "window": 3, "maps": maps}
     (tmp_path / "calibration.json").write_text(json.dumps(document))
     raw = {"territory": tf.constant(["DE", "DE"])}
-    p = {"click": [[0.4], [0.0]], "buy|click": [[0.5], [0.5]], "buy": [[0.2], [0.9]]}
+    p = {"click": [[0.4], [0.0]], "buy|click": [[0.45], [0.5]], "buy": [[0.2], [0.9]]}
     outputs = {name: tf.constant(value) for name, value in p.items()}
-    found = calibration.calibrated_outputs(tmp_path, outputs, raw, {}, None)
+    found = calibration.calibrated_outputs(tmp_path, outputs, raw, {}, None)  # as earlier versions wrote it
     click, buy = sigmoid(log_odds(0.4) + 1), sigmoid(log_odds(0.2) - 1)
     np.testing.assert_allclose(found["click"][0], click, rtol=1e-5)
     np.testing.assert_allclose(found["buy|click"][:, 0], [buy / click, 1.0], rtol=1e-4)  # never above 1
+    # Where both keep the identity, so does what depends on them, to the last bit.
+    same = {"method": "identity", "values": (), "knots": ()}
+    for own in maps.values():
+        own["DE"] = same
+    (tmp_path / "calibration.json").write_text(json.dumps(document))
+    raw = {"territory": tf.constant(["DE", "FR"])}
+    mixed = calibration.calibrated_outputs(tmp_path, outputs, raw, {}, None)
+    for name, value in outputs.items():
+        assert mixed[name][0] == value[0]
+        assert mixed[name][1] == found[name][1]
 
 
 def test_bad_input(run, tiny, tmp_path):

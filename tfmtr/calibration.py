@@ -1,7 +1,9 @@
 """Probabilities that are right on average: Platt and isotonic calibration per scenario or slice and task.
 
-Fitted on validation rows, kept in a run's `calibration.json` and exported with the graph. What is calibrated to is the
-share of positives among the validation rows: where negatives were sampled, that share is the sampling's.
+Fitted on validation rows, kept in a run's `calibration.json` and exported with the graph. A group's map is served only
+if, fitted on other users, it makes the error of the group's rows smaller; otherwise the model's own probabilities are.
+What is calibrated to is the share of positives among the validation rows: where negatives were sampled, that share is
+the sampling's.
 
 Example:
 >>> rng = np.random.default_rng(0)
@@ -13,7 +15,6 @@ Example:
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,13 +26,15 @@ from sklearn.linear_model import LogisticRegression
 
 from tfmtr import training
 from tfmtr.datasets.prepared import Prepared
-from tfmtr.documents import write_json
+from tfmtr.documents import read_json, write_json
 from tfmtr.encoders.raw import lookup
 from tfmtr.evaluation.evaluate import predict
 from tfmtr.evaluation.metrics import expected_calibration_error
 from tfmtr.schema import check_choice
 
 METHODS = ("platt", "isotonic")
+IDENTITY = "identity"
+TURNED = "its map would turn the order around"
 POOLED = ""  # the map for groups with too few rows of their own and for unknown ones
 MAX_KNOTS = 64
 EPSILON = 2.0**-20  # 1 - EPSILON is a float32, so that the graph computes what NumPy does
@@ -43,17 +46,19 @@ class Map:
 
     Args:
         method: `"platt"`: `sigmoid(a logit(p) + b)` with `values = (a, b)`; `"isotonic"`: straight lines between
-            `knots` and `values`.
+            `knots` and `values`; `"identity"`: the probability itself.
         values: See `method`.
         knots: Increasing probabilities, for isotonic maps.
     """
 
     method: str
-    values: Sequence[float]
+    values: Sequence[float] = ()
     knots: Sequence[float] = ()
 
     def __call__(self, probabilities):
         """Calibrated probabilities, an array of the same shape."""
+        if self.method == IDENTITY:
+            return np.asarray(probabilities)
         if self.method == "isotonic":
             return np.interp(probabilities, self.knots, self.values)
         scale, offset = self.values
@@ -106,22 +111,34 @@ def fit(probabilities, labels, groups, *, method="platt", min_count=30):
         `{task: {group: Map}}` with the map for all other rows under `""`.
 
     Raises:
-        ValueError: If `method` is unknown.
+        ValueError: If `method` is unknown, or a probability is not finite.
     """
     check_choice("method", method, METHODS)
+    check_finite(probabilities)
     maps = {}
     for task, p in probabilities.items():
         label = np.asarray(labels[task], float)
         p, label, group = (np.asarray(values)[~np.isnan(label)] for values in (p, label, groups))
-        own = {POOLED: np.ones(len(p), bool)} | {str(name): group == name for name in np.unique(group)}
+        own = {str(name): group == name for name in np.unique(group)} | {POOLED: np.ones(len(p), bool)}
         maps[task] = {}
         for name, rows in own.items():
             needed = 1 if name == POOLED else min_count
             if min((label[rows] == 1).sum(), (label[rows] == 0).sum()) >= needed:
                 found = fit_map(p[rows], label[rows], method)
                 maps[task] |= {} if found is None else {name: found}
-        maps[task].setdefault(POOLED, Map("platt", (1.0, 0.0)) if method == "platt" else Map(method, (0, 1), (0, 1)))
+        maps[task].setdefault(POOLED, Map(IDENTITY))
     return maps
+
+
+def check_finite(probabilities):
+    """Raises a `ValueError` if a probability of a task is not a finite number."""
+    for task, p in probabilities.items():
+        wrong = np.asarray(p)[~np.isfinite(p)]
+        if len(wrong):
+            raise ValueError(
+                f"Probabilities of the task `{task}` must be finite to be calibrated; train the model again, with a "
+                f"smaller learning rate. Received: {len(wrong):,} of {len(p):,} that are not, such as {wrong[0]}"
+            )
 
 
 def apply(maps, probabilities, groups):
@@ -153,16 +170,26 @@ class Calibrate(keras.layers.Layer):
     def __init__(self, maps, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.maps = [one if isinstance(one, Map) else Map(**one) for one in maps]
-        longest = max(2, *(len(one.values) for one in self.maps))
+        self.is_identity = np.asarray([one.method == IDENTITY for one in self.maps])
+        fitted = [one for one in self.maps if one.method != IDENTITY]
+        is_isotonic = bool(fitted) and fitted[0].method == "isotonic"
+        # In the places of identities, whose rows skip what is computed from it.
+        unused = Map("isotonic", (0.0, 1.0), (0.0, 1.0)) if is_isotonic else Map("platt", (1.0, 0.0))
+        rows = [unused if one.method == IDENTITY else one for one in self.maps]
+        longest = max(2, *(len(one.values) for one in rows))
 
         def padded(rows):
             return np.asarray([[*row, *[row[-1]] * (longest - len(row))] for row in rows], "float32")
 
-        self.values = padded([one.values for one in self.maps])
-        self.knots = padded([one.knots for one in self.maps]) if self.maps[0].method == "isotonic" else None
+        self.values = padded([one.values for one in rows])
+        self.knots = padded([one.knots for one in rows]) if is_isotonic else None
 
     def call(self, inputs, group):
         """Calibrates."""
+        is_identity = ops.take(self.is_identity, group, axis=0)[:, None]
+        return ops.where(is_identity, inputs, self._calibrate(inputs, group))
+
+    def _calibrate(self, inputs, group):
         values = ops.take(self.values, group, axis=0)  # (batch, values)
         if self.knots is None:
             p = ops.clip(inputs, EPSILON, 1 - EPSILON)
@@ -196,13 +223,16 @@ def calibrate(run, data, *, by="territory", method="platt", min_count=30):
         min_count: As for `fit`.
 
     Returns:
-        The document: `by`, `method`, `window`, `maps`, and under `error` expected calibration errors, `{task: {group:
-        {"rows", "before", "after"}}}`, the `after` of each half of the users by maps of the other half.
+        The document: `by`, `method`, `window`, `maps`, under `error` what `choose` found of each group, and under
+        `unknown` what it found of groups that no validation row is of.
 
     Raises:
-        ValueError: If `by` is no such column, no task is binary, there is no validation row, or `method` is unknown.
+        ValueError: If `by` is no such column, no task is binary, there is no validation row, a probability is not
+            finite, `min_count` is not positive, or `method` is unknown.
     """
     check_choice("method", method, METHODS)
+    if min_count < 1:
+        raise ValueError(f"`min_count` must be positive: a map needs rows. Received: min_count={min_count}")
     data, schema = Prepared(data), training.Schema.load(run)
     check_choice("by", by, request_columns(schema))
     tasks = [task for task in schema.tasks if task.kind == "binary"]
@@ -215,25 +245,109 @@ def calibrate(run, data, *, by="territory", method="platt", min_count=30):
     columns, users, _ = predict(training.load(run), files, schema, data, columns=[by])
     scores = {task.name: columns[f"{task.name} score"] for task in tasks}
     labels = {task.name: columns[task.column] for task in tasks}
-    groups, half = columns[by].astype(str), users % 2
-    crossed = {task.name: np.zeros(len(groups)) for task in tasks}
-    for which in (0, 1):
-        other, own = half != which, half == which
-        known = [{name: values[other] for name, values in part.items()} for part in (scores, labels)]
-        maps = fit(*known, groups[other], method=method, min_count=min_count)
-        found = apply(maps, {name: values[own] for name, values in scores.items()}, groups[own])
-        for name, values in found.items():
-            crossed[name][own] = values
-    maps = fit(scores, labels, groups, method=method, min_count=min_count)
-    result = {
-        "by": by,
-        "method": method,
-        "window": last_window(run),
-        "maps": {task: {name: dataclasses.asdict(one) for name, one in own.items()} for task, own in maps.items()},
-        "error": {name: errors(labels[name], scores[name], crossed[name], groups) for name in scores},
-    }
+    check_finite(scores)
+    result = {"by": by, "method": method, "window": last_window(run), "maps": {}, "error": {}, "unknown": {}}
+    for task, p in scores.items():
+        maps, error, unknown = choose(
+            p, labels[task], columns[by].astype(str), users % 2, method=method, min_count=min_count
+        )
+        result["maps"][task] = {name: dataclasses.asdict(one) for name, one in maps.items()}
+        result["error"][task], result["unknown"][task] = error, unknown
     write_json(Path(run, "calibration.json"), result)
     return result
+
+
+def choose(probabilities, labels, groups, half, *, method="platt", min_count=30):
+    """Fits one task's maps and keeps those that make the error of their rows smaller.
+
+    A group has its own map, or, with too few rows, the map of all rows. It is tried on each half of the users, fitted
+    on the other half. Where the expected calibration error does not fall, or a half lacks positives or negatives to
+    fit on, the group keeps the model's own probabilities. Groups that no row is of are judged by the rows of all groups
+    without a map of their own (by all rows if each has its own).
+
+    Args:
+        probabilities: Array of shape `(rows,)`.
+        labels: Array of shape `(rows,)`, NaN where a label was not observed.
+        groups: Array of shape `(rows,)` of texts.
+        half: Array of shape `(rows,)` of 0 and 1, the same for all rows of a user.
+        method: `"platt"` or `"isotonic"`.
+        min_count: As for `fit`.
+
+    Returns:
+        `(maps, error, unknown)`: `{group: Map}`, which has groups that are served otherwise than unknown ones, and the
+        unknown ones under `""`; `{group: {"rows", "before", "after", "tried", "map", "why"}}`, what `judge` returns and
+        the errors before and after, as served, those of all rows under `""`; and `{"rows", "tried", "map", "why"}` of
+        unknown groups.
+    """
+    known = ~np.isnan(np.asarray(labels, float))
+    p, label, group, half = (np.asarray(values)[known] for values in (probabilities, labels, groups, half))
+    fitted = fit({"": p}, {"": label}, group, method=method, min_count=min_count)[""]
+    names = [str(name) for name in np.unique(group) if name != POOLED]
+    counts = {name: min((label[group == name] == 1).sum(), (label[group == name] == 0).sum()) for name in names}
+    has_own = {POOLED: False} | {name: counts[name] >= min_count for name in names}
+    tried_on_all, problem = crossed(p, label, half, method)
+    if not problem and fitted[POOLED].method == IDENTITY:
+        problem = TURNED
+    maps, found, served = {}, {}, p.astype(float)
+    for name in names:
+        rows = group == name
+        after, why = tried_on_all[rows], problem
+        if has_own[name]:
+            after, why = crossed(p[rows], label[rows], half[rows], method)
+            why = why or (None if name in fitted else TURNED)
+        found[name] = judge(label[rows], p[rows], after, "own" if has_own[name] else "of all", why)
+        maps[name] = Map(IDENTITY)
+        if found[name]["map"] != IDENTITY:
+            maps[name], served[rows] = fitted[name if has_own[name] else POOLED], after
+    rows = np.asarray([not has_own[str(name)] for name in group], bool)
+    is_unknown, rows = group == POOLED, rows if rows.any() else ~rows
+    unknown = {"rows": int(rows.sum()), **judge(label[rows], p[rows], tried_on_all[rows], "of all", problem)}
+    maps[POOLED] = Map(IDENTITY)
+    if unknown["map"] != IDENTITY:
+        maps[POOLED], served[is_unknown] = fitted[POOLED], tried_on_all[is_unknown]
+    maps = {name: one for name, one in maps.items() if name == POOLED or one != maps[POOLED]}
+    error = {name: {**cell, **found.get(name, {})} for name, cell in errors(label, p, served, group).items()}
+    return maps, error, unknown
+
+
+def crossed(probabilities, labels, half, method):
+    """Probabilities of each half by the map of the other half, and what kept a map from being fitted, or `None`."""
+    found = probabilities.astype(float)
+    halves = [which for which in (0, 1) if (half == which).any()]
+    for which in halves:
+        other = labels[half != which]
+        missing = [f"no {text}" for text, value in (("positives", 1), ("negatives", 0)) if not (other == value).any()]
+        if missing:
+            return found, f"one half of the users has {' and '.join(missing)}"
+    for which in halves:
+        one = fit_map(probabilities[half != which], labels[half != which], method)
+        if one is None:
+            return found, TURNED
+        found[half == which] = one(probabilities[half == which])
+    return found, None
+
+
+def judge(labels, before, after, kind, why):
+    """What is served of some rows, and why: the map of a kind only if their error falls with it.
+
+    Args:
+        labels: Array of shape `(rows,)`, 0 or 1.
+        before: The model's probabilities, array of shape `(rows,)`.
+        after: Those of the map.
+        kind: `"own"` or `"of all"`.
+        why: Why there is no map to try, or `None`.
+
+    Returns:
+        `{"tried": error with the map or None, "map": kind or "identity", "why": text or None}`.
+    """
+    if not len(labels):
+        why = "no labelled row"
+    if why:
+        return {"tried": None, "map": IDENTITY, "why": why}
+    old, new = (expected_calibration_error(labels, p) for p in (before, after))
+    if new < old:
+        return {"tried": new, "map": kind, "why": None}
+    return {"tried": new, "map": IDENTITY, "why": f"error would be {new:.4f}"}
 
 
 def last_window(run):
@@ -261,7 +375,8 @@ def request_columns(schema):
 def calibrated_outputs(run, outputs, raw, encoded, schema):
     """A served graph's outputs, calibrated if the run is.
 
-    What depends on two tasks, such as `purchase|click`, becomes the ratio of their calibrated probabilities.
+    What depends on two tasks, such as `purchase|click`, becomes the ratio of their calibrated probabilities, in rows
+    where one of them is calibrated.
 
     Args:
         run: Run directory.
@@ -277,9 +392,9 @@ def calibrated_outputs(run, outputs, raw, encoded, schema):
         ValueError: If the run went on after it was calibrated.
     """
     file = Path(run, "calibration.json")
-    if not file.exists():
+    document = read_json(file)
+    if document is None:
         return outputs
-    document = json.loads(file.read_text(encoding="utf-8"))
     window = last_window(run)
     if document["window"] != window:
         raise ValueError(
@@ -293,12 +408,14 @@ def calibrated_outputs(run, outputs, raw, encoded, schema):
         group = ops.take(np.asarray(places, "int32"), encoded["scenario"])
     else:
         group = lookup(names)(raw[by])
-    found = dict(outputs)
+    found, changed = dict(outputs), {}
     for task, own in document["maps"].items():
-        maps = [own.get(name, own[POOLED]) for name in (POOLED, *names)]
-        found[task] = Calibrate(maps, name=f"{task}_calibrated")(outputs[task], group)
+        layer = Calibrate([own.get(name, own[POOLED]) for name in (POOLED, *names)], name=f"{task}_calibrated")
+        found[task], changed[task] = layer(outputs[task], group), ~layer.is_identity
     for name in outputs:
         task, bar, before = name.partition("|")
-        if bar and task in document["maps"] and before in document["maps"]:
-            found[name] = ops.minimum(found[task] / ops.maximum(found[before], EPSILON), 1.0)
+        if bar and task in changed and before in changed:
+            ratio = ops.minimum(found[task] / ops.maximum(found[before], EPSILON), 1.0)
+            is_changed = ops.take(changed[task] | changed[before], group, axis=0)[:, None]
+            found[name] = ops.where(is_changed, ratio, outputs[name])
     return found

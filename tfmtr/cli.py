@@ -1,13 +1,15 @@
 """The `tfmtr` command: thin, one function a step; TensorFlow is imported by the steps that need it."""
 
+import contextlib
 import dataclasses
 import datetime
 import enum
 import gc
 import inspect
-import json
 import logging
 import os
+import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +17,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from tfmtr.arguments import calendar_of, ending_in_order, in_words_of, pairs, places_of, texts_of, whole_numbers
+from tfmtr.evaluation.fitting_table import printable
 from tfmtr.serving.options import ServerOptions
 
 app = typer.Typer(
-    help="From interaction logs to served recommendations, with one model for many territories and tasks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -76,14 +79,12 @@ def prepare_options(command):
         overwrite,
         **arguments,
     ):
-        import tempfile
-
         from tfmtr.datasets.prepare import prepare
         from tfmtr.evaluation.tables import statistics_table
+        from tfmtr.scratch import scratch
 
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tables-", dir=out.parent) as tables:
-            logs = command(tables=Path(tables), **arguments)
+        with scratch(out.parent, ".tables-") as tables:
+            logs = command(tables=tables, **arguments)
             prepared = prepare(
                 logs,
                 out,
@@ -103,7 +104,7 @@ def prepare_options(command):
             )
         Console().print(statistics_table(prepared.report))
         for warning in prepared.report["warnings"]:
-            console.print(Text.assemble(("warning", "yellow"), f": {warning}"), soft_wrap=True)
+            note("warning", "yellow", warning)
 
     def option(name, annotation, default):
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
@@ -144,6 +145,32 @@ def prepare_options(command):
     wrapped.__signature__ = inspect.Signature([*own, *shared])
     wrapped.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
     return wrapped
+
+
+def note(kind, style, text):
+    """Prints a line such as `warning: ...` to standard error."""
+    console.print(Text.assemble((kind, style), f": {printable(text)}"), soft_wrap=True)
+
+
+def print_versions(is_asked):
+    """Answers `--version`; TensorFlow is not imported for it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    if is_asked:
+        try:
+            print(f"tfmtr {version('tfmtr')}, TensorFlow {version('tensorflow')}")
+        except PackageNotFoundError as error:
+            print(f"tfmtr: {error.name} is not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_versions, help="Show the versions and exit.")
+    ] = False,
+):
+    """From interaction logs to served recommendations, with one model for many territories and tasks."""
 
 
 @prepare_app.command("movielens")
@@ -252,41 +279,24 @@ def prepare_events(
     ] = None,
 ):
     """Your own logs: an events, a users and a titles table."""
-    from tfmtr.datasets.logs import Calendar, Logs
+    from tfmtr.datasets.logs import Logs
 
-    places = json_option(neighbours)
     return Logs(
         events=events,
         users=users,
         titles=titles,
-        columns=pairs("map", columns.split(",")),
+        columns=pairs("map", columns.split(","), keys=("user", "title", "territory", "time", "name")),
         tasks=pairs("task", task or []),
         training=pairs("training", training or []),
-        calendar=Calendar(datetime.timedelta(days=window_days), train_windows, test_windows, end=end),
+        calendar=calendar_of(window_days, train_windows, test_windows, end),
         availability=availability if availability in (None, "anywhere") else Path(availability),
         user_vectors=user_vectors,
         title_vectors=title_vectors,
-        groups=json_option(groups),
-        neighbours=places and {name: tuple(place) for name, place in places.items()},
-        time_zones=json_option(time_zones),
+        groups=texts_of("groups", groups, "group"),
+        neighbours=places_of("neighbours", neighbours),
+        time_zones=texts_of("time-zones", time_zones, "Europe/Berlin"),
         time_format=time_format,
     )
-
-
-def json_option(path):
-    """The document of a file that an option names, or `None`."""
-    return None if path is None else json.loads(path.read_text(encoding="utf-8"))
-
-
-def pairs(option, texts):
-    """`["a=b"]` as a dictionary."""
-    result = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise ValueError(f"`--{option}` must be name=column pairs. Received: {text!r}")
-        result[name.strip()] = value.strip()
-    return result
 
 
 @app.command()
@@ -327,7 +337,7 @@ def train(
         head=head,
         upsample=upsample,
         groups=str(groups),
-        units=tuple(int(width) for width in units.split(",")),
+        units=whole_numbers("units", units),
         literal=literal,
         epochs=epochs,
         patience=patience,
@@ -342,7 +352,7 @@ def train(
     )
     with replicas.make_strategy(strategy).scope():
         training.train(data, workdir, recipe)
-    console.print(f"run: {workdir}", highlight=False)
+    console.print(Text(f"run: {workdir}"), soft_wrap=True)
 
 
 @app.command()
@@ -357,7 +367,12 @@ def evaluate(
     """Evaluate runs on the test windows, per territory; writes evaluation.json into each."""
     from tfmtr.evaluation import evaluate as evaluation
 
-    results = {run.name: evaluation.evaluate(run, data, k=k, local_share=local_share) for run in model}
+    names = [run.resolve().name for run in model]
+    names = [str(run) if names.count(name) > 1 else name for run, name in zip(model, names, strict=True)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`--model` must name each run once. Received: {', '.join(map(str, model))}")
+    runs = zip(names, model, strict=True)
+    results = {name: evaluation.evaluate(run, data, k=k, local_share=local_share) for name, run in runs}
     evaluation.print_results(results, Console())
 
 
@@ -427,7 +442,7 @@ def print_version(version):
 
     print(version)
     if text := needs(version):
-        console.print(Text.assemble(("needs", "yellow"), f": {text}"), soft_wrap=True)
+        note("needs", "yellow", text)
 
 
 Service = Annotated[Path, typer.Option(help="Directory of the service's days; made with --start.")]
@@ -467,7 +482,7 @@ def daily(
     result = run_day(
         service,
         day.date(),
-        groups=json_option(groups),
+        groups=texts_of("groups", groups, "group"),
         late_days=late_days,
         max_drop=max_drop,
         max_shift=max_shift,
@@ -532,10 +547,7 @@ class ServeCommand(typer.core.TyperCommand):
     def parse_args(self, ctx, args):
         """Turns `--enable_x=true` into `--enable_x`, and `=false` into `--no_enable_x`; answers `--version`."""
         if {"--version", "--version=true"} & set(args):
-            from importlib.metadata import version
-
-            print(f"tfmtr {version('tfmtr')}, TensorFlow {version('tensorflow')}")
-            raise typer.Exit
+            print_versions(True)
         switches = {"true": "", "1": "", "false": "no_", "0": "no_"}
         booleans = {field.name for field in dataclasses.fields(ServerOptions) if field.type is bool}
         found = []
@@ -590,6 +602,8 @@ def recommend(
     from tfmtr.evaluation.tables import recommendation_table
     from tfmtr.serving.recommend import recommend as ask
 
+    if not re.fullmatch(r"unix:.+|.+:\d+", server):
+        raise ValueError(f"`--server` must be host:port, or unix:path. Received: {server!r}")
     Console().print(recommendation_table(user_id, ask(server, model, data, user_id, k=k, territory=territory)))
 
 
@@ -599,13 +613,53 @@ def main():
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    typed = sys.argv[1:]
+    names = typed_names(typed)
+    usage_error = typer.BadParameter.__mro__[2]  # click's own, which typer does not give a name
     try:
-        app()
-    except (ValueError, OSError, ImportError, ServerError) as error:
+        # A server finishes what runs before it ends, and answers the signals itself.
+        with contextlib.nullcontext() if names[:1] == ["serve"] else ending_in_order():
+            status = app(standalone_mode=False)
+    except usage_error as error:
+        if hasattr(command_of(names), "commands") and not typed[len(names) :]:
+            error.show()  # the help of a command that needs another word
+        else:
+            note("error", "bold red", " ".join(error.format_message().replace("Value error, ", "").split()))
+            note("help", "bold", " ".join(["tfmtr", *names, "--help"]))
+        raise SystemExit(error.exit_code) from None
+    except Exception as error:
         if os.environ.get("TFMTR_TRACEBACK"):
             raise
-        console.print(Text.assemble(("error", "bold red"), f": {error}"), soft_wrap=True)
+        text = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            text = f"{error.filename}: {error.strerror}"
+        if isinstance(error, ValueError | ImportError):
+            text = in_words_of(command_of(names), text)
+        elif not isinstance(error, OSError | ServerError):
+            first = next(iter(text.splitlines()), "")
+            text = f"{type(error).__name__}: {first} (what led to it is shown where TFMTR_TRACEBACK=1 is set)"
+        note("error", "bold red", text)
         raise SystemExit(1) from None
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def typed_names(typed):
+    """The words of what was typed that name a command, such as `["prepare", "events"]`."""
+    command, names = typer.main.get_command(app), []
+    for word in typed:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+        names.append(word)
+    return names
+
+
+def command_of(names):
+    """The command of these names."""
+    command = typer.main.get_command(app)
+    for name in names:
+        command = command.commands[name]
+    return command
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ step that has no result yet.
 import contextlib
 import datetime
 import fcntl
-import os
 import shutil
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from tfmtr.documents import read_facts, read_json, write_json
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.export import export, publish
 from tfmtr.gate import gate
+from tfmtr.scratch import scratch, sweep
 from tfmtr.serving.errors import ServerError
 from tfmtr.serving.recommend import recommend
 from tfmtr.serving.server import Server
@@ -47,6 +47,7 @@ DAY = datetime.timedelta(days=1)
 PATHS = ("events", "users", "titles", "availability", "user_vectors", "title_vectors")
 LOOKBACKS = ("activity_lookback", "discovery_lookback")
 SAMPLINGS = ("random", "active")
+LATE = "tmp-late-"
 
 
 def start_service(service, run, out, **tables):
@@ -135,6 +136,8 @@ def daily(service, day, *, groups=None, late_days=2, max_drop=0.05, max_shift=0.
             settings["logs"]["groups"] = {**(settings["logs"]["groups"] or {}), **groups}
             write_json(service / "service.json", settings)
         live = read_live(service)
+        if live["day"] == day.isoformat():  # published before an interruption: go on from the model before
+            live = {**live["before"][-1], "before": live["before"][:-1]}
         done = read_json(folder / "day.json")
         if done and not (retry and done["status"] != "promoted"):
             say(f"{day}: was there, {done['status']}")
@@ -150,6 +153,8 @@ def daily(service, day, *, groups=None, late_days=2, max_drop=0.05, max_shift=0.
         if done:
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        for parent, prefix in ((folder, ".data."), (folder, LATE), (Path(settings["out"]), "tmp-")):
+            sweep(parent, prefix)  # a step whose result is there leaves them to nobody else
         data = _prepare(settings, live, folder / "data", day, late_days)
         rows = _count(data.examples("train", windows=[0], sampling=SAMPLINGS))
         say(f"{day}: prepared {rows} rows")
@@ -301,31 +306,35 @@ def _join_neighbours(groups, places):
 def _late(service, data, out, day, settings):
     """Files of the rows of earlier days that no slice before had: positives, and `alpha` negatives for each."""
     if not out.is_dir():
-        staging = out.with_name(f"tmp-{out.name}-{os.getpid()}")
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
-        con = ibis.duckdb.connect()
-        windows = [w for w in data.report["windows"] if w["window"] < 0 and w["start"] >= settings["since"]]
-        earlier = [d for d in sorted(service.glob("days/*")) if d.name < day.isoformat() and (d / "day.json").exists()]
-        task = data.schema.tasks[0]
-        for sampling in SAMPLINGS:
-            tables = []
-            for window in windows:
-                files = data.examples("train", windows=[window["window"]], sampling=[sampling])
-                if files:
-                    rows = read_files(con, files)
-                    known = [file for d in earlier for file in _slices(d, window["start"], sampling)]
-                    if known:
-                        rows = rows.anti_join(read_files(con, known).select("user", "title"), ("user", "title"))
-                    positive = rows[task.column] > 0
-                    wanted = round(settings["options"]["alpha"] * con.execute(rows.filter(positive).count()))
-                    others = rows.filter(~positive).order_by(digest(0, "late", rows.user, rows.title)).limit(wanted)
-                    tables += [rows.filter(positive), others]
-            if tables:
-                table = con.to_pyarrow(ibis.union(*tables).order_by("user", "title"))
-                pq.write_table(table, staging / f"{sampling}.parquet")
-        staging.rename(out)
+        with scratch(out.parent, LATE) as place:
+            staging = place / out.name
+            staging.mkdir()
+            _write_late(service, data, staging, day, settings)
+            staging.rename(out)
     return [file for file in sorted(out.glob("*.parquet")) if pq.read_metadata(file).num_rows]
+
+
+def _write_late(service, data, out, day, settings):
+    con = ibis.duckdb.connect()
+    windows = [w for w in data.report["windows"] if w["window"] < 0 and w["start"] >= settings["since"]]
+    earlier = [d for d in sorted(service.glob("days/*")) if d.name < day.isoformat() and (d / "day.json").exists()]
+    task = data.schema.tasks[0]
+    for sampling in SAMPLINGS:
+        tables = []
+        for window in windows:
+            files = data.examples("train", windows=[window["window"]], sampling=[sampling])
+            if files:
+                rows = read_files(con, files)
+                known = [file for d in earlier for file in _slices(d, window["start"], sampling)]
+                if known:
+                    rows = rows.anti_join(read_files(con, known).select("user", "title"), ("user", "title"))
+                positive = rows[task.column] > 0
+                wanted = round(settings["options"]["alpha"] * con.execute(rows.filter(positive).count()))
+                others = rows.filter(~positive).order_by(digest(0, "late", rows.user, rows.title)).limit(wanted)
+                tables += [rows.filter(positive), others]
+        if tables:
+            table = con.to_pyarrow(ibis.union(*tables).order_by("user", "title"))
+            pq.write_table(table, out / f"{sampling}.parquet")
 
 
 def _slices(folder, start, sampling):
@@ -350,6 +359,7 @@ def _promote(service, settings, live, folder, data, day):
     """Calibrates, exports, tries and publishes; returns the version's number."""
     now = read_json(service / "live.json")
     if now and now["day"] == day.isoformat():  # published before an interruption
+        shutil.rmtree(folder / "version", ignore_errors=True)
         return now["version"]
     before = read_json(Path(live["run"]) / "calibration.json") or {"by": "territory", "method": "platt"}
     calibrate(folder / "run", data.path, by=before["by"], method=before["method"])
@@ -391,11 +401,9 @@ def try_version(version, data, *, num_users=20):
 
 def _publish(version, out):
     """Copies a version to the next free number of `out`, there at once; returns the number."""
-    out.mkdir(parents=True, exist_ok=True)
-    staging = out / f"tmp-promote-{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    shutil.copytree(version, staging)
-    return int(publish(staging, out).name)
+    with scratch(out, "tmp-") as folder:
+        shutil.copytree(version, folder / "version")
+        return int(publish(folder / "version", out).name)
 
 
 def _summary(result, found):

@@ -5,8 +5,17 @@ import os
 
 
 def read_json(file):
-    """A JSON document, or `None` where there is no such file."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    """A JSON document, or `None` where there is no such file.
+
+    Raises:
+        ValueError: If the file is no JSON; the message has its path.
+    """
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # also of bytes that are no UTF-8
+        raise ValueError(f"`{file}` must be a whole JSON document; make it again. Received: {error}") from None
 
 
 def read_facts(version):

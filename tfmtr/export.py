@@ -1,8 +1,5 @@
 """A run and its titles as one SavedModel version, as TF Serving mounts it."""
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import keras
@@ -19,6 +16,7 @@ from tfmtr.names import MODEL, QUERY, SCENARIO, weight_name
 from tfmtr.retrieval.index import KINDS, TitleVectors, build_index, title_vectors
 from tfmtr.retrieval.recommender import OPTIONS, RANK_BY, REQUEST, Recommender, repeat
 from tfmtr.schema import check_choice
+from tfmtr.scratch import scratch
 from tfmtr.serving.deploy_kit import foreign_operations
 from tfmtr.serving.versions import find_versions
 
@@ -94,31 +92,28 @@ def _export(run, titles, out, kind, *, has_scores):
             f"{[f.name for f in titles.schema.by_role('title')]}, expected {[f.name for f in schema.by_role('title')]}"
         )
     vectors = title_vectors(model, titles, schema, _known(out, document["run_id"]))
-    out.mkdir(parents=True, exist_ok=True)
-    staging = out / f"tmp-{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix="tmp-", dir=out) as folder:
-        file = Path(folder) / "vectors.float32"
+    with scratch(out, "tmp-") as folder:
+        staging, file = folder / "version", folder / "vectors.float32"
         index = build_index(model, titles, schema, vectors=vectors, kind=kind, file=file)
         archive, optional = _archive(run, model, index, schema, document["run_id"], has_scores=has_scores)
         archive.write_out(str(staging), verbose=False)
-    operations = _add_defaults(staging, optional, has_scores=has_scores)
-    extra = staging / "assets.extra"
-    extra.mkdir()
-    schema.save(extra)
-    vectors.save(extra / "titles.parquet")
-    facts = {key: document[key] for key in ("run_id", "fingerprint", "recipe", "versions")}
-    facts |= {
-        "new_titles": vectors.num_new,
-        "titles_fingerprint": titles.report["fingerprint"],
-        "titles": index.catalogue.num_titles,
-        "biases": model.biases,
-        "index": kind,
-    }
-    if operations:
-        facts["needs"] = f"an image of TensorFlow Serving with ScaNN's operations ({', '.join(operations)})"
-    write_json(extra / "tfmtr.json", facts)
-    return publish(staging, out)
+        operations = _add_defaults(staging, optional, has_scores=has_scores)
+        extra = staging / "assets.extra"
+        extra.mkdir()
+        schema.save(extra)
+        vectors.save(extra / "titles.parquet")
+        facts = {key: document[key] for key in ("run_id", "fingerprint", "recipe", "versions")}
+        facts |= {
+            "new_titles": vectors.num_new,
+            "titles_fingerprint": titles.report["fingerprint"],
+            "titles": index.catalogue.num_titles,
+            "biases": model.biases,
+            "index": kind,
+        }
+        if operations:
+            facts["needs"] = f"an image of TensorFlow Serving with ScaNN's operations ({', '.join(operations)})"
+        write_json(extra / "tfmtr.json", facts)
+        return publish(staging, out)
 
 
 def _known(out, run_id):
@@ -219,7 +214,7 @@ def _add_defaults(version, optional, *, has_scores):
 
 
 def publish(staging, out):
-    """Renames a whole version, a directory in `out`, to the next free integer; returns its path."""
+    """Renames a whole version, on `out`'s file system, to the next free integer; returns its path."""
     while True:
         versions, _ = find_versions(out)
         target = out / str(max(versions, default=0) + 1)

@@ -235,4 +235,7 @@ class Schema:
             raise ValueError(
                 f"`{path}` must be a directory made by `tfmtr prepare` or `tfmtr train`: it has no schema.json."
             )
-        return cls.from_json(file.read_text(encoding="utf-8"))
+        try:
+            return cls.from_json(file.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"`{file}` must be a whole JSON document; make it again. Received: {error}") from None

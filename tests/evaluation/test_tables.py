@@ -1,11 +1,18 @@
+import inspect
 import io
 import json
 import re
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
+from tfmtr.evaluation import tables
+from tfmtr.evaluation.evaluate import print_results
+from tfmtr.evaluation.fitting_table import FittingTable
 from tfmtr.evaluation.tables import pr_auc_table, statistics_table
+
+TABLES = {name: table for name, table in vars(tables).items() if name.endswith("_table") and inspect.isfunction(table)}
 
 
 def render(table, width=100):
@@ -66,19 +73,119 @@ def test_results_from_json_give_the_same_table():
     assert render(pr_auc_table(json.loads(json.dumps(results())))) == render(pr_auc_table(results()))
 
 
-def test_100_columns_hold_long_names_and_large_numbers_whole():
-    long = {
-        name: {1: {"United Arab Emirates": cell(0.25, 123_456_789), "Internationalisation": cell(0.5, 99)}}
-        for name in results()
-    }
-    lines, _ = render(pr_auc_table(long))
-    assert max(map(len, lines)) <= 100
+# Words that must be on the screen as they are, in names of models, territories, groups, titles and users.
+NAMES = (
+    "United Arab Emirates", "Internationalisation", "Österreich", "日本の東京", "العربية", "[bold]Łódź[/]"
+)  # fmt: skip
+MODELS = ("baseline", "territory_branches_with_upsampling-seed-0", "multi-task model of 2024 [x]")
+
+
+def pr_auc_arguments(names=NAMES, models=MODELS):
+    windows = {1: {name: cell(0.25, 123_456_789) for name in names} | {"overall": cell(0.5, 99)}}
+    return [dict.fromkeys(models, windows)], [*names, *models, "123,456,789", "prevalence", "gain over", "0.2500"]
+
+
+def statistics_arguments():
+    cells = {"group": "western-neighbours and others", "users": 10_000_000, "events": 2_000_000_000, "positives": 7}
+    words = [*NAMES, "western-neighbours", "2,000,000,000", "positives", "share of", "overall", "100.0%"]
+    return [{"statistics": {"territories": dict.fromkeys(NAMES, cells)}}], words
+
+
+def calibration_arguments():
+    cells = [{"rows": 1234567, "before": 0.133, "after": 0.133, "tried": 0.23, "map": "identity"}] * len(NAMES)
+    why = "one half of the users has no positives and no negatives"
+    error = {"": {"rows": 9, "before": 0.2, "after": 0.1, "map": None, "why": None}}
+    error |= {name: {**cell, "why": why} for name, cell in zip(NAMES, cells, strict=True)}
+    unknown = {"map": "of all", "why": None}
+    document = {"by": "market_of_the_user", "method": "isotonic"}
+    document |= {"maps": {"purchase": {}}, "unknown": {"purchase": unknown}}
+    words = [*NAMES, *why.split(), "market_of_the_user", "purchase", "0.1330", "1,234,567", "none", "unknown ones"]
+    return [{**document, "error": {"purchase": error}}], [*words, "of all"]
+
+
+def recommendation_arguments():
+    titles = [{"title": f"tt{i:08}", "name": f"The story of {name}", "score": 1.5} for i, name in enumerate(NAMES)]
+    answer = {"territory": NAMES[0], "is_known": False, "fallback": ["cold_user"], "titles": titles}
+    return ["user-0123456789-abcdefgh", answer], [*NAMES, "tt00000003", "Not in the users table.", "1.5000"]
+
+
+def words_of(lines):
+    """The words of a rendered table, and each column's words read downwards."""
+    return " ".join(" ".join(lines).split())
+
+
+def is_shown(words, lines):
+    """Whether each word of a text is somewhere, whole."""
+    found = set(words_of(lines).split())
+    return all(word in found for word in words.split())
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_shows_whole_words_at_every_width(name, width):
+    arguments, texts = globals()[name.replace("_table", "_arguments")]()
+    lines, _ = render(TABLES[name](*arguments), width)
+    assert max(map(cell_len, lines)) <= width
     assert not any("…" in line for line in lines)
-    text = " ".join(word for line in lines for word in line.split())
-    for whole in ("123,456,789", "multi-task", "upsampling", "prevalence", "+0.0%", "Emirates"):
-        assert whole in text
-    narrow, _ = render(pr_auc_table(long), width=80)
-    assert any(line.startswith("United Ar") for line in narrow)
+    missing = [text for text in texts if not is_shown(text, lines)]
+    assert not missing, "\n".join(lines)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_file_gets_the_same_words_and_no_control_characters(name):
+    arguments, texts = globals()[name.replace("_table", "_arguments")]()
+    file = io.StringIO()
+    Console(file=file).print(TABLES[name](*arguments))
+    assert re.fullmatch(r"[^\x00-\x09\x0b-\x1f\x7f-\x9f]*", file.getvalue())
+    assert all(is_shown(text, file.getvalue().splitlines()) for text in texts)
+
+
+def test_three_models_and_two_gains_are_one_table_of_80_columns():
+    arguments, _ = pr_auc_arguments(["DE", "Deutschland"], ["none", "mmoe", "branches"])
+    lines, _ = render(pr_auc_table(*arguments), 80)
+    assert sum(line.startswith("territory") for line in lines) == 1
+    wide, _ = render(pr_auc_table(*pr_auc_arguments()[0]), 60)
+    assert sum(line.startswith("territory") for line in wide) > 1
+    assert sum(line.startswith("Österreich") for line in wide) == sum(line.startswith("territory") for line in wide)
+
+
+def test_only_a_word_wider_than_the_terminal_is_broken_and_nothing_of_it_is_lost():
+    table = FittingTable()
+    table.add("territory")
+    table.add("positives", is_number=True)
+    table.add_row("a" * 90, "1,000")
+    lines, _ = render(table, 60)
+    assert "".join(lines).count("a") == 90
+    assert any(line.endswith("1,000") for line in lines)
+
+
+def test_wide_letters_count_twice_and_a_long_heading_stands_above_its_table_once():
+    table = FittingTable()
+    table.add("territory")
+    table.add("PR-AUC " + "x" * 50, is_number=True)
+    table.add_row("東" * 12, "0.2500")
+    lines, _ = render(table, 60)
+    assert lines[0] == "PR-AUC " + "x" * 50
+    assert "".join(lines).count("x") == 50
+    assert lines[-1] == "東" * 12 + " 0.2500"
+
+
+def test_names_cannot_command_the_terminal():
+    results = {"a\x1b[2Jb\n": {1: {"DE\x07\x9b2J": cell(0.25, 10)}}}
+    lines, styled = render(pr_auc_table(results))
+    assert "a" in words_of(lines)
+    assert not re.search(r"\x1b\[2J|\x07|\x9b", styled)
+
+
+def test_results_are_printed_as_they_are_called():
+    windows = {1: {"DE": cell(0.25, 10)}}
+    name = "runs/" + "very-" * 20 + "long [bold]run[/]"
+    document = {"tasks": {"click": {"territory": windows}}, "recall": {"1": (0.5)}, "k": 10}
+    file = io.StringIO()
+    print_results({name: document}, Console(file=file, width=80))
+    lines = file.getvalue().splitlines()
+    assert "click per territory" in lines
+    assert lines[-1] == f"recall@10 of the exact index, {name}: 0.5000"
 
 
 def test_pr_auc_table_refuses_an_unknown_baseline_and_other_rows():

@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import math
-import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -11,9 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.preparation import Preparation
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.prepared import Prepared, workplace
 from tfmtr.datasets.tables import parse_memory
 from tfmtr.schema import check_choice
+from tfmtr.scratch import scratch, sweep
 
 
 def prepare(
@@ -82,17 +82,14 @@ def prepare(
     options = {name: value for name, value in locals().items() if name not in (*others, "others")}
     check_options(options)
     out = Path(out)
+    sweep(*workplace(out))
     check_output(out, overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder,
-        progress_bar(progress) as advance,
-    ):
+    with scratch(*workplace(out)) as folder, progress_bar(progress) as advance:
         result = Path(folder, "result")
         with contextlib.closing(open_engine(Path(folder, "spill"), options)) as opened:
             Preparation(opened, logs, result, Path(folder, "work"), options, advance, like).run()
         if out.exists():
-            out.rename(Path(folder, "replaced"))
+            out.rename(Path(folder, "replaced"))  # `workplace` brings it back if this process ends here
         result.rename(out)
     return Prepared(out)
 
@@ -117,6 +114,8 @@ def check_options(options):
             "`test_fraction` and `validation_fraction` must leave users for training. Received: "
             f"test_fraction={options['test_fraction']}, validation_fraction={options['validation_fraction']}"
         )
+    if not 0 <= options["seed"] < 2**32:
+        raise ValueError(f"`seed` must be a whole number in [0, 2**32). Received: seed={options['seed']}")
     if not 0 < options["alpha"] < math.inf:
         raise ValueError(f"`alpha` must be positive. Received: alpha={options['alpha']}")
     for name in ("activity_lookback", "discovery_lookback"):

@@ -19,11 +19,28 @@ test window 1. `sampling=active` is the disjoint set of active users (upsampling
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 
 from tfmtr.datasets.vectors import VectorStore
+from tfmtr.documents import read_json
 from tfmtr.schema import Schema
+from tfmtr.scratch import sweep
+
+
+def workplace(out):
+    """Where `tfmtr prepare` works on a directory: the arguments of `tfmtr.scratch.scratch`.
+
+    With `--overwrite` the old directory is moved into that folder before the new one takes its place. Whoever removes
+    the folder moves it back if nothing took its place.
+    """
+    out = Path(out)
+
+    def rescue(folder):
+        replaced = folder / "replaced"
+        if replaced.exists() and not out.exists():
+            replaced.rename(out)
+
+    return out.parent, f".{out.name}.", rescue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +58,8 @@ class Prepared:
 
     def __post_init__(self):
         object.__setattr__(self, "path", Path(self.path))
+        if not self.path.exists():
+            sweep(*workplace(self.path))  # `prepare --overwrite` may have been ended where there was neither
         if not (self.path / "prepare.json").is_file():
             raise ValueError(
                 f"`{self.path}` must be a directory made by `tfmtr prepare`: it has no prepare.json. "
@@ -55,7 +74,7 @@ class Prepared:
     @functools.cached_property
     def report(self):
         """The document `prepare.json`."""
-        return json.loads((self.path / "prepare.json").read_text(encoding="utf-8"))
+        return read_json(self.path / "prepare.json")
 
     @property
     def test_windows(self):

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from rich.text import Text
 
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
@@ -55,6 +56,8 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE):
     Raises:
         ValueError: If `data` is not what the run was trained on, or an argument is out of its range.
     """
+    if k < 1:
+        raise ValueError(f"`k` must be positive, for example 10. Received: k={k}")
     data, schema, document = Prepared(data), Schema.load(run), training.read_run(run)
     if document["fingerprint"] != data.report["fingerprint"]:
         raise ValueError(
@@ -148,13 +151,13 @@ def print_results(results, console):
     for task, slices in last["tasks"].items():
         for column, windows in slices.items():
             if any("pr_auc" in cell for cells in windows.values() for cell in cells.values()):
-                console.print(f"\n[bold]{task}[/] per {column}")
+                console.print(Text.assemble("\n", (task, "bold"), f" per {column}"))
                 console.print(pr_auc_table({name: result["tasks"][task][column] for name, result in results.items()}))
     console.print()
     for name, result in results.items():
         recall, _ = mean_and_deviation(result["recall"].values())
         text = "n/a" if recall is None else f"{recall:.4f}"
-        console.print(f"recall@{result['k']} of the exact index, {name}: {text}", highlight=False)
+        console.print(Text(f"recall@{result['k']} of the exact index, {name}: {text}"), soft_wrap=True)
 
 
 def predict(model, files, schema, data, *, columns=()):

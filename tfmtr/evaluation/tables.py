@@ -1,19 +1,12 @@
-"""Terminal tables of metrics and data statistics; the caller prints them."""
+"""Terminal tables of metrics and data statistics, whole at any width; the caller prints them."""
 
-import textwrap
-
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from tfmtr.evaluation.compare import check_same_rows, mean_and_deviation, relative_gain
+from tfmtr.evaluation.fitting_table import FittingTable
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.schema import check_choice
 
-# With these, three models and two gains fit 100 columns. Text is broken here, between words where possible,
-# because rich would take the missing width from the names until nothing is left of them.
-NAME_WIDTH = 14
-NUMBER_WIDTH = 10
 FALLBACKS = {
     "cold_user": "A cold user: what is popular in the territory.",
     "default_branch": "No group has the user's territory: the default branch.",
@@ -25,8 +18,7 @@ def pr_auc_table(results, *, baseline=None):
     """PR-AUC of several models per territory, with prevalence and relative gains, as means over test windows.
 
     Territories are sorted by their positives over all windows, most first; the pooled row comes last.
-    Windows that are n/a are left out of a mean; what is n/a in every window is dim. In 100 columns there
-    is room for three models and two gains.
+    Windows that are n/a are left out of a mean; what is n/a in every window is dim.
 
     Args:
         results: `{model: {window: {slice: cell}}}` with the cells of `evaluate_task` for a binary task,
@@ -35,7 +27,7 @@ def pr_auc_table(results, *, baseline=None):
             all the others.
 
     Returns:
-        `rich.table.Table`.
+        A `FittingTable`.
 
     Raises:
         ValueError: If a baseline is no other model of `results`, or the models were not evaluated on the
@@ -45,11 +37,12 @@ def pr_auc_table(results, *, baseline=None):
     >>> from rich.console import Console
     >>> cells = [{"pr_auc": pr_auc, "prevalence": 0.1, "rows": 900, "positives": 90} for pr_auc in (0.2, 0.25)]
     >>> table = pr_auc_table({"none": {1: {"overall": cells[0]}}, "branches": {1: {"overall": cells[1]}}})
-    >>> Console(width=100).print(table)
-                                      PR-AUC    PR-AUC  gain over
-    territory  positives  prevalence    none  branches       none
-    ─────────────────────────────────────────────────────────────
-    overall           90       10.0%  0.2000    0.2500     +25.0%
+    >>> Console(width=80).print(table)
+                                                       gain
+                                      PR-AUC    PR-AUC  over
+    territory  positives  prevalence    none  branches    none
+    ──────────────────────────────────────────────────────────
+    overall           90       10.0%  0.2000    0.2500  +25.0%
     Means over the test windows 1; positives are their sum.
     """
     *others, model = results
@@ -65,17 +58,18 @@ def pr_auc_table(results, *, baseline=None):
         for name, cell in cells.items():
             positives[name] = positives.get(name, 0) + cell["positives"]
 
-    table = _table(f"Means over the test windows {', '.join(map(str, results[model]))}; positives are their sum.")
-    table.add_column("territory", vertical="bottom", no_wrap=True)
+    windows_text = ", ".join(map(str, results[model]))
+    table = FittingTable(caption=f"Means over the test windows {windows_text}; positives are their sum.")
+    table.add("territory")
     for header in ("positives", "prevalence", *(f"PR-AUC {name}" for name in results)):
-        _add_number_column(table, header)
+        table.add(header, is_number=True)
     for name in baselines:
-        _add_number_column(table, f"gain over {name}")
+        table.add(f"gain over {name}", is_number=True)
     for name in sorted(positives, key=lambda name: (name == OVERALL, -positives[name], name)):
         if name == OVERALL:
             table.add_section()
         table.add_row(
-            Text(textwrap.fill(name, NAME_WIDTH)),
+            name,
             f"{positives[name]:,}",
             _number(_mean(windows[model], name, "prevalence"), "{:.1%}"),
             *(_number(_mean(windows[other], name, "pr_auc"), "{:.4f}") for other in results),
@@ -92,7 +86,7 @@ def statistics_table(report):
             `{territory: {"group": text, "users": int, "events": int, "positives": int}}`.
 
     Returns:
-        `rich.table.Table`.
+        A `FittingTable`.
 
     Raises:
         ValueError: If the report has no statistics of territories.
@@ -111,30 +105,31 @@ def statistics_table(report):
     counts = ("users", "events", "positives")
     total = {count: sum(row[count] for row in territories.values()) for count in counts}
 
-    table = _table()
-    table.add_column("territory", vertical="bottom")
-    table.add_column("group", vertical="bottom")
+    table = FittingTable()
+    table.add("territory")
+    table.add("group")
     for header in (*counts, "share of positives"):
-        _add_number_column(table, header)
+        table.add(header, is_number=True)
     ranked = sorted(territories.items(), key=lambda item: (-item[1]["positives"], item[0]))
     for name, row in [*ranked, (OVERALL, {"group": "", **total})]:
         if name == OVERALL:
             table.add_section()
         share = row["positives"] / total["positives"] if total["positives"] else None
-        table.add_row(
-            Text(name), Text(row["group"] or ""), *(f"{row[count]:,}" for count in counts), _number(share, "{:.1%}")
-        )
+        table.add_row(name, row["group"] or "", *(f"{row[count]:,}" for count in counts), _number(share, "{:.1%}"))
     return table
 
 
 def calibration_table(document):
     """Expected calibration errors before and after, all rows first, then the groups with the most rows.
 
+    Where the model's own probabilities are served, the map is `none` and the table says why; the last row of a task is
+    what groups get that no validation row is of.
+
     Args:
         document: What `tfmtr.calibration.calibrate` returns.
 
     Returns:
-        `rich.table.Table`.
+        A `FittingTable`.
 
     Example:
     >>> document = {"by": "territory", "method": "platt", "maps": {"click": {}}}
@@ -142,18 +137,29 @@ def calibration_table(document):
     >>> calibration_table(document).row_count
     1
     """
-    table = _table("After: each half of the validation users by maps of the other half.")
-    table.title = Text(f"Expected calibration error, {document['method']} by {document['by']}")
+    table = FittingTable(
+        num_keys=2,
+        title=f"Expected calibration error, {document['method']} by {document['by']}",
+        caption="After: as served, each half of the validation users by maps of the other half.",
+    )
     for name in ("task", document["by"], "map"):
-        table.add_column(name)
+        table.add(name)
     for name in ("rows", "before", "after"):
-        _add_number_column(table, name)
+        table.add(name, is_number=True)
+    table.add("why none")
     for task, groups in document["error"].items():
         for group, cell in sorted(groups.items(), key=lambda item: (item[0] != "", -item[1]["rows"])):
-            own = "own" if group in document["maps"][task] else "of all"
+            # Earlier versions wrote no `map` and gave every group one.
+            kind = cell.get("map", "own" if group in document["maps"][task] else "of all")
             figures = (f"{cell['rows']:,}", f"{cell['before']:.4f}", f"{cell['after']:.4f}")
-            table.add_row(task, Text(group or "all"), own if group else "", *figures)
+            table.add_row(task, group or "all", _map_name(kind) if group else "", *figures, cell.get("why") or "")
+        if unknown := document.get("unknown", {}).get(task):
+            table.add_row(task, "unknown ones", _map_name(unknown["map"]), "", "", "", unknown["why"] or "")
     return table
+
+
+def _map_name(kind):
+    return "none" if kind == "identity" else kind
 
 
 def recommendation_table(user, answer):
@@ -164,7 +170,7 @@ def recommendation_table(user, answer):
         answer: What `tfmtr.serving.recommend.recommend` returns.
 
     Returns:
-        `rich.table.Table`.
+        A `FittingTable`.
 
     Example:
     >>> titles = [{"title": "7", "name": "Heat (1995)", "score": 1.5}]
@@ -173,30 +179,14 @@ def recommendation_table(user, answer):
     """
     notes = [] if answer["is_known"] else ["Not in the users table."]
     notes += [FALLBACKS[name] for name in answer["fallback"]]
-    table = _table(" ".join(notes) or None)
-    table.title = Text(f"Titles for user {user} in {answer['territory']}")
-    _add_number_column(table, "rank")
-    table.add_column("title")
-    table.add_column("name")
-    _add_number_column(table, "score")
+    table = FittingTable(title=f"Titles for user {user} in {answer['territory']}", caption=" ".join(notes) or None)
+    table.add("rank", is_number=True)
+    table.add("title")
+    table.add("name")
+    table.add("score", is_number=True)
     for rank, row in enumerate(answer["titles"], start=1):
-        table.add_row(str(rank), Text(row["title"]), Text(row["name"] or ""), f"{row['score']:.4f}")
+        table.add_row(str(rank), row["title"], row["name"] or "", f"{row['score']:.4f}")
     return table
-
-
-def _table(caption=None):
-    return Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        caption=caption,
-        caption_justify="left",
-    )
-
-
-def _add_number_column(table, header):
-    table.add_column(Text(textwrap.fill(header, NUMBER_WIDTH)), justify="right", vertical="bottom", no_wrap=True)
 
 
 def _mean(windows, name, metric):

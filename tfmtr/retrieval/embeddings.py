@@ -1,7 +1,5 @@
 """Users' and titles' vectors as Parquet, for a vector database or a store beside the server."""
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_facts, read_json, write_json
 from tfmtr.retrieval.index import column, title_vectors
+from tfmtr.scratch import scratch, sweep
 
 BATCH = 8192
 MANIFEST = "manifest.json"
@@ -39,39 +38,41 @@ def write_embeddings(run, data, out):
         ValueError: If `out` exists, or `run` or `data` is not what it must be.
     """
     out, data, document = Path(out), Prepared(data), training.read_run(run)
+    place = (out.parent, f"tmp-{out.name}-")
+    sweep(*place)
     if out.exists():
         raise ValueError(f"`out` must be a new directory; vectors of two models must not meet. Received: {out}")
     model, schema = training.load(run), training.Schema.load(run)
-    staging = out.with_name(f"tmp-{out.name}-{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
-    (staging / "users").mkdir(parents=True)
-    titles = title_vectors(model, data, schema)
-    titles.save(staging / "titles.parquet")
-    weights = {task.name: task.weight for task in schema.tasks}
-    stores, count = inputs.open_stores(data), 0
-    for part, table in enumerate(inputs.read_tables([data.path / "users.parquet"], rows=BATCH)):
-        features = inputs.model_inputs(table, schema, stores)
-        queries = model.user_tower.predict_on_batch({name: features[name] for name in model.user_tower.input})
-        queries = {name: np.asarray(query, np.float32) for name, query in queries.items()}
-        columns = {name: table[name] for name in ("user", *schema.scenario.columns) if name in table.column_names}
-        columns["vector"] = column(sum(weights.get(name, 1.0) * query for name, query in queries.items()))
-        if len(queries) > 1:
-            columns |= {f"vector_{name}": column(query) for name, query in queries.items()}
-        pq.write_table(pa.table(columns), staging / "users" / f"part-{part:04d}.parquet")
-        count += len(table)
-    manifest = {
-        "run_id": document["run_id"],
-        "fingerprint": data.report["fingerprint"],
-        "width": int(titles.vectors.shape[1]),
-        "titles": len(titles.ids),
-        "users": count,
-        "biases": model.biases,
-        "weights": weights,
-        "versions": training.versions(),
-    }
-    write_json(staging / MANIFEST, manifest)
-    staging.rename(out)
-    return manifest
+    with scratch(*place) as folder:
+        staging = folder / "vectors"
+        (staging / "users").mkdir(parents=True)
+        titles = title_vectors(model, data, schema)
+        titles.save(staging / "titles.parquet")
+        weights = {task.name: task.weight for task in schema.tasks}
+        stores, count = inputs.open_stores(data), 0
+        for part, table in enumerate(inputs.read_tables([data.path / "users.parquet"], rows=BATCH)):
+            features = inputs.model_inputs(table, schema, stores)
+            queries = model.user_tower.predict_on_batch({name: features[name] for name in model.user_tower.input})
+            queries = {name: np.asarray(query, np.float32) for name, query in queries.items()}
+            columns = {name: table[name] for name in ("user", *schema.scenario.columns) if name in table.column_names}
+            columns["vector"] = column(sum(weights.get(name, 1.0) * query for name, query in queries.items()))
+            if len(queries) > 1:
+                columns |= {f"vector_{name}": column(query) for name, query in queries.items()}
+            pq.write_table(pa.table(columns), staging / "users" / f"part-{part:04d}.parquet")
+            count += len(table)
+        manifest = {
+            "run_id": document["run_id"],
+            "fingerprint": data.report["fingerprint"],
+            "width": int(titles.vectors.shape[1]),
+            "titles": len(titles.ids),
+            "users": count,
+            "biases": model.biases,
+            "weights": weights,
+            "versions": training.versions(),
+        }
+        write_json(staging / MANIFEST, manifest)
+        staging.rename(out)
+        return manifest
 
 
 def check_same_model(embeddings, version):

@@ -1,0 +1,229 @@
+"""What is typed after a command: values of options that are more than one word, and errors in the words of the command.
+
+Example:
+>>> pairs("map", ["user=uid", "title = asin"], keys=("user", "title"))
+{'user': 'uid', 'title': 'asin'}
+"""
+
+import contextlib
+import datetime
+import json
+import re
+import signal
+
+from tfmtr.schema import check_choice
+
+# Python's arguments that a command spells otherwise than by its option's own name.
+ALIASES = {
+    "sharing": ("share",),
+    "heads": ("head",),
+    "balancing": ("balance",),
+    "user": ("user_id",),
+    "length": ("window_days",),
+    "num_train": ("train_windows",),
+    "num_test": ("test_windows",),
+    "calendar": ("window_days", "train_windows", "test_windows", "end"),
+}
+# An argument in backticks, with or without a value, and what may stand in brackets after it: the option.
+ARGUMENT = re.compile(r"`([a-z_0-9]+)(?:=([^`]*))?`(?: \(`?(--[^)`]+)`?\))?")
+# What follows a path in backticks, which may be called like an option: `data` for example.
+OF_PATHS = (" must be a directory made by", " must be a finished run", " must be evaluated before")
+MOST_WINDOWS, MOST_DAYS = 100_000, 1_000_000
+
+
+def pairs(option, texts, keys=None):
+    """`["a=b"]` as a dictionary.
+
+    Args:
+        option: Name of the option, without dashes.
+        texts: What was typed. What follows the first `=` is the value, whatever it contains.
+        keys: The names that there are, or `None` for any.
+
+    Raises:
+        ValueError: If a text is no pair, or a name is none of `keys` or comes twice.
+    """
+    result = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            hint = ""
+            if option == "map" and len(texts) > 1:
+                hint = ". Pairs are separated by commas; a column that has a comma in its name must be renamed"
+            raise ValueError(f"`--{option}` must be name=column pairs{hint}. Received: {text!r}")
+        if keys is not None:
+            check_choice(f"--{option}", name, keys)
+        if name in result:
+            raise ValueError(
+                f"`--{option}` must name each of them once. Received: {name!r} twice, as {result[name]!r} and {value!r}"
+            )
+        result[name] = value
+    return result
+
+
+def texts_of(option, path, example):
+    """The JSON object `{text: text}` of a file that an option names, or `None` where it was not given.
+
+    Args:
+        option: Name of the option, without dashes.
+        path: The file.
+        example: A value that it may have.
+
+    Raises:
+        ValueError: If the file is no such object, or a key comes twice; it names option, file and key.
+    """
+
+    def check(value):
+        return value.strip() if isinstance(value, str) else ""
+
+    return _read_object(option, path, check, f'{{"territory": "{example}"}}, a text for each territory')
+
+
+def places_of(option, path):
+    """The JSON object `{text: (longitude, latitude)}` of a file that an option names, or `None`.
+
+    Raises:
+        ValueError: As for `texts_of`.
+    """
+
+    def check(value):
+        numbers = value if isinstance(value, list) and len(value) == 2 else ()
+        if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
+            return None
+        return numbers and -180 <= numbers[0] <= 180 and -90 <= numbers[1] <= 90
+
+    what = '{"territory": [longitude, latitude]}, degrees in [-180, 180] and [-90, 90] for each territory'
+    places = _read_object(option, path, check, what)
+    return places and {name: tuple(place) for name, place in places.items()}
+
+
+def _read_object(option, path, check, what):
+    """A JSON object each of whose values fulfils `check`."""
+    if path is None:
+        return None
+
+    def refuse(received):
+        raise ValueError(f"`--{option}` must be a JSON file of {what}. Received: {path}, {received}") from None
+
+    def unique(items):
+        found = {}
+        for key, value in items:
+            if key in found:
+                refuse(f"which has {key!r} twice")
+            found[key] = value
+        return found
+
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+    except OSError as error:
+        refuse(f"which cannot be read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        refuse(f"which is no UTF-8 at byte {error.start}")
+    except json.JSONDecodeError as error:
+        refuse(f"which is no JSON at line {error.lineno}, column {error.colno}: {error.msg}")
+    except RecursionError:
+        refuse("which is nested too deeply")
+    if not isinstance(document, dict):
+        refuse(f"which is a {type(document).__name__}, no object")
+    if not document:
+        refuse("which is empty")
+    for key, value in document.items():
+        if not key or not check(value):
+            refuse(f"where {key!r} is {json.dumps(value, ensure_ascii=False)[:80]}")
+    return document
+
+
+def calendar_of(window_days, train_windows, test_windows, end):
+    """The `Calendar` of the options of the same names.
+
+    Raises:
+        ValueError: If there is no such calendar.
+    """
+    from tfmtr.datasets.logs import Calendar
+
+    if not 1 / 86_400 <= window_days < MOST_DAYS:  # neither is true of a NaN
+        raise ValueError(
+            f"`--window-days` must be a number of days from a second to {MOST_DAYS:,} days. Received: {window_days}"
+        )
+    for option, number, least in (("--train-windows", train_windows, 1), ("--test-windows", test_windows, 0)):
+        if not least <= number <= MOST_WINDOWS:
+            raise ValueError(f"`{option}` must be a number from {least} to {MOST_WINDOWS:,}. Received: {number}")
+    length = datetime.timedelta(days=window_days)
+    try:
+        (end or datetime.datetime(2000, 1, 1)) - train_windows * length
+        (end or datetime.datetime(2000, 1, 1)) + (test_windows + 1) * length
+    except OverflowError:
+        raise ValueError(
+            f"`--end` and the windows must lie between the years 1 and 9999. Received: {train_windows} and "
+            f"{test_windows} windows of {window_days} days, and {end or 'no end'}"
+        ) from None
+    return Calendar(length, train_windows, test_windows, end=end)
+
+
+def whole_numbers(option, text):
+    """`"512,256"` as `(512, 256)`.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"`--{option}` must be whole numbers with commas between them, such as 512,512. Received: {text!r}"
+        ) from None
+
+
+def in_words_of(command, message):
+    """A message about Python's arguments, with the options of a command in their place.
+
+    Args:
+        command: A click command; arguments for which it has no option stay as they are.
+        message: The message, with arguments in backticks: `batch_size`, or with a value, `missing_vectors="zero"`.
+
+    Returns:
+        A text.
+    """
+    options = {}
+    for parameter in command.params:
+        names = sorted(parameter.opts, key=lambda name: not name.startswith("--"))
+        if names and names[0].startswith("-"):
+            options[parameter.name] = (names[0], *parameter.secondary_opts)
+
+    def option(match):
+        name, value, bracket = match.groups()
+        known = next((n for n in (name, *ALIASES.get(name, ()), name.removesuffix("s")) if n in options), None)
+        if known is None or message.startswith(OF_PATHS, match.end()):
+            return match[0]
+        found = [options[n][0] for n in (ALIASES[name] if name not in options and name in ALIASES else (known,))
+                 if n in options]  # fmt: skip
+        if value == "False" and len(options[known]) > 1:
+            found = [options[known][1]]
+        elif value not in (None, "True", "False"):
+            found = [f"{found[0]} {value.strip(chr(34) + chr(39))}"]
+        if bracket and bracket.split()[0].split("=")[0] in options[known]:
+            return f"`{bracket}`"
+        rest = match[0].partition(" (")
+        text = " and ".join(filter(None, [", ".join(f"`{one}`" for one in found[:-1]), f"`{found[-1]}`"]))
+        return text + "".join(rest[1:])
+
+    return ARGUMENT.sub(option, message)
+
+
+@contextlib.contextmanager
+def ending_in_order():
+    """Makes SIGTERM and SIGHUP end the process as Ctrl-C does: `with` blocks clean up; the status is 128 + the signal.
+
+    A signal that is ignored, as under `nohup`, stays so.
+    """
+
+    def end(number, frame):
+        raise SystemExit(128 + number)
+
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,129 @@
+"""A terminal table that is never cut."""
+
+import unicodedata
+
+from rich import box
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+
+class FittingTable(Table):
+    """A table of which every word is shown at any width.
+
+    Columns are as wide as their longest word, and wider where there is room. If that is too much for the terminal,
+    the last columns follow as further tables, each with the first columns again. A heading that is too wide beside the
+    first columns stands above its table; only a word that is wider than what is left for a cell is broken.
+
+    Args:
+        num_keys: How many of the first columns say what a row is of.
+        title: Text above, or `None`.
+        caption: Text below, or `None`.
+
+    Example:
+    >>> from rich.console import Console
+    >>> table = FittingTable()
+    >>> table.add("territory")
+    >>> table.add("PR-AUC of a model", is_number=True)
+    >>> table.add("PR-AUC of another", is_number=True)
+    >>> table.add_row("DE", "0.25", "0.5")
+    >>> Console(width=23).print(table)
+              PR-AUC
+                of a
+    territory  model
+    ────────────────
+    DE          0.25
+    <BLANKLINE>
+               PR-AUC
+                   of
+    territory another
+    ─────────────────
+    DE            0.5
+    """
+
+    def __init__(self, *, num_keys=1, title=None, caption=None):
+        super().__init__()
+        self.num_keys, self.above, self.below = num_keys, title, caption
+
+    def add(self, header, *, is_number=False):
+        """Adds a column; of numbers, it is never wider than its longest word."""
+        justify = "right" if is_number else "left"
+        self.add_column(Text(printable(header)), justify=justify, vertical="bottom", overflow="fold")
+
+    def add_row(self, *cells):
+        """Adds a row of texts; a `rich.text.Text` keeps its style."""
+        texts = (cell if isinstance(cell, Text) else Text(cell) for cell in cells)
+        super().add_row(*(Text(printable(text.plain), style=text.style) for text in texts))
+
+    def __rich_console__(self, console, options):
+        """The title, the tables one below the other, the caption."""
+        if self.above:
+            yield Text(printable(self.above), style="italic")
+        least = [self._width(column, str.split) for column in self.columns]
+        gap = 2 if _sum(least, 2) <= options.max_width else 1  # blanks between two columns
+        for number, places in enumerate(self._parts(least, options.max_width, gap)):
+            if number:
+                yield Text("")
+            sizes, headers = [least[place] for place in places], [self.columns[place].header for place in places]
+            if _sum(sizes, gap) > options.max_width:
+                yield Text(headers[-1].plain, style="bold")
+                headers[-1] = ""
+                sizes[-1] = self._width(self.columns[places[-1]], str.split, has_header=False)
+            widths = self._widths(places, sizes, options.max_width, gap)
+            part = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
+            for place, width, header in zip(places, widths, headers, strict=True):
+                justify, limits = self.columns[place].justify, {"min_width": width, "max_width": width}
+                part.add_column(header, justify=justify, vertical="bottom", overflow="fold", **limits)
+            cells = [list(self.columns[place].cells) for place in places]
+            for row, texts in zip(self.rows, zip(*cells, strict=True), strict=True):
+                part.add_row(*texts, end_section=row.end_section)
+            yield part
+        if self.below:
+            yield Text(printable(self.below), style="dim italic")
+
+    def _parts(self, least, width, gap):
+        """Yields the places of each table's columns: the first ones, and as many others as there is room for."""
+        keys, others = list(range(self.num_keys)), list(range(self.num_keys, len(self.columns)))
+        while True:
+            part = [*keys, *others[:1]]
+            others = others[1:]
+            while others and _sum([least[place] for place in (*part, others[0])], gap) <= width:
+                part.append(others.pop(0))
+            yield part
+            if not others:
+                return
+
+    def _widths(self, places, widths, width, gap):
+        """The least widths, with what is left given to texts, or what is missing taken from the widest."""
+        wanted = [
+            self._width(self.columns[place], lambda text: [text]) if self.columns[place].justify == "left" else 0
+            for place in places
+        ]
+        spare = width - _sum(widths, gap)
+        missing = {i: want - widths[i] for i, want in enumerate(wanted) if want > widths[i]}
+        for i in sorted(missing, key=missing.get):  # so that most texts are on one line
+            given = max(0, min(spare, missing[i]))
+            widths[i], spare = widths[i] + given, spare - given
+        while _sum(widths, gap) > width and max(widths) > 1:
+            widths[widths.index(max(widths))] -= 1
+        return widths
+
+    @staticmethod
+    def _width(column, split, *, has_header=True):
+        """Cells of the widest piece of a column; its heading is always split into words."""
+        pieces = column.header.plain.split() if has_header else []
+        pieces += [piece for text in column.cells for piece in split(text.plain)]
+        return max(map(cell_len, pieces), default=1)
+
+
+def printable(text):
+    r"""A text with a blank for each control character, which a terminal would obey.
+
+    >>> printable("a\x1b[31m\nb")
+    'a [31m b'
+    """
+    return "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in text)
+
+
+def _sum(widths, gap):
+    return sum(widths) + gap * (len(widths) - 1)
