@@ -177,9 +177,13 @@ def test_columns_named_like_something_else(make_logs, tables):
     events, users, titles = tables
     message = "column 'event' of `users` must have another name: it is that of task 'event'"
     check_refused(make_logs(events, users.assign(event=1), titles), message)
-    message = "column 'user_row' of `titles` .* column 'window' of `titles` must have another name: the folders of the ex"
+    message = (
+        "column 'user_row' of `titles` .* column 'window' of `titles` must have another name: the folders of the ex"
+    )
     check_refused(make_logs(events, users, titles.assign(user_row=1, window=2)), message)
-    message = "column 'age' of `titles` must have another name: it is that of column 'age' of `users`; rename the column"
+    message = (
+        "column 'age' of `titles` must have another name: it is that of column 'age' of `users`; rename the column"
+    )
     check_refused(make_logs(events, users, titles.assign(age=1)), message)
     message = "Column 'uid' of `users` is the user, so no other column may be called 'user'"
     check_refused(make_logs(events, users.assign(user=1), titles), message)
