@@ -91,6 +91,15 @@ def test_a_feature_or_task_may_be_called_like_any_layer(head, share, form):
         assert set(model.biases) >= {task.name for task in tasks}
 
 
+def test_biases_are_those_of_the_scores_where_another_layer_has_their_name():
+    """`m2m` has a layer `click_attention_score`, which is that of the score of a task `click_attention`."""
+    schema = SCHEMA.replace(tasks=[Task("click", mean=0.2), Task("click_attention", mean=0.1)])
+    biases = build("parallel", "m2m", "two_tower", schema).biases
+    assert biases == {
+        name: pytest.approx(np.log(p / (1 - p))) for name, p in (("click", 0.2), ("click_attention", 0.1))
+    }
+
+
 @pytest.mark.parametrize("head", components.names("heads"))
 def test_what_a_head_makes_of_a_task_s_name_is_no_other_task(head):
     """Towers, losses and outputs; and the inputs that a model has beside features."""

@@ -11,6 +11,7 @@ from tfmtr.backends import check_tensorflow
 from tfmtr.calibration import calibrated_outputs
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_facts, write_json
+from tfmtr.encoders.graph_names import name_apart
 from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.names import MODEL, QUERY, SCENARIO, weight_name
 from tfmtr.retrieval.index import KINDS, TitleVectors, build_index, title_vectors
@@ -132,9 +133,9 @@ def _archive(run, model, index, schema, run_id, *, has_scores):
     encoded_users = look_up(users, schema, "user", "context", scenario=True)
     encoded_titles = look_up(titles, schema, "title")
     raw, encoded = {**users, **titles}, {**encoded_users, **encoded_titles}
-    user = keras.Model(users, model.user_tower(encoded_users))
-    title = keras.Model(titles, model.title_tower(encoded_titles))
-    scenario = keras.Model(users, keras.ops.reshape(encoded_users[SCENARIO], (-1, 1)))
+    user = graph(users, model.user_tower(encoded_users))
+    title = graph(titles, model.title_tower(encoded_titles))
+    scenario = graph(users, keras.ops.reshape(encoded_users[SCENARIO], (-1, 1)))
     weights = {weight_name(task.name): task.weight for task in schema.tasks if task.name in user.output}
     recommender = Recommender(index, outputs=model.head.outputs, biases=model.biases, names=model.predictor.output)
 
@@ -174,7 +175,7 @@ def _archive(run, model, index, schema, run_id, *, has_scores):
     # Keras takes variables and tables from layers; a streaming index also has a file.
     archive._tf_trackable.file = getattr(index, "file", None)
     if has_scores:
-        score = keras.Model(raw, calibrated_outputs(run, model.predictor(encoded), raw, encoded, schema))
+        score = graph(raw, calibrated_outputs(run, model.predictor(encoded), raw, encoded, schema))
         archive.track(score)
         archive.add_endpoint("serving_default", lambda raw: score(raw), [specs({**users, **titles})])
     archive.add_endpoint("user_embedding", user_embedding, [specs(users)])
@@ -182,6 +183,12 @@ def _archive(run, model, index, schema, run_id, *, has_scores):
     archive.add_endpoint("recommend", recommend, [by_user])
     archive.add_endpoint("recommend_by_vector", recommend_by_vector, [by_vector])
     return archive, {"recommend": options, "recommend_by_vector": vector_options}
+
+
+def graph(inputs, outputs):
+    """The Keras model between inputs that features name as they like and outputs."""
+    name_apart(inputs, outputs)
+    return keras.Model(inputs, outputs)
 
 
 def is_cold(request, schema):

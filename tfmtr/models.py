@@ -1,7 +1,6 @@
 """Puts the parts together: encode, share, score, head."""
 
 import inspect
-import itertools
 
 import keras
 from keras import ops
@@ -10,6 +9,7 @@ from tfmtr import components, replicas
 from tfmtr.backends import check_tensorflow, is_tensorflow
 from tfmtr.encoders.embed import CATEGORICAL, embed, embed_fields, encode_inputs, join
 from tfmtr.encoders.field_weighted import as_fields, field_towers
+from tfmtr.encoders.graph_names import name_apart
 from tfmtr.encoders.interactions import INTERACTIONS, first_order
 from tfmtr.heads._head import TrainingGraph
 from tfmtr.layers.embedding_table import EmbeddingTable
@@ -39,8 +39,9 @@ class JointModel(keras.Model):
     """
 
     def __init__(self, inputs, training_inputs, tensors, head, schema, **kwargs):
-        name_apart(tensors)
-        super().__init__(inputs={**inputs, **training_inputs}, outputs=tensors, **kwargs)
+        given = {**inputs, **training_inputs}
+        name_apart(given, tensors)
+        super().__init__(inputs=given, outputs=tensors, **kwargs)
         self.head, self.schema, self.balance = head, schema, None
         self.predictor = keras.Model(inputs, tensors["outputs"], name="predictor")
 
@@ -145,29 +146,6 @@ class TwoTower(JointModel):
             tower: 0.0 if layer.initial_bias is None else float(ops.convert_to_numpy(layer.bias))
             for tower, layer in layers.items()
         }
-
-
-def name_apart(tensors):
-    """Gives the layers that lead to some tensors different names, as a Keras model must have them.
-
-    Names are made of those of features and tasks, so that two layers may meet in one: `prior_age_embedding` is the
-    table of a feature `prior_age`, and the second table of a feature `age`. One of them gets a number.
-    """
-    histories = [tensor._keras_history for tensor in keras.tree.flatten(tensors)]
-    nodes, operations = [operation._inbound_nodes[index] for operation, index, _ in histories], {}
-    seen = set(nodes)
-    while nodes:
-        node = nodes.pop()
-        operations[node.operation] = None
-        nodes += [parent for parent in node.parent_nodes if parent not in seen]
-        seen.update(node.parent_nodes)
-    names, used = {operation.name for operation in operations}, set()
-    for operation in operations:
-        if operation.name in used:
-            numbered = (f"{operation.name}_{number}" for number in itertools.count(1))
-            operation.name = next(name for name in numbered if name not in names)
-            names.add(operation.name)
-        used.add(operation.name)
 
 
 def two_tower(

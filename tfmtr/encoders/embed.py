@@ -1,8 +1,8 @@
 """Model inputs to one representation: embeddings, numbers and vectors side by side."""
 
+import keras
 from keras import ops
 
-from tfmtr.encoders.raw import named_input
 from tfmtr.names import SCENARIO
 from tfmtr.parameter_servers import table
 
@@ -25,9 +25,9 @@ def encode_inputs(schema, *roles, scenario=False):
     for feature in schema.by_role(*roles):
         shape = (feature.width,) if feature.kind in ("vector", "set", "sequence") else ()
         dtype = "float32" if feature.kind in ("number", "vector") else "int32"
-        inputs[feature.name] = named_input(feature.name, shape, dtype)
+        inputs[feature.name] = keras.Input(shape, dtype=dtype, name=feature.name)
     if scenario:
-        inputs[SCENARIO] = named_input(SCENARIO, (), "int32")
+        inputs[SCENARIO] = keras.Input((), dtype="int32", name=SCENARIO)
     return inputs
 
 

@@ -28,19 +28,10 @@ def raw_inputs(schema, *roles, scenario=False):
     for feature in schema.by_role(*roles):
         shape = (feature.width,) if feature.kind in ("vector", "set", "sequence") else ()
         dtype = "float32" if feature.kind in ("number", "vector") else "string"
-        inputs[feature.name] = named_input(feature.name, shape, dtype)
+        inputs[feature.name] = keras.Input(shape, dtype=dtype, name=feature.name)
     for column in schema.scenario.columns if scenario else ():
-        inputs.setdefault(column, named_input(column, (), "string"))
+        inputs.setdefault(column, keras.Input((), dtype="string", name=column))
     return inputs
-
-
-def named_input(name, shape, dtype):
-    """A Keras input whose tensor has a name that data give it, such as a column's, and whose layer has one of its own.
-
-    A model's layers have different names, and a column may be called like any of them: `user_dense_0`, `subtract`.
-    """
-    tensor = keras.KerasTensor((None, *shape), dtype, name=name)
-    return keras.layers.InputLayer(input_tensor=tensor, name=f"input:{name}").output
 
 
 def look_up(raw, schema, *roles, scenario=False):

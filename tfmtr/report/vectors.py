@@ -35,7 +35,7 @@ def user_vectors(run, data, *, most=MOST, seed=0):
     recipe = training.recipe_of(training.read_run(run))
     features = inputs.model_inputs(some_users(data, most, seed), schema, inputs.open_stores(data))
     tower, last = model.user_tower, len(recipe.units) - 1
-    names = {layer.name for layer in tower.layers}
+    names = {layer.name for layer in tower.layers if not isinstance(layer, keras.layers.InputLayer)}
     shared = next(name for name in (f"user_relu_{last}", f"user_dense_{last}") if name in names)  # linear if unshared
     tensors = {"before": tower.get_layer(shared).output, "after": tower.output[schema.tasks[0].name]}
     vectors = keras.Model(tower.input, tensors).predict({name: features[name] for name in tower.input}, verbose=0)

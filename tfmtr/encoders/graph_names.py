@@ -1,0 +1,39 @@
+"""Different names for the layers of a graph, whatever features and tasks are called."""
+
+import itertools
+
+import keras
+
+
+def name_apart(inputs, outputs):
+    """Gives the layers and operations between tensors different names, as a Keras model must have them.
+
+    They are made of the names of features and tasks, so that two may meet: `prior_age_embedding` is the table of a
+    feature `prior_age`, and the second table of a feature `age`; and a feature may be called `user_dense_0`. All but
+    one get a number. An input yields to what computes; its tensor, the key among a model's inputs, keeps its name.
+
+    Args:
+        inputs: Inputs, in any structure.
+        outputs: Outputs, in any structure.
+
+    Example:
+    >>> x = keras.Input((2,), name="dense")
+    >>> name_apart(x, keras.layers.Dense(1, name="dense")(x))
+    >>> x._keras_history.operation.name, x.name
+    ('dense_1', 'dense')
+    """
+    histories = [tensor._keras_history for tensor in keras.tree.flatten([outputs, inputs])]
+    nodes = [operation._inbound_nodes[index] for operation, index, _ in histories]
+    seen, operations = set(nodes), {}
+    while nodes:
+        node = nodes.pop()
+        operations[node.operation] = None
+        nodes += [parent for parent in node.parent_nodes if parent not in seen]
+        seen.update(node.parent_nodes)
+    names, used = {operation.name for operation in operations}, set()
+    for operation in sorted(operations, key=lambda operation: isinstance(operation, keras.layers.InputLayer)):
+        if operation.name in used:
+            numbered = (f"{operation.name}_{number}" for number in itertools.count(1))
+            operation.name = next(name for name in numbered if name not in names)
+            names.add(operation.name)
+        used.add(operation.name)
