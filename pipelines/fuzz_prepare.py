@@ -140,11 +140,11 @@ def cases(draw):
         name = next(names)
         columns[name], kinds[name] = [_or_null(rng, int(rng.random() < 0.5), 0.03) for _ in times], "label"
         tasks[name] = name
-        for kind in draw(st.lists(st.sampled_from(("label", *NUMBERS)), max_size=2)):
+        for kind in draw(st.lists(st.sampled_from(("label", *NUMBERS)), min_size=1, max_size=3)):
             name = next(names)
             columns[name], kinds[name] = _with_nulls(rng, _column(rng, kind, len(times))), kind
             tasks[name] = name if kind == "label" else f"{name}:regression"
-    for kind in draw(st.lists(st.sampled_from(("text", *NUMBERS)), max_size=2)):
+    for kind in draw(st.lists(st.sampled_from(("text", *NUMBERS)), min_size=2, max_size=4)):
         name = next(names)
         columns[name], kinds[name] = _with_nulls(rng, _column(rng, kind, len(times))), kind
         training[name] = f"{name}:id" if kind == "text" else name
@@ -152,7 +152,7 @@ def cases(draw):
 
     def entity(key, values, fixed):
         columns, kinds = {key: values, **fixed}, {key: ids[key], **dict.fromkeys(fixed, "text")}
-        for kind in draw(st.lists(st.sampled_from(KINDS), max_size=3)):
+        for kind in draw(st.lists(st.sampled_from(KINDS), min_size=2, max_size=4)):
             name = next(names)
             columns[name], kinds[name] = _with_nulls(rng, _column(rng, kind, len(values))), kind
         return _table(draw, rng, columns, kinds)
@@ -199,7 +199,7 @@ def _with_nulls(rng, values):
 
 def _table(draw, rng, columns, kinds):
     count = len(next(iter(columns.values())))
-    parts = draw(st.integers(1, 4))
+    parts = draw(st.integers(2, 5))
     places = np.sort(rng.integers(parts, size=count)) if draw(st.booleans()) else rng.integers(parts, size=count)
     rows = [np.flatnonzero(places == part).tolist() for part in range(parts)]
     form = draw(st.sampled_from(("parquet", "parquet", "csv")))
