@@ -66,6 +66,21 @@ def test_serving_measures_both_protocols_with_and_without_batching(load, tmp_pat
     assert "tiny, recommend: 64 clients with batching" in capsys.readouterr().out
 
 
+def test_kill_finds_what_is_not_as_it_was(load, tmp_path):
+    kill, lines = load("kill"), []
+    assert kill.main(tmp_path, names=["prepare"], kills=1, say=lines.append) == []
+    assert [line.partition(":")[0] for line in lines] == ["prepare", "prepare", "1 kills each of prepare"]
+    expected = {"tree": ["data", "data/a"], "fingerprint": "1"}
+    assert kill.differences(expected, expected) == []
+    assert kill.differences(expected, {"tree": ["data", ".data.x"], "fingerprint": "2"}) == [
+        "left behind: .data.x", "missing: data/a", "another fingerprint"
+    ]  # fmt: skip
+    failed = kill.check_ended(["prepare", "simulator", "--out", str(tmp_path)])
+    assert "exit code 1" in failed
+    assert "`--out` must be a new folder" in failed
+    assert kill.differences(expected, {"problem": failed}) == [f"started again, it ended with {failed}"]
+
+
 def test_soak_finds_no_wrong_answer(load, tmp_path):
     soak = load("soak")
     document = soak.main(minutes=0.15, every=2, broken_every=5, out=tmp_path / "soak.json")

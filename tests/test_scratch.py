@@ -14,6 +14,7 @@ import pytest
 from tfmtr import scratch as module
 from tfmtr.arguments import ending_in_order
 from tfmtr.datasets.prepared import Prepared, workplace
+from tfmtr.documents import read_json, replacing, write_json
 from tfmtr.scratch import scratch, sweep
 
 
@@ -185,3 +186,14 @@ def test_a_prepare_that_is_ended_leaves_nothing_or_the_next_one_removes_it(tmp_p
     assert ended_by(signal.SIGKILL) == (-9, [".data.scratch", ".tables"])
     subprocess.run(command, check=True, capture_output=True)
     assert [path.name for path in out.parent.iterdir()] == ["data"]
+
+
+def test_a_document_that_was_not_written_whole_leaves_the_old_one_and_nothing_else(tmp_path):
+    file = tmp_path / "run.json"
+    write_json(file, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(file, {"a": {2}})
+    with pytest.raises(SystemExit), replacing(file) as temporary:
+        sys.exit(temporary.write_text("half"))
+    assert read_json(file) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [file]

@@ -1,5 +1,6 @@
 """JSON files that are there as a whole or not at all."""
 
+import contextlib
 import json
 import os
 
@@ -25,6 +26,17 @@ def read_facts(version):
 
 def write_json(file, document):
     """Writes a JSON document under a temporary name and renames it."""
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(file):
+    """Gives a temporary path beside a file, which takes the file's place at the end; it is removed if there is none."""
     temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    try:
+        yield temporary
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     os.replace(temporary, file)

@@ -1,6 +1,5 @@
 """Removes a user from what this package wrote, and says what it cannot remove."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pyarrow.parquet as pq
 
 from tfmtr.daily import read_live, read_service
 from tfmtr.datasets.prepared import Prepared
-from tfmtr.documents import write_json
+from tfmtr.documents import replacing, write_json
 
 
 def forget(user, *, service=None, data=(), embeddings=()):
@@ -97,15 +96,17 @@ def _drop(file, user):
         return 0
     if not any(pc.any(pc.equal(batch["user"], user)).as_py() for batch in source.iter_batches(columns=["user"])):
         return 0
-    count, temporary = 0, file.with_suffix(".tmp")
-    with pq.ParquetWriter(temporary, source.schema_arrow, compression="zstd") as writer:
+    count = 0
+    with (
+        replacing(file) as temporary,
+        pq.ParquetWriter(temporary, source.schema_arrow, compression="zstd") as writer,
+    ):
         for i in range(source.num_row_groups):
             table = source.read_row_group(i)
             kept = table.filter(pc.not_equal(table["user"], user))
             count += len(table) - len(kept)
             if len(kept):
                 writer.write_table(kept, row_group_size=len(kept))
-    os.replace(temporary, file)
     return count
 
 
@@ -119,7 +120,6 @@ def _clear(folder, user):
     vectors[rows] = 0
     vectors.flush()
     column = pc.if_else(pc.equal(ids["user"], user), pa.scalar(None, pa.string()), ids["user"])
-    temporary = folder / "ids.tmp"
-    pq.write_table(ids.set_column(ids.column_names.index("user"), "user", column), temporary, compression="zstd")
-    os.replace(temporary, folder / "ids.parquet")
+    with replacing(folder / "ids.parquet") as temporary:
+        pq.write_table(ids.set_column(ids.column_names.index("user"), "user", column), temporary, compression="zstd")
     return len(rows)

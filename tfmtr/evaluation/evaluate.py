@@ -1,7 +1,6 @@
 """Evaluates a run on its test windows: metrics per slice and task, and of the lists that its index returns."""
 
 import contextlib
-import os
 import time
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from rich.text import Text
 
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
-from tfmtr.documents import write_json
+from tfmtr.documents import replacing, write_json
 from tfmtr.evaluation.compare import mean_and_deviation
 from tfmtr.evaluation.index_lists import index_lists, list_metrics, profiles
 from tfmtr.evaluation.metrics import evaluate_task
@@ -103,9 +102,11 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE):
 @contextlib.contextmanager
 def score_writer(file, schema):
     """Writes `scores.parquet`, a row group a window; gives a function `write(window, columns of predict)`."""
-    temporary = file.with_suffix(".tmp")
     fields = {"window": pa.int32(), **{task.name: pa.float32() for task in schema.tasks}}
-    with pq.ParquetWriter(temporary, pa.schema(fields), compression="zstd") as writer:
+    with (
+        replacing(file) as temporary,
+        pq.ParquetWriter(temporary, pa.schema(fields), compression="zstd") as writer,
+    ):
 
         def write(window, columns):
             scores = {task.name: columns[f"{task.name} score"].astype("float32") for task in schema.tasks}
@@ -114,7 +115,6 @@ def score_writer(file, schema):
                 writer.write_table(pa.table({"window": np.full(rows, window, "int32"), **scores}), row_group_size=rows)
 
         yield write
-    os.replace(temporary, file)
 
 
 def row_metrics(columns, users, schema, facts):
