@@ -173,7 +173,9 @@ def _column(rng, kind, count, *, unique=False):
         return [bool(value) for value in rng.integers(2, size=count)]
     if kind == "set":
         return [[str(word) for word in rng.choice(WORDS, rng.integers(4), replace=False)] for _ in range(count)]
-    rare = rng.random(count) < rng.choice((0.02, 0.5))  # so that some files hold none of them
+    rare = rng.random(count) < rng.choice((0.02, 0.5))
+    if rng.random() < 0.5:
+        rare[: 2 * count // 3] = False  # so that the first files hold none of them
     if kind in ("small", "whole", "large"):
         low = {"small": 0, "whole": 10**9, "large": 2**53 + 1}[kind]
         numbers = rng.permutation(100_000)[:count] if unique else rng.integers(100, size=count)
@@ -227,8 +229,8 @@ def write(table, folder, rng):
             arrays = {c: _as_arrow([table.columns[c][row] for row in rows], table.kinds[c], rng) for c in order}
             pq.write_table(pa.table(arrays), path)
     if table.form == "parquet":
-        every = pa.table({c: pa.nulls(0) for c in names})
-        pq.write_table(every, folder / "z-empty.parquet")
+        every = pa.table({c: pa.array([], (pa.string(), pa.null(), pa.float64())[rng.integers(3)]) for c in names})
+        pq.write_table(every, folder / ("a-empty.parquet", "z-empty.parquet")[rng.integers(2)])
         twice = pa.table({c: _as_arrow(values, table.kinds[c], rng) for c, values in table.columns.items()})
         for hidden in ("_temporary/0/part.parquet", ".part.parquet.crc", "_old.parquet", ".hidden.parquet"):
             (folder / hidden).parent.mkdir(parents=True, exist_ok=True)
