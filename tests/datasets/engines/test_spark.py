@@ -99,11 +99,11 @@ def test_impressions_stores_availability_and_csv(spark, make_logs, tables, tmp_p
         (tmp_path / name).mkdir()
         np.save(tmp_path / name / "vectors.npy", rng.normal(size=(len(ids), 5)).astype("float32"))
         pd.DataFrame({"id": ids}).to_parquet(tmp_path / name / "ids.parquet")
-    users.to_csv(tmp_path / "users.csv", index=False)
+    users.rename(columns={"device": "Bucket"}).to_csv(tmp_path / "users.csv", index=False)
     logs = make_logs(
         events, users, titles,
         tasks={"click": "click", "watch": "seconds:regression", "purchase": "buy:after=click"},
-        training={"position": "place", "where": "device:id"},
+        training={"rank": "place", "Draw": "device:id"},  # names of columns that the preparation has, too
         availability=tmp_path / "offered.parquet",
         user_vectors=tmp_path / "users", title_vectors=tmp_path / "titles",
     )  # fmt: skip
