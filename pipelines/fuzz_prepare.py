@@ -51,7 +51,8 @@ WORDS = (
     "tab\there",
     "x;y|z",
 )
-FILES = ("part-{}", "day=0{}", "E[{}]", "E*{}", "two words {}", "50%2{}", "é{}")
+FILES = [[f"{name}{number}" for number in range(5)] for name in ("part-", "day=0", "two words ", "50%2", "é")]
+FILES += [["E[1]", "E1", "E*", "E22", "E?"]] * 3  # patterns that would match one another
 NAMES = (
     "rank",
     "draw",
@@ -214,11 +215,11 @@ def _table(draw, rng, columns, kinds):
 def write(table, folder, rng):
     """Writes a table's files, and beside them what no reader may take: uncommitted ones, and an empty one."""
     folder.mkdir(parents=True)
-    name = FILES[rng.integers(len(FILES))]
+    names_of_files = FILES[rng.integers(len(FILES))]
     names = list(table.columns)
     for number, rows in enumerate(table.parts):
         order = [names[i] for i in rng.permutation(len(names))]
-        path = folder / f"{name.format(number)}.{table.form}"
+        path = folder / f"{names_of_files[number]}.{table.form}"
         if table.form == "csv":
             with path.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, delimiter=",;\t"[number % 3])
@@ -253,6 +254,8 @@ def _as_arrow(values, kind, rng):
         return pa.nulls(len(values)) if rng.random() < 0.5 else pa.array(values, types_of(kind, known)[0])
     types = types_of(kind, known)
     dtype = types[rng.integers(len(types))]
+    if kind == "text" and rng.random() < 0.3:
+        values = ["" if value is None else value for value in values]
     if pa.types.is_date(dtype):
         values = [value.date() for value in values]
     if pa.types.is_floating(dtype):
