@@ -384,3 +384,14 @@ def no_days(events):
 def test_times_that_would_have_to_be_guessed_are_refused(engine, tmp_path, change, given, message):
     with pytest.raises(ValueError, match=message):
         read(engine, tmp_path, events=change, time_format=given)
+
+
+@duckdb
+def test_the_bounds_of_an_availability_table_are_times_too(engine, tmp_path):
+    offered = pd.DataFrame({"title": ["t001", "t002"], "territory": "US", "start": ["01/03/2024", "02/04/2024"]})
+    offered.to_csv(tmp_path / "offered.csv", index=False)
+    with pytest.raises(ValueError, match=r"Column 'start' of `availability` must say which number is the month"):
+        read(engine, tmp_path, availability=tmp_path / "offered.csv")
+    tables = read(engine, tmp_path, availability=tmp_path / "offered.csv", time_format="%m/%d/%Y")
+    starts = {row["title"]: row["start"] for row in engine.rows(tables.availability)}
+    assert starts == {"t001": datetime.datetime(2024, 1, 3), "t002": datetime.datetime(2024, 2, 4)}
