@@ -404,7 +404,7 @@ def prepare_case(case, folder, engine="duckdb"):
     """Writes a case and prepares it; returns the `Prepared` folder, or `None` where there is no positive."""
     rng = np.random.default_rng(case.seed)
     tables = ("events", "users", "titles")
-    paths = {name: write(getattr(case, name), folder / f"{name} [1]", rng) for name in tables}
+    paths = {name: write(getattr(case, name), folder / f"{name} 1", rng) for name in tables}
     logs = Logs(
         **paths,
         columns={name: name for name in ("user", "title", "territory", "time", "name")},
