@@ -224,6 +224,7 @@ def test_a_command_of_commands_shows_its_help():
         (["daily", "--service", "{tmp}", "--day", "2024-03-01", "--groups", "{tmp}/run/run.json"],
          "`--groups` must be a JSON file"),
         (["evaluate", "--model", "{tmp}/run", "--data", "{tmp}", "--k", "0"], "`--k` must be positive"),
+        (["prepare", "simulator", "--out", "{tmp}/x", "--simulator-seed", "-1"], "`--simulator-seed` must not be"),
         (["evaluate", "--model", "{tmp}/run", "--model", "{tmp}/run", "--data", "{tmp}"],
          "`--model` must name each run once"),
         (["index", "--model", "{tmp}/run/run.json", "--titles", "{tmp}"], "must be a directory made by `tfmtr train`"),

@@ -399,9 +399,13 @@ def test_prepared_report_says_what_was_done(folder):
 
 def test_the_index_alone_is_exported_and_what_it_needs_is_said(folder, tmp_path):
     index = ("index", "--model", folder / "run", "--titles", folder / "data", "--out", tmp_path / "index")
+    left = tmp_path / "index" / "tmp-scratch-abcdefgh" / "version"  # by an export that was killed
+    left.mkdir(parents=True)
+    (left.parent / ".lock").touch()
     assert run(*index).strip() == str(tmp_path / "index" / "1")
     output = run(*index, "--kind", "scann")
     assert str(tmp_path / "index" / "2") in output
+    assert sorted(path.name for path in (tmp_path / "index").iterdir()) == ["1", "2"]
     found = " ".join(output.split())
     assert "needs: an image of TensorFlow Serving with ScaNN's operations (Scann>ScannSearchBatched" in found
     assert list(cli.Index) == list(KINDS)

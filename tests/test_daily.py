@@ -135,7 +135,7 @@ def test_a_table_that_lost_a_column_is_refused_before_anything_is_made_of_it(cop
     assert not list((service / "days" / day.isoformat()).iterdir())
 
 
-@pytest.mark.parametrize("step", ["gate", "write live.json"])
+@pytest.mark.parametrize("step", ["gate", "write live.json", "write day.json"])
 def test_an_interrupted_day_goes_on_where_it_was(copy, monkeypatch, step):
     """The last day again, killed before or after a step."""
     _, service = copy
@@ -147,21 +147,30 @@ def test_an_interrupted_day_goes_on_where_it_was(copy, monkeypatch, step):
     (folder / "gate.json").unlink()
 
     def killed(*arguments, **options):
-        if step != "write live.json" or arguments[0].name == "live.json":
+        if step == "gate" or arguments[0].name == step.removeprefix("write "):
             raise KeyboardInterrupt
         return write(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_json" if step == "write live.json" else step, killed)
+        patch.setattr(module, "gate" if step == "gate" else "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             daily(service, daily_week.date_of(3), max_drop=0.2, say=quiet)
-    assert read_live(service)["version"] == 1
+    assert read_live(service)["version"] == (2 if step == "write day.json" else 1)
+    out = service.parent / "saved_models" / "two_tower"
+    left = [folder / "version" / "1", out / "tmp-scratch-abcdefgh", folder / "tmp-late-scratch-abcdefgh"]
+    left.append(folder / ".data.scratch-abcdefgh")
+    for place in left:  # as SIGKILL leaves them
+        place.mkdir(parents=True, exist_ok=True)
+        (place / ".lock").touch()
     monkeypatch.setattr(module, "prepare", lambda *a, **k: pytest.fail("prepared again"))
     monkeypatch.setattr(training, "_fit_stage", lambda *a, **k: pytest.fail("trained again"))
     result = daily(service, daily_week.date_of(3), max_drop=0.2, say=quiet)
     assert (result["status"], result["version"]) == ("promoted", 2)
     assert versions(service) == [1, 2]
     assert read_live(service) == live
+    assert read_json(folder / "day.json") == result
+    assert sorted(path.name for path in out.iterdir()) == ["1", "2"]
+    assert sorted(path.name for path in folder.iterdir()) == ["data", "day.json", "gate.json", "late", "run"]
 
 
 def test_a_refused_day_is_done_again_once_its_log_is_right(copy):

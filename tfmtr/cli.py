@@ -216,6 +216,8 @@ def prepare_simulator(
     """A simulated video service in many territories; needs no data."""
     from tfmtr.datasets.simulator import simulator
 
+    if simulator_seed < 0:
+        raise ValueError(f"`--simulator-seed` must not be negative. Received: {simulator_seed}")
     return simulator(
         tables,
         num_users=num_users,

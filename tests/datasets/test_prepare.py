@@ -537,6 +537,7 @@ def test_output_is_never_half_written_or_overwritten_by_accident(make_logs, tabl
     ("options", "message"),
     [
         ({"alpha": 0.0}, "`alpha` must be positive. Received: alpha=0.0"),
+        ({"seed": -1}, r"`seed` must be a whole number in \[0, 2\*\*32\). Received: seed=-1"),
         ({"test_fraction": 0.9, "validation_fraction": 0.1}, "must leave users for training"),
         ({"discovery_lookback": datetime.timedelta(0)}, "`discovery_lookback` must be a positive time"),
         ({"missing_vectors": "zeros"}, "`missing_vectors` must be one of .* Did you mean 'zero'"),

@@ -50,7 +50,10 @@ def test_dot_products_are_the_model_s_logits(run, vectors):
 
 def test_users_are_streamed_in_parts(run, vectors, tmp_path, monkeypatch):
     monkeypatch.setattr("tfmtr.retrieval.embeddings.BATCH", 50)
+    (tmp_path / "tmp-parts-scratch-abcdefgh" / "vectors").mkdir(parents=True)  # of a run that was killed
+    (tmp_path / "tmp-parts-scratch-abcdefgh" / ".lock").touch()
     write_embeddings(run / "run", run / "data", tmp_path / "parts")
+    assert [path.name for path in tmp_path.iterdir()] == ["parts"]
     assert len(list((tmp_path / "parts" / "users").iterdir())) > 1
     whole, parts = (pq.read_table(path / "users").sort_by("user") for path in (vectors, tmp_path / "parts"))
     assert whole["user"].equals(parts["user"])

@@ -1,11 +1,14 @@
 """A terminal table that is never cut."""
 
+import textwrap
 import unicodedata
 
 from rich import box
 from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
+
+NUMBER_WIDTH = 10  # at which headings of numbers are broken where there is room
 
 
 class FittingTable(Table):
@@ -28,17 +31,15 @@ class FittingTable(Table):
     >>> table.add("PR-AUC of another", is_number=True)
     >>> table.add_row("DE", "0.25", "0.5")
     >>> Console(width=23).print(table)
-              PR-AUC
-                of a
-    territory  model
-    ────────────────
-    DE          0.25
+              PR-AUC of
+    territory   a model
+    ───────────────────
+    DE             0.25
     <BLANKLINE>
-               PR-AUC
-                   of
-    territory another
-    ─────────────────
-    DE            0.5
+              PR-AUC of
+    territory   another
+    ───────────────────
+    DE              0.5
     """
 
     def __init__(self, *, num_keys=1, title=None, caption=None):
@@ -46,7 +47,7 @@ class FittingTable(Table):
         self.num_keys, self.above, self.below = num_keys, title, caption
 
     def add(self, header, *, is_number=False):
-        """Adds a column; of numbers, it is never wider than its longest word."""
+        """Adds a column; of numbers, it is not much wider than its longest word."""
         justify = "right" if is_number else "left"
         self.add_column(Text(printable(header)), justify=justify, vertical="bottom", overflow="fold")
 
@@ -69,7 +70,7 @@ class FittingTable(Table):
                 yield Text(headers[-1].plain, style="bold")
                 headers[-1] = ""
                 sizes[-1] = self._width(self.columns[places[-1]], str.split, has_header=False)
-            widths = self._widths(places, sizes, options.max_width, gap)
+            widths = self._widths(places, sizes, headers, options.max_width, gap)
             part = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
             for place, width, header in zip(places, widths, headers, strict=True):
                 justify, limits = self.columns[place].justify, {"min_width": width, "max_width": width}
@@ -93,12 +94,10 @@ class FittingTable(Table):
             if not others:
                 return
 
-    def _widths(self, places, widths, width, gap):
+    def _widths(self, places, widths, headers, width, gap):
         """The least widths, with what is left given to texts, or what is missing taken from the widest."""
-        wanted = [
-            self._width(self.columns[place], lambda text: [text]) if self.columns[place].justify == "left" else 0
-            for place in places
-        ]
+        headed = zip(places, headers, strict=True)
+        wanted = [self._wanted(self.columns[place]) if header else 0 for place, header in headed]
         spare = width - _sum(widths, gap)
         missing = {i: want - widths[i] for i, want in enumerate(wanted) if want > widths[i]}
         for i in sorted(missing, key=missing.get):  # so that most texts are on one line
@@ -107,6 +106,13 @@ class FittingTable(Table):
         while _sum(widths, gap) > width and max(widths) > 1:
             widths[widths.index(max(widths))] -= 1
         return widths
+
+    def _wanted(self, column):
+        """Cells of a column where there is room: of texts the longest one, of numbers a heading of few lines."""
+        if column.justify == "left":
+            return self._width(column, lambda text: [text])
+        lines = textwrap.wrap(column.header.plain, NUMBER_WIDTH, break_long_words=False, break_on_hyphens=False)
+        return max(map(cell_len, lines), default=1)
 
     @staticmethod
     def _width(column, split, *, has_header=True):

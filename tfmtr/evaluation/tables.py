@@ -38,11 +38,10 @@ def pr_auc_table(results, *, baseline=None):
     >>> cells = [{"pr_auc": pr_auc, "prevalence": 0.1, "rows": 900, "positives": 90} for pr_auc in (0.2, 0.25)]
     >>> table = pr_auc_table({"none": {1: {"overall": cells[0]}}, "branches": {1: {"overall": cells[1]}}})
     >>> Console(width=80).print(table)
-                                                       gain
-                                      PR-AUC    PR-AUC  over
-    territory  positives  prevalence    none  branches    none
-    ──────────────────────────────────────────────────────────
-    overall           90       10.0%  0.2000    0.2500  +25.0%
+                                      PR-AUC    PR-AUC  gain over
+    territory  positives  prevalence    none  branches       none
+    ─────────────────────────────────────────────────────────────
+    overall           90       10.0%  0.2000    0.2500     +25.0%
     Means over the test windows 1; positives are their sum.
     """
     *others, model = results
