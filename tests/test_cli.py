@@ -364,7 +364,7 @@ def test_a_k_beyond_the_catalogue_is_refused_with_the_number_of_titles(folder, s
     ("arguments", "message"),
     [
         (["train", "--data", "{tmp}", "--workdir", "{tmp}/run"], "must be a directory made by `tfmtr prepare`"),
-        (["train", "--data", "{data}", "--workdir", "{tmp}/r", "--share", "pel"], "`sharing` must be one of"),
+        (["train", "--data", "{data}", "--workdir", "{tmp}/r", "--share", "pel"], "`share` must be one of"),
         (["export", "--model", "{tmp}", "--titles", "{data}"], "must be a directory made by `tfmtr train`"),
         (["prepare", "events", "--events", "e", "--users", "u", "--titles", "t", "--map", "user", "--out", "{tmp}/o"],
          "`--map` must be name=column pairs. Received: 'user'"),

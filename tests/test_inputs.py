@@ -169,5 +169,13 @@ def test_labels_that_were_not_observed_are_nan():
 
 
 def test_no_files_is_an_error_that_says_what_to_do(tiny):
-    with pytest.raises(ValueError, match=r"`files` must name at least one file.*run `tfmtr prepare`"):
+    with pytest.raises(ValueError, match=r"at least one row .*run `tfmtr prepare`.* Received: 0 files"):
         inputs.batches(Prepared(tiny), [])
+
+
+def test_a_first_file_without_rows_is_read_over(tiny, tmp_path):
+    data = Prepared(tiny)
+    (file,) = data.examples("validation")
+    empty = tmp_path / "empty.parquet"
+    pq.write_table(pq.read_table(file, partitioning=None).slice(0, 0), empty)
+    assert len(list(inputs.batches(data, [empty, file], batch_size=500))) == 2

@@ -87,7 +87,7 @@ def test_the_example_is_found_by_its_file_name(film_file, in_the_package):
 
 
 def test_without_the_file_its_name_is_unknown(film_file):
-    with pytest.raises(ValueError, match=f"`sharing` must be one of .*Received: sharing='{film_file.stem}'"):
+    with pytest.raises(ValueError, match=f"`share` must be one of .*Received: share='{film_file.stem}'"):
         components.find("sharing", film_file.stem)
 
 

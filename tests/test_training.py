@@ -7,12 +7,14 @@ import time
 
 import keras
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from tfmtr import inputs, training
+from tfmtr import checkpoints, inputs, training
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.diagnosis import losses_of
 from tfmtr.evaluation.evaluate import evaluate
-from tfmtr.schema import Schema
+from tfmtr.schema import Schema, Task
 
 SMALL = {"units": (16, 8), "epochs": 4, "patience": 1, "batch_size": 250, "learning_rate": 0.01}
 BALANCED = SMALL | {"balance": "grad_norm", "optimizer": "sparse_adam", "share": "mmoe"}
@@ -29,13 +31,14 @@ class Slow(keras.callbacks.Callback):
 
 fit = keras.Model.fit
 keras.Model.fit = lambda self, *a, callbacks, **k: fit(self, *a, callbacks=[Slow(), *callbacks], **k)
-training.train(sys.argv[1], sys.argv[2], training.Recipe(**{recipe}), verbose=0)
+training.train(sys.argv[1], sys.argv[2], training.Recipe(**{recipe}))
 """
 
 
 def start(data, run, delay, recipe=SMALL):
     script = SCRIPT.format(delay=delay, recipe=recipe)
-    return subprocess.Popen([sys.executable, "-c", script, str(data), str(run)])
+    with run.with_suffix(".out").open("wb") as stdout:
+        return subprocess.Popen([sys.executable, "-c", script, str(data), str(run)], stdout=stdout)
 
 
 def losses(run):
@@ -131,6 +134,12 @@ def test_what_each_stage_is_trained_on(tiny, tmp_path, monkeypatch, upsample, se
     assert seeds == [None, [0, 1], [0, 2], [0, 3]]  # each window has an order of its own
 
 
+def test_output_in_a_file_is_plain_lines(unbroken):
+    text = unbroken.with_suffix(".out").read_text()
+    assert sum("loss: " in line for line in text.splitlines()) == sum(map(len, losses(unbroken)))  # a line an epoch
+    assert not re.findall(r"[^\n\t\x20-\x7e]", text)
+
+
 def test_run_document_says_what_ran(tiny, unbroken):
     run = training.read_run(unbroken)
     assert run["fingerprint"] == "ab" * 32
@@ -153,6 +162,28 @@ def test_a_run_killed_between_windows_goes_on_with_the_next(tiny, unbroken, tmp_
     assert losses(run) == losses(unbroken)
     with np.load(run / "weights/window-3.npz") as resumed, np.load(unbroken / "weights/window-3.npz") as whole:
         assert all(np.array_equal(resumed[name], whole[name]) for name in whole.files)
+
+
+@pytest.mark.parametrize(
+    "left",
+    ["run.tmp", "weights/window-3.tmp", "checkpoint/window-3/state.json", "checkpoint/window-3/epoch-0.tmp"],
+)
+def test_what_a_kill_left_behind_is_removed_by_the_next_run(tiny, unbroken, tmp_path, left):
+    run = shutil.copytree(unbroken, tmp_path / "run")
+    (run / left).parent.mkdir(parents=True, exist_ok=True)
+    (run / left).write_text("half")
+    training.train(tiny, run, training.Recipe(**SMALL), verbose=0)
+    assert sorted(path.name for path in run.iterdir()) == ["logs", "run.json", "schema.json", "weights"]
+    assert sorted(path.name for path in (run / "weights").iterdir()) == [f"window-{i}.npz" for i in (1, 2, 3)]
+
+
+def test_a_state_in_progress_is_not_tidied_away(tmp_path):
+    state = tmp_path / "checkpoint" / "window-2" / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    (state.parent / "epoch-1.tmp").write_text("half")
+    training._tidy(tmp_path)
+    assert [path.name for path in state.parent.iterdir()] == ["state.json"]
 
 
 def test_another_recipe_needs_another_directory(tiny, unbroken):
@@ -251,8 +282,163 @@ def test_every_optimizer_has_its_class(name):
     assert issubclass(training.optimizer_of(name), keras.optimizers.Optimizer)
 
 
-def test_an_unknown_optimizer_or_balancer_is_refused(tiny, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"balance": "pcgrad"}, r"`balance=pcgrad` balances two or more losses.* Received: \['event'\]"),
+        ({"head": "esmm"}, "`head=esmm`"),
+        ({"share": "pepnet", "per_pair": True}, "must be a system that needs x alone"),
+        ({"share": dict}, r"`share` must be a name to be stored .* Received: share=<class"),
+    ],
+)
+def test_what_does_not_fit_leaves_the_directory_as_it_was(tiny, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        training.train(tiny, tmp_path / "run", training.Recipe(**{**SMALL, **changes}), verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        ("examples", "at least one training row .* Received: 0 files without a row"),
+        ("examples/split=train/sampling=random/window=0", "at least one training row"),
+        ("examples/split=validation", "at least one validation row"),
+        ("windows", "`data` must have a test window"),
+        ("column", r"Examples must have .* without \['title_vector'\]"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_are_refused_before_anything_is_written(tiny, tmp_path, gone, message):
+    data = shutil.copytree(tiny, tmp_path / "data")
+    if gone == "windows":
+        (data / "prepare.json").write_text(json.dumps({"fingerprint": "", "windows": [{"window": 0}]}))
+    elif gone == "column":
+        for file in data.glob("examples/split=train/*/*/*.parquet"):
+            pq.write_table(pq.read_table(file, partitioning=None).drop_columns("title_row"), file)
+    else:
+        shutil.rmtree(data / gone)
+    recipe = training.Recipe(**SMALL, upsample=False)
+    with pytest.raises(ValueError, match=message):
+        training.train(data, tmp_path / "run", recipe, verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_without_a_row_are_no_training_rows(tiny, tmp_path):
+    data = shutil.copytree(tiny, tmp_path / "data")
+    (file,) = data.glob("examples/split=validation/*/*/*.parquet")
+    pq.write_table(pq.read_table(file, partitioning=None).slice(0, 0), file)
+    with pytest.raises(ValueError, match=r"validation row .* Received: 1 files without a row"):
+        training.train(data, tmp_path / "run", training.Recipe(**SMALL), verbose=0)
+
+
+def test_weights_without_a_document_are_nobody_s(tiny, unbroken, tmp_path):
+    run = shutil.copytree(unbroken, tmp_path / "run")
+    (run / "run.json").unlink()
+    with pytest.raises(ValueError, match=r"`workdir` must be new.* but no run\.json that says whose"):
+        training.train(tiny, run, training.Recipe(**SMALL), verbose=0)
+
+
+DIVERGES = {**SMALL, "learning_rate": 1e20, "epochs": 2}
+
+
+def test_a_run_that_fails_says_where_to_look_and_leaves_the_directory_to_any_recipe(tiny, tmp_path):
+    run = tmp_path / "run"
+    message = (
+        r"for window 1 has none \(epoch 1: loss nan, val_loss nan, losses of the first rows event nan, \d+ of 32 "
+        r"variables, the first one .*`learning_rate`.*Received: learning_rate=1e\+20, batch_size=250"
+    )
+    for _ in range(2):  # the same recipe may try again
+        with pytest.raises(ValueError, match=message):
+            training.train(tiny, run, training.Recipe(**DIVERGES), verbose=0)
+        assert sorted(path.name for path in run.iterdir()) == ["logs", "run.json", "schema.json"]
+        assert training.read_run(run)["failed"]["window"] == 1
+    (run / "evaluation.json").write_text("{}")
+    (run / "weights").mkdir()
+    (run / "weights" / "window-1.npz").write_text("of the run that failed")
+    training.train(tiny, run, training.Recipe(**SMALL | {"epochs": 1}), verbose=0)
+    assert sorted(path.name for path in run.iterdir()) == ["logs", "run.json", "schema.json", "weights"]
+    assert "failed" not in training.read_run(run)
+
+
+def poisoned(unbroken, tmp_path):
+    """A run whose first window's model has a weight that is not a number, and no further windows."""
+    run = shutil.copytree(unbroken, tmp_path / "poisoned")
+    with np.load(run / "weights" / "window-1.npz") as archive:
+        arrays = dict(archive)
+    arrays["model/3"] = np.full_like(arrays["model/3"], np.nan)
+    np.savez(run / "weights" / "window-1.npz", **arrays)
+    for window in (2, 3):
+        (run / f"weights/window-{window}.npz").unlink()
+    return run
+
+
+def test_later_windows_and_days_fail_the_same_way(tiny, unbroken, tmp_path):
+    run, data = poisoned(unbroken, tmp_path), Prepared(tiny)
+    with pytest.raises(ValueError, match="for window 2 has none"):
+        training.train(tiny, run, training.Recipe(**SMALL), verbose=0)
+    assert (run / "weights/window-1.npz").exists()
+    files = data.examples("train", windows=[2])
+    for _ in range(2):
+        with pytest.raises(ValueError, match="for window 4 has none"):
+            training.go_on(run, tiny, files, tmp_path / "day", verbose=0)
+    assert not (tmp_path / "day" / "weights").exists()
+    with pytest.raises(ValueError, match=r"`epochs` must be an integer, 1 or more. Received: epochs=0"):
+        training.go_on(run, tiny, files, tmp_path / "other", epochs=0)
+    with pytest.raises(ValueError, match="at least one training row"):
+        training.go_on(run, tiny, [], tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_epochs_that_are_not_finite_are_named_in_one_line(tiny, tmp_path, capsys, monkeypatch):
+    found = []
+
+    def not_finite(variables):
+        """As if the second epoch had left a weight that is not finite."""
+        found.append(variables)
+        return ["w"] if len(found) == 2 else []
+
+    monkeypatch.setattr(checkpoints, "not_finite", not_finite)
+    training.train(tiny, tmp_path / "run", training.Recipe(**SMALL), verbose=0)
+    run = training.read_run(tmp_path / "run")
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert re.search(r"warning: window 1: not finite in epochs 2 \(epoch 2: .* kept is epoch 1, the best", line)
+    assert run["warnings"] == [line.removeprefix("warning: ")]
+    assert len(run["stages"]["1"]["history"]) == 2
+
+
+def test_losses_of_very_different_size_are_said_before_the_first_step(tiny_two, tmp_path, capsys):
+    data = shutil.copytree(tiny_two, tmp_path / "data")
+    for file in data.glob("examples/*/*/*/*.parquet"):
+        table = pq.read_table(file, partitioning=None)
+        like = 600 * table["like"].to_numpy()
+        pq.write_table(table.set_column(table.column_names.index("like"), "like", [like]), file)
+    schema = Schema.load(data)
+    schema.replace(tasks=[schema.tasks[0], Task("like", kind="regression", mean=60.0)]).save(data)
+    recipe = training.Recipe(**{**SMALL, "epochs": 1, "deterministic": False})
+    training.train(data, tmp_path / "run", recipe, verbose=0)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert re.search(r"that of like is [\d,]+ times that of event.*scale the label of like.*`Task.weight`", line)
+    assert training.read_run(tmp_path / "run")["warnings"] == [line.removeprefix("warning: ")]
+    schema = Prepared(data).schema
+    for own, changes in ((schema, {"balance": "uncertainty"}), (weighted(schema), {})):
+        chosen = training.dataclasses.replace(recipe, **changes)
+        assert training._starting_warnings(chosen.build(own), Prepared(data), own, chosen) == []
+
+
+def weighted(schema):
+    return schema.replace(tasks=[schema.tasks[0], training.dataclasses.replace(schema.tasks[1], weight=1e-4)])
+
+
+def test_looking_at_the_losses_changes_nothing(tiny_two):
+    data = Prepared(tiny_two)
+    recipe = training.Recipe(**SMALL, head="in_batch_softmax")  # which learns titles' frequencies in training
+    schema = recipe.adapt(data.schema)
+    model = recipe.build(schema)
+    before = [np.array(variable) for variable in model.variables]
+    assert set(losses_of(model, data, data.examples("train"), schema, batch_size=250)) == {"event", "like"}
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value, err_msg=variable.path)
+
+
+def test_an_unknown_optimizer_is_refused():
     with pytest.raises(ValueError, match=r"`optimizer` must be one of .* Did you mean 'sparse_adam'\?"):
         training.Recipe(optimizer="sparse_adm")
-    with pytest.raises(ValueError, match=r"`balance=pcgrad` balances two or more losses.* Received: \['event'\]"):
-        training.train(tiny, tmp_path / "run", training.Recipe(**SMALL, balance="pcgrad"), verbose=0)

@@ -284,6 +284,16 @@ def pairs(option, texts):
     return result
 
 
+def widths(text):
+    """`"512,512"` as a tuple."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(
+            f"`--units` must be positive whole numbers with commas between, such as 512,512. Received: {text!r}"
+        )
+    return tuple(map(int, parts))
+
+
 @app.command()
 def train(
     data: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`.")],
@@ -322,7 +332,7 @@ def train(
         head=head,
         upsample=upsample,
         groups=str(groups),
-        units=tuple(int(width) for width in units.split(",")),
+        units=widths(units),
         literal=literal,
         epochs=epochs,
         patience=patience,

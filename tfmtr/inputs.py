@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+import weakref
 
 import numpy as np
 import pyarrow as pa
@@ -282,16 +283,12 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
     import tensorflow as tf
 
     schema = schema or prepared.schema
-    if not files:
-        raise ValueError(
-            f"`files` must name at least one file of examples in {prepared.path}; run `tfmtr prepare` with a longer "
-            "log or other windows. Received: files=[]"
-        )
+    check_rows(prepared, files)
     stores = open_stores(prepared)
     epoch = iter(range(first_epoch, 1 << 31))
     steps, rows, span = num_steps(files, batch_size), batch_size, None
     if context is not None:
-        total, workers = _num_rows(files), context.num_input_pipelines
+        total, workers = num_rows(files), context.num_input_pipelines
         if total < workers:
             raise ValueError(
                 f"`files` must have a row for each worker; train with fewer. Received: {total} rows, {workers} workers"
@@ -323,15 +320,19 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
 
     def read():
         rng = None if seed is None else np.random.default_rng([*np.atleast_1d(seed), next(epoch)])
-        empty = Recycled()  # of this epoch only: TensorFlow never forgets a generator's function
+        empty = Recycled()  # of this epoch only
         for table in read_tables(files, rows=rows, rng=rng, span=span, **options):
             yield split(table, empty)
 
     def spec(array):
         return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
 
-    signature = tf.nest.map_structure(spec, split(next(read_tables(files[:1], rows=1, **options))))
-    dataset = tf.data.Dataset.from_generator(read, output_signature=signature)
+    signature = tf.nest.map_structure(spec, split(next(read_tables(files, rows=1, **options))))
+    # TensorFlow never forgets a generator's function, which would keep vocabularies and files for good. So it is one
+    # that forgets them with the dataset, which its iterators and descendants keep alive.
+    source = {"read": read}
+    dataset = tf.data.Dataset.from_generator(lambda: source["read"](), output_signature=signature)
+    weakref.finalize(dataset, source.clear).atexit = False
     return without_autotune(dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4))
 
 
@@ -372,10 +373,27 @@ def without_autotune(dataset):
 
 def num_steps(files, batch_size):
     """Batches of an epoch, the last one smaller."""
-    return -(-_num_rows(files) // batch_size)
+    return -(-num_rows(files) // batch_size)
 
 
-def _num_rows(files):
+def check_rows(prepared, files, purpose=""):
+    """Raises a `ValueError` unless example files of a prepared directory have a row.
+
+    Args:
+        prepared: The `Prepared` directory.
+        files: Its files.
+        purpose: What for, such as `"validation"`.
+    """
+    if not num_rows(files):
+        rows = f"{purpose} row" if purpose else "row"
+        raise ValueError(
+            f"`files` must have at least one {rows} of examples in {prepared.path}; run `tfmtr prepare` with a longer "
+            f"log, other windows or other fractions. Received: {len(files)} files without a row"
+        )
+
+
+def num_rows(files):
+    """Rows of all files."""
     return sum(pq.read_metadata(file).num_rows for file in files)
 
 

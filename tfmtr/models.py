@@ -7,6 +7,7 @@ from keras import ops
 
 from tfmtr import components, replicas
 from tfmtr.backends import check_tensorflow, is_tensorflow
+from tfmtr.checks import check_integer, check_number, check_widths
 from tfmtr.encoders.embed import CATEGORICAL, embed, embed_fields, encode_inputs, join
 from tfmtr.encoders.field_weighted import as_fields, field_towers
 from tfmtr.encoders.interactions import INTERACTIONS, first_order
@@ -185,8 +186,8 @@ def two_tower(
         A `TwoTower` model.
 
     Raises:
-        ValueError: If `share`, `head` or `interact` is unknown, a tower has no feature, or `interact` is given with
-            another `share` or with `literal`.
+        ValueError: If `share`, `head` or `interact` is unknown, `units` is no tuple of widths or another size is not
+            what it must be, a tower has no feature, or `interact` is given with another `share` or with `literal`.
 
     Example:
     >>> from tfmtr.schema import Feature, Scenario, Schema, Task
@@ -197,6 +198,8 @@ def two_tower(
     >>> sorted(model.user_tower.output)
     ['click']
     """
+    units = check_widths("units", units)
+    _check_sizes(embedding_dim, unknown_rate)
     head = components.find("heads", head)(schema.tasks)
     schema, towers = head.complete(schema), head.towers()
     user_inputs = encode_inputs(schema, "user", "context", scenario=True)
@@ -214,11 +217,12 @@ def two_tower(
                 f'share="none" and literal=False. Received: share={share!r}, literal={literal}'
             )
         vectors, title, terms, bases = _field_towers(schema, user_inputs, title_inputs, **options)
-    vectors = head.relate(vectors)
+    vectors, title = head.relate(vectors), _as_float32(title)
 
     queries, logits = {}, {}
     for tower, vector in vectors.items():
-        queries[tower] = vector if literal or interact else QueryScale(name=f"{tower}_query")(vector)
+        scaled = vector if literal or interact else QueryScale(name=f"{tower}_query")(vector)
+        queries[tower] = _as_float32(scaled)
         bias = None if literal else towers[tower].start
         logits[tower] = DotScore(bias, name=f"{tower}_score", dtype="float32")(queries[tower], title)
     training_inputs = encode_inputs(schema, TRAINING)
@@ -267,7 +271,8 @@ def ranking(
         A `JointModel`.
 
     Raises:
-        ValueError: If `share`, `head` or `interact` is unknown, or needs what the schema does not have.
+        ValueError: If `share`, `head` or `interact` is unknown or needs what the schema does not have, or a size is not
+            what it must be.
 
     Example:
     >>> from tfmtr.schema import Feature, Scenario, Schema, Task
@@ -277,6 +282,7 @@ def ranking(
     >>> ranking(schema, share="shared_bottom").output["outputs"]["like"].shape
     (None, 1)
     """
+    _check_sizes(embedding_dim, unknown_rate)
     name, head = head, components.find("heads", head)(schema.tasks)
     if head.is_two_tower_only:
         raise ValueError(
@@ -309,6 +315,11 @@ def ranking(
     training_inputs = encode_inputs(schema, TRAINING)
     graph = TrainingGraph(schema, {**inputs, **training_inputs}, dict(shared.bases), vectors, logits, {}, None)
     return JointModel(inputs, training_inputs, _tensors(head, graph), head, schema, name="ranking")
+
+
+def _check_sizes(embedding_dim, unknown_rate):
+    check_integer("embedding_dim", embedding_dim, least=1)
+    check_number("unknown_rate", unknown_rate, least=0, below=1)
 
 
 def _dense_towers(schema, user_inputs, title_inputs, share, units, *, towers, embedding_dim, unknown_rate, literal):
@@ -396,6 +407,11 @@ def check_has_embeddings(share, categorical):
             f"`share={share}` works on embedding tables, so the schema must have a feature of kind id, string, set or "
             "sequence on the side it acts on. Received: only numbers and vectors"
         )
+
+
+def _as_float32(tensor):
+    """What is served, indexed and compared is float32, whatever the towers compute in."""
+    return tensor if tensor.dtype == "float32" else ops.cast(tensor, "float32")
 
 
 def _add_terms(logits, terms):

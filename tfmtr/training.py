@@ -12,151 +12,31 @@ and, once it is evaluated, `evaluation.json` and `scores.parquet`; see `tfmtr.ev
 """
 
 import contextlib
-import dataclasses
-import functools
-import importlib
+import dataclasses  # noqa: F401 - scripts say `training.dataclasses.replace(recipe, ...)`
 import importlib.metadata
-import json
-import os
 import platform
 import shutil
+import sys
 import time
 from pathlib import Path
-from typing import Literal
 
 import keras
-import numpy as np
 
-from tfmtr import components, inputs, models, replicas
-from tfmtr.datasets.groups import random_groups
+from tfmtr import inputs, precision, replicas
+from tfmtr.checkpoints import KeepState, restore, save
+from tfmtr.checks import check_integer
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.diagnosis import describe, losses_of, not_finite, not_finite_error, uneven_losses, warn
 from tfmtr.documents import read_json, write_json
 from tfmtr.growth import grow_schema, warm_start
-from tfmtr.heads.parallel import parallel
-from tfmtr.schema import Scenario, Schema, check_choice
-from tfmtr.sharing._shared import per_pair
+from tfmtr.recipe import CONTROLS, OPTIMIZERS, PAPER, Recipe, optimizer_of
+from tfmtr.schema import Schema
 
-OPTIMIZERS = ("adam", "sparse_adam", "row_wise_adagrad", "clippy_adagrad")
+__all__ = ["CONTROLS", "OPTIMIZERS", "PAPER", "Recipe", "go_on", "load", "optimizer_of", "restore", "save", "train"]
+
+LEFT_BEHIND = ("run.tmp", "weights/*.tmp", "checkpoint/*/*.tmp")  # by a kill in the middle of a write
+OF_A_RUN = ("weights", "checkpoint", "logs", "evaluation.json", "scores.parquet", "calibration.json")
 VERSIONS_OF = ("tensorflow", "keras", "numpy", "pyarrow", "duckdb", "ibis-framework", "scikit-learn")
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What decides a run's result, beside the data; stored in `run.json`.
-
-    Args:
-        share: Name of a file in `tfmtr/sharing/`.
-        head: Name of a file in `tfmtr/heads/`.
-        upsample: Whether the disjoint set of active users is trained on too.
-        groups: `"given"`: the schema's scenarios; as controls `"one"`: all in one, `"random"`: as many groups, drawn
-            by `seed`; or the territories' groups themselves, `{territory: group}`.
-        units: Widths of the towers' layers.
-        embedding_dim: Width of one categorical embedding.
-        unknown_rate: Share of rows that train the default branch.
-        literal: Whether to build the paper's literal score.
-        epochs: Most epochs over the training window.
-        patience: Epochs without a better validation loss before training stops.
-        batch_size: Rows of one step.
-        learning_rate: Of Adam.
-        seed: Of weights, order and dropped scenarios.
-        deterministic: Whether TensorFlow's ops must be deterministic, so that a resumed run repeats an unbroken one.
-        balance: Name of a file in `tfmtr/balancing/`, or `None` for the sum of the losses.
-        optimizer: One of `OPTIMIZERS`; the row-sparse ones are for large tables.
-        normalizer: `"rows"`: a loss is the mean over rows; `"groups"`: the sum of the scenarios' means, for the head
-            `parallel`.
-        per_pair: Whether a multi-task file of `tfmtr/sharing/` is made multi-domain: each pair of task and scenario is
-            a task to it.
-    """
-
-    share: str = "territory_branches"
-    head: str = "parallel"
-    upsample: bool = True
-    groups: Literal["given", "one", "random"] | dict[str, str] = dataclasses.field(default="given", hash=False)
-    units: tuple[int, ...] = (512, 512)
-    embedding_dim: int = 16
-    unknown_rate: float = 0.05
-    literal: bool = False
-    epochs: int = 10
-    patience: int = 2
-    batch_size: int = 8192
-    learning_rate: float = 1e-3
-    seed: int = 0
-    deterministic: bool = True
-    balance: str | None = None
-    optimizer: str = "adam"
-    normalizer: Literal["rows", "groups"] = "rows"
-    per_pair: bool = False
-
-    def __post_init__(self):
-        if not isinstance(self.groups, dict):
-            check_choice("groups", self.groups, ("given", "one", "random"))
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        check_choice("normalizer", self.normalizer, ("rows", "groups"))
-        if self.normalizer == "groups" and self.head != "parallel":
-            raise ValueError(f'`normalizer="groups"` is for the head `parallel`. Received: head={self.head!r}')
-        object.__setattr__(self, "units", tuple(self.units))
-
-    def document(self):
-        """The recipe as it is stored; what it could not say earlier is left out while it is the default."""
-        document = json.loads(json.dumps(dataclasses.asdict(self)))
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        later = ("balance", "optimizer", "normalizer", "per_pair")
-        return {name: value for name, value in document.items() if name not in later or value != defaults[name]}
-
-    def adapt(self, schema):
-        """The schema with this recipe's scenarios and the features that its head reads in training."""
-        schema = components.find("heads", self.head)(schema.tasks).complete(schema)
-        scenario = schema.scenario
-        if self.groups == "one":
-            scenario = Scenario(scenario.columns, dict.fromkeys(scenario.groups, "all"))
-        elif self.groups == "random":
-            scenario = Scenario(scenario.columns, random_groups(scenario.groups, scenario.num_groups, self.seed))
-        elif self.groups != "given":
-            names = ["/".join(key) for key in scenario.groups]
-            if missing := sorted(set(names) - set(self.groups)):
-                raise ValueError(f"`groups` must have every territory of the data. Received: none for {missing}")
-            groups = [self.groups[name] for name in names]
-            scenario = Scenario(scenario.columns, dict(zip(scenario.groups, groups, strict=True)))
-        return schema.replace(scenario=scenario)
-
-    def build(self, schema):
-        """The compiled model of this recipe, with seeded weights."""
-        keras.utils.set_random_seed(self.seed)
-        head, share = self.head, components.find("sharing", self.share)
-        if self.normalizer == "groups":
-            head = functools.partial(parallel, normalizer="groups", num_groups=schema.scenario.num_groups)
-        model = models.two_tower(
-            schema,
-            share=per_pair(share) if self.per_pair else share,
-            head=head,
-            units=self.units,
-            embedding_dim=self.embedding_dim,
-            unknown_rate=self.unknown_rate,
-            literal=self.literal,
-        )
-        model.compile(optimizer_of(self.optimizer)(self.learning_rate), balance=self.balance)
-        model.optimizer.build(model.trainable_variables)
-        return model
-
-
-def optimizer_of(name):
-    """The class of an optimizer's name: Keras's Adam, or the one class of the file `tfmtr/optimizers/<name>.py`."""
-    if name == "adam":
-        return keras.optimizers.Adam
-    module = importlib.import_module(f"tfmtr.optimizers.{name}")
-    return getattr(module, name.title().replace("_", ""))
-
-
-# The three models of Gampa et al. 2023, section 4.2, and the controls that a gain of branches is compared with.
-PAPER = {
-    "baseline": Recipe(share="none", upsample=False),
-    "baseline + upsampling": Recipe(share="none"),
-    "multi-task": Recipe(share="territory_branches"),
-}
-CONTROLS = {
-    "one group": Recipe(share="territory_branches", groups="one"),
-    "random groups": Recipe(share="territory_branches", groups="random"),
-}
 
 
 def train(data, workdir, recipe=None, *, verbose="auto"):
@@ -180,14 +60,50 @@ def train(data, workdir, recipe=None, *, verbose="auto"):
         The trained `TwoTower` model, as of the last test window.
 
     Raises:
-        ValueError: If `workdir` holds a run of another recipe or of other data, or the recipe has a balancer and
-            there are several replicas.
+        ValueError: If `workdir` holds a run of another recipe, of other data or of another dtype policy, unless that
+            run failed; if the recipe does not fit the data, or has a balancer and there are several replicas: then
+            nothing is written. If a stage has no epoch whose losses and variables are finite: that run has failed, and
+            any recipe may take its place.
     """
     recipe, data, workdir = recipe or Recipe(), Prepared(data), Path(workdir)
-    schema = recipe.adapt(data.schema)
-    run = _open_run(workdir, recipe, schema, data)
+    schema, policy = recipe.adapt(data.schema), precision.current()
+    _check_rows(data, recipe)
+    run = _find_run(workdir, recipe, schema, data, policy)
     with op_determinism(recipe.deterministic):
-        return _train(data, workdir, recipe, schema, run, verbose)
+        model = recipe.build(schema)
+        warnings = [] if run else _starting_warnings(model, data, schema, recipe)
+        run = _open_run(run, workdir, recipe, schema, data, policy, warnings=warnings)
+        return _train(model, data, workdir, recipe, schema, run, _lines(verbose))
+
+
+def _lines(verbose):
+    """A progress bar is for a terminal; elsewhere an epoch is one plain line."""
+    return verbose if verbose != "auto" else 1 if sys.stdout.isatty() else 2
+
+
+def _samplings(recipe):
+    return ("random", "active") if recipe.upsample else ("random",)
+
+
+def _check_rows(data, recipe):
+    """Raises a `ValueError` unless there is something to train on, to validate with and to train for."""
+    if not data.test_windows:
+        raise ValueError(
+            "`data` must have a test window, which a model is trained for; prepare with --test-windows 1 or more. "
+            f"Received: {data.path} without one"
+        )
+    inputs.check_rows(data, data.examples("train", sampling=_samplings(recipe)), "training")
+    inputs.check_rows(data, data.examples("validation"), "validation")
+
+
+def _starting_warnings(model, data, schema, recipe):
+    """What can be said before the first step; reads the first rows, so that those which do not fit fail here."""
+    if replicas.number() > 1:
+        return []
+    files = data.examples("train", sampling=_samplings(recipe))
+    losses = losses_of(model, data, files, schema, batch_size=recipe.batch_size)
+    text = uneven_losses(losses, schema.tasks) if recipe.balance is None else None
+    return [text] if text else []
 
 
 @contextlib.contextmanager
@@ -205,38 +121,62 @@ def op_determinism(is_on):
         config.disable_op_determinism()
 
 
-def _train(data, workdir, recipe, schema, run, verbose):
+def _train(model, data, workdir, recipe, schema, run, verbose):
     """Trains what `run` still lacks, window by window."""
-    model = recipe.build(schema)
-    sampling = ("random", "active") if recipe.upsample else ("random",)
     validation = data.examples("validation")
-    weights = {window: workdir / "weights" / f"window-{window}.npz" for window in data.test_windows}
-    finished = [window for window in data.test_windows if weights[window].exists()]
+    finished = [window for window in data.test_windows if _weights(workdir, window).exists()]
     if finished:
-        restore(model, weights[finished[-1]])
+        restore(model, _weights(workdir, finished[-1]))
     for window in data.test_windows[len(finished) :]:
         first = window == data.test_windows[0]
         windows = None if first else [window - 1]  # the whole training window, or the slice of the day before
-        files = data.examples("train", windows=windows, sampling=sampling)
-        started = time.perf_counter()
-        history = []
-        if files or first:
-            history = _fit_stage(
+        files = data.examples("train", windows=windows, sampling=_samplings(recipe))
+        started, keep = time.perf_counter(), None
+        if first or inputs.num_rows(files):
+            keep = _fit_stage(
                 model, data, files, schema, recipe, workdir, window=window,
                 validation=validation if first else None, epochs=recipe.epochs if first else 1, verbose=verbose,
             )  # fmt: skip
-        run["stages"][str(window)] = {"history": history, "seconds": round(time.perf_counter() - started, 2)}
-        _keep_stage(run, model, workdir, weights[window])
+        _end_stage(run, model, keep, recipe, workdir, window, started)
     return model
 
 
-def _keep_stage(run, model, workdir, weights):
-    """Writes what is known after a stage, and drops its checkpoint."""
+def _end_stage(run, model, keep, recipe, workdir, window, started):
+    """Writes what is known after a stage, and drops its checkpoint.
+
+    Raises:
+        ValueError: If the stage, whose state is `keep`, has no finite epoch.
+    """
     replicas.wait()  # until all workers have read the checkpoint
+    history = keep.history if keep else []
+    if keep and keep.best_epoch is None:
+        reason = not_finite_error(window, keep.problems, recipe, precision.policy_of(run))
+        if replicas.is_chief():
+            write_json(
+                workdir / "run.json", {**run, "failed": {"window": window, "reason": reason, "history": history}}
+            )
+            shutil.rmtree(workdir / "checkpoint", ignore_errors=True)
+        raise ValueError(reason)
+    if keep and keep.problems:
+        epochs = ", ".join(str(problem["epoch"] + 1) for problem in keep.problems)
+        text = f"window {window}: not finite in epochs {epochs} ({describe(keep.problems)}); kept is epoch "
+        _warn(run, f"{text}{keep.best_epoch + 1}, the best of the others. Lower --learning-rate, or look at the data")
+    if keep and (stuck := not_finite(model.optimizer.variables)):
+        text = f"window {window}: the optimizer's state is not finite for {len(stuck)} variables, the first one "
+        _warn(run, f"{text}{stuck[0]}, which may never learn again. Lower --learning-rate, or look at the data")
+    run.setdefault("stages", {})
+    run["stages"][str(window)] = {"history": history, "seconds": round(time.perf_counter() - started, 2)}
     if replicas.is_chief():
         write_json(workdir / "run.json", run)
-        save(model, weights)
+        save(model, _weights(workdir, window))
         shutil.rmtree(workdir / "checkpoint", ignore_errors=True)
+
+
+def _warn(run, text):
+    """Says a line, and has the run document remember it."""
+    warn(text)
+    if text not in run.setdefault("warnings", []):
+        run["warnings"].append(text)
 
 
 def go_on(run, data, files, workdir, *, epochs=1, verbose="auto"):
@@ -257,26 +197,31 @@ def go_on(run, data, files, workdir, *, epochs=1, verbose="auto"):
         Names of the variables that grew or are new, sorted.
 
     Raises:
-        ValueError: If `data` does not fit the model, `files` is empty, or `workdir` holds another run.
+        ValueError: If `data` does not fit the model, `files` is empty, or `workdir` holds another run, unless that
+            failed; if no epoch's losses and variables are finite.
     """
+    epochs = check_integer("epochs", epochs, least=1)
     data, workdir, before = Prepared(data), Path(workdir), read_run(run)
-    recipe, window = recipe_of(before), data.next_window
+    recipe, window, policy = recipe_of(before), data.next_window, precision.policy_of(before)
     old = Schema.load(run)
     schema = grow_schema(old, recipe.adapt(data.schema))
-    document = _open_run(workdir, recipe, schema, data, start=before["run_id"])
-    weights = workdir / "weights" / f"window-{window}.npz"
-    if weights.exists():
-        return document["grown"]
-    with op_determinism(recipe.deterministic):
+    facts = {"start": before["run_id"]}
+    document = _find_run(workdir, recipe, schema, data, policy, **facts)
+    if document and _weights(workdir, window).exists():
+        return _open_run(document, workdir, recipe, schema, data, policy, **facts)["grown"]
+    inputs.check_rows(data, files, "training")
+    with op_determinism(recipe.deterministic), precision.use(policy):
         model = recipe.build(schema)
-        document["grown"] = warm_start(model, schema, old, newest_weights(run))
+        grown = warm_start(model, schema, old, newest_weights(run))
+        document = _open_run(document, workdir, recipe, schema, data, policy, **facts)
+        document["grown"] = grown
         started = time.perf_counter()
-        history = _fit_stage(
-            model, data, files, schema, recipe, workdir, window=window, validation=None, epochs=epochs, verbose=verbose
-        )
-    document["stages"] = {str(window): {"history": history, "seconds": round(time.perf_counter() - started, 2)}}
-    _keep_stage(document, model, workdir, weights)
-    return document["grown"]
+        keep = _fit_stage(
+            model, data, files, schema, recipe, workdir, window=window, validation=None, epochs=epochs,
+            verbose=_lines(verbose),
+        )  # fmt: skip
+        _end_stage(document, model, keep, recipe, workdir, window, started)
+    return grown
 
 
 def newest_weights(workdir):
@@ -284,7 +229,11 @@ def newest_weights(workdir):
     there = _windows(workdir)
     if not there:
         raise ValueError(f"`{workdir}` must be a finished run: it has no weights. Finish it with `tfmtr train`.")
-    return Path(workdir, "weights", f"window-{there[-1]}.npz")
+    return _weights(workdir, there[-1])
+
+
+def _weights(workdir, window):
+    return Path(workdir, "weights", f"window-{window}.npz")
 
 
 def _windows(workdir):
@@ -306,8 +255,9 @@ def load(workdir, *, window=None):
             f"`window` must be one that {workdir} has weights for; finish the run with `tfmtr train`. "
             f"Received: window={window}, there are {there}"
         )
-    model = recipe_of(run).build(Schema.load(workdir))
-    restore(model, workdir / "weights" / f"window-{window}.npz")
+    with precision.use(precision.policy_of(run)):
+        model = recipe_of(run).build(Schema.load(workdir))
+    restore(model, _weights(workdir, window))
     return model
 
 
@@ -324,48 +274,22 @@ def recipe_of(run):
     return Recipe(**run["recipe"])
 
 
-def save(model, file):
-    """Writes all variables of a compiled model and its optimizer, at once or not at all."""
-    arrays = {f"{kind}/{i}": np.asarray(v) for kind, vs in _variables(model).items() for i, v in enumerate(vs)}
-    paths = {f"{kind}_paths": np.asarray([v.path for v in vs]) for kind, vs in _variables(model).items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    with temporary.open("wb") as stream:
-        np.savez(stream, **arrays, **paths)
-    os.replace(temporary, file)
-
-
-def restore(model, file):
-    """Reads what `save` wrote into a model of the same architecture.
-
-    Raises:
-        ValueError: If the model's variables are not those of the file.
-    """
-    with np.load(file) as archive:
-        for kind, variables in _variables(model).items():
-            arrays = [archive[f"{kind}/{i}"] for i in range(len(archive[f"{kind}_paths"]))]
-            if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
-                raise ValueError(
-                    f"`{file}` must hold the variables of this model: it was written by another recipe or schema. "
-                    f"Received: {len(arrays)} {kind} variables, expected {len(variables)} of this model's shapes"
-                )
-            for variable, array in zip(variables, arrays, strict=True):
-                variable.assign(array)
-
-
-def _variables(model):
-    return {"model": model.variables, "optimizer": model.optimizer.variables}
-
-
 def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validation, epochs, verbose):
-    """Fits one window; returns the history, one dictionary of figures an epoch.
+    """Fits one window; returns its `KeepState`, and the model has the best epoch's variables if there is one.
 
     `files` and `validation` are example files, those of validation `None` where there is no early stopping.
     """
-    keep = KeepState(workdir / "checkpoint" / f"window-{window}", model)
-    callbacks = []  # the chief's own last: the others take over the state of the first ones
-    if validation is not None:
-        callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=recipe.patience))
+
+    def losses():
+        return losses_of(model, data, files, schema, batch_size=recipe.batch_size, num_batches=1)
+
+    keep = KeepState(
+        workdir / "checkpoint" / f"window-{window}",
+        model,
+        patience=None if validation is None else recipe.patience,
+        losses=losses if replicas.number() == 1 else dict,
+    )
+    callbacks = []
     if replicas.is_chief():
         callbacks.append(keras.callbacks.TensorBoard(workdir / "logs" / f"window-{window}", write_graph=False))
     keep.others = callbacks
@@ -380,8 +304,9 @@ def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validatio
             callbacks=[*callbacks, keep],
         )  # fmt: skip
         replicas.wait()  # until the chief has written the best epoch
-    restore(model, keep.best)
-    return keep.history
+    if keep.best_epoch is not None:
+        restore(model, keep.best)
+    return keep
 
 
 def _batches(data, files, recipe, schema, **order):
@@ -396,111 +321,93 @@ def _batches(data, files, recipe, schema, **order):
     return shared, inputs.num_steps(files, recipe.batch_size)
 
 
-class KeepState(keras.callbacks.Callback):
-    """Keeps all that an interrupted `fit` needs to go on, at the end of every epoch.
+def _find_run(workdir, recipe, schema, data, policy, **facts):
+    """The document of the same run that `workdir` holds; `None` where it holds none, or one that failed.
 
-    `keras.callbacks.BackupAndRestore` keeps epoch and weights, not the other callbacks' state, and knows no
-    best epoch. Here one folder holds `last.npz` and `best.npz` (all variables, with the optimizer's) and
-    `state.json` (history, and the plain attributes of the other callbacks, such as early stopping's
-    counters). `state.json` is written last: what it says is there.
-
-    Args:
-        folder: Where the state is kept; an existing state is restored at once.
-        model: The compiled model.
+    Raises:
+        ValueError: If it holds another run.
     """
-
-    def __init__(self, folder, model):
-        super().__init__()
-        self.folder = folder
-        self.others = []
-        self.state = {"history": [], "callbacks": [], "best_epoch": None, "finished": False}
-        if state := read_json(folder / "state.json"):
-            self.state = state
-            restore(model, self._last(len(self.history) - 1))
-
-    @property
-    def history(self):
-        """Figures of the finished epochs."""
-        return self.state["history"]
-
-    @property
-    def next_epoch(self):
-        """The epoch to go on with."""
-        return len(self.history)
-
-    @property
-    def is_finished(self):
-        """Whether the stage ended, by early stopping or by its last epoch."""
-        return self.state["finished"]
-
-    @property
-    def best(self):
-        """File with the variables of the best epoch."""
-        return self._last(self.state["best_epoch"])
-
-    def _last(self, epoch):
-        return self.folder / f"epoch-{epoch}.npz"
-
-    def on_train_begin(self, logs=None):
-        """Gives the other callbacks the state they had."""
-        for callback, attributes in zip(self.others, self.state["callbacks"], strict=False):
-            vars(callback).update(attributes)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Writes the state."""
-        figures = {name: float(value) for name, value in (logs or {}).items()}
-        monitored = [row.get("val_loss", -i) for i, row in enumerate([*self.history, figures])]  # else: the last one
-        previous, best_epoch = self.state["best_epoch"], int(np.argmin(monitored))
-        self.state = {
-            "history": [*self.history, figures],
-            "callbacks": [_plain_attributes(callback) for callback in self.others],
-            "best_epoch": best_epoch,
-            "finished": bool(self.model.stop_training) or epoch + 1 == self.params["epochs"],
-        }
-        if not replicas.is_chief():
-            return
-        save(self.model, self._last(epoch))
-        write_json(self.folder / "state.json", self.state)
-        for old in {epoch - 1, previous} - {epoch, best_epoch, None}:
-            self._last(old).unlink(missing_ok=True)
-
-
-def _plain_attributes(callback):
-    """Attributes of a callback that JSON can hold: counters, best values, flags."""
-    plain = {}
-    for name, value in vars(callback).items():
-        value = value.item() if isinstance(value, np.generic) else value
-        if isinstance(value, (int, float, str, bool, type(None))) and not name.startswith("__"):
-            plain[name] = value
-    return plain
-
-
-def _open_run(workdir, recipe, schema, data, **facts):
-    fingerprint = data.report["fingerprint"]
-    document = {"recipe": recipe.document(), "fingerprint": fingerprint, **facts}
-    if (workdir / "run.json").exists():
-        run = read_run(workdir)
-        same = {key: run[key] == value for key, value in document.items()}
-        same["schema"] = Schema.load(workdir) == schema
-        if not all(same.values()):
-            different = sorted(key for key, is_same in same.items() if not is_same)
+    document = {"recipe": recipe.document(), "fingerprint": data.report["fingerprint"], **facts}
+    if not (workdir / "run.json").exists():
+        if _windows(workdir) or (workdir / "checkpoint").exists():
             raise ValueError(
-                f"`workdir` must be new, or hold the same run to resume; choose another directory. "
-                f"Received: {workdir}, whose {' and '.join(different)} differ"
+                "`workdir` must be new, or hold the same run to resume; choose another directory. Received: "
+                f"{workdir}, which has weights or a checkpoint, but no run.json that says whose"
             )
-        return run
-    run = {
-        **document,
+        return None
+    run = read_run(workdir)
+    different = [key for key, value in document.items() if run.get(key) != value]
+    if "failed" in run:
+        is_same = not different and precision.policy_of(run) == policy and Schema.load(workdir) == schema
+        return run if is_same else None
+    if Schema.load(workdir) != schema:
+        different.append("schema")
+    if different:
+        raise ValueError(
+            f"`workdir` must be new, or hold the same run to resume; choose another directory. "
+            f"Received: {workdir}, whose {' and '.join(sorted(different))} differ"
+        )
+    precision.check_policy(run, workdir, policy)
+    return run
+
+
+def _open_run(run, workdir, recipe, schema, data, policy, warnings=(), **facts):
+    """Writes the document of a new run, in the place of one that failed, or tidies up after the same one was killed.
+
+    What fails before this leaves the directory as it was.
+    """
+    for text in warnings:
+        warn(text)
+    replicas.wait()  # until all workers have read what there is
+    if run is None:
+        run = _new_run(recipe, data, policy, warnings, facts)
+        if replicas.is_chief():
+            _replace(workdir, schema, run)
+    else:
+        run.pop("failed", None)  # in the file it stays until a stage has ended better
+        if replicas.is_chief():
+            _tidy(workdir)
+    replicas.wait()  # until the chief has done so
+    return run
+
+
+def _new_run(recipe, data, policy, warnings, facts):
+    fingerprint = data.report["fingerprint"]
+    return {
+        "recipe": recipe.document(),
+        "fingerprint": fingerprint,
+        **facts,
         "run_id": f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{fingerprint[:8]}-{recipe.seed}",
         "data": str(data.path),
         "versions": versions(),
+        "dtype_policy": policy,
+        "warnings": list(warnings),
         "stages": {},
     }
-    if replicas.is_chief():
-        workdir.mkdir(parents=True, exist_ok=True)
-        schema.save(workdir)
-        write_json(workdir / "run.json", run)
-    return run
+
+
+def _replace(workdir, schema, run):
+    """Writes a new run's documents, when nothing is left of one that failed; a kill in between leaves none or that."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    if (workdir / "run.json").exists():
+        for name in OF_A_RUN:
+            file = workdir / name
+            shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+        (workdir / "run.json").unlink()
+    schema.save(workdir)
+    write_json(workdir / "run.json", run)
+
+
+def _tidy(workdir):
+    """Removes what a kill in the middle of a write, or right after the last one, left behind."""
+    for pattern in LEFT_BEHIND:
+        for file in workdir.glob(pattern):
+            file.unlink()
+    for folder in workdir.glob("checkpoint/window-*"):
+        if _weights(workdir, folder.name.removeprefix("window-")).exists():
+            shutil.rmtree(folder)
+    with contextlib.suppress(OSError):  # one of a stage in progress is in it
+        (workdir / "checkpoint").rmdir()
 
 
 def versions():

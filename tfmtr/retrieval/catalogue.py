@@ -36,7 +36,7 @@ class Catalogue(keras.layers.Layer):
     """
 
     def __init__(self, titles, availability, attributes=None, popularity=None, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})  # whatever the towers compute in
         titles, attributes = [str(title) for title in titles], attributes or {}
         if len(set(titles)) != len(titles):
             raise ValueError(

@@ -34,7 +34,7 @@ class ExactIndex(keras.layers.Layer):
     """
 
     def __init__(self, catalogue, vectors, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})  # whatever the towers compute in
         check_vectors(catalogue, vectors)
         self.catalogue = catalogue
         self.vectors = self.add_weight(

@@ -54,7 +54,7 @@ class Recommender(keras.layers.Layer):
     """
 
     def __init__(self, index, *, outputs=None, biases=None, names=(), **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})  # whatever the towers compute in
         self.index, self.catalogue = index, index.catalogue
         self.outputs, self.biases, self.names = outputs, biases, sorted(names)
         self.output_index = lookup(self.names)

@@ -44,7 +44,7 @@ class ScannIndex(keras.layers.Layer):
     """
 
     def __init__(self, catalogue, vectors, *, leaves=None, leaves_to_search=None, reorder=500, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})  # whatever the towers compute in
         check_vectors(catalogue, vectors)
         self.catalogue, self.reorder = catalogue, reorder
         self.is_tree = catalogue.num_titles >= SMALLEST_TREE

@@ -31,7 +31,7 @@ class StreamingIndex(keras.layers.Layer):
     """
 
     def __init__(self, catalogue, file, *, chunk=8192, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})  # whatever the towers compute in
         size, row = Path(file).stat().st_size, 4 * catalogue.num_titles
         if not size or size % row:
             raise ValueError(

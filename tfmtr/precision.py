@@ -1,0 +1,51 @@
+"""Which precision a run computes in: Keras's dtype policy, which is the process's, not the model's."""
+
+import contextlib
+
+import keras
+
+DEFAULT = "float32"  # of runs that do not say
+POLICIES = (DEFAULT, "mixed_bfloat16")
+
+
+def current():
+    """Name of the process's policy.
+
+    Raises:
+        ValueError: If models cannot be trained under it.
+    """
+    name = keras.config.dtype_policy().name
+    if name not in POLICIES:
+        raise ValueError(
+            f"The dtype policy must be one of {list(POLICIES)}; float16 overflows without a scaled loss, which "
+            'balancers and row-sparse optimizers do not know. Call `keras.config.set_dtype_policy("mixed_bfloat16")`. '
+            f"Received: {name!r}"
+        )
+    return name
+
+
+@contextlib.contextmanager
+def use(name):
+    """Makes models that are built inside compute under a policy, whatever the process has."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def policy_of(run):
+    """The policy's name of a run document."""
+    return run.get("dtype_policy", DEFAULT)
+
+
+def check_policy(run, workdir, policy):
+    """Raises a `ValueError` unless a policy is the one that a run began under."""
+    own = policy_of(run)
+    if own != policy:
+        raise ValueError(
+            f"A run must go on under the dtype policy that it began under: call "
+            f'`keras.config.set_dtype_policy("{own}")` before, or choose another directory. Received: {policy!r}, and '
+            f"{workdir} began under {own!r}"
+        )
