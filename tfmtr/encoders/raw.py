@@ -4,6 +4,8 @@ Training does this with Arrow (`tfmtr.inputs`), the exported graph with the Kera
 holds the two against each other.
 """
 
+import weakref
+
 import keras
 import numpy as np
 from keras import ops
@@ -62,9 +64,24 @@ def look_up(raw, schema, *roles, scenario=False):
 
 
 def lookup(vocabulary, **options):
-    """A `StringLookup` with 0 for unknown text (with `mask_token`, 0 for that and 1 for unknown)."""
+    """A `StringLookup` with 0 for unknown text (with `mask_token`, 0 for that and 1 for unknown).
+
+    TensorFlow keeps a table for as long as the process lives; this one goes with the layer.
+    """
     # No value of a client is a token of the layer's own, and a lookup table cannot be empty.
-    return keras.layers.StringLookup(vocabulary=list(vocabulary) or ["\x01"], oov_token="\x00", **options)
+    layer = keras.layers.StringLookup(vocabulary=list(vocabulary) or ["\x01"], oov_token="\x00", **options)
+    table = layer.lookup_table
+    weakref.finalize(table, _destroy, table.resource_handle).atexit = False
+    return layer
+
+
+def _destroy(handle):
+    """Frees a table's memory."""
+    import tensorflow as tf
+
+    with tf.init_scope():  # a collection of garbage may come in the middle of a function's tracing
+        if tf.executing_eagerly():
+            tf.raw_ops.DestroyResourceOp(resource=handle, ignore_lookup_error=True)
 
 
 def _scenario_index(raw, scenario):
