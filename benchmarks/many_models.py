@@ -2,7 +2,16 @@
 
     python benchmarks/many_models.py
 
-PLACEHOLDER
+A simulated service of 3,000 users and 400 titles; resident memory after a collection of garbage and `malloc_trim`,
+growth a call over 20 calls, after 4 that fill what is filled once. About two minutes on two cores, Linux only.
+
+              before    now
+    train      +4.95  +1.20 MiB
+    load       -0.01  -0.01 MiB
+    evaluate   +0.63  +0.48 MiB
+
+Before, TensorFlow kept the generator of every data set, with its vocabularies and files, and every look-up table (1.65
+MiB for each table of 20,000 titles, of which an evaluation makes two a window).
 """
 
 import argparse
