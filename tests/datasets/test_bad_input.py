@@ -134,7 +134,9 @@ def test_events_somewhat_after_or_long_before_the_others_are_said(tmp_path):
 def test_an_infinite_label_of_a_regression_is_said_as_such(tmp_path):
     events, users, titles = base()
     tasks = {"click": "click", "watch": "seconds:regression"}
-    with pytest.raises(ValueError, match=r"'watch' must be finite or null; mend the rows.*1 others.*inf") as caught:
+    with pytest.raises(
+        ValueError, match=r"'watch' must be finite or null, also as a float32; mend the rows.*1 others.*inf"
+    ) as caught:
         prepared(tmp_path, events.assign(seconds=np.where(events.index == 3, np.inf, 1)), users, titles, tasks=tasks)
     assert ":regression" not in str(caught.value)
 
@@ -144,3 +146,43 @@ def test_the_folder_that_is_made_may_be_called_anything(tmp_path):
     first, second = prepared(plain, *base()), prepared(odd, *base())
     assert first.report["fingerprint"] == second.report["fingerprint"]
     assert sorted(path.name for path in odd.iterdir()) == sorted(path.name for path in plain.iterdir())
+
+
+@pytest.mark.parametrize("value", [np.inf, -1e300])
+def test_numbers_that_examples_cannot_have_are_counted(tmp_path, value):
+    events, users, titles = base()
+    users = users.assign(score=np.where(users.index % 7 == 0, value, 3.0), code=10**18 + users.index)
+    data = prepared(tmp_path, events.assign(x=value), users, titles, training={"x": "x"})
+    assert warned(data, "'score'") == ["43 values of 'score' are infinite or too large and became the mean"]
+    assert warned(data, "'x'") == ["3600 values of 'x' are infinite or too large and became the mean"]
+    assert warned(data, "'code'") == ["300 values of 'code' were rounded to float32"]
+    assert set(examples(data).score) == {3.0}
+
+
+def test_labels_that_float32_rounds_or_cannot_hold(tmp_path):
+    events, users, titles = base()
+    tasks = {"click": "click", "watch": "x:regression"}
+    data = prepared(tmp_path / "a", events.assign(x=2**24 + 1), users, titles, tasks=tasks)
+    assert warned(data, "'watch'") == ["3600 values of 'watch' were rounded to float32"]
+    with pytest.raises(ValueError, match=r"'watch' must be finite or null, also as a float32.*3600 others"):
+        prepared(tmp_path / "b", events.assign(x=1e39), users, titles, tasks=tasks)
+
+
+def test_a_category_of_the_events_is_as_the_csv_has_it(tmp_path):
+    events, users, titles = base()
+    events = events.assign(x=[f"{place}e1" for place in events.pos], flag=events.pos > 5)
+    events.to_csv(tmp_path / "events.csv", index=False)
+    training = {"x": "x:id", "flag": "flag:id"}
+    found = examples(prepared(tmp_path, tmp_path / "events.csv", users, titles, training=training))
+    assert set(found.x) == {f"{place}e1" for place in range(1, 20)}
+    assert set(found.flag) == {"True", "False"}
+
+
+def test_what_of_an_availability_table_is_not_understood_is_said(tmp_path):
+    events, users, titles = base()
+    offered = pd.MultiIndex.from_product([titles.title, ["US", "DE", "JP", "BR"]], names=["title", "territory"])
+    path = base_log.write(tmp_path, "offered", offered.to_frame(index=False).assign(Start=base_log.START))
+    data = prepared(tmp_path, events, users, titles, availability=path)
+    assert warned(data, "availability") == [
+        "1 columns of availability are not used: ['Start']; its bounds are `start` and `end`"
+    ]

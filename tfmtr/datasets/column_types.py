@@ -166,6 +166,8 @@ def check_spelling(names, argument, file):
     """Raises a `ValueError` if two of the names are the same, or differ in case only: engines take them for one."""
     seen = {}
     for name in names:
+        if not name:
+            raise ValueError(f"`{argument}` must have names for all columns. Received: one without, in {file}")
         if name.casefold() in seen:
             raise ValueError(
                 f"`{argument}` must have columns whose names differ in more than case; rename one of them. Received: "

@@ -12,6 +12,7 @@ import dataclasses
 import gzip
 import io
 import re
+import zlib
 
 import duckdb
 
@@ -103,11 +104,18 @@ def read_form(file, argument):
             head = text.read(HEAD)
     except UnicodeDecodeError as error:
         raise ValueError(f"`{argument}` must be UTF-8; write the file so. Received: {file}: {error}") from error
-    except OSError as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"`{argument}` must be readable; write the file again. Received: {file}: {error}") from error
     if "\0" in head:
         raise ValueError(f"`{argument}` must be UTF-8; write the file so. Received: {file}, which has null characters")
-    headers = {delimiter: next(csv.reader(io.StringIO(head), delimiter=delimiter), []) for delimiter in DELIMITERS}
+    try:
+        headers = {one: next(csv.reader(io.StringIO(head), delimiter=one), []) for one in DELIMITERS}
+    except csv.Error as error:
+        raise ValueError(
+            f"`{argument}` must have a header and lines that end in a line feed. Received: {file}: {error}"
+        ) from error
+    if not any(headers.values()):
+        raise ValueError(f"`{argument}` must have the names of its columns in the first line. Received: {file}")
     delimiter = max(DELIMITERS, key=lambda one: len(headers[one]))
     columns = [name if name.strip() else f"{UNNAMED}{place}" for place, name in enumerate(headers[delimiter])]
     check_spelling(columns, argument, file)

@@ -3,12 +3,15 @@
 import math
 
 import ibis
+import numpy as np
 
 from tfmtr.datasets.names import inside, outside
 from tfmtr.schema import Feature
 
 MAX_VOCABULARY = 10_000
 MAX_SET = 32
+LARGEST = float(np.finfo("float32").max)
+WHOLE = 2**24  # whole numbers up to it are exact in float32
 
 
 def column_kind(dtype):
@@ -105,10 +108,44 @@ def is_finite(value):
     return value.abs() < math.inf
 
 
+def fits(value):
+    """Whether a float is a finite float32, which examples are written in; null for null."""
+    return value.abs() <= LARGEST
+
+
+def count_changed(engine, table, names):
+    """Warnings about numbers that the examples cannot have as they are.
+
+    Args:
+        engine: An `Engine`.
+        table: Rows, with the names that columns have inside.
+        names: Names of features or labels that are numbers.
+
+    Returns:
+        List of text: of infinite values and those that are too large, which become the mean, and of whole numbers that
+        float32 rounds.
+    """
+    counts = {}
+    for place, name in enumerate(names):
+        value = table[inside(name)].cast("float64")
+        known = fits(value).ifelse(value, None)
+        is_whole = (known == known.floor()) & (known.abs() > WHOLE)
+        counts[f"lost_{place}"] = ((value > LARGEST) | (value < -LARGEST)).sum() - value.isnan().sum()
+        counts[f"rounded_{place}"] = (is_whole & (known.cast("float32").cast("float64") != known)).sum()
+    found = engine.rows(table.aggregate(**counts))[0] if counts else {}
+    texts = {"lost": "are infinite or too large and became the mean", "rounded": "were rounded to float32"}
+    return [
+        f"{found[f'{what}_{place}']} values of {name!r} {text}"
+        for place, name in enumerate(names)
+        for what, text in texts.items()
+        if found[f"{what}_{place}"]
+    ]
+
+
 def number_moments(engine, table, name):
     """Mean and standard deviation of a column's finite values, to nine digits; 0 and 1 where there are none."""
     value = table[name].cast("float64")
-    finite = table.filter(is_finite(value))
+    finite = table.filter(fits(value))
     value = finite[name].cast("float64")
     moments = engine.rows(finite.aggregate(mean=value.mean(), std=value.std(how="pop")))[0]
     # Nine digits: parallel sums of floats differ in the last ones from run to run.
@@ -133,7 +170,7 @@ def as_feature(table, feature):
     column = table[inside(feature.name)]
     if feature.kind == "number":
         value = column.cast("float64")
-        return is_finite(value).ifelse(value, feature.mean).cast("float32").name(feature.name)
+        return fits(value).ifelse(value, feature.mean).cast("float32").name(feature.name)
     if feature.kind == "id":
         return column.cast("string").fill_null("").name(feature.name)
     return column.fill_null(ibis.literal([], "array<string>")).name(feature.name)

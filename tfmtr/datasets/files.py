@@ -1,6 +1,7 @@
 """Which files a table is made of, and what the names of their folders say."""
 
 import dataclasses
+import os
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def find_files(path, argument):
     if path.is_file():
         inside = [path]
     else:
-        inside = sorted(f for f in path.rglob("*") if f.is_file() and not _is_hidden(f.relative_to(path)))
+        inside = sorted(f for f in _walk(path, argument) if not _is_hidden(f.relative_to(path)))
     found = {kind: [f for f in inside if f.name.lower().endswith(suffixes)] for kind, suffixes in SUFFIXES.items()}
     if path.is_file() and not any(found.values()):
         raise ValueError(f"`{argument}` must be a file or folder of .parquet, .csv or .csv.gz. Received: {path}")
@@ -77,6 +78,30 @@ def find_files(path, argument):
     return TableFiles(path, files, bool(found["csv"]), partitions, [f for f in inside if f not in set(files)])
 
 
+def _walk(root, argument):
+    """All files under a folder, also of linked folders.
+
+    Raises:
+        ValueError: If a link leads nowhere, or to what is there already.
+    """
+    seen = {}
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not _is_hidden(Path(name))]
+        for path in (Path(folder, name) for name in [".", *names]):
+            if _is_hidden(Path(path.name)):
+                continue
+            real = path.resolve()
+            if not real.exists():
+                raise ValueError(f"`{argument}` must hold no link that leads nowhere; remove it. Received: {path}")
+            if real in seen:
+                raise ValueError(
+                    f"`{argument}` must hold every file once; remove the link. Received: {path}, which is {seen[real]}"
+                )
+            seen[real] = path
+            if real.is_file():
+                yield path
+
+
 def _is_hidden(path):
     return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path.parts)
 
@@ -88,6 +113,11 @@ def _partitions(root, files, argument):
         for part in file.relative_to(root).parts[:-1]:
             column, equals, text = part.partition("=")
             if equals and column:
+                if urllib.parse.unquote(column) in own:
+                    raise ValueError(
+                        f"`{argument}` must have folders of different names above a file. Received: {file}, with "
+                        f"{column} twice"
+                    )
                 own[urllib.parse.unquote(column)] = None if text == NO_VALUE else urllib.parse.unquote(text)
         columns = list(own) if columns is None else columns
         if list(own) != columns:

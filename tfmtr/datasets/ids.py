@@ -41,8 +41,9 @@ def as_id(engine, table, argument, column):
         whole, wide = value.cast("decimal(38, 0)"), f"decimal(38, {dtype.scale})"
         is_id, text = value.cast(wide) == whole.cast(wide), whole.cast("string")
     else:
+        bound = {16: 2**11, 32: 2**24}.get(8 * dtype.nbytes, WHOLE)  # up to which the type has every whole number
         value = is_finite(value.cast("float64")).ifelse(value.cast("float64"), None)  # NaN is how pandas writes a null
-        is_id = (value == value.floor()) & (value.abs() < WHOLE)
+        is_id = (value == value.floor()) & (value.abs() < bound)
         text = is_id.ifelse(value, None).cast("int64").cast("string")
     bad = table.filter(~is_id).select(id=table[column])
     count = engine.execute(bad.count())
@@ -50,7 +51,7 @@ def as_id(engine, table, argument, column):
         first = [row["id"] for row in engine.rows(bad.distinct().order_by("id").limit(3))]
         raise ValueError(
             f"Column {column!r} of `{argument}` must be ids: text, or numbers that are whole and, where a null has "
-            "made them floats, below 2**53; write larger ones as text. Received: "
+            "made them floats, exact there (below 2**53, float32 2**24); write larger ones as text. Received: "
             f"{count} others, first {first} ({dtype})"
         )
     return text

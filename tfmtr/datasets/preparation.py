@@ -23,6 +23,7 @@ from tfmtr.datasets.features import (
     check_drift,
     check_widths,
     column_kinds,
+    count_changed,
     find_features,
 )
 from tfmtr.datasets.groups import territory_groups
@@ -299,9 +300,14 @@ class Preparation:
             self.vector_columns[role] = [name for name, kind in kinds.items() if kind == "vector"]
             names = [name for name, kind in kinds.items() if kind not in (None, "vector")]
             self.features[role] = find_features(self.engine, table, role, names)
+            numbers = [name for name in names if kinds[name] == "number"]
+            self.warnings += count_changed(self.engine, users if role == "user" else table, numbers)
         events = self.part("events", range(self.num_buckets))
         names = list(self.tables.training)
         self.features["training"] = find_features(self.engine, events.filter(events.window <= 0), "training", names)
+        numbers = [name for name, kind in self.tables.training.items() if kind == "number"]
+        numbers += [task for task, kind in self.tasks.items() if kind == "regression"]
+        self.warnings += count_changed(self.engine, events, numbers)
         self.advance("Writing titles")
 
     def feature_columns(self, table, role):

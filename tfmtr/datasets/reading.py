@@ -47,6 +47,11 @@ def read_table(engine, path, argument, *, ids=()):
             warnings += csv_to_parquet(con, found, file, argument, ids)
         found = TableFiles(found.root, [file], is_csv=False, partitions={})
     types, parts = unify(found.files, argument, ids=ids)
+    spans = [name for name, dtype in types.items() if pa.types.is_duration(dtype) or pa.types.is_time(dtype)]
+    for name in spans:  # engines read them as numbers, whatever their unit
+        warnings.append(
+            f"the column {name!r} of {argument} is a {types.pop(name)} and was left out; write it as a number"
+        )
     for name, dtype in types.items():
         if pa.types.is_null(dtype):
             warnings.append(f"the column {name!r} of {argument} holds nothing but nulls")
@@ -55,7 +60,8 @@ def read_table(engine, path, argument, *, ids=()):
     root = found.root if found.partitions else None
     try:
         tables = [
-            _cast(engine, engine.read_parquet(paths, root), own, types, argument, paths[0]) for own, paths in parts
+            _cast(engine, engine.read_parquet(paths, root), own, types, found.partitions, argument, paths[0])
+            for own, paths in parts
         ]
         table = _join(tables)
         is_empty = engine.execute(table.limit(1).count()) == 0
@@ -63,13 +69,13 @@ def read_table(engine, path, argument, *, ids=()):
         raise ValueError(f"`{argument}` must be readable as one table. Received: {path}: {error}") from error
     if is_empty:
         raise ValueError(f"`{argument}` must have at least one row. Received: {path} with 0 rows")
-    table = table.drop(*(name for name in table.columns if name.startswith("__index_level_")))  # pandas writes them
+    table = table.drop(*(name for name in table.columns if re.fullmatch(r"__index_level_\d+__", name)))  # of pandas
     return table.mutate(
         **{n: table[n].cast(kind_of(texts, n in ids)) for n, texts in found.partitions.items()}
     ), warnings
 
 
-def _cast(engine, table, own, types, argument, file):
+def _cast(engine, table, own, types, partitions, argument, file):
     """The table of some files with the columns, in the order and of the types of all.
 
     Raises:
@@ -86,8 +92,8 @@ def _cast(engine, table, own, types, argument, file):
                 _check_bound(engine, table, name, argument, source, target, file)
             value = value.cast("timestamp" if target == TIME else PyArrowType.to_ibis(target))
         columns[name] = value
-    partitions = {urllib.parse.unquote(name): table[name] for name in table.columns if name not in types}
-    return table.select(**columns, **partitions)
+    named = {urllib.parse.unquote(name): table[name] for name in table.columns if name not in own}
+    return table.select(**columns, **{name: named[name] for name in partitions})
 
 
 def _join(tables):

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfmtr.datasets.engines._engine import ROW_GROUP
+from tfmtr.datasets.ids import as_id
 from tfmtr.datasets.vectors import VectorStore
 
 
@@ -34,7 +35,7 @@ def open_store(engine, path, name, key):
     store = VectorStore(Path(path))
     store.check(name)
     ids = engine.read_numbered(store.ids)
-    return store.vectors, ids.select(ids[ids.columns[0]].cast("string").name(key), store_row=ids.file_row_number)
+    return store.vectors, ids.select(as_id(engine, ids, name, ids.columns[0]).name(key), store_row=ids.file_row_number)
 
 
 def check_vectors_found(count, first, key, missing_vectors):

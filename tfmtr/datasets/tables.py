@@ -9,7 +9,7 @@ from typing import Any
 
 import ibis
 
-from tfmtr.datasets.features import is_finite
+from tfmtr.datasets.features import fits
 from tfmtr.datasets.ids import as_id
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.reading import read_table
@@ -67,7 +67,8 @@ def read_tables(engine, logs):
         check_time_format(logs.time_format)
     users, of_users = read_table(engine, logs.users, "users", ids=[names["user"], names["territory"]])
     titles, of_titles = read_table(engine, logs.titles, "titles", ids=[names["title"], names["name"]])
-    events, of_events = read_table(engine, logs.events, "events", ids=[names["user"], names["title"]])
+    codes = [text.partition(":")[0] for text in logs.training.values() if text.endswith(":id")]
+    events, of_events = read_table(engine, logs.events, "events", ids=[names["user"], names["title"], *codes])
     check_columns(users, "users", [names["user"], names["territory"]])
     check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
     tasks, after, labels = read_labels(events, logs.tasks)
@@ -112,7 +113,7 @@ def localise(engine, tables, time_zones):
     Raises:
         ValueError: If a zone is unknown.
     """
-    known = zoneinfo.available_timezones()
+    known = zoneinfo.available_timezones() - {"localtime"}
     unknown = {territory: zone for territory, zone in time_zones.items() if zone not in known}
     if unknown:
         raise ValueError(
@@ -233,9 +234,11 @@ def read_training(engine, events, training, tasks):
             raise ValueError(
                 f"Column {column!r} of `events` must be a number; for a category say '{column}:id'. Received: {dtype}"
             )
-        columns[name] = (
-            as_id(engine, events, "events", column) if kinds[name] == "id" else events[column].cast("float64")
-        )
+        if kinds[name] == "number":
+            columns[name] = events[column].cast("float64")
+        else:
+            is_flag = dtype.is_boolean()
+            columns[name] = events[column].cast("string") if is_flag else as_id(engine, events, "events", column)
     return kinds, columns
 
 
@@ -250,12 +253,17 @@ def read_availability(engine, path, time_format=None):
         for bound in ("start", "end")
     }
     ids = {name: as_id(engine, table, "availability", name) for name in ("title", "territory")}
+    unused = [name for name in table.columns if name not in (*ids, *bounds)]
+    if unused:
+        warnings.append(
+            f"{len(unused)} columns of availability are not used: {unused}; its bounds are `start` and `end`"
+        )
     return table.select(**ids, **bounds), warnings
 
 
 def is_outside_range(label, kind):
     """Whether a label is none that its task may have: 0, 1 or null (binary), finite or null (regression)."""
-    return ~(label.isin([0.0, 1.0]) if kind == "binary" else is_finite(label))
+    return ~(label.isin([0.0, 1.0]) if kind == "binary" else fits(label))
 
 
 def check_labels(engine, events, tasks):
@@ -268,7 +276,7 @@ def check_labels(engine, events, tasks):
             expected = (
                 "0, 1 or null; for other numbers say 'column:regression' in `tasks`"
                 if kind == "binary"
-                else "finite or null; mend the rows, or leave their label empty"
+                else "finite or null, also as a float32; mend the rows, or leave their label empty"
             )
             raise ValueError(
                 f"Labels of the {kind} task {task!r} must be {expected}. Received: {count} others, first {first}"

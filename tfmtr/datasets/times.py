@@ -11,6 +11,7 @@ import ibis.expr.datatypes as dt
 UTC = dt.Timestamp(timezone="UTC")
 EARLIEST = datetime.datetime(1980, 1, 1)  # no service's log ends before it
 EARLIEST_SECOND = int(EARLIEST.replace(tzinfo=datetime.UTC).timestamp())
+FIRST, LAST = datetime.datetime(1, 1, 1), datetime.datetime(9999, 12, 31, 23, 59, 59)
 LATEST_SECOND = 4_102_444_800  # 2100; larger numbers are no seconds
 UNITS = {  # seconds in one
     "days": 86_400,
@@ -36,7 +37,8 @@ DIRECTIVES = {  # of `time_format`
     "S": "([0-9]{1,2})",
     "f": "([0-9]+)",
 }
-FEW = 10  # events that may lie far from all others and are then worth a word
+FEW = 100  # most events that may lie far from all others and are then worth a word,
+SHARE = 0.005  # and at most this share of all (or ten)
 
 
 def as_time(engine, table, argument, column, time_format=None):
@@ -54,7 +56,7 @@ def as_time(engine, table, argument, column, time_format=None):
     """
     value, dtype = table[column], table[column].type()
     if dtype.is_timestamp() or dtype.is_date():
-        time = value.cast("timestamp")
+        time = _within_years(engine, value.cast("timestamp"), argument, column)
         latest = engine.rows(table.aggregate(latest=time.max()))[0]["latest"]
         if latest is not None and latest < EARLIEST:
             raise ValueError(
@@ -63,7 +65,7 @@ def as_time(engine, table, argument, column, time_format=None):
             )
         return time
     if dtype.is_string():
-        return _from_text(engine, value, argument, column, time_format)
+        return _within_years(engine, _from_text(engine, value, argument, column, time_format), argument, column)
     if not (dtype.is_integer() or dtype.is_floating()):
         raise ValueError(
             f"Column {column!r} of `{argument}` must be a timestamp, a date or seconds since 1970 (UTC); "
@@ -75,9 +77,33 @@ def as_time(engine, table, argument, column, time_format=None):
     return ibis.timestamp("1970-01-01 00:00:00") + (value * 1000).round().cast("int64").as_interval("ms")
 
 
+def _within_years(engine, time, argument, column):
+    """The timestamps, unless one is infinite or of a year that Python does not know.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    rows = time.name("time").as_table()
+    count = engine.execute(
+        rows.filter((rows.time < ibis.timestamp(str(FIRST))) | (rows.time > ibis.timestamp(str(LAST)))).count()
+    )
+    if count:
+        raise ValueError(
+            f"Column {column!r} of `{argument}` must be times of the years 1 to 9999; mend or drop the others. "
+            f"Received: {count} others"
+        )
+    return time
+
+
 def _check_unit(engine, value, argument, column):
     """Raises a `ValueError` that names the likely unit unless numbers can be seconds since 1970."""
     known = value.cast("float64").name("value").as_table()
+    infinite = engine.execute(known.filter(known.value.isin([math.inf, -math.inf])).count())
+    if infinite:
+        raise ValueError(
+            f"Column {column!r} of `{argument}` must be seconds since 1970 (UTC), or empty. "
+            f"Received: {infinite} infinite ones"
+        )
     known = known.filter(known.value.abs() < math.inf)
     bounds = engine.rows(known.aggregate(low=known.value.min(), high=known.value.max()))[0]
     low, high = bounds["low"], bounds["high"]
@@ -212,10 +238,11 @@ def check_far_events(engine, events, first, last, *, window, all_windows):
         ValueError: If the windows would lie around a few events far after all others.
     """
     known, warnings = events.filter(events.time.notnull()).select("user", "title", "time"), []
+    few = min(FEW, max(10, int(SHARE * engine.execute(known.count()))))
     for name, order in (("after", known.time.desc()), ("before", known.time.asc())):
-        rows = engine.rows(known.order_by(order, "user", "title").limit(FEW + 1))
+        rows = engine.rows(known.order_by(order, "user", "title").limit(few + 1))
         gaps = [abs(one["time"] - two["time"]) for one, two in itertools.pairwise(rows)]
-        if len(rows) <= FEW:
+        if len(rows) <= few:
             continue
         gap = max(gaps)
         place = gaps.index(gap) + 1

@@ -39,7 +39,7 @@ class VectorStore:
     def check(self, name):
         """Raises a `ValueError` that names the store `name` unless the matrix fits its ids and is finite."""
         vectors = self.vectors
-        if vectors.ndim != 2 or vectors.dtype.kind != "f":
+        if vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
             raise ValueError(
                 f"`{name}` must be a float matrix of shape (rows, width). "
                 f"Received: shape={vectors.shape}, dtype={vectors.dtype} in {self.path}"
@@ -51,10 +51,11 @@ class VectorStore:
                 f"Received: {rows} ids and {len(vectors)} vectors in {self.path}"
             )
         for start in range(0, rows, 65_536):
-            finite = np.isfinite(vectors[start : start + 65_536]).all(axis=1)
+            with np.errstate(over="ignore"):  # what is too large for float32 is refused
+                finite = np.isfinite(vectors[start : start + 65_536].astype("float32")).all(axis=1)
             if not finite.all():
                 row = start + int(np.argmin(finite))
                 raise ValueError(
                     f"`{name}` must hold finite numbers; repair the upstream store or drop the row. "
-                    f"Received: NaN or infinity in row {row} of {self.path}"
+                    f"Received: NaN, infinity or what is too large for float32 in row {row} of {self.path}"
                 )

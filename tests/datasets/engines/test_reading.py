@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tfmtr.datasets.column_types import TIME
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.reading import read_table
 from tfmtr.datasets.tables import read_tables
@@ -399,3 +400,97 @@ def test_the_bounds_of_an_availability_table_are_times_too(engine, tmp_path):
     tables = read(engine, tmp_path, availability=tmp_path / "offered.csv", time_format="%m/%d/%Y")
     starts = {row["title"]: row["start"] for row in engine.rows(tables.availability)}
     assert starts == {"t001": datetime.datetime(2024, 1, 3), "t002": datetime.datetime(2024, 2, 4)}
+
+
+@duckdb
+def test_linked_folders_are_read_and_each_file_once(engine, tmp_path):
+    folder, other = tmp_path / "log", tmp_path / "other"
+    for path, number in ((folder / "a.parquet", 1), (other / "b.parquet", 2)):
+        path.parent.mkdir()
+        pq.write_table(pa.table({"n": [number]}), path)
+    (folder / "more").symlink_to(other)
+    table, _ = read_table(engine, folder, "events")
+    assert sorted(row["n"] for row in engine.rows(table)) == [1, 2]
+    for target, message in ((tmp_path / "nowhere", "leads nowhere"), (folder / "a.parquet", "once"), (folder, "once")):
+        link = folder / "z.parquet"
+        link.symlink_to(target)
+        with pytest.raises(ValueError, match=rf"`events` must hold .*{message}.*z.parquet"):
+            read_table(engine, folder, "events")
+        link.unlink()
+
+
+@duckdb
+def test_a_partition_that_comes_twice_is_refused(engine, tmp_path):
+    (tmp_path / "d=1" / "d=2").mkdir(parents=True)
+    pq.write_table(pa.table({"n": [1]}), tmp_path / "d=1" / "d=2" / "a.parquet")
+    with pytest.raises(ValueError, match=r"folders of different names above a file.*d twice"):
+        read_table(engine, tmp_path, "events")
+
+
+@duckdb
+def test_a_span_of_time_is_no_number_and_only_pandas_s_index_is_left_out(engine, tmp_path):
+    columns = {"n": [1], "span": array(pa.duration("s"), 5), "__index_level_x": [2], "__index_level_0__": [3]}
+    base_log.write(tmp_path, "t", pa.table(columns))
+    table, warnings = read_table(engine, tmp_path / "t.parquet", "users")
+    assert table.columns == ("n", "__index_level_x")
+    assert warnings == ["the column 'span' of users is a duration[s] and was left out; write it as a number"]
+
+
+@both
+def test_nanoseconds_of_a_zone(engine, tmp_path):
+    zoned = array(pa.timestamp("ns", "Europe/Berlin"), MOMENT.replace(tzinfo=datetime.UTC))
+    tables = [values(engine, tmp_path / "a", zoned), values(engine, tmp_path / "b", zoned, array(TIME, MIDNIGHT))]
+    found = [[value.replace(tzinfo=None) for value in table] for table in tables]
+    assert found == [[MOMENT], [MIDNIGHT, MOMENT]]
+
+
+@duckdb
+@pytest.mark.parametrize("bad", [np.inf, -np.inf])
+def test_infinite_times_are_refused(engine, tmp_path, bad):
+    def change(events):
+        seconds = (events.time - pd.Timestamp(0)).dt.total_seconds()
+        return events.assign(time=seconds.where(events.index != 5, bad))
+
+    with pytest.raises(ValueError, match=r"'time' of `events` must be seconds since 1970.*1 infinite ones"):
+        read(engine, tmp_path, events=change)
+
+
+@both
+def test_times_that_python_does_not_know_are_refused(engine, tmp_path):
+    events = pa.Table.from_pandas(base_log.base()[0], preserve_index=False)
+    times = events["time"].cast(TIME).cast("int64").to_pylist()
+    events = events.set_column(events.column_names.index("time"), "time", pa.array([2**62, *times[1:]], TIME))
+    with pytest.raises(ValueError, match=r"'time' of `events` must be times of the years 1 to 9999.*1 others"):
+        read(engine, tmp_path, events=lambda _: events)
+
+
+@both
+def test_ids_of_few_bits_are_exact_only_so_far(engine, tmp_path):
+    with pytest.raises(ValueError, match=r"'user' of `events` must be ids.*float32 2\*\*24.*3600 others"):
+        read(engine, tmp_path, events=lambda events: events.assign(user=np.float32(2**24)))
+
+
+@duckdb
+@pytest.mark.parametrize(
+    ("data", "name", "message"),
+    [
+        (
+            gzip.compress(b"n,x\n" + b"1,2\n" * 99_999)[:-99],
+            "a.csv.gz",
+            "must be readable; write the file again.*a.csv.gz",
+        ),
+        (b"n,x\r1,2\r", "a.csv", "lines that end in a line feed.*a.csv"),
+        (b"\n\nn,x\n1,2\n", "a.csv", "names of its columns in the first line.*a.csv"),
+    ],
+)
+def test_a_csv_that_is_damaged(engine, tmp_path, data, name, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        read_table(engine, tmp_path / name, "users")
+
+
+@duckdb
+def test_a_parquet_column_without_a_name_is_refused(engine, tmp_path):
+    pq.write_table(pa.table({"n": [1], "": [2]}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"`users` must have names for all columns.*a.parquet"):
+        read_table(engine, tmp_path / "a.parquet", "users")

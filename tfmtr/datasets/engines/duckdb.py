@@ -10,7 +10,7 @@ import ibis.expr.datatypes as dt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfmtr.datasets.csv_files import as_pattern
+from tfmtr.datasets.csv_files import as_pattern, quoted
 from tfmtr.datasets.engines._engine import ROW_GROUP, Engine
 
 NUM_THREADS = 2
@@ -67,8 +67,18 @@ class DuckDB(Engine):
         self.con.raw_sql(f"SET memory_limit = '{min(SORT_MEMORY, self.memory) // 1_000_000}MB'")
 
     def read_parquet(self, paths, root=None):
-        """Parquet files as one table."""
-        return read_files(self.con, paths, has_partitions=root is not None)
+        """Parquet files as one table, nanoseconds of a zone as microseconds in UTC: Ibis does not know that type."""
+        table = read_files(self.con, paths, has_partitions=root is not None)
+        names = [f.name for f in pq.read_schema(paths[0]) if pa.types.is_timestamp(f.type) and f.type.tz]
+        names = [quoted(name) for name in names if not table[name].type().is_timestamp()]
+        if not names:
+            return table
+        columns = ", ".join(f"{name}::TIMESTAMPTZ::TIMESTAMP AS {name}" for name in names)
+        view = ibis.util.gen_name("utc")
+        self.con.raw_sql(
+            f"CREATE TEMP VIEW {quoted(view)} AS SELECT * REPLACE ({columns}) FROM {quoted(table.get_name())}"
+        )
+        return self.con.table(view)
 
     @contextlib.contextmanager
     def local(self):
