@@ -134,9 +134,7 @@ def test_events_somewhat_after_or_long_before_the_others_are_said(tmp_path):
 def test_an_infinite_label_of_a_regression_is_said_as_such(tmp_path):
     events, users, titles = base()
     tasks = {"click": "click", "watch": "seconds:regression"}
-    with pytest.raises(
-        ValueError, match=r"'watch' must be finite or null, also as a float32; mend the rows.*1 others.*inf"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"'watch' must be finite or null.*; mend the rows.*1 others.*inf") as caught:
         prepared(tmp_path, events.assign(seconds=np.where(events.index == 3, np.inf, 1)), users, titles, tasks=tasks)
     assert ":regression" not in str(caught.value)
 

@@ -72,7 +72,7 @@ def read_tables(engine, logs):
     check_columns(users, "users", [names["user"], names["territory"]])
     check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
     tasks, after, labels = read_labels(events, logs.tasks)
-    training, known = read_training(engine, events, logs.training, tasks)
+    training, known = read_training(engine, events, logs.training)
     check_columns(events, "events", [names["user"], names["title"], names["time"]])
     availability, of_availability = None, []
     if logs.availability is not None and logs.availability != "anywhere":
@@ -206,28 +206,25 @@ def read_labels(events, tasks):
     return kinds, after, labels
 
 
-def read_training(engine, events, training, tasks):
+def read_training(engine, events, training):
     """Kinds and columns of what is known in training only.
 
     Args:
         engine: An `Engine`.
         events: The events table as it came.
         training: `{name: "column"}` or `{name: "column:id"}`.
-        tasks: The tasks' names.
 
     Returns:
         `({name: kind}, {name: Ibis value})`, float for numbers and text for ids.
 
     Raises:
-        ValueError: If a kind is unknown, a name is taken, or a column is missing or no number.
+        ValueError: If a kind is unknown, or a column is missing or no number.
     """
     kinds, columns = {}, {}
     for name, text in training.items():
         column, _, kind = text.partition(":")
         kinds[name] = kind or "number"
         check_choice(f"kind` of training column `{name}", kinds[name], ("number", "id"))
-        if name in ("user", "title", "time", *tasks):
-            raise ValueError(f"A training column must not be named like an id or a task. Received: {name!r}")
         check_columns(events, "events", [column])
         dtype = events[column].type()
         if kinds[name] == "number" and not dtype.is_numeric():

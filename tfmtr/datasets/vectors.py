@@ -57,5 +57,5 @@ class VectorStore:
                 row = start + int(np.argmin(finite))
                 raise ValueError(
                     f"`{name}` must hold finite numbers; repair the upstream store or drop the row. "
-                    f"Received: NaN, infinity or what is too large for float32 in row {row} of {self.path}"
+                    f"Received: NaN or infinity in row {row} (as float32) of {self.path}"
                 )
