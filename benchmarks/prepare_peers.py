@@ -22,6 +22,7 @@ import numpy as np
 
 from tfmtr.datasets import preparation
 from tfmtr.datasets.examples import SPARE_DRAWS, as_utc, plan_windows
+from tfmtr.datasets.names import inside
 from tfmtr.datasets.prepare import open_engine, prepare
 
 COLUMNS = ("user", "title", "territory", "bucket", "split", "sampling", "window", "is_positive", "event")
@@ -52,7 +53,7 @@ def tfmtr(logs, out, **options):
         work.plan_catalogue()
         for number, buckets in enumerate(work.passes):
             rows = work.pass_examples(buckets, work.part("users", buckets), Path(folder, f"pass-{number}"))
-            engine.store(rows.select(*COLUMNS), out / f"{number}.parquet")
+            engine.store(rows.rename(event=inside("event")).select(*COLUMNS), out / f"{number}.parquet")
 
 
 def spark(logs, out):

@@ -385,5 +385,5 @@ def test_mta_f_brings_the_groups_false_positives_together():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"`balancing` must be one of .* Did you mean 'pcgrad'"):
+    with pytest.raises(ValueError, match=r"`balance` must be one of .* Did you mean 'pcgrad'"):
         build(None).compile(balance="pcgrap")
