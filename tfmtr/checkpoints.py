@@ -1,13 +1,11 @@
 """What an interrupted `fit` needs to go on: all variables, and which epoch is the best."""
 
-import os
-
 import keras
 import numpy as np
 
 from tfmtr import replicas
 from tfmtr.diagnosis import not_finite
-from tfmtr.documents import read_json, write_json
+from tfmtr.documents import read_json, replacing, write_json
 
 
 def save(model, file):
@@ -15,10 +13,8 @@ def save(model, file):
     arrays = {f"{kind}/{i}": np.asarray(v) for kind, vs in variables_of(model).items() for i, v in enumerate(vs)}
     paths = {f"{kind}_paths": np.asarray([v.path for v in vs]) for kind, vs in variables_of(model).items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    with temporary.open("wb") as stream:
+    with replacing(file) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays, **paths)
-    os.replace(temporary, file)
 
 
 def restore(model, file):

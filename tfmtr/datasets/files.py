@@ -51,10 +51,7 @@ def find_files(path, argument):
         raise ValueError(
             f"`{argument}` must be a Parquet or CSV file or a folder of them. Received: {path}, which is missing"
         )
-    if path.is_file():
-        inside = [path]
-    else:
-        inside = sorted(f for f in _walk(path, argument) if not _is_hidden(f.relative_to(path)))
+    inside = [path] if path.is_file() else sorted(_walk(path, argument))
     found = {kind: [f for f in inside if f.name.lower().endswith(suffixes)] for kind, suffixes in SUFFIXES.items()}
     if path.is_file() and not any(found.values()):
         raise ValueError(f"`{argument}` must be a file or folder of .parquet, .csv or .csv.gz. Received: {path}")
@@ -79,7 +76,7 @@ def find_files(path, argument):
 
 
 def _walk(root, argument):
-    """All files under a folder, also of linked folders.
+    """All files under a folder that are not hidden, also of linked folders.
 
     Raises:
         ValueError: If a link leads nowhere, or to what is there already.
