@@ -31,12 +31,13 @@ from rich.console import Console
 from rich.table import Table
 
 from tfmtr import training
-from tfmtr.daily import daily, read_service, rollback, start_service
 from tfmtr.datasets.logs import Calendar
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.simulator import START, simulator
 from tfmtr.documents import read_json
-from tfmtr.forget import forget
+from tfmtr.operations.day import daily
+from tfmtr.operations.forgetting import forget
+from tfmtr.operations.service import read_service, rollback, start_service
 from tfmtr.serving.client import Client
 from tfmtr.serving.recommend import recommend
 from tfmtr.serving.server import Server
@@ -116,7 +117,7 @@ def run_days(log, service, *, days=DAYS, bad_day=BAD_DAY, new_day=NEW_DAY, say=p
         bad_day: Whose log is wrong.
         new_day: On which the territory opens.
         say: Function that shows a line.
-        **options: As for `tfmtr.daily.daily`.
+        **options: As for `tfmtr.operations.day.daily`.
 
     Yields:
         `(result, server)` of each day: the document `day.json` with what the server answered, and the server.

@@ -387,9 +387,9 @@ def compare(case, data):
 
 
 def as_written(value, feature):
-    """A value as the examples have it: nulls are the mean, empty text or an empty list."""
+    """A value as the examples have it: nulls are null, empty text or an empty list."""
     if feature.kind == "number":
-        return np.float32(feature.mean if value is None else float(value))
+        return None if value is None else np.float32(value)
     if feature.kind == "set":
         return [] if value is None else value
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 from tfmtr import cli, inputs, training
 from tfmtr.calibration import calibrate
 from tfmtr.cli import app
-from tfmtr.daily import daily
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.simulator import simulator
 from tfmtr.evaluation.evaluate import evaluate
+from tfmtr.operations.day import daily
 from tfmtr.report.page import report
 from tfmtr.retrieval.index import KINDS
 from tfmtr.serving.metrics import METRICS
@@ -124,21 +124,22 @@ def test_the_simulator_s_options_reach_it(tmp_path, monkeypatch):
 
 def test_the_day_s_options_reach_their_functions(tmp_path, monkeypatch):
     asked = []
-    result = {"status": "promoted"}
-    monkeypatch.setattr("tfmtr.daily.start_service", lambda *a, **k: asked.append((a, k)))
-    monkeypatch.setattr("tfmtr.daily.daily", lambda *a, **k: asked.append((a, k)) or result)
-    monkeypatch.setattr("tfmtr.daily.rollback", lambda *a: asked.append((a, {})))
-    monkeypatch.setattr("tfmtr.forget.forget", lambda *a, **k: asked.append((a, k)) or ["a line"])
+    result = {"day": "2025-02-17", "status": "promoted", "version": 3, "reasons": []}
+    monkeypatch.setattr("tfmtr.operations.service.start_service", lambda *a, **k: asked.append((a, k)))
+    monkeypatch.setattr("tfmtr.operations.day.daily", lambda *a, **k: asked.append((a, k)) or result)
+    monkeypatch.setattr("tfmtr.operations.service.rollback", lambda *a: asked.append((a, {})))
+    monkeypatch.setattr("tfmtr.operations.forgetting.forget", lambda *a, **k: asked.append((a, k)) or ["a line"])
     (tmp_path / "groups.json").write_text('{"PL": "east"}')
     tables = {name: tmp_path / name for name in ("events", "users", "titles", "availability")}
     tables |= {"user_vectors": tmp_path / "uv", "title_vectors": tmp_path / "tv"}
-    options = {"late_days": 3, "max_drop": 0.1, "max_shift": 0.4, "epochs": 2}
+    options = {"late_days": 3, "max_drop": 0.1, "max_shift": 0.4, "max_loss": 0.2, "max_share": 0.01, "epochs": 2}
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in {**tables, **options}.items()]
+    arguments.append("--from=gate")
     day = ("daily", "--service", tmp_path / "s", "--day", "2025-02-17", "--retry", *arguments)
     run(*day, "--start", tmp_path / "run", "--out", tmp_path / "out", "--groups", tmp_path / "groups.json")
     assert asked[0] == ((tmp_path / "s", tmp_path / "run", tmp_path / "out"), tables)
     assert asked[1][0] == (tmp_path / "s", datetime.date(2025, 2, 17))
-    assert asked[1][1] == {**options, "groups": {"PL": "east"}, "retry": True}
+    assert asked[1][1] == {**options, "groups": {"PL": "east"}, "retry": True, "again_from": "gate"}
     result["status"] = "refused"
     refused = CliRunner().invoke(app, ["daily", "--service", str(tmp_path / "s"), "--day", "2025-02-18"])
     assert refused.exit_code == 3

@@ -447,6 +447,7 @@ def print_version(version):
         note("needs", "yellow", text)
 
 
+Step = enum.StrEnum("Step", ["prepare", "train", "gate", "export"])
 Service = Annotated[Path, typer.Option(help="Directory of the service's days; made with --start.")]
 
 
@@ -470,12 +471,36 @@ def daily(
     late_days: Annotated[int, typer.Option(help="Days before that late events may be of.")] = 2,
     max_drop: Annotated[float, typer.Option(help="Gate: largest relative loss of a task, also in a territory.")] = 0.05,
     max_shift: Annotated[float, typer.Option(help="Gate: largest loss of the live model since the days before.")] = 0.3,
+    max_loss: Annotated[
+        float, typer.Option(help="Gate: largest relative loss of rows, users or titles since the days before.")
+    ] = 0.3,
+    max_share: Annotated[
+        float,
+        typer.Option(help="Gate: largest growth of a share: dropped, unknown, missing, without a group."),
+    ] = 0.05,
     epochs: Annotated[int, typer.Option(help="Times that each row is seen.")] = 1,
-    retry: Annotated[bool, typer.Option(help="Do a day again that was refused or rolled back.")] = False,
+    retry: Annotated[
+        bool, typer.Option(help="Do a day again that was refused or rolled back; what has not changed is used again.")
+    ] = False,
+    again_from: Annotated[
+        Step | None, typer.Option("--from", help="Do a day again from this step on, whether or not anything changed.")
+    ] = None,
 ):
-    """One day of a service: prepare, train, gate, calibrate, export, promote. Exit code 3 if the gate is closed."""
-    from tfmtr.daily import daily as run_day
-    from tfmtr.daily import start_service
+    """Prepare, check, train, judge, export and publish one day of a service.
+
+    The data are judged first, against those of the live model: rows, users and titles that are missing, rows that
+    cannot be used, territories without an event or a group, unknown and missing values, vectors of another model. Then
+    the new model is judged against the live one. If either closes the gate, the live model stays. A day that failed or
+    was interrupted is run again by the same command, a refused one with --retry: steps whose files, options and live
+    model are the same keep their results. Rows of earlier days that come late are trained on for --late-days; older
+    ones are counted.
+
+    Exit codes: 0 promoted, 3 refused, 4 no events on the day, 5 a table is not what it must be, 6 another process works
+    on the service, 1 any other error. The record is SERVICE/days/DAY/day.json.
+    """
+    from tfmtr.operations.day import daily as run_day
+    from tfmtr.operations.record import page
+    from tfmtr.operations.service import start_service
 
     tables = {"events": events, "users": users, "titles": titles, "availability": availability}
     tables |= {"user_vectors": user_vectors, "title_vectors": title_vectors}
@@ -488,9 +513,13 @@ def daily(
         late_days=late_days,
         max_drop=max_drop,
         max_shift=max_shift,
+        max_loss=max_loss,
+        max_share=max_share,
         epochs=epochs,
         retry=retry,
+        again_from=again_from and str(again_from),
     )
+    Console().print(page(result))
     if result["status"] != "promoted":
         raise typer.Exit(3)
 
@@ -498,7 +527,7 @@ def daily(
 @app.command()
 def rollback(service: Service):
     """Make the model live again that was so before the newest one."""
-    from tfmtr.daily import rollback as go_back
+    from tfmtr.operations.service import rollback as go_back
 
     go_back(service)
 
@@ -511,7 +540,7 @@ def forget(
     embeddings: Annotated[list[Path] | None, typer.Option(help="Directory made by `tfmtr embeddings`; repeat.")] = None,
 ):
     """Remove a user's rows and vectors, and say what a deployed model may still hold."""
-    from tfmtr.forget import forget as forget_user
+    from tfmtr.operations.forgetting import forget as forget_user
 
     for line in forget_user(user_id, service=service, data=data or (), embeddings=embeddings or ()):
         print(line)
@@ -641,7 +670,7 @@ def main():
             first = next(iter(text.splitlines()), "")
             text = f"{type(error).__name__}: {first} (what led to it is shown where TFMTR_TRACEBACK=1 is set)"
         note("error", "bold red", text)
-        raise SystemExit(1) from None
+        raise SystemExit(getattr(error, "exit_code", 1)) from None
     raise SystemExit(status if isinstance(status, int) else 0)
 
 

@@ -16,7 +16,7 @@ from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.names import MODEL, QUERY, SCENARIO, weight_name
 from tfmtr.retrieval.index import KINDS, TitleVectors, build_index, title_vectors
 from tfmtr.retrieval.recommender import OPTIONS, RANK_BY, REQUEST, Recommender, repeat
-from tfmtr.schema import check_choice
+from tfmtr.schema import check_choice, check_inputs
 from tfmtr.scratch import scratch
 from tfmtr.serving.deploy_kit import foreign_operations
 from tfmtr.serving.versions import find_versions
@@ -55,8 +55,8 @@ def export(run, titles, out, *, index="exact"):
         Path of the version, `out/<version>`.
 
     Raises:
-        ValueError: If `run` is no finished run, `titles` no prepared directory, or their schemas do not fit; or if
-            there is no such index.
+        ValueError: If `run` is no finished run, `titles` no prepared directory or without a feature that the model
+            needs; or if there is no such index.
     """
     return _export(run, titles, out, index, has_scores=True)
 
@@ -87,11 +87,7 @@ def _export(run, titles, out, kind, *, has_scores):
     check_choice("index", kind, KINDS)
     model, document, titles, out = training.load(run), training.read_run(run), Prepared(titles), Path(out)
     schema = training.Schema.load(run)
-    if schema.by_role("title") != titles.schema.by_role("title"):
-        raise ValueError(
-            "`titles` must have the title features that the model was trained with; prepare them together. Received: "
-            f"{[f.name for f in titles.schema.by_role('title')]}, expected {[f.name for f in schema.by_role('title')]}"
-        )
+    check_inputs(schema.by_role("title"), titles.schema.by_role("title"), "titles")
     vectors = title_vectors(model, titles, schema, _known(out, document["run_id"]))
     with scratch(out, "tmp-") as folder:
         staging, file = folder / "version", folder / "vectors.float32"

@@ -29,6 +29,33 @@ KINDS = ("id", "string", "number", "vector", "set", "sequence")
 TASK_KINDS = ("binary", "regression")
 
 
+def check_inputs(needed, given, argument):
+    """Raises a `ValueError` that names the differences unless a table's features are what a model needs.
+
+    Vocabularies, means and lengths of lists are the model's own: values that it does not know are unknown to it.
+    Features that it does not know are left out.
+
+    Args:
+        needed: The model's `Feature`s.
+        given: `Feature`s of the data.
+        argument: What the data are called in the message.
+    """
+    found, problems = {feature.name: feature for feature in given}, []
+    for feature in needed:
+        own = found.get(feature.name)
+        if own is None:
+            problems.append(f"no {feature.name!r}, which is of the kind {feature.kind}")
+        elif own.kind != feature.kind:
+            problems.append(f"{feature.name!r} of the kind {own.kind}, not {feature.kind}")
+        elif feature.kind == "vector" and own.width != feature.width:
+            problems.append(f"{feature.name!r} of {own.width} numbers, not {feature.width}")
+    if problems:
+        raise ValueError(
+            f"`{argument}` must have the features that the model was trained with; prepare them from the same columns "
+            f"and stores. Received: {'; '.join(problems)}"
+        )
+
+
 def check_choice(argument, value, choices):
     """Raises a `ValueError` that lists `choices` and the nearest one unless `value` is one of them."""
     if value in choices:

@@ -269,6 +269,23 @@ def read_run(workdir):
     return document
 
 
+def data_of(workdir):
+    """The `Prepared` directory that a run was trained on.
+
+    Raises:
+        ValueError: If it is not where it was, or another one is there.
+    """
+    run = read_run(workdir)
+    data = Prepared(run["data"])
+    if data.report["fingerprint"] != run["fingerprint"]:
+        raise ValueError(
+            f"`{workdir}` must have the data that it was trained on, with the fingerprint {run['fingerprint'][:8]}; "
+            f"bring them back, or correct `data` in its run.json. Received: {data.path.absolute()} with "
+            f"{data.report['fingerprint'][:8]}"
+        )
+    return data
+
+
 def recipe_of(run):
     """The `Recipe` of a run document."""
     return Recipe(**run["recipe"])
@@ -378,7 +395,7 @@ def _new_run(recipe, data, policy, warnings, facts):
         "fingerprint": fingerprint,
         **facts,
         "run_id": f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{fingerprint[:8]}-{recipe.seed}",
-        "data": str(data.path),
+        "data": str(data.path.absolute()),
         "versions": versions(),
         "dtype_policy": policy,
         "warnings": list(warnings),

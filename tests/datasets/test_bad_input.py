@@ -151,8 +151,8 @@ def test_numbers_that_examples_cannot_have_are_counted(tmp_path, value):
     events, users, titles = base()
     users = users.assign(score=np.where(users.index % 7 == 0, value, 3.0), code=10**18 + users.index)
     data = prepared(tmp_path, events.assign(x=value), users, titles, training={"x": "x"})
-    assert warned(data, "'score'") == ["43 values of 'score' are infinite or too large and became the mean"]
-    assert warned(data, "'x'") == ["3600 values of 'x' are infinite or too large and became the mean"]
+    assert warned(data, "'score'") == ["43 values of 'score' are infinite or too large and count as missing"]
+    assert warned(data, "'x'") == ["3600 values of 'x' are infinite or too large and count as missing"]
     assert warned(data, "'code'") == ["300 values of 'code' were rounded to float32"]
     assert set(examples(data).score) == {3.0}
 

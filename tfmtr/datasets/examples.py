@@ -35,6 +35,10 @@ class Window:
     end: datetime.datetime
 
 
+class EmptyWindowError(ValueError):
+    """The log has no event in the last window, though the calendar says when it ends."""
+
+
 def plan_windows(calendar, earliest, latest):
     """Places the calendar's windows on a log.
 
@@ -51,6 +55,7 @@ def plan_windows(calendar, earliest, latest):
 
     Raises:
         ValueError: If the calendar asks for no window, or for more windows than the log covers.
+        EmptyWindowError: If it has an end of its own, and the log ends before its last window.
 
     Example:
     >>> from tfmtr.datasets.logs import Calendar
@@ -75,6 +80,11 @@ def plan_windows(calendar, earliest, latest):
         Window(number, end + (number - 1) * length, end + number * length)
         for number in range(1 - calendar.num_train, calendar.num_test + 1)
     ]
+    if calendar.end and windows[-1].start > latest:
+        raise EmptyWindowError(
+            f"`calendar` must end in the log. Received: {windows[-1].start} to {windows[-1].end} as the last window; "
+            f"the last event is of {latest}"
+        )
     if windows[0].start < first or windows[-1].start > latest:
         raise ValueError(
             f"`calendar` must fit into the log: {len(windows)} windows of {length} from {windows[0].start} to "

@@ -122,7 +122,7 @@ def count_changed(engine, table, names):
         names: Names of features or labels that are numbers.
 
     Returns:
-        List of text: of infinite values and those that are too large, which become the mean, and of whole numbers that
+        List of text: of infinite values and those that are too large, which count as missing, and of whole numbers that
         float32 rounds.
     """
     counts = {}
@@ -133,7 +133,7 @@ def count_changed(engine, table, names):
         counts[f"lost_{place}"] = ((value > LARGEST) | (value < -LARGEST)).sum() - value.isnan().sum()
         counts[f"rounded_{place}"] = (is_whole & (known.cast("float32").cast("float64") != known)).sum()
     found = engine.rows(table.aggregate(**counts))[0] if counts else {}
-    texts = {"lost": "are infinite or too large and became the mean", "rounded": "were rounded to float32"}
+    texts = {"lost": "are infinite or too large and count as missing", "rounded": "were rounded to float32"}
     return [
         f"{found[f'{what}_{place}']} values of {name!r} {text}"
         for place, name in enumerate(names)
@@ -165,12 +165,13 @@ def vocabulary(engine, values):
 def as_feature(table, feature):
     """The column as it is written, with its own name.
 
-    Null text is empty, null and infinite numbers are the mean, null sets are empty.
+    Null text is empty, and so is a null set. A number that is null, infinite or too large for float32 is null: who
+    reads it puts the mean of a model's schema in its place, whatever the mean of these data is.
     """
     column = table[inside(feature.name)]
     if feature.kind == "number":
         value = column.cast("float64")
-        return fits(value).ifelse(value, feature.mean).cast("float32").name(feature.name)
+        return fits(value).ifelse(value, ibis.null("float64")).cast("float32").name(feature.name)
     if feature.kind == "id":
         return column.cast("string").fill_null("").name(feature.name)
     return column.fill_null(ibis.literal([], "array<string>")).name(feature.name)

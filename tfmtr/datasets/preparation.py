@@ -26,6 +26,7 @@ from tfmtr.datasets.features import (
     count_changed,
     find_features,
 )
+from tfmtr.datasets.funnel import Funnel
 from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
 from tfmtr.datasets.ids import refuse_mismatch
@@ -60,8 +61,10 @@ class Preparation:
         out.mkdir()
         self.warnings = []
         self.counts = []  # dictionaries of split, sampling, window and counts, one for each bucket
-        self.unavailable = 0
-        self.territories = collections.defaultdict(lambda: {"group": None, "users": 0, "events": 0, "positives": 0})
+        self.fates = Funnel()
+        self.territories = collections.defaultdict(
+            lambda: {"group": None, "users": 0, "events": 0, "last_window": 0, "positives": 0}
+        )
         self.missing = (0, [])
 
     def run(self):
@@ -138,10 +141,38 @@ class Preparation:
             self.engine, events, counted["first"], counted["last"], window=window, all_windows=all_windows
         )
         self.windows = make.plan_windows(calendar, counted["first"], counted["last"])
+        self.count_days(known)
         self.num_buckets = max(1, -(-self.num_events // BUCKET_EVENTS))
         size = self.engine.pass_buckets
         self.passes = [range(i, min(i + size, self.num_buckets)) for i in range(0, self.num_buckets, size)]
         self.advance("Cutting buckets", total=2 * len(self.passes) + 5)
+
+    def count_days(self, known):
+        """Counts the rows of each day, and in each window those that cannot be used; looks for the day's own."""
+        is_incomplete = known.user.isnull() | known.title.isnull()
+        days = known.group_by(
+            day=known.time.date().cast("string"), window=make.number_window(known.time, self.windows)
+        ).aggregate(
+            rows=known.count(),
+            events=make.is_event(known, inside(next(iter(self.tasks)))).sum(),
+            incomplete=is_incomplete.sum(),
+            unknown_title=(~is_incomplete & known.title_row.isnull()).sum(),
+        )
+        self.days = {}
+        for row in self.engine.rows(days.order_by("day", "window")):
+            if row["day"] is None:
+                self.fates.add(None, rows=row["rows"], incomplete=row["rows"])
+                continue
+            of_day = self.days.setdefault(row["day"], {"rows": 0, "events": 0})
+            for name in of_day:
+                of_day[name] += int(row[name])
+            self.fates.add(row["window"], **{name: row[name] for name in ("rows", "incomplete", "unknown_title")})
+        last = self.windows[-1]
+        if self.like is not None and not self.fates.of(last.number)["rows"]:
+            raise make.EmptyWindowError(
+                f"`events` must have rows in the last window. Received: none from {last.start} to {last.end}; the last "
+                f"event is of {max(self.days)}"
+            )
 
     def columns(self):
         """`{argument: {column: kind}}` of the columns that become something."""
@@ -210,20 +241,18 @@ class Preparation:
 
     def survey(self):
         """One look at each bucket: doubles, unknown users, first events, volumes and sizes."""
-        self.num_states, firsts, unknown, beyond = np.zeros(self.num_buckets, "int64"), [], 0, 0
-        total = 0
+        self.num_states, firsts = np.zeros(self.num_buckets, "int64"), []
         for number, buckets in enumerate(self.passes):
             events, users = self.part("events", buckets), self.part("users", buckets)
             check_unique(self.engine, users, "user", "users")
-            total += self.engine.execute(events.count())
-            unknown += self.engine.execute(events.anti_join(users, "user").count())
-            beyond += self.engine.execute(events.filter(events.window > self.windows[-1].number).count())
             homes = users.select("user", "territory", "split")
+            self.survey_fates(events.left_join(homes, "user"))
             known = events.filter(events.window <= self.windows[-1].number).inner_join(homes, "user")
             first = known.group_by("title", "territory").aggregate(
                 time=known.time.min(),
                 events=known.is_event.sum(),
                 volume=(known.is_event & (known.window <= 0) & (known.split != "test")).sum(),
+                last=(known.is_event & (known.window == self.windows[-1].number)).sum(),
             )
             firsts.append(self.engine.store(first, self.folder / f"first/{number}.parquet"))
             for row in self.engine.rows(users.group_by("territory").aggregate(users=users.count())):
@@ -233,16 +262,37 @@ class Preparation:
             if self.upstream is not None:
                 self.survey_store(buckets, users)
             self.advance("Surveying buckets")
-        if unknown == total:
+        unknown = self.fates.total("unknown_user")
+        if unknown == self.fates.total("rows") - self.fates.total("incomplete") - self.fates.total("unknown_title"):
             tables = {"users": self.tables.users}
             refuse_mismatch(self.engine, self.tables.events, tables, "user", self.tables.id_types["user"])
         count, first = self.missing
         stores.check_vectors_found(count, first, "user", self.options["missing_vectors"])
         self.warn(count, "users have no vector and got the zero vector")
         self.warn(unknown, "events of users that are not in the users table were dropped")
+        beyond = self.fates.of(self.windows[-1].number + 1)
+        beyond = beyond["rows"] - sum(beyond[name] for name in ("incomplete", "unknown_title", "unknown_user"))
         self.warn(beyond, "events after the last window are used for nothing but the seen titles")
         self.first_events = self.engine.store(ibis.union(*firsts), self.folder / "first.parquet")
         self.group_territories()
+
+    def survey_fates(self, events):
+        """Counts what the rows of some buckets are, window by window; their users' split is null if there is none."""
+        label, is_known = events[inside(next(iter(self.tasks)))], events.split.notnull()
+        start = self.logs.calendar.start
+        is_early = events.time < make.as_utc(start) if start else ibis.literal(False)
+        counts = events.group_by("window").aggregate(
+            unknown_user=(~is_known).sum(),
+            unlabelled=(is_known & label.isnull()).sum(),
+            impressions=(is_known & (label == 0.0)).sum(),
+            too_early=(is_known & events.is_event & is_early).sum(),
+            events=(is_known & events.is_event & ~is_early).sum(),
+        )
+        for row in self.engine.rows(counts):
+            number, left = row.pop("window"), row.pop("events")
+            is_before, is_after = number < self.windows[0].number, number > self.windows[-1].number
+            fate = "history" if is_before else "later" if is_after else "repeats"  # until discoveries are found
+            self.fates.add(number, **row, **{fate: left})
 
     def survey_store(self, buckets, users):
         """Users of some buckets without an upstream vector."""
@@ -257,8 +307,10 @@ class Preparation:
         """Gives every territory its group: the caller's, or balanced over neighbours by training volume."""
         sums = self.first_events.group_by("territory")
         volumes = dict.fromkeys(self.territories, 0)
-        for row in self.engine.rows(sums.aggregate(events=lambda t: t.events.sum(), volume=lambda t: t.volume.sum())):
-            self.territories[row["territory"]]["events"] = int(row["events"])
+        names = ("events", "volume", "last")
+        for row in self.engine.rows(sums.aggregate(**{name: self.first_events[name].sum() for name in names})):
+            statistics = self.territories[row["territory"]]
+            statistics["events"], statistics["last_window"] = int(row["events"]), int(row["last"])
             volumes[row["territory"]] = int(row["volume"])
         self.groups = self.logs.groups
         if self.groups is None:
@@ -397,6 +449,21 @@ class Preparation:
         if self.user_writer is not None:
             self.user_writer.close()
 
+    def count_positives(self, found, placed):
+        """Counts what became of the discoveries of some buckets."""
+        for row in self.engine.rows(found.group_by("window").aggregate(rows=found.count())):
+            self.fates.add(row["window"], no_examples=row["rows"], repeats=-row["rows"])
+        counts = placed.group_by("window").aggregate(
+            rows=placed.count(), unavailable=(~placed.is_available).sum(), positives=placed.is_available.sum()
+        )
+        for row in self.engine.rows(counts):
+            self.fates.add(
+                row["window"],
+                no_examples=-row["rows"],
+                unavailable=row["unavailable"],
+                positives=row["positives"],
+            )
+
     def pass_examples(self, buckets, users, folder):
         """Positives and negatives of some buckets."""
         options = self.options
@@ -409,8 +476,9 @@ class Preparation:
         columns = ("user", "title", "time", "window", *carried)
         found = make.discoveries(events.select(*columns), carried, options["discovery_lookback"])
         found = found.filter(found.window >= self.windows[0].number)
+        found = self.engine.store(found, folder / "discoveries.parquet")
         placed = self.engine.store(make.place(found, members, self.catalogue), folder / "positives.parquet")
-        self.unavailable += self.engine.execute((~placed.is_available).sum()) or 0
+        self.count_positives(found, placed)
         positives = placed.filter(placed.is_available)
         if self.has_impressions:
             shown = self.usable(self.part("events", buckets)).filter(lambda t: t[labels[0]] == 0.0)
@@ -518,7 +586,7 @@ class Preparation:
     def write_report(self):
         """Writes schema.json and prepare.json."""
         counts = sum_counts(self.counts)
-        self.warn(self.unavailable, "positives of titles that were not available were dropped")
+        self.warn(self.fates.total("unavailable"), "positives of titles that were not available were dropped")
         self.warnings += shortfalls(counts)
         if not any(row["split"] == "train" and row["window"] <= 0 for row in counts):
             raise ValueError(
@@ -538,6 +606,7 @@ class Preparation:
         report = build_report(
             self.logs, self.options, self.windows, counts, self.territories, num_titles, self.warnings
         )
+        report["funnel"], report["days"] = self.fates.document(), self.days
         report["columns"] = self.columns()
         report["fingerprint"] = fingerprint(self.out)
         text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"

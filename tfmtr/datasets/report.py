@@ -107,10 +107,12 @@ def build_report(logs, options, windows, counts, territories, num_titles, warnin
 
 
 def as_json(value):
-    """Options as JSON can hold them: times and paths as text."""
+    """Options as JSON can hold them: times as text, and paths, which mean the same from anywhere."""
     if dataclasses.is_dataclass(value):
         return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, (datetime.timedelta, datetime.datetime, Path)):
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, (datetime.timedelta, datetime.datetime)):
         return str(value)
     if isinstance(value, collections.abc.Mapping):
         return {str(key): as_json(item) for key, item in value.items()}

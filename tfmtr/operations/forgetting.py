@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tfmtr.daily import read_live, read_service
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import replacing, write_json
+from tfmtr.operations.service import read_live, read_service
 
 
 def forget(user, *, service=None, data=(), embeddings=()):

@@ -9,12 +9,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from tfmtr import daily as module
 from tfmtr import training
-from tfmtr.daily import daily, read_live, rollback, start_service
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_json
-from tfmtr.forget import forget
+from tfmtr.operations import day as module
+from tfmtr.operations import late_rows
+from tfmtr.operations.day import daily
+from tfmtr.operations.forgetting import forget
+from tfmtr.operations.service import LockedError, owned, read_live, rollback, start_service
 from tfmtr.retrieval.embeddings import write_embeddings
 from tfmtr.serving.versions import find_versions
 
@@ -97,7 +99,7 @@ def test_late_rows_are_those_that_no_slice_had_before(week):
     late = pa.concat_tables([pq.read_table(file) for file in (folder / "late").glob("*.parquet")])
 
     def positives_of(day, window):
-        files = Prepared(day / "data").examples("train", windows=[window], sampling=module.SAMPLINGS)
+        files = Prepared(day / "data").examples("train", windows=[window], sampling=late_rows.SAMPLINGS)
         rows = [row for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
         return {(row["user"], row["title"]): row["event"] for row in rows}
 
@@ -132,7 +134,7 @@ def test_a_table_that_lost_a_column_is_refused_before_anything_is_made_of_it(cop
     day = daily_week.date_of(4)
     with pytest.raises(ValueError, match=r"`users` must have the columns.* Received: lost {'device': 'id'}"):
         daily(service, day, say=quiet)
-    assert not list((service / "days" / day.isoformat()).iterdir())
+    assert not (service / "days" / day.isoformat()).exists()
 
 
 @pytest.mark.parametrize("step", ["gate", "write live.json", "write day.json"])
@@ -170,7 +172,14 @@ def test_an_interrupted_day_goes_on_where_it_was(copy, monkeypatch, step):
     assert read_live(service) == live
     assert read_json(folder / "day.json") == result
     assert sorted(path.name for path in out.iterdir()) == ["1", "2"]
-    assert sorted(path.name for path in folder.iterdir()) == ["data", "day.json", "gate.json", "late", "run"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "data",
+        "day.json",
+        "gate.json",
+        "keys.json",
+        "late",
+        "run",
+    ]
 
 
 def test_a_refused_day_is_done_again_once_its_log_is_right(copy):
@@ -214,7 +223,7 @@ def test_what_cannot_be_done_is_said(week, tmp_path, tiny):
         daily(service, daily_week.date_of(0))
     with pytest.raises(ValueError, match="must be new to start it"):
         start_service(service, service.parent / "run", tmp_path)
-    with module._locked(service), pytest.raises(ValueError, match="Another process works"):
+    with owned(service), pytest.raises(LockedError, match="Another process works"):
         daily(service, daily_week.date_of(4))
     with pytest.raises(ValueError, match=r"tables must be there.*\(--events\).*nowhere"):
         start_service(tmp_path / "other", service.parent / "run", tmp_path / "out", events=tmp_path / "nowhere")

@@ -16,7 +16,7 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
 
     The gate closes, with a reason each, if
 
-    * the new model's answers are not finite, or there are too few rows to judge it;
+    * the new model's answers are not finite, or there are no or too few rows to judge it;
     * a task is down by more than `max_drop`, on the rows of the last window or on those of the windows before: labels
       that are wrong in the last window alone cannot show there;
     * a task is down by more than `max_drop` in a territory (or another slice), beyond chance: a paired bootstrap over
@@ -37,7 +37,7 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
         "change", "p_value"}}}}}}`; figures are `None` where a cell has too little evidence.
 
     Raises:
-        ValueError: If a limit is not positive, or there is no validation row of the last window.
+        ValueError: If a limit is not positive.
     """
     for name, value in (("max_drop", max_drop), ("max_shift", max_shift)):
         if not value > 0:
@@ -50,9 +50,9 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
     for part, windows in (("last", [last]), ("before", before)):
         files = data.examples("validation", windows=windows)
         if part == "last" and not files:
-            raise ValueError(
-                "`data` must have validation rows in its last window; prepare with a larger --validation-fraction. "
-                f"Received: {data.path}"
+            reasons.append(
+                "no row of a validation user in the last window: it has too few events, or the --validation-fraction "
+                "that the service's data were prepared with is too small to judge a window by"
             )
         if files:
             parts[part], found = _compare(runs, files, data, max_drop, num_samples)

@@ -1,0 +1,113 @@
+"""Whether two prepared directories speak of the same titles and users: what changed from the one to the other."""
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tfmtr.datasets.engines.duckdb import read_files
+
+MOST = 20_000  # rows that are compared
+
+
+def changed_vectors(data, before):
+    """How many title vectors differ, of titles that are in both and have not changed otherwise.
+
+    An upstream store, or a text encoder, gives an unchanged title the vector that it had. If it does not, it is another
+    model's store, and vectors of the same width mean something else.
+
+    Args:
+        data: A `Prepared`.
+        before: The `Prepared` that a model was trained on.
+
+    Returns:
+        `(compared, changed)`, numbers of titles.
+    """
+    tables = [_titles(one) for one in (data, before)]
+    same = [name for name in tables[1].column_names if name in tables[0].column_names and name != "row"]
+    both = tables[0].select([*same, "row"]).to_pandas(), tables[1].select([*same, "row"]).to_pandas()
+    for table in both:  # lists have no hash
+        table[same] = table[same].map(str)
+    pairs = both[0].merge(both[1], on=same, suffixes=("", "_before")).sort_values("title")[:MOST]
+    stores = [one.vectors("title").vectors for one in (data, before)]
+    if not len(pairs) or stores[0].shape[1] != stores[1].shape[1]:
+        return len(pairs), len(pairs)
+    now, then = (
+        np.asarray(s[pairs[name].to_numpy()], "float32") for s, name in zip(stores, ("row", "row_before"), strict=True)
+    )
+    is_same = np.isclose(now, then, rtol=1e-3, atol=1e-4).all(axis=1)
+    return len(pairs), int(np.sum(~is_same))
+
+
+def _titles(data):
+    table = pq.read_table(data.path / "titles.parquet")
+    return table.append_column("row", pa.array(np.arange(len(table))))
+
+
+def similarity_of_users(data, before):
+    """Median cosine between a user's vector and the one that the user had before; `None` where none can be compared.
+
+    Users' vectors move with what they watch, so they may change; those of another model have nothing to do with the old
+    ones.
+    """
+    con, stores = ibis.duckdb.connect(), [one.vectors("user") for one in (data, before)]
+    if None in stores:
+        return None
+    now, then = (read_files(con, [one.path / "users.parquet"]).select("user", "user_row") for one in (data, before))
+    pairs = now.inner_join(then.rename(row_before="user_row"), "user")
+    pairs = pairs.filter(pairs.user_row >= 0, pairs.row_before >= 0).order_by("user").limit(MOST).to_pyarrow()
+    two = [
+        np.asarray(store.vectors[pairs[name].to_numpy()], "float32")
+        for store, name in zip(stores, ("user_row", "row_before"), strict=True)
+    ]
+    norms = np.linalg.norm(two[0], axis=1) * np.linalg.norm(two[1], axis=1)
+    return float(np.median((two[0] * two[1]).sum(axis=1)[norms > 0] / norms[norms > 0])) if (norms > 0).any() else None
+
+
+def moved_users(data, before):
+    """`{(territory before, territory now): number of users}` of users who are in both, most users first."""
+    con = ibis.duckdb.connect()
+    now, then = (read_files(con, [one.path / "users.parquet"]).select("user", "territory") for one in (data, before))
+    pairs = now.inner_join(then.rename(before="territory"), "user")
+    moved = pairs.filter(pairs.before != pairs.territory).group_by("before", "territory")
+    rows = moved.aggregate(users=lambda t: t.count()).order_by(ibis.desc("users"), "before", "territory").to_pyarrow()
+    return {(row["before"], row["territory"]): row["users"] for row in rows.to_pylist()}
+
+
+def shares_of_values(data, schema):
+    """Shares of the users and titles whose values a model does not know, and of those that have none.
+
+    Args:
+        data: A `Prepared`.
+        schema: The model's `Schema`.
+
+    Returns:
+        `{("user" or "title", feature, "unknown" or "missing"): share}`; `unknown` is of the values that are there.
+    """
+    shares = {}
+    for role in ("user", "title"):
+        file = pq.ParquetFile(data.path / f"{role}s.parquet")
+        features = [f for f in schema.by_role(role) if f.name in file.schema_arrow.names and f.kind != "vector"]
+        rows, missing, values, unknown = 0, *({f.name: 0 for f in features} for _ in range(3))
+        for batch in file.iter_batches(columns=[f.name for f in features] or [role]):
+            rows += len(batch)
+            for feature in features:
+                column = batch[feature.name]
+                if feature.kind == "number":
+                    missing[feature.name] += column.null_count
+                    continue
+                if feature.kind in ("set", "sequence"):
+                    missing[feature.name] += pc.sum(pc.equal(pc.fill_null(pc.list_value_length(column), 0), 0)).as_py()
+                    column = column.flatten()
+                else:
+                    missing[feature.name] += pc.sum(pc.equal(pc.fill_null(column, ""), "")).as_py() or 0
+                there = column.filter(pc.not_equal(pc.fill_null(column, ""), ""))
+                values[feature.name] += len(there)
+                known = pc.is_in(there, value_set=pa.array(feature.vocabulary, pa.string()))
+                unknown[feature.name] += len(there) - (pc.sum(known).as_py() or 0)
+        for feature in features:
+            shares[role, feature.name, "missing"] = missing[feature.name] / max(1, rows)
+            if feature.kind in ("id", "set", "sequence"):
+                shares[role, feature.name, "unknown"] = unknown[feature.name] / max(1, values[feature.name])
+    return shares

@@ -1,0 +1,1 @@
+"""What a service does every day with a trained model: prepare, judge, publish, go back, forget."""

@@ -1,0 +1,150 @@
+"""The gate's first half: whether a day's data are like those before, each figure against a bound, before any training.
+
+What is compared: how many rows, users and titles there are; which rows the preparation could not use; territories that
+have no event or no group; values that are missing or that the live model does not know; vectors of another model.
+"""
+
+from tfmtr.datasets.drift import changed_vectors, shares_of_values, similarity_of_users
+from tfmtr.datasets.funnel import DROPPED, FATES
+
+MAX_LOSS = 0.3
+MAX_SHARE = 0.05
+LEAST_SIMILARITY = 0.5
+WEEK = 7
+SURE = 10  # events that a territory should have had, so that none is no chance
+
+
+def check_data(data, before, schema, *, day, days, lost=0.0, max_loss=MAX_LOSS, max_share=MAX_SHARE):
+    """Compares a day's data with those that the live model was trained on.
+
+    Args:
+        data: The `Prepared` directory of the day, whose last window is the day.
+        before: That of the live model.
+        schema: The live model's `Schema`.
+        day: Date of the day, a text such as `"2025-02-17"`.
+        days: `{date: rows of the log}` of the days before that a rule may expect as many rows of; refused ones are not
+            among them.
+        lost: Share of the rows of earlier days that are not in the log any more.
+        max_loss: Largest relative loss: of the day's rows against the fewest of the seven days before, of users and of
+            titles against those before.
+        max_share: Largest growth of a share, a difference, such as 0.05 for five percentage points.
+
+    Returns:
+        A list of `{"name", "value", "before", "bound", "is_open"}`, and `"text"`, a sentence, where it is not open or
+        worth a look.
+    """
+    last = data.report["windows"][-1]["window"]
+    now = next(row for row in data.report["funnel"] if row["window"] == last)
+    found = [
+        *_counts(data, before, now["rows"], day, days, max_loss),
+        _share("rows of earlier days that are gone", lost, 0.0, max_share),
+        *_fates(before, now, max_share),
+        *_territories(data, before, max_share),
+        *_values(data, before, schema, max_share),
+        *_vectors(data, before, max_share),
+    ]
+    for name, split in (("train", "train"), ("judge the model by", "validation")):
+        rows = sum(r["rows"] for r in data.report["examples"] if (r["window"], r["split"]) == (last, split))
+        text = f"the day has no rows of {split} users, to {name}"
+        found.append(_check(f"rows to {name}", rows, None, 1, rows > 0, text))
+    return found
+
+
+def reasons_of(checks):
+    """Sentences of the checks that close the gate."""
+    return [check["text"] for check in checks if not check["is_open"]]
+
+
+def notes_of(checks):
+    """Sentences of the checks that are worth a look, though the gate stays open."""
+    return [check["text"] for check in checks if check["is_open"] and check.get("text")]
+
+
+def _check(name, value, before, bound, is_open, text):
+    check = {"name": name, "value": value, "before": before, "bound": bound, "is_open": bool(is_open)}
+    return check if is_open else {**check, "text": text}
+
+
+def _share(name, value, before, max_share):
+    bound = before + max_share
+    text = f"{name}: {value:.1%}, at most {bound:.1%} ({before:.1%} before)"
+    return _check(name, round(value, 6), round(before, 6), round(bound, 6), value <= bound, text)
+
+
+def _counts(data, before, rows, day, days, max_loss):
+    week = [days[date] for date in sorted(date for date in days if date < day)[-WEEK:]]
+    one, other = (prepared.report["statistics"] for prepared in (data, before))
+    counts = [("rows of the day", rows, min(week, default=None))]
+    counts += [(f"{name} in the table", one[name], other[name]) for name in ("users", "titles")]
+    for name, value, expected in counts:
+        bound = None if expected is None else expected * (1 - max_loss)
+        seen = "the fewest of the week before" if name.startswith("rows") else "before"
+        text = f"{name}: {value}, at least {bound and round(bound)} ({expected} {seen})"
+        yield _check(name, value, expected, bound, bound is None or value >= bound, text)
+
+
+def _fates(before, now, max_share):
+    funnel = before.report.get("funnel")
+    if funnel is None:
+        return  # prepared by an earlier version
+    total = sum(row["rows"] for row in funnel)
+    for fate in DROPPED:
+        then = sum(row[fate] for row in funnel) / max(1, total)
+        yield _share(f"rows {FATES[fate]}", now[fate] / max(1, now["rows"]), then, max_share)
+
+
+def _territories(data, before, max_share):
+    """Territories that had events and have none, and those of no group, both by their events."""
+    tables = [prepared.report["statistics"]["territories"] for prepared in (data, before)]
+    now = {name: row.get("last_window", 0) for name, row in tables[0].items()}
+    then = {name: row["events"] for name, row in tables[1].items()}
+    total, all_then = sum(now.values()), max(1, sum(then.values()))
+    silent = sorted(
+        (name for name in then if not now.get(name) and then[name] / all_then * total >= SURE),
+        key=lambda name: -then[name],
+    )
+    share = sum(then[name] for name in silent) / all_then
+    check = _share("events of territories that have none on the day", share, 0.0, max_share)
+    if silent:
+        check["text"] = f"{check.get('text') or check['name'] + f': {share:.1%}'}: {', '.join(silent[:10])}"
+    yield check
+    groups = [prepared.schema.scenario.groups for prepared in (data, before)]
+    outside = [
+        sum(events for name, events in counts.items() if (name,) not in known) / max(1, sum(counts.values()))
+        for counts, known in zip((now, then), groups, strict=True)
+    ]
+    check = _share("events of territories of no group, on the default branch", *outside, max_share)
+    unlisted = sorted(name for name, events in now.items() if events and (name,) not in groups[0])
+    if "text" in check:
+        check["text"] += f": {', '.join(unlisted[:10])}; new ones get their group with --groups"
+    yield check
+
+
+def _values(data, before, schema, max_share):
+    shares = [shares_of_values(prepared, schema) for prepared in (data, before)]
+    texts = {"unknown": "values that the live model does not know", "missing": "values that are missing"}
+    for key, value in shares[0].items():
+        role, feature, what = key
+        if what == "unknown" and feature in schema.scenario.columns:
+            continue  # those of no group are judged by their events
+        yield _share(f"{texts[what]}, {feature!r} of the {role}s", value, shares[1].get(key, 0.0), max_share)
+
+
+def _vectors(data, before, max_share):
+    compared, changed = changed_vectors(data, before)
+    check = _share("vectors that changed, of titles that did not", changed / max(1, compared), 0.0, max_share)
+    if "text" in check:
+        check["text"] += "; a store of another model cannot be served with this one"
+    yield check
+    if data.report["logs"]["user_vectors"] is not None:
+        cosine = similarity_of_users(data, before)
+        name = "median cosine of users' vectors with those before"
+        is_open = cosine is None or cosine >= LEAST_SIMILARITY
+        text = f"{name}: {cosine}, at least {LEAST_SIMILARITY}; they seem to be another model's"
+        yield _check(name, cosine, None, LEAST_SIMILARITY, is_open, text)
+
+
+def days_expected(report, refused):
+    """`{date: rows}` of the log's days that had rows and were not refused."""
+    counts = report.get("days", {})
+    return {date: row["rows"] for date, row in counts.items() if date not in refused and row["rows"]}

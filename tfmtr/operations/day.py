@@ -1,0 +1,430 @@
+"""A service's day: prepare, check the data, train, gate, calibrate, export, publish.
+
+    days/2025-02-17/data/        the day and the late days before it, prepared
+    days/2025-02-17/late/        rows of the days before that earlier slices did not have
+    days/2025-02-17/run/         the live model, trained on the day
+    days/2025-02-17/gate.json    the gate's figures and reasons
+    days/2025-02-17/version/     the export, until it is published
+    days/2025-02-17/keys.json    what each step was made from
+    days/2025-02-17/day.json     the day's record; written last
+
+Every step leaves its result under its own name only when it is whole. A day that is run again, interrupted or mended,
+goes on with the first step that has no result yet or whose inputs have changed since.
+"""
+
+import datetime
+import shutil
+import time
+from pathlib import Path
+
+import ibis
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from tfmtr import training
+from tfmtr.calibration import calibrate
+from tfmtr.checks import check_integer
+from tfmtr.datasets.drift import moved_users
+from tfmtr.datasets.engines.duckdb import read_files
+from tfmtr.datasets.examples import EmptyWindowError
+from tfmtr.datasets.groups import to_globe
+from tfmtr.datasets.logs import Calendar, Logs
+from tfmtr.datasets.prepare import prepare
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.documents import read_facts, read_json, write_json
+from tfmtr.evaluation.metrics import OVERALL
+from tfmtr.export import export
+from tfmtr.operations.checks import (
+    MAX_LOSS,
+    MAX_SHARE,
+    check_data,
+    days_expected,
+    notes_of,
+    reasons_of,
+)
+from tfmtr.operations.gating import gate
+from tfmtr.operations.late_rows import LATE, SAMPLINGS, account, ended_days, late_files
+from tfmtr.operations.service import data_of, owned, publish_copy, read_live, read_service, table_paths
+from tfmtr.operations.steps import Steps, state_of
+from tfmtr.schema import Schema, check_choice
+from tfmtr.scratch import sweep
+from tfmtr.serving.errors import ServerError
+from tfmtr.serving.recommend import recommend
+from tfmtr.serving.server import Server
+from tfmtr.serving.versions import find_versions
+
+DAY = datetime.timedelta(days=1)
+LOOKBACKS = ("activity_lookback", "discovery_lookback")
+RESULTS = {"prepare": ("late", "data"), "train": ("run",), "gate": ("gate.json",), "export": ("version",)}
+
+
+class NoDataError(ValueError):
+    """The log has no event on the day; nothing has changed."""
+
+    exit_code = 4
+
+
+class BadDataError(ValueError):
+    """A table is not what it must be; nothing is made of it."""
+
+    exit_code = 5
+
+
+def daily(
+    service,
+    day,
+    *,
+    groups=None,
+    late_days=2,
+    max_drop=0.05,
+    max_shift=0.3,
+    max_loss=MAX_LOSS,
+    max_share=MAX_SHARE,
+    epochs=1,
+    retry=False,
+    again_from=None,
+    say=print,
+):
+    """Brings a service one day further.
+
+    1. Prepares the day's rows (with a `time_zones` table each territory's own day) and those of `late_days` before.
+    2. Judges the data: if they are unlike those of the live model beyond a bound, nothing is trained on them.
+    3. Trains the live model on the day's rows and on those of the days before that came late.
+    4. Compares it with the live model; if the gate is closed, here or in step 2, the live model stays, and the day's
+       rows are left out of the days to come, until the day is done again.
+    5. Calibrates, exports with the title index of the day after, asks the export for some users' titles.
+    6. Publishes the version, from which a server takes it, and notes it as the live one.
+
+    A day that failed or was interrupted is run again by the same call. Results of steps whose inputs are the same as
+    before are used again: the tables' files, the options, the live model.
+
+    Args:
+        service: Directory made by `start_service`.
+        day: `datetime.date`, the day whose events are complete.
+        groups: `{territory: group}` of territories or groups that are new, kept for the days to come; a territory that
+            is in no group joins that of its nearest neighbour, or has the default branch.
+        late_days: Days that late events may be of.
+        max_drop: As for `tfmtr.operations.gating.gate`.
+        max_shift: As for `tfmtr.operations.gating.gate`.
+        max_loss: As for `tfmtr.operations.checks.check_data`.
+        max_share: As for `tfmtr.operations.checks.check_data`.
+        epochs: Times that each row is seen.
+        retry: Whether to do a day again that was refused or rolled back.
+        again_from: Step from which a day is done again, whatever its results are made from: `"prepare"`, `"train"`,
+            `"gate"` or `"export"`.
+        say: Function that shows a line.
+
+    Returns:
+        The day's record, `day.json`; see `tfmtr.operations.record`.
+
+    Raises:
+        ValueError: If there is no such service, or the day lies before the newest one.
+        LockedError: If another process works on the service.
+        NoDataError: If the log has no event on the day.
+        BadDataError: If a table cannot be prepared, or has other columns than the live model's data.
+    """
+    service, late_days = Path(service).absolute(), check_integer("late_days", late_days, least=0)
+    epochs = check_integer("epochs", epochs, least=1)
+    if again_from is not None:
+        check_choice("again_from", again_from, RESULTS)
+    for name, value in (("max_loss", max_loss), ("max_share", max_share)):
+        if not 0 < value <= 1:
+            raise ValueError(f"`{name}` must be in (0, 1], such as 0.3 for 30 %. Received: {name}={value}")
+    settings = read_service(service)
+    folder, again = service / "days" / day.isoformat(), retry or again_from is not None
+
+    def tell(line):
+        say(f"{day}: {line}")
+
+    with owned(service):
+        live = read_live(service)
+        if live["day"] == day.isoformat():  # published before an interruption, or done again
+            live = {**live["before"][-1], "before": live["before"][:-1]}
+        done = read_json(folder / "day.json")
+        if done and not (again and done["status"] != "promoted"):
+            if again:
+                raise ValueError(
+                    f"`day` must not be live to be done again; go back first (tfmtr rollback). Received: {day}"
+                )
+            tell(f"was there, {done['status']}" + ("" if done["status"] == "promoted" else "; --retry does it again"))
+            return done
+        ended = ended_days(service)
+        newest = ended[-1].name if ended else ""
+        if day.isoformat() < newest and not again:
+            raise ValueError(f"`day` must come after the newest one, {newest}. Received: {day}")
+        if day.isoformat() < settings["since"][:10]:
+            raise ValueError(
+                f"`day` must not lie in the data of the run that the service began with, which end on "
+                f"{settings['since'][:10]}. Received: {day}"
+            )
+        if groups:
+            settings["logs"]["groups"] = {**(settings["logs"]["groups"] or {}), **groups}
+        folder.mkdir(parents=True, exist_ok=True)
+        for parent, prefix in ((folder, ".data."), (folder, LATE), (Path(settings["out"]), "tmp-")):
+            sweep(parent, prefix)  # a step whose result is there leaves them to nobody else
+        (folder / "day.json").unlink(missing_ok=True)
+        limits = {"max_drop": max_drop, "max_shift": max_shift, "max_loss": max_loss, "max_share": max_share}
+        steps = Steps(folder, RESULTS, tell, again_from)
+        record = _Day(service, settings, live, folder, day, steps, tell).run(late_days, epochs, limits, groups or {})
+        write_json(folder / "day.json", record)
+    for line in _summary(record):
+        tell(line)
+    return record
+
+
+class _Day:
+    """One day of a service, step by step; keeps what the record tells."""
+
+    def __init__(self, service, settings, live, folder, day, steps, tell):
+        self.service, self.settings, self.live = service, settings, live
+        self.folder, self.day, self.steps, self.tell = folder, day, steps, tell
+        self.seconds = {}
+        self.record = {"day": day.isoformat(), "status": "refused", "reasons": [], "version": None}
+
+    def run(self, late_days, epochs, limits, groups):
+        """The steps up to the first one that closes the gate; returns the record."""
+        data = self.timed("prepare", self.prepare, late_days)
+        write_json(self.service / "service.json", self.settings)  # with the new groups
+        unknown = sorted(set(groups) - set(data.report["statistics"]["territories"]))
+        nobody = [f"`groups` names territories that no user lives in: {', '.join(unknown[:10])}"] if unknown else []
+        late = self.timed("prepare", self.find_late, data)
+        checks = self.timed("check", self.check, data, limits)
+        self.record |= {"checks": checks, "notes": [*nobody, *notes_of(checks)], "reasons": reasons_of(checks)}
+        self.record["fallbacks"] = count_fallbacks(data)
+        if not self.record["reasons"]:
+            self.timed("train", self.train, data, late, epochs)
+            self.timed("gate", self.judge, data, limits)
+        if not self.record["reasons"]:
+            self.record["status"] = "promoted"
+            self.record["version"] = self.timed("export", self.promote, data)
+        live = read_live(self.service)
+        self.record["live"] = {name: live[name] for name in ("day", "run", "version")}
+        return {**self.record, "limits": limits, "seconds": self.seconds}
+
+    def timed(self, step, function, *arguments):
+        """Calls a function of a step and adds up its seconds."""
+        began = time.perf_counter()
+        try:
+            return function(*arguments)
+        finally:
+            self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - began, 2)
+
+    def prepare(self, late_days):
+        """The `Prepared` directory of the day and the days before it, with the live model's groups."""
+        settings, out = self.settings, self.folder / "data"
+        logs = dict(settings["logs"])
+        like = data_of(settings, self.live["run"])
+        key = {
+            **{name: state_of(path) for name, path in table_paths(logs).items()},
+            "how it is prepared": {name: settings[name] for name in ("logs", "options")},
+            "the number of late days": late_days,
+            "the live model": training.read_run(self.live["run"])["run_id"],
+        }
+        self.steps.open("prepare", key)
+        if (out / "prepare.json").is_file():
+            self.tell("prepared before, from the same files")
+            return Prepared(out)
+        groups = {territory: group for (territory,), group in like.schema.scenario.groups.items()}
+        logs["groups"] = _join_neighbours({**groups, **(logs["groups"] or {})}, logs["neighbours"] or {})
+        end = datetime.datetime.combine(self.day, datetime.time()) + DAY
+        logs |= table_paths(logs)
+        logs["calendar"] = Calendar(DAY, late_days + 1, 0, end=end)
+        options = dict(settings["options"])
+        options |= {name: pd.Timedelta(options[name].replace(",", "")).to_pytimedelta() for name in LOOKBACKS}
+        try:
+            data = prepare(Logs(**logs), out, **options, like=like, progress=False)
+        except EmptyWindowError as error:
+            shutil.rmtree(self.folder)
+            raise NoDataError(f"no events on {self.day}; nothing has changed. {error}") from None
+        except ValueError as error:
+            shutil.rmtree(self.folder)
+            raise BadDataError(str(error)) from error
+        self.tell(f"prepared {_count(self.examples(data))} rows")
+        return data
+
+    def find_late(self, data):
+        """Files of late rows that are trained on; the record tells of those that are not, and of users who moved."""
+        report, day = data.report, self.day.isoformat()
+        rows = {date: counts["rows"] for date, counts in report["days"].items()}
+        since = self.settings["since"][:10]
+        windows = [w["start"][:10] for w in report["windows"] if w["start"][:10] >= since]
+        earlier = ended_days(self.service, day)
+        known = read_json(earlier[-1] / "day.json").get("late") if earlier else None
+        if known is None:  # the first day, or the first one that this is counted on
+            base = Prepared(self.settings["data"]).report.get("days", report["days"])
+            known = {"accounted": {date: c["rows"] for date, c in base.items() if earlier or date < since}, "left": {}}
+        counts = account(rows, windows, accounted=known["accounted"], left=known["left"], since=since)
+        files = late_files(self.service, data, self.folder / "late", day, self.settings)
+        moved = moved_users(data, data_of(self.settings, self.live["run"]))
+        self.record |= {
+            "rows": _count(self.examples(data)),
+            "late_rows": _count(files),
+            "funnel": report["funnel"],
+            "warnings": report["warnings"],
+            "late": {name: counts[name] for name in ("accounted", "left", "new")},
+            "lost": counts["lost"],
+            "moved": [{"from": then, "to": now, "users": users} for (then, now), users in moved.items()],
+        }
+        return files
+
+    def check(self, data, limits):
+        """The checks of the data, and what is worth a look."""
+        like, schema = data_of(self.settings, self.live["run"]), Schema.load(self.live["run"])
+        records = [read_json(folder / "day.json") for folder in ended_days(self.service, self.day.isoformat())]
+        refused = {record["day"] for record in records if record["status"] != "promoted"}
+        return check_data(
+            data, like, schema, day=self.day.isoformat(), days=days_expected(data.report, refused),
+            lost=self.record["lost"], max_loss=limits["max_loss"], max_share=limits["max_share"],
+        )  # fmt: skip
+
+    def examples(self, data):
+        """Files of the day's own training rows, of random and of active users."""
+        return data.examples("train", windows=[0], sampling=SAMPLINGS)
+
+    def train(self, data, late, epochs):
+        """The live model goes on."""
+        before, run = training.read_run(self.live["run"]), self.folder / "run"
+        key = {
+            "the data": data.report["fingerprint"],
+            "the late rows": [state_of(file) for file in late],
+            "the live model": before["run_id"],
+            "the number of epochs": epochs,
+        }
+        self.steps.open("train", key)
+        sampling = SAMPLINGS if training.recipe_of(before).upsample else SAMPLINGS[:1]
+        files = data.examples("train", windows=[0], sampling=sampling)
+        files += [file for file in late if file.stem in sampling]
+        grown = training.go_on(self.live["run"], data.path, files, run, epochs=epochs, verbose=0)
+        self.tell(f"trained on {_count(files)} rows, {_count(late)} of them late; {len(grown)} variables grew")
+        self.record |= {"run": str(run), "grown": grown}
+        self.record["fitted"] = {"rows": _count(files), "epochs": epochs, "stages": training.read_run(run)["stages"]}
+
+    def judge(self, data, limits):
+        """The gate's second half: the new model against the live one."""
+        bounds = {name: limits[name] for name in ("max_drop", "max_shift")}
+        runs = [training.read_run(run)["run_id"] for run in (self.live["run"], self.folder / "run")]
+        key = {"the live model": runs[0], "the new model": runs[1], **bounds}
+        self.steps.open("gate", key)
+        found = read_json(self.folder / "gate.json")
+        if found is None:
+            found = gate(self.live["run"], self.folder / "run", data.path, **bounds)
+            write_json(self.folder / "gate.json", found)
+        self.record |= {"reasons": found["reasons"], "gate": _overall(found)}
+
+    def promote(self, data):
+        """Calibrates, exports, tries and publishes; returns the version's number."""
+        folder, live, run = self.folder, self.live, self.folder / "run"
+        run_id = training.read_run(run)["run_id"]
+        self.steps.open("export", {"the new model": run_id})
+        now = read_json(self.service / "live.json")
+        if now and now["day"] == self.day.isoformat():  # published before an interruption
+            shutil.rmtree(folder / "version", ignore_errors=True)
+            return now["version"]
+        before = read_json(Path(live["run"]) / "calibration.json") or {"by": "territory", "method": "platt"}
+        calibrate(run, data.path, by=before["by"], method=before["method"])
+        shutil.rmtree(folder / "version", ignore_errors=True)
+        version = export(run, data.path, folder / "version")
+        try_version(version, data)
+        self.tell("exported and tried")
+        out = Path(self.settings["out"])
+        versions, _ = find_versions(out)
+        newest = max(versions, default=None)
+        is_there = newest is not None and (read_facts(versions[newest]) or {}).get("run_id") == run_id
+        number = newest if is_there else publish_copy(version, out)
+        entry = {name: live[name] for name in ("day", "run", "version")}
+        new = {"day": self.day.isoformat(), "run": str(run), "version": number, "before": [*live["before"], entry]}
+        write_json(self.service / "live.json", new)
+        shutil.rmtree(folder / "version", ignore_errors=True)
+        return number
+
+
+def count_fallbacks(data):
+    """How many users and titles of a prepared day are served by a fallback.
+
+    Args:
+        data: A `Prepared`.
+
+    Returns:
+        `{"users_of_the_default_branch", "cold_users", "cold_titles"}`: users of territories without a group; users
+        without an event or a vector, who get what is popular in their territory; titles of the next catalogue that
+        nobody has had yet, whose vectors come from their features alone.
+    """
+    con = ibis.duckdb.connect()
+    users = read_files(con, [data.path / "users.parquet"])
+    seen = read_files(con, [data.path / "seen.parquet"])
+    titles = read_files(con, [data.path / "availability.parquet"])
+    titles = titles.filter(titles.window == data.next_window).select("title").distinct()
+    known = [territory for (territory,) in data.schema.scenario.groups]
+    cold = users.anti_join(seen, "user")
+    if data.vectors("user") is not None:
+        cold = cold.filter(cold.user_row < 0)
+    return {
+        "users_of_the_default_branch": int(con.execute(users.filter(~users.territory.isin(known)).count())),
+        "cold_users": int(con.execute(cold.count())),
+        "cold_titles": int(con.execute(titles.anti_join(seen, "title").count())),
+    }
+
+
+def try_version(version, data, *, num_users=20):
+    """Serves a version on a port of its own and asks for the titles of some users.
+
+    Args:
+        version: Directory of the version.
+        data: The `Prepared` directory that the users are from.
+        num_users: How many are asked for, the first of the table.
+
+    Raises:
+        ValueError: If it does not load, or no answer holds a title (of a user who has had all there may be none), or a
+            score is not finite.
+    """
+    users = read_files(ibis.duckdb.connect(), [data.path / "users.parquet"]).limit(num_users).to_pyarrow()["user"]
+    try:
+        with Server(version.parent, model_name="trial", port=0) as server:
+            address = f"127.0.0.1:{server.port}"
+            best = [recommend(address, "trial", data.path, user, k=1)["titles"] for user in users.to_pylist()]
+        scores = [titles[0]["score"] for titles in best if titles]
+        if not scores or not np.isfinite(scores).all():
+            raise ValueError(f"`{version}` must have titles for users. Received: {len(best)} answers with {scores}")
+    except ServerError as error:
+        raise ValueError(f"`{version}` must load and answer. Received: {error}") from error
+
+
+def _join_neighbours(groups, places):
+    """The groups, with territories that have none but a place in the group of the nearest one."""
+    known = [territory for territory in places if territory in groups]
+    if not known:
+        return groups
+    points = to_globe([places[territory] for territory in known])
+    new = {}
+    for territory in sorted(set(places) - set(groups)):
+        distances = np.sum((points - to_globe([places[territory]])) ** 2, axis=1)
+        new[territory] = groups[known[int(np.argmin(distances))]]
+    return {**groups, **new}
+
+
+def _overall(found):
+    """`{part: {task: {"live", "candidate", "change"}}}`, the gate's figures over all rows."""
+    return {
+        part: {
+            task: {name: next(iter(slices.values()))[OVERALL][name] for name in ("live", "candidate", "change")}
+            for task, slices in tasks.items()
+        }
+        for part, tasks in found["parts"].items()
+    }
+
+
+def _summary(record):
+    """The lines that a day ends with."""
+    for task, cell in record.get("gate", {}).get("last", {}).items():
+        if cell["change"] is not None:
+            yield f"{task}: live {cell['live']:.4f}, new {cell['candidate']:.4f} ({cell['change']:+.1%})"
+    if record["status"] == "promoted":
+        yield f"promoted as version {record['version']}"
+    else:
+        yield "the gate is closed, the live model stays"
+        yield from record["reasons"]
+
+
+def _count(files):
+    return sum(pq.read_metadata(file).num_rows for file in files)

@@ -1,0 +1,132 @@
+"""A day's record, the document `day.json`, and the page that is shown of it.
+
+The document has
+
+day, status          date; "promoted", "refused" or "rolled back"
+reasons, notes       why the gate is closed; what is worth a look
+version, run, live   what was published and trained, and which model is live since
+rows, late_rows      training rows of the day, and of earlier days that came late
+funnel, warnings     what became of the log's rows, by window; see `tfmtr.datasets.funnel`
+checks               figures of the data against those before: name, value, before, bound, is_open
+late                 rows of earlier days by date: `accounted` for, `left`, and `new` among these
+moved                users whose territory changed: from, to, users
+grown, fitted        variables that grew; rows, epochs and losses of the training
+gate                 figures of the live and the new model over all rows, by part and task
+fallbacks            users and titles that are served by a fallback
+limits, seconds      what the gate was held to; by step
+"""
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from tfmtr.datasets.funnel import FATES
+
+
+def page(record):
+    """The record as one page for a terminal of 80 columns.
+
+    Args:
+        record: The document `day.json`.
+
+    Returns:
+        What Rich can print.
+    """
+    parts = [Text(_headline(record), style="bold"), *_list("reasons", record["reasons"])]
+    if "funnel" not in record:  # of a day that an earlier version ran
+        return Group(*parts)
+    parts += [_funnel(record), _checks(record)]
+    parts += _list("warnings of the preparation", record["warnings"])
+    parts += _list("worth a look", record["notes"] + [_move(move) for move in record["moved"][:5]])
+    parts += [Text(line) for line in (*_late(record), *_fitted(record))]
+    parts += [_gate(record)] if record.get("gate") else []
+    live = record["live"]
+    number = "not published yet" if live["version"] is None else f"version {live['version']}"
+    seconds = ", ".join(f"{step} {value:.1f}" for step, value in record["seconds"].items())
+    parts += [Text(f"live: {live['day'] or 'the run the service began with'}, {number}"), Text(f"seconds: {seconds}")]
+    return Group(*parts)
+
+
+def _headline(record):
+    version = f" as version {record['version']}" if record["version"] else ""
+    return f"{record['day']}: {record['status']}{version}"
+
+
+def _list(title, texts):
+    if texts:
+        yield Text(f"{title}:")
+        yield from (Text(f"  - {text}") for text in texts)
+
+
+def _table(*columns):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _funnel(record):
+    """The rows of the day and of the late days, by fate."""
+    windows = [row for row in record["funnel"] if row["window"] is not None and row["window"] <= 0]
+    last = max(row["window"] for row in windows)
+    late = [row for row in windows if -len(windows) < row["window"] < last and not row["history"]]
+    table = _table("rows", "the day", "late days")
+    for name, text in {"rows": "in the log", **FATES}.items():
+        counts = [sum(row[name] for row in rows) for rows in ([windows[-1]], late)]
+        if any(counts):
+            table.add_row(text, *(f"{count:,}" for count in counts))
+    return table
+
+
+def _checks(record):
+    """Figures against those before; those that are 0, then and now, in one line."""
+    table = _table("against the days before", "the day", "before", "bound", "")
+    plain = 0
+    for check in record["checks"]:
+        if check["is_open"] and not check["value"] and not check["before"]:
+            plain += 1
+            continue
+        is_share = isinstance(check["value"], float) and "cosine" not in check["name"]
+        cells = [_number(check[name], is_share) for name in ("value", "before", "bound")]
+        table.add_row(check["name"], *cells, "" if check["is_open"] else Text("closed", style="bold red"))
+    if plain:
+        table.add_row(f"{plain} further shares", "0.0%", "0.0%", "", "")
+    return table
+
+
+def _number(value, is_share):
+    if value is None:
+        return ""
+    return f"{value:.1%}" if is_share else f"{value:,.2f}".removesuffix(".00")
+
+
+def _move(move):
+    return f"{move['users']} users moved from {move['from']} to {move['to']}; their earlier rows stay in {move['from']}"
+
+
+def _late(record):
+    new = record["late"]["new"]
+    yield f"late rows trained on: {record['late_rows']:,}"
+    if new:
+        dates = ", ".join(f"{date} {count:,}" for date, count in list(new.items())[-5:])
+        yield f"rows that came too late, and are left: {sum(new.values()):,} ({dates}); --late-days takes older ones"
+
+
+def _fitted(record):
+    if "fitted" in record:
+        fitted = record["fitted"]
+        losses = [epoch["loss"] for stage in fitted["stages"].values() for epoch in stage["history"] if "loss" in epoch]
+        loss = f", loss {losses[-1]:.4f}" if losses else ""
+        grown = f", {len(record['grown'])} variables grew" if record["grown"] else ""
+        yield f"fitted: {fitted['rows']:,} rows, {fitted['epochs']} epochs{loss}{grown}"
+
+
+def _gate(record):
+    table = _table("gate", "live", "new", "change")
+    for part, tasks in record["gate"].items():
+        for task, cell in tasks.items():
+            change = "" if cell["change"] is None else f"{cell['change']:+.1%}"
+            figures = ["n/a" if cell[name] is None else f"{cell[name]:.4f}" for name in ("live", "candidate")]
+            table.add_row(f"{task}, {'the day' if part == 'last' else 'days before'}", *figures, change)
+    return table

@@ -1,0 +1,172 @@
+"""The directory of a service, which model is live, and the way back.
+
+The directory has
+
+SERVICE/
+  service.json           how days are prepared, where versions go, and which run it all began with
+  live.json              the live model: day, run and version, and those that were live before it
+  days/2025-02-17/       a day; see `tfmtr.operations.day`
+  .lock                  who works on it
+"""
+
+import contextlib
+import datetime
+import fcntl
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from tfmtr import training
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.documents import read_json, write_json
+from tfmtr.export import export, publish
+from tfmtr.scratch import scratch
+
+PATHS = ("events", "users", "titles", "availability", "user_vectors", "title_vectors")
+
+
+class LockedError(ValueError):
+    """Another process works on the service."""
+
+    exit_code = 6
+
+
+def start_service(service, run, out, **tables):
+    """Makes a service directory of a trained run; the days then go on from there.
+
+    The tables, columns, tasks and options are those that the run's data were prepared with.
+
+    Args:
+        service: Directory to make.
+        run: Run directory made by `tfmtr train`.
+        out: Directory of the served model, where versions are published.
+        **tables: Paths that replace those of the run's data: `events`, `users`, `titles`, `availability`,
+            `user_vectors`, `title_vectors`.
+
+    Raises:
+        ValueError: If the service exists already, the run's data or a table are not there any more, or title vectors
+            would change their meaning every day.
+    """
+    service, run = Path(service), Path(run).absolute()
+    if (service / "service.json").exists():
+        raise ValueError(f"`service` must be new to start it from a run; leave out --start. Received: {service}")
+    data = training.data_of(run)
+    report = data.report
+    logs = {**report["logs"], **{name: str(path) for name, path in tables.items()}}
+    if logs["title_vectors"] is None and report["options"]["text_encoder"] is None:
+        raise ValueError(
+            "Titles need vectors that mean the same every day: prepare and train with --title-vectors of an upstream "
+            "store or with --text-encoder. TF-IDF is fitted anew to each day's titles, and the model would not know "
+            f"them again. Received: {run}, trained with TF-IDF"
+        )
+    logs |= {name: str(path.absolute()) for name, path in table_paths(logs).items()}
+    gone = [name for name, path in table_paths(logs).items() if not path.exists()]
+    if gone:
+        raise ValueError(
+            "The log's tables must be there and grow day after day: prepare with `tfmtr prepare events`, or say where "
+            f"they are now (--{gone[0].replace('_', '-')}). Received: {', '.join(f'{n} {logs[n]}' for n in gone)}"
+        )
+    tests = [window for window in report["windows"] if window["window"] > 0]
+    document = {
+        "run": str(run),
+        "data": str(data.path.absolute()),
+        "out": str(Path(out).absolute()),
+        "logs": {name: value for name, value in logs.items() if name != "calendar"},
+        "options": report["options"],
+        "since": tests[-1]["start"] if tests else report["windows"][-1]["end"],  # the last slice is not trained on
+    }
+    service.mkdir(parents=True, exist_ok=True)
+    write_json(service / "service.json", document)
+
+
+def rollback(service, *, say=print):
+    """Makes the model live again that was so before; its version is published anew, under the next number.
+
+    Returns:
+        The new document `live.json`.
+
+    Raises:
+        ValueError: If no model was live before.
+        LockedError: If another process works on the service.
+    """
+    service = Path(service).absolute()
+    settings = read_service(service)
+    with owned(service):
+        live = read_live(service)
+        if not live["before"]:
+            raise ValueError(f"No model was live before; there is nothing to go back to. Received: {service}")
+        *earlier, previous = live["before"]
+        out = Path(settings["out"])
+        source = out / str(previous["version"])
+        if previous["version"] is None or not source.is_dir():  # the run that the service began with
+            number = int(export(previous["run"], data_of(settings, previous["run"]).path, out).name)
+        else:
+            number = publish_copy(source, out)
+        new = {**previous, "version": number, "before": earlier}
+        if live["day"]:
+            file = service / "days" / live["day"] / "day.json"
+            write_json(file, {**read_json(file), "status": "rolled back"})
+        write_json(service / "live.json", new)
+    say(f"live: {new['day'] or 'the run it began with'}, as version {number}; was {live['day']}, {live['version']}")
+    return new
+
+
+def read_service(service):
+    """The document `service.json`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    document = read_json(Path(service) / "service.json")
+    if document is None:
+        raise ValueError(
+            f"`service` must be a service's directory; make one with `tfmtr daily --start RUN`. Received: {service}"
+        )
+    return document
+
+
+def read_live(service):
+    """The document `live.json`; before the first day the run that the service began with."""
+    live = read_json(Path(service) / "live.json")
+    return live or {"day": None, "run": read_service(service)["run"], "version": None, "before": []}
+
+
+def table_paths(logs):
+    """The tables and stores that a log has, `{name: Path}`."""
+    return {name: Path(logs[name]) for name in PATHS if logs[name] not in (None, "anywhere")}
+
+
+def data_of(settings, run):
+    """The `Prepared` directory of a service's first run or of a day's."""
+    return Prepared(settings["data"] if run == settings["run"] else Path(run).parent / "data")
+
+
+def publish_copy(version, out):
+    """Copies a version to the next free number of `out`, there at once; returns the number."""
+    with scratch(out, "tmp-") as folder:
+        shutil.copytree(version, folder / "version")
+        return int(publish(folder / "version", out).name)
+
+
+@contextlib.contextmanager
+def owned(service):
+    """Keeps a second process out of a service; the lock goes with the process that holds it, however that ends.
+
+    Raises:
+        LockedError: If another process holds it; the message says which, on which machine, since when.
+    """
+    with (service / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise LockedError(
+                f"Another process works on the service {service}: {file.read().strip() or 'it just began'}. Wait until "
+                "it has ended; the lock of one that was killed is free."
+            ) from None
+        file.truncate(0)
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}\n")
+        file.flush()
+        yield
