@@ -5,6 +5,8 @@ import datetime
 from collections.abc import Mapping
 from pathlib import Path
 
+PATHS = ("events", "users", "titles", "availability", "user_vectors", "title_vectors")
+
 
 @dataclasses.dataclass(frozen=True)
 class Calendar:
@@ -75,3 +77,8 @@ class Logs:
     time_zones: Mapping[str, str] | None = None
     time_format: str | None = None
     user_history: bool = True
+
+    def paths(self):
+        """The tables and stores that there are, `{name: Path}`."""
+        found = {name: getattr(self, name) for name in PATHS}
+        return {name: Path(path) for name, path in found.items() if path not in (None, "anywhere")}

@@ -101,18 +101,16 @@ def build_report(logs, options, windows, counts, territories, num_titles, warnin
         "warnings": warnings,
         "seed": options["seed"],
         "options": as_json(options),
-        "logs": as_json(logs),
+        "logs": as_json(dataclasses.replace(logs, **{name: path.absolute() for name, path in logs.paths().items()})),
         "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}},
     }
 
 
 def as_json(value):
-    """Options as JSON can hold them: times as text, and paths, which mean the same from anywhere."""
+    """Options as JSON can hold them: times and paths as text."""
     if dataclasses.is_dataclass(value):
         return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Path):
-        return str(value.absolute())
-    if isinstance(value, (datetime.timedelta, datetime.datetime)):
+    if isinstance(value, (datetime.timedelta, datetime.datetime, Path)):
         return str(value)
     if isinstance(value, collections.abc.Mapping):
         return {str(key): as_json(item) for key, item in value.items()}

@@ -117,6 +117,18 @@ def recall_at_k(lists):
     return float(recall.mean()) if recall.size else None
 
 
+def ndcg_of_users(lists):
+    """NDCG of each user with a held-out positive, in the order of the lists: float array of shape `(users,)`.
+
+    Example:
+    >>> from tfmtr.evaluation.lists import Lists
+    >>> ndcg_of_users(Lists([[3, 7], [5, -1]], ["DE", "PL"], [0, 1], [3, 8], num_titles=9))
+    array([1., 0.])
+    """
+    metrics, num_positives = _per_user(lists)
+    return metrics["ndcg"][num_positives > 0]
+
+
 def _per_user(lists):
     """`({metric: array of shape (users,)}, numbers of positives)`; metrics of users without a positive mean nothing."""
     users, ranks, (num_users, k) = lists.positive_users, lists.positive_ranks, lists.ranked_titles.shape

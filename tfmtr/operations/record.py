@@ -33,7 +33,7 @@ def page(record):
     Returns:
         What Rich can print.
     """
-    parts = [Text(_headline(record), style="bold"), *_list("reasons", record["reasons"])]
+    parts = [Text(_headline(record), style="bold"), *_list("reasons", record["reasons"], most=20)]
     if "funnel" not in record:  # of a day that an earlier version ran
         return Group(*parts)
     parts += [_funnel(record), _checks(record)]
@@ -53,10 +53,12 @@ def _headline(record):
     return f"{record['day']}: {record['status']}{version}"
 
 
-def _list(title, texts):
+def _list(title, texts, most=6):
     if texts:
         yield Text(f"{title}:")
-        yield from (Text(f"  - {text}") for text in texts)
+        yield from (Text(f"  - {text}") for text in texts[:most])
+    if len(texts) > most:
+        yield Text(f"  - and {len(texts) - most} more, in day.json")
 
 
 def _table(*columns):

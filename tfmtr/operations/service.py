@@ -18,12 +18,11 @@ import socket
 from pathlib import Path
 
 from tfmtr import training
+from tfmtr.datasets.logs import PATHS
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_json, write_json
 from tfmtr.export import export, publish
 from tfmtr.scratch import scratch
-
-PATHS = ("events", "users", "titles", "availability", "user_vectors", "title_vectors")
 
 
 class LockedError(ValueError):

@@ -1,0 +1,424 @@
+"""What real days bring, row by row of the cases of a service's days."""
+
+import datetime
+import io
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from days_log import DAYS, Tables, begin, copy_of, date, run_day
+from rich.console import Console
+
+from tfmtr import training
+from tfmtr.datasets.prepare import prepare
+from tfmtr.documents import read_json, write_json
+from tfmtr.export import export, export_index
+from tfmtr.operations import day as module
+from tfmtr.operations.day import BadDataError, NoDataError
+from tfmtr.operations.record import page
+from tfmtr.operations.service import LockedError, owned, read_live, start_service
+from tfmtr.serving.recommend import recommend
+from tfmtr.serving.server import Server
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory):
+    """A service before its first day."""
+    folder = tmp_path_factory.mktemp("days") / "base"
+    begin(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def after_one_day(base_folder, tmp_path_factory):
+    """The service after an ordinary day: new and changed titles, new values, other means, removed titles."""
+    tables = copy_of(base_folder, tmp_path_factory.mktemp("one") / "day")
+    change_catalogue(tables)
+    tables.write(events=tables.of_day(DAYS), name="events/first")
+    record = run_day(tables)
+    return tables.folder.parent, record
+
+
+@pytest.fixture
+def service(base_folder, tmp_path):
+    """A copy of the service before its first day."""
+    return copy_of(base_folder, tmp_path / "copy")
+
+
+@pytest.fixture
+def second(after_one_day, tmp_path):
+    """A copy of the service after its first day."""
+    tables = copy_of(after_one_day[0], tmp_path / "copy")
+    change_catalogue(tables)
+    return tables
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Days end with the gate: what an export does other tests see."""
+
+    def promote(self, data):
+        new = {"day": self.day.isoformat(), "run": str(self.folder / "run"), "version": 1, "before": [self.live]}
+        write_json(self.service / "live.json", new)
+        return 1
+
+    monkeypatch.setattr(module._Day, "promote", promote)
+
+
+def change_catalogue(tables):
+    """A new drama of a new length, titles of another genre, of a new one, without a length; one is gone."""
+    new = {"title": "t900", "name": "A new one", "genre": "drama", "length": 5000.0}
+    tables.titles = pd.concat([tables.titles[1:], pd.DataFrame([new])], ignore_index=True)
+    tables.titles.loc[2, "genre"] = "comedy" if tables.titles.genre[2] == "drama" else "drama"
+    tables.titles.loc[3, "genre"] = "opera"
+    tables.titles.loc[4, "length"] = None
+    tables.vectors["t900"] = np.full(6, 0.5, "float32")
+    is_new = tables.events.title == "t001"
+    tables.events.loc[is_new & (tables.events.time >= pd.Timestamp(date(DAYS))), "title"] = "t900"
+
+
+def failing(record):
+    """Names of the checks that closed the gate."""
+    return [check["name"] for check in record["checks"] if not check["is_open"]]
+
+
+def test_a_day_with_new_changed_and_removed_titles_is_an_ordinary_day(after_one_day):
+    """Row 1."""
+    folder, record = after_one_day
+    assert (record["status"], record["reasons"], record["version"]) == ("promoted", [], 1)
+    assert record["grown"]  # the new genre
+    served = pq.read_table(folder / "model" / "1" / "assets.extra" / "titles.parquet")["title"].to_pylist()
+    assert "t900" in served
+    assert "t000" not in served
+    old = training.Schema.load(folder / "run")
+    new = training.Schema.load(record["run"])
+    length = {feature.name: feature for feature in old.features}["length"]
+    assert length in new.features  # the mean stays the model's
+    data = folder / "service" / "days" / record["day"] / "data"
+    lengths = pq.read_table(data / "titles.parquet").to_pandas().set_index("title").length
+    assert np.isnan(lengths["t005"])
+
+
+@pytest.mark.parametrize("function", [export, export_index])
+def test_newer_titles_are_exported_with_an_older_model(after_one_day, tmp_path, function):
+    """Row 1: `tfmtr export --titles`, `tfmtr index`, and `recommend` with the newer data."""
+    folder, record = after_one_day
+    data = folder / "service" / "days" / record["day"] / "data"
+    version = function(folder / "run", data, tmp_path / "out")
+    facts = read_json(version / "assets.extra" / "tfmtr.json")
+    assert facts["titles"] == 40
+    with Server(version.parent, model_name="older", port=0) as server:
+        answer = recommend(f"127.0.0.1:{server.port}", "older", data, "u0001", k=40)
+    assert "t000" not in [title["title"] for title in answer["titles"]]
+
+
+def test_what_a_model_needs_of_titles_is_named(after_one_day, tmp_path):
+    folder, record = after_one_day
+    data = tmp_path / "data"
+    shutil.copytree(folder / "service" / "days" / record["day"] / "data", data)
+    schema = (data / "schema.json").read_text().replace('"name": "length"', '"name": "minutes"')
+    (data / "schema.json").write_text(schema.replace('"width": 6', '"width": 7'))
+    text = (
+        r"`titles` must have the features.*no 'length', which is of the kind number; 'title_vector' of 7 numbers, not 6"
+    )
+    with pytest.raises(ValueError, match=text):
+        export(folder / "run", data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def half_of_the_users(tables):
+    tables.users = tables.users[::2]
+
+
+def two_territories_silent(tables):
+    homes = tables.users.set_index("user").territory
+    tables.silent = ~tables.events.user.map(homes).isin(["US", "DE"])
+
+
+def a_territory_renamed(tables):
+    tables.users["territory"] = tables.users.territory.replace("US", "USA")
+
+
+def half_of_the_rows(tables):
+    tables.events = tables.events[::2]
+
+
+def unknown_titles(tables):
+    late = tables.events.time >= pd.Timestamp(date(DAYS))
+    tables.events.loc[late & (tables.events.index % 5 == 0), "title"] = "nowhere"
+
+
+def values_in_other_words(tables):
+    tables.titles["genre"] = tables.titles.genre.str.upper()
+
+
+def values_that_are_missing(tables):
+    tables.users["age"] = tables.users.age.where(tables.users.index % 3 > 0).astype("float64")
+
+
+def vectors_of_another_model(tables):
+    tables.vectors = {title: vector[::-1].copy() for title, vector in tables.vectors.items()}
+
+
+CLOSING = {
+    half_of_the_users: ["users in the table", "rows of a user who is not in the users table"],
+    two_territories_silent: ["events of territories that have none on the day"],
+    a_territory_renamed: [
+        "events of territories that have none on the day",
+        "events of territories of no group, on the default branch",
+    ],
+    half_of_the_rows: ["rows of the day"],
+    unknown_titles: ["rows of a title that is not in the titles table"],
+    values_in_other_words: ["values that the live model does not know, 'genre' of the titles"],
+    values_that_are_missing: ["values that are missing, 'age' of the users"],
+    vectors_of_another_model: ["vectors that changed, of titles that did not"],
+}
+
+
+@pytest.mark.parametrize("change", CLOSING, ids=lambda change: change.__name__)
+def test_data_unlike_those_before_close_the_gate_before_any_training(service, change, monkeypatch):
+    """Rows 2, 3 and 12, and their kinds."""
+    monkeypatch.setattr(training, "go_on", lambda *a, **k: pytest.fail("trained"))
+    change(service)
+    rows = service.of_day(DAYS)
+    if hasattr(service, "silent"):
+        rows = rows[service.silent[rows.index]]
+    service.write(events=rows, name="events/new")
+    lines = []
+    record = run_day(service, lines=lines)
+    assert record["status"] == "refused"
+    assert set(CLOSING[change]) <= set(failing(record))
+    assert len(record["reasons"]) == len(failing(record))
+    assert all(any(reason in line for line in lines) for reason in record["reasons"])
+    assert read_live(service.folder.parent / "service")["day"] is None
+    if change is a_territory_renamed:
+        assert any("USA; new ones get their group with --groups" in reason for reason in record["reasons"])
+        assert any(": US" in reason for reason in record["reasons"])
+    if change is half_of_the_users:
+        assert any("events of users that are not in the users table" in warning for warning in record["warnings"])
+
+
+def test_what_is_refused_can_be_let_through(service, quick):
+    service.write(events=service.of_day(DAYS)[::2], name="events/new")
+    assert failing(run_day(service)) == ["rows of the day"]
+    lines = []
+    assert run_day(service, lines=lines)["status"] == "refused"
+    assert "--retry" in lines[0]
+    record = run_day(service, retry=True, max_loss=0.9, lines=lines)
+    assert (record["status"], record["reasons"]) == ("promoted", [])
+    assert any("prepared before, from the same files" in line for line in lines)
+
+
+@pytest.mark.parametrize("labels", ["fractions", "text"])
+def test_labels_of_another_type_are_refused(service, labels, quick):
+    """Row 4."""
+    rows = service.of_day(DAYS)
+    rows["click"] = rows.click.where(rows.click == 1, 0.6) if labels == "fractions" else rows.click.map(str)
+    service.write(events=rows, name="events/new")
+    with pytest.raises(BadDataError, match="click") as error:
+        run_day(service)
+    assert error.value.exit_code == 5
+    assert not (service.folder.parent / "service" / "days" / date(DAYS).isoformat()).exists()
+    service.write(events=service.of_day(DAYS), name="events/new")
+    assert run_day(service)["status"] == "promoted"
+
+
+def test_events_that_are_later_than_the_late_days_are_counted(second, quick):
+    """Row 5: the rows of the second day before are trained on, those of the third are said."""
+    stray = second.events.sample(200, random_state=0)
+    for number, name in ((DAYS - 2, "c"), (DAYS, "b")):
+        stray["time"] = pd.Timestamp(date(number)) + pd.to_timedelta(np.arange(200) * 60, unit="s")
+        second.write(events=stray, name=f"events/{name}")
+    second.write(events=second.of_day(DAYS + 1), name="events/second")
+    record = run_day(second, DAYS + 1, late_days=2)
+    assert record["late"]["new"] == {date(DAYS - 2).isoformat(): 200}
+    assert record["late_rows"] > 0
+    text = " ".join(page_of(record).split())
+    assert "rows that came too late, and are left: 200 (2024-03-23 200); --late-days takes older ones" in text
+
+
+def test_the_service_begins_with_the_data_of_its_run(base_folder, tmp_path, monkeypatch):
+    """Row 6."""
+    shutil.copytree(base_folder / "run", tmp_path / "run")
+    monkeypatch.chdir(base_folder)
+    other = prepare_again(base_folder, tmp_path / "work" / "data")
+    run = read_json(tmp_path / "run" / "run.json")
+    assert os.path.isabs(run["data"])
+    report = read_json(other.path / "prepare.json")
+    assert all(os.path.isabs(report["logs"][name]) for name in ("events", "users", "titles", "title_vectors"))
+    monkeypatch.chdir(tmp_path / "work")
+    write_json(tmp_path / "run" / "run.json", {**run, "data": "data"})
+    with pytest.raises(ValueError, match="must have the data that it was trained on, with the fingerprint"):
+        start_service(tmp_path / "service", tmp_path / "run", tmp_path / "out")
+    assert not (tmp_path / "service").exists()
+
+
+def prepare_again(folder, out):
+    """The same log with another number of negatives."""
+    out.parent.mkdir(parents=True)
+    logs = Tables(folder / "log").logs(events="log/events")
+    return prepare(logs, out, alpha=1.0, num_groups=2, progress=False)
+
+
+def test_a_day_whose_rest_arrives_after_an_interruption_is_prepared_again(service, quick, monkeypatch):
+    """Row 7."""
+    rows = service.of_day(DAYS)
+    service.write(events=rows[:250], name="events/new")
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.training, "go_on", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_day(service, max_loss=1.0)
+    service.write(events=rows, name="events/new")
+    lines = []
+    record = run_day(service, lines=lines)
+    assert record["status"] == "promoted"
+    assert next(row["rows"] for row in record["funnel"] if row["window"] == 0) == len(rows)
+    assert any("prepare again, and what comes after it: since then events " in line for line in lines)
+
+
+@pytest.mark.parametrize("rest", ["one event", "a clock one day ahead"])
+def test_a_day_that_failed_is_mended(service, rest, quick):
+    """Row 8."""
+    rows = service.of_day(DAYS)
+    first = rows[:1] if rest == "one event" else rows.assign(time=rows.time + pd.Timedelta(days=1))
+    first = pd.concat([rows[:1], first])
+    service.write(events=first, name="events/new")
+    record = run_day(service)
+    assert record["status"] == "refused"
+    assert "rows of the day" in failing(record)
+    service.write(events=rows, name="events/new")
+    assert run_day(service, retry=True)["status"] == "promoted"
+
+
+@pytest.mark.parametrize("rows", ["no file", "an empty file", "the day after only"])
+def test_a_day_without_events_has_an_exit_code_of_its_own(service, rows):
+    """Row 9."""
+    folder = service.folder.parent / "service"
+    before = {file: file.read_bytes() for file in folder.rglob("*.json")}
+    if rows == "an empty file":
+        service.write(events=service.of_day(DAYS)[:0], name="events/new")
+    if rows == "the day after only":
+        service.write(events=service.of_day(DAYS + 1), name="events/new")
+    with pytest.raises(NoDataError, match=f"no events on {date(DAYS)}; nothing has changed") as error:
+        run_day(service, groups={"XX": "new"})
+    assert error.value.exit_code == 4
+    assert {file: file.read_bytes() for file in folder.rglob("*.json")} == before
+
+
+def test_groups_of_territories_that_are_not_there_are_said(service):
+    """Row 10."""
+    half_of_the_rows(service)
+    service.write(events=service.of_day(DAYS), name="events/new")
+    record = run_day(service, groups={"XX": "north", "US": "north"})
+    assert "`groups` names territories that no user lives in: XX" in record["notes"]
+
+
+def test_late_rows_of_users_who_moved_stay_where_they_were(second, quick):
+    """Row 11."""
+    rows = second.of_day(DAYS)
+    homes = second.users.set_index("user").territory.copy()
+    movers = homes.index[homes == "US"][:30]
+    second.users.loc[second.users.user.isin(movers), "territory"] = "DE"
+    late = rows.sample(len(movers), random_state=0).assign(user=movers, click=1)
+    second.write(events=late, name="events/late")
+    second.write(events=second.of_day(DAYS + 1), name="events/second")
+    record = run_day(second, DAYS + 1)
+    assert {"from": "US", "to": "DE", "users": 30} in record["moved"]
+    assert "30 users moved from US to DE; their earlier rows stay in US" in " ".join(page_of(record).split())
+    folder = second.folder.parent / "service" / "days" / record["day"]
+    late = pd.concat([pq.read_table(file).to_pandas() for file in (folder / "late").glob("*.parquet")])
+    assert len(late)
+    assert (late.territory == late.user.map(homes)).all()
+    day = pd.concat(
+        [pq.ParquetFile(file).read().to_pandas() for file in (folder / "data").glob("examples/**/window=0/*")]
+    )
+    assert set(day[day.user.isin(movers)].territory) == {"DE"}
+
+
+def test_rows_of_earlier_days_that_are_gone_close_the_gate(second):
+    (second.folder / "events" / "all.parquet").unlink()
+    earlier = second.events[(second.events.time < pd.Timestamp(date(DAYS))) & (second.events.index % 3 > 0)]
+    second.write(events=earlier, name="events/all")
+    second.write(events=second.of_day(DAYS + 1), name="events/second")
+    assert "rows of earlier days that are gone" in failing(run_day(second, DAYS + 1))
+
+
+def test_a_day_from_a_step_on(second, quick, monkeypatch):
+    second.write(events=second.of_day(DAYS + 1), name="events/second")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "gate", lambda *a, **k: {"is_open": False, "reasons": ["no"], "parts": {}})
+        assert run_day(second, DAYS + 1)["reasons"] == ["no"]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "prepare", lambda *a, **k: pytest.fail("prepared again"))
+        patch.setattr(training, "_fit_stage", lambda *a, **k: pytest.fail("trained again"))
+        assert run_day(second, DAYS + 1, retry=True)["reasons"] == ["no"]  # nothing has changed
+        assert run_day(second, DAYS + 1, again_from="gate")["status"] == "promoted"
+    with pytest.raises(ValueError, match="must not be live to be done again"):
+        run_day(second, DAYS + 1, again_from="train")
+    with pytest.raises(ValueError, match=r"`again_from` must be one of.*Did you mean 'train'"):
+        run_day(second, DAYS + 2, again_from="training")
+
+
+def test_options_are_checked_before_anything_is_done(service):
+    for options, text in (
+        ({"late_days": -1}, "`late_days` must be"),
+        ({"epochs": 0}, "`epochs` must be"),
+        ({"max_loss": 0}, r"`max_loss` must be in \(0, 1\]"),
+        ({"max_share": 1.5}, r"`max_share` must be in \(0, 1\]"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            run_day(service, **options)
+    assert not (service.folder.parent / "service" / "days").exists()
+
+
+def test_two_owners(service):
+    """A second process leaves with its exit code; the lock of a dead owner is taken over."""
+    folder = service.folder.parent / "service"
+    script = (
+        "import sys, time, pathlib; from tfmtr.operations.service import owned\n"
+        "with owned(pathlib.Path(sys.argv[1])): print('has it', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "has it\n"
+        with pytest.raises(
+            LockedError, match=rf"Another process works on the service .*: process {process.pid} on"
+        ) as error:
+            run_day(service)
+        assert error.value.exit_code == 6
+        process.kill()
+        process.wait()
+        with owned(folder):
+            assert f"process {os.getpid()} on" in (folder / ".lock").read_text()
+
+
+def page_of(record):
+    """The record's page as text of 80 columns."""
+    console = Console(width=80, file=io.StringIO())
+    console.print(page(record))
+    return console.file.getvalue()
+
+
+def test_the_page_tells_the_day(after_one_day):
+    _, record = after_one_day
+    text = page_of(record)
+    assert text.startswith(f"{record['day']}: promoted as version 1\n")
+    for line in (
+        "positives",
+        "rows of the day",
+        "late rows trained on: 0",
+        "fitted: ",
+        "click, the day",
+        "live: 2024-03-25",
+    ):
+        assert line in text, text
+    assert max(map(len, text.splitlines())) <= 80
+    assert datetime.date.fromisoformat(record["day"]) == date(DAYS)
