@@ -5,6 +5,7 @@ import datetime
 import base_log
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from base_log import base, examples, prepared
 
@@ -184,3 +185,21 @@ def test_what_of_an_availability_table_is_not_understood_is_said(tmp_path):
     assert warned(data, "availability") == [
         "1 columns of availability are not used: ['Start']; its bounds are `start` and `end`"
     ]
+
+
+@pytest.mark.parametrize("argument", ["events", "users", "user_vectors"])
+def test_a_parquet_file_that_is_damaged_in_the_middle_is_named(tmp_path, argument):
+    events, users, titles = base()
+    np.save(tmp_path / "vectors.npy", np.ones((len(users), 2), "float32"))
+    base_log.write(tmp_path, "ids", users[["user"]])
+    for name, table in {"events": events, "users": users}.items():
+        base_log.write(tmp_path, name, table)
+    file = tmp_path / ("ids.parquet" if argument == "user_vectors" else f"{argument}.parquet")
+    column, data = pq.ParquetFile(file).metadata.row_group(0).column(0), bytearray(file.read_bytes())
+    begin = column.dictionary_page_offset
+    end = begin + column.total_compressed_size
+    data[begin:end] = bytes(byte ^ 0x5A for byte in data[begin:end])
+    file.write_bytes(data)
+    message = f"`{argument}` must be complete Parquet files; copy or write the file again. Received: {file}"
+    with pytest.raises(ValueError, match=message):
+        prepared(tmp_path, tmp_path / "events.parquet", tmp_path / "users.parquet", titles, user_vectors=tmp_path)

@@ -7,6 +7,8 @@ Example:
 True
 """
 
+import contextlib
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -131,13 +133,8 @@ def unify(files, argument, *, ids=()):
     """
     parts, empty = {}, []
     for file in files:
-        try:
-            opened = pq.ParquetFile(file)
+        with naming(file, argument), pq.ParquetFile(file) as opened:
             schema, rows = opened.schema_arrow, opened.metadata.num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(
-                f"`{argument}` must be complete Parquet files; copy or write the file again. Received: {file}: {error}"
-            ) from error
         check_spelling(schema.names, argument, file)
         own = tuple((field.name, plain(field.type)) for field in schema)
         (parts.setdefault(own, []) if rows else empty).append(file)
@@ -160,6 +157,24 @@ def unify(files, argument, *, ids=()):
             if common != types[name]:
                 types[name], origin[name] = common, other
     return types, [(dict(own), paths) for own, paths in parts.items()]
+
+
+@contextlib.contextmanager
+def naming(file, argument):
+    """Makes Arrow's error about a Parquet file a `ValueError` that names the file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"`{argument}` must be complete Parquet files; copy or write the file again. Received: {file}: {error}"
+        ) from error
+
+
+def check_pages(file, argument):
+    """Reads a Parquet file to its end; raises a `ValueError` that names it if a part between its ends is damaged."""
+    with naming(file, argument), pq.ParquetFile(file) as opened:
+        for _ in opened.iter_batches():
+            pass
 
 
 def check_spelling(names, argument, file):

@@ -8,7 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tfmtr.datasets.column_types import check_pages
 from tfmtr.datasets.engines.duckdb import DuckDB
+from tfmtr.datasets.files import find_files
 from tfmtr.datasets.preparation import Preparation
 from tfmtr.datasets.prepared import Prepared, workplace
 from tfmtr.datasets.tables import parse_memory
@@ -87,7 +89,12 @@ def prepare(
     with scratch(*workplace(out)) as folder, progress_bar(progress) as advance:
         result = Path(folder, "result")
         with contextlib.closing(open_engine(Path(folder, "spill"), options)) as opened:
-            Preparation(opened, logs, result, Path(folder, "work"), options, advance, like).run()
+            preparation = Preparation(opened, logs, result, Path(folder, "work"), options, advance, like)
+            try:
+                preparation.run()
+            except opened.errors:
+                check_whole(logs)
+                raise
         if out.exists():
             out.rename(Path(folder, "replaced"))  # `workplace` brings it back if this process ends here
         result.rename(out)
@@ -130,6 +137,16 @@ def check_options(options):
             f"spark_master={options['spark_master']!r}, engine={options['engine']!r}"
         )
     parse_memory(options["memory_limit"])
+
+
+def check_whole(logs):
+    """Raises a `ValueError` that names the Parquet file of a log that is damaged, if one is; reads all of them."""
+    for argument in ("events", "users", "titles", "availability", "user_vectors", "title_vectors"):
+        path = getattr(logs, argument)
+        if path is not None and path != "anywhere":
+            found = find_files(path, argument)
+            for file in () if found.is_csv else found.files:
+                check_pages(file, argument)
 
 
 def check_output(out, overwrite):

@@ -113,8 +113,9 @@ class Spark(Engine):
 
     def read_numbered(self, path):
         """A Parquet file with its row numbers."""
-        rows = self.session.read.parquet(pattern(path)).select("*", "_metadata.row_index")
-        return self._table(rows.withColumnRenamed("row_index", "file_row_number"))
+        rows = self.session.read.parquet(pattern(path))
+        number = rows.metadataColumn("_metadata").getField("row_index")  # whatever the file's columns are called
+        return self._table(rows.select("*", number.alias("file_row_number")))
 
     def local_time(self, zone, time):
         """By Spark's function `from_utc_timestamp`."""
