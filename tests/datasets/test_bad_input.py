@@ -203,3 +203,15 @@ def test_a_parquet_file_that_is_damaged_in_the_middle_is_named(tmp_path, argumen
     message = f"`{argument}` must be complete Parquet files; copy or write the file again. Received: {file}"
     with pytest.raises(ValueError, match=message):
         prepared(tmp_path, tmp_path / "events.parquet", tmp_path / "users.parquet", titles, user_vectors=tmp_path)
+
+
+def test_labels_that_are_text_are_shown_with_their_rows(tmp_path):
+    events, users, titles = base()
+    events = events.assign(click=events.click.astype(str).where(events.index != 1234, "yes"))
+    events.to_csv(tmp_path / "events.csv", index=False)
+    row = {"user": events.user[1234], "title": events.title[1234], "click": "yes"}
+    with pytest.raises(ValueError, match=r"Label column 'click' of `events` .*1 and 0.*Received: string") as caught:
+        prepared(tmp_path, tmp_path / "events.csv", users, titles)
+    assert f"such as [{row}, " in str(caught.value)
+    with pytest.raises(ValueError, match="Label column 'time' of `events`.*Received: timestamp.*'time': datetime"):
+        prepared(tmp_path, events, users, titles, tasks={"click": "time"})

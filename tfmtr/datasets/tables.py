@@ -71,9 +71,9 @@ def read_tables(engine, logs):
     events, of_events = read_table(engine, logs.events, "events", ids=[names["user"], names["title"], *codes])
     check_columns(users, "users", [names["user"], names["territory"]])
     check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
-    tasks, after, labels = read_labels(events, logs.tasks)
-    training, known = read_training(engine, events, logs.training)
     check_columns(events, "events", [names["user"], names["title"], names["time"]])
+    tasks, after, labels = read_labels(engine, events, logs.tasks, [names["user"], names["title"]])
+    training, known = read_training(engine, events, logs.training)
     availability, of_availability = None, []
     if logs.availability is not None and logs.availability != "anywhere":
         availability, of_availability = read_availability(engine, logs.availability, logs.time_format)
@@ -169,13 +169,15 @@ def rename_ids(engine, table, argument, names):
     return table.select(**ids, **{inside(name): table[name] for name in extra})
 
 
-def read_labels(events, tasks):
+def read_labels(engine, events, tasks, keys):
     """Kinds and label columns of the tasks, and what follows what.
 
     Args:
+        engine: An `Engine`.
         events: The events table as it came.
         tasks: `{task: "column"}`, `{task: "column:regression"}` or `{task: "column:after=task"}`; empty for one task
             `event` that is always 1.
+        keys: Columns that name a row in messages.
 
     Returns:
         `({task: kind}, {task: the task it follows}, {task: Ibis float value})`.
@@ -200,7 +202,13 @@ def read_labels(events, tasks):
         check_columns(events, "events", [column])
         dtype = events[column].type()
         if not (dtype.is_numeric() or dtype.is_boolean()):
-            raise ValueError(f"Label column {column!r} of `events` must be a number or boolean. Received: {dtype}")
+            rows = events.filter(events[column].notnull()).select(*dict.fromkeys([*keys, column]))
+            if dtype.is_string():  # those that are no numbers, unless all are
+                rows = rows.order_by(rows[column].try_cast("float64").notnull(), column, *keys)
+            raise ValueError(
+                f"Label column {column!r} of `events` must be a number or boolean; write it so, such as 1 and 0 for "
+                f"yes and no. Received: {dtype}, such as {engine.rows(rows.limit(3))}"
+            )
         kinds[task] = kind
         labels[task] = (events[column].cast("int8") if dtype.is_boolean() else events[column]).cast("float64")
     return kinds, after, labels
