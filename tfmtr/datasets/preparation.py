@@ -28,7 +28,7 @@ from tfmtr.datasets.features import (
 )
 from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
-from tfmtr.datasets.ids import refuse_mismatch
+from tfmtr.datasets.ids import differences, refuse_mismatch
 from tfmtr.datasets.names import check_names, inside
 from tfmtr.datasets.report import PARTITIONS, build_report, describe_tasks, fingerprint, shortfalls, sum_counts
 from tfmtr.datasets.sampling import digest, draw
@@ -81,6 +81,11 @@ class Preparation:
         if count:
             self.warnings.append(f"{count} {text}")
 
+    def hint(self, strangers, table, key):
+        """What ids that match nowhere differ in, if some would match: the end of a warning."""
+        changes = differences(self.engine, strangers, table, key)
+        return f"; some would match but for {changes}" if changes else ""
+
     def part(self, name, buckets):
         """Some buckets of `"events"`, `"users"` or `"store"`."""
         return self.engine.read_buckets(self.folder / name, buckets)
@@ -126,9 +131,10 @@ class Preparation:
                 f"`events` must have rows with a time. Received: {counted['events']} rows, all without one"
             )
         if counted["unknown"] == counted["with_title"]:
-            refuse_mismatch(self.engine, events, {"titles": self.titles}, "title", self.tables.id_types["title"])
+            refuse_mismatch(self.engine, {"events": events, "titles": self.titles}, "title", self.tables.id_types["title"])
         self.warn(counted["incomplete"], "events without user, title or time were dropped")
-        self.warn(counted["unknown"], "events of titles that are not in the titles table were dropped")
+        hint = self.hint(events.anti_join(self.titles, "title"), self.titles, "title") if counted["unknown"] else ""
+        self.warn(counted["unknown"], f"events of titles that are not in the titles table were dropped{hint}")
         self.warn(counted["unlabelled"], "events without a label of the first task were left out of the examples")
         self.num_events = counted["events"]
         self.has_impressions = bool(counted["impressions"])
@@ -211,12 +217,15 @@ class Preparation:
     def survey(self):
         """One look at each bucket: doubles, unknown users, first events, volumes and sizes."""
         self.num_states, firsts, unknown, beyond = np.zeros(self.num_buckets, "int64"), [], 0, 0
-        total = 0
+        total, hint = 0, None
         for number, buckets in enumerate(self.passes):
             events, users = self.part("events", buckets), self.part("users", buckets)
             check_unique(self.engine, users, "user", "users")
             total += self.engine.execute(events.count())
-            unknown += self.engine.execute(events.anti_join(users, "user").count())
+            strangers = events.anti_join(users, "user")
+            unknown += self.engine.execute(strangers.count())
+            if unknown and hint is None:  # the strangers of one pass tell enough
+                hint = self.hint(strangers, self.tables.users, "user")
             beyond += self.engine.execute(events.filter(events.window > self.windows[-1].number).count())
             homes = users.select("user", "territory", "split")
             known = events.filter(events.window <= self.windows[-1].number).inner_join(homes, "user")
@@ -234,12 +243,12 @@ class Preparation:
                 self.survey_store(buckets, users)
             self.advance("Surveying buckets")
         if unknown == total:
-            tables = {"users": self.tables.users}
-            refuse_mismatch(self.engine, self.tables.events, tables, "user", self.tables.id_types["user"])
+            tables = {"events": self.tables.events, "users": self.tables.users}
+            refuse_mismatch(self.engine, tables, "user", self.tables.id_types["user"])
         count, first = self.missing
         stores.check_vectors_found(count, first, "user", self.options["missing_vectors"])
         self.warn(count, "users have no vector and got the zero vector")
-        self.warn(unknown, "events of users that are not in the users table were dropped")
+        self.warn(unknown, f"events of users that are not in the users table were dropped{hint}")
         self.warn(beyond, "events after the last window are used for nothing but the seen titles")
         self.first_events = self.engine.store(ibis.union(*firsts), self.folder / "first.parquet")
         self.group_territories()
@@ -269,6 +278,9 @@ class Preparation:
         unlisted = sorted(t for t in self.territories if t not in self.groups and t != UNKNOWN_TERRITORY)
         users = sum(self.territories[territory]["users"] for territory in unlisted)
         self.warn(users, f"users live in territories of no group, served by the default branch: {unlisted[:10]}")
+        for name in ("groups", "neighbours", "time_zones"):
+            absent = sorted(set(getattr(self.logs, name) or ()) - set(self.territories))
+            self.warn(len(absent), f"territories of {name!r} have no users and are not used: {absent[:10]}")
 
     def plan_catalogue(self):
         """Which titles each territory can be offered in each window, and in the one after the last."""
@@ -277,6 +289,16 @@ class Preparation:
         territories = ibis.memtable({"territory": sorted(self.territories)})
         table = self.tables.availability
         if table is not None:
+            rows = self.engine.execute(table.count())
+            for key, owner, known in (("title", "titles", self.titles), ("territory", "users", territories)):
+                strangers = table.anti_join(known, key)
+                count = self.engine.execute(strangers.count())
+                if count == rows:
+                    tables = {"availability": table, owner: known}
+                    refuse_mismatch(self.engine, tables, key, self.tables.id_types[key])
+                hint = self.hint(strangers, known, key) if count else ""
+                what = "of titles that are not in the titles table" if key == "title" else "of territories without users"
+                self.warn(count, f"rows of availability {what} were left out{hint}")
             table = table.semi_join(self.titles, "title")
         is_anywhere = self.logs.availability == "anywhere"
         titles = make.catalogue(self.first_events, territories, windows, table=table, is_anywhere=is_anywhere)

@@ -33,7 +33,7 @@ class Tables:
         after: `{task: the task it follows}`.
         training: `{name: kind}` of the events' columns that are known in training only, `"number"` or `"id"`.
         availability: `title`, `territory`, `start`, `end`, or `None`.
-        id_types: `{"user" or "title": {table: type that its ids had}}`.
+        id_types: `{"user", "title" or "territory": {table: type that its ids had}}`.
         warnings: What was left out or is worth a look, a list of text.
     """
 
@@ -74,9 +74,9 @@ def read_tables(engine, logs):
     check_columns(events, "events", [names["user"], names["title"], names["time"]])
     tasks, after, labels = read_labels(engine, events, logs.tasks, [names["user"], names["title"]])
     training, known = read_training(engine, events, logs.training)
-    availability, of_availability = None, []
+    availability, of_availability, offered = None, [], {"title": None, "territory": None}
     if logs.availability is not None and logs.availability != "anywhere":
-        availability, of_availability = read_availability(engine, logs.availability, logs.time_format)
+        availability, of_availability, offered = read_availability(engine, logs.availability, logs.time_format)
     tables = Tables(
         events=events.select(
             user=as_id(engine, events, "events", names["user"]),
@@ -92,7 +92,12 @@ def read_tables(engine, logs):
         availability=availability,
         id_types={
             "user": {"events": events[names["user"]].type(), "users": users[names["user"]].type()},
-            "title": {"events": events[names["title"]].type(), "titles": titles[names["title"]].type()},
+            "title": {
+                "events": events[names["title"]].type(),
+                "titles": titles[names["title"]].type(),
+                "availability": offered["title"],
+            },
+            "territory": {"users": users[names["territory"]].type(), "availability": offered["territory"]},
         },
         warnings=[*of_events, *of_users, *of_titles, *of_availability],
     )
@@ -248,7 +253,10 @@ def read_training(engine, events, training):
 
 
 def read_availability(engine, path, time_format=None):
-    """The availability table with `title`, `territory` as text and `start`, `end` as timestamps or null; warnings."""
+    """The availability table with `title`, `territory` as text and `start`, `end` as timestamps or null; warnings; types.
+
+    The types are those that `title` and `territory` had.
+    """
     table, warnings = read_table(engine, path, "availability", ids=["title", "territory"])
     check_columns(table, "availability", ["title", "territory"])
     bounds = {
@@ -263,7 +271,7 @@ def read_availability(engine, path, time_format=None):
         warnings.append(
             f"{len(unused)} columns of availability are not used: {unused}; its bounds are `start` and `end`"
         )
-    return table.select(**ids, **bounds), warnings
+    return table.select(**ids, **bounds), warnings, {name: table[name].type() for name in ids}
 
 
 def is_outside_range(label, kind):
