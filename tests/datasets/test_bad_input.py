@@ -213,7 +213,7 @@ def test_labels_that_are_text_are_shown_with_their_rows(tmp_path):
     with pytest.raises(ValueError, match=r"Label column 'click' of `events` .*1 and 0.*Received: string") as caught:
         prepared(tmp_path, tmp_path / "events.csv", users, titles)
     assert f"such as [{row}, " in str(caught.value)
-    with pytest.raises(ValueError, match="Label column 'time' of `events`.*Received: timestamp.*'time': datetime"):
+    with pytest.raises(ValueError, match=r"Label column 'time' of `events`.*Received: timestamp.*'time': datetime"):
         prepared(tmp_path, events, users, titles, tasks={"click": "time"})
 
 
@@ -236,12 +236,16 @@ def test_rows_of_availability_without_title_or_territory_are_counted(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("key", "owner", "keys"), [("title", "titles", "titles"), ("territory", "users", "territories")])
+@pytest.mark.parametrize(
+    ("key", "owner", "keys"), [("title", "titles", "titles"), ("territory", "users", "territories")]
+)
 def test_an_availability_table_that_matches_nowhere_is_refused(tmp_path, key, owner, keys):
     events, users, titles = base()
     path = offered(tmp_path, *((titles.title.str.upper(),) if key == "title" else (titles.title, ["us", "de", "jp"])))
     ids = r"\['.*', '.*', '.*'\] \(string\)"
-    message = rf"`availability` must have {keys} of the {owner} table.*upper and lower case.*availability {ids}, {owner}"
+    message = (
+        rf"`availability` must have {keys} of the {owner} table.*upper and lower case.*availability {ids}, {owner}"
+    )
     with pytest.raises(ValueError, match=f"{message} {ids}"):
         prepared(tmp_path, events, users, titles, availability=path)
 
@@ -252,9 +256,7 @@ def test_ids_that_match_in_part_are_counted_with_what_they_differ_in(tmp_path):
     short = [user[1:].lstrip("0") if place % 3 == 0 else user[1:] for place, user in enumerate(events.user)]
     title = events.title.where(events.index % 4 != 0, events.title.str.upper())
     data = prepared(tmp_path, events.assign(user=short, title=title), users, titles)
-    assert warned(data, "titles table") == [
-        f"900 events of titles that are not in the titles table were dropped{CASE}"
-    ]
+    assert warned(data, "titles table") == [f"900 events of titles that are not in the titles table were dropped{CASE}"]
     assert warned(data, "users table")[0].endswith("were dropped; some would match but for leading zeros")
 
 

@@ -36,7 +36,9 @@ def as_id(engine, table, argument, column):
     if dtype.is_integer() or dtype.is_uuid() or dtype.is_null():
         return value.cast("string")
     if not (dtype.is_floating() or dtype.is_decimal()):
-        raise ValueError(f"Column {column!r} of `{argument}` must be text or a number. Received: {dtype}")
+        raise ValueError(
+            f"Column {column!r} of `{argument}` must be text or a number; write it as text. Received: {dtype}"
+        )
     if dtype.is_decimal():
         whole, wide = value.cast("decimal(38, 0)"), f"decimal(38, {dtype.scale})"
         is_id, text = value.cast(wide) == whole.cast(wide), whole.cast("string")
@@ -50,8 +52,8 @@ def as_id(engine, table, argument, column):
     if count:
         first = [row["id"] for row in engine.rows(bad.distinct().order_by("id").limit(3))]
         raise ValueError(
-            f"Column {column!r} of `{argument}` must be ids: text, or numbers that are whole and, where a null has "
-            "made them floats, exact there (below 2**53, float32 2**24); write larger ones as text. Received: "
+            f"Column {column!r} of `{argument}` must be ids or names: text, or numbers that are whole and, where a "
+            "null has made them floats, exact there (below 2**53, float32 2**24); write others as text. Received: "
             f"{count} others, first {first} ({dtype})"
         )
     return text
@@ -73,8 +75,8 @@ def refuse_mismatch(engine, tables, key, dtypes):
     shown = ", ".join(f"{name} {some} ({dtypes[name]})" for name, some in ids.items())
     keys = key.replace("territory", "territorie") + "s"
     raise ValueError(
-        f"`{argument}` must have {keys} of the {owner} table: write the ids alike in both, or map another column.{hint} "
-        f"Received: none that match, {shown}"
+        f"`{argument}` must have {keys} of the {owner} table: write the ids alike in both, or map another column."
+        f"{hint} Received: none that match, {shown}"
     )
 
 

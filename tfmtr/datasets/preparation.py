@@ -92,8 +92,7 @@ class Preparation:
 
     def read(self):
         """Opens the tables and checks what needs one look at all events."""
-        self.tables = read_tables(self.engine, self.logs)
-        self.warnings += self.tables.warnings
+        self.tables = read_tables(self.engine, self.logs, self.warnings)
         self.tasks = self.tables.tasks
         events = self.tables.events
         users, titles = self.tables.users, self.tables.titles
@@ -131,7 +130,9 @@ class Preparation:
                 f"`events` must have rows with a time. Received: {counted['events']} rows, all without one"
             )
         if counted["unknown"] == counted["with_title"]:
-            refuse_mismatch(self.engine, {"events": events, "titles": self.titles}, "title", self.tables.id_types["title"])
+            refuse_mismatch(
+                self.engine, {"events": events, "titles": self.titles}, "title", self.tables.id_types["title"]
+            )
         self.warn(counted["incomplete"], "events without user, title or time were dropped")
         hint = self.hint(events.anti_join(self.titles, "title"), self.titles, "title") if counted["unknown"] else ""
         self.warn(counted["unknown"], f"events of titles that are not in the titles table were dropped{hint}")
@@ -297,7 +298,9 @@ class Preparation:
                     tables = {"availability": table, owner: known}
                     refuse_mismatch(self.engine, tables, key, self.tables.id_types[key])
                 hint = self.hint(strangers, known, key) if count else ""
-                what = "of titles that are not in the titles table" if key == "title" else "of territories without users"
+                what = (
+                    "of titles that are not in the titles table" if key == "title" else "of territories without users"
+                )
                 self.warn(count, f"rows of availability {what} were left out{hint}")
             table = table.semi_join(self.titles, "title")
         is_anywhere = self.logs.availability == "anywhere"
@@ -545,7 +548,7 @@ class Preparation:
         if not any(row["split"] == "train" and row["window"] <= 0 for row in counts):
             raise ValueError(
                 "`events` must give positives in the training windows: discoveries of available titles by training "
-                f"users. Received: none. {' '.join(self.warnings)}"
+                "users; the warnings say what was dropped. Received: none"
             )
         features = [feature for role in ("user", "title", "training") for feature in self.features[role]]
         if self.user_width:

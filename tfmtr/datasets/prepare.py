@@ -5,6 +5,7 @@ import datetime
 import math
 from pathlib import Path
 
+import duckdb
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -77,7 +78,8 @@ def prepare(
         A `Prepared`.
 
     Raises:
-        ValueError: If an option, a table or a vector is not what it must be, or `out` is in use.
+        ValueError: If an option, a table or a vector is not what it must be, or `out` is in use. The warnings until
+            then are its notes.
         ImportError: If Spark is asked for and not installed.
     """
     others = ("logs", "out", "like", "overwrite", "progress")
@@ -91,9 +93,11 @@ def prepare(
         with contextlib.closing(open_engine(Path(folder, "spill"), options)) as opened:
             preparation = Preparation(opened, logs, result, Path(folder, "work"), options, advance, like)
             try:
-                preparation.run()
-            except opened.errors:
-                check_whole(logs)
+                with explaining(opened.errors, logs, options["memory_limit"]):
+                    preparation.run()
+            except Exception as error:
+                for warning in preparation.warnings:
+                    error.add_note(warning)
                 raise
         if out.exists():
             out.rename(Path(folder, "replaced"))  # `workplace` brings it back if this process ends here
@@ -137,6 +141,21 @@ def check_options(options):
             f"spark_master={options['spark_master']!r}, engine={options['engine']!r}"
         )
     parse_memory(options["memory_limit"])
+
+
+@contextlib.contextmanager
+def explaining(errors, logs, memory_limit):
+    """Makes an engine's errors a `ValueError` where memory was short or a file is damaged."""
+    try:
+        yield
+    except (ValueError, *errors) as error:
+        if isinstance(error.__cause__ or error, duckdb.OutOfMemoryException):
+            raise ValueError(
+                f"`memory_limit` must be larger for this log. Received: memory_limit={memory_limit}"
+            ) from error
+        if isinstance(error, errors):
+            check_whole(logs)
+        raise
 
 
 def check_whole(logs):

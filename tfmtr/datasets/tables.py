@@ -4,11 +4,12 @@ import dataclasses
 import difflib
 import re
 import zoneinfo
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import ibis
 
+from tfmtr.datasets.column_types import header_hint
 from tfmtr.datasets.features import fits
 from tfmtr.datasets.ids import as_id
 from tfmtr.datasets.names import inside
@@ -17,6 +18,7 @@ from tfmtr.datasets.times import as_time, check_time_format
 from tfmtr.schema import check_choice
 
 KINDS = ("binary", "regression")
+LEAST_MEMORY = 100_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,6 @@ class Tables:
         training: `{name: kind}` of the events' columns that are known in training only, `"number"` or `"id"`.
         availability: `title`, `territory`, `start`, `end`, or `None`.
         id_types: `{"user", "title" or "territory": {table: type that its ids had}}`.
-        warnings: What was left out or is worth a look, a list of text.
     """
 
     events: Any
@@ -45,15 +46,15 @@ class Tables:
     training: Mapping[str, str] = dataclasses.field(default_factory=dict)
     availability: Any = None
     id_types: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    warnings: Sequence[str] = ()
 
 
-def read_tables(engine, logs):
+def read_tables(engine, logs, warnings=None):
     """Opens the tables that `logs` names; nothing is read yet but schemas and first rows.
 
     Args:
         engine: An `Engine`.
         logs: A `Logs`.
+        warnings: List that what was left out or is worth a look is added to, table by table; `None` for nothing.
 
     Returns:
         A `Tables`.
@@ -65,18 +66,26 @@ def read_tables(engine, logs):
     names = {key: logs.columns.get(key, key) for key in ("user", "title", "territory", "time", "name")}
     if logs.time_format is not None:
         check_time_format(logs.time_format)
-    users, of_users = read_table(engine, logs.users, "users", ids=[names["user"], names["territory"]])
-    titles, of_titles = read_table(engine, logs.titles, "titles", ids=[names["title"], names["name"]])
+    warnings = [] if warnings is None else warnings
+
+    def read(path, argument, ids):
+        table, found = read_table(engine, path, argument, ids=ids)
+        warnings.extend(found)
+        return table
+
+    users = read(logs.users, "users", [names["user"], names["territory"]])
+    titles = read(logs.titles, "titles", [names["title"], names["name"]])
     codes = [text.partition(":")[0] for text in logs.training.values() if text.endswith(":id")]
-    events, of_events = read_table(engine, logs.events, "events", ids=[names["user"], names["title"], *codes])
+    events = read(logs.events, "events", [names["user"], names["title"], *codes])
     check_columns(users, "users", [names["user"], names["territory"]])
     check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
     check_columns(events, "events", [names["user"], names["title"], names["time"]])
     tasks, after, labels = read_labels(engine, events, logs.tasks, [names["user"], names["title"]])
     training, known = read_training(engine, events, logs.training)
-    availability, of_availability, offered = None, [], {"title": None, "territory": None}
+    availability, offered = None, {"title": None, "territory": None}
     if logs.availability is not None and logs.availability != "anywhere":
-        availability, of_availability, offered = read_availability(engine, logs.availability, logs.time_format)
+        availability, found, offered = read_availability(engine, logs.availability, logs.time_format)
+        warnings.extend(found)
     tables = Tables(
         events=events.select(
             user=as_id(engine, events, "events", names["user"]),
@@ -99,7 +108,6 @@ def read_tables(engine, logs):
             },
             "territory": {"users": users[names["territory"]].type(), "availability": offered["territory"]},
         },
-        warnings=[*of_events, *of_users, *of_titles, *of_availability],
     )
     return localise(engine, tables, logs.time_zones) if logs.time_zones else tables
 
@@ -147,7 +155,7 @@ def check_columns(table, argument, columns):
     for column in columns:
         if column not in table.columns:
             near = difflib.get_close_matches(column, table.columns, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = f" Did you mean {near[0]!r}?" if near else header_hint(table.columns)
             raise ValueError(
                 f"`{argument}` must have the column {column!r}; name another one in `columns` or `tasks`.{hint} "
                 f"Received: columns={list(table.columns)}"
@@ -207,9 +215,10 @@ def read_labels(engine, events, tasks, keys):
         check_columns(events, "events", [column])
         dtype = events[column].type()
         if not (dtype.is_numeric() or dtype.is_boolean()):
-            rows = events.filter(events[column].notnull()).select(*dict.fromkeys([*keys, column]))
+            shown = list(dict.fromkeys([*keys, column]))
+            rows = events.filter(events[column].notnull()).select(*shown)
             if dtype.is_string():  # those that are no numbers, unless all are
-                rows = rows.order_by(rows[column].try_cast("float64").notnull(), column, *keys)
+                rows = rows.order_by(rows[column].try_cast("float64").notnull(), *shown)
             raise ValueError(
                 f"Label column {column!r} of `events` must be a number or boolean; write it so, such as 1 and 0 for "
                 f"yes and no. Received: {dtype}, such as {engine.rows(rows.limit(3))}"
@@ -253,9 +262,10 @@ def read_training(engine, events, training):
 
 
 def read_availability(engine, path, time_format=None):
-    """The availability table with `title`, `territory` as text and `start`, `end` as timestamps or null; warnings; types.
+    """The availability table with `title`, `territory` as text and `start`, `end` as timestamps or null.
 
-    The types are those that `title` and `territory` had.
+    Returns:
+        `(table, warnings, types)`: the types are those that `title` and `territory` had, by their names.
     """
     table, warnings = read_table(engine, path, "availability", ids=["title", "territory"])
     check_columns(table, "availability", ["title", "territory"])
@@ -333,7 +343,7 @@ def parse_memory(text):
     """Bytes of a size such as `"4GB"`.
 
     Raises:
-        ValueError: If the text is no number with MB or GB.
+        ValueError: If the text is no number with MB or GB, or less than any log needs.
 
     Example:
     >>> parse_memory("4GB")
@@ -342,4 +352,7 @@ def parse_memory(text):
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MG])i?B\s*", text, flags=re.IGNORECASE)
     if not match:
         raise ValueError(f'`memory_limit` must be a number with MB or GB, such as "4GB". Received: {text!r}')
-    return int(float(match[1]) * (10**6 if match[2].upper() == "M" else 10**9))
+    size = int(float(match[1]) * (10**6 if match[2].upper() == "M" else 10**9))
+    if size < LEAST_MEMORY:
+        raise ValueError(f"`memory_limit` must be at least {LEAST_MEMORY // 10**6}MB. Received: {text!r}")
+    return size

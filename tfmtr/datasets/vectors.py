@@ -39,7 +39,7 @@ class VectorStore:
         return self.vectors.shape[1]
 
     def check(self, name):
-        """Raises a `ValueError` that names the store `name` unless both files are whole, the matrix fits its ids and is finite."""
+        """Raises a `ValueError` that names the store `name` unless its files are whole, fit and are finite."""
         try:
             vectors = self.vectors
         except (ValueError, EOFError, OSError) as error:
