@@ -586,7 +586,7 @@ def test_data_that_continue_others_have_vectors_of_the_same_width(make_logs, tab
     users["taste"] = [[1.0, 2.0]] * len(users)
     first = run(make_logs(events, users, titles, user_history=False), tmp_path / "first")
     users["taste"] = [[1.0, 2.0, 3.0]] * len(users)
-    with pytest.raises(ValueError, match=r"`user_vector` must be as wide as .* continue: 2; .* Received: 3$"):
+    with pytest.raises(ValueError, match=r"`user_vector` must be as wide as .* continue: 2; .* Received: 3\b"):
         run(make_logs(events, users, titles, user_history=False), tmp_path / "out", like=first)
 
 
