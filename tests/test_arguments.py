@@ -262,6 +262,24 @@ def test_what_nobody_thought_of_is_one_line_too_and_says_where_to_look(monkeypat
         cli.main()
 
 
+def test_warnings_until_an_error_are_printed_before_it(monkeypatch, capsys):
+    def fail(*arguments, **options):
+        error = ValueError("`events` must have a time")
+        error.add_note("3 columns without a name were left out")
+        raise error
+
+    names = ["prepare", "events"]
+    command = command_of(names)
+    monkeypatch.setattr(cli, "command_of", lambda names: command)
+    monkeypatch.setattr(cli, "typed_names", lambda typed: names)
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit):
+        cli.main()
+    warning, error = capsys.readouterr().err.splitlines()
+    assert warning == "warning: 3 columns without a name were left out"
+    assert error.startswith("error: `--events` must have a time")
+
+
 def test_two_runs_of_one_name_are_two_columns(monkeypatch):
     from tfmtr.evaluation import evaluate
 

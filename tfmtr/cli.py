@@ -661,6 +661,8 @@ def main():
     except Exception as error:
         if os.environ.get("TFMTR_TRACEBACK"):
             raise
+        for warning in getattr(error, "__notes__", ()):
+            note("warning", "yellow", warning)
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:
             text = f"{error.filename}: {error.strerror}"

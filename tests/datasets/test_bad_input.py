@@ -5,6 +5,7 @@ import datetime
 import base_log
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from base_log import base, examples, prepared
 
@@ -183,4 +184,87 @@ def test_what_of_an_availability_table_is_not_understood_is_said(tmp_path):
     data = prepared(tmp_path, events, users, titles, availability=path)
     assert warned(data, "availability") == [
         "1 columns of availability are not used: ['Start']; its bounds are `start` and `end`"
+    ]
+
+
+@pytest.mark.parametrize("argument", ["events", "users", "user_vectors"])
+def test_a_parquet_file_that_is_damaged_in_the_middle_is_named(tmp_path, argument):
+    events, users, titles = base()
+    np.save(tmp_path / "vectors.npy", np.ones((len(users), 2), "float32"))
+    base_log.write(tmp_path, "ids", users[["user"]])
+    for name, table in {"events": events, "users": users}.items():
+        base_log.write(tmp_path, name, table)
+    file = tmp_path / ("ids.parquet" if argument == "user_vectors" else f"{argument}.parquet")
+    column, data = pq.ParquetFile(file).metadata.row_group(0).column(0), bytearray(file.read_bytes())
+    begin = column.dictionary_page_offset
+    end = begin + column.total_compressed_size
+    data[begin:end] = bytes(byte ^ 0x5A for byte in data[begin:end])
+    file.write_bytes(data)
+    message = f"`{argument}` must be complete Parquet files; copy or write the file again. Received: {file}"
+    with pytest.raises(ValueError, match=message):
+        prepared(tmp_path, tmp_path / "events.parquet", tmp_path / "users.parquet", titles, user_vectors=tmp_path)
+
+
+def test_labels_that_are_text_are_shown_with_their_rows(tmp_path):
+    events, users, titles = base()
+    events = events.assign(click=events.click.astype(str).where(events.index != 1234, "yes"))
+    events.to_csv(tmp_path / "events.csv", index=False)
+    row = {"user": events.user[1234], "title": events.title[1234], "click": "yes"}
+    with pytest.raises(ValueError, match=r"Label column 'click' of `events` .*1 and 0.*Received: string") as caught:
+        prepared(tmp_path, tmp_path / "events.csv", users, titles)
+    assert f"such as [{row}, " in str(caught.value)
+    with pytest.raises(ValueError, match=r"Label column 'time' of `events`.*Received: timestamp.*'time': datetime"):
+        prepared(tmp_path, events, users, titles, tasks={"click": "time"})
+
+
+def offered(folder, titles, territories=("US", "DE", "JP", "BR")):
+    """The path of an availability table of all pairs."""
+    pairs = pd.MultiIndex.from_product([titles, territories], names=["title", "territory"])
+    return base_log.write(folder, "offered", pairs.to_frame(index=False))
+
+
+CASE = "; some would match but for upper and lower case, or upper case"
+
+
+def test_rows_of_availability_without_title_or_territory_are_counted(tmp_path):
+    events, users, titles = base()
+    path = offered(tmp_path, [*titles.title, "T001", None, "x"], ["US", "DE", "JP", "BR", "br", None])
+    data = prepared(tmp_path, events, users, titles, availability=path)
+    assert warned(data, "availability") == [
+        f"18 rows of availability of titles that are not in the titles table were left out{CASE}",
+        f"86 rows of availability of territories without users were left out{CASE}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "owner", "keys"), [("title", "titles", "titles"), ("territory", "users", "territories")]
+)
+def test_an_availability_table_that_matches_nowhere_is_refused(tmp_path, key, owner, keys):
+    events, users, titles = base()
+    path = offered(tmp_path, *((titles.title.str.upper(),) if key == "title" else (titles.title, ["us", "de", "jp"])))
+    ids = r"\['.*', '.*', '.*'\] \(string\)"
+    message = (
+        rf"`availability` must have {keys} of the {owner} table.*upper and lower case.*availability {ids}, {owner}"
+    )
+    with pytest.raises(ValueError, match=f"{message} {ids}"):
+        prepared(tmp_path, events, users, titles, availability=path)
+
+
+def test_ids_that_match_in_part_are_counted_with_what_they_differ_in(tmp_path):
+    events, users, titles = base()
+    users = users.assign(user=users.user.str[1:])
+    short = [user[1:].lstrip("0") if place % 3 == 0 else user[1:] for place, user in enumerate(events.user)]
+    title = events.title.where(events.index % 4 != 0, events.title.str.upper())
+    data = prepared(tmp_path, events.assign(user=short, title=title), users, titles)
+    assert warned(data, "titles table") == [f"900 events of titles that are not in the titles table were dropped{CASE}"]
+    assert warned(data, "users table")[0].endswith("were dropped; some would match but for leading zeros")
+
+
+def test_options_of_territories_that_the_log_does_not_have_are_said(tmp_path):
+    groups = {"US": "a", "DE": "a", "JP": "b", "BR": "b", "us": "b"}
+    options = {"groups": groups, "neighbours": {"XX": (1.0, 2.0)}, "time_zones": {"FR": "Europe/Paris"}}
+    data = prepared(tmp_path, *base(), **options)
+    assert warned(data, "have no users") == [
+        f"1 territories of {name!r} have no users and are not used: ['{territory}']"
+        for name, territory in (("groups", "us"), ("neighbours", "XX"), ("time_zones", "FR"))
     ]

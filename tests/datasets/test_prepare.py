@@ -542,6 +542,7 @@ def test_output_is_never_half_written_or_overwritten_by_accident(make_logs, tabl
         ({"discovery_lookback": datetime.timedelta(0)}, "`discovery_lookback` must be a positive time"),
         ({"missing_vectors": "zeros"}, "`missing_vectors` must be one of .* Did you mean 'zero'"),
         ({"memory_limit": "lots"}, '`memory_limit` must be a number with MB or GB, such as "4GB"'),
+        *[({"memory_limit": size}, "`memory_limit` must be at least 100MB") for size in ("0GB", "1MB", "0.01 GiB")],
         ({"num_groups": 0}, "`num_groups` must be positive"),
         ({"engine": "sparks"}, "`engine` must be one of .* Did you mean 'spark'"),
         ({"spark_master": "local[2]"}, '`spark_master` must be left out unless `engine="spark"`'),
@@ -585,16 +586,17 @@ def test_data_that_continue_others_have_vectors_of_the_same_width(make_logs, tab
     users["taste"] = [[1.0, 2.0]] * len(users)
     first = run(make_logs(events, users, titles, user_history=False), tmp_path / "first")
     users["taste"] = [[1.0, 2.0, 3.0]] * len(users)
-    with pytest.raises(ValueError, match=r"`user_vector` must be as wide as .* continue: 2; .* Received: 3$"):
+    with pytest.raises(ValueError, match=r"`user_vector` must be as wide as .* continue: 2; .* Received: 3\b"):
         run(make_logs(events, users, titles, user_history=False), tmp_path / "out", like=first)
 
 
 def test_log_without_training_positives(make_logs, tables, tmp_path):
     events, users, titles = tables
     table = tmp_path / "availability.parquet"
-    pd.DataFrame({"title": titles.asin, "territory": "MARS"}).to_parquet(table)
-    with pytest.raises(ValueError, match=r"`events` must give positives in the training windows.*not available"):
+    pd.DataFrame({"title": titles.asin, "territory": "DE", "start": pd.Timestamp("2030-01-01")}).to_parquet(table)
+    with pytest.raises(ValueError, match=r"`events` must give positives in the training windows") as caught:
         run(make_logs(events, users, titles, availability=table), tmp_path / "out")
+    assert any("positives of titles that were not available were dropped" in note for note in caught.value.__notes__)
 
 
 def test_xmarket(shared_data, tmp_path):

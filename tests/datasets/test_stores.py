@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tfmtr.datasets import stores
+from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.stores import MatrixWriter, StoreWriter, gather, list_matrix
 from tfmtr.datasets.vectors import VectorStore
 
@@ -69,3 +70,31 @@ def test_the_file_of_ids_does_not_depend_on_how_they_come(tmp_path, monkeypatch)
     metadata = pq.read_metadata(files[1])
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [3, 3, 2]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("vectors.npy", lambda file: file.write_bytes(file.read_bytes()[:-4]), "whole file of one matrix.*vectors.npy"),
+        ("vectors.npy", lambda file: file.write_bytes(b""), "whole file of one matrix.*vectors.npy"),
+        ("vectors.npy", lambda file: file.write_bytes(b"no matrix"), "whole file of one matrix.*vectors.npy"),
+        ("vectors.npy", lambda file: np.save(file, np.array([["a"]], object)), "whole file of one matrix.*vectors.npy"),
+        ("vectors.npy", lambda file: np.savez(file.open("wb"), np.ones((3, 2))), "whole file of one matrix.*vectors"),
+        ("vectors.npy", lambda file: np.save(file, np.ones(3)), r"save it as float32.*shape=\(3,\).*vectors.npy"),
+        ("vectors.npy", lambda file: np.save(file, np.ones((3, 2), int)), "save it as float32.*int64.*vectors.npy"),
+        ("vectors.npy", lambda file: np.save(file, np.ones((4, 2))), "from the same rows.*3 ids and 4 vectors"),
+        ("ids.parquet", lambda file: file.write_bytes(file.read_bytes()[:-4]), "complete Parquet files.*ids.parquet"),
+        ("ids.parquet", lambda file: file.write_bytes(b""), "complete Parquet files.*ids.parquet"),
+        (
+            "ids.parquet",
+            lambda file: pq.write_table(pa.table({"File_row_number": ["a", "b", "c"]}), file),
+            "a column with another name.*'File_row_number' in .*ids.parquet",
+        ),
+    ],
+)
+def test_bad_files_of_a_store_are_named(tmp_path, name, change, message):
+    np.save(tmp_path / "vectors.npy", np.ones((3, 2), "float32"))
+    pq.write_table(pa.table({"user": ["a", "b", "c"]}), tmp_path / "ids.parquet")
+    change(tmp_path / name)
+    with pytest.raises(ValueError, match=f"`user_vectors` must .*{message}"):
+        stores.open_store(DuckDB(), tmp_path, "user_vectors", "user")

@@ -1,11 +1,14 @@
+import dataclasses
 import datetime
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.names import inside
+from tfmtr.datasets.preparation import Preparation
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.reading import read_table
 from tfmtr.datasets.tables import parse_memory, read_tables
@@ -93,9 +96,11 @@ def test_wrong_types(make_logs, tables):
     events, users, titles = tables
     message = "Column 'ts' of `events` must be a timestamp, a date or seconds since 1970.*Received: boolean"
     check_refused(make_logs(events.assign(ts=True), users, titles), message)
-    message = "Column 'uid' of `users` must be text or a number. Received: array<string>"
+    message = "Column 'uid' of `users` must be text or a number; write it as text. Received: array<string>"
     check_refused(make_logs(events, users.assign(uid=[[uid] for uid in users.uid]), titles), message)
-    message = "Label column 'asin' of `events` must be a number or boolean. Received: string"
+    message = (
+        "Label column 'asin' of `events` must be a number or boolean; .* Received: string, such as .*'asin': 't04'"
+    )
     check_refused(make_logs(*tables, tasks={"click": "asin"}), message)
     message = r"Task 'click' must be one of the kinds \['binary', 'regression'\], or 'after='.*Received: 'ts:rank'"
     check_refused(make_logs(*tables, tasks={"click": "ts:rank"}), message)
@@ -194,7 +199,7 @@ def test_stores_that_do_not_fit(make_logs, tables, tmp_path):
     vectors = np.zeros((25, 3), "float32")
     np.save(tmp_path / "vectors.npy", vectors)
     pd.DataFrame({"id": tables[2].asin[:-1]}).to_parquet(tmp_path / "ids.parquet")
-    check_refused(logs, "`title_vectors` must have one id for each vector. Received: 24 ids and 25 vectors")
+    check_refused(logs, r"`title_vectors` must have one id for each vector; .* Received: 24 ids and 25 vectors")
     pd.DataFrame({"id": tables[2].asin}).to_parquet(tmp_path / "ids.parquet")
     vectors[17, 1] = np.nan
     np.save(tmp_path / "vectors.npy", vectors)
@@ -214,3 +219,49 @@ def test_ids_of_a_csv_stay_as_written(engine, tmp_path):
     table, _ = read_table(engine, tmp_path / "a.csv", "users", ids=["uid", "absent"])
     assert sorted(engine.execute(table.uid)) == ["1e05", "2e07"]
     assert table.score.type().is_floating()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (0.5, r"write others as text.* others, first \[0.5\] \(float64\)"),
+        (True, "write it as text. Received: boolean"),
+        (datetime.date(2024, 1, 1), "write it as text. Received: date"),
+    ],
+)
+def test_names_that_are_no_text(engine, make_logs, tables, value, message):
+    events, users, titles = tables
+    with pytest.raises(ValueError, match=f"Column 'title name' of `titles` must be .*{message}"):
+        read_tables(engine, make_logs(events, users, titles.assign(**{"title name": value})))
+    with pytest.raises(ValueError, match=f"Column 'market' of `users` must be .*{message}"):
+        read_tables(engine, make_logs(events, users.assign(market=value), titles))
+
+
+def test_warnings_until_an_error_are_kept_with_it(make_logs, tables, tmp_path):
+    events, users, titles = tables
+    logs = make_logs(events, users.assign(empty=None), titles, tasks={"click": "clik"})
+    with pytest.raises(ValueError, match="must have the column 'clik'") as caught:
+        prepare(logs, tmp_path / "out", progress=False)
+    assert caught.value.__notes__ == ["the column 'empty' of users holds nothing but nulls"]
+
+
+def test_a_file_whose_name_is_not_utf_8(engine, tmp_path):
+    (tmp_path / "\udcfc.csv").write_text("n,x\n1,2\n")
+    with pytest.raises(ValueError, match=r"`events` must be files with names in UTF-8; rename it.*udcfc.csv"):
+        read_table(engine, tmp_path, "events")
+
+
+def test_too_little_memory_for_a_log_names_the_option(make_logs, tables, tmp_path, monkeypatch):
+    def run(self):
+        raise ValueError("no table") from duckdb.OutOfMemoryException("0 bytes")
+
+    monkeypatch.setattr(Preparation, "run", run)
+    check_refused(make_logs(*tables), "`memory_limit` must be larger for this log. Received: memory_limit=4GB")
+
+
+def test_a_csv_without_a_header_is_said_to_have_none(engine, make_logs, tables, tmp_path):
+    events, logs = tables[0], make_logs(*tables)
+    for name, table in (("one", events), ("two", events.assign(click=1, buy=1))):
+        table.to_csv(tmp_path / f"{name}.csv", index=False, header=False)
+        with pytest.raises(ValueError, match=r"`events` must have .* look like values: a CSV file must begin with"):
+            read_tables(engine, dataclasses.replace(logs, events=tmp_path / f"{name}.csv"))

@@ -7,6 +7,9 @@ Example:
 True
 """
 
+import contextlib
+import re
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -34,6 +37,8 @@ def plain(dtype):
         return pa.binary()
     if pa.types.is_date(dtype):
         return pa.date32()
+    if pa.types.is_decimal(dtype) and dtype.precision <= MAX_DIGITS:
+        return pa.decimal128(dtype.precision, dtype.scale)
     if pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype):
         return pa.list_(plain(dtype.value_type))
     return dtype
@@ -126,19 +131,20 @@ def unify(files, argument, *, ids=()):
         have rows (all, if none has) by their own types, `[({column: Arrow type}, [paths])]`.
 
     Raises:
-        ValueError: If a file is damaged, has other columns, has a column twice or in two spellings that differ in case
-            only, or if a column's types have no common one.
+        ValueError: If a file is damaged, has decimals that no engine holds, has other columns, has a column twice or in
+            two spellings that differ in case only, or if a column's types have no common one.
     """
     parts, empty = {}, []
     for file in files:
-        try:
-            opened = pq.ParquetFile(file)
+        with naming(file, argument), pq.ParquetFile(file) as opened:
             schema, rows = opened.schema_arrow, opened.metadata.num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(
-                f"`{argument}` must be complete Parquet files; copy or write the file again. Received: {file}: {error}"
-            ) from error
         check_spelling(schema.names, argument, file)
+        for field in schema:
+            if pa.types.is_decimal(field.type) and field.type.precision > MAX_DIGITS:
+                raise ValueError(
+                    f"`{argument}` must have no decimals of more than {MAX_DIGITS} digits; write the column as text, "
+                    f"or with fewer. Received: column {field.name!r} is {field.type} in {file}"
+                )
         own = tuple((field.name, plain(field.type)) for field in schema)
         (parts.setdefault(own, []) if rows else empty).append(file)
     parts = parts or {tuple((field.name, plain(field.type)) for field in pq.read_schema(empty[0])): empty[:1]}
@@ -162,6 +168,34 @@ def unify(files, argument, *, ids=()):
     return types, [(dict(own), paths) for own, paths in parts.items()]
 
 
+@contextlib.contextmanager
+def naming(file, argument):
+    """Makes Arrow's error about a Parquet file a `ValueError` that names the file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"`{argument}` must be complete Parquet files; copy or write the file again. Received: {file}: {error}"
+        ) from error
+
+
+def check_pages(file, argument):
+    """Reads a Parquet file to its end; raises a `ValueError` that names it if a part between its ends is damaged."""
+    with naming(file, argument), pq.ParquetFile(file) as opened:
+        for _ in opened.iter_batches():
+            pass
+
+
+def header_hint(names):
+    """What to say of names one of which is a number or a date, as where a CSV file has no header; empty otherwise.
+
+    >>> header_hint(["u1", "2024-03-01 10:00:00"]), header_hint(["user", "2nd"])
+    (" The names look like values: a CSV file must begin with a line of its columns' names.", '')
+    """
+    is_value = any(re.fullmatch(r"-?\d+([.]\d*)?|\d{4}-\d\d-\d\d([ T].*)?", name) for name in names)
+    return " The names look like values: a CSV file must begin with a line of its columns' names." if is_value else ""
+
+
 def check_spelling(names, argument, file):
     """Raises a `ValueError` if two of the names are the same, or differ in case only: engines take them for one."""
     seen = {}
@@ -170,7 +204,7 @@ def check_spelling(names, argument, file):
             raise ValueError(f"`{argument}` must have names for all columns. Received: one without, in {file}")
         if name.casefold() in seen:
             raise ValueError(
-                f"`{argument}` must have columns whose names differ in more than case; rename one of them. Received: "
-                f"{seen[name.casefold()]!r} and {name!r} in {file}"
+                f"`{argument}` must have columns whose names differ in more than case; rename one of them."
+                f"{header_hint([name])} Received: {seen[name.casefold()]!r} and {name!r} in {file}"
             )
         seen[name.casefold()] = name

@@ -67,6 +67,8 @@ def find_files(path, argument):
         )
     files = found["parquet"] or found["csv"]
     for file in files:
+        if str(file).encode(errors="replace").decode() != str(file):
+            raise ValueError(f"`{argument}` must be files with names in UTF-8; rename it. Received: {str(file)!r}")
         if file.stat().st_size == 0:
             raise ValueError(
                 f"`{argument}` must not hold an empty file; delete or rewrite it. Received: {file} of 0 bytes"

@@ -36,7 +36,9 @@ def as_id(engine, table, argument, column):
     if dtype.is_integer() or dtype.is_uuid() or dtype.is_null():
         return value.cast("string")
     if not (dtype.is_floating() or dtype.is_decimal()):
-        raise ValueError(f"Column {column!r} of `{argument}` must be text or a number. Received: {dtype}")
+        raise ValueError(
+            f"Column {column!r} of `{argument}` must be text or a number; write it as text. Received: {dtype}"
+        )
     if dtype.is_decimal():
         whole, wide = value.cast("decimal(38, 0)"), f"decimal(38, {dtype.scale})"
         is_id, text = value.cast(wide) == whole.cast(wide), whole.cast("string")
@@ -50,34 +52,48 @@ def as_id(engine, table, argument, column):
     if count:
         first = [row["id"] for row in engine.rows(bad.distinct().order_by("id").limit(3))]
         raise ValueError(
-            f"Column {column!r} of `{argument}` must be ids: text, or numbers that are whole and, where a null has "
-            "made them floats, exact there (below 2**53, float32 2**24); write larger ones as text. Received: "
+            f"Column {column!r} of `{argument}` must be ids or names: text, or numbers that are whole and, where a "
+            "null has made them floats, exact there (below 2**53, float32 2**24); write others as text. Received: "
             f"{count} others, first {first} ({dtype})"
         )
     return text
 
 
-def refuse_mismatch(engine, events, tables, key, dtypes):
-    """Raises a `ValueError` that shows ids of both tables: none of the events has one that the other table has.
+def refuse_mismatch(engine, tables, key, dtypes):
+    """Raises a `ValueError` that shows ids of two tables: none of the first has one that the second has.
 
     Args:
         engine: An `Engine`.
-        events: Table with a column `key`.
-        tables: `{argument: table with a column key}`, of one table.
-        key: `"user"` or `"title"`.
+        tables: `{argument: table with a column key}`: the one that is wrong, and the one whose ids it must have.
+        key: `"user"`, `"title"` or `"territory"`.
         dtypes: `{argument: type of the ids as they came}` of both, for the message.
     """
-    ((argument, table),) = tables.items()
-    samples = {name: _sample(engine, rows, key) for name, rows in (("events", events), (argument, table))}
-    changes = sorted(
-        {*would_match(engine, samples["events"], table, key), *would_match(engine, samples[argument], events, key)}
-    )
-    hint = f" They would match but for {', or '.join(changes)}." if changes else ""
-    shown = ", ".join(f"{name} {ids[:3]} ({dtypes[name]})" for name, ids in samples.items())
+    argument, owner = tables
+    changes = differences(engine, *tables.values(), key)
+    hint = f" They would match but for {changes}." if changes else ""
+    ids = {name: _sample(engine, table, key)[:3] for name, table in tables.items()}
+    shown = ", ".join(f"{name} {some} ({dtypes[name]})" for name, some in ids.items())
+    keys = key.replace("territory", "territorie") + "s"
     raise ValueError(
-        f"`events` must have {key}s of the {key}s table: write the ids alike in both, or map another column.{hint} "
-        f"Received: none that match, {shown}"
+        f"`{argument}` must have {keys} of the {owner} table: write the ids alike in both, or map another column."
+        f"{hint} Received: none that match, {shown}"
     )
+
+
+def differences(engine, strangers, table, key):
+    """What ids that a table does not have, but would have, differ in from its own, as text; empty if in nothing known.
+
+    Args:
+        engine: An `Engine`.
+        strangers: Table with a column `key`: rows whose ids the other table does not have.
+        table: The other table.
+        key: Name of the column.
+    """
+    found = {
+        *would_match(engine, _sample(engine, strangers, key), table, key),
+        *would_match(engine, _sample(engine, table, key), strangers, key),
+    }
+    return ", or ".join(sorted(found))
 
 
 def would_match(engine, ids, table, key):

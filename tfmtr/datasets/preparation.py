@@ -29,7 +29,7 @@ from tfmtr.datasets.features import (
 from tfmtr.datasets.funnel import Funnel
 from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
-from tfmtr.datasets.ids import refuse_mismatch
+from tfmtr.datasets.ids import differences, refuse_mismatch
 from tfmtr.datasets.names import check_names, inside
 from tfmtr.datasets.report import PARTITIONS, build_report, describe_tasks, fingerprint, shortfalls, sum_counts
 from tfmtr.datasets.sampling import digest, draw
@@ -84,14 +84,18 @@ class Preparation:
         if count:
             self.warnings.append(f"{count} {text}")
 
+    def hint(self, strangers, table, key):
+        """What ids that match nowhere differ in, if some would match: the end of a warning."""
+        changes = differences(self.engine, strangers, table, key)
+        return f"; some would match but for {changes}" if changes else ""
+
     def part(self, name, buckets):
         """Some buckets of `"events"`, `"users"` or `"store"`."""
         return self.engine.read_buckets(self.folder / name, buckets)
 
     def read(self):
         """Opens the tables and checks what needs one look at all events."""
-        self.tables = read_tables(self.engine, self.logs)
-        self.warnings += self.tables.warnings
+        self.tables = read_tables(self.engine, self.logs, self.warnings)
         self.tasks = self.tables.tasks
         events = self.tables.events
         users, titles = self.tables.users, self.tables.titles
@@ -129,9 +133,12 @@ class Preparation:
                 f"`events` must have rows with a time. Received: {counted['events']} rows, all without one"
             )
         if counted["unknown"] == counted["with_title"]:
-            refuse_mismatch(self.engine, events, {"titles": self.titles}, "title", self.tables.id_types["title"])
+            refuse_mismatch(
+                self.engine, {"events": events, "titles": self.titles}, "title", self.tables.id_types["title"]
+            )
         self.warn(counted["incomplete"], "events without user, title or time were dropped")
-        self.warn(counted["unknown"], "events of titles that are not in the titles table were dropped")
+        hint = self.hint(events.anti_join(self.titles, "title"), self.titles, "title") if counted["unknown"] else ""
+        self.warn(counted["unknown"], f"events of titles that are not in the titles table were dropped{hint}")
         self.warn(counted["unlabelled"], "events without a label of the first task were left out of the examples")
         self.num_events = counted["events"]
         self.has_impressions = bool(counted["impressions"])
@@ -241,12 +248,14 @@ class Preparation:
 
     def survey(self):
         """One look at each bucket: doubles, unknown users, first events, volumes and sizes."""
-        self.num_states, firsts = np.zeros(self.num_buckets, "int64"), []
+        self.num_states, firsts, hint = np.zeros(self.num_buckets, "int64"), [], None
         for number, buckets in enumerate(self.passes):
             events, users = self.part("events", buckets), self.part("users", buckets)
             check_unique(self.engine, users, "user", "users")
             homes = users.select("user", "territory", "split")
             self.survey_fates(events.left_join(homes, "user"))
+            if self.fates.total("unknown_user") and hint is None:  # the strangers of one pass tell enough
+                hint = self.hint(events.anti_join(users, "user"), self.tables.users, "user")
             known = events.filter(events.window <= self.windows[-1].number).inner_join(homes, "user")
             first = known.group_by("title", "territory").aggregate(
                 time=known.time.min(),
@@ -264,12 +273,12 @@ class Preparation:
             self.advance("Surveying buckets")
         unknown = self.fates.total("unknown_user")
         if unknown == self.fates.total("rows") - self.fates.total("incomplete") - self.fates.total("unknown_title"):
-            tables = {"users": self.tables.users}
-            refuse_mismatch(self.engine, self.tables.events, tables, "user", self.tables.id_types["user"])
+            tables = {"events": self.tables.events, "users": self.tables.users}
+            refuse_mismatch(self.engine, tables, "user", self.tables.id_types["user"])
         count, first = self.missing
         stores.check_vectors_found(count, first, "user", self.options["missing_vectors"])
         self.warn(count, "users have no vector and got the zero vector")
-        self.warn(unknown, "events of users that are not in the users table were dropped")
+        self.warn(unknown, f"events of users that are not in the users table were dropped{hint}")
         beyond = self.fates.of(self.windows[-1].number + 1)
         beyond = beyond["rows"] - sum(beyond[name] for name in ("incomplete", "unknown_title", "unknown_user"))
         self.warn(beyond, "events after the last window are used for nothing but the seen titles")
@@ -321,6 +330,9 @@ class Preparation:
         unlisted = sorted(t for t in self.territories if t not in self.groups and t != UNKNOWN_TERRITORY)
         users = sum(self.territories[territory]["users"] for territory in unlisted)
         self.warn(users, f"users live in territories of no group, served by the default branch: {unlisted[:10]}")
+        for name in ("groups", "neighbours", "time_zones"):
+            absent = sorted(set(getattr(self.logs, name) or ()) - set(self.territories))
+            self.warn(len(absent), f"territories of {name!r} have no users and are not used: {absent[:10]}")
 
     def plan_catalogue(self):
         """Which titles each territory can be offered in each window, and in the one after the last."""
@@ -329,6 +341,18 @@ class Preparation:
         territories = ibis.memtable({"territory": sorted(self.territories)})
         table = self.tables.availability
         if table is not None:
+            rows = self.engine.execute(table.count())
+            for key, owner, known in (("title", "titles", self.titles), ("territory", "users", territories)):
+                strangers = table.anti_join(known, key)
+                count = self.engine.execute(strangers.count())
+                if count == rows:
+                    tables = {"availability": table, owner: known}
+                    refuse_mismatch(self.engine, tables, key, self.tables.id_types[key])
+                hint = self.hint(strangers, known, key) if count else ""
+                what = (
+                    "of titles that are not in the titles table" if key == "title" else "of territories without users"
+                )
+                self.warn(count, f"rows of availability {what} were left out{hint}")
             table = table.semi_join(self.titles, "title")
         is_anywhere = self.logs.availability == "anywhere"
         titles = make.catalogue(self.first_events, territories, windows, table=table, is_anywhere=is_anywhere)
@@ -591,7 +615,7 @@ class Preparation:
         if not any(row["split"] == "train" and row["window"] <= 0 for row in counts):
             raise ValueError(
                 "`events` must give positives in the training windows: discoveries of available titles by training "
-                f"users. Received: none. {' '.join(self.warnings)}"
+                "users; the warnings say what was dropped. Received: none"
             )
         features = [feature for role in ("user", "title", "training") for feature in self.features[role]]
         if self.user_width:

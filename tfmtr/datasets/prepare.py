@@ -5,10 +5,13 @@ import datetime
 import math
 from pathlib import Path
 
+import duckdb
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tfmtr.datasets.column_types import check_pages
 from tfmtr.datasets.engines.duckdb import DuckDB
+from tfmtr.datasets.files import find_files
 from tfmtr.datasets.preparation import Preparation
 from tfmtr.datasets.prepared import Prepared, workplace
 from tfmtr.datasets.tables import parse_memory
@@ -75,7 +78,8 @@ def prepare(
         A `Prepared`.
 
     Raises:
-        ValueError: If an option, a table or a vector is not what it must be, or `out` is in use.
+        ValueError: If an option, a table or a vector is not what it must be, or `out` is in use. The warnings until
+            then are its notes.
         ImportError: If Spark is asked for and not installed.
     """
     others = ("logs", "out", "like", "overwrite", "progress")
@@ -87,7 +91,14 @@ def prepare(
     with scratch(*workplace(out)) as folder, progress_bar(progress) as advance:
         result = Path(folder, "result")
         with contextlib.closing(open_engine(Path(folder, "spill"), options)) as opened:
-            Preparation(opened, logs, result, Path(folder, "work"), options, advance, like).run()
+            preparation = Preparation(opened, logs, result, Path(folder, "work"), options, advance, like)
+            try:
+                with explaining(opened.errors, logs, options["memory_limit"]):
+                    preparation.run()
+            except Exception as error:
+                for warning in preparation.warnings:
+                    error.add_note(warning)
+                raise
         if out.exists():
             out.rename(Path(folder, "replaced"))  # `workplace` brings it back if this process ends here
         result.rename(out)
@@ -130,6 +141,31 @@ def check_options(options):
             f"spark_master={options['spark_master']!r}, engine={options['engine']!r}"
         )
     parse_memory(options["memory_limit"])
+
+
+@contextlib.contextmanager
+def explaining(errors, logs, memory_limit):
+    """Makes an engine's errors a `ValueError` where memory was short or a file is damaged."""
+    try:
+        yield
+    except (ValueError, *errors) as error:
+        if isinstance(error.__cause__ or error, duckdb.OutOfMemoryException):
+            raise ValueError(
+                f"`memory_limit` must be larger for this log. Received: memory_limit={memory_limit}"
+            ) from error
+        if isinstance(error, errors):
+            check_whole(logs)
+        raise
+
+
+def check_whole(logs):
+    """Raises a `ValueError` that names the Parquet file of a log that is damaged, if one is; reads all of them."""
+    for argument in ("events", "users", "titles", "availability", "user_vectors", "title_vectors"):
+        path = getattr(logs, argument)
+        if path is not None and path != "anywhere":
+            found = find_files(path, argument)
+            for file in () if found.is_csv else found.files:
+                check_pages(file, argument)
 
 
 def check_output(out, overwrite):

@@ -25,7 +25,8 @@ def open_store(engine, path, name, key):
         `(vectors, ids)`: the memory-mapped matrix and a table with `key` (text) and `store_row`.
 
     Raises:
-        ValueError: If a file is missing, the matrix does not fit its ids or is not finite.
+        ValueError: If a file is missing or damaged, the matrix does not fit its ids or is not finite, or a column has
+            the name that the engine gives the numbers of rows.
     """
     for file in ("vectors.npy", "ids.parquet"):
         if not Path(path, file).is_file():
@@ -34,6 +35,11 @@ def open_store(engine, path, name, key):
             )
     store = VectorStore(Path(path))
     store.check(name)
+    if taken := [column for column in pq.read_schema(store.ids).names if column.lower() == "file_row_number"]:
+        raise ValueError(
+            f"`{name}` must have ids in a column with another name, such as {key!r}: the engine numbers rows by it. "
+            f"Received: column {taken[0]!r} in {store.ids}"
+        )
     ids = engine.read_numbered(store.ids)
     return store.vectors, ids.select(as_id(engine, ids, name, ids.columns[0]).name(key), store_row=ids.file_row_number)
 

@@ -4,11 +4,12 @@ import dataclasses
 import difflib
 import re
 import zoneinfo
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import ibis
 
+from tfmtr.datasets.column_types import header_hint
 from tfmtr.datasets.features import fits
 from tfmtr.datasets.ids import as_id
 from tfmtr.datasets.names import inside
@@ -17,6 +18,7 @@ from tfmtr.datasets.times import as_time, check_time_format
 from tfmtr.schema import check_choice
 
 KINDS = ("binary", "regression")
+LEAST_MEMORY = 100_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +35,7 @@ class Tables:
         after: `{task: the task it follows}`.
         training: `{name: kind}` of the events' columns that are known in training only, `"number"` or `"id"`.
         availability: `title`, `territory`, `start`, `end`, or `None`.
-        id_types: `{"user" or "title": {table: type that its ids had}}`.
-        warnings: What was left out or is worth a look, a list of text.
+        id_types: `{"user", "title" or "territory": {table: type that its ids had}}`.
     """
 
     events: Any
@@ -45,15 +46,15 @@ class Tables:
     training: Mapping[str, str] = dataclasses.field(default_factory=dict)
     availability: Any = None
     id_types: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    warnings: Sequence[str] = ()
 
 
-def read_tables(engine, logs):
+def read_tables(engine, logs, warnings=None):
     """Opens the tables that `logs` names; nothing is read yet but schemas and first rows.
 
     Args:
         engine: An `Engine`.
         logs: A `Logs`.
+        warnings: List that what was left out or is worth a look is added to, table by table; `None` for nothing.
 
     Returns:
         A `Tables`.
@@ -65,18 +66,26 @@ def read_tables(engine, logs):
     names = {key: logs.columns.get(key, key) for key in ("user", "title", "territory", "time", "name")}
     if logs.time_format is not None:
         check_time_format(logs.time_format)
-    users, of_users = read_table(engine, logs.users, "users", ids=[names["user"], names["territory"]])
-    titles, of_titles = read_table(engine, logs.titles, "titles", ids=[names["title"], names["name"]])
+    warnings = [] if warnings is None else warnings
+
+    def read(path, argument, ids):
+        table, found = read_table(engine, path, argument, ids=ids)
+        warnings.extend(found)
+        return table
+
+    users = read(logs.users, "users", [names["user"], names["territory"]])
+    titles = read(logs.titles, "titles", [names["title"], names["name"]])
     codes = [text.partition(":")[0] for text in logs.training.values() if text.endswith(":id")]
-    events, of_events = read_table(engine, logs.events, "events", ids=[names["user"], names["title"], *codes])
+    events = read(logs.events, "events", [names["user"], names["title"], *codes])
     check_columns(users, "users", [names["user"], names["territory"]])
     check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
-    tasks, after, labels = read_labels(events, logs.tasks)
-    training, known = read_training(engine, events, logs.training)
     check_columns(events, "events", [names["user"], names["title"], names["time"]])
-    availability, of_availability = None, []
+    tasks, after, labels = read_labels(engine, events, logs.tasks, [names["user"], names["title"]])
+    training, known = read_training(engine, events, logs.training)
+    availability, offered = None, {"title": None, "territory": None}
     if logs.availability is not None and logs.availability != "anywhere":
-        availability, of_availability = read_availability(engine, logs.availability, logs.time_format)
+        availability, found, offered = read_availability(engine, logs.availability, logs.time_format)
+        warnings.extend(found)
     tables = Tables(
         events=events.select(
             user=as_id(engine, events, "events", names["user"]),
@@ -92,9 +101,13 @@ def read_tables(engine, logs):
         availability=availability,
         id_types={
             "user": {"events": events[names["user"]].type(), "users": users[names["user"]].type()},
-            "title": {"events": events[names["title"]].type(), "titles": titles[names["title"]].type()},
+            "title": {
+                "events": events[names["title"]].type(),
+                "titles": titles[names["title"]].type(),
+                "availability": offered["title"],
+            },
+            "territory": {"users": users[names["territory"]].type(), "availability": offered["territory"]},
         },
-        warnings=[*of_events, *of_users, *of_titles, *of_availability],
     )
     return localise(engine, tables, logs.time_zones) if logs.time_zones else tables
 
@@ -142,7 +155,7 @@ def check_columns(table, argument, columns):
     for column in columns:
         if column not in table.columns:
             near = difflib.get_close_matches(column, table.columns, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = f" Did you mean {near[0]!r}?" if near else header_hint(table.columns)
             raise ValueError(
                 f"`{argument}` must have the column {column!r}; name another one in `columns` or `tasks`.{hint} "
                 f"Received: columns={list(table.columns)}"
@@ -169,13 +182,15 @@ def rename_ids(engine, table, argument, names):
     return table.select(**ids, **{inside(name): table[name] for name in extra})
 
 
-def read_labels(events, tasks):
+def read_labels(engine, events, tasks, keys):
     """Kinds and label columns of the tasks, and what follows what.
 
     Args:
+        engine: An `Engine`.
         events: The events table as it came.
         tasks: `{task: "column"}`, `{task: "column:regression"}` or `{task: "column:after=task"}`; empty for one task
             `event` that is always 1.
+        keys: Columns that name a row in messages.
 
     Returns:
         `({task: kind}, {task: the task it follows}, {task: Ibis float value})`.
@@ -200,7 +215,14 @@ def read_labels(events, tasks):
         check_columns(events, "events", [column])
         dtype = events[column].type()
         if not (dtype.is_numeric() or dtype.is_boolean()):
-            raise ValueError(f"Label column {column!r} of `events` must be a number or boolean. Received: {dtype}")
+            shown = list(dict.fromkeys([*keys, column]))
+            rows = events.filter(events[column].notnull()).select(*shown)
+            if dtype.is_string():  # those that are no numbers, unless all are
+                rows = rows.order_by(rows[column].try_cast("float64").notnull(), *shown)
+            raise ValueError(
+                f"Label column {column!r} of `events` must be a number or boolean; write it so, such as 1 and 0 for "
+                f"yes and no. Received: {dtype}, such as {engine.rows(rows.limit(3))}"
+            )
         kinds[task] = kind
         labels[task] = (events[column].cast("int8") if dtype.is_boolean() else events[column]).cast("float64")
     return kinds, after, labels
@@ -240,7 +262,11 @@ def read_training(engine, events, training):
 
 
 def read_availability(engine, path, time_format=None):
-    """The availability table with `title`, `territory` as text and `start`, `end` as timestamps or null; warnings."""
+    """The availability table with `title`, `territory` as text and `start`, `end` as timestamps or null.
+
+    Returns:
+        `(table, warnings, types)`: the types are those that `title` and `territory` had, by their names.
+    """
     table, warnings = read_table(engine, path, "availability", ids=["title", "territory"])
     check_columns(table, "availability", ["title", "territory"])
     bounds = {
@@ -255,7 +281,7 @@ def read_availability(engine, path, time_format=None):
         warnings.append(
             f"{len(unused)} columns of availability are not used: {unused}; its bounds are `start` and `end`"
         )
-    return table.select(**ids, **bounds), warnings
+    return table.select(**ids, **bounds), warnings, {name: table[name].type() for name in ids}
 
 
 def is_outside_range(label, kind):
@@ -317,7 +343,7 @@ def parse_memory(text):
     """Bytes of a size such as `"4GB"`.
 
     Raises:
-        ValueError: If the text is no number with MB or GB.
+        ValueError: If the text is no number with MB or GB, or less than any log needs.
 
     Example:
     >>> parse_memory("4GB")
@@ -326,4 +352,7 @@ def parse_memory(text):
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MG])i?B\s*", text, flags=re.IGNORECASE)
     if not match:
         raise ValueError(f'`memory_limit` must be a number with MB or GB, such as "4GB". Received: {text!r}')
-    return int(float(match[1]) * (10**6 if match[2].upper() == "M" else 10**9))
+    size = int(float(match[1]) * (10**6 if match[2].upper() == "M" else 10**9))
+    if size < LEAST_MEMORY:
+        raise ValueError(f"`memory_limit` must be at least {LEAST_MEMORY // 10**6}MB. Received: {text!r}")
+    return size

@@ -144,8 +144,8 @@ def _from_text(engine, value, argument, column, time_format):
     if count:
         raise ValueError(
             f"Column {column!r} of `{argument}` must have a time in every row: a timestamp, a date, seconds since "
-            "1970, or text that begins with year, month, day; for another order say `time_format` (`--time-format`), "
-            f'such as "%d/%m/%Y %H:%M". Received: {count} others, first {_first(engine, bad)}'
+            "1970 as a number, or text that begins with year, month, day; for another order say `time_format` "
+            f'(`--time-format`), such as "%d/%m/%Y %H:%M". Received: {count} others, first {_first(engine, bad)}'
         )
     return read(value)
 

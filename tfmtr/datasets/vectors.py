@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from tfmtr.datasets.column_types import naming
+
 
 @dataclasses.dataclass(frozen=True)
 class VectorStore:
@@ -24,7 +26,7 @@ class VectorStore:
     @property
     def vectors(self):
         """The memory-mapped matrix, shape `(rows, width)`."""
-        return np.load(Path(self.path, "vectors.npy"), mmap_mode="r")
+        return np.lib.format.open_memmap(Path(self.path, "vectors.npy"), mode="r")
 
     @property
     def ids(self):
@@ -37,17 +39,24 @@ class VectorStore:
         return self.vectors.shape[1]
 
     def check(self, name):
-        """Raises a `ValueError` that names the store `name` unless the matrix fits its ids and is finite."""
-        vectors = self.vectors
+        """Raises a `ValueError` that names the store `name` unless its files are whole, fit and are finite."""
+        try:
+            vectors = self.vectors
+        except (ValueError, EOFError, OSError) as error:
+            raise ValueError(
+                f"`{name}` must have a whole file of one matrix, as `numpy.save` writes it; copy or write the file "
+                f"again. Received: {Path(self.path, 'vectors.npy')}: {error}"
+            ) from error
         if vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
             raise ValueError(
-                f"`{name}` must be a float matrix of shape (rows, width). "
-                f"Received: shape={vectors.shape}, dtype={vectors.dtype} in {self.path}"
+                f"`{name}` must be a float matrix of shape (rows, width); save it as float32. "
+                f"Received: shape={vectors.shape}, dtype={vectors.dtype} in {Path(self.path, 'vectors.npy')}"
             )
-        rows = pq.ParquetFile(self.ids).metadata.num_rows
+        with naming(self.ids, name), pq.ParquetFile(self.ids) as opened:
+            rows = opened.metadata.num_rows
         if rows != len(vectors):
             raise ValueError(
-                f"`{name}` must have one id for each vector. "
+                f"`{name}` must have one id for each vector; write ids.parquet and vectors.npy from the same rows. "
                 f"Received: {rows} ids and {len(vectors)} vectors in {self.path}"
             )
         for start in range(0, rows, 65_536):

@@ -494,3 +494,35 @@ def test_a_parquet_column_without_a_name_is_refused(engine, tmp_path):
     pq.write_table(pa.table({"n": [1], "": [2]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"`users` must have names for all columns.*a.parquet"):
         read_table(engine, tmp_path / "a.parquet", "users")
+
+
+@duckdb
+def test_decimals_that_engines_cannot_hold_are_refused(engine, tmp_path):
+    assert values(engine, tmp_path / "a", array(pa.decimal256(20, 0), D(7))) == [D(7)]
+    message = r"`events` must have no decimals of more than 38 digits.*column 'x' is decimal256\(50, 0\) in .*parquet"
+    with pytest.raises(ValueError, match=message):
+        values(engine, tmp_path / "b", array(pa.decimal256(50, 0), D(7)))
+
+
+@pytest.mark.parametrize("dtype", [pa.time64("us"), pa.time32("ms"), pa.list_(pa.float16()), pa.uuid()])
+def test_what_spark_cannot_read_is_refused_by_file_and_column(spark, tmp_path, dtype):
+    with pytest.raises(ValueError, match=r"Spark reads no times of day.*; write .*column 'x' is .* in .*parquet"):
+        values(spark, tmp_path, pa.array([None], dtype))
+
+
+@duckdb
+def test_an_epoch_that_is_text_is_refused(engine, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"'time' of `events` must .*seconds since 1970 as a number.*first \['1709251200'\]"
+    ):
+        read(engine, tmp_path, events=lambda events: events.assign(time="1709251200"))
+
+
+@both
+@pytest.mark.parametrize("name", ["row_index", "_metadata", "user"])
+def test_rows_are_numbered_whatever_their_column_is_called(engine, tmp_path, name):
+    pq.write_table(pa.table({name: ["a", "b"]}), tmp_path / "ids.parquet")
+    table = engine.read_numbered(tmp_path / "ids.parquet")
+    assert engine.rows(table.order_by("file_row_number")) == [
+        {name: "a", "file_row_number": 0}, {name: "b", "file_row_number": 1}
+    ]  # fmt: skip

@@ -90,6 +90,12 @@ class Spark(Engine):
                 "Spark reads no files whose names have a colon; rename them, or use the engine duckdb. Received: "
                 f"{names[0]}"
             )
+        for field in pq.read_schema(paths[0]) if Path(paths[0]).is_file() else ():
+            if is_unreadable(field.type):
+                raise ValueError(
+                    "Spark reads no times of day, no UUIDs and no lists of 16-bit floats; write the column as another "
+                    f"type, or use the engine duckdb. Received: column {field.name!r} is {field.type} in {paths[0]}"
+                )
         if not Path(paths[0]).is_file() or pa.float16() not in pq.read_schema(paths[0]).types:
             return paths, root
         base, copies = root or Path(paths[0]).parent, []
@@ -113,8 +119,9 @@ class Spark(Engine):
 
     def read_numbered(self, path):
         """A Parquet file with its row numbers."""
-        rows = self.session.read.parquet(pattern(path)).select("*", "_metadata.row_index")
-        return self._table(rows.withColumnRenamed("row_index", "file_row_number"))
+        rows = self.session.read.parquet(pattern(path))
+        number = rows.metadataColumn("_metadata").getField("row_index")  # whatever the file's columns are called
+        return self._table(rows.select("*", number.alias("file_row_number")))
 
     def local_time(self, zone, time):
         """By Spark's function `from_utc_timestamp`."""
@@ -171,6 +178,17 @@ def start(master):
         ) from error
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+def is_unreadable(dtype):
+    """Whether Spark refuses files with a column of this Arrow type, or of a type with this one inside.
+
+    >>> [is_unreadable(dtype) for dtype in (pa.list_(pa.time64("us")), pa.uuid(), pa.list_(pa.string()))]
+    [True, True, False]
+    """
+    inside = [dtype.field(place).type for place in range(dtype.num_fields)]
+    is_refused = pa.types.is_time(dtype) or isinstance(dtype, pa.UuidType)
+    return is_refused or any(is_unreadable(each) or pa.types.is_float16(each) for each in inside)
 
 
 def location(path):
