@@ -3,7 +3,8 @@
     python benchmarks/kill.py --kills 10
 
 Of each command an unbroken run says how long it takes, where it first writes a file and what it leaves. Then it is
-killed at moments drawn from that time and started again until it ends. What must be the same: prepare's fingerprint,
+killed at moments drawn from that time and started again until it ends; `daily` is killed so in each of its parts, which
+it tells by what it prints: prepare, train, gate, export, publish. What must be the same: prepare's fingerprint,
 train's weights and optimizer states to the last bit, the vectors and the answers of what export and daily publish, the
 documents of the day, and the names of all files and folders, so that nothing is left behind. `prepare` replaces a
 directory that is there. Prints a line a kill and a summary; the exit code is 1 if anything differs.
@@ -21,8 +22,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -33,6 +35,7 @@ import pyarrow.parquet as pq
 
 USERS = 12_000
 STEPS = ("prepare", "train", "export", "daily")
+PARTS = {"prepare": ": prepared ", "train": ": trained ", "gate": ": judged", "export": ": exported", "publish": None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +46,13 @@ class Step:
         command: Words after `tfmtr`.
         places: Folders that it writes, which every run finds as they are now.
         facts: Function that returns `{what: value}` of what it left.
+        parts: `{part: word}` of the line that ends the part; the last part ends with the command.
     """
 
     command: Sequence[str]
     places: Sequence[Path]
     facts: Callable
+    parts: Mapping[str, str | None] = dataclasses.field(default_factory=lambda: {"": None})
 
 
 def make_steps(folder, names, num_users):
@@ -75,6 +80,7 @@ def make_steps(folder, names, num_users):
         steps["daily"] = Step(
             command, [service, published.parent],
             lambda: documents(service, of_day) | weights(of_day / "run") | answers(published, of_day / "data"),
+            PARTS,
         )  # fmt: skip
     return {name: steps[name] for name in names}
 
@@ -95,9 +101,13 @@ def weights(run):
 
 
 def documents(service, day):
-    """The documents of a service's day."""
+    """The documents of a service's day, without what they tell of seconds."""
     files = [service / "live.json", *(day / name for name in ("day.json", "gate.json", "run/calibration.json"))]
-    return {file.name: json.loads(file.read_text()) for file in files}
+    found = {file.name: json.loads(file.read_text()) for file in files}
+    del found["day.json"]["seconds"]
+    for stage in found["day.json"]["fitted"]["stages"].values():
+        del stage["seconds"]
+    return found
 
 
 def answers(out, data, num_users=20):
@@ -124,8 +134,8 @@ def tree(places):
 
 def start(command):
     """Starts `tfmtr` with these words."""
-    words = [sys.executable, "-m", "tfmtr.cli", *command]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    words = [sys.executable, "-u", "-m", "tfmtr.cli", *command]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def check_ended(command):
@@ -156,18 +166,22 @@ class Trials:
             shutil.copytree(self.kept / place.name, place)
 
     def unbroken(self):
-        """Seconds until the first change, seconds in all, and what is left."""
+        """`{part: (first second, last second)}` of the run, from the first change on, and what is left."""
         self.reset()
         before, began, changed = self.state(), time.perf_counter(), None
         with start(self.step.command) as process:
+            lines = Lines(process)
             while process.poll() is None:
                 if changed is None and self.state() != before:
                     changed = time.perf_counter() - began
                 time.sleep(0.01)
             if process.returncode:
                 raise RuntimeError(process.stderr.read())
-        seconds = time.perf_counter() - began
-        return changed or 0.0, seconds, self.left()
+        spans, first = {}, changed or 0.0
+        for part, word in self.step.parts.items():
+            last = (time.perf_counter() if word is None else lines.time_of(word)) - began
+            spans[part], first = (first, last), last
+        return spans, self.left()
 
     def state(self):
         """Names that show that something happens."""
@@ -177,16 +191,52 @@ class Trials:
         """What is there after a run."""
         return {"tree": tree(self.step.places), **self.step.facts()}
 
-    def killed(self, moment):
-        """Whether the run still went on at the moment, and what is left once it was started again and has ended."""
+    def killed(self, part, moment):
+        """Kills a run so many seconds after a part began, the first part after the command did.
+
+        Returns:
+            Whether the run still went on, and what is left once it was started again and has ended.
+        """
         self.reset()
+        parts = list(self.step.parts)
         with start(self.step.command) as process:
+            lines, place = Lines(process), parts.index(part)
+            if place:
+                lines.wait_for(self.step.parts[parts[place - 1]])
             try:
                 process.wait(moment)
             except subprocess.TimeoutExpired:
                 process.kill()
         problem = check_ended(self.step.command)
         return process.returncode < 0, {"problem": problem} if problem else self.left()
+
+
+class Lines:
+    """What a process prints, and when.
+
+    Args:
+        process: The process, whose output is a pipe.
+    """
+
+    def __init__(self, process):
+        self.found, self.changed = [], threading.Condition()
+        threading.Thread(target=self._read, args=(process,), daemon=True).start()
+
+    def _read(self, process):
+        for line in process.stdout:
+            with self.changed:
+                self.found.append((time.perf_counter(), line))
+                self.changed.notify_all()
+
+    def time_of(self, word):
+        """When the first line with a word came; `None` if there is none."""
+        return next((moment for moment, line in self.found if word in line), None)
+
+    def wait_for(self, word, seconds=300):
+        """Waits for a line with a word."""
+        with self.changed:
+            if not self.changed.wait_for(lambda: self.time_of(word) is not None, seconds):
+                raise RuntimeError(f"the command must print {word!r}")
 
 
 def differences(expected, found):
@@ -204,14 +254,17 @@ def main(folder, *, names=STEPS, kills=10, seed=0, num_users=USERS, say=print):
     random, found = np.random.default_rng(seed), []
     for name, step in make_steps(folder, names, num_users).items():
         trials = Trials(step, Path(folder) / "kept" / name)
-        first, seconds, expected = trials.unbroken()
+        spans, expected = trials.unbroken()
+        seconds, first = max(last for _, last in spans.values()), min(first for first, _ in spans.values())
         say(f"{name}: {seconds:.1f} s, from {first:.1f} s on something is written")
-        for moment in sorted(random.uniform(first, seconds, kills)):
-            is_killed, left = trials.killed(moment)
-            lines = differences(expected, left)
-            how = "killed" if is_killed else "ended before it was killed"
-            say(f"{name}: {how} after {moment:.2f} s, started again: {'; '.join(lines) or 'the same'}")
-            found += [f"{name}, killed after {moment:.2f} s: {line}" for line in lines]
+        for place, (part, (begin, end)) in enumerate(spans.items()):
+            title = f"{name}, {part}" if part else name
+            for moment in sorted(random.uniform(0 if place else begin, end - begin if place else end, kills)):
+                is_killed, left = trials.killed(part, moment)
+                lines = differences(expected, left)
+                how = "killed" if is_killed else "ended before it was killed"
+                say(f"{title}: {how} after {moment:.2f} s, started again: {'; '.join(lines) or 'the same'}")
+                found += [f"{title}, killed after {moment:.2f} s: {line}" for line in lines]
         trials.reset()
     say(f"{kills} kills each of {', '.join(names)}: {len(found) or 'no'} differences")
     return found

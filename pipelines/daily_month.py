@@ -328,7 +328,8 @@ def run_day(folder, service, number, day, say):
     size = sum(file.stat().st_size for file in Path(folder, "service", "days").glob(f"{date_of(number)}/**/*"))
     change = next(iter(record.get("gate", {}).get("last", {}).values()), {}).get("change")
     return {
-        "day": number, "date": str(date_of(number)), "brings": day.brings.__name__, "crash": day.crash, "stated": stated,
+        "day": number, "date": str(date_of(number)), "brings": day.brings.__name__, "crash": day.crash,
+        "stated": stated,
         "found": found, "reasons": record.get("reasons", []), "rows": record.get("rows"),
         "late_rows": record.get("late_rows"), "left": sum(record.get("late", {}).get("new", {}).values()),
         "moved": sum(move["users"] for move in record.get("moved", [])), "grown": len(record.get("grown", [])),

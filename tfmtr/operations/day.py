@@ -239,7 +239,10 @@ class _Day:
             raise NoDataError(f"no events on {self.day}; nothing has changed. {error}") from None
         except ValueError as error:
             shutil.rmtree(self.folder)
-            raise BadDataError(str(error)) from error
+            bad = BadDataError(str(error))
+            for warning in getattr(error, "__notes__", ()):
+                bad.add_note(warning)
+            raise bad from error
         self.tell(f"prepared {_count(self.examples(data))} rows")
         return data
 
@@ -310,6 +313,7 @@ class _Day:
         if found is None:
             found = gate(self.live["run"], self.folder / "run", data.path, **bounds)
             write_json(self.folder / "gate.json", found)
+        self.tell("judged")
         self.record |= {"reasons": found["reasons"], "gate": _overall(found)}
 
     def promote(self, data):
