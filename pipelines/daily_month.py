@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import logging
 import os
 import tempfile
 import time
@@ -46,7 +47,7 @@ from tfmtr.retrieval.index import build_index
 from tfmtr.schema import Schema
 
 FIRST, LENGTH = 29, 30  # of the simulator's 60 days; the last one is the test's
-MONTH_BEGINS = datetime.date(2025, 3, 9)  # so that clocks change on the 22nd day, 2025-03-30
+MONTH_BEGINS = datetime.date(2025, 2, 16)  # so that clocks change in America on the 22nd day, 2025-03-09
 LATE = 0.03
 OPTIONS = {"max_drop": 0.25, "max_shift": 0.4}
 
@@ -106,11 +107,11 @@ class Service:
 
     def logs(self, calendar):
         """The `Logs` of these tables."""
-        europe = [name for name in sorted(set(self.users.territory)) if name.startswith("eu")]
+        america = [name for name in sorted(set(self.users.territory)) if name.startswith("am")]
         paths = {name: self.folder / f"{name}.parquet" for name in ("users", "titles", "availability")}
         return dataclasses.replace(
             self.source, **paths, events=self.folder / "events", title_vectors=self.folder / "titles",
-            tasks={"stream": "streamed"}, time_zones=dict.fromkeys(europe, "Europe/Berlin"), calendar=calendar,
+            tasks={"stream": "streamed"}, time_zones=dict.fromkeys(america, "America/New_York"), calendar=calendar,
         )  # fmt: skip
 
 
@@ -394,7 +395,7 @@ def popular(data, model, schema, positives):
     return counts, make_lists(rank, index.catalogue, positives, most=10_000)
 
 
-def main(folder, *, num_users=8_000, units=(128, 64), batch_size=1024, epochs=6, days=LENGTH, out=None, say=print):
+def main(folder, *, num_users=10_000, units=(128, 64), batch_size=1024, epochs=6, days=LENGTH, out=None, say=print):
     """Runs the first days of the month under `folder`; returns a line a day, and the comparison after the last one."""
     recipe = training.Recipe(units=units, epochs=epochs, batch_size=batch_size)
     service, lines = begin(folder, num_users=num_users, recipe=recipe), []
@@ -415,10 +416,11 @@ def main(folder, *, num_users=8_000, units=(128, 64), batch_size=1024, epochs=6,
 
 
 if __name__ == "__main__":
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", help="File to write, a line a day.")
     parser.add_argument("--work", help="Directory to work in; a temporary one by default.")
-    parser.add_argument("--num-users", type=int, default=8_000, help="Number of users.")
+    parser.add_argument("--num-users", type=int, default=10_000, help="Number of users.")
     parser.add_argument("--days", type=int, default=LENGTH, help="Number of days, from the first.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
+from tfmtr.datasets.funnel import FATES
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare
 
@@ -383,6 +384,8 @@ def compare(case, data):
             count += 1
     missing = [key for key, (is_positive, _) in wanted.items() if is_positive or case.has_impressions]
     assert not missing, f"{missing[:3]} are missing"
+    for row in data.report["funnel"]:
+        assert sum(row[name] for name in FATES) == row["rows"], f"fates of {row} do not add up"
     return count
 
 
