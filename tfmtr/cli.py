@@ -80,7 +80,7 @@ def prepare_options(command):
         **arguments,
     ):
         from tfmtr.datasets.prepare import prepare
-        from tfmtr.evaluation.tables import statistics_table
+        from tfmtr.evaluation.tables import funnel_table, statistics_table
         from tfmtr.scratch import scratch
 
         with scratch(out.parent, ".tables-") as tables:
@@ -103,6 +103,8 @@ def prepare_options(command):
                 overwrite=overwrite,
             )
         Console().print(statistics_table(prepared.report))
+        if "funnel" in prepared.report:  # public data sets with given splits have none
+            Console().print(funnel_table(prepared.report))
         for warning in prepared.report["warnings"]:
             note("warning", "yellow", warning)
 

@@ -2,6 +2,7 @@
 
 from rich.text import Text
 
+from tfmtr.datasets.funnel import FATES
 from tfmtr.evaluation.compare import check_same_rows, mean_and_deviation, relative_gain
 from tfmtr.evaluation.fitting_table import FittingTable
 from tfmtr.evaluation.metrics import OVERALL
@@ -115,6 +116,35 @@ def statistics_table(report):
             table.add_section()
         share = row["positives"] / total["positives"] if total["positives"] else None
         table.add_row(name, row["group"] or "", *(f"{row[count]:,}" for count in counts), _number(share, "{:.1%}"))
+    return table
+
+
+def funnel_table(report):
+    """What became of the rows of a prepared log, over all windows.
+
+    Args:
+        report: The document `prepare.json`.
+
+    Returns:
+        A `FittingTable`.
+
+    Example:
+    >>> window = {"window": 0, "rows": 4, **dict.fromkeys(FATES, 0), "positives": 3, "later": 1}
+    >>> table = funnel_table({"funnel": [window]})
+    >>> table.row_count
+    3
+    """
+    table = FittingTable()
+    table.add("rows of the log")
+    table.add("rows", is_number=True)
+    table.add("share", is_number=True)
+    totals = {name: sum(row[name] for row in report["funnel"]) for name in ("rows", *FATES)}
+    for name, count in totals.items():
+        if name == "rows":
+            table.add_row("all", f"{count:,}", "")
+            table.add_section()
+        elif count:
+            table.add_row(FATES[name], f"{count:,}", _number(count / totals["rows"], "{:.1%}"))
     return table
 
 
