@@ -1,6 +1,6 @@
 """A month of a service that trains every day, with all that real days bring; each outcome is stated beforehand.
 
-    python pipelines/daily_month.py --out docs/results/daily_month.jsonl
+    python pipelines/daily_month.py --out docs/results     # writes daily_month.jsonl, a line a day, and its page
 
 A simulated service logs 29 days, a model is trained on them and served. Then thirty days come one by one. Titles come
 and go, attributes change, users move; 3 % of the events are a day late, some later; a file comes twice; there are days
@@ -27,6 +27,7 @@ from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import cells
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -48,6 +49,7 @@ from tfmtr.schema import Schema
 
 FIRST, LENGTH = 29, 30  # of the simulator's 60 days; the last one is the test's
 MONTH_BEGINS = datetime.date(2025, 2, 16)  # so that clocks change in America on the 22nd day, 2025-03-09
+ZONE = "America/New_York"  # of all American territories; the others keep UTC
 LATE = 0.03
 OPTIONS = {"max_drop": 0.25, "max_shift": 0.4}
 
@@ -71,7 +73,10 @@ class Service:
         for bound in ("start", "end"):
             tables["availability"][bound] += shift
         self.events, self.users, self.titles, self.availability = tables.values()
-        self.events["day"] = (self.events.time - pd.Timestamp(MONTH_BEGINS)).dt.days + 1
+        is_american = self.events.user.map(self.homes()).str.startswith("am")
+        local = self.events.time.dt.tz_localize("UTC").dt.tz_convert(ZONE).dt.tz_localize(None)
+        clock = local.where(is_american, self.events.time)
+        self.events["day"] = (clock - pd.Timestamp(MONTH_BEGINS)).dt.days + 1
         self.events["streamed"] = 1
         is_late = np.random.default_rng(0).random(len(self.events)) < LATE
         self.events["comes"] = self.events.day + is_late
@@ -80,6 +85,10 @@ class Service:
         self.closed = self.users.territory.value_counts().index[2]
         (self.folder / "events").mkdir(parents=True)
         (self.folder / "titles").mkdir()
+
+    def homes(self):
+        """`{user: territory}`."""
+        return dict(zip(self.users.user, self.users.territory, strict=True))
 
     def deliver(self, number, *, rows=None, name=None):
         """Writes what comes on a day, or other rows, and the tables as they are."""
@@ -92,8 +101,8 @@ class Service:
     def rows(self, number):
         """Events that come on a day, the late ones of the day before among them; before the month, all."""
         comes = self.events.comes == number if number > 0 else self.events.comes <= 0
-        home = self.events.user.map(dict(zip(self.users.user, self.users.territory, strict=True)))
-        return self.events[comes & ~self.events.title.isin(self.hidden) & (home != self.closed)]
+        is_open = self.events.user.map(self.homes()) != self.closed
+        return self.events[comes & ~self.events.title.isin(self.hidden) & is_open]
 
     def write_tables(self, *, users=None, titles=None, vectors=None):
         """Writes the users and titles, or others in their place."""
@@ -111,7 +120,7 @@ class Service:
         paths = {name: self.folder / f"{name}.parquet" for name in ("users", "titles", "availability")}
         return dataclasses.replace(
             self.source, **paths, events=self.folder / "events", title_vectors=self.folder / "titles",
-            tasks={"stream": "streamed"}, time_zones=dict.fromkeys(america, "America/New_York"), calendar=calendar,
+            tasks={"stream": "streamed"}, time_zones=dict.fromkeys(america, ZONE), calendar=calendar,
         )  # fmt: skip
 
 
@@ -395,6 +404,55 @@ def popular(data, model, schema, positives):
     return counts, make_lists(rank, index.catalogue, positives, most=10_000)
 
 
+def page(lines):
+    """The page of a month's lines."""
+    texts = {day.brings.__name__: day.brings.__doc__ for day in DAYS}
+    days = [line for line in lines if "day" in line]
+    right = sum(line["found"] == line["stated"] for line in days)
+    rows = []
+    for line in days:
+        brings = texts[line["brings"]] + (f" A crash in `{line['crash'].split('.')[-1]}`." if line["crash"] else "")
+        change = "" if line["change"] is None else f"{line['change']:+.1%}"
+        ends = ", then ".join(line["found"]) + (
+            "" if line["found"] == line["stated"] else f" (stated: {line['stated']})"
+        )
+        counts = [line[name] for name in ("rows", "late_rows", "left", "grown")]
+        rows.append(
+            [line["day"], brings, ends, *counts, change, line["version"] or "", line["seconds"], line["megabytes"]]
+        )
+    columns = ["day", "brings", "ends", "rows", "late", "left", "grew", "change", "version", "seconds", "MB"]
+    text = [
+        "# A month of days",
+        f"`python pipelines/daily_month.py --out docs/results` says how. {right} of {len(days)} days ended as stated "
+        "beforehand. `rows` are training rows of the day, `late` those of earlier days, `left` rows of the log that "
+        "came too late; `grew` counts variables; `change` is the gate's, of PR-AUC on the day.",
+        cells.table(columns, rows),
+    ]
+    if "compare" in lines[-1]:
+        last, found = lines[-1], lines[-1]["compare"]
+        names = {"daily": "thirty days, one epoch each", "at once": "at once on the whole log", "popular": "popularity"}
+        table = [[text, found[name]["pr_auc"], found[name]["ndcg@10"]] for name, text in names.items()]
+        differences = [
+            [
+                f"thirty days minus {names[name]}",
+                *(_interval(found[f"daily minus {name}"][m]) for m in ("pr_auc", "ndcg@10")),
+            ]
+            for name in ("at once", "popular")
+        ]
+        text += [
+            f"The day after, {found['rows']:,} rows of test users, lists of {found['users']:,} of them; 95 % intervals "
+            "over users. Popularity is what the territory streamed in the seven days before.",
+            cells.table(["model", "PR-AUC", "NDCG@10"], [*table, *differences]),
+            f"{last['date']}; {last['num_users']:,} users; "
+            + ", ".join(f"{k} {v}" for k, v in last["versions"].items()),
+        ]
+    return "\n\n".join(part.strip() for part in text) + "\n"
+
+
+def _interval(found):
+    return f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
+
+
 def main(folder, *, num_users=10_000, units=(128, 64), batch_size=1024, epochs=6, days=LENGTH, out=None, say=print):
     """Runs the first days of the month under `folder`; returns a line a day, and the comparison after the last one."""
     recipe = training.Recipe(units=units, epochs=epochs, batch_size=batch_size)
@@ -411,14 +469,16 @@ def main(folder, *, num_users=10_000, units=(128, 64), batch_size=1024, epochs=6
     right = sum(line["found"] == line["stated"] for line in lines if "day" in line)
     say(f"{right} of {days} days ended as stated")
     if out:
-        Path(out).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        Path(out, "daily_month.jsonl").write_text(text, encoding="utf-8")
+        Path(out, "daily_month.md").write_text(page(lines), encoding="utf-8")
     return lines
 
 
 if __name__ == "__main__":
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", help="File to write, a line a day.")
+    parser.add_argument("--out", help="Folder to write the lines and the page into.")
     parser.add_argument("--work", help="Directory to work in; a temporary one by default.")
     parser.add_argument("--num-users", type=int, default=10_000, help="Number of users.")
     parser.add_argument("--days", type=int, default=LENGTH, help="Number of days, from the first.")
