@@ -76,10 +76,12 @@ def prepare_options(command):
         missing_vectors,
         contradictions,
         text_encoder,
+        like,
         overwrite,
         **arguments,
     ):
         from tfmtr.datasets.prepare import prepare
+        from tfmtr.datasets.prepared import Prepared
         from tfmtr.evaluation.tables import funnel_table, statistics_table
         from tfmtr.scratch import scratch
 
@@ -100,6 +102,7 @@ def prepare_options(command):
                 missing_vectors=missing_vectors,
                 contradictions=contradictions,
                 text_encoder=text_encoder,
+                like=like and Prepared(like),
                 overwrite=overwrite,
             )
         Console().print(statistics_table(prepared.report))
@@ -139,6 +142,14 @@ def prepare_options(command):
         option(
             "text_encoder",
             Annotated[Path | None, typer.Option(help="KerasHub preset for titles' text; TF-IDF by default.")],
+            None,
+        ),
+        option(
+            "like",
+            Annotated[
+                Path | None,
+                typer.Option(help="Prepared directory that these data continue: same columns, same vectors of texts."),
+            ],
             None,
         ),
         option("overwrite", Annotated[bool, typer.Option(help="Replace a prepared directory.")], False),

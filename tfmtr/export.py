@@ -9,6 +9,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tfmtr import training
 from tfmtr.backends import check_tensorflow
 from tfmtr.calibration import calibrated_outputs
+from tfmtr.datasets.drift import changed_vectors
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_facts, write_json
 from tfmtr.encoders.graph_names import name_apart
@@ -55,8 +56,8 @@ def export(run, titles, out, *, index="exact"):
         Path of the version, `out/<version>`.
 
     Raises:
-        ValueError: If `run` is no finished run, `titles` no prepared directory or without a feature that the model
-            needs; or if there is no such index.
+        ValueError: If `run` is no finished run, `titles` no prepared directory, without a feature that the model needs
+            or with vectors that mean something else; or if there is no such index.
     """
     return _export(run, titles, out, index, has_scores=True)
 
@@ -88,6 +89,7 @@ def _export(run, titles, out, kind, *, has_scores):
     model, document, titles, out = training.load(run), training.read_run(run), Prepared(titles), Path(out)
     schema = training.Schema.load(run)
     check_inputs(schema.by_role("title"), titles.schema.by_role("title"), "titles")
+    _check_meaning(run, document, titles)
     vectors = title_vectors(model, titles, schema, _known(out, document["run_id"]))
     with scratch(out, "tmp-") as folder:
         staging, file = folder / "version", folder / "vectors.float32"
@@ -111,6 +113,25 @@ def _export(run, titles, out, kind, *, has_scores):
             facts["needs"] = f"an image of TensorFlow Serving with ScaNN's operations ({', '.join(operations)})"
         write_json(extra / "tfmtr.json", facts)
         return publish(staging, out)
+
+
+def _check_meaning(run, document, titles):
+    """Raises a `ValueError` if titles that did not change have other vectors than in the run's data, where these are.
+
+    Vectors of another store or fit have the same width, and mean something else.
+    """
+    if titles.report["fingerprint"] == document["fingerprint"]:
+        return
+    try:
+        before = training.data_of(run)
+    except ValueError:
+        return
+    compared, changed = changed_vectors(titles, before)
+    if 2 * changed > compared:
+        raise ValueError(
+            "`titles` must have the vectors of the model's data for titles that did not change; take the same store, "
+            f"or prepare with --like {before.path}. Received: {titles.path}, where {changed} of {compared} have others"
+        )
 
 
 def _known(out, run_id):

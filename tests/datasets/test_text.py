@@ -4,7 +4,12 @@ import types
 import numpy as np
 import pytest
 
-from tfmtr.datasets.text import encoder_vectors, text_vectors
+from tfmtr.datasets.text import TextVectors, encoder_vectors
+
+
+def text_vectors(texts, **options):
+    return TextVectors.fit(texts, **options)(texts, [f"t{i}" for i in range(len(texts))])
+
 
 TEXTS = ["Heat Crime", "Casino Crime", "Toy Story Children", "Antz Children", "Alien Sci-Fi"]
 
@@ -61,3 +66,36 @@ def test_text_encoder_averages_the_states_of_real_tokens(monkeypatch):
     blocks = list(encoder_vectors(["one", "one two", ""], "preset"))
     assert [block.shape for block in blocks] == [(2, 2), (1, 2)]
     np.testing.assert_array_equal(np.concatenate(blocks), [[0, 1], [1, 2], [0, 0]])
+
+
+def test_what_was_fitted_is_used_again(tmp_path):
+    fitted = TextVectors.fit(TEXTS, width=3)
+    fitted.save(tmp_path / "text.npz")
+    again = TextVectors.load(tmp_path / "text.npz")
+    ids = [f"t{i}" for i in range(5)]
+    np.testing.assert_array_equal(again(TEXTS, ids), fitted(TEXTS, ids))
+    later = again(["Alien Sci-Fi", "Heat Crime Returns", "Unheard of"], ["t4", "t9", "t10"])
+    np.testing.assert_allclose(later[0], fitted(TEXTS, ids)[4], atol=1e-6)  # whatever else is there
+    cosine = later[1] @ fitted(TEXTS, ids)[0] / np.linalg.norm(later[1]) / np.linalg.norm(fitted(TEXTS, ids)[0])
+    assert cosine > 0.99
+    assert again.count_unknown(["Alien", "Unheard of", ""]) == 2
+
+
+def test_titles_without_a_known_word_are_told_apart_by_their_ids():
+    fitted = TextVectors.fit(TEXTS, width=3)
+    vectors = fitted(["", "Unheard of", "Alien"], ["a", "b", "c"])
+    assert not np.allclose(vectors[0], vectors[1])
+    np.testing.assert_array_equal(vectors[0], fitted(["", "Heat"], ["a", "b"])[0])
+    assert np.linalg.norm(vectors[0]) > 0.1
+
+
+def test_vectors_are_those_of_scikit_learn():
+    """The components and weights give what its own pipeline gives, up to signs."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+
+    pipeline = make_pipeline(
+        TfidfVectorizer(token_pattern=r"(?u)\w+(?:[-']\w+)*", sublinear_tf=True), TruncatedSVD(3, random_state=0)
+    )
+    np.testing.assert_allclose(text_vectors(TEXTS, width=3), pipeline.fit(TEXTS).transform(TEXTS), atol=1e-6)

@@ -234,7 +234,7 @@ def test_what_cannot_be_done_is_said(week, tmp_path, tiny):
     shutil.copytree(service.parent / "run", tmp_path / "run")
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     (tmp_path / "run" / "run.json").write_text(json.dumps({**run, "data": str(tmp_path / "data")}))
-    with pytest.raises(ValueError, match="TF-IDF is fitted anew to each day's titles"):
+    with pytest.raises(ValueError, match=r"prepared by an earlier version, without text\.npz"):
         start_service(tmp_path / "other", tmp_path / "run", tmp_path / "out")
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,9 @@ from days_log import DAYS, Tables, begin, copy_of, date, run_day
 from rich.console import Console
 
 from tfmtr import training
+from tfmtr.datasets.drift import changed_vectors
 from tfmtr.datasets.prepare import prepare
+from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_json, write_json
 from tfmtr.export import export, export_index
 from tfmtr.operations import day as module
@@ -367,6 +370,22 @@ def test_a_day_from_a_step_on(second, quick, monkeypatch):
         run_day(second, DAYS + 1, again_from="train")
     with pytest.raises(ValueError, match=r"`again_from` must be one of.*Did you mean 'train'"):
         run_day(second, DAYS + 2, again_from="training")
+
+
+def test_days_of_titles_whose_vectors_are_of_their_text(tmp_path, quick):
+    """What was fitted on the texts of the first data is used again, so a title keeps its vector."""
+    tables = begin(tmp_path / "text", title_vectors=None)
+    change_catalogue(tables)
+    tables.write(events=tables.of_day(DAYS), name="events/new")
+    record = run_day(tables)
+    assert record["status"] == "promoted"
+    two = [Prepared(tmp_path / "text" / "data"), Prepared(Path(record["run"]).parent / "data")]
+    compared, changed = changed_vectors(two[1], two[0])
+    assert compared > 30
+    assert changed == 0
+    other = prepare(tables.logs(title_vectors=None), tmp_path / "other", num_groups=2, progress=False)
+    with pytest.raises(ValueError, match=r"`titles` must have the vectors of the model's data.*prepare with --like"):
+        export(tmp_path / "text" / "run", other.path, tmp_path / "out")
 
 
 def test_options_are_checked_before_anything_is_done(service):

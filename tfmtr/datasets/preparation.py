@@ -34,7 +34,7 @@ from tfmtr.datasets.names import check_names, inside
 from tfmtr.datasets.report import PARTITIONS, build_report, describe_tasks, fingerprint, shortfalls, sum_counts
 from tfmtr.datasets.sampling import digest, draw
 from tfmtr.datasets.tables import check_labels, check_unique, count_contradictions, read_tables
-from tfmtr.datasets.text import encoder_vectors, has_words, text_vectors
+from tfmtr.datasets.text import TEXT, TextVectors, encoder_vectors, has_words
 from tfmtr.datasets.times import check_far_events
 from tfmtr.schema import Feature, Scenario, Schema
 
@@ -426,26 +426,34 @@ class Preparation:
             self.warn(len(lacking), "titles have no vector and got the zero vector")
             chunks = (places[begin : begin + ROW_GROUP] for begin in range(0, rows, ROW_GROUP))
             return (stores.gather(vectors, chunk) for chunk in chunks), vectors.shape[1]
-        texts = self.title_texts()
-        if not has_words(texts):
-            self.warn(rows, "titles have no text and no vectors; each got a random vector of its own")
+        ids, texts = self.title_texts()
         if self.options["text_encoder"] is None:
-            matrix = text_vectors(texts, seed=self.options["seed"])
-            return [matrix], matrix.shape[1]
+            fitted = self.like and self.like.path / TEXT
+            if fitted and fitted.is_file():
+                fitted = TextVectors.load(fitted)
+            else:
+                fitted = TextVectors.fit(texts, seed=self.options["seed"])
+            fitted.save(self.out / TEXT)
+            unknown = fitted.count_unknown(texts)
+            what = "text and no vectors" if unknown == rows else "word that is known, and no vector"
+            self.warn(unknown, f"titles have no {what}; each got a random vector of its own")
+            return [fitted(texts, ids)], fitted.width
+        self.warn(sum(not has_words([text]) for text in texts), "titles have no text, and all of them the same vector")
         blocks = encoder_vectors(texts, self.options["text_encoder"])
         first = next(blocks)
         return (block for part in ([first], blocks) for block in part), first.shape[1]
 
     def title_texts(self):
-        """Name, text and list columns of each title in one text; the name only if it is not just the id."""
+        """Ids of the titles, and of each its name (unless it is just the id), text and list columns in one text."""
         titles = self.titles
         parts = [(titles.name != titles.title).ifelse(titles.name, "")]
         for feature in self.features["title"]:
             if feature.kind != "number":
                 column = as_feature(titles, feature)
                 parts.append(column.join(" ") if feature.kind == "set" else column)
-        table = titles.select("title_row", text=ibis.literal(" ").join(parts)).order_by("title_row")
-        return self.engine.to_pyarrow(table).column("text").to_pylist()
+        table = titles.select("title", "title_row", text=ibis.literal(" ").join(parts)).order_by("title_row")
+        table = self.engine.to_pyarrow(table)
+        return table.column("title").to_pylist(), table.column("text").to_pylist()
 
     def make_examples(self):
         """Writes the examples, the user store and the parts of the users and seen tables, pass after pass."""

@@ -69,8 +69,8 @@ def prepare(
         contradictions: What to do about a label 1 of a task whose label of the task it follows is 0, such as a purchase
             without a click: `"refuse"`, or `"keep"`: heads for cascades train on 0 there, tests see the label as it is.
         text_encoder: Path of a KerasHub preset that turns title text into vectors, or `None` for TF-IDF.
-        like: A `Prepared` folder that these data continue: their tables must have the same columns. `None` for data of
-            their own.
+        like: A `Prepared` folder that these data continue: their tables must have the same columns, and texts get the
+            vectors that were fitted then. `None` for data of their own.
         overwrite: Whether to replace a prepared folder.
         progress: Whether to show a progress bar, if standard error is a terminal.
 

@@ -10,6 +10,7 @@
       titles.parquet         title, name, features: row i is row i of the title store
       availability.parquet   territory, title, window: the catalogue of every test window, and of the one after the last
       seen.parquet           user, title: every pair of the log, sorted by user
+      text.npz               the TextVectors that titles' vectors were made with, where there is no store
       vectors/user/, vectors/title/   VectorStore folders, where the schema has such a feature
 
 A user has one split, so test users are in no training row. Windows 0 and before are the training

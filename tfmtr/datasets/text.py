@@ -1,41 +1,100 @@
 """Title text to vectors: TF-IDF and truncated SVD, or a KerasHub text encoder."""
 
+import dataclasses
+
 import numpy as np
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 MAX_TERMS = 50_000
+WIDTH = 128
+TEXT = "text.npz"  # in a prepared directory
 BATCH_SIZE = 64
 
 
-def text_vectors(texts, *, width=128, seed=0):
-    """Latent semantic vectors of short texts.
+@dataclasses.dataclass(frozen=True)
+class TextVectors:
+    """Latent semantic vectors of short texts: TF-IDF and truncated SVD, fitted once and used again.
 
-    Words are letters and digits joined by hyphens or apostrophes, so that the genre `Sci-Fi` is one word. Where there
-    is no word at all (titles known by nothing but their id) every title gets its own random vector, by which
-    a model can learn it by heart.
+    Words are letters and digits joined by hyphens or apostrophes, so that the genre `Sci-Fi` is one word. A title
+    without a word that is known has a random vector of its own, the same wherever its id is the same, by which a model
+    can learn it by heart.
 
     Args:
-        texts: List of text.
-        width: Most columns; fewer where there are fewer different words or titles.
-        seed: Integer.
-
-    Returns:
-        Float32 matrix of shape `(len(texts), width)`.
+        terms: Known words, sorted.
+        weights: Inverse document frequency of each word, float64 of shape `(words,)`.
+        components: Float64 matrix of shape `(width, words)`.
 
     Example:
-    >>> text_vectors(["Heat crime", "Casino crime", "Toy Story children"], width=2).shape
-    (3, 2)
+    >>> fitted = TextVectors.fit(["Heat crime", "Casino crime", "Toy Story children"], width=2)
+    >>> fitted(["Heat crime", "A crime"], ["t1", "t2"]).shape
+    (2, 2)
     """
-    vectorizer = TfidfVectorizer(token_pattern=r"(?u)\w+(?:[-']\w+)*", sublinear_tf=True, max_features=MAX_TERMS)
-    if not has_words(texts):
-        return (np.random.default_rng(seed).standard_normal((len(texts), width)) / np.sqrt(width)).astype("float32")
-    terms = vectorizer.fit_transform(texts)
-    width = max(1, min(width, terms.shape[1] - 1, terms.shape[0] - 1))
-    if terms.shape[1] == 1:
-        return terms.toarray().astype("float32")
-    with np.errstate(invalid="ignore"):  # equal texts have no variance to explain
-        return TruncatedSVD(width, random_state=seed).fit_transform(terms).astype("float32")
+
+    terms: tuple
+    weights: np.ndarray
+    components: np.ndarray
+
+    @classmethod
+    def fit(cls, texts, *, width=WIDTH, seed=0):
+        """Fits words and components to texts.
+
+        Args:
+            texts: List of text.
+            width: Most columns; fewer where there are fewer different words or titles.
+            seed: Integer.
+        """
+        if not has_words(texts):
+            return cls((), np.zeros(0), np.zeros((width, 0)))
+        vectorizer = _vectorizer(max_features=MAX_TERMS)
+        matrix = vectorizer.fit_transform(texts)
+        terms = tuple(vectorizer.get_feature_names_out().tolist())
+        width = max(1, min(width, matrix.shape[1] - 1, matrix.shape[0] - 1))
+        components = np.ones((1, 1))
+        if len(terms) > 1:
+            with np.errstate(invalid="ignore"):  # equal texts have no variance to explain
+                components = TruncatedSVD(width, random_state=seed).fit(matrix).components_
+        return cls(terms, vectorizer.idf_, components)
+
+    @property
+    def width(self):
+        """Columns of the vectors."""
+        return len(self.components)
+
+    def __call__(self, texts, ids):
+        """Float32 matrix of shape `(len(texts), width)`; `ids` are the titles' own, for those without a known word."""
+        vectors = np.zeros((len(texts), self.width))
+        if self.terms:
+            vectorizer = _vectorizer(vocabulary=list(self.terms))
+            vectorizer.idf_ = self.weights
+            vectors = vectorizer.transform(texts) @ self.components.T
+        unknown = ~vectors.any(axis=1)
+        for row in np.flatnonzero(unknown):
+            rng = np.random.default_rng(list(ids[row].encode()))
+            vectors[row] = rng.standard_normal(self.width) / np.sqrt(self.width)
+        return vectors.astype("float32")
+
+    def count_unknown(self, texts):
+        """How many texts have no known word."""
+        if not self.terms:
+            return len(texts)
+        return int(
+            np.sum(_vectorizer(vocabulary=list(self.terms), use_idf=False).fit_transform(texts).getnnz(axis=1) == 0)
+        )
+
+    def save(self, file):
+        """Writes a `.npz` file."""
+        np.savez(file, terms=np.asarray(self.terms, str), weights=self.weights, components=self.components)
+
+    @classmethod
+    def load(cls, file):
+        """Reads what `save` wrote."""
+        with np.load(file) as arrays:
+            return cls(tuple(arrays["terms"].tolist()), arrays["weights"], arrays["components"])
+
+
+def _vectorizer(**options):
+    return TfidfVectorizer(token_pattern=r"(?u)\w+(?:[-']\w+)*", sublinear_tf=True, **options)
 
 
 def has_words(texts):

@@ -20,6 +20,7 @@ from pathlib import Path
 from tfmtr import training
 from tfmtr.datasets.logs import PATHS
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.text import TEXT
 from tfmtr.documents import read_json, write_json
 from tfmtr.export import export, publish
 from tfmtr.scratch import scratch
@@ -45,7 +46,7 @@ def start_service(service, run, out, **tables):
 
     Raises:
         ValueError: If the service exists already, the run's data or a table are not there any more, or title vectors
-            would change their meaning every day.
+            would change their meaning every day, as those of earlier versions' data would.
     """
     service, run = Path(service), Path(run).absolute()
     if (service / "service.json").exists():
@@ -53,11 +54,11 @@ def start_service(service, run, out, **tables):
     data = training.data_of(run)
     report = data.report
     logs = {**report["logs"], **{name: str(path) for name, path in tables.items()}}
-    if logs["title_vectors"] is None and report["options"]["text_encoder"] is None:
+    is_fitted = logs["title_vectors"] is None and report["options"]["text_encoder"] is None
+    if is_fitted and not (data.path / TEXT).is_file():
         raise ValueError(
-            "Titles need vectors that mean the same every day: prepare and train with --title-vectors of an upstream "
-            "store or with --text-encoder. TF-IDF is fitted anew to each day's titles, and the model would not know "
-            f"them again. Received: {run}, trained with TF-IDF"
+            "Titles need vectors that mean the same every day; prepare and train anew, and what is fitted on texts is "
+            f"kept. Received: {data.path}, prepared by an earlier version, without {TEXT}"
         )
     logs |= {name: str(path.absolute()) for name, path in table_paths(logs).items()}
     gone = [name for name, path in table_paths(logs).items() if not path.exists()]
