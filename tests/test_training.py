@@ -54,7 +54,7 @@ def unbroken(tiny, tmp_path_factory):
 
 
 def kill_and_resume(data, run, epochs_before, recipe):
-    """Kills a run with -9 when some epochs are kept and the next one has begun, and lets another process finish it."""
+    """Kills a run with -9 when some epochs are kept and the next one has begun, and finishes it in this process."""
     process = start(data, run, 0.05, recipe)
     state = run / "checkpoint" / "window-1" / "state.json"
     deadline = time.time() + 120
@@ -67,7 +67,7 @@ def kill_and_resume(data, run, epochs_before, recipe):
     process.kill()
     assert process.wait() == -9
     assert not (run / "weights").exists()  # really interrupted within the first stage
-    assert start(data, run, 0, recipe).wait() == 0
+    training.train(data, run, training.Recipe(**recipe), verbose=0)
 
 
 def check_same(run, unbroken):
@@ -91,7 +91,7 @@ def test_a_killed_run_ends_with_the_same_loss_curve(tiny, unbroken, tmp_path, ep
 
 
 def test_a_killed_run_goes_on_with_the_balancer_s_state(tiny_two, tmp_path):
-    assert start(tiny_two, tmp_path / "unbroken", 0, BALANCED).wait() == 0
+    training.train(tiny_two, tmp_path / "unbroken", training.Recipe(**BALANCED), verbose=0)
     kill_and_resume(tiny_two, tmp_path / "run", 1, BALANCED)
     check_same(tmp_path / "run", tmp_path / "unbroken")
     model = training.load(tmp_path / "run")
@@ -158,7 +158,7 @@ def test_a_run_killed_between_windows_goes_on_with_the_next(tiny, unbroken, tmp_
     run = shutil.copytree(unbroken, tmp_path / "run")
     for window in (2, 3):
         (run / f"weights/window-{window}.npz").unlink()
-    assert start(tiny, run, 0).wait() == 0
+    training.train(tiny, run, training.Recipe(**SMALL), verbose=0)
     assert losses(run) == losses(unbroken)
     with np.load(run / "weights/window-3.npz") as resumed, np.load(unbroken / "weights/window-3.npz") as whole:
         assert all(np.array_equal(resumed[name], whole[name]) for name in whole.files)
