@@ -158,6 +158,7 @@ def test_a_run_killed_between_windows_goes_on_with_the_next(tiny, unbroken, tmp_
     run = shutil.copytree(unbroken, tmp_path / "run")
     for window in (2, 3):
         (run / f"weights/window-{window}.npz").unlink()
+    keras.utils.clear_session()  # names of variables, too, are those of a process of its own
     training.train(tiny, run, training.Recipe(**SMALL), verbose=0)
     assert losses(run) == losses(unbroken)
     with np.load(run / "weights/window-3.npz") as resumed, np.load(unbroken / "weights/window-3.npz") as whole:
