@@ -140,6 +140,13 @@ def test_output_in_a_file_is_plain_lines(unbroken):
     assert not re.findall(r"[^\n\t\x20-\x7e]", text)
 
 
+@pytest.mark.parametrize(("is_terminal", "lines"), [(True, 1), (False, 2)])
+def test_a_terminal_has_a_progress_bar(monkeypatch, is_terminal, lines):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal, raising=False)
+    assert training._lines("auto") == lines
+    assert training._lines(0) == 0
+
+
 def test_run_document_says_what_ran(tiny, unbroken):
     run = training.read_run(unbroken)
     assert run["fingerprint"] == "ab" * 32
@@ -331,9 +338,12 @@ def test_files_without_a_row_are_no_training_rows(tiny, tmp_path):
         training.train(data, tmp_path / "run", training.Recipe(**SMALL), verbose=0)
 
 
-def test_weights_without_a_document_are_nobody_s(tiny, unbroken, tmp_path):
+@pytest.mark.parametrize("there", ["weights", "checkpoint"])
+def test_weights_without_a_document_are_nobody_s(tiny, unbroken, tmp_path, there):
     run = shutil.copytree(unbroken, tmp_path / "run")
     (run / "run.json").unlink()
+    if there == "checkpoint":
+        (run / "weights").rename(run / "checkpoint")
     with pytest.raises(ValueError, match=r"`workdir` must be new.* but no run\.json that says whose"):
         training.train(tiny, run, training.Recipe(**SMALL), verbose=0)
 
