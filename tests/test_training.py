@@ -312,16 +312,17 @@ def test_what_does_not_fit_leaves_the_directory_as_it_was(tiny, tmp_path, change
         ("examples/split=train/sampling=random/window=0", "at least one training row"),
         ("examples/split=validation", "at least one validation row"),
         ("windows", "`data` must have a test window"),
-        ("column", r"Examples must have .* without \['title_vector'\]"),
+        ("title_row", r"Examples must have .* without \['title_vector'\]"),
+        ("event", r"Examples must have .* without \['event'\]"),
     ],
 )
 def test_data_that_cannot_be_trained_on_are_refused_before_anything_is_written(tiny, tmp_path, gone, message):
     data = shutil.copytree(tiny, tmp_path / "data")
     if gone == "windows":
         (data / "prepare.json").write_text(json.dumps({"fingerprint": "", "windows": [{"window": 0}]}))
-    elif gone == "column":
+    elif gone in ("title_row", "event"):
         for file in data.glob("examples/split=train/*/*/*.parquet"):
-            pq.write_table(pq.read_table(file, partitioning=None).drop_columns("title_row"), file)
+            pq.write_table(pq.read_table(file, partitioning=None).drop_columns(gone), file)
     else:
         shutil.rmtree(data / gone)
     recipe = training.Recipe(**SMALL, upsample=False)
