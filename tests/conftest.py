@@ -47,7 +47,7 @@ def pytest_configure(config):
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False  # the order below stays
     # Python looks for cycles after 700 new objects, and so goes again and again through all those of TensorFlow and of
-    # traced models: a tenth of all the time.
+    # traced models.
     gc.set_threshold(50_000, 20, 10)
 
 
