@@ -12,6 +12,12 @@ growth a call over 20 calls, after 4 that fill what is filled once. About two mi
 
 Before, TensorFlow kept the generator of every data set, with its vocabularies and files, and every look-up table (1.65
 MiB for each table of 20,000 titles, of which an evaluation makes two a window).
+
+What is left of `train` levels off. On 300 rows the resident memory was 938.8, 942.9, 945.6 and 947.5 MiB after 10, 20,
+30 and 40 calls, and what malloc had given out of it 157.5, 157.6, 157.7 and 157.8 MiB: it is fragments between blocks.
+No layer, variable, graph or traced function stays. TensorFlow itself keeps 178 small objects a call: of each of the
+four data sets its part of the generator (`Graph._py_funcs_used_in_graph`), no rows and no vocabularies.
+`evaluate`, from call 10 to 20: not one object more, resident 968.8 and 971.0 MiB, given out 164.0 and 164.2.
 """
 
 import argparse

@@ -1,3 +1,5 @@
+import collections
+import gc
 import json
 import os
 from pathlib import Path
@@ -16,6 +18,45 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # machine Spark's JVM has ended so before it began, after tests of the server.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+# Files of half a minute and more, the longest first. Workers take whole files, and take those with the most tests first
+# where nobody says otherwise: a long file of two tests would be begun last, while the other worker has nothing to do.
+LONG_FILES = (
+    "test_training.py",
+    "pipelines/test_fuzz_prepare.py",
+    "pipelines/test_m3oe_study.py",
+    "test_replicas.py",
+    "datasets/engines/test_spark.py",
+    "test_backends.py",
+    "pipelines/test_territory_study.py",
+    "test_daily.py",
+    "test_benchmarks.py",
+    "pipelines/test_balancing_study.py",
+    "test_names.py",
+    "test_cli.py",
+    "test_parameter_servers.py",
+    "test_scratch.py",
+    "pipelines/test_scripts.py",
+    "pipelines/test_kuairand_funnel.py",
+)
+
+
+def pytest_configure(config):
+    if missing := [file for file in LONG_FILES if not (Path(__file__).parent / file).is_file()]:
+        raise pytest.UsageError(f"`LONG_FILES` names files that are not there: {missing}")
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # the order below stays
+    # Python looks for cycles after 700 new objects, and so goes again and again through all those of TensorFlow and of
+    # traced models.
+    gc.set_threshold(50_000, 20, 10)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Long files first, then those with the most tests; the tests of a file stay in their order."""
+    counts = collections.Counter(item.path for item in items)
+    long = {Path(__file__).parent / file: place for place, file in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: (long.get(item.path, len(long)), -counts[item.path], str(item.path)))
 
 
 @pytest.fixture(scope="session")

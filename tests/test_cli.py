@@ -6,6 +6,7 @@ import inspect
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import grpc
@@ -151,6 +152,15 @@ def test_the_day_s_options_reach_their_functions(tmp_path, monkeypatch):
         ((tmp_path / "s",), {}),
         (("u1",), {"service": Path("s"), "data": [Path("d"), Path("e")], "embeddings": [Path("v")]}),
     ]
+
+
+def test_prepare_prints_its_warnings(tmp_path, monkeypatch):
+    report = {"warnings": ["7 users live nowhere", "3 titles have no name"]}
+    monkeypatch.setattr("tfmtr.datasets.prepare.prepare", lambda *_, **__: types.SimpleNamespace(report=report))
+    monkeypatch.setattr("tfmtr.evaluation.tables.statistics_table", lambda report: "")
+    output = run("prepare", "simulator", "--num-users", 50, "--num-titles", 10, "--out", tmp_path / "out")
+    for warning in report["warnings"]:
+        assert f"warning: {warning}" in output
 
 
 def test_every_option_reaches_its_function(tmp_path, monkeypatch):

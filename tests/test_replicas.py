@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfmtr import inputs, replicas, training
 from tfmtr.datasets.prepared import Prepared
@@ -25,26 +26,7 @@ if how == "mirrored":
     cpu = tf.config.LogicalDeviceConfiguration()
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [cpu, cpu])
 
-from tfmtr import inputs, replicas, training
-
-if how.startswith("one"):  # a process that has the batches of two workers, or of one with two devices, joined
-    def joined(data, files, recipe, schema, **order):
-        def read(pipelines, index):
-            context = tf.distribute.InputContext(pipelines, index, 2)
-            return inputs.batches(
-                data, files, batch_size=recipe.batch_size, schema=schema, context=context, **order
-            )
-        def join(*parts):
-            return tf.nest.map_structure(lambda *values: tf.concat(values, axis=0), *parts)
-        if how == "one for workers":
-            return tf.data.Dataset.zip((read(2, 0), read(2, 1))).map(join), None
-        both = read(1, 0)
-        def pairs():
-            parts = iter(both)
-            for first in parts:
-                yield join(first, next(parts))
-        return tf.data.Dataset.from_generator(pairs, output_signature=both.element_spec), None
-    training._batches = joined
+from tfmtr import replicas, training
 
 class Slow(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
@@ -94,25 +76,60 @@ def check_losses(run, other):
         assert [e.get("val_loss") for e in history] == pytest.approx([e.get("val_loss") for e in expected], abs=1e-4)
 
 
-@pytest.fixture
-def one(tiny, tmp_path):
-    """A run of one process, by recipe and by whose batches it has."""
+def join(*parts):
+    return tf.nest.map_structure(lambda *values: tf.concat(values, axis=0), *parts)
 
-    def run(recipe, how):
-        assert finish(start(f"one for {how}", tiny, tmp_path / "one", recipe)) == [0]
+
+def batches_of_workers(read):
+    """A batch of each of two workers at a time, as one."""
+    return tf.data.Dataset.zip((read(2, 0), read(2, 1))).map(join)
+
+
+def batches_of_devices(read):
+    """Two batches of a process with two devices at a time, as one."""
+    both = read(1, 0)
+
+    def pairs():
+        parts = iter(both)
+        for first in parts:
+            yield join(first, next(parts))
+
+    return tf.data.Dataset.from_generator(pairs, output_signature=both.element_spec)
+
+
+@pytest.fixture
+def one(tiny, tmp_path, monkeypatch):
+    """A run of this process alone, by recipe and by whose batches it has."""
+
+    def run(recipe, batches):
+        def joined(data, files, recipe, schema, **order):
+            def read(pipelines, index):
+                context = tf.distribute.InputContext(pipelines, index, 2)
+                return inputs.batches(
+                    data, files, batch_size=recipe.batch_size, schema=schema, context=context, **order
+                )
+
+            return batches(read), None
+
+        monkeypatch.setattr(training, "_batches", joined)
+        training.train(tiny, tmp_path / "one", training.Recipe(**recipe), verbose=0)
         return tmp_path / "one"
 
     return run
 
 
 def test_two_workers_have_the_losses_of_one_process(tiny, tmp_path, one):
-    assert finish(*start_workers(tiny, tmp_path / "run", SMALL)) == [0, 0]
-    check_losses(tmp_path / "run", one(SMALL, "workers"))
+    workers = start_workers(tiny, tmp_path / "run", SMALL)
+    alone = one(SMALL, batches_of_workers)
+    assert finish(*workers) == [0, 0]
+    check_losses(tmp_path / "run", alone)
 
 
 def test_two_devices_have_the_losses_of_one(tiny, tmp_path, one):
-    assert finish(start("mirrored", tiny, tmp_path / "run", STAR)) == [0]
-    first, same = (stages(run)["1"]["history"][0] for run in (tmp_path / "run", one(STAR, "devices")))
+    mirrored = start("mirrored", tiny, tmp_path / "run", STAR)
+    alone = one(STAR, batches_of_devices)
+    assert finish(mirrored) == [0]
+    first, same = (stages(run)["1"]["history"][0] for run in (tmp_path / "run", alone))
     assert first == pytest.approx(same, abs=1e-5)  # later on this small STAR tells rounding errors apart
 
 
@@ -130,13 +147,11 @@ def test_a_killed_worker_and_a_restart_end_with_the_same_result(tiny, tmp_path, 
     chief.wait()
     assert len(json.loads(state.read_text())["history"]) == 1  # really interrupted, after the first epoch
     assert finish(*start_workers(tiny, run, SPARSE)) == [0, 0]
-    check_losses(run, one(SPARSE, "workers"))
+    check_losses(run, one(SPARSE, batches_of_workers))
 
 
 def test_each_worker_reads_its_own_rows(tiny):
     """Together all rows once, in as many batches each, of sizes that differ by one at most."""
-    import tensorflow as tf
-
     data = Prepared(tiny)
     files = data.examples("train")
     parts = []
@@ -153,8 +168,6 @@ def test_each_worker_reads_its_own_rows(tiny):
 
 
 def test_more_workers_than_rows(tiny):
-    import tensorflow as tf
-
     data = Prepared(tiny)
     with pytest.raises(ValueError, match="a row for each worker"):
         inputs.batches(data, data.examples("validation")[:1], context=tf.distribute.InputContext(10**6, 0, 10**6))

@@ -54,7 +54,7 @@ def unbroken(tiny, tmp_path_factory):
 
 
 def kill_and_resume(data, run, epochs_before, recipe):
-    """Kills a run with -9 when some epochs are kept and the next one has begun, and lets another process finish it."""
+    """Kills a run with -9 when some epochs are kept and the next one has begun, and finishes it in this process."""
     process = start(data, run, 0.05, recipe)
     state = run / "checkpoint" / "window-1" / "state.json"
     deadline = time.time() + 120
@@ -67,7 +67,7 @@ def kill_and_resume(data, run, epochs_before, recipe):
     process.kill()
     assert process.wait() == -9
     assert not (run / "weights").exists()  # really interrupted within the first stage
-    assert start(data, run, 0, recipe).wait() == 0
+    training.train(data, run, training.Recipe(**recipe), verbose=0)
 
 
 def check_same(run, unbroken):
@@ -91,7 +91,7 @@ def test_a_killed_run_ends_with_the_same_loss_curve(tiny, unbroken, tmp_path, ep
 
 
 def test_a_killed_run_goes_on_with_the_balancer_s_state(tiny_two, tmp_path):
-    assert start(tiny_two, tmp_path / "unbroken", 0, BALANCED).wait() == 0
+    training.train(tiny_two, tmp_path / "unbroken", training.Recipe(**BALANCED), verbose=0)
     kill_and_resume(tiny_two, tmp_path / "run", 1, BALANCED)
     check_same(tmp_path / "run", tmp_path / "unbroken")
     model = training.load(tmp_path / "run")
@@ -140,6 +140,13 @@ def test_output_in_a_file_is_plain_lines(unbroken):
     assert not re.findall(r"[^\n\t\x20-\x7e]", text)
 
 
+@pytest.mark.parametrize(("is_terminal", "lines"), [(True, 1), (False, 2)])
+def test_a_terminal_has_a_progress_bar(monkeypatch, is_terminal, lines):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal, raising=False)
+    assert training._lines("auto") == lines
+    assert training._lines(0) == 0
+
+
 def test_run_document_says_what_ran(tiny, unbroken):
     run = training.read_run(unbroken)
     assert run["fingerprint"] == "ab" * 32
@@ -158,7 +165,8 @@ def test_a_run_killed_between_windows_goes_on_with_the_next(tiny, unbroken, tmp_
     run = shutil.copytree(unbroken, tmp_path / "run")
     for window in (2, 3):
         (run / f"weights/window-{window}.npz").unlink()
-    assert start(tiny, run, 0).wait() == 0
+    keras.utils.clear_session()  # names of variables, too, are those of a process of its own
+    training.train(tiny, run, training.Recipe(**SMALL), verbose=0)
     assert losses(run) == losses(unbroken)
     with np.load(run / "weights/window-3.npz") as resumed, np.load(unbroken / "weights/window-3.npz") as whole:
         assert all(np.array_equal(resumed[name], whole[name]) for name in whole.files)
@@ -304,16 +312,17 @@ def test_what_does_not_fit_leaves_the_directory_as_it_was(tiny, tmp_path, change
         ("examples/split=train/sampling=random/window=0", "at least one training row"),
         ("examples/split=validation", "at least one validation row"),
         ("windows", "`data` must have a test window"),
-        ("column", r"Examples must have .* without \['title_vector'\]"),
+        ("title_row", r"Examples must have .* without \['title_vector'\]"),
+        ("event", r"Examples must have .* without \['event'\]"),
     ],
 )
 def test_data_that_cannot_be_trained_on_are_refused_before_anything_is_written(tiny, tmp_path, gone, message):
     data = shutil.copytree(tiny, tmp_path / "data")
     if gone == "windows":
         (data / "prepare.json").write_text(json.dumps({"fingerprint": "", "windows": [{"window": 0}]}))
-    elif gone == "column":
+    elif gone in ("title_row", "event"):
         for file in data.glob("examples/split=train/*/*/*.parquet"):
-            pq.write_table(pq.read_table(file, partitioning=None).drop_columns("title_row"), file)
+            pq.write_table(pq.read_table(file, partitioning=None).drop_columns(gone), file)
     else:
         shutil.rmtree(data / gone)
     recipe = training.Recipe(**SMALL, upsample=False)
@@ -330,9 +339,12 @@ def test_files_without_a_row_are_no_training_rows(tiny, tmp_path):
         training.train(data, tmp_path / "run", training.Recipe(**SMALL), verbose=0)
 
 
-def test_weights_without_a_document_are_nobody_s(tiny, unbroken, tmp_path):
+@pytest.mark.parametrize("there", ["weights", "checkpoint"])
+def test_weights_without_a_document_are_nobody_s(tiny, unbroken, tmp_path, there):
     run = shutil.copytree(unbroken, tmp_path / "run")
     (run / "run.json").unlink()
+    if there == "checkpoint":
+        (run / "weights").rename(run / "checkpoint")
     with pytest.raises(ValueError, match=r"`workdir` must be new.* but no run\.json that says whose"):
         training.train(tiny, run, training.Recipe(**SMALL), verbose=0)
 

@@ -22,7 +22,9 @@ nan = float("nan")
 
 @functools.cache
 def model_of(name, form):
-    return combinations.build(name, "shared_bottom", form)
+    model = combinations.build(name, "shared_bottom", form)
+    model.compile(keras.optimizers.Adam(1e-2))
+    return model
 
 
 def rows_of(model, number=24):

@@ -27,6 +27,8 @@ def computed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "contenders", lambda *a, **k: {name: everyone(*a, **k)[name] for name in SOME})
         patch.setattr(study, "FINALIST_SEEDS", 2)
+        patch.setattr(study, "STEPS", 4)
+        patch.setattr(study, "STEP_ROWS", 512)
         cells = study.main("simulator", **options, **CHANGES)
         patch.setattr(training, "train", None)  # would fail if a cell were computed again
         again = study.main("simulator", **options, **CHANGES)
