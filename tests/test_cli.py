@@ -163,7 +163,7 @@ def test_prepare_prints_its_warnings(tmp_path, monkeypatch):
         assert f"warning: {warning}" in output
 
 
-def test_every_option_reaches_its_function(tmp_path, monkeypatch):
+def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
     recipe = training.Recipe(
         share="mmoe", head="esmm", upsample=False, groups="one", units=(8, 4), literal=True, epochs=3, patience=5,
         batch_size=7, learning_rate=0.5, seed=9, deterministic=False, balance="pcgrad", optimizer="sparse_adam",
@@ -191,6 +191,7 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch):
         "text_encoder": tmp_path / "preset", "overwrite": True, "engine": "spark", "spark_master": "local[2]",
     }  # fmt: skip
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not True]
+    arguments.append(f"--like={tiny}")
     (tmp_path / "zones.json").write_text('{"DE": "Europe/Berlin"}')
     with pytest.raises(ValueError, match="enough"):
         run(
@@ -213,7 +214,7 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch):
             *("--out", tmp_path / "out", *arguments),
         )
     logs = asked.pop("logs")
-    assert asked == options
+    assert asked == {**options, "like": Prepared(tiny)}
     assert (logs.columns, logs.tasks) == ({"user": "uid", "name": "text"}, {"click": "c", "buy": "b:after=click"})
     assert logs.training == {"position": "p:id"}
     assert logs.time_zones == {"DE": "Europe/Berlin"}
