@@ -17,7 +17,7 @@ KEYS = ("user", "title", "territory", "time", "name")
 
 def tfmtr(*arguments):
     """Runs the command as it is typed: `(status, standard output, standard error)`."""
-    command = [sys.executable, "-m", "tfmtr.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "tfmtr", *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert "Traceback" not in result.stderr
     return result.returncode, result.stdout, result.stderr

@@ -17,6 +17,7 @@ import zlib
 import duckdb
 
 from tfmtr.datasets.column_types import check_spelling
+from tfmtr.datasets.report import counted
 
 DELIMITERS = ",\t;|"
 HEAD = 1 << 20  # characters in which a header and the way of quoting are looked for
@@ -199,7 +200,7 @@ def _names(forms, found, argument):
 
 def _unnamed(forms):
     count = sum(name.startswith(UNNAMED) for name in next(iter(forms)).columns)
-    return [f"{count} columns without a name were left out"] if count else []
+    return [counted(count, "columns without a name were left out")] if count else []
 
 
 def _cast(name, dtype):
@@ -245,7 +246,7 @@ def _whole_floats(con, rows, names, argument):
         query = f"SELECT count(*), min({quoted(name)}) FROM ({rows}) WHERE {quoted(name)} LIKE '%.0'"
         count, first = con.execute(query).fetchone()
         if count:
-            warnings.append(f"{count} ids of the column {name!r} of {argument} lost their .0, such as {first}")
+            warnings.append(counted(count, f"ids of the column {name!r} of {argument} lost the .0, such as {first}"))
     return warnings
 
 

@@ -13,6 +13,7 @@ from tfmtr.datasets.features import fits
 from tfmtr.datasets.ids import as_id
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.reading import read_table
+from tfmtr.datasets.report import counted
 from tfmtr.datasets.times import as_time, check_time_format
 from tfmtr.schema import check_choice
 
@@ -253,7 +254,7 @@ def read_training(engine, events, training):
 
 
 def read_availability(engine, path, time_format=None):
-    """The availability table with `title`, `territory` as text and `start`, `end` as timestamps or null; warnings; types.
+    """The availability table: `title`, `territory` as text, `start`, `end` as timestamps or null; warnings; types.
 
     The types are those that `title` and `territory` had.
     """
@@ -269,7 +270,7 @@ def read_availability(engine, path, time_format=None):
     unused = [name for name in table.columns if name not in (*ids, *bounds)]
     if unused:
         warnings.append(
-            f"{len(unused)} columns of availability are not used: {unused}; its bounds are `start` and `end`"
+            counted(len(unused), f"columns of availability are not used: {unused}; its bounds are `start` and `end`")
         )
     return table.select(**ids, **bounds), warnings, {name: table[name].type() for name in ids}
 

@@ -8,6 +8,8 @@ import re
 import ibis
 import ibis.expr.datatypes as dt
 
+from tfmtr.datasets.report import counted
+
 UTC = dt.Timestamp(timezone="UTC")
 EARLIEST = datetime.datetime(1980, 1, 1)  # no service's log ends before it
 EARLIEST_SECOND = int(EARLIEST.replace(tzinfo=datetime.UTC).timestamp())
@@ -250,9 +252,10 @@ def check_far_events(engine, events, first, last, *, window, all_windows):
         places_windows = name == "after" and all_windows is not None
         if gap <= (window if places_windows else rest):
             continue
-        text = (
-            f"{place} events lie {gap} {name} all others, such as that of user {rows[0]['user']!r} and title "
-            f"{rows[0]['title']!r} at {rows[0]['time']}"
+        text = counted(
+            place,
+            f"events lie {gap} {name} all others, such as that of user {rows[0]['user']!r} and title "
+            f"{rows[0]['title']!r} at {rows[0]['time']}",
         )
         if places_windows and gap > all_windows:
             raise ValueError(

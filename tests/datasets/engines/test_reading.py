@@ -99,7 +99,9 @@ def test_ids_may_be_numbers_in_one_file_and_text_in_another(engine, tmp_path):
 def test_a_column_of_nulls_is_said(engine, tmp_path):
     base_log.write(tmp_path, "t", pa.table({"n": [1], "x": array(pa.null(), None)}))
     table, warnings = read_table(engine, tmp_path / "t.parquet", "users")
-    assert warnings == ["the column 'x' of users holds nothing but nulls"]
+    assert warnings == ["the column 'x' of users holds nothing but nulls: a feature that is always missing"]
+    _, warnings = read_table(engine, tmp_path / "t.parquet", "events")
+    assert warnings == ["the column 'x' of events holds nothing but nulls"]
     assert engine.rows(table) == [{"n": 1, "x": None}]
 
 
@@ -132,7 +134,7 @@ def test_only_committed_files_are_read_and_what_is_left_out_is_said(engine, tmp_
     (tmp_path / "notes.txt").write_text("hello")
     table, warnings = read_table(engine, tmp_path, "events")
     assert engine.rows(table) == [{"n": 0}]
-    assert warnings == [f"1 files in {tmp_path} are no tables and were left out, such as notes.txt"]
+    assert warnings == [f"1 file in {tmp_path} is not of a table and was left out, such as notes.txt"]
 
 
 @both
@@ -260,7 +262,7 @@ def test_a_csv_column_without_a_name_is_left_out_and_said(engine, tmp_path):
     pd.DataFrame({"x": [1, 2]}).to_csv(tmp_path / "a.csv")
     table, warnings = read_table(engine, tmp_path / "a.csv", "users")
     assert table.columns == ("x",)
-    assert warnings == ["1 columns without a name were left out"]
+    assert warnings == ["1 column without a name was left out"]
 
 
 @duckdb
