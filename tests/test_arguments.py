@@ -138,6 +138,8 @@ def test_widths_are_whole_numbers():
         (["train"], "`sharing` must be one of", "`--share` must be one of"),
         (["train"], "leave out `upsample=False`, or `deterministic=True`",
          "leave out `--no-upsample`, or `--deterministic`"),
+        (["train"], "`balance=pcgrad` balances two or more losses; leave out `balance` to train one",
+         "`--balance pcgrad` balances two or more losses; leave out `--balance` to train one"),
         (["train"], "`columns` and `alpha` are of another command", "`columns` and `alpha` are of another command"),
         (["train"], "`data` must be a directory made by `tfmtr prepare`: it has no prepare.json",
          "`data` must be a directory made by `tfmtr prepare`: it has no prepare.json"),

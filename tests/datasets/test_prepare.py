@@ -361,7 +361,7 @@ def test_columns_that_are_known_in_training_only(make_logs, tables, tmp_path, ha
     [
         ({"position": "plaice"}, r"must have the column 'plaice'.* Did you mean 'place'\?"),
         ({"position": "uid"}, r"Column 'uid' of `events` must be a number; for a category say 'uid:id'"),
-        ({"position": "place:number:x"}, r"`kind` of training column `position` must be one of"),
+        ({"position": "place:number:x"}, r"`kind` of training column 'position' must be one of"),
         ({"age": "place"}, r"column 'age' of `users` must have another name: it is that of training column 'age'"),
         ({"title": "place"}, r"training column 'title' must have another name: the prepared tables have"),
     ],

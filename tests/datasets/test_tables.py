@@ -95,13 +95,19 @@ def test_wrong_types(make_logs, tables):
     check_refused(make_logs(events.assign(ts=True), users, titles), message)
     message = "Column 'uid' of `users` must be text or a number. Received: array<string>"
     check_refused(make_logs(events, users.assign(uid=[[uid] for uid in users.uid]), titles), message)
-    message = "Label column 'asin' of `events` must be a number or boolean. Received: string"
+    message = "Label column 'asin' of `events` must be a number or boolean; .* Received: string"
     check_refused(make_logs(*tables, tasks={"click": "asin"}), message)
     message = r"Task 'click' must be one of the kinds \['binary', 'regression'\], or 'after='.*Received: 'ts:rank'"
     check_refused(make_logs(*tables, tasks={"click": "ts:rank"}), message)
-    message = r"`after` of task `buy` must be one of \['click'\]. Did you mean 'click'\? Received: .*'clik'"
+    message = r"`after` of task 'buy' must be one of \['click'\]. Did you mean 'click'\? Received: after='clik'"
     tasks = {"click": "ok", "buy": "ok:after=clik"}
     check_refused(make_logs(events.assign(ok=True), users, titles, tasks=tasks), message)
+    message = r"`after` of task 'buy' must be left out, as there is nothing to choose from. Received: after='click'"
+    check_refused(make_logs(events.assign(ok=True), users, titles, tasks={"buy": "ok:after=click"}), message)
+    for kind in ("after=click:regression", "regression:after=click"):
+        tasks = {"click": "ok", "buy": f"ok:{kind}"}
+        message = f"Task 'buy' must have either ':regression' or ':after='.* Received: 'ok:{kind}'"
+        check_refused(make_logs(events.assign(ok=True), users, titles, tasks=tasks), message)
 
 
 def test_empty_tables(make_logs, tables, tmp_path):
@@ -194,7 +200,7 @@ def test_stores_that_do_not_fit(make_logs, tables, tmp_path):
     vectors = np.zeros((25, 3), "float32")
     np.save(tmp_path / "vectors.npy", vectors)
     pd.DataFrame({"id": tables[2].asin[:-1]}).to_parquet(tmp_path / "ids.parquet")
-    check_refused(logs, "`title_vectors` must have one id for each vector. Received: 24 ids and 25 vectors")
+    check_refused(logs, "`title_vectors` must have one id for each vector; .* Received: 24 ids and 25 vectors")
     pd.DataFrame({"id": tables[2].asin}).to_parquet(tmp_path / "ids.parquet")
     vectors[17, 1] = np.nan
     np.save(tmp_path / "vectors.npy", vectors)

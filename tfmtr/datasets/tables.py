@@ -196,9 +196,14 @@ def read_labels(engine, events, tasks, keys):
     kinds, after, labels = {}, {}, {}
     for task, text in tasks.items():
         column, _, kind = text.partition(":")
+        if ":" in kind:
+            raise ValueError(
+                f"Task {task!r} must have either ':regression' or ':after=' and a task behind its column: a label that "
+                f"is after another is 0 or 1. Received: {text!r}"
+            )
         if kind.startswith("after="):
             kind, after[task] = "binary", kind.removeprefix("after=")
-            check_choice(f"after` of task `{task}", after[task], [name for name in tasks if name != task])
+            check_choice("after", after[task], [name for name in tasks if name != task], of=f" of task {task!r}")
         kind = kind or "binary"
         if kind not in KINDS:
             raise ValueError(
@@ -238,7 +243,7 @@ def read_training(engine, events, training):
     for name, text in training.items():
         column, _, kind = text.partition(":")
         kinds[name] = kind or "number"
-        check_choice(f"kind` of training column `{name}", kinds[name], ("number", "id"))
+        check_choice("kind", kinds[name], ("number", "id"), of=f" of training column {name!r}")
         check_columns(events, "events", [column])
         dtype = events[column].type()
         if kinds[name] == "number" and not dtype.is_numeric():
