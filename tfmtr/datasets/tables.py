@@ -213,9 +213,10 @@ def read_labels(engine, events, tasks, keys):
         check_columns(events, "events", [column])
         dtype = events[column].type()
         if not (dtype.is_numeric() or dtype.is_boolean()):
-            rows = events.filter(events[column].notnull()).select(*dict.fromkeys([*keys, column]))
+            names = list(dict.fromkeys([*keys, column]))
+            rows = events.filter(events[column].notnull()).select(*names)
             if dtype.is_string():  # those that are no numbers, unless all are
-                rows = rows.order_by(rows[column].try_cast("float64").notnull(), column, *keys)
+                rows = rows.order_by(rows[column].try_cast("float64").notnull(), *names)
             raise ValueError(
                 f"Label column {column!r} of `events` must be a number or boolean; write it so, such as 1 and 0 for "
                 f"yes and no. Received: {dtype}, such as {engine.rows(rows.limit(3))}"
