@@ -98,7 +98,7 @@ def read_form(file, argument):
     """The `Form` of a file, from its header: the delimiter that parts it into most columns.
 
     Raises:
-        ValueError: If the file is not UTF-8, or a column's name comes twice, also in another case.
+        ValueError: If the file is not UTF-8, or has no header.
     """
     try:
         with open_text(file) as text:
@@ -119,7 +119,6 @@ def read_form(file, argument):
         raise ValueError(f"`{argument}` must have the names of its columns in the first line. Received: {file}")
     delimiter = max(DELIMITERS, key=lambda one: len(headers[one]))
     columns = [name if name.strip() else f"{UNNAMED}{place}" for place, name in enumerate(headers[delimiter])]
-    check_spelling(columns, argument, file)
     return Form(delimiter, "\\" if re.search(r'[^"]\\"', head) and '""' not in head else '"', tuple(columns))
 
 
@@ -190,10 +189,15 @@ def _names(forms, found, argument):
     (first, (file, *_)), *others = forms.items()
     for form, (other, *_) in others:
         if names := set(form.columns) ^ set(first.columns):
+            headless = file if any(map(_is_number, first.columns)) else other
+            is_like = set(form.columns) & set(first.columns)
+            hint = "" if is_like else f"; the header line of {headless} seems to be missing"
             raise ValueError(
                 f"`{argument}` must have the same columns in every file. Received: {other} differs from {file} in "
-                f"{sorted(names)}"
+                f"{sorted(names)}{hint}"
             )
+    for form, (other, *_) in forms.items():
+        check_spelling(form.columns, argument, other)
     check_spelling([*first.columns, *found.partitions], argument, found.root)
     return [name for name in [*first.columns, *found.partitions] if not name.startswith(UNNAMED)]
 

@@ -273,6 +273,20 @@ def test_csv_files_with_other_columns_are_refused(engine, tmp_path):
         read_table(engine, tmp_path, "users")
 
 
+@duckdb
+@pytest.mark.parametrize("headless", ["a.csv", "b.csv"])
+def test_a_csv_without_its_header_line_is_named(engine, tmp_path, headless):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(("" if name == headless else "n,x,y\n") + "u1,0,0\n")
+    message = rf"the same columns in every file.*b.csv differs from .*; the header line of .*/{headless} seems"
+    with pytest.raises(ValueError, match=message):
+        read_table(engine, tmp_path, "users")
+    (tmp_path / "a.csv").write_text("n,x,y,Y\n1,2,3,4\n")
+    (tmp_path / "b.csv").unlink()
+    with pytest.raises(ValueError, match=r"differ in more than case.*'y' and 'Y' in .*a.csv"):
+        read_table(engine, tmp_path, "users")
+
+
 # Ids and times -------------------------------------------------------------------------------------------------------
 
 
@@ -346,6 +360,8 @@ WRITTEN = {
     "days tell the other order": (MONTH_FIRST, None),
     "given": (DAY_FIRST, DAY_FIRST),
     "noon": ("%m-%d-%y %I.%M.%S %p", "%m-%d-%y %I.%M.%S %p"),
+    "short months": ("%d-%b-%y %H:%M:%S", "%d-%b-%y %H:%M:%S"),
+    "long months": ("%B %d, %Y %H:%M:%S", "%B %d, %Y %H:%M:%S"),
     "a fraction": ("%d.%m.%Y, %H:%M:%S.%f", "%d.%m.%Y, %H:%M:%S.%f"),
 }
 
@@ -386,6 +402,8 @@ def no_days(events):
         (lambda e: e.assign(time=pd.to_datetime((e.time - pd.Timestamp(0)).dt.total_seconds())), None, "wrong unit"),
         (lambda e: e, "%d/%m", "`time_format` must have a day, a month and a year.*'%d/%m'"),
         (lambda e: e, "%d/%m/%Y %q", "`time_format` must have a day"),
+        (lambda e: e, "%d/%m/%Y %b", "`time_format` must have a day, a month and a year, each once"),
+        (lambda e: e.assign(time="01 Mrz 2024"), "%d %b %Y", r"3600 others, first \['01 Mrz 2024'\]"),
     ],
 )
 def test_times_that_would_have_to_be_guessed_are_refused(engine, tmp_path, change, given, message):
