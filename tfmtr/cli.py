@@ -635,9 +635,9 @@ def main():
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:
             text = f"{error.filename}: {error.strerror}"
-        if isinstance(error, ValueError | ImportError):
-            text = in_words_of(command_of(names), text)
-        elif not isinstance(error, OSError | ServerError):
+        if isinstance(error, ValueError | ImportError | ServerError):
+            text = in_words_of(command_of(names), text, typed[len(names) :])
+        elif not isinstance(error, OSError):
             first = next(iter(text.splitlines()), "")
             text = f"{type(error).__name__}: {first} (what led to it is shown where TFMTR_TRACEBACK=1 is set)"
         note("error", "bold red", text)
