@@ -524,10 +524,12 @@ def embeddings(
     out: Annotated[Path, typer.Option(help="Directory to write; must be new.")],
 ):
     """Write users' and titles' vectors as Parquet, for a vector database."""
+    from tfmtr.datasets.report import counted
     from tfmtr.retrieval.embeddings import write_embeddings
 
     manifest = write_embeddings(model, data, out)
-    print(f"{out}: {manifest['users']} users, {manifest['titles']} titles, {manifest['width']} wide")
+    users, titles = (counted(manifest[name], name) for name in ("users", "titles"))
+    print(f"{out}: {users}, {titles}, {manifest['width']} wide")
 
 
 @app.command()
