@@ -17,7 +17,7 @@ KEYS = ("user", "title", "territory", "time", "name")
 
 def tfmtr(*arguments):
     """Runs the command as it is typed: `(status, standard output, standard error)`."""
-    command = [sys.executable, "-m", "tfmtr.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "tfmtr", *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert "Traceback" not in result.stderr
     return result.returncode, result.stdout, result.stderr
@@ -138,9 +138,10 @@ def test_widths_are_whole_numbers():
         (["train"], "`sharing` must be one of", "`--share` must be one of"),
         (["train"], "leave out `upsample=False`, or `deterministic=True`",
          "leave out `--no-upsample`, or `--deterministic`"),
+        (["train"], "`balance=pcgrad` balances two or more losses; leave out `balance` to train one",
+         "`--balance pcgrad` balances two or more losses; leave out `--balance` to train one"),
         (["train"], "`columns` and `alpha` are of another command", "`columns` and `alpha` are of another command"),
-        (["train"], "`data` must be a directory made by `tfmtr prepare`: it has no prepare.json",
-         "`data` must be a directory made by `tfmtr prepare`: it has no prepare.json"),
+        (["recommend"], "No server answers at `server=127.0.0.1:1`", "No server answers at `--server 127.0.0.1:1`"),
         (["prepare", "events"], 'pass `missing_vectors="zero"`', "pass `--missing-vectors zero`"),
         (["prepare", "events"], "name another one in `columns` or `tasks`", "name another one in `--map` or `--task`"),
         (["prepare", "events"], "or pass `overwrite=True` (`--overwrite`) to replace it",
@@ -157,6 +158,18 @@ def test_widths_are_whole_numbers():
 )  # fmt: skip
 def test_messages_have_the_options_that_were_typed(names, message, expected):
     assert in_words_of(command_of(names), message) == expected
+
+
+@pytest.mark.parametrize("typed", [["--data", "./data", "--model", "x"], ["--model", "y", "--data=data/"]])
+def test_a_path_is_named_with_its_option_and_whether_it_exists(tmp_path, monkeypatch, typed):
+    monkeypatch.chdir(tmp_path)
+    message = "`data` must be a directory made by `tfmtr prepare`: it has no `prepare.json` of `data`"
+    rest = "must be a directory made by `tfmtr prepare`: it has no `prepare.json` of `--data`"
+    command = command_of(["train"])
+    assert in_words_of(command, message, typed) == f"`--data data`, which does not exist, {rest}"
+    Path("data").mkdir()
+    assert in_words_of(command, message, typed) == f"`--data data` {rest}"
+    assert in_words_of(command, message) == f"`data` {rest}"
 
 
 def test_every_argument_of_every_command_is_known_by_its_option():
@@ -227,7 +240,10 @@ def test_a_command_of_commands_shows_its_help():
         (["prepare", "simulator", "--out", "{tmp}/x", "--simulator-seed", "-1"], "`--simulator-seed` must not be"),
         (["evaluate", "--model", "{tmp}/run", "--model", "{tmp}/run", "--data", "{tmp}"],
          "`--model` must name each run once"),
-        (["index", "--model", "{tmp}/run/run.json", "--titles", "{tmp}"], "must be a directory made by `tfmtr train`"),
+        (["index", "--model", "{tmp}/run/run.json", "--titles", "{tmp}"],
+         "`--model {tmp}/run/run.json` must be a directory made by `tfmtr train`"),
+        (["export", "--model", "{tmp}/no", "--titles", "{tmp}"],
+         "`--model {tmp}/no`, which does not exist, must be a directory made by `tfmtr train`"),
     ],
 )  # fmt: skip
 def test_what_a_user_can_mend_is_one_line_and_exit_code_1(tmp_path, arguments, message, monkeypatch, capsys):

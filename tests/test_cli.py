@@ -377,6 +377,8 @@ def test_a_k_beyond_the_catalogue_is_refused_with_the_number_of_titles(folder, s
     [
         (["train", "--data", "{tmp}", "--workdir", "{tmp}/run"], "must be a directory made by `tfmtr prepare`"),
         (["train", "--data", "{data}", "--workdir", "{tmp}/r", "--share", "pel"], "`--share` must be one of"),
+        (["evaluate", "--model", "{tmp}/no", "--data", "{data}"],
+         "/no`, which does not exist, must be a directory made by `tfmtr train`: "),
         (["export", "--model", "{tmp}", "--titles", "{data}"], "must be a directory made by `tfmtr train`"),
         (["prepare", "events", "--events", "e", "--users", "u", "--titles", "t", "--map", "user", "--out", "{tmp}/o"],
          "`--map` must be name=column pairs. Received: 'user'"),
@@ -393,8 +395,8 @@ def test_wrong_input_is_an_error_message_and_exit_code_1(folder, tmp_path, argum
 def test_what_a_server_refuses_is_a_message_too(folder, server):
     ask = [sys.executable, "-m", "tfmtr.cli", "recommend", "--model", "two_tower", "--data", folder / "data"]
     for address, k, message in (
-        (f"127.0.0.1:{server.port}", "81", "`k` must be at most 80, the number of titles in the index"),
-        ("127.0.0.1:1", "3", "UNAVAILABLE"),
+        (f"127.0.0.1:{server.port}", "81", "`-k` must be at most 80, the number of titles in the index.\n"),
+        ("127.0.0.1:1", "3", "error: No server answers at `--server 127.0.0.1:1`; it must be the gRPC port"),
     ):
         arguments = [*ask, "--user-id", "u00000003", "--server", address, "-k", k]
         result = subprocess.run(arguments, capture_output=True, text=True)

@@ -25,6 +25,7 @@ from tfmtr.serving.session import SavedModelSession
 
 pytest.importorskip("tensorflow")
 TASKS = {"click": "click", "scores": "buy:after=click", "class": "buy", "2.watch-Time": "seconds:regression"}
+TASKS |= {"k": "buy", "titles": "click"}
 USERS = (
     "1st",
     "a.b-c_d",
@@ -36,10 +37,27 @@ USERS = (
     "model",
     "query",
     "rank",
+    "score",
+    "bias",
+    "tf",
+    "fallback",
+    "is_exact",
     "title_tower",
     "x" * 300,
 )
-TITLES = ("order", "group", "k", "seen", "titles", "title_embedding", "predictor", "string_lookup", "user_dense_0")
+TITLES = (
+    "order",
+    "group",
+    "seen",
+    "Score_",
+    "bias_add",
+    "count_",
+    "tf.constant",
+    "title_embedding",
+    "predictor",
+    "string_lookup",
+    "user_dense_0",
+)
 TRAINING = ("draw", "index", "columns", "self", "1")
 SCHEMA = Schema(
     [

@@ -293,7 +293,7 @@ def test_every_optimizer_has_its_class(name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"balance": "pcgrad"}, r"`balance=pcgrad` balances two or more losses.* Received: \['event'\]"),
+        ({"balance": "pcgrad"}, r"balances two or more losses; leave out `balance`.* Received: \['event'\]"),
         ({"head": "esmm"}, "`head=esmm`"),
         ({"share": "pepnet", "per_pair": True}, "must be a system that needs x alone"),
         ({"share": dict}, r"`share` must be a name to be stored .* Received: share=<class"),

@@ -7,9 +7,11 @@ Example:
 
 import contextlib
 import datetime
+import itertools
 import json
 import re
 import signal
+from pathlib import Path
 
 from tfmtr.schema import check_choice
 
@@ -26,8 +28,8 @@ ALIASES = {
 }
 # An argument in backticks, with or without a value, and what may stand in brackets after it: the option.
 ARGUMENT = re.compile(r"`([a-z_0-9]+)(?:=([^`]*))?`(?: \(`?(--[^)`]+)`?\))?")
-# What follows a path in backticks, which may be called like an option: `data` for example.
-OF_PATHS = (" must be a directory made by", " must be a finished run", " must be evaluated before")
+# A path in backticks, which may be called like an option: `data` for example.
+PATH = re.compile(r"`([^`]+)`(?= must be (?:a directory made by|a finished run|evaluated before))")
 MOST_WINDOWS, MOST_DAYS = 100_000, 1_000_000
 
 
@@ -173,12 +175,13 @@ def whole_numbers(option, text):
         ) from None
 
 
-def in_words_of(command, message):
+def in_words_of(command, message, typed=()):
     """A message about Python's arguments, with the options of a command in their place.
 
     Args:
         command: A click command; arguments for which it has no option stay as they are.
         message: The message, with arguments in backticks: `batch_size`, or with a value, `missing_vectors="zero"`.
+        typed: The words that were typed after the command: the option of a path that is among them is named.
 
     Returns:
         A text.
@@ -192,7 +195,7 @@ def in_words_of(command, message):
     def option(match):
         name, value, bracket = match.groups()
         known = next((n for n in (name, *ALIASES.get(name, ()), name.removesuffix("s")) if n in options), None)
-        if known is None or message.startswith(OF_PATHS, match.end()):
+        if known is None:
             return match[0]
         found = [options[n][0] for n in (ALIASES[name] if name not in options and name in ALIASES else (known,))
                  if n in options]  # fmt: skip
@@ -206,7 +209,19 @@ def in_words_of(command, message):
         text = " and ".join(filter(None, [", ".join(f"`{one}`" for one in found[:-1]), f"`{found[-1]}`"]))
         return text + "".join(rest[1:])
 
-    return ARGUMENT.sub(option, message)
+    def place(match):
+        path = match[1]
+        words = [part for word in typed for part in (word.split("=", 1) if word.startswith("--") else [word])]
+        name = next((name for name, word in itertools.pairwise(words) if str(Path(word)) == path), "")
+        name = f"{name} " if name.startswith("-") else ""
+        return f"`{name}{path}`" + ("" if Path(path).exists() else ", which does not exist,")
+
+    # Names of arguments between the paths, so that no path is taken for one.
+    pieces, end = [], 0
+    for match in PATH.finditer(message):
+        pieces += [ARGUMENT.sub(option, message[end : match.start()]), place(match)]
+        end = match.end()
+    return "".join([*pieces, ARGUMENT.sub(option, message[end:])])
 
 
 @contextlib.contextmanager

@@ -233,7 +233,7 @@ def calibrate(run, data, *, by="territory", method="platt", min_count=30):
     check_choice("method", method, METHODS)
     if min_count < 1:
         raise ValueError(f"`min_count` must be positive: a map needs rows. Received: min_count={min_count}")
-    data, schema = Prepared(data), training.Schema.load(run)
+    data, _, schema = Prepared(data), training.read_run(run), training.Schema.load(run)
     check_choice("by", by, request_columns(schema))
     tasks = [task for task in schema.tasks if task.kind == "binary"]
     files = data.examples("validation")

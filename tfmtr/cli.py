@@ -566,10 +566,12 @@ def embeddings(
     out: Annotated[Path, typer.Option(help="Directory to write; must be new.")],
 ):
     """Write users' and titles' vectors as Parquet, for a vector database."""
+    from tfmtr.datasets.report import counted
     from tfmtr.retrieval.embeddings import write_embeddings
 
     manifest = write_embeddings(model, data, out)
-    print(f"{out}: {manifest['users']} users, {manifest['titles']} titles, {manifest['width']} wide")
+    users, titles = (counted(manifest[name], name) for name in ("users", "titles"))
+    print(f"{out}: {users}, {titles}, {manifest['width']} wide")
 
 
 @app.command()
@@ -679,9 +681,9 @@ def main():
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:
             text = f"{error.filename}: {error.strerror}"
-        if isinstance(error, ValueError | ImportError):
-            text = in_words_of(command_of(names), text)
-        elif not isinstance(error, OSError | ServerError):
+        if isinstance(error, ValueError | ImportError | ServerError):
+            text = in_words_of(command_of(names), text, typed[len(names) :])
+        elif not isinstance(error, OSError):
             first = next(iter(text.splitlines()), "")
             text = f"{type(error).__name__}: {first} (what led to it is shown where TFMTR_TRACEBACK=1 is set)"
         note("error", "bold red", text)

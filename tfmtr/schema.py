@@ -56,13 +56,21 @@ def check_inputs(needed, given, argument):
         )
 
 
-def check_choice(argument, value, choices):
-    """Raises a `ValueError` that lists `choices` and the nearest one unless `value` is one of them."""
+def check_choice(argument, value, choices, *, of=""):
+    """Raises a `ValueError` that lists `choices` and the nearest one unless `value` is one of them.
+
+    Args:
+        argument: Name of the argument.
+        value: Its value.
+        choices: What it may be.
+        of: What the argument is of, such as `" of task 'buy'"`, where there are several.
+    """
     if value in choices:
         return
     near = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"`{argument}` must be one of {sorted(choices)}.{hint} Received: {argument}={value!r}")
+    must = f"be one of {sorted(choices)}" if choices else "be left out, as there is nothing to choose from"
+    raise ValueError(f"`{argument}`{of} must {must}.{hint} Received: {argument}={value!r}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,7 +67,7 @@ def numbered(events, users):
 def test_ids_that_a_null_made_floats_are_matched(tmp_path):
     events, users, titles = base()
     data = prepared(tmp_path, *numbered(events, users), titles)
-    assert warned(data, "without user") == ["1 events without user, title or time were dropped"]
+    assert warned(data, "without user") == ["1 event without user, title or time was dropped"]
     assert set(examples(data).user) <= {str(10**9 + i) for i in range(300)}
 
 
@@ -121,15 +121,15 @@ def test_a_few_events_far_in_the_future_are_refused(tmp_path, when, end):
 def test_events_somewhat_after_or_long_before_the_others_are_said(tmp_path):
     events, users, titles = base()
     data = prepared(tmp_path / "a", with_time(events, "2024-04-09"), users, titles)
-    assert warned(data, "1 events lie 11 days")[0].endswith("and the last window ends with them")
+    assert warned(data, "1 event lies 11 days")[0].endswith("and the last window ends with them")
     data = prepared(tmp_path / "b", with_time(events, "1970-01-01"), users, titles)
-    assert "1970-01-01 00:00:00" in warned(data, "1 events lie 19783 days, 0:06:05 before all others")[0]
+    assert "1970-01-01 00:00:00" in warned(data, "1 event lies 19783 days, 0:06:05 before all others")[0]
     assert not warned(prepared(tmp_path / "c", events, users, titles), "events lie")
     end = base_log.START + datetime.timedelta(days=21)
     calendar = type(base_log.CALENDAR)(datetime.timedelta(days=7), 2, 1, end=end.to_pydatetime())
     data = prepared(tmp_path / "d", with_time(events, "2031-01-01"), users, titles, calendar=calendar)
-    assert warned(data, "1 events lie 2469 days")
-    assert warned(data, "1 events after the last window")
+    assert warned(data, "1 event lies 2469 days")
+    assert warned(data, "1 event after the last window")
 
 
 def test_an_infinite_label_of_a_regression_is_said_as_such(tmp_path):
@@ -152,8 +152,8 @@ def test_numbers_that_examples_cannot_have_are_counted(tmp_path, value):
     events, users, titles = base()
     users = users.assign(score=np.where(users.index % 7 == 0, value, 3.0), code=10**18 + users.index)
     data = prepared(tmp_path, events.assign(x=value), users, titles, training={"x": "x"})
-    assert warned(data, "'score'") == ["43 values of 'score' are infinite or too large and count as missing"]
-    assert warned(data, "'x'") == ["3600 values of 'x' are infinite or too large and count as missing"]
+    assert warned(data, "values of 'score'") == ["43 values of 'score' are infinite or too large and count as missing"]
+    assert warned(data, "values of 'x'") == ["3600 values of 'x' are infinite or too large and count as missing"]
     assert warned(data, "'code'") == ["300 values of 'code' were rounded to float32"]
     assert set(examples(data).score) == {3.0}
 
@@ -183,7 +183,7 @@ def test_what_of_an_availability_table_is_not_understood_is_said(tmp_path):
     path = base_log.write(tmp_path, "offered", offered.to_frame(index=False).assign(Start=base_log.START))
     data = prepared(tmp_path, events, users, titles, availability=path)
     assert warned(data, "availability") == [
-        "1 columns of availability are not used: ['Start']; its bounds are `start` and `end`"
+        "1 column of availability is not used: ['Start']; its bounds are `start` and `end`"
     ]
 
 
@@ -223,7 +223,7 @@ def offered(folder, titles, territories=("US", "DE", "JP", "BR")):
     return base_log.write(folder, "offered", pairs.to_frame(index=False))
 
 
-CASE = "; some would match but for upper and lower case, or upper case"
+CASE = "; some would match but for upper and lower case"
 
 
 def test_rows_of_availability_without_title_or_territory_are_counted(tmp_path):
@@ -264,7 +264,7 @@ def test_options_of_territories_that_the_log_does_not_have_are_said(tmp_path):
     groups = {"US": "a", "DE": "a", "JP": "b", "BR": "b", "us": "b"}
     options = {"groups": groups, "neighbours": {"XX": (1.0, 2.0)}, "time_zones": {"FR": "Europe/Paris"}}
     data = prepared(tmp_path, *base(), **options)
-    assert warned(data, "have no users") == [
-        f"1 territories of {name!r} have no users and are not used: ['{territory}']"
+    assert warned(data, "has no users") == [
+        f"1 territory of {name!r} has no users and is not used: ['{territory}']"
         for name, territory in (("groups", "us"), ("neighbours", "XX"), ("time_zones", "FR"))
     ]

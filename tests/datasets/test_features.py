@@ -7,7 +7,7 @@ import pytest
 
 from tfmtr.datasets import features
 from tfmtr.datasets.engines.duckdb import DuckDB
-from tfmtr.datasets.features import as_feature, column_kind, find_features
+from tfmtr.datasets.features import as_feature, column_kind, count_missing, find_features
 from tfmtr.datasets.names import inside
 
 
@@ -64,6 +64,16 @@ def test_features_of_a_table(engine, monkeypatch):
     assert written.kids.tolist()[:2] == ["true", "false"]
     assert written.age.tolist() == [1.0, 2.0, 3.0, 2.0, 2.0, 2.0]
     assert list(written.tags[2]) == []
+
+
+def test_missing_numbers_are_counted(engine, monkeypatch):
+    frame = pd.DataFrame({"age": [1.0, np.nan, np.inf, None], "year": pd.array([1, 2, None, 4], "Int64"), "full": 3})
+    table = ibis.memtable(frame.rename(columns=inside))
+    start = "numbers are missing, for which a model takes the mean: of 4 users"
+    assert count_missing(engine, table, "users", [*frame]) == [f"{start}, 'age' in 3, 'year' in 1"]
+    assert count_missing(engine, table, "users", ["full"]) == count_missing(engine, table, "users", []) == []
+    monkeypatch.setattr(features, "MOST_NAMES", 1)
+    assert count_missing(engine, table, "users", [*frame]) == [f"{start}, 'age' in 3, and 1 other"]
 
 
 def test_dates_are_no_features():

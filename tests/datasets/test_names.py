@@ -170,7 +170,7 @@ def test_vectors_and_what_is_no_feature_leave_no_name_behind(prepared):
             {"users": ["k"]},
             r"column 'k' of `users` must have another name: it is an input of every request.*rename the",
         ),
-        ({"users": ["diversity", "k"]}, r"'diversity'.*'k'.*Received: \{'tasks': \['click'\], 'users'"),
+        ({"users": ["diversity", "k"]}, r"'diversity' of `users`.*'k' of `users`.*Received: 'diversity', 'k'$"),
         ({"users": ["weight_click"]}, "an input of every request"),
         ({"users": ["Weight_CLICK"]}, "an input of every request"),
         ({"users": ["user age"]}, "column 'user age' of `users`.*TensorFlow takes only a-z.*rename the column"),

@@ -361,7 +361,7 @@ def test_columns_that_are_known_in_training_only(make_logs, tables, tmp_path, ha
     [
         ({"position": "plaice"}, r"must have the column 'plaice'.* Did you mean 'place'\?"),
         ({"position": "uid"}, r"Column 'uid' of `events` must be a number; for a category say 'uid:id'"),
-        ({"position": "place:number:x"}, r"`kind` of training column `position` must be one of"),
+        ({"position": "place:number:x"}, r"`kind` of training column 'position' must be one of"),
         ({"age": "place"}, r"column 'age' of `users` must have another name: it is that of training column 'age'"),
         ({"title": "place"}, r"training column 'title' must have another name: the prepared tables have"),
     ],
@@ -489,7 +489,8 @@ def test_vector_and_time_columns(make_logs, tables, tmp_path):
     prepared = run(make_logs(events, users, titles), tmp_path / "out")
     newest = pd.read_parquet(prepared.path / "users.parquet").set_index("user")
     assert prepared.vectors("user").vectors[newest.user_row["u07"]][-1] == 7.0
-    assert any("no features because of their type: ['joined (date)']" in text for text in prepared.report["warnings"])
+    assert any("left out because of the type: ['joined (date)']" in text for text in prepared.report["warnings"])
+    assert any(f"the mean: of {len(users)} users, 'age' in 1" in text for text in prepared.report["warnings"])
     age = next(feature for feature in prepared.schema.features if feature.name == "age")
     assert newest.age["u00"] == pytest.approx(age.mean, rel=1e-6)
     assert newest.device["u01"] == ""

@@ -104,9 +104,15 @@ def test_wrong_types(make_logs, tables):
     check_refused(make_logs(*tables, tasks={"click": "asin"}), message)
     message = r"Task 'click' must be one of the kinds \['binary', 'regression'\], or 'after='.*Received: 'ts:rank'"
     check_refused(make_logs(*tables, tasks={"click": "ts:rank"}), message)
-    message = r"`after` of task `buy` must be one of \['click'\]. Did you mean 'click'\? Received: .*'clik'"
+    message = r"`after` of task 'buy' must be one of \['click'\]. Did you mean 'click'\? Received: after='clik'"
     tasks = {"click": "ok", "buy": "ok:after=clik"}
     check_refused(make_logs(events.assign(ok=True), users, titles, tasks=tasks), message)
+    message = r"`after` of task 'buy' must be left out, as there is nothing to choose from. Received: after='click'"
+    check_refused(make_logs(events.assign(ok=True), users, titles, tasks={"buy": "ok:after=click"}), message)
+    for kind in ("after=click:regression", "regression:after=click"):
+        tasks = {"click": "ok", "buy": f"ok:{kind}"}
+        message = f"Task 'buy' must have either ':regression' or ':after='.* Received: 'ok:{kind}'"
+        check_refused(make_logs(events.assign(ok=True), users, titles, tasks=tasks), message)
 
 
 def test_empty_tables(make_logs, tables, tmp_path):

@@ -159,6 +159,21 @@ def test_only_a_word_wider_than_the_terminal_is_broken_and_nothing_of_it_is_lost
     assert any(line.endswith("1,000") for line in lines)
 
 
+def test_a_row_begins_on_one_line_and_a_heading_ends_on_one():
+    table = FittingTable()
+    table.add("territory")
+    table.add("why there is none")
+    table.add("rows", is_number=True)
+    table.add_row("DE", "too few positives", "25")
+    lines, _ = render(table, 28)
+    assert [line.split() for line in lines if "─" not in line] == [
+        ["why", "there"],
+        ["territory", "is", "none", "rows"],
+        ["DE", "too", "few", "25"],
+        ["positives"],
+    ]
+
+
 def test_wide_letters_count_twice_and_a_long_heading_stands_above_its_table_once():
     table = FittingTable()
     table.add("territory")

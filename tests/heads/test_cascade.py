@@ -38,7 +38,7 @@ def test_what_cannot_have_happened_has_the_label_0():
     ("tasks", "message"),
     [
         ([Task("a"), Task("b")], r"`head=esmm` is for tasks that follow one another.*\['a', 'b'\], none after another"),
-        ([Task("a"), Task("b", after="c")], "`after` of task `b` must be one of .* Received: .*'c'"),
+        ([Task("a"), Task("b", after="c")], "`after` of task 'b' must be one of .* Received: .*'c'"),
         ([Task("a", after="b"), Task("b", after="a")], "must not follow one another in a circle. Received: a after b"),
         ([Task("a", kind="regression"), Task("b", after="a")], "must be binary. Received: 'a' of kind 'regression'"),
     ],

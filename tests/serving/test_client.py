@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from tfmtr.serving.client import Client, ServerError
+from tfmtr.serving.errors import first_clause
 
 
 @pytest.fixture
@@ -55,6 +56,21 @@ def test_unknown_input_and_signature_have_the_servers_text(client):
         client.predict({"x": [1], "z": [1]})
     with pytest.raises(ServerError, match=r'^FAILED_PRECONDITION: Serving signature key "none" not found\.$'):
         client.predict({"x": [1]}, "none")
+
+
+@pytest.mark.parametrize(
+    ("details", "text"),
+    [
+        (
+            "Graph execution error:\n\nassertion failed: [`where` must be [\\'a\\'].] [x]\n\t [[{{node Assert}}]]",
+            "`where` must be ['a'].",
+        ),
+        ("assertion failed: [`k` must be positive..  ] [Condition x > 0]", "`k` must be positive.."),
+        ("Sent extra: {z}.", "Sent extra: {z}."),
+    ],
+)
+def test_of_an_assertion_its_own_text_is_told(details, text):
+    assert first_clause(details) == text
 
 
 def test_no_server():

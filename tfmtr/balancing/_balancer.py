@@ -66,7 +66,7 @@ def check_two(problem, name):
     """Raises a `ValueError` unless there are two or more losses to balance."""
     if len(problem.losses) < 2:
         raise ValueError(
-            f"`balance={name}` balances two or more losses; train one with `balance=None`. Received: "
+            f"`balance={name}` balances two or more losses; leave out `balance` to train one. Received: "
             f"{list(problem.losses)}"
         )
 

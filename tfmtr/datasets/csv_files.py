@@ -17,6 +17,7 @@ import zlib
 import duckdb
 
 from tfmtr.datasets.column_types import check_spelling
+from tfmtr.datasets.report import counted
 
 DELIMITERS = ",\t;|"
 HEAD = 1 << 20  # characters in which a header and the way of quoting are looked for
@@ -97,7 +98,7 @@ def read_form(file, argument):
     """The `Form` of a file, from its header: the delimiter that parts it into most columns.
 
     Raises:
-        ValueError: If the file is not UTF-8, or a column's name comes twice, also in another case.
+        ValueError: If the file is not UTF-8, or has no header.
     """
     try:
         with open_text(file) as text:
@@ -118,7 +119,6 @@ def read_form(file, argument):
         raise ValueError(f"`{argument}` must have the names of its columns in the first line. Received: {file}")
     delimiter = max(DELIMITERS, key=lambda one: len(headers[one]))
     columns = [name if name.strip() else f"{UNNAMED}{place}" for place, name in enumerate(headers[delimiter])]
-    check_spelling(columns, argument, file)
     return Form(delimiter, "\\" if re.search(r'[^"]\\"', head) and '""' not in head else '"', tuple(columns))
 
 
@@ -189,17 +189,22 @@ def _names(forms, found, argument):
     (first, (file, *_)), *others = forms.items()
     for form, (other, *_) in others:
         if names := set(form.columns) ^ set(first.columns):
+            headless = file if any(map(_is_number, first.columns)) else other
+            is_like = set(form.columns) & set(first.columns)
+            hint = "" if is_like else f"; the header line of {headless} seems to be missing"
             raise ValueError(
                 f"`{argument}` must have the same columns in every file. Received: {other} differs from {file} in "
-                f"{sorted(names)}"
+                f"{sorted(names)}{hint}"
             )
+    for form, (other, *_) in forms.items():
+        check_spelling(form.columns, argument, other)
     check_spelling([*first.columns, *found.partitions], argument, found.root)
     return [name for name in [*first.columns, *found.partitions] if not name.startswith(UNNAMED)]
 
 
 def _unnamed(forms):
     count = sum(name.startswith(UNNAMED) for name in next(iter(forms)).columns)
-    return [f"{count} columns without a name were left out"] if count else []
+    return [counted(count, "columns without a name were left out")] if count else []
 
 
 def _cast(name, dtype):
@@ -245,7 +250,7 @@ def _whole_floats(con, rows, names, argument):
         query = f"SELECT count(*), min({quoted(name)}) FROM ({rows}) WHERE {quoted(name)} LIKE '%.0'"
         count, first = con.execute(query).fetchone()
         if count:
-            warnings.append(f"{count} ids of the column {name!r} of {argument} lost their .0, such as {first}")
+            warnings.append(counted(count, f"ids of the column {name!r} of {argument} lost the .0, such as {first}"))
     return warnings
 
 

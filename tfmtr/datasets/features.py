@@ -6,10 +6,12 @@ import ibis
 import numpy as np
 
 from tfmtr.datasets.names import inside, outside
+from tfmtr.datasets.report import counted
 from tfmtr.schema import Feature
 
 MAX_VOCABULARY = 10_000
 MAX_SET = 32
+MOST_NAMES = 5  # of features in a warning
 LARGEST = float(np.finfo("float32").max)
 WHOLE = 2**24  # whole numbers up to it are exact in float32
 
@@ -135,11 +137,35 @@ def count_changed(engine, table, names):
     found = engine.rows(table.aggregate(**counts))[0] if counts else {}
     texts = {"lost": "are infinite or too large and count as missing", "rounded": "were rounded to float32"}
     return [
-        f"{found[f'{what}_{place}']} values of {name!r} {text}"
+        counted(found[f"{what}_{place}"], f"values of {name!r} {text}")
         for place, name in enumerate(names)
         for what, text in texts.items()
         if found[f"{what}_{place}"]
     ]
+
+
+def count_missing(engine, table, argument, names):
+    """A warning about numbers that rows of a table lack, or that no float32 can be.
+
+    Args:
+        engine: An `Engine`.
+        table: Rows, with the names that columns have inside.
+        argument: What the table is called in messages.
+        names: Names of features that are numbers.
+
+    Returns:
+        List of one text with the features that lack most, or an empty list.
+    """
+    if not names:
+        return []
+    known = {inside(name): fits(table[inside(name)].cast("float64")).ifelse(1, None).count() for name in names}
+    found = engine.rows(table.aggregate(rows=table.count(), **known))[0]
+    lacking = [(name, found["rows"] - found[inside(name)]) for name in names]
+    lacking = sorted((pair for pair in lacking if pair[1]), key=lambda pair: -pair[1])
+    counts = ", ".join(f"{name!r} in {count}" for name, count in lacking[:MOST_NAMES])
+    others = f", and {counted(len(lacking) - MOST_NAMES, 'others')}" if lacking[MOST_NAMES:] else ""
+    what = f"numbers are missing, for which a model takes the mean: of {found['rows']} {argument}"
+    return [f"{what}, {counts}{others}"] if lacking else []
 
 
 def number_moments(engine, table, name):

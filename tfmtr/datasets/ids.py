@@ -6,15 +6,15 @@ from tfmtr.datasets.column_types import WHOLE
 from tfmtr.datasets.features import is_finite
 
 SAMPLE = 500  # ids that are looked at for what they differ in
-CHANGES = {  # what ids may differ in, and how it is undone
-    "Unicode normalisation (NFC)": lambda text: unicodedata.normalize("NFC", text),
-    "Unicode normalisation (NFD)": lambda text: unicodedata.normalize("NFD", text),
-    "blanks around them": str.strip,
-    "upper and lower case": str.lower,
-    "upper case": str.upper,
-    "leading zeros": lambda text: text.lstrip("0") or "0",
-    "a trailing .0": lambda text: text.removesuffix(".0"),
-}
+CHANGES = (  # what ids may differ in, and how it is undone
+    ("Unicode normalisation (NFC)", lambda text: unicodedata.normalize("NFC", text)),
+    ("Unicode normalisation (NFD)", lambda text: unicodedata.normalize("NFD", text)),
+    ("blanks around them", str.strip),
+    ("upper and lower case", str.lower),
+    ("upper and lower case", str.upper),
+    ("leading zeros", lambda text: text.lstrip("0") or "0"),
+    ("a trailing .0", lambda text: text.removesuffix(".0")),
+)
 
 
 def as_id(engine, table, argument, column):
@@ -105,12 +105,12 @@ def would_match(engine, ids, table, key):
         table: Table with a column `key`.
         key: Name of the column.
     """
-    forms = {name: {change(text) for text in ids} - set(ids) for name, change in CHANGES.items()}
-    wanted = sorted(set().union(*forms.values()))
+    forms = [(name, {change(text) for text in ids} - set(ids)) for name, change in CHANGES]
+    wanted = sorted(set().union(*(changed for _, changed in forms)))
     if not wanted:
         return []
     found = {row[key] for row in engine.rows(table.filter(table[key].isin(wanted)).select(key).distinct())}
-    return [name for name, changed in forms.items() if changed & found]
+    return [name for name, changed in forms if changed & found]
 
 
 def _sample(engine, table, key):

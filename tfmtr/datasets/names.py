@@ -62,7 +62,7 @@ def check_names(tasks, training, users, titles):
     >>> check_names(["click"], ["position"], {"age": "number"}, {"genre": "id"})
     """
     brought = {"tasks": list(tasks), "training": list(training), "users": users, "titles": titles}
-    problems, owners = [], {}
+    problems, refused, owners = [], [], {}
     for argument, names in brought.items():
         for name in names:
             is_kept = argument not in TABLES or names[name] not in (None, "vector")
@@ -76,9 +76,9 @@ def check_names(tasks, training, users, titles):
             if reason:
                 what = "rename the column in the table" if argument in TABLES else "choose another name before `=`"
                 problems.append(f"{_describe(argument, name)} must have another name: {reason}; {what}.")
+                refused.append(name)
     if problems:
-        received = {argument: list(names) for argument, names in brought.items() if names}
-        raise ValueError(f"{' '.join(problems)} Received: {received}")
+        raise ValueError(f"{' '.join(problems)} Received: {', '.join(map(repr, refused))}")
 
 
 def why_reserved(name, argument, tasks):

@@ -24,6 +24,7 @@ from tfmtr.datasets.features import (
     check_widths,
     column_kinds,
     count_changed,
+    count_missing,
     find_features,
 )
 from tfmtr.datasets.funnel import Funnel
@@ -31,7 +32,7 @@ from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
 from tfmtr.datasets.ids import differences, refuse_mismatch
 from tfmtr.datasets.names import check_names, inside
-from tfmtr.datasets.report import PARTITIONS, build_report, describe_tasks, fingerprint, shortfalls, sum_counts
+from tfmtr.datasets.report import PARTITIONS, build_report, counted, describe_tasks, fingerprint, shortfalls, sum_counts
 from tfmtr.datasets.sampling import digest, draw
 from tfmtr.datasets.tables import check_labels, check_unique, count_contradictions, read_tables
 from tfmtr.datasets.text import TEXT, TextVectors, encoder_vectors, has_words
@@ -80,9 +81,9 @@ class Preparation:
         self.write_report()
 
     def warn(self, count, text):
-        """Keeps the warning `"<count> <text>"` if there is anything to warn of."""
+        """Keeps the warning `counted(count, text)` if there is anything to warn of."""
         if count:
-            self.warnings.append(f"{count} {text}")
+            self.warnings.append(counted(count, text))
 
     def hint(self, strangers, table, key):
         """What ids that match nowhere differ in, if some would match: the end of a warning."""
@@ -372,16 +373,19 @@ class Preparation:
             ("title", self.titles, self.kinds["titles"]),
         ):
             ignored = [f"{name} ({table[inside(name)].type()})" for name, kind in kinds.items() if kind is None]
-            self.warn(len(ignored), f"columns of the {role}s are no features because of their type: {ignored}")
+            self.warn(len(ignored), f"columns of the {role}s are left out because of the type: {ignored}")
             self.vector_columns[role] = [name for name, kind in kinds.items() if kind == "vector"]
             names = [name for name, kind in kinds.items() if kind not in (None, "vector")]
             self.features[role] = find_features(self.engine, table, role, names)
             numbers = [name for name in names if kinds[name] == "number"]
-            self.warnings += count_changed(self.engine, users if role == "user" else table, numbers)
+            everyone = users if role == "user" else table
+            self.warnings += count_changed(self.engine, everyone, numbers)
+            self.warnings += count_missing(self.engine, everyone, f"{role}s", numbers)
         events = self.part("events", range(self.num_buckets))
         names = list(self.tables.training)
         self.features["training"] = find_features(self.engine, events.filter(events.window <= 0), "training", names)
         numbers = [name for name, kind in self.tables.training.items() if kind == "number"]
+        self.warnings += count_missing(self.engine, events, "events", numbers)
         numbers += [task for task, kind in self.tasks.items() if kind == "regression"]
         self.warnings += count_changed(self.engine, events, numbers)
         self.advance("Writing titles")

@@ -12,6 +12,8 @@ from ibis.formats.pyarrow import PyArrowType
 from tfmtr.datasets.column_types import TIME, WHOLE, check_spelling, needs_bound, unify
 from tfmtr.datasets.csv_files import csv_to_parquet
 from tfmtr.datasets.files import TableFiles, find_files
+from tfmtr.datasets.names import TABLES
+from tfmtr.datasets.report import counted
 
 FEW = 3  # names that a message shows
 
@@ -40,7 +42,9 @@ def read_table(engine, path, argument, *, ids=()):
     warnings = []
     if found.left_out:
         names = ", ".join(str(file.relative_to(found.root)) for file in found.left_out[:FEW])
-        warnings.append(f"{len(found.left_out)} files in {path} are no tables and were left out, such as {names}")
+        warnings.append(
+            counted(len(found.left_out), f"files in {path} are not of a table and were left out, such as {names}")
+        )
     if found.is_csv:
         file = engine.scratch() / "csv.parquet"
         with engine.local() as con:
@@ -54,7 +58,8 @@ def read_table(engine, path, argument, *, ids=()):
         )
     for name, dtype in types.items():
         if pa.types.is_null(dtype):
-            warnings.append(f"the column {name!r} of {argument} holds nothing but nulls")
+            rest = ": a feature that is always missing" if argument in TABLES and name not in ids else ""
+            warnings.append(f"the column {name!r} of {argument} holds nothing but nulls{rest}")
             types[name] = pa.float64()
     check_spelling([*types, *found.partitions], argument, found.root)
     root = found.root if found.partitions else None

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import datetime
 import hashlib
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +12,25 @@ from pathlib import Path
 from tfmtr.schema import Task
 
 PARTITIONS = ("split", "sampling", "window")
+SINGULAR = {"are": "is", "were": "was", "have": "has", "live": "lives", "lie": "lies"}
 PACKAGES = ("duckdb", "ibis-framework", "numpy", "pyarrow", "scikit-learn")
+
+
+def counted(number, text):
+    """A number and a text that begins with a noun in the plural: for 1, noun and verbs are in the singular.
+
+    Verbs are those of `SINGULAR`, between blanks, before the first colon and not in a clause `that ...`.
+
+    >>> counted(1, "events of titles that are not in the table were dropped"), counted(2, "users")
+    ('1 event of titles that are not in the table was dropped', '2 users')
+    """
+    if number != 1:
+        return f"{number} {text}"
+    head, colon, tail = text.partition(":")
+    noun, blank, rest = head.partition(" ")
+    noun = noun.removesuffix("ies") + "y" if noun.endswith("ies") else noun.removesuffix("s")
+    verb = rf"(?<![^ ])(?<!that )({'|'.join(SINGULAR)})(?= )"
+    return f"1 {noun}{blank}{re.sub(verb, lambda match: SINGULAR[match[0]], rest)}{colon}{tail}"
 
 
 def sum_counts(counts):

@@ -14,6 +14,7 @@ from tfmtr.datasets.features import fits
 from tfmtr.datasets.ids import as_id
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.reading import read_table
+from tfmtr.datasets.report import counted
 from tfmtr.datasets.times import as_time, check_time_format
 from tfmtr.schema import check_choice
 
@@ -203,9 +204,14 @@ def read_labels(engine, events, tasks, keys):
     kinds, after, labels = {}, {}, {}
     for task, text in tasks.items():
         column, _, kind = text.partition(":")
+        if ":" in kind:
+            raise ValueError(
+                f"Task {task!r} must have either ':regression' or ':after=' and a task behind its column: a label that "
+                f"is after another is 0 or 1. Received: {text!r}"
+            )
         if kind.startswith("after="):
             kind, after[task] = "binary", kind.removeprefix("after=")
-            check_choice(f"after` of task `{task}", after[task], [name for name in tasks if name != task])
+            check_choice("after", after[task], [name for name in tasks if name != task], of=f" of task {task!r}")
         kind = kind or "binary"
         if kind not in KINDS:
             raise ValueError(
@@ -246,7 +252,7 @@ def read_training(engine, events, training):
     for name, text in training.items():
         column, _, kind = text.partition(":")
         kinds[name] = kind or "number"
-        check_choice(f"kind` of training column `{name}", kinds[name], ("number", "id"))
+        check_choice("kind", kinds[name], ("number", "id"), of=f" of training column {name!r}")
         check_columns(events, "events", [column])
         dtype = events[column].type()
         if kinds[name] == "number" and not dtype.is_numeric():
@@ -279,7 +285,7 @@ def read_availability(engine, path, time_format=None):
     unused = [name for name in table.columns if name not in (*ids, *bounds)]
     if unused:
         warnings.append(
-            f"{len(unused)} columns of availability are not used: {unused}; its bounds are `start` and `end`"
+            counted(len(unused), f"columns of availability are not used: {unused}; its bounds are `start` and `end`")
         )
     return table.select(**ids, **bounds), warnings, {name: table[name].type() for name in ids}
 

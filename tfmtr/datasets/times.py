@@ -8,6 +8,8 @@ import re
 import ibis
 import ibis.expr.datatypes as dt
 
+from tfmtr.datasets.report import counted
+
 UTC = dt.Timestamp(timezone="UTC")
 EARLIEST = datetime.datetime(1980, 1, 1)  # no service's log ends before it
 EARLIEST_SECOND = int(EARLIEST.replace(tzinfo=datetime.UTC).timestamp())
@@ -25,9 +27,25 @@ UNITS = {  # seconds in one
 ISO = r"^\s*[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}"
 DATES = r"^\s*([0-9]{1,2})[/.-]([0-9]{1,2})[/.-]([0-9]{4})"  # days and months, in an order that the values must tell
 CLOCK = r"(?:[ T,]+([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?)?\s*$"
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 DIRECTIVES = {  # of `time_format`
     "d": "([0-9]{1,2})",
     "m": "([0-9]{1,2})",
+    "b": f"((?i:{'|'.join(name[:3] for name in MONTHS)}))",
+    "B": f"((?i:{'|'.join(MONTHS)}))",
     "Y": "([0-9]{4})",
     "y": "([0-9]{2})",
     "H": "([0-9]{1,2})",
@@ -182,7 +200,7 @@ def check_time_format(time_format):
     >>> check_time_format("%d/%m/%Y %H:%M")
     """
     found = re.findall(r"%(.?)", time_format.replace("%%", ""))
-    is_date = sorted(name for name in found if name in "dmYy") in (["Y", "d", "m"], ["d", "m", "y"])
+    is_date = sorted({"b": "m", "B": "m"}.get(name, name).lower() for name in found if name in "dmbBYy") == [*"dmy"]
     if not is_date or set(found) - set(DIRECTIVES) or len(set(found)) != len(found) or ("I" in found) != ("p" in found):
         raise ValueError(
             "`time_format` must have a day, a month and a year, each once, in the directives "
@@ -209,8 +227,12 @@ def _reader(pattern, names):
         if "I" in part:
             hour = part["I"].nullif("").cast("int64") % 12 + (part["p"].lower() == "pm").ifelse(12, 0)
             hour = hour.cast("string")
+        month = part.get("m")
+        if month is None:
+            name = part.get("b", part.get("B")).lower()
+            month = name.substr(0, 3).cases(*((m[:3].lower(), f"{i}") for i, m in enumerate(MONTHS, 1)), else_="")
         clock = [hour, *(part.get(name, ibis.literal("0")) for name in "MS")]
-        day = ibis.literal("-").join([year, part["m"].lpad(2, "0"), part["d"].lpad(2, "0")])
+        day = ibis.literal("-").join([year, month.lpad(2, "0"), part["d"].lpad(2, "0")])
         time = ibis.literal(":").join([number.lpad(2, "0") for number in clock])
         fraction = part.get("f", ibis.literal("0")).rpad(6, "0")
         written = ibis.literal("").join([day, " ", time, ".", fraction])
@@ -250,9 +272,10 @@ def check_far_events(engine, events, first, last, *, window, all_windows):
         places_windows = name == "after" and all_windows is not None
         if gap <= (window if places_windows else rest):
             continue
-        text = (
-            f"{place} events lie {gap} {name} all others, such as that of user {rows[0]['user']!r} and title "
-            f"{rows[0]['title']!r} at {rows[0]['time']}"
+        text = counted(
+            place,
+            f"events lie {gap} {name} all others, such as that of user {rows[0]['user']!r} and title "
+            f"{rows[0]['title']!r} at {rows[0]['time']}",
         )
         if places_windows and gap > all_windows:
             raise ValueError(

@@ -57,7 +57,7 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE):
     """
     if k < 1:
         raise ValueError(f"`k` must be positive, for example 10. Received: k={k}")
-    data, schema, document = Prepared(data), Schema.load(run), training.read_run(run)
+    data, document, schema = Prepared(data), training.read_run(run), Schema.load(run)
     if document["fingerprint"] != data.report["fingerprint"]:
         raise ValueError(
             "`data` must be what the run was trained on, or its test users may be in the training rows. "

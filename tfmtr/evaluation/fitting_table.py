@@ -4,6 +4,7 @@ import textwrap
 import unicodedata
 
 from rich import box
+from rich.align import Align
 from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
@@ -49,7 +50,7 @@ class FittingTable(Table):
     def add(self, header, *, is_number=False):
         """Adds a column; of numbers, it is not much wider than its longest word."""
         justify = "right" if is_number else "left"
-        self.add_column(Text(printable(header)), justify=justify, vertical="bottom", overflow="fold")
+        self.add_column(Text(printable(header)), justify=justify, overflow="fold")
 
     def add_row(self, *cells):
         """Adds a row of texts; a `rich.text.Text` keeps its style."""
@@ -74,7 +75,7 @@ class FittingTable(Table):
             part = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
             for place, width, header in zip(places, widths, headers, strict=True):
                 justify, limits = self.columns[place].justify, {"min_width": width, "max_width": width}
-                part.add_column(header, justify=justify, vertical="bottom", overflow="fold", **limits)
+                part.add_column(Align(header, justify, vertical="bottom"), justify=justify, overflow="fold", **limits)
             cells = [list(self.columns[place].cells) for place in places]
             for row, texts in zip(self.rows, zip(*cells, strict=True), strict=True):
                 part.add_row(*texts, end_section=row.end_section)

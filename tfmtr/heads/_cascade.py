@@ -17,7 +17,7 @@ def check_cascade(tasks, head):
             f"after a click. Received: tasks {sorted(by_name)}, none after another"
         )
     for task in after_another:
-        check_choice(f"after` of task `{task.name}", task.after, by_name)
+        check_choice("after", task.after, by_name, of=f" of task {task.name!r}")
         for one in (task, by_name[task.after]):
             if one.kind != "binary":
                 raise ValueError(

@@ -105,7 +105,7 @@ def width_of(k, num_titles):
     text = f"`k` must be at most {num_titles}, the number of titles in the index."
     checks = [
         tf.debugging.assert_less_equal(k, num_titles, text),
-        tf.debugging.assert_positive(k, "`k` must be positive."),
+        tf.debugging.assert_positive(k, "`k` must be positive"),
     ]
     with tf.control_dependencies(checks):
         return tf.reduce_max(tf.concat([[0], k], 0))  # 0 for an empty batch

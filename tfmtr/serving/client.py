@@ -12,7 +12,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from tfmtr.serving.errors import ServerError
+from tfmtr.serving.errors import ServerError, first_clause
 from tfmtr.serving.predict import DEFAULT_SIGNATURE
 
 __all__ = ["Client", "ServerError"]
@@ -56,7 +56,8 @@ class Client:
             `{name: array}`; strings are object arrays of bytes.
 
         Raises:
-            ServerError: With the server's code and text, or UNAVAILABLE or DEADLINE_EXCEEDED without them.
+            ServerError: With the server's code and text, of an assertion in the graph its own text alone; or
+                UNAVAILABLE or DEADLINE_EXCEEDED without them.
         """
         request = predict_pb2.PredictRequest(model_spec=self._spec, output_filter=output_filter)
         request.model_spec.signature_name = signature_name
@@ -100,4 +101,4 @@ class Client:
         try:
             return method(request, timeout=self._timeout)
         except grpc.RpcError as error:
-            raise ServerError(error.code(), error.details()) from error
+            raise ServerError(error.code(), first_clause(error.details())) from error

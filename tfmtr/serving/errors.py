@@ -1,5 +1,7 @@
 """The failure of a request: a gRPC status code and a text, the same on both sides of the wire."""
 
+import re
+
 import grpc
 
 CODES = {code.value[0]: code for code in grpc.StatusCode}  # number of the code (also TensorFlow's) -> code
@@ -21,6 +23,16 @@ class ServerError(Exception):
         super().__init__(f"{code.name}: {message}")
         self.code = code
         self.message = message
+
+
+def first_clause(message):
+    r"""What an assertion in a graph says, without what TensorFlow adds to it; other texts as they are.
+
+    >>> first_clause("assertion failed: [`k` must be at most 60.] [Condition x <= y ...] [100]\n\t [[{{node Assert}}]]")
+    '`k` must be at most 60.'
+    """
+    match = re.search(r"assertion failed: \[(.+?)\s*\](?= \[|\s|$)", message)
+    return match[1].replace("\\'", "'") if match else message
 
 
 def invalid_argument(message):

@@ -1,11 +1,14 @@
 """One user's recommendations from a running server: what a service's own back end would do."""
 
+import re
+
+import grpc
 import ibis
 import numpy as np
 
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.prepared import Prepared
-from tfmtr.serving.client import Client
+from tfmtr.serving.client import Client, ServerError
 
 
 def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.0):
@@ -29,7 +32,8 @@ def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.
         list of what was not known, as `tfmtr.retrieval.recommender.Recommender` names it.
 
     Raises:
-        ValueError: If the user is unknown and no `territory` is given, or `k` is not positive.
+        ValueError: If the user is unknown and no `territory` is given, `k` is not positive, or no server answers.
+        ServerError: If the server refuses the request.
     """
     if k < 1:
         raise ValueError(f"`k` must be positive. Received: k={k}")
@@ -50,7 +54,15 @@ def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.
     inputs["seen"] = np.asarray([seen or [""]], object)
     inputs["k"] = np.asarray([k], np.int32)
     with Client(server, model, timeout=timeout) as client:
-        answer = client.predict(inputs, signature_name="recommend")
+        try:
+            answer = client.predict(inputs, signature_name="recommend")
+        except ServerError as error:
+            if error.code != grpc.StatusCode.UNAVAILABLE or not re.search("connect|DNS", error.message):
+                raise
+            raise ValueError(
+                f"No server answers at `server={server}`; it must be the gRPC port of one that `tfmtr serve` started. "
+                f"Received: {error.message}"
+            ) from error
     count = int(answer["count"][0])
     ids = [title.decode() for title in answer["titles"][0][:count]]
     titles = read_files(tables, [data.path / "titles.parquet"])

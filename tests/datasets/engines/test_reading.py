@@ -99,7 +99,9 @@ def test_ids_may_be_numbers_in_one_file_and_text_in_another(engine, tmp_path):
 def test_a_column_of_nulls_is_said(engine, tmp_path):
     base_log.write(tmp_path, "t", pa.table({"n": [1], "x": array(pa.null(), None)}))
     table, warnings = read_table(engine, tmp_path / "t.parquet", "users")
-    assert warnings == ["the column 'x' of users holds nothing but nulls"]
+    assert warnings == ["the column 'x' of users holds nothing but nulls: a feature that is always missing"]
+    _, warnings = read_table(engine, tmp_path / "t.parquet", "events")
+    assert warnings == ["the column 'x' of events holds nothing but nulls"]
     assert engine.rows(table) == [{"n": 1, "x": None}]
 
 
@@ -132,7 +134,7 @@ def test_only_committed_files_are_read_and_what_is_left_out_is_said(engine, tmp_
     (tmp_path / "notes.txt").write_text("hello")
     table, warnings = read_table(engine, tmp_path, "events")
     assert engine.rows(table) == [{"n": 0}]
-    assert warnings == [f"1 files in {tmp_path} are no tables and were left out, such as notes.txt"]
+    assert warnings == [f"1 file in {tmp_path} is not of a table and was left out, such as notes.txt"]
 
 
 @both
@@ -260,7 +262,7 @@ def test_a_csv_column_without_a_name_is_left_out_and_said(engine, tmp_path):
     pd.DataFrame({"x": [1, 2]}).to_csv(tmp_path / "a.csv")
     table, warnings = read_table(engine, tmp_path / "a.csv", "users")
     assert table.columns == ("x",)
-    assert warnings == ["1 columns without a name were left out"]
+    assert warnings == ["1 column without a name was left out"]
 
 
 @duckdb
@@ -268,6 +270,20 @@ def test_csv_files_with_other_columns_are_refused(engine, tmp_path):
     (tmp_path / "a.csv").write_text("n,x\n1,2\n")
     (tmp_path / "b.csv").write_text("n,y\n1,2\n")
     with pytest.raises(ValueError, match=r"the same columns in every file.*b.csv differs from .*a.csv in \['x', 'y'\]"):
+        read_table(engine, tmp_path, "users")
+
+
+@duckdb
+@pytest.mark.parametrize("headless", ["a.csv", "b.csv"])
+def test_a_csv_without_its_header_line_is_named(engine, tmp_path, headless):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(("" if name == headless else "n,x,y\n") + "u1,0,0\n")
+    message = rf"the same columns in every file.*b.csv differs from .*; the header line of .*/{headless} seems"
+    with pytest.raises(ValueError, match=message):
+        read_table(engine, tmp_path, "users")
+    (tmp_path / "a.csv").write_text("n,x,y,Y\n1,2,3,4\n")
+    (tmp_path / "b.csv").unlink()
+    with pytest.raises(ValueError, match=r"differ in more than case.*'y' and 'Y' in .*a.csv"):
         read_table(engine, tmp_path, "users")
 
 
@@ -344,6 +360,8 @@ WRITTEN = {
     "days tell the other order": (MONTH_FIRST, None),
     "given": (DAY_FIRST, DAY_FIRST),
     "noon": ("%m-%d-%y %I.%M.%S %p", "%m-%d-%y %I.%M.%S %p"),
+    "short months": ("%d-%b-%y %H:%M:%S", "%d-%b-%y %H:%M:%S"),
+    "long months": ("%B %d, %Y %H:%M:%S", "%B %d, %Y %H:%M:%S"),
     "a fraction": ("%d.%m.%Y, %H:%M:%S.%f", "%d.%m.%Y, %H:%M:%S.%f"),
 }
 
@@ -384,6 +402,8 @@ def no_days(events):
         (lambda e: e.assign(time=pd.to_datetime((e.time - pd.Timestamp(0)).dt.total_seconds())), None, "wrong unit"),
         (lambda e: e, "%d/%m", "`time_format` must have a day, a month and a year.*'%d/%m'"),
         (lambda e: e, "%d/%m/%Y %q", "`time_format` must have a day"),
+        (lambda e: e, "%d/%m/%Y %b", "`time_format` must have a day, a month and a year, each once"),
+        (lambda e: e.assign(time="01 Mrz 2024"), "%d %b %Y", r"3600 others, first \['01 Mrz 2024'\]"),
     ],
 )
 def test_times_that_would_have_to_be_guessed_are_refused(engine, tmp_path, change, given, message):
