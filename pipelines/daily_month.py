@@ -364,14 +364,13 @@ def compare(folder, service, recipe):
         lists = index_lists(model, positives, schema, data, window=1, k=10, most=10_000)
         ndcg[name] = ndcg_of_users(lists.lists)
     counts, ranked = popular(data, model, schema, positives)
-    scores["popular"] = np.asarray(
-        [counts.get(pair, 0) for pair in zip(columns["territory"], columns["title"], strict=True)], float
-    )
+    shown = [counts.get(pair, 0) for pair in zip(columns["territory"], columns["title"], strict=True)]
+    scores["popular"] = np.asarray(shown) / max(1, *shown)
     ndcg["popular"] = ndcg_of_users(ranked.lists)
     labels, rng = columns["stream"], np.random.default_rng(0)
     result = {"users": len(ndcg["daily"]), "rows": len(labels)}
     for name in scores:
-        cell = evaluate_task(labels, scores[name] / max(1.0, scores[name].max()), np.full(len(labels), "all"), users)
+        cell = evaluate_task(labels, scores[name], np.full(len(labels), "all"), users)
         result[name] = {"pr_auc": round(cell[OVERALL]["pr_auc"], 4), "ndcg@10": round(float(ndcg[name].mean()), 4)}
         if name != "daily":
             found = paired_bootstrap(labels, scores["daily"], scores[name], users, num_samples=1000)
@@ -453,12 +452,13 @@ def _interval(found):
     return f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
 
 
-def main(folder, *, num_users=10_000, units=(128, 64), batch_size=1024, epochs=6, days=LENGTH, out=None, say=print):
+def main(folder, *, num_users=30_000, units=(128, 64), batch_size=1024, epochs=6, days=LENGTH, out=None, say=print):
     """Runs the first days of the month under `folder`; returns a line a day, and the comparison after the last one."""
     recipe = training.Recipe(units=units, epochs=epochs, batch_size=batch_size)
     service, lines = begin(folder, num_users=num_users, recipe=recipe), []
     for number, day in enumerate(DAYS[:days], start=1):
         lines.append(run_day(folder, service, number, day, lambda line: None))
+        write(lines, out)
         line = lines[-1]
         mark = "as stated" if line["found"] == line["stated"] else f"STATED {line['stated']}"
         say(f"{number:2} {line['brings']}: {', '.join(line['found'])} ({mark}), {line['seconds']} s {line['reasons']}")
@@ -466,13 +466,18 @@ def main(folder, *, num_users=10_000, units=(128, 64), batch_size=1024, epochs=6
         facts = {"num_users": num_users, "recipe": recipe.document(), "versions": training.versions()}
         lines.append({"compare": compare(folder, service, recipe), "date": str(datetime.date.today()), **facts})
         say(json.dumps(lines[-1]["compare"], indent=1))
+        write(lines, out)
     right = sum(line["found"] == line["stated"] for line in lines if "day" in line)
     say(f"{right} of {days} days ended as stated")
-    if out:
+    return lines
+
+
+def write(lines, out):
+    """Writes the lines and their page into a folder, if there is one."""
+    if out is not None:
         text = "".join(json.dumps(line) + "\n" for line in lines)
         Path(out, "daily_month.jsonl").write_text(text, encoding="utf-8")
         Path(out, "daily_month.md").write_text(page(lines), encoding="utf-8")
-    return lines
 
 
 if __name__ == "__main__":
@@ -480,7 +485,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", help="Folder to write the lines and the page into.")
     parser.add_argument("--work", help="Directory to work in; a temporary one by default.")
-    parser.add_argument("--num-users", type=int, default=10_000, help="Number of users.")
+    parser.add_argument("--num-users", type=int, default=30_000, help="Number of users.")
     parser.add_argument("--days", type=int, default=LENGTH, help="Number of days, from the first.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
