@@ -25,11 +25,15 @@ def changed_vectors(data, before):
         `(compared, changed)`, numbers of titles.
     """
     tables = [_titles(one) for one in (data, before)]
+    both = pc.unique(tables[0]["title"].filter(pc.is_in(tables[0]["title"], value_set=tables[1]["title"])))
+    both = both.take(pc.sort_indices(both))[:MOST]
     same = [name for name in tables[1].column_names if name in tables[0].column_names and name != "row"]
-    both = tables[0].select([*same, "row"]).to_pandas(), tables[1].select([*same, "row"]).to_pandas()
-    for table in both:  # lists have no hash
-        table[same] = table[same].map(str)
-    pairs = both[0].merge(both[1], on=same, suffixes=("", "_before")).sort_values("title")[:MOST]
+    frames = [
+        table.filter(pc.is_in(table["title"], value_set=both)).select([*same, "row"]).to_pandas() for table in tables
+    ]
+    for frame in frames:  # lists have no hash
+        frame[same] = frame[same].map(str)
+    pairs = frames[0].merge(frames[1], on=same, suffixes=("", "_before"))
     stores = [one.vectors("title").vectors for one in (data, before)]
     if not len(pairs) or stores[0].shape[1] != stores[1].shape[1]:
         return len(pairs), len(pairs)
