@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tfmtr.datasets.funnel import FATES
+from tfmtr.datasets.report import counted
 
 
 def page(record):
@@ -121,7 +122,7 @@ def _fitted(record):
         losses = [epoch["loss"] for stage in fitted["stages"].values() for epoch in stage["history"] if "loss" in epoch]
         loss = f", loss {losses[-1]:.4f}" if losses else ""
         grown = f", {len(record['grown'])} variables grew" if record["grown"] else ""
-        yield f"fitted: {fitted['rows']:,} rows, {fitted['epochs']} epochs{loss}{grown}"
+        yield f"fitted: {fitted['rows']:,} rows, {counted(fitted['epochs'], 'epochs')}{loss}{grown}"
 
 
 def _gate(record):

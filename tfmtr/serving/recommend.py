@@ -1,5 +1,6 @@
 """One user's recommendations from a running server: what a service's own back end would do."""
 
+import dataclasses
 import re
 
 import grpc
@@ -49,13 +50,12 @@ def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.
     seen = read_files(tables, [data.path / "seen.parquet"])
     seen = seen.filter(seen.user == str(user_id)).title.to_pyarrow().to_pylist()
     row = row or {"territory": territory}
-    inputs = user_inputs(data, row)
-    inputs["request_territory"] = np.asarray([territory or row["territory"] or ""], object)
-    inputs["seen"] = np.asarray([seen or [""]], object)
-    inputs["k"] = np.asarray([k], np.int32)
+    request = {"request_territory": np.asarray([territory or row["territory"] or ""], object)}
+    request |= {"seen": np.asarray([seen or [""]], object), "k": np.asarray([k], np.int32)}
     with Client(server, model, timeout=timeout) as client:
         try:
-            answer = client.predict(inputs, signature_name="recommend")
+            inputs = user_inputs(data, row, client.metadata().get("recommend"))
+            answer = client.predict({**inputs, **request}, signature_name="recommend")
         except ServerError as error:
             if error.code != grpc.StatusCode.UNAVAILABLE or not re.search("connect|DNS", error.message):
                 raise
@@ -80,10 +80,26 @@ def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.
     }
 
 
-def user_inputs(data, row):
-    """Raw inputs of one user, `{column: array of one row}`; what the row does not say is unknown."""
+def user_inputs(data, row, signature=None):
+    """Raw inputs of one user, `{column: array of one row}`; what the row does not say is unknown.
+
+    Args:
+        data: The `Prepared` directory.
+        row: The user's row, `{column: value}`.
+        signature: `SignatureDef` of the model, which may be older than the data: lists have its lengths, and features
+            that it does not know are left out. By default the inputs are those of the data.
+    """
+    features = data.schema.by_role("user", "context")
+    if signature is not None:
+        known = {name: [dim.size for dim in spec.tensor_shape.dim] for name, spec in signature.inputs.items()}
+        is_list = {feature.name: feature.kind in ("set", "sequence") for feature in features}
+        features = [
+            dataclasses.replace(f, width=known[f.name][1]) if is_list[f.name] else f
+            for f in features
+            if f.name in known
+        ]
     inputs = {}
-    for feature in data.schema.by_role("user", "context"):
+    for feature in features:
         value = row.get(feature.name)
         if feature.kind == "vector":
             store = row.get("user_row")
