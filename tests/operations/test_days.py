@@ -252,7 +252,7 @@ def test_the_service_begins_with_the_data_of_its_run(base_folder, tmp_path, monk
     monkeypatch.chdir(base_folder)
     other = prepare_again(base_folder, tmp_path / "work" / "data")
     run = read_json(tmp_path / "run" / "run.json")
-    assert os.path.isabs(run["data"])
+    assert os.path.isabs(training._new_run(training.Recipe(), Prepared("data"), None, (), {})["data"])
     report = read_json(other.path / "prepare.json")
     assert all(os.path.isabs(report["logs"][name]) for name in ("events", "users", "titles", "title_vectors"))
     monkeypatch.chdir(tmp_path / "work")
