@@ -37,6 +37,10 @@ from tfmtr import training
 from tfmtr.datasets.logs import Calendar
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.simulator import simulator
+from tfmtr.evaluation.baselines.ease import ease
+from tfmtr.evaluation.baselines.history import History
+from tfmtr.evaluation.baselines.neighbours import neighbours
+from tfmtr.evaluation.baselines.popularity import popularity
 from tfmtr.evaluation.compare import paired_bootstrap, percentile_interval
 from tfmtr.evaluation.evaluate import predict
 from tfmtr.evaluation.index_lists import index_lists, make_lists
@@ -349,7 +353,7 @@ def run_day(folder, service, number, day, say):
 
 
 def compare(folder, service, recipe):
-    """The live model, one trained at once on the whole log, and what is popular, on the day after the month."""
+    """The live model, one trained at once on the whole log, and baselines, on the day after the month."""
     service.deliver(LENGTH + 1)
     calendar = Calendar(datetime.timedelta(days=1), 14 + LENGTH, 1, end=at(LENGTH + 1))
     data = prepare(service.logs(calendar), Path(folder, "whole"), **SPLIT, progress=False)
@@ -359,14 +363,14 @@ def compare(folder, service, recipe):
     scores, ndcg, columns = {}, {}, None
     for name, run in runs.items():
         model, schema = training.load(run), Schema.load(run)
-        columns, users, positives = predict(model, files, schema, data, columns=("title",))
+        columns, users, positives = predict(model, files, schema, data, columns=("title", "user"))
         scores[name] = columns["stream score"]
         lists = index_lists(model, positives, schema, data, window=1, k=10, most=10_000)
         ndcg[name] = ndcg_of_users(lists.lists)
-    counts, ranked = popular(data, model, schema, positives)
-    shown = [counts.get(pair, 0) for pair in zip(columns["territory"], columns["title"], strict=True)]
-    scores["popular"] = np.asarray(shown) / max(1, *shown)
-    ndcg["popular"] = ndcg_of_users(ranked.lists)
+    for name, score in baselines(service, data).items():
+        values = score(columns["user"], columns["title"])
+        scores[name] = (values - values.min()) / max(1e-12, np.ptp(values))
+        ndcg[name] = ndcg_of_users(lists_of(score, data, model, schema, positives).lists)
     labels, rng = columns["stream"], np.random.default_rng(0)
     result = {"users": len(ndcg["daily"]), "rows": len(labels)}
     for name in scores:
@@ -386,21 +390,38 @@ def compare(folder, service, recipe):
     return result
 
 
-def popular(data, model, schema, positives):
-    """Streams of the last seven days by territory and title, and the lists that they make."""
-    files = data.examples("train", windows=range(-6, 1), sampling=("random", "active"))
-    rows = pd.concat([pq.ParquetFile(file).read(["territory", "title", "stream"]).to_pandas() for file in files])
-    counts = rows[rows.stream > 0].groupby(["territory", "title"]).size().to_dict()
-    index = build_index(model, data, schema, window=1)
-    titles = pq.read_table(data.path / "titles.parquet")["title"].to_pylist()
+def baselines(service, data):
+    """`{name: function(users, titles) of scores}` of what people have without a model, fitted on the month's events."""
+    users = pq.read_table(data.path / "users.parquet", columns=["user", "territory"]).to_pandas()
+    titles = pq.read_table(data.path / "titles.parquet", columns=["title"])["title"].to_pylist()
+    rows, places = ({value: place for place, value in enumerate(values)} for values in (users.user, titles))
+    known = service.events[(service.events.day <= LENGTH) & service.events.title.isin(places)]
+    tests = pq.ParquetFile(*data.examples("test", windows=[1])).read(["user"])["user"].to_pylist()
+    history = History(
+        known.user.map(rows), known.title.map(places), LENGTH + 1 - known.day, pd.factorize(users.territory)[0],
+        num_titles=len(titles), fitted=~users.user.isin(tests),
+    )  # fmt: skip
+
+    def by_name(score):
+        def of_pairs(some, others):
+            values = score([rows[user] for user in some])
+            return values[np.arange(len(some)), [places[title] for title in others]] if others is not None else values
+
+        return of_pairs
+
+    found = {"popularity": popularity(history, days=7), "neighbours": neighbours(history), "EASE": ease(history)}
+    return {name: by_name(score) for name, score in found.items()}
+
+
+def lists_of(score, data, model, schema, positives):
+    """The ten best titles of a baseline, of those that the index may offer."""
 
     def rank(rows, allowed):
-        values = np.asarray([[counts.get((t, title), 0) for title in titles] for t in rows["territory"].to_pylist()])
-        values = np.where(np.asarray(allowed), values, -1)
+        values = np.where(np.asarray(allowed), score(rows["user"].to_pylist(), None), -np.inf)
         order = np.argsort(-values, axis=1, kind="stable")[:, :10]
-        return np.where(np.take_along_axis(values, order, axis=1) >= 0, order, -1)
+        return np.where(np.isfinite(np.take_along_axis(values, order, axis=1)), order, -1)
 
-    return counts, make_lists(rank, index.catalogue, positives, most=10_000)
+    return make_lists(rank, build_index(model, data, schema, window=1).catalogue, positives, most=10_000)
 
 
 def page(lines):
@@ -429,18 +450,20 @@ def page(lines):
     ]
     if "compare" in lines[-1]:
         last, found = lines[-1], lines[-1]["compare"]
-        names = {"daily": "thirty days, one epoch each", "at once": "at once on the whole log", "popular": "popularity"}
+        names = {"daily": "thirty days, one epoch each", "at once": "at once on the whole log"}
+        names |= {"popularity": "popularity", "neighbours": "nearest neighbours (BM25)", "EASE": "EASE"}
         table = [[text, found[name]["pr_auc"], found[name]["ndcg@10"]] for name, text in names.items()]
         differences = [
             [
                 f"thirty days minus {names[name]}",
                 *(_interval(found[f"daily minus {name}"][m]) for m in ("pr_auc", "ndcg@10")),
             ]
-            for name in ("at once", "popular")
+            for name in list(names)[1:]
         ]
         text += [
             f"The day after, {found['rows']:,} rows of test users, lists of {found['users']:,} of them; 95 % intervals "
-            "over users. Popularity is what the territory streamed in the seven days before.",
+            "over users. Popularity is of the territory and the seven days before; baselines are untuned, fitted on users "
+            "without test rows; nothing is masked.",
             cells.table(["model", "PR-AUC", "NDCG@10"], [*table, *differences]),
             f"{last['date']}; {last['num_users']:,} users; "
             + ", ".join(f"{k} {v}" for k, v in last["versions"].items()),

@@ -20,7 +20,7 @@ def test_a_short_month_and_the_comparison_after_it(tmp_path, monkeypatch):
     assert lines[0]["found"] == lines[0]["stated"] == ["refused", "promoted"]
     assert lines[0]["late_rows"] > 0
     found = lines[1]["compare"]
-    for name in ("at once", "popular"):
+    for name in ("at once", "popularity", "neighbours", "EASE"):
         for metric in ("pr_auc", "ndcg@10"):
             cell = found[f"daily minus {name}"][metric]
             assert cell["low"] <= cell["difference"] <= cell["high"]

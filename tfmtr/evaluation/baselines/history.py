@@ -1,0 +1,70 @@
+"""Who had what, and how long ago: what baselines are fitted on."""
+
+import dataclasses
+import functools
+
+import numpy as np
+from scipy import sparse
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class History:
+    """Events before a moment.
+
+    Args:
+        users: Integer array of shape `(events,)` in `[0, num_users)`.
+        titles: Integer array of shape `(events,)` in `[0, num_titles)`.
+        age: Float array of shape `(events,)`: days before the moment, positive.
+        homes: Integer array of shape `(num_users,)`: the user's territory, from 0.
+        num_titles: Number of titles.
+        fitted: Boolean array of shape `(num_users,)`: users whose events a baseline may be fitted on; the others' are
+            known for their own lists only. All by default.
+
+    Raises:
+        ValueError: If shapes do not fit, a user or title is out of range, or an event is not before the moment.
+
+    Example:
+    >>> history = History([0, 0, 1], [1, 1, 0], [2.0, 1.0, 5.0], [0, 0], num_titles=2)
+    >>> history.matrix.toarray().tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+
+    users: np.ndarray
+    titles: np.ndarray
+    age: np.ndarray
+    homes: np.ndarray
+    num_titles: int
+    fitted: np.ndarray | None = None
+
+    def __post_init__(self):
+        for name, dtype in (("users", np.int64), ("titles", np.int64), ("age", np.float64), ("homes", np.int64)):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
+        fitted = np.ones(len(self.homes), bool) if self.fitted is None else np.asarray(self.fitted, bool)
+        object.__setattr__(self, "fitted", fitted)
+        shapes = {name: getattr(self, name).shape for name in ("users", "titles", "age")}
+        if len(set(shapes.values())) > 1 or self.fitted.shape != self.homes.shape:
+            raise ValueError(
+                "`users`, `titles` and `age` must have one value for each event, `homes` and `fitted` one for each "
+                f"user. Received: {shapes}, homes {self.homes.shape}, fitted {self.fitted.shape}"
+            )
+        for name, size in (("users", len(self.homes)), ("titles", self.num_titles)):
+            values = getattr(self, name)
+            if len(values) and not (values.min() >= 0 and values.max() < size):
+                raise ValueError(f"`{name}` must be in [0, {size}). Received: {values.min()} to {values.max()}")
+        if len(self.age) and not self.age.min() > 0:
+            raise ValueError(
+                f"`age` must be positive: no event of the moment or after it is known. Received: {self.age.min()} days"
+            )
+
+    @functools.cached_property
+    def matrix(self):
+        """Which user had which title, 1 or 0: sparse float64 of shape `(users, titles)`."""
+        shape = (len(self.homes), self.num_titles)
+        matrix = sparse.csr_matrix((np.ones(len(self.users)), (self.users, self.titles)), shape)
+        matrix.data[:] = 1.0
+        return matrix
+
+    @functools.cached_property
+    def fitted_matrix(self):
+        """The rows of `matrix` that may be fitted on."""
+        return self.matrix[self.fitted]

@@ -1,0 +1,45 @@
+"""What is popular, in a territory or everywhere, of all time or lately."""
+
+import numpy as np
+
+
+def popularity(history, *, days=None, half_life=None, by_territory=True):
+    """Scores titles by their events; ties within a territory have the order of all territories together.
+
+    Args:
+        history: A `History`.
+        days: Only events of the last so many days; all by default.
+        half_life: Days after which an event counts half; all events count alike by default.
+        by_territory: Whether each territory has its own order.
+
+    Returns:
+        Function of user numbers of shape `(users,)` that returns scores, float64 of shape `(users, titles)`.
+
+    Raises:
+        ValueError: If `days` or `half_life` is not positive.
+
+    Example:
+    >>> from tfmtr.evaluation.baselines.history import History
+    >>> history = History([0, 1, 1, 2], [0, 1, 2, 2], [9.0, 1.0, 1.0, 1.0], [0, 1, 1], num_titles=3)
+    >>> np.argsort(-popularity(history)([0, 1])).tolist()
+    [[0, 2, 1], [2, 1, 0]]
+    """
+    for name, value in (("days", days), ("half_life", half_life)):
+        if value is not None and not value > 0:
+            raise ValueError(f"`{name}` must be positive, such as 14 days. Received: {name}={value}")
+    known = history.fitted[history.users] & (history.age <= (np.inf if days is None else days))
+    weights = np.ones(len(history.age)) if half_life is None else 0.5 ** (history.age / half_life)
+    homes = history.homes if by_territory else np.zeros_like(history.homes)
+    num_homes = int(homes.max(initial=0)) + 1
+    counts = np.zeros((num_homes, history.num_titles))
+    np.add.at(counts, (homes[history.users[known]], history.titles[known]), weights[known])
+    everywhere = counts.sum(axis=0)
+    # Below any difference of counts: a tie in the territory falls to the title with more events everywhere.
+    place = np.argsort(np.argsort(everywhere, kind="stable"), kind="stable")
+    least = np.diff(np.unique(counts)).min(initial=1.0)
+    scores = counts + place * (least / (2 * max(1, history.num_titles)))
+
+    def score(users):
+        return scores[homes[np.asarray(users)]]
+
+    return score
