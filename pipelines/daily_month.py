@@ -446,13 +446,15 @@ def page(lines):
         f"`python pipelines/daily_month.py --out docs/results` says how. {right} of {len(days)} days ended as stated "
         "beforehand. `rows` are training rows of the day, `late` those of earlier days, `left` rows of the log that "
         "came too late; `grew` counts variables; `change` is the gate's, of PR-AUC on the day.",
-        cells.table(columns, rows),
+        cells.table(columns, [[str(cell) for cell in row] for row in rows]),
     ]
     if "compare" in lines[-1]:
         last, found = lines[-1], lines[-1]["compare"]
         names = {"daily": "thirty days, one epoch each", "at once": "at once on the whole log"}
         names |= {"popularity": "popularity", "neighbours": "nearest neighbours (BM25)", "EASE": "EASE"}
-        table = [[text, found[name]["pr_auc"], found[name]["ndcg@10"]] for name, text in names.items()]
+        table = [
+            [text, *(str(found[name][metric]) for metric in ("pr_auc", "ndcg@10"))] for name, text in names.items()
+        ]
         differences = [
             [
                 f"thirty days minus {names[name]}",
@@ -462,8 +464,8 @@ def page(lines):
         ]
         text += [
             f"The day after, {found['rows']:,} rows of test users, lists of {found['users']:,} of them; 95 % intervals "
-            "over users. Popularity is of the territory and the seven days before; baselines are untuned, fitted on users "
-            "without test rows; nothing is masked.",
+            "over users. Popularity is of the territory and the seven days before; baselines are untuned, fitted on "
+            "users without test rows; nothing is masked.",
             cells.table(["model", "PR-AUC", "NDCG@10"], [*table, *differences]),
             f"{last['date']}; {last['num_users']:,} users; "
             + ", ".join(f"{k} {v}" for k, v in last["versions"].items()),

@@ -34,10 +34,9 @@ from tfmtr import training
 from tfmtr.datasets.logs import Calendar
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.simulator import START, simulator
-from tfmtr.documents import read_json
 from tfmtr.operations.day import daily
 from tfmtr.operations.forgetting import forget
-from tfmtr.operations.service import read_service, rollback, start_service
+from tfmtr.operations.service import read_live, read_service, rollback, start_service
 from tfmtr.serving.client import Client
 from tfmtr.serving.recommend import recommend
 from tfmtr.serving.server import Server
@@ -155,7 +154,7 @@ def main(folder, *, num_users=20_000, units=(128, 64), batch_size=2048):
 
 def ask(server, service, territory):
     """Version and titles that a client gets for a user, in a territory if it is given."""
-    live = read_json(service / "live.json")
+    live = read_live(service)
     data = Path(live["run"]).parent / "data"
     user = pq.read_table(data / "users.parquet", columns=["user", "territory"])
     if territory in user["territory"].unique().to_pylist():  # not before a model that knows it is live

@@ -133,7 +133,8 @@ def test_the_day_s_options_reach_their_functions(tmp_path, monkeypatch):
     (tmp_path / "groups.json").write_text('{"PL": "east"}')
     tables = {name: tmp_path / name for name in ("events", "users", "titles", "availability")}
     tables |= {"user_vectors": tmp_path / "uv", "title_vectors": tmp_path / "tv"}
-    options = {"late_days": 3, "max_drop": 0.1, "max_shift": 0.4, "max_loss": 0.2, "max_share": 0.01, "epochs": 2}
+    options = {"late_days": 3, "max_drop": 0.1, "max_shift": 0.4, "max_loss": 0.2, "max_share": 0.01}
+    options |= {"max_move": 0.5, "epochs": 2}
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in {**tables, **options}.items()]
     arguments.append("--from=gate")
     day = ("daily", "--service", tmp_path / "s", "--day", "2025-02-17", "--retry", *arguments)

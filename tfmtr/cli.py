@@ -491,6 +491,9 @@ def daily(
         float,
         typer.Option(help="Gate: largest growth of a share: dropped, unknown, missing, without a group."),
     ] = 0.05,
+    max_move: Annotated[
+        float, typer.Option(help="Gate: farthest that a number's median may move, in standard deviations.")
+    ] = 1.0,
     epochs: Annotated[int, typer.Option(help="Times that each row is seen.")] = 1,
     retry: Annotated[
         bool, typer.Option(help="Do a day again that was refused or rolled back; what has not changed is used again.")
@@ -528,6 +531,7 @@ def daily(
         max_shift=max_shift,
         max_loss=max_loss,
         max_share=max_share,
+        max_move=max_move,
         epochs=epochs,
         retry=retry,
         again_from=again_from and str(again_from),

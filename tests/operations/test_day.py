@@ -11,9 +11,10 @@ import pytest
 
 from tfmtr import training
 from tfmtr.datasets.prepared import Prepared
-from tfmtr.documents import read_json
+from tfmtr.documents import read_json, write_json
 from tfmtr.operations import day as module
 from tfmtr.operations import late_rows
+from tfmtr.operations import service as of_service
 from tfmtr.operations.day import daily
 from tfmtr.operations.forgetting import forget
 from tfmtr.operations.service import LockedError, owned, read_live, rollback, start_service
@@ -137,27 +138,30 @@ def test_a_table_that_lost_a_column_is_refused_before_anything_is_made_of_it(cop
     assert not (service / "days" / day.isoformat()).exists()
 
 
-@pytest.mark.parametrize("step", ["gate", "write live.json", "write day.json"])
+@pytest.mark.parametrize("step", ["gate", "publish", "settle"])
 def test_an_interrupted_day_goes_on_where_it_was(copy, monkeypatch, step):
-    """The last day again, killed before or after a step."""
+    """The last day again, killed in the gate, before its version is published, or before that is noted."""
     _, service = copy
-    shutil.rmtree(service.parent / "saved_models" / "two_tower" / "2")
-    live = read_live(service)
-    folder, write = service / "days" / live["day"], module.write_json
-    write(service / "live.json", {**live["before"][-1], "before": live["before"][:-1]})
-    (folder / "day.json").unlink()
-    (folder / "gate.json").unlink()
+    rewind(service)
+    live, folder = before_of(service), service / "days" / daily_week.date_of(3).isoformat()
+    place, name = {
+        "gate": (module, "gate"),
+        "publish": (of_service.shutil, "copytree"),
+        "settle": (of_service, "settle"),
+    }[step]
 
     def killed(*arguments, **options):
-        if step == "gate" or arguments[0].name == step.removeprefix("write "):
+        if step != "settle" or (service / of_service.PLAN).exists():
             raise KeyboardInterrupt
-        return write(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "gate" if step == "gate" else "write_json", killed)
+        patch.setattr(place, name, killed)
+        if step == "settle":
+            patch.setattr(module, "settle", killed)
         with pytest.raises(KeyboardInterrupt):
             daily(service, daily_week.date_of(3), max_drop=0.2, say=quiet)
-    assert read_live(service)["version"] == (2 if step == "write day.json" else 1)
+    assert read_live(service) == live
+    assert versions(service) == ([1, 2] if step == "settle" else [1])
     out = service.parent / "saved_models" / "two_tower"
     left = [folder / "version" / "1", out / "tmp-scratch-abcdefgh", folder / "tmp-late-scratch-abcdefgh"]
     left.append(folder / ".data.scratch-abcdefgh")
@@ -169,17 +173,70 @@ def test_an_interrupted_day_goes_on_where_it_was(copy, monkeypatch, step):
     result = daily(service, daily_week.date_of(3), max_drop=0.2, say=quiet)
     assert (result["status"], result["version"]) == ("promoted", 2)
     assert versions(service) == [1, 2]
-    assert read_live(service) == live
+    assert (read_live(service)["day"], read_live(service)["version"]) == (result["day"], 2)
     assert read_json(folder / "day.json") == result
-    assert sorted(path.name for path in out.iterdir()) == ["1", "2"]
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "data",
-        "day.json",
-        "gate.json",
-        "keys.json",
-        "late",
-        "run",
-    ]
+    if step != "settle":  # a day that was there is not tidied up
+        assert sorted(path.name for path in out.iterdir()) == ["1", "2"]
+        names = ["data", "day.json", "gate.json", "keys.json", "late", "run"]
+        assert sorted(path.name for path in folder.iterdir()) == names
+    assert not (service / of_service.PLAN).exists()
+
+
+def rewind(service):
+    """Makes the third day one that was judged and not published."""
+    shutil.rmtree(service.parent / "saved_models" / "two_tower" / "2")
+    folder = service / "days" / daily_week.date_of(3).isoformat()
+    write_json(service / "live.json", before_of(service))
+    (folder / "day.json").unlink()
+    (folder / "gate.json").unlink()
+
+
+def before_of(service):
+    """What was live before."""
+    live = read_live(service)
+    if live["day"] == daily_week.date_of(3).isoformat():
+        live = {**live["before"][-1], "before": live["before"][:-1]}
+    return live
+
+
+def test_a_day_that_was_published_is_promoted_whatever_comes_then(copy, monkeypatch):
+    """Killed between the publication and the note of it; then the day's file is gone, or another command runs."""
+    _, service = copy
+    rewind(service)
+
+    def killed(*arguments):
+        if (service / of_service.PLAN).exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(of_service, "settle", killed)
+        patch.setattr(module, "settle", killed)
+        with pytest.raises(KeyboardInterrupt):
+            daily(service, daily_week.date_of(3), max_drop=0.2, say=quiet)
+    shutil.copytree(service.parent, service.parent.parent / "other")
+    log = Path(read_json(service / "service.json")["logs"]["events"])
+    newest = sorted(log.glob("*.parquet"))[-1]
+    newest.rename(newest.with_suffix(".gone"))
+    record = daily(service, daily_week.date_of(3), say=quiet)
+    assert (record["status"], record["version"], record["live"]["version"]) == ("promoted", 2, 2)
+    assert Path(read_live(service)["run"]).is_dir()
+    live = rollback(service, say=quiet)
+    assert (live["day"], live["version"], versions(service)) == (daily_week.date_of(1).isoformat(), 3, [1, 2, 3])
+    record = read_json(service / "days" / daily_week.date_of(3).isoformat() / "day.json")
+    assert (record["status"], record["version"], record["live"]["version"]) == ("rolled back", 2, 3)
+
+
+def test_a_rollback_that_was_interrupted_is_ended_by_the_next_command(copy, monkeypatch):
+    _, service = copy
+    with monkeypatch.context() as patch:
+        real = of_service.settle
+        patch.setattr(of_service, "settle", lambda *a: real(*a) if not (service / of_service.PLAN).exists() else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            rollback(service, say=quiet)
+    assert versions(service) == [1, 2, 3]
+    again = daily(service, daily_week.date_of(3), say=quiet)
+    assert again["status"] == "rolled back"
+    assert (read_live(service)["day"], read_live(service)["version"]) == (daily_week.date_of(1).isoformat(), 3)
 
 
 def test_a_refused_day_is_done_again_once_its_log_is_right(copy):

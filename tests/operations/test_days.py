@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from days_log import DAYS, Tables, begin, copy_of, date, run_day
+from days_log import DAYS, OPTIONS, Tables, begin, copy_of, date, run_day
 from rich.console import Console
 
 from tfmtr import training
@@ -22,7 +22,8 @@ from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_json, write_json
 from tfmtr.export import export, export_index
 from tfmtr.operations import day as module
-from tfmtr.operations.day import BadDataError, NoDataError
+from tfmtr.operations.day import BadDataError, NoDataError, daily
+from tfmtr.operations.forgetting import forget
 from tfmtr.operations.record import page
 from tfmtr.operations.service import LockedError, owned, read_live, start_service
 from tfmtr.serving.recommend import recommend
@@ -65,12 +66,14 @@ def second(after_one_day, tmp_path):
 def quick(monkeypatch):
     """Days end with the gate: what an export does other tests see."""
 
-    def promote(self, data):
-        new = {"day": self.day.isoformat(), "run": str(self.folder / "run"), "version": 1, "before": [self.live]}
-        write_json(self.service / "live.json", new)
-        return 1
+    def publish(self):
+        entry = {name: self.live[name] for name in ("day", "run", "version")}
+        new = {"day": self.day.isoformat(), "run": str(self.folder / "run"), "version": 1}
+        write_json(self.service / "live.json", {**new, "before": [*self.live["before"], entry]})
+        write_json(self.folder / "day.json", {**self.record, "version": 1, "live": new})
 
-    monkeypatch.setattr(module._Day, "promote", promote)
+    monkeypatch.setattr(module._Day, "export", lambda self, data: None)
+    monkeypatch.setattr(module._Day, "publish", publish)
 
 
 def change_catalogue(tables):
@@ -168,7 +171,28 @@ def vectors_of_another_model(tables):
     tables.vectors = {title: vector[::-1].copy() for title, vector in tables.vectors.items()}
 
 
+def numbers_of_another_unit(tables):
+    tables.titles["length"] *= 60.0
+
+
+def a_number_of_the_other_sign(tables):
+    tables.users["age"] *= -1
+
+
+def territories_exchanged(tables):
+    tables.users["territory"] = tables.users.territory.replace({"US": "DE", "DE": "US"})
+
+
+def titles_without_vectors(tables):
+    for title in list(tables.vectors)[:10]:
+        tables.vectors[title] = np.zeros(6, "float32")
+
+
 CLOSING = {
+    numbers_of_another_unit: ["median of 'length' of the titles"],
+    a_number_of_the_other_sign: ["median of 'age' of the users"],
+    territories_exchanged: ["users who live in another territory"],
+    titles_without_vectors: ["titles without a vector"],
     half_of_the_users: ["users in the table", "rows of a user who is not in the users table"],
     two_territories_silent: ["events of territories that have none on the day"],
     a_territory_renamed: [
@@ -196,6 +220,8 @@ def test_data_unlike_those_before_close_the_gate_before_any_training(service, ch
     record = run_day(service, lines=lines)
     assert record["status"] == "refused"
     assert set(CLOSING[change]) <= set(failing(record))
+    if change is titles_without_vectors:
+        assert "vectors that changed, of titles that did not" not in failing(record)
     assert len(record["reasons"]) == len(failing(record))
     assert all(any(reason in line for line in lines) for reason in record["reasons"])
     assert read_live(service.folder.parent / "service")["day"] is None
@@ -274,11 +300,8 @@ def test_a_day_whose_rest_arrives_after_an_interruption_is_prepared_again(servic
     rows = service.of_day(DAYS)
     service.write(events=rows[:250], name="events/new")
 
-    def killed(*arguments, **options):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(module.training, "go_on", killed)
+        patch.setattr(module.training, "go_on", raise_interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_day(service, max_loss=1.0)
     service.write(events=rows, name="events/new")
@@ -348,18 +371,109 @@ def test_late_rows_of_users_who_moved_stay_where_they_were(second, quick):
     assert set(day[day.user.isin(movers)].territory) == {"DE"}
 
 
-def test_rows_of_earlier_days_that_are_gone_close_the_gate(second):
-    (second.folder / "events" / "all.parquet").unlink()
-    earlier = second.events[(second.events.time < pd.Timestamp(date(DAYS))) & (second.events.index % 3 > 0)]
-    second.write(events=earlier, name="events/all")
+@pytest.mark.parametrize("gone", ["a third of all", "the day before"])
+def test_rows_of_earlier_days_that_are_gone_close_the_gate(second, gone):
+    if gone == "the day before":
+        (second.folder / "events" / "first.parquet").unlink()
+    else:
+        earlier = second.events[(second.events.time < pd.Timestamp(date(DAYS))) & (second.events.index % 3 > 0)]
+        second.write(events=earlier, name="events/all")
     second.write(events=second.of_day(DAYS + 1), name="events/second")
     assert "rows of earlier days that are gone" in failing(run_day(second, DAYS + 1))
+
+
+def test_half_a_day_that_comes_twice_is_half_a_day(service):
+    rows = service.of_day(DAYS)[::2]
+    service.write(events=rows, name="events/new")
+    service.write(events=rows, name="events/again")
+    assert "rows of the day" in failing(run_day(service))
+
+
+def test_a_day_that_comes_twice_is_promoted(service, quick):
+    for name in ("events/new", "events/again"):
+        service.write(events=service.of_day(DAYS), name=name)
+    assert run_day(service)["status"] == "promoted"
+
+
+def test_a_failed_run_leaves_the_day_as_it_was(service, monkeypatch):
+    """A refused day whose mended file is empty or wrong: the record and the rows that it had stay."""
+    rows = service.of_day(DAYS)
+    service.write(events=rows[::2], name="events/new")
+    refused = run_day(service)
+    folder = service.folder.parent / "service" / "days" / refused["day"]
+    fingerprint = Prepared(folder / "data").report["fingerprint"]
+    service.write(events=rows.assign(click="no"), name="events/new")
+    with pytest.raises(BadDataError):
+        run_day(service, retry=True)
+    assert read_json(folder / "day.json") == refused
+    assert Prepared(folder / "data").report["fingerprint"] == fingerprint
+    service.write(events=service.of_day(DAYS + 1), name="events/new")
+    with pytest.raises(NoDataError):
+        run_day(service, retry=True)
+    service.write(events=rows, name="events/new")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "prepare", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_day(service, retry=True)
+    assert not (folder / "data").exists()
+    module.restore(folder)
+    assert read_json(folder / "day.json") == refused
+    assert Prepared(folder / "data").report["fingerprint"] == fingerprint
+
+
+def raise_interrupt(*arguments, **options):
+    raise KeyboardInterrupt
+
+
+def test_the_order_of_days(second, quick):
+    later = second.of_day(DAYS + 2)
+    second.write(events=later[:3], name="events/later")
+    assert run_day(second, DAYS + 2)["status"] == "refused"  # a wrong date: it does not keep others out
+    second.write(events=second.of_day(DAYS + 1), name="events/second")
+    assert run_day(second, DAYS + 1)["status"] == "promoted"
+    with pytest.raises(ValueError, match="was promoted, and what came after it goes on from there"):
+        run_day(second, DAYS, retry=True)
+    second.write(events=later, name="events/later")
+    assert run_day(second, DAYS + 2, retry=True)["status"] == "promoted"
+
+
+def test_a_skipped_day_cannot_be_run_after_later_ones(second, quick):
+    """Its rows were trained on as late ones."""
+    second.write(events=second.of_day(DAYS + 1), name="events/second")
+    second.write(events=second.of_day(DAYS + 2), name="events/third")
+    assert run_day(second, DAYS + 2)["late_rows"] > 100
+    with pytest.raises(ValueError, match="rows of days that were skipped are trained on as late ones"):
+        run_day(second, DAYS + 1, retry=True)
+
+
+def test_a_service_may_be_moved(second, quick):
+    second.write(events=second.of_day(DAYS + 1), name="events/second")
+    folder = second.folder.parent / "service"
+    moved = folder.rename(folder.with_name("elsewhere"))
+    record = daily(moved, date(DAYS + 1), say=lambda line: None, **OPTIONS)
+    assert record["status"] == "promoted"
+    assert read_live(moved)["before"][-1]["run"] == str(moved / "days" / date(DAYS).isoformat() / "run")
+
+
+def test_who_is_forgotten_is_forgotten_by_the_model_of_the_day(service, quick, monkeypatch):
+    service.write(events=service.of_day(DAYS), name="events/new")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "gate", lambda *a, **k: {"is_open": False, "reasons": ["no"], "notes": [], "parts": {}})
+        rows = run_day(service)["fitted"]["rows"]
+    folder = service.folder.parent / "service"
+    data = Prepared(folder / "days" / date(DAYS).isoformat() / "data")
+    user = pq.ParquetFile(data.examples("train", windows=[0])[0]).read(["user"])["user"][0].as_py()
+    forget(user, service=folder)
+    lines = []
+    record = run_day(service, again_from="gate", lines=lines)
+    assert record["fitted"]["rows"] < rows
+    assert any("train again" in line for line in lines)
 
 
 def test_a_day_from_a_step_on(second, quick, monkeypatch):
     second.write(events=second.of_day(DAYS + 1), name="events/second")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "gate", lambda *a, **k: {"is_open": False, "reasons": ["no"], "parts": {}})
+        patch.setattr(module, "gate", lambda *a, **k: {"is_open": False, "reasons": ["no"], "notes": [], "parts": {}})
         assert run_day(second, DAYS + 1)["reasons"] == ["no"]
     with monkeypatch.context() as patch:
         patch.setattr(module, "prepare", lambda *a, **k: pytest.fail("prepared again"))
@@ -430,7 +544,7 @@ def page_of(record):
 def test_the_page_tells_the_day(after_one_day):
     _, record = after_one_day
     text = page_of(record)
-    assert text.startswith(f"{record['day']}: promoted as version 1\n")
+    assert text.startswith(f"{record['day']}: promoted (as version 1)\n")
     for line in (
         "positives",
         "rows of the day",

@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 from tfmtr.datasets.engines.duckdb import read_files
 
 MOST = 20_000  # rows that are compared
+BLOCK = 65_536
 
 
 def changed_vectors(data, before):
-    """How many title vectors differ, of titles that are in both and have not changed otherwise.
+    """How many title vectors differ, of titles that are in both with a vector and have not changed otherwise.
 
     An upstream store, or a text encoder, gives an unchanged title the vector that it had. If it does not, it is another
     model's store, and vectors of the same width mean something else.
@@ -40,8 +41,9 @@ def changed_vectors(data, before):
     now, then = (
         np.asarray(s[pairs[name].to_numpy()], "float32") for s, name in zip(stores, ("row", "row_before"), strict=True)
     )
+    there = now.any(axis=1) & then.any(axis=1)  # a missing vector is the zero vector
     is_same = np.isclose(now, then, rtol=1e-3, atol=1e-4).all(axis=1)
-    return len(pairs), int(np.sum(~is_same))
+    return int(np.sum(there)), int(np.sum(there & ~is_same))
 
 
 def _titles(data):
@@ -77,6 +79,32 @@ def moved_users(data, before):
     moved = pairs.filter(pairs.before != pairs.territory).group_by("before", "territory")
     rows = moved.aggregate(users=lambda t: t.count()).order_by(ibis.desc("users"), "before", "territory").to_pyarrow()
     return {(row["before"], row["territory"]): row["users"] for row in rows.to_pylist()}
+
+
+def users_of_both(data, before):
+    """Number of users who are in both."""
+    con = ibis.duckdb.connect()
+    now, then = (read_files(con, [one.path / "users.parquet"]).select("user") for one in (data, before))
+    return int(con.execute(now.semi_join(then, "user").count()))
+
+
+def share_without_vector(data):
+    """Share of the titles whose vector is the zero vector."""
+    vectors = data.vectors("title").vectors
+    empty = sum(int(np.sum(~vectors[i : i + BLOCK].any(axis=1))) for i in range(0, len(vectors), BLOCK))
+    return empty / max(1, len(vectors))
+
+
+def medians_of_numbers(data, schema):
+    """`{("user" or "title", feature): median}` of the numbers that a model reads, `None` where all are missing."""
+    medians = {}
+    for role in ("user", "title"):
+        file = pq.ParquetFile(data.path / f"{role}s.parquet")
+        for feature in schema.by_role(role):
+            if feature.kind == "number" and feature.name in file.schema_arrow.names:
+                values = file.read([feature.name])[feature.name].drop_null().to_numpy()
+                medians[role, feature.name] = float(np.median(values)) if len(values) else None
+    return medians
 
 
 def shares_of_values(data, schema):

@@ -46,10 +46,13 @@ class Funnel:
         return sum(counts[name] for counts in self.windows.values())
 
     def document(self):
-        """`[{"window", "rows", <fate>, ...}]`, by window; the fates add up to the rows."""
+        """`[{"window", "rows", <fate>, ..., "doubles"}]`, by window; the fates add up to the rows.
+
+        `doubles` are rows that others repeat, of the last window of data that continue others.
+        """
         numbers = sorted(self.windows, key=lambda number: (number is not None, number or 0))
         return [
-            {"window": number, **{name: self.windows[number][name] for name in ("rows", *FATES)}}
+            {"window": number, **{name: self.windows[number][name] for name in ("rows", *FATES, "doubles")}}
             for number in numbers
             if self.windows[number]["rows"]
         ]

@@ -255,6 +255,8 @@ class Preparation:
             check_unique(self.engine, users, "user", "users")
             homes = users.select("user", "territory", "split")
             self.survey_fates(events.left_join(homes, "user"))
+            if self.like is not None:
+                self.count_doubles(events)
             if self.fates.total("unknown_user") and hint is None:  # the strangers of one pass tell enough
                 hint = self.hint(events.anti_join(users, "user"), self.tables.users, "user")
             known = events.filter(events.window <= self.windows[-1].number).inner_join(homes, "user")
@@ -303,6 +305,13 @@ class Preparation:
             is_before, is_after = number < self.windows[0].number, number > self.windows[-1].number
             fate = "history" if is_before else "later" if is_after else "repeats"  # until discoveries are found
             self.fates.add(number, **row, **{fate: left})
+
+    def count_doubles(self, events):
+        """Counts rows of the last window that another row of some buckets repeats, in user, title and time."""
+        own = events.filter(events.window == self.windows[-1].number)
+        rows = own.group_by("user", "title", "time").aggregate(rows=own.count())
+        counted = self.engine.rows(rows.aggregate(doubles=(rows.rows - 1).sum()))[0]
+        self.fates.add(self.windows[-1].number, doubles=counted["doubles"])
 
     def survey_store(self, buckets, users):
         """Users of some buckets without an upstream vector."""

@@ -4,17 +4,27 @@ What is compared: how many rows, users and titles there are; which rows the prep
 have no event or no group; values that are missing or that the live model does not know; vectors of another model.
 """
 
-from tfmtr.datasets.drift import changed_vectors, shares_of_values, similarity_of_users
+from tfmtr.datasets.drift import (
+    changed_vectors,
+    medians_of_numbers,
+    moved_users,
+    share_without_vector,
+    shares_of_values,
+    similarity_of_users,
+    users_of_both,
+)
 from tfmtr.datasets.funnel import DROPPED, FATES
 
 MAX_LOSS = 0.3
 MAX_SHARE = 0.05
+MAX_MOVE = 1.0
 LEAST_SIMILARITY = 0.5
+STRAY = 0.1  # of a day's usual rows: a day with fewer is none that others are held to
 WEEK = 7
 SURE = 10  # events that a territory should have had, so that none is no chance
 
 
-def check_data(data, before, schema, *, day, days, lost=0.0, max_loss=MAX_LOSS, max_share=MAX_SHARE):
+def check_data(data, before, schema, *, day, days, lost=0.0, max_loss=MAX_LOSS, max_share=MAX_SHARE, max_move=MAX_MOVE):
     """Compares a day's data with those that the live model was trained on.
 
     Args:
@@ -24,10 +34,11 @@ def check_data(data, before, schema, *, day, days, lost=0.0, max_loss=MAX_LOSS, 
         day: Date of the day, a text such as `"2025-02-17"`.
         days: `{date: rows of the log}` of the days before that a rule may expect as many rows of; refused ones are not
             among them.
-        lost: Share of the rows of earlier days that are not in the log any more.
+        lost: Share of the rows of earlier days, or of one of them, that are not in the log any more.
         max_loss: Largest relative loss: of the day's rows against the fewest of the seven days before, of users and of
             titles against those before.
         max_share: Largest growth of a share, a difference, such as 0.05 for five percentage points.
+        max_move: Farthest that the median of a number may move, in standard deviations of the model's data.
 
     Returns:
         A list of `{"name", "value", "before", "bound", "is_open"}`, and `"text"`, a sentence, where it is not open or
@@ -36,11 +47,12 @@ def check_data(data, before, schema, *, day, days, lost=0.0, max_loss=MAX_LOSS, 
     last = data.report["windows"][-1]["window"]
     now = next(row for row in data.report["funnel"] if row["window"] == last)
     found = [
-        *_counts(data, before, now["rows"], day, days, max_loss),
+        *_counts(data, before, now["rows"] - now.get("doubles", 0), day, days, max_loss),
         _share("rows of earlier days that are gone", lost, 0.0, max_share),
-        *_fates(before, now, max_share),
+        *_fates(data, before, now, max_share),
         *_territories(data, before, max_share),
         *_values(data, before, schema, max_share),
+        *_numbers(data, before, schema, max_move),
         *_vectors(data, before, max_share),
     ]
     for name, split in (("train", "train"), ("judge the model by", "validation")):
@@ -73,6 +85,7 @@ def _share(name, value, before, max_share):
 
 def _counts(data, before, rows, day, days, max_loss):
     week = [days[date] for date in sorted(date for date in days if date < day)[-WEEK:]]
+    week = [rows for rows in week if rows >= STRAY * max(week)]
     one, other = (prepared.report["statistics"] for prepared in (data, before))
     counts = [("rows of the day", rows, min(week, default=None))]
     counts += [(f"{name} in the table", one[name], other[name]) for name in ("users", "titles")]
@@ -83,12 +96,15 @@ def _counts(data, before, rows, day, days, max_loss):
         yield _check(name, value, expected, bound, bound is None or value >= bound, text)
 
 
-def _fates(before, now, max_share):
+def _fates(data, before, now, max_share):
     funnel = before.report.get("funnel")
     if funnel is None:
         return  # prepared by an earlier version
     total = sum(row["rows"] for row in funnel)
+    has_table = data.report["logs"]["availability"] not in (None, "anywhere")
     for fate in DROPPED:
+        if fate == "unavailable" and not has_table:
+            continue  # a title is available after its first event: on that day, none of its events are positives
         then = sum(row[fate] for row in funnel) / max(1, total)
         yield _share(f"rows {FATES[fate]}", now[fate] / max(1, now["rows"]), then, max_share)
 
@@ -118,6 +134,8 @@ def _territories(data, before, max_share):
     if "text" in check:
         check["text"] += f": {', '.join(unlisted[:10])}; new ones get their group with --groups"
     yield check
+    moved, both = moved_users(data, before), users_of_both(data, before)
+    yield _share("users who live in another territory", sum(moved.values()) / max(1, both), 0.0, max_share)
 
 
 def _values(data, before, schema, max_share):
@@ -130,12 +148,26 @@ def _values(data, before, schema, max_share):
         yield _share(f"{texts[what]}, {feature!r} of the {role}s", value, shares[1].get(key, 0.0), max_share)
 
 
+def _numbers(data, before, schema, max_move):
+    medians = [medians_of_numbers(prepared, schema) for prepared in (data, before)]
+    deviations = {feature.name: feature.std for feature in schema.features}
+    for key, now in medians[0].items():
+        role, feature = key
+        then = medians[1].get(key)
+        if now is not None and then is not None:
+            move = abs(now - then) / deviations[feature]
+            name = f"median of {feature!r} of the {role}s"
+            text = f"{name}: {now:g}, {then:g} before; it moved by {move:.1f} standard deviations, at most {max_move:g}"
+            yield _check(name, now, then, f"{then:g} ± {max_move * deviations[feature]:.3g}", move <= max_move, text)
+
+
 def _vectors(data, before, max_share):
     compared, changed = changed_vectors(data, before)
     check = _share("vectors that changed, of titles that did not", changed / max(1, compared), 0.0, max_share)
     if "text" in check:
         check["text"] += "; a store of another model cannot be served with this one"
     yield check
+    yield _share("titles without a vector", share_without_vector(data), share_without_vector(before), max_share)
     if data.report["logs"]["user_vectors"] is not None:
         cosine = similarity_of_users(data, before)
         name = "median cosine of users' vectors with those before"

@@ -32,11 +32,12 @@ from tfmtr.datasets.groups import to_globe
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
-from tfmtr.documents import read_facts, read_json, write_json
+from tfmtr.documents import read_json, write_json
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.export import export
 from tfmtr.operations.checks import (
     MAX_LOSS,
+    MAX_MOVE,
     MAX_SHARE,
     check_data,
     days_expected,
@@ -45,8 +46,17 @@ from tfmtr.operations.checks import (
 )
 from tfmtr.operations.gating import gate
 from tfmtr.operations.late_rows import LATE, SAMPLINGS, account, ended_days, late_files
-from tfmtr.operations.service import data_of, owned, publish_copy, read_live, read_service, table_paths
-from tfmtr.operations.steps import Steps, state_of
+from tfmtr.operations.service import (
+    data_of,
+    make_live,
+    owned,
+    publish_copy,
+    read_live,
+    read_service,
+    settle,
+    table_paths,
+)
+from tfmtr.operations.steps import Steps, remove, state_of
 from tfmtr.schema import Schema, check_choice
 from tfmtr.scratch import sweep
 from tfmtr.serving.errors import ServerError
@@ -56,6 +66,7 @@ from tfmtr.serving.versions import find_versions
 
 DAY = datetime.timedelta(days=1)
 LOOKBACKS = ("activity_lookback", "discovery_lookback")
+BEFORE = "data-before"  # of a day that is done again, until it is prepared
 RESULTS = {"prepare": ("late", "data"), "train": ("run",), "gate": ("gate.json",), "export": ("version",)}
 
 
@@ -81,6 +92,7 @@ def daily(
     max_shift=0.3,
     max_loss=MAX_LOSS,
     max_share=MAX_SHARE,
+    max_move=MAX_MOVE,
     epochs=1,
     retry=False,
     again_from=None,
@@ -109,6 +121,7 @@ def daily(
         max_shift: As for `tfmtr.operations.gating.gate`.
         max_loss: As for `tfmtr.operations.checks.check_data`.
         max_share: As for `tfmtr.operations.checks.check_data`.
+        max_move: As for `tfmtr.operations.checks.check_data`.
         epochs: Times that each row is seen.
         retry: Whether to do a day again that was refused or rolled back.
         again_from: Step from which a day is done again, whatever its results are made from: `"prepare"`, `"train"`,
@@ -128,6 +141,8 @@ def daily(
     epochs = check_integer("epochs", epochs, least=1)
     if again_from is not None:
         check_choice("again_from", again_from, RESULTS)
+    if not max_move > 0:
+        raise ValueError(f"`max_move` must be positive, such as 1.0. Received: max_move={max_move}")
     for name, value in (("max_loss", max_loss), ("max_share", max_share)):
         if not 0 < value <= 1:
             raise ValueError(f"`{name}` must be in (0, 1], such as 0.3 for 30 %. Received: {name}={value}")
@@ -138,36 +153,42 @@ def daily(
         say(f"{day}: {line}")
 
     with owned(service):
+        settle(service, settings)
+        for earlier in service.glob("days/*"):
+            restore(earlier)
         live = read_live(service)
-        if live["day"] == day.isoformat():  # published before an interruption, or done again
-            live = {**live["before"][-1], "before": live["before"][:-1]}
         done = read_json(folder / "day.json")
         if done and not (again and done["status"] != "promoted"):
+            if again and live["day"] != day.isoformat():
+                raise ValueError(f"`day` was promoted, and what came after it goes on from there. Received: {day}")
             if again:
                 raise ValueError(
                     f"`day` must not be live to be done again; go back first (tfmtr rollback). Received: {day}"
                 )
             tell(f"was there, {done['status']}" + ("" if done["status"] == "promoted" else "; --retry does it again"))
             return done
-        ended = ended_days(service)
-        newest = ended[-1].name if ended else ""
-        if day.isoformat() < newest and not again:
-            raise ValueError(f"`day` must come after the newest one, {newest}. Received: {day}")
         if day.isoformat() < settings["since"][:10]:
             raise ValueError(
                 f"`day` must not lie in the data of the run that the service began with, which end on "
                 f"{settings['since'][:10]}. Received: {day}"
+            )
+        newest = max(
+            (d.name for d in ended_days(service) if read_json(d / "day.json")["status"] != "refused"), default=""
+        )
+        if day.isoformat() < newest and not done:
+            raise ValueError(
+                f"`day` must come after the newest one, {newest}; rows of days that were skipped are trained on as "
+                f"late ones, as far as --late-days looks back. Received: {day}"
             )
         if groups:
             settings["logs"]["groups"] = {**(settings["logs"]["groups"] or {}), **groups}
         folder.mkdir(parents=True, exist_ok=True)
         for parent, prefix in ((folder, ".data."), (folder, LATE), (Path(settings["out"]), "tmp-")):
             sweep(parent, prefix)  # a step whose result is there leaves them to nobody else
-        (folder / "day.json").unlink(missing_ok=True)
         limits = {"max_drop": max_drop, "max_shift": max_shift, "max_loss": max_loss, "max_share": max_share}
+        limits |= {"max_move": max_move}
         steps = Steps(folder, RESULTS, tell, again_from)
         record = _Day(service, settings, live, folder, day, steps, tell).run(late_days, epochs, limits, groups or {})
-        write_json(folder / "day.json", record)
     for line in _summary(record):
         tell(line)
     return record
@@ -195,12 +216,15 @@ class _Day:
         if not self.record["reasons"]:
             self.timed("train", self.train, data, late, epochs)
             self.timed("gate", self.judge, data, limits)
+        self.record |= {"limits": limits, "seconds": self.seconds}
         if not self.record["reasons"]:
             self.record["status"] = "promoted"
-            self.record["version"] = self.timed("export", self.promote, data)
-        live = read_live(self.service)
-        self.record["live"] = {name: live[name] for name in ("day", "run", "version")}
-        return {**self.record, "limits": limits, "seconds": self.seconds}
+            self.timed("export", self.export, data)
+            self.publish()
+        else:
+            self.record["live"] = {name: self.live[name] for name in ("day", "run", "version")}
+            write_json(self.folder / "day.json", self.record)
+        return read_json(self.folder / "day.json")
 
     def timed(self, step, function, *arguments):
         """Calls a function of a step and adds up its seconds."""
@@ -221,7 +245,7 @@ class _Day:
             "the number of late days": late_days,
             "the live model": training.read_run(self.live["run"])["run_id"],
         }
-        self.steps.open("prepare", key)
+        self.steps.open("prepare", key, keep=BEFORE if (self.folder / "day.json").exists() else None)
         if (out / "prepare.json").is_file():
             self.tell("prepared before, from the same files")
             return Prepared(out)
@@ -235,16 +259,24 @@ class _Day:
         try:
             data = prepare(Logs(**logs), out, **options, like=like, progress=False)
         except EmptyWindowError as error:
-            shutil.rmtree(self.folder)
+            self.withdraw()
             raise NoDataError(f"no events on {self.day}; nothing has changed. {error}") from None
         except ValueError as error:
-            shutil.rmtree(self.folder)
+            self.withdraw()
             bad = BadDataError(str(error))
             for warning in getattr(error, "__notes__", ()):
                 bad.add_note(warning)
             raise bad from error
+        remove(self.folder / BEFORE)
         self.tell(f"prepared {_count(self.examples(data))} rows")
         return data
+
+    def withdraw(self):
+        """Leaves the day as it was: with the record and the data of an earlier run, or not begun."""
+        if not (self.folder / "day.json").exists():
+            shutil.rmtree(self.folder)
+        else:
+            restore(self.folder)
 
     def find_late(self, data):
         """Files of late rows that are trained on; the record tells of those that are not, and of users who moved."""
@@ -278,7 +310,7 @@ class _Day:
         refused = {record["day"] for record in records if record["status"] != "promoted"}
         return check_data(
             data, like, schema, day=self.day.isoformat(), days=days_expected(data.report, refused),
-            lost=self.record["lost"], max_loss=limits["max_loss"], max_share=limits["max_share"],
+            lost=self.record["lost"], **{name: limits[name] for name in ("max_loss", "max_share", "max_move")},
         )  # fmt: skip
 
     def examples(self, data):
@@ -289,7 +321,7 @@ class _Day:
         """The live model goes on."""
         before, run = training.read_run(self.live["run"]), self.folder / "run"
         key = {
-            "the data": data.report["fingerprint"],
+            "the data": [data.report["fingerprint"], data.report.get("forgotten", 0)],
             "the late rows": [state_of(file) for file in late],
             "the live model": before["run_id"],
             "the number of epochs": epochs,
@@ -315,32 +347,36 @@ class _Day:
             write_json(self.folder / "gate.json", found)
         self.tell("judged")
         self.record |= {"reasons": found["reasons"], "gate": _overall(found)}
+        self.record["notes"] += found.get("notes", [])
 
-    def promote(self, data):
-        """Calibrates, exports, tries and publishes; returns the version's number."""
-        folder, live, run = self.folder, self.live, self.folder / "run"
-        run_id = training.read_run(run)["run_id"]
-        self.steps.open("export", {"the new model": run_id})
-        now = read_json(self.service / "live.json")
-        if now and now["day"] == self.day.isoformat():  # published before an interruption
-            shutil.rmtree(folder / "version", ignore_errors=True)
-            return now["version"]
+    def export(self, data):
+        """Calibrates, exports and tries."""
+        live, run, version = self.live, self.folder / "run", self.folder / "version"
+        self.steps.open("export", {"the new model": training.read_run(run)["run_id"]})
         before = read_json(Path(live["run"]) / "calibration.json") or {"by": "territory", "method": "platt"}
         calibrate(run, data.path, by=before["by"], method=before["method"])
-        shutil.rmtree(folder / "version", ignore_errors=True)
-        version = export(run, data.path, folder / "version")
-        try_version(version, data)
+        remove(version)
+        try_version(export(run, data.path, version), data)
         self.tell("exported and tried")
+
+    def publish(self):
+        """Publishes the version, makes it the live one and writes the record."""
+        (version,) = find_versions(self.folder / "version")[0].values()
+        entry = {name: self.live[name] for name in ("day", "run", "version")}
+        live = {"day": self.day.isoformat(), "run": str(self.folder / "run"), "before": [*self.live["before"], entry]}
+        records = {self.day.isoformat(): self.record}
         out = Path(self.settings["out"])
-        versions, _ = find_versions(out)
-        newest = max(versions, default=None)
-        is_there = newest is not None and (read_facts(versions[newest]) or {}).get("run_id") == run_id
-        number = newest if is_there else publish_copy(version, out)
-        entry = {name: live[name] for name in ("day", "run", "version")}
-        new = {"day": self.day.isoformat(), "run": str(run), "version": number, "before": [*live["before"], entry]}
-        write_json(self.service / "live.json", new)
-        shutil.rmtree(folder / "version", ignore_errors=True)
-        return number
+        make_live(self.service, self.settings, live, records, lambda: publish_copy(version, out))
+        remove(self.folder / "version")
+
+
+def restore(folder):
+    """Brings the data of a day back that was done again, and not prepared to the end: its rows are known by them."""
+    if (folder / BEFORE).exists() and (folder / "data").exists():
+        remove(folder / BEFORE)
+    elif (folder / BEFORE).exists():
+        Steps(folder, RESULTS, print).forget("prepare")
+        (folder / BEFORE).rename(folder / "data")
 
 
 def count_fallbacks(data):

@@ -1,5 +1,6 @@
 """Removes a user from what this package wrote, and says what it cannot remove."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import replacing, write_json
-from tfmtr.operations.service import read_live, read_service
+from tfmtr.operations.service import owned, read_live, read_service
 
 
 def forget(user, *, service=None, data=(), embeddings=()):
@@ -31,10 +32,18 @@ def forget(user, *, service=None, data=(), embeddings=()):
     Raises:
         ValueError: If nothing is named, or a directory is not what it must be.
     """
+    user = str(user)
+    if service is not None:
+        read_service(service)
+    with owned(Path(service)) if service is not None else contextlib.nullcontext():
+        return _forget(user, service, data, embeddings)
+
+
+def _forget(user, service, data, embeddings):
     folders = [Path(folder) for folder in data]
     if service is not None:
         settings = read_service(service)
-        folders += [Path(settings["data"]), *sorted(Path(service).glob("days/*/data"))]
+        folders += [Path(settings["data"]), *sorted(Path(service).glob("days/*/data*"))]
     if not folders and not embeddings:
         raise ValueError("Name what to forget in: --service, --data or --embeddings. Received: none of them")
     lines, trained, logs = [], [], set()

@@ -16,7 +16,8 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
 
     The gate closes, with a reason each, if
 
-    * the new model's answers are not finite, or there are no or too few rows to judge it;
+    * the new model's answers are not finite, or there are no or too few rows to judge its first task (of another task
+      that is a note);
     * a task is down by more than `max_drop`, on the rows of the last window or on those of the windows before: labels
       that are wrong in the last window alone cannot show there;
     * a task is down by more than `max_drop` in a territory (or another slice), beyond chance: a paired bootstrap over
@@ -33,8 +34,8 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
         num_samples: Bootstrap samples, at least; more where there are many territories.
 
     Returns:
-        `{"is_open", "reasons", "parts": {"last" or "before": {task: {slice column: {slice: {"live", "candidate",
-        "change", "p_value"}}}}}}`; figures are `None` where a cell has too little evidence.
+        `{"is_open", "reasons", "notes", "parts": {"last" or "before": {task: {slice column: {slice: cell}}}}}` with
+        cells `{"live", "candidate", "change", "p_value"}`; figures are `None` where a cell has too little evidence.
 
     Raises:
         ValueError: If a limit is not positive.
@@ -46,7 +47,7 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
     last = data.next_window - 1
     before = [window["window"] for window in data.report["windows"] if window["window"] < last]
     runs = [(training.load(run), training.Schema.load(run)) for run in (live, candidate)]
-    parts, reasons = {}, []
+    parts, reasons, notes = {}, [], []
     for part, windows in (("last", [last]), ("before", before)):
         files = data.examples("validation", windows=windows)
         if part == "last" and not files:
@@ -55,8 +56,10 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
                 "that the service's data were prepared with is too small to judge a window by"
             )
         if files:
-            parts[part], found = _compare(runs, files, data, max_drop, num_samples)
-            reasons += [f"{reason}, {'in the last window' if part == 'last' else 'before it'}" for reason in found]
+            parts[part], found, unsure = _compare(runs, files, data, max_drop, num_samples)
+            place = "in the last window" if part == "last" else "before it"
+            reasons += [f"{reason}, {place}" for reason in found]
+            notes += [f"{text}, {place}" for text in unsure]
     for task in runs[1][1].tasks:
         cells = [parts.get(part, {}).get(task.name) for part in ("last", "before")]
         if not all(cells):  # no rows before, or answers that are not finite
@@ -68,13 +71,13 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
                 f"{task.name}: the last window is unlike those before, the live model's own figure went from "
                 f"{then:.4f} to {now:.4f}"
             )
-    return {"is_open": not reasons, "reasons": reasons, "parts": parts}
+    return {"is_open": not reasons, "reasons": reasons, "notes": notes, "parts": parts}
 
 
 def _compare(runs, files, data, max_drop, num_samples):
     """Cells of one part, and the reasons in it."""
     (old, _, _), (new, users, _) = (predict(model, files, schema, data) for model, schema in runs)
-    cells, reasons = {}, []
+    cells, reasons, notes = {}, [], []
     for task in runs[1][1].tasks:
         metric, better = METRICS[task.kind]
         labels, scores = new[task.column], [values[f"{task.name} score"] for values in (old, new)]
@@ -93,7 +96,8 @@ def _compare(runs, files, data, max_drop, num_samples):
                     cell["change"] = better * (cell["candidate"] / cell["live"] - 1)
             overall = found[OVERALL]
             if overall["change"] is None:
-                reasons.append(f"{task.name}: too few rows to judge ({two[1][OVERALL]['reason']})")
+                text = f"{task.name}: too few rows to judge ({two[1][OVERALL]['reason']})"
+                (reasons if task is runs[1][1].tasks[0] else notes).append(text)
             elif overall["change"] < -max_drop:
                 reasons.append(f"{task.name} is down by {-overall['change']:.1%} overall")
             # Territories that are not down stand for p = 1: the correction is for all that were looked at.
@@ -111,7 +115,7 @@ def _compare(runs, files, data, max_drop, num_samples):
                     reasons.append(
                         f"{task.name} is down by {-found[name]['change']:.1%} in {column} {name} (p {p:.3f})"
                     )
-    return cells, list(dict.fromkeys(reasons))
+    return cells, list(dict.fromkeys(reasons)), list(dict.fromkeys(notes))
 
 
 def _p_value(labels, scores, users, kind, num_samples):

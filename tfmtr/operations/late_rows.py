@@ -15,6 +15,7 @@ from tfmtr.scratch import scratch
 
 SAMPLINGS = ("random", "active")
 LATE = "tmp-late-"
+WEEK, MANY = 7, 30  # days, and rows of one day, that lost ones are a share of
 ENDED = ("promoted", "refused", "rolled back")
 
 
@@ -36,20 +37,24 @@ def account(rows, windows, *, accounted, left, since):
 
     Returns:
         `{"accounted", "left", "new", "lost"}`: the first two as of now; `new` is what is left and was not known before,
-        `{date: rows}`; `lost` is the share of earlier rows that are gone, of the days from the log's first one on.
+        `{date: rows}`; `lost` is the share of earlier rows that are gone, of all days from the log's first
+        one on (older ones are archived) or of one of the last seven, if that is more.
 
     Example:
     >>> account({"01": 9, "02": 8, "03": 7}, ["03"], accounted={"01": 9, "02": 5}, left={}, since="02")["new"]
     {'02': 3}
     """
     before = {date: accounted.get(date, 0) + left.get(date, 0) for date in {*accounted, *left}}
-    there = {date: count for date, count in before.items() if date >= min(rows) and date != windows[-1]}
-    gone = sum(max(0, count - rows.get(date, 0)) for date, count in there.items())
+    begins = min((date for date, count in before.items() if count and rows.get(date, 0) >= count / 2), default="9999")
+    there = {date: count for date, count in before.items() if begins <= date < windows[-1]}
+    gone = {date: max(0, count - rows.get(date, 0)) for date, count in there.items()}
+    shares = [gone[date] / there[date] for date in sorted(there)[-WEEK:] if there[date] >= MANY]
+    lost = max([sum(gone.values()) / max(1, sum(there.values())), *shares])
     accounted = {**accounted, **{date: rows.get(date, 0) for date in windows}}
     over = {date: count - accounted.get(date, 0) for date, count in sorted(rows.items()) if date <= windows[-1]}
     over = {date: count for date, count in over.items() if count > 0 and date not in windows}
     new = {date: count - left.get(date, 0) for date, count in over.items() if count > left.get(date, 0)}
-    return {"accounted": accounted, "left": over, "new": new, "lost": gone / max(1, sum(there.values()))}
+    return {"accounted": accounted, "left": over, "new": new, "lost": lost}
 
 
 def late_files(service, data, out, day, settings):

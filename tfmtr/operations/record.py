@@ -38,7 +38,8 @@ def page(record):
     if "funnel" not in record:  # of a day that an earlier version ran
         return Group(*parts)
     parts += [_funnel(record), _checks(record)]
-    parts += _list("warnings of the preparation", record["warnings"])
+    rare = [text for text in record["warnings"] if "negatives could not be found" not in text]
+    parts += _list("warnings of the preparation", rare + [text for text in record["warnings"] if text not in rare])
     parts += _list("worth a look", record["notes"] + [_move(move) for move in record["moved"][:5]])
     parts += [Text(line) for line in (*_late(record), *_fitted(record))]
     parts += [_gate(record)] if record.get("gate") else []
@@ -50,7 +51,8 @@ def page(record):
 
 
 def _headline(record):
-    version = f" as version {record['version']}" if record["version"] else ""
+    words = {"promoted": "as version", "rolled back": "was version"}
+    version = f" ({words[record['status']]} {record['version']})" if record["version"] else ""
     return f"{record['day']}: {record['status']}{version}"
 
 
@@ -90,7 +92,7 @@ def _checks(record):
         if check["is_open"] and not check["value"] and not check["before"]:
             plain += 1
             continue
-        is_share = isinstance(check["value"], float) and "cosine" not in check["name"]
+        is_share = isinstance(check["value"], float) and not check["name"].startswith("median")
         cells = [_number(check[name], is_share) for name in ("value", "before", "bound")]
         table.add_row(check["name"], *cells, "" if check["is_open"] else Text("closed", style="bold red"))
     if plain:
@@ -99,8 +101,8 @@ def _checks(record):
 
 
 def _number(value, is_share):
-    if value is None:
-        return ""
+    if value is None or isinstance(value, str):
+        return value or ""
     return f"{value:.1%}" if is_share else f"{value:,.2f}".removesuffix(".00")
 
 

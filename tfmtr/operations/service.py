@@ -21,9 +21,12 @@ from tfmtr import training
 from tfmtr.datasets.logs import PATHS
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.text import TEXT
-from tfmtr.documents import read_json, write_json
+from tfmtr.documents import read_facts, read_json, write_json
 from tfmtr.export import export, publish
 from tfmtr.scratch import scratch
+from tfmtr.serving.versions import find_versions
+
+PLAN = "publishing.json"
 
 
 class LockedError(ValueError):
@@ -84,7 +87,7 @@ def rollback(service, *, say=print):
     """Makes the model live again that was so before; its version is published anew, under the next number.
 
     Returns:
-        The new document `live.json`.
+        The new document `live.json`, with the run's whole path.
 
     Raises:
         ValueError: If no model was live before.
@@ -93,23 +96,77 @@ def rollback(service, *, say=print):
     service = Path(service).absolute()
     settings = read_service(service)
     with owned(service):
+        settle(service, settings)
         live = read_live(service)
         if not live["before"]:
             raise ValueError(f"No model was live before; there is nothing to go back to. Received: {service}")
         *earlier, previous = live["before"]
-        out = Path(settings["out"])
+        out, run = Path(settings["out"]), previous["run"]
         source = out / str(previous["version"])
-        if previous["version"] is None or not source.is_dir():  # the run that the service began with
-            number = int(export(previous["run"], data_of(settings, previous["run"]).path, out).name)
-        else:
-            number = publish_copy(source, out)
-        new = {**previous, "version": number, "before": earlier}
+        records = {}
         if live["day"]:
-            file = service / "days" / live["day"] / "day.json"
-            write_json(file, {**read_json(file), "status": "rolled back"})
-        write_json(service / "live.json", new)
-    say(f"live: {new['day'] or 'the run it began with'}, as version {number}; was {live['day']}, {live['version']}")
+            records[live["day"]] = {**read_json(service / "days" / live["day"] / "day.json"), "status": "rolled back"}
+
+        def put():
+            if previous["version"] is None or not source.is_dir():  # the run that the service began with
+                export(run, data_of(settings, run).path, out)
+            else:
+                publish_copy(source, out)
+
+        new = make_live(service, settings, {**previous, "before": earlier}, records, put)
+    name = new["day"] or "the run it began with"
+    say(f"live: {name}, as version {new['version']}; was {live['day']}, {live['version']}")
     return new
+
+
+def make_live(service, settings, live, records, put):
+    """Publishes a version and notes it as the live one; what is interrupted in between, `settle` brings to an end.
+
+    Args:
+        service: Directory of the service.
+        settings: The document `service.json`.
+        live: The document `live.json` to be, but for its version.
+        records: `{day: document day.json to be}`; one that is promoted gets the version, all of them what is live.
+        put: Function that publishes a version of the run.
+
+    Returns:
+        The new document, as `read_live` returns it.
+    """
+    versions, _ = find_versions(Path(settings["out"]))
+    run_id = training.read_run(live["run"])["run_id"]
+    plan = {"after": max(versions, default=0), "run_id": run_id, "live": live, "records": records}
+    write_json(service / PLAN, plan)
+    put()
+    settle(service, settings)
+    return read_live(service)
+
+
+def settle(service, settings):
+    """Ends what an interruption left half done: a version that is published is live, one that is not never was meant.
+
+    Servers take what is published, so that is the moment that counts.
+    """
+    plan = read_json(service / PLAN)
+    if plan is None:
+        return
+    versions, _ = find_versions(Path(settings["out"]))
+    found = [n for n, path in versions.items() if n > plan["after"]]
+    found = [n for n in found if (read_facts(versions[n]) or {}).get("run_id") == plan["run_id"]]
+    if found:
+        live = {**plan["live"], "version": max(found)}
+        shown = {name: live[name] for name in ("day", "run", "version")}
+        for day, record in plan["records"].items():
+            version = live["version"] if record["status"] == "promoted" else record["version"]
+            write_json(service / "days" / day / "day.json", {**record, "version": version, "live": shown})
+        entries = [{**entry, "run": _inside(service, entry["run"])} for entry in (live, *live["before"])]
+        write_json(service / "live.json", {**entries[0], "before": entries[1:]})
+    (service / PLAN).unlink()
+
+
+def _inside(service, run):
+    """The path of a run, from the service's directory if it is in it: the directory may be moved."""
+    run = Path(run)
+    return str(run.relative_to(service)) if run.is_relative_to(service) else str(run)
 
 
 def read_service(service):
@@ -127,9 +184,14 @@ def read_service(service):
 
 
 def read_live(service):
-    """The document `live.json`; before the first day the run that the service began with."""
+    """The document `live.json` with whole paths; before the first day the run that the service began with."""
     live = read_json(Path(service) / "live.json")
-    return live or {"day": None, "run": read_service(service)["run"], "version": None, "before": []}
+    if live is None:
+        return {"day": None, "run": read_service(service)["run"], "version": None, "before": []}
+    first, *before = [
+        {**entry, "run": str(Path(service).absolute() / entry["run"])} for entry in (live, *live["before"])
+    ]
+    return {**first, "before": before}
 
 
 def table_paths(logs):

@@ -39,15 +39,26 @@ class Steps:
         if again_from is not None:
             self._drop(again_from)
 
-    def open(self, step, key):
-        """Begins a step with its key, a dictionary that JSON can hold; says what has changed since it was done."""
+    def open(self, step, key, keep=None):
+        """Begins a step with its key, a dictionary that JSON can hold; says what has changed since it was done.
+
+        With `keep`, a name, its last result is not removed but has that name.
+        """
         known = self.keys.get(step)
         if known != key:
             if known is not None and self._has_results(step):
                 changed = sorted(name for name in {*known, *key} if known.get(name) != key.get(name))
                 self.say(f"{step} again, and what comes after it: since then {' and '.join(changed)} changed")
+            if keep is not None and (self.folder / self.results[step][-1]).exists():
+                remove(self.folder / keep)
+                (self.folder / self.results[step][-1]).rename(self.folder / keep)
             self._drop(step)
             self.keys[step] = key
+            write_json(self.folder / "keys.json", self.keys)
+
+    def forget(self, step):
+        """Removes a step's key: whatever its results are made from, they are not its."""
+        if self.keys.pop(step, None) is not None:
             write_json(self.folder / "keys.json", self.keys)
 
     def _has_results(self, step):
