@@ -52,13 +52,19 @@ def test_plan_windows_takes_a_given_end_in_any_zone():
     "calendar",
     [
         Calendar(DAY, num_train=3, num_test=1),
-        Calendar(DAY, num_train=1, num_test=1, end=day(9)),
+        Calendar(DAY, num_train=3, num_test=1, end=day(2)),
         Calendar(DAY, num_train=2, num_test=1, start=day(2)),
     ],
 )
 def test_a_log_too_short_says_how_many_windows_fit(calendar):
     fit = 2 if calendar.start else 3
     with pytest.raises(ValueError, match=f"`calendar` must fit into the log.*where {fit} windows fit"):
+        make.plan_windows(calendar, day(1, 8), day(3, 20))
+
+
+def test_a_calendar_that_ends_after_the_log_has_an_error_of_its_own():
+    calendar = Calendar(DAY, num_train=1, num_test=1, end=day(9))
+    with pytest.raises(make.EmptyWindowError, match=r"must end in the log.*the last event is of 2024-01-03 20:00:00"):
         make.plan_windows(calendar, day(1, 8), day(3, 20))
 
 

@@ -62,7 +62,8 @@ def test_features_of_a_table(engine, monkeypatch):
     )
     assert written.plan.tolist()[-1] == ""
     assert written.kids.tolist()[:2] == ["true", "false"]
-    assert written.age.tolist() == [1.0, 2.0, 3.0, 2.0, 2.0, 2.0]
+    assert written.age.tolist()[:3] == [1.0, 2.0, 3.0]
+    assert written.age[3:].isna().all()  # whoever reads it takes the mean of a model
     assert list(written.tags[2]) == []
 
 

@@ -353,7 +353,7 @@ def test_columns_that_are_known_in_training_only(make_logs, tables, tmp_path, ha
         assert {"tv", "phone"} <= set(negatives["where"])
     else:  # sampled: shown nowhere
         assert set(negatives["where"]) == {""}
-        np.testing.assert_allclose(negatives.position, position.mean, rtol=1e-6)
+        assert negatives.position.isna().all()
 
 
 @pytest.mark.parametrize(
@@ -492,7 +492,8 @@ def test_vector_and_time_columns(make_logs, tables, tmp_path):
     assert any("left out because of the type: ['joined (date)']" in text for text in prepared.report["warnings"])
     assert any(f"the mean: of {len(users)} users, 'age' in 1" in text for text in prepared.report["warnings"])
     age = next(feature for feature in prepared.schema.features if feature.name == "age")
-    assert newest.age["u00"] == pytest.approx(age.mean, rel=1e-6)
+    assert np.isnan(newest.age["u00"])
+    assert age.mean > 0
     assert newest.device["u01"] == ""
 
 

@@ -248,7 +248,9 @@ def test_warnings_until_an_error_are_kept_with_it(make_logs, tables, tmp_path):
     logs = make_logs(events, users.assign(empty=None), titles, tasks={"click": "clik"})
     with pytest.raises(ValueError, match="must have the column 'clik'") as caught:
         prepare(logs, tmp_path / "out", progress=False)
-    assert caught.value.__notes__ == ["the column 'empty' of users holds nothing but nulls"]
+    assert caught.value.__notes__ == [
+        "the column 'empty' of users holds nothing but nulls: a feature that is always missing"
+    ]
 
 
 def test_a_file_whose_name_is_not_utf_8(engine, tmp_path):

@@ -7,12 +7,18 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from tfmtr.datasets.funnel import FATES
 from tfmtr.evaluation import tables
 from tfmtr.evaluation.evaluate import print_results
 from tfmtr.evaluation.fitting_table import FittingTable
 from tfmtr.evaluation.tables import pr_auc_table, statistics_table
 
 TABLES = {name: table for name, table in vars(tables).items() if name.endswith("_table") and inspect.isfunction(table)}
+
+
+def funnel_arguments():
+    window = {"window": 0, "rows": 12_345, **dict.fromkeys(FATES, 0), "positives": 12_000, "unknown_title": 345}
+    return [{"funnel": [window]}], ["rows of the log", "12,345", "positives", "titles table", "2.8%"]
 
 
 def render(table, width=100):

@@ -54,7 +54,7 @@ def check_same(duckdb, spark):
         elif file.suffix == ".npy":
             np.testing.assert_array_equal(np.load(file), np.load(files[1][name]), err_msg=name)
         elif file.name != "prepare.json":
-            assert file.read_text() == files[1][name].read_text(), name
+            assert file.read_bytes() == files[1][name].read_bytes(), name
     reports = [json.loads((data.path / "prepare.json").read_text()) for data in (duckdb, spark)]
     assert (reports[1]["options"].pop("engine"), reports[1]["options"].pop("spark_master")) == ("spark", "local[2]")
     assert (reports[0]["options"].pop("engine"), reports[0]["options"].pop("spark_master")) == ("duckdb", None)
