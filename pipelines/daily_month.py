@@ -446,7 +446,7 @@ def page(lines):
         f"`python pipelines/daily_month.py --out docs/results` says how. {right} of {len(days)} days ended as stated "
         "beforehand. `rows` are training rows of the day, `late` those of earlier days, `left` rows of the log that "
         "came too late; `grew` counts variables; `change` is the gate's, of PR-AUC on the day.",
-        cells.table(columns, [[str(cell) for cell in row] for row in rows]),
+        cells.table(columns, [["" if cell is None else str(cell) for cell in row] for row in rows]),
     ]
     if "compare" in lines[-1]:
         last, found = lines[-1], lines[-1]["compare"]
