@@ -134,7 +134,7 @@ def test_the_day_s_options_reach_their_functions(tmp_path, monkeypatch):
     tables = {name: tmp_path / name for name in ("events", "users", "titles", "availability")}
     tables |= {"user_vectors": tmp_path / "uv", "title_vectors": tmp_path / "tv"}
     options = {"late_days": 3, "max_drop": 0.1, "max_shift": 0.4, "max_loss": 0.2, "max_share": 0.01}
-    options |= {"max_move": 0.5, "epochs": 2}
+    options |= {"max_move": 0.5, "epochs": 2, "missing_vectors": "zero"}
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in {**tables, **options}.items()]
     arguments.append("--from=gate")
     day = ("daily", "--service", tmp_path / "s", "--day", "2025-02-17", "--retry", *arguments)

@@ -495,6 +495,9 @@ def daily(
         float, typer.Option(help="Gate: farthest that a number's median may move, in standard deviations.")
     ] = 1.0,
     epochs: Annotated[int, typer.Option(help="Times that each row is seen.")] = 1,
+    missing_vectors: Annotated[
+        str | None, typer.Option(help="What has no vector: error, or zero, from this day on; as before by default.")
+    ] = None,
     retry: Annotated[
         bool, typer.Option(help="Do a day again that was refused or rolled back; what has not changed is used again.")
     ] = False,
@@ -533,6 +536,7 @@ def daily(
         max_share=max_share,
         max_move=max_move,
         epochs=epochs,
+        missing_vectors=missing_vectors,
         retry=retry,
         again_from=again_from and str(again_from),
     )

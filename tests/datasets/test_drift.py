@@ -51,10 +51,23 @@ def test_the_median_of_users_cosines(tmp_path):
     assert drift.similarity_of_users(none, then) is None
 
 
+def test_what_is_missing_of_titles(tmp_path):
+    data = folder(
+        tmp_path / "data", ["a", "b", "c", "d"], [[1, 0], [0, 0], [0, 2], [0, 0]], length=[1.0, None, 3.0, 9.0]
+    )
+    assert drift.share_without_vector(data) == 0.5
+    schema = Schema([Feature("length", "title", "number")], [Task("x")], Scenario(["territory"], {}))
+    assert drift.medians_of_numbers(data, schema) == {("title", "length"): 3.0}
+    pq.write_table(pa.table({"window": [1, 2, 2]}), data.path / "availability.parquet")
+    (data.path / "prepare.json").write_text('{"windows": [{"window": 1}]}')
+    assert drift.titles_on_offer(Prepared(data.path)) == 2
+
+
 def test_users_who_moved(tmp_path):
     then = folder(tmp_path / "then", ["a"], [[1]], [("u1", "DE"), ("u2", "DE"), ("u3", "PL"), ("u4", "PL")])
     now = folder(tmp_path / "now", ["a"], [[1]], [("u1", "PL"), ("u2", "PL"), ("u3", "DE"), ("u5", "DE")])
     assert drift.moved_users(now, then) == {("DE", "PL"): 2, ("PL", "DE"): 1}
+    assert drift.users_of_both(now, then) == 3
 
 
 def test_shares_of_values_that_are_missing_or_unknown(tmp_path):

@@ -232,6 +232,17 @@ def test_data_unlike_those_before_close_the_gate_before_any_training(service, ch
         assert any("events of users that are not in the users table" in warning for warning in record["warnings"])
 
 
+def test_a_title_that_comes_before_its_vector(service, quick):
+    new = {"title": "t900", "name": "A new one", "genre": "drama", "length": 20.0}
+    service.titles = pd.concat([service.titles, pd.DataFrame([new])], ignore_index=True)
+    service.write(events=service.of_day(DAYS), name="events/new")
+    with pytest.raises(BadDataError, match=r"must have a vector for each title.*t900"):
+        run_day(service)
+    assert run_day(service, missing_vectors="zero")["status"] == "promoted"
+    settings = read_json(service.folder.parent / "service" / "service.json")
+    assert settings["options"]["missing_vectors"] == "zero"
+
+
 def test_what_is_refused_can_be_let_through(service, quick):
     rows = service.of_day(DAYS)
     service.write(events=rows[np.arange(len(rows)) % 5 < 3], name="events/new")

@@ -88,6 +88,12 @@ def users_of_both(data, before):
     return int(con.execute(now.semi_join(then, "user").count()))
 
 
+def titles_on_offer(data):
+    """Number of pairs of a territory and a title in the catalogue after the last window, which is served."""
+    table = pq.read_table(data.path / "availability.parquet", columns=["window"])
+    return int(np.sum(table["window"].to_numpy() == data.next_window))
+
+
 def share_without_vector(data):
     """Share of the titles whose vector is the zero vector."""
     vectors = data.vectors("title").vectors

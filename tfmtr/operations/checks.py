@@ -11,6 +11,7 @@ from tfmtr.datasets.drift import (
     share_without_vector,
     shares_of_values,
     similarity_of_users,
+    titles_on_offer,
     users_of_both,
 )
 from tfmtr.datasets.funnel import DROPPED, FATES
@@ -89,6 +90,7 @@ def _counts(data, before, rows, day, days, max_loss):
     one, other = (prepared.report["statistics"] for prepared in (data, before))
     counts = [("rows of the day", rows, min(week, default=None))]
     counts += [(f"{name} in the table", one[name], other[name]) for name in ("users", "titles")]
+    counts.append(("titles of all territories on the day after", *(titles_on_offer(p) for p in (data, before))))
     for name, value, expected in counts:
         bound = None if expected is None else expected * (1 - max_loss)
         seen = "the fewest of the week before" if name.startswith("rows") else "before"

@@ -94,6 +94,7 @@ def daily(
     max_share=MAX_SHARE,
     max_move=MAX_MOVE,
     epochs=1,
+    missing_vectors=None,
     retry=False,
     again_from=None,
     say=print,
@@ -123,6 +124,7 @@ def daily(
         max_share: As for `tfmtr.operations.checks.check_data`.
         max_move: As for `tfmtr.operations.checks.check_data`.
         epochs: Times that each row is seen.
+        missing_vectors: As for `tfmtr.datasets.prepare.prepare`, from this day on; as before by default.
         retry: Whether to do a day again that was refused or rolled back.
         again_from: Step from which a day is done again, whatever its results are made from: `"prepare"`, `"train"`,
             `"gate"` or `"export"`.
@@ -180,6 +182,9 @@ def daily(
                 f"`day` must come after the newest one, {newest}; rows of days that were skipped are trained on as "
                 f"late ones, as far as --late-days looks back. Received: {day}"
             )
+        if missing_vectors is not None:
+            check_choice("missing_vectors", missing_vectors, ("error", "zero"))
+            settings["options"]["missing_vectors"] = missing_vectors
         if groups:
             settings["logs"]["groups"] = {**(settings["logs"]["groups"] or {}), **groups}
         folder.mkdir(parents=True, exist_ok=True)
@@ -206,7 +211,7 @@ class _Day:
     def run(self, late_days, epochs, limits, groups):
         """The steps up to the first one that closes the gate; returns the record."""
         data = self.timed("prepare", self.prepare, late_days)
-        write_json(self.service / "service.json", self.settings)  # with the new groups
+        write_json(self.service / "service.json", self.settings)  # with new groups and options
         unknown = sorted(set(groups) - set(data.report["statistics"]["territories"]))
         nobody = [f"`groups` names territories that no user lives in: {', '.join(unknown[:10])}"] if unknown else []
         late = self.timed("prepare", self.find_late, data)

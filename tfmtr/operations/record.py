@@ -52,7 +52,8 @@ def page(record):
 
 def _headline(record):
     words = {"promoted": "as version", "rolled back": "was version"}
-    version = f" ({words[record['status']]} {record['version']})" if record["version"] else ""
+    is_shown = record["status"] in words and record["version"]
+    version = f" ({words[record['status']]} {record['version']})" if is_shown else ""
     return f"{record['day']}: {record['status']}{version}"
 
 
