@@ -249,8 +249,8 @@ def differences(expected, found):
     return lines + [f"another {name}" for name in names if expected.get(name) != found.get(name)]
 
 
-def main(folder, *, names=STEPS, kills=10, seed=0, num_users=USERS, say=print):
-    """Kills the commands of these names; returns the lines that say what was not as it was."""
+def main(folder, *, names=STEPS, parts=None, kills=10, seed=0, num_users=USERS, say=print):
+    """Kills the commands of these names, all parts or some; returns the lines that say what was not as it was."""
     random, found = np.random.default_rng(seed), []
     for name, step in make_steps(folder, names, num_users).items():
         trials = Trials(step, Path(folder) / "kept" / name)
@@ -258,6 +258,8 @@ def main(folder, *, names=STEPS, kills=10, seed=0, num_users=USERS, say=print):
         seconds, first = max(last for _, last in spans.values()), min(first for first, _ in spans.values())
         say(f"{name}: {seconds:.1f} s, from {first:.1f} s on something is written")
         for place, (part, (begin, end)) in enumerate(spans.items()):
+            if parts is not None and part not in parts:
+                continue
             title = f"{name}, {part}" if part else name
             for moment in sorted(random.uniform(0 if place else begin, end - begin if place else end, kills)):
                 is_killed, left = trials.killed(part, moment)
@@ -273,12 +275,13 @@ def main(folder, *, names=STEPS, kills=10, seed=0, num_users=USERS, say=print):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("steps", nargs="*", default=STEPS, help=f"of {', '.join(STEPS)}; all by default")
+    parser.add_argument("--parts", nargs="*", help=f"of daily: {', '.join(PARTS)}; all by default")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num-users", type=int, default=USERS, help="of the service")
     parser.add_argument("--folder", help="to work in; a temporary one by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        arguments = {"names": options.steps, "kills": options.kills, "seed": options.seed}
+        arguments = {"names": options.steps, "parts": options.parts, "kills": options.kills, "seed": options.seed}
         wrong = main(options.folder or temporary, num_users=options.num_users, **arguments)
     sys.exit(1 if wrong else 0)

@@ -175,10 +175,9 @@ def test_an_interrupted_day_goes_on_where_it_was(copy, monkeypatch, step):
     assert versions(service) == [1, 2]
     assert (read_live(service)["day"], read_live(service)["version"]) == (result["day"], 2)
     assert read_json(folder / "day.json") == result
-    if step != "settle":  # a day that was there is not tidied up
-        assert sorted(path.name for path in out.iterdir()) == ["1", "2"]
-        names = ["data", "day.json", "gate.json", "keys.json", "late", "run"]
-        assert sorted(path.name for path in folder.iterdir()) == names
+    assert sorted(path.name for path in out.iterdir()) == ["1", "2"]
+    names = ["data", "day.json", "gate.json", "keys.json", "late", "run"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     assert not (service / of_service.PLAN).exists()
 
 

@@ -158,6 +158,8 @@ def daily(
         settle(service, settings)
         for earlier in service.glob("days/*"):
             restore(earlier)
+        for parent, prefix in ((folder, ".data."), (folder, LATE), (Path(settings["out"]), "tmp-")):
+            sweep(parent, prefix)  # a step whose result is there leaves them to nobody else
         live = read_live(service)
         done = read_json(folder / "day.json")
         if done and not (again and done["status"] != "promoted"):
@@ -188,8 +190,6 @@ def daily(
         if groups:
             settings["logs"]["groups"] = {**(settings["logs"]["groups"] or {}), **groups}
         folder.mkdir(parents=True, exist_ok=True)
-        for parent, prefix in ((folder, ".data."), (folder, LATE), (Path(settings["out"]), "tmp-")):
-            sweep(parent, prefix)  # a step whose result is there leaves them to nobody else
         limits = {"max_drop": max_drop, "max_shift": max_shift, "max_loss": max_loss, "max_share": max_share}
         limits |= {"max_move": max_move}
         steps = Steps(folder, RESULTS, tell, again_from)
@@ -376,7 +376,12 @@ class _Day:
 
 
 def restore(folder):
-    """Brings the data of a day back that was done again, and not prepared to the end: its rows are known by them."""
+    """Brings the data of a day back that was done again, and not prepared to the end: its rows are known by them.
+
+    Of a day that has ended it removes the version, which is published, or was not to be.
+    """
+    if (folder / "day.json").exists():
+        remove(folder / "version")
     if (folder / BEFORE).exists() and (folder / "data").exists():
         remove(folder / BEFORE)
     elif (folder / BEFORE).exists():
