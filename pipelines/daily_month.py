@@ -396,6 +396,7 @@ def baselines(service, data):
     titles = pq.read_table(data.path / "titles.parquet", columns=["title"])["title"].to_pylist()
     rows, places = ({value: place for place, value in enumerate(values)} for values in (users.user, titles))
     known = service.events[(service.events.day <= LENGTH) & service.events.title.isin(places)]
+    known = known[known.user.isin(rows)]
     tests = pq.ParquetFile(*data.examples("test", windows=[1])).read(["user"])["user"].to_pylist()
     history = History(
         known.user.map(rows), known.title.map(places), LENGTH + 1 - known.day, pd.factorize(users.territory)[0],
