@@ -16,7 +16,6 @@ from tfmtr.datasets.engines._engine import ROW_GROUP, Engine
 NUM_THREADS = 2
 SORT_MEMORY = 160_000_000
 FLUSH_ROWS = 8_192  # rows that a partitioned write holds back for each partition
-KEPT = "16MB"  # freed memory that the allocator may keep: by default so much that it grows from bucket to bucket
 
 
 @ibis.udf.scalar.builtin(name="timezone")
@@ -54,8 +53,6 @@ class DuckDB(Engine):
                 "temp_directory": str(folder),
                 "preserve_insertion_order": False,
                 "partitioned_write_flush_threshold": FLUSH_ROWS,
-                "allocator_flush_threshold": KEPT,
-                "allocator_bulk_deallocation_flush_threshold": KEPT,
             }
         self.con = ibis.duckdb.connect(**options)
 
