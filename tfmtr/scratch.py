@@ -81,6 +81,11 @@ def sweep(parent, prefix, rescue=None):
             os.close(lock)
 
 
+def remove(path):
+    """Removes a file, a link or a folder, if it is there."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
 def _make(parent, prefix):
     """A new folder and the descriptor that holds its lock."""
     parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +111,7 @@ def _remove(folder, rescue):
         rescue(folder)
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name != LOCK:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            remove(path)
     (folder / LOCK).unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         folder.rmdir()

@@ -31,6 +31,7 @@ from tfmtr.documents import read_json, write_json
 from tfmtr.growth import grow_schema, warm_start
 from tfmtr.recipe import CONTROLS, OPTIMIZERS, PAPER, Recipe, optimizer_of
 from tfmtr.schema import Schema
+from tfmtr.scratch import remove
 
 __all__ = ["CONTROLS", "OPTIMIZERS", "PAPER", "Recipe", "go_on", "load", "optimizer_of", "restore", "save", "train"]
 
@@ -408,8 +409,7 @@ def _replace(workdir, schema, run):
     workdir.mkdir(parents=True, exist_ok=True)
     if (workdir / "run.json").exists():
         for name in OF_A_RUN:
-            file = workdir / name
-            shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+            remove(workdir / name)
         (workdir / "run.json").unlink()
     schema.save(workdir)
     write_json(workdir / "run.json", run)

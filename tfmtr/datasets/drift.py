@@ -127,6 +127,7 @@ def shares_of_values(data, schema):
     for role in ("user", "title"):
         file = pq.ParquetFile(data.path / f"{role}s.parquet")
         features = [f for f in schema.by_role(role) if f.name in file.schema_arrow.names and f.kind != "vector"]
+        vocabularies = {f.name: pa.array(f.vocabulary, pa.string()) for f in features}
         rows, missing, values, unknown = 0, *({f.name: 0 for f in features} for _ in range(3))
         for batch in file.iter_batches(columns=[f.name for f in features] or [role]):
             rows += len(batch)
@@ -142,7 +143,7 @@ def shares_of_values(data, schema):
                     missing[feature.name] += pc.sum(pc.equal(pc.fill_null(column, ""), "")).as_py() or 0
                 there = column.filter(pc.not_equal(pc.fill_null(column, ""), ""))
                 values[feature.name] += len(there)
-                known = pc.is_in(there, value_set=pa.array(feature.vocabulary, pa.string()))
+                known = pc.is_in(there, value_set=vocabularies[feature.name])
                 unknown[feature.name] += len(there) - (pc.sum(known).as_py() or 0)
         for feature in features:
             shares[role, feature.name, "missing"] = missing[feature.name] / max(1, rows)

@@ -56,9 +56,9 @@ from tfmtr.operations.service import (
     settle,
     table_paths,
 )
-from tfmtr.operations.steps import Steps, remove, state_of
+from tfmtr.operations.steps import Steps, state_of
 from tfmtr.schema import Schema, check_choice
-from tfmtr.scratch import sweep
+from tfmtr.scratch import remove, sweep
 from tfmtr.serving.errors import ServerError
 from tfmtr.serving.recommend import recommend
 from tfmtr.serving.server import Server

@@ -1,9 +1,9 @@
 """What a day is made from, so that a day that is run again knows what has changed since."""
 
 import hashlib
-import shutil
 
 from tfmtr.documents import read_json, write_json
+from tfmtr.scratch import remove
 
 
 def state_of(path):
@@ -73,11 +73,3 @@ class Steps:
             self.keys.pop(step, None)
         if self.folder.is_dir():
             write_json(self.folder / "keys.json", self.keys)
-
-
-def remove(path):
-    """Removes a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
