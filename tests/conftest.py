@@ -1,10 +1,12 @@
 import collections
+import datetime
 import gc
 import json
 import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -91,6 +93,19 @@ def tiny_two(tmp_path_factory):
     return path
 
 
+def write_events(path, label="event", end=datetime.datetime(2025, 1, 10)):
+    """Writes `events.parquet` of a directory whose examples are written: the positives, in windows of a day."""
+    tables = []
+    for file in sorted(path.glob("examples/**/*.parquet")):
+        split, _, window = (part.partition("=")[2] for part in file.parts[-4:-1])
+        table = pq.read_table(file, partitioning=None).to_pandas()
+        table = table[table[label] > 0][["user", "title"]].drop_duplicates()
+        table["time"] = np.datetime64(end + datetime.timedelta(days=int(window) - 1), "us")
+        tables.append(table.assign(window=int(window), split=split, is_history=True))
+    events = pd.concat(tables).sort_values(["user", "time", "title"])
+    pq.write_table(pa.Table.from_pandas(events, preserve_index=False), path / "events.parquet")
+
+
 def write_tiny(path, rows=3000, seed=0, tasks=("event",)):
     rng = np.random.default_rng(seed)
     territories, num_users, num_titles = ["DE", "FR", "PL", "CZ", "XX"], 200, 50
@@ -160,11 +175,7 @@ def write_tiny(path, rows=3000, seed=0, tasks=("event",)):
         ),
         path / "users.parquet",
     )
-    positives = [pq.read_table(file, partitioning=None) for file in sorted(path.glob("examples/**/*.parquet"))]
-    seen = pa.concat_tables(
-        table.filter(table["event"].to_numpy() > 0).select(["user", "title"]) for table in positives
-    )
-    pq.write_table(seen.group_by(["user", "title"]).aggregate([]).sort_by("user"), path / "seen.parquet")
+    write_events(path)
     titles = [f"t{i}" for i in range(num_titles)]
     pq.write_table(
         pa.table(
@@ -189,6 +200,5 @@ def write_tiny(path, rows=3000, seed=0, tasks=("event",)):
     pq.write_table(
         pa.table(dict(zip(names, map(list, zip(*catalogue, strict=True)), strict=True))), path / "availability.parquet"
     )
-    pq.write_table(pa.table({"user": ["u1"] * 5, "title": titles[:5]}), path / "seen.parquet")
     report = {"fingerprint": "ab" * 32, "windows": [{"window": window} for window in range(4)], "warnings": []}
     (path / "prepare.json").write_text(json.dumps(report))

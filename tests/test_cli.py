@@ -333,7 +333,7 @@ def test_a_client_of_the_protocol_alone_gets_what_numpy_computes(folder, server)
 
 def test_recommend_prints_names_and_leaves_out_what_was_seen(folder, server):
     data, address = Prepared(folder / "data"), f"127.0.0.1:{server.port}"
-    seen = pq.read_table(data.path / "seen.parquet").to_pandas().groupby("user").title.agg(set)
+    seen = pq.read_table(data.path / "events.parquet").to_pandas().groupby("user").title.agg(set)
     user = seen.map(len).idxmax()
     answer = recommend(address, "two_tower", data.path, user, k=10)
     titles = [row["title"] for row in answer["titles"]]

@@ -169,9 +169,8 @@ def test_cold_users_get_what_is_popular_in_their_territory_and_it_is_named(tiny,
         "default_branch",
     ]
     homes = {row["user"]: row["territory"] for row in pq.read_table(data.path / "users.parquet").to_pylist()}
-    counts = collections.Counter(
-        row["title"] for row in pq.read_table(data.path / "seen.parquet").to_pylist() if homes[row["user"]] == "PL"
-    )
+    pairs = {(row["user"], row["title"]) for row in pq.read_table(data.path / "events.parquet").to_pylist()}
+    counts = collections.Counter(title for user, title in pairs if homes[user] == "PL")
     table = pq.read_table(data.path / "availability.parquet").to_pylist()
     catalogue = [row["title"] for row in table if row["territory"] == "PL" and row["window"] == 4]
     best = sorted((counts[title] for title in catalogue), reverse=True)[:5]

@@ -194,9 +194,15 @@ def test_schema_follows_the_training_users(case):
 
 def test_other_tables_and_report(case):
     events, users, _, _, prepared, examples = case
-    seen = pd.read_parquet(prepared.path / "seen.parquet")
-    pairs = events[["uid", "asin"]].drop_duplicates().sort_values(["uid", "asin"], ignore_index=True)
-    assert (seen.to_numpy() == pairs.to_numpy()).all()
+    kept = pd.read_parquet(prepared.path / "events.parquet")
+    assert list(kept.columns) == ["user", "title", "time", "window", "split", "is_history"]
+    rows = events[["uid", "ts", "asin"]].drop_duplicates().sort_values(["uid", "ts", "asin"], ignore_index=True)
+    assert (kept[["user", "time", "title"]].to_numpy() == rows.to_numpy()).all()
+    windows = {row["window"]: pd.Timestamp(row["start"]) for row in prepared.report["windows"]}
+    assert all((kept.time >= start).eq(kept.window >= window).all() for window, start in windows.items())
+    assert kept.is_history.all()
+    splits = examples.groupby("user").split.first()
+    assert (kept.user.map(splits).dropna() == kept.split[kept.user.isin(splits.index)]).all()
     available = pd.read_parquet(prepared.path / "availability.parquet")
     assert set(available.window) == {1, 2, 3, 4}
     market = events.uid.map(dict(zip(users.uid, users.market, strict=True)))
@@ -261,7 +267,9 @@ def test_events_after_the_last_window_are_only_seen(make_logs, tables, tmp_path)
         f"{late} events after the last window are used for nothing but the seen titles" in prepared.report["warnings"]
     )
     assert prepared.report["statistics"]["events"] == len(events) - late
-    assert len(pd.read_parquet(prepared.path / "seen.parquet")) == len(events[["uid", "asin"]].drop_duplicates())
+    kept = pd.read_parquet(prepared.path / "events.parquet")
+    assert len(kept) == len(events[["uid", "asin", "ts"]].drop_duplicates())
+    assert (kept.is_history == (kept.time < pd.Timestamp(2024, 1, 9))).all()  # later ones hide titles only
     # What serving starts from is the same as if the log had ended there.
     vectors = [
         data.vectors("user").vectors[pd.read_parquet(data.path / "users.parquet").user_row] for data in (prepared, cut)
@@ -315,8 +323,8 @@ def test_logged_impressions_are_the_negatives(make_logs, tables, tmp_path):
     assert {task.name: task.kind for task in prepared.schema.tasks} == {"click": "binary", "watch": "regression"}
     train = examples[(examples.split == "train") & (examples.sampling == "random") & (examples.window <= 0)]
     assert prepared.schema.tasks[1].mean == pytest.approx(train.watch.mean(), rel=1e-5)
-    clicks = events[events.click == 1][["uid", "asin"]].drop_duplicates()
-    assert len(pd.read_parquet(prepared.path / "seen.parquet")) == len(clicks)
+    clicks = events[events.click == 1][["uid", "asin", "ts"]].drop_duplicates()
+    assert len(pd.read_parquet(prepared.path / "events.parquet")) == len(clicks)
 
 
 def test_sampled_negatives_have_no_label_for_a_regression(make_logs, tables, tmp_path):

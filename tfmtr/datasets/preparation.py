@@ -229,6 +229,23 @@ class Preparation:
         """What counts as a user's history, activity and discoveries: usable events, no impressions."""
         return self.usable(self.part("events", buckets)).filter(lambda t: t.is_event)
 
+    def known_events(self, buckets, users):
+        """What some users had, with all that a mask or a baseline may know of it: rows of `events.parquet`."""
+        events = self.part("events", buckets).filter(lambda t: t.is_event)
+        events = events.left_join(users.select("user", "split"), "user")
+        start, last = self.logs.calendar.start, self.windows[-1].number
+        is_early = events.time < make.as_utc(start) if start else ibis.literal(False)
+        events = events.select(
+            "user",
+            "title",
+            # Before the calendar's start it may be known that something was, but neither when nor in which order.
+            time=is_early.ifelse(ibis.null("timestamp(6)"), events.time),
+            window=is_early.ifelse(self.windows[0].number - 1, events.window).cast("int64"),
+            split=events.split,
+            is_history=events.split.notnull() & ~is_early & (events.window <= last),
+        )
+        return events.distinct()
+
     @property
     def has_history(self):
         """Whether user vectors come from history."""
@@ -469,7 +486,7 @@ class Preparation:
         return table.column("title").to_pylist(), table.column("text").to_pylist()
 
     def make_examples(self):
-        """Writes the examples, the user store and the parts of the users and seen tables, pass after pass."""
+        """Writes the examples, the user store and the parts of the users and events tables, pass after pass."""
         self.user_writer, self.user_width = None, 0
         for number, buckets in enumerate(self.passes):
             users, folder = self.part("users", buckets), self.folder / f"pass-{number}"
@@ -487,8 +504,7 @@ class Preparation:
                 users.select("user", *columns).inner_join(newest, "user"),
                 self.folder / f"users_out/{number}.parquet",
             )
-            seen = self.part("events", buckets).filter(lambda t: t.is_event).select("user", "title").distinct()
-            self.engine.store(seen, self.folder / f"seen/{number}.parquet")
+            self.engine.store(self.known_events(buckets, users), self.folder / f"events_out/{number}.parquet")
             shutil.rmtree(folder)
             self.advance("Making examples")
         if self.user_writer is not None:
@@ -619,13 +635,14 @@ class Preparation:
         return mean_vectors(rows - first, title_rows, self.title_vectors, end - first)
 
     def write_sorted_tables(self):
-        """Writes the users and seen tables, sorted by user; sorts spill early, to stay below the buckets' memory."""
+        """Writes the users and events tables, sorted by user; sorts spill early, to stay below the buckets' memory."""
         self.engine.sort_early()
         users = self.engine.read_parquet(sorted(self.folder.glob("users_out/*.parquet")))
         self.engine.write(users.order_by("user"), self.out / "users.parquet")
-        self.advance("Writing seen titles")
-        seen = self.engine.read_parquet(sorted(self.folder.glob("seen/*.parquet")))
-        self.engine.write(seen.order_by("user", "title"), self.out / "seen.parquet")
+        self.advance("Writing events")
+        events = self.engine.read_parquet(sorted(self.folder.glob("events_out/*.parquet")))
+        order = ("user", ibis.asc("time", nulls_first=True), "title")
+        self.engine.write(events.order_by(*order), self.out / "events.parquet")
         self.advance("Writing the report")
 
     def write_report(self):

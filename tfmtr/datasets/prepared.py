@@ -9,7 +9,10 @@
       users.parquet          user, features, slices, user_row (newest vector): one row a user
       titles.parquet         title, name, features: row i is row i of the title store
       availability.parquet   territory, title, window: the catalogue of every test window, and of the one after the last
-      seen.parquet           user, title: every pair of the log, sorted by user
+      events.parquet         user, title, time, window, split, is_history: what every user had, sorted by user and time.
+                             Titles that a user had before a window are in no list of that window. `is_history`: models
+                             and baselines may use the event in windows after its own; `split` is null for users who
+                             are not in the users table. Time is null before the calendar's start
       text.npz               the TextVectors that titles' vectors were made with, where there is no store
       vectors/user/, vectors/title/   VectorStore folders, where the schema has such a feature
 

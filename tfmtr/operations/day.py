@@ -32,6 +32,7 @@ from tfmtr.datasets.groups import to_globe
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.seen import seen_pairs
 from tfmtr.documents import read_json, write_json
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.export import export
@@ -402,7 +403,7 @@ def count_fallbacks(data):
     """
     con = ibis.duckdb.connect()
     users = read_files(con, [data.path / "users.parquet"])
-    seen = read_files(con, [data.path / "seen.parquet"])
+    seen = seen_pairs(con, data)
     titles = read_files(con, [data.path / "availability.parquet"])
     titles = titles.filter(titles.window == data.next_window).select("title").distinct()
     known = [territory for (territory,) in data.schema.scenario.groups]

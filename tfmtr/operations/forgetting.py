@@ -12,6 +12,8 @@ from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import replacing, write_json
 from tfmtr.operations.service import owned, read_live, read_service
 
+TABLES = ("users.parquet", "events.parquet", "seen.parquet")  # the last one of versions before `events.parquet`
+
 
 def forget(user, *, service=None, data=(), embeddings=()):
     """Removes a user's rows from prepared directories and from written vectors.
@@ -86,7 +88,7 @@ def _forget_prepared(user, prepared):
         dropped = _drop(file, user)
         count += dropped
         learnt |= bool(dropped) and ("split=train" in file.parts or file in late)
-    count += sum(_drop(prepared.path / name, user) for name in ("users.parquet", "seen.parquet"))
+    count += sum(_drop(prepared.path / name, user) for name in TABLES if (prepared.path / name).is_file())
     folder = prepared.path / "vectors" / "user"
     if folder.is_dir():
         count += _clear(folder, user)

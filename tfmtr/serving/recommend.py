@@ -9,6 +9,7 @@ import numpy as np
 
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.seen import seen_pairs
 from tfmtr.serving.client import Client, ServerError
 
 
@@ -47,7 +48,7 @@ def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.
             f"`user_id` must be in {data.path / 'users.parquet'}, or a `territory` must be given to serve the user as "
             f"a cold one. Received: user_id={user_id!r}"
         )
-    seen = read_files(tables, [data.path / "seen.parquet"])
+    seen = seen_pairs(tables, data)
     seen = seen.filter(seen.user == str(user_id)).title.to_pyarrow().to_pylist()
     row = row or {"territory": territory}
     request = {"request_territory": np.asarray([territory or row["territory"] or ""], object)}
