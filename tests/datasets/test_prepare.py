@@ -204,7 +204,7 @@ def test_other_tables_and_report(case):
     splits = examples.groupby("user").split.first()
     assert (kept.user.map(splits).dropna() == kept.split[kept.user.isin(splits.index)]).all()
     available = pd.read_parquet(prepared.path / "availability.parquet")
-    assert set(available.window) == {1, 2, 3, 4}
+    assert set(available.window) == set(range(-2, 5))
     market = events.uid.map(dict(zip(users.uid, users.market, strict=True)))
     after = available[available.window == 4]
     assert set(zip(after.territory, after.title, strict=True)) == set(zip(market, events.asin, strict=True))

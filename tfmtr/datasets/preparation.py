@@ -40,6 +40,7 @@ from tfmtr.datasets.times import check_far_events
 from tfmtr.schema import Feature, Scenario, Schema
 
 BUCKET_EVENTS = 250_000
+JUDGED_WINDOWS = 3  # training windows whose catalogues are kept: baselines are tuned on validation users' lists there
 UNKNOWN_TERRITORY = "unknown"
 
 
@@ -385,7 +386,7 @@ class Preparation:
         titles = make.catalogue(self.first_events, territories, windows, table=table, is_anywhere=is_anywhere)
         self.catalogue = self.engine.store(titles, self.folder / "catalogue.parquet")
         columns = ("territory", "title", "window")
-        shown = self.catalogue.filter(self.catalogue.window > 0).select(*columns).order_by(*columns)
+        shown = self.catalogue.filter(self.catalogue.window > -JUDGED_WINDOWS).select(*columns).order_by(*columns)
         self.engine.write(shown, self.out / "availability.parquet")
         self.advance("Surveying features")
 

@@ -8,7 +8,8 @@
                              one float label a task (null = not observed), user_row, title_row (rows of the stores)
       users.parquet          user, features, slices, user_row (newest vector): one row a user
       titles.parquet         title, name, features: row i is row i of the title store
-      availability.parquet   territory, title, window: the catalogue of every test window, and of the one after the last
+      availability.parquet   territory, title, window: the catalogues of the last three training windows, of every test
+                             window, and of the one after the last
       events.parquet         user, title, time, window, split, is_history: what every user had, sorted by user and time.
                              Titles that a user had before a window are in no list of that window. `is_history`: models
                              and baselines may use the event in windows after its own; `split` is null for users who
