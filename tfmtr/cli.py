@@ -378,17 +378,30 @@ def evaluate(
     local_share: Annotated[
         float, typer.Option(help="A title is local in at most this share of the territories.")
     ] = 0.3,
+    baselines: Annotated[
+        str | None,
+        typer.Option(help="Baselines to compare with, such as ease,als, or none; by default all that can be had."),
+    ] = None,
 ):
-    """Evaluate runs on the test windows, per territory; writes evaluation.json into each."""
+    """Evaluate runs on the test windows, per territory, beside what people have without them.
+
+    Writes evaluation.json into each run. Popularity, nearest neighbours, ALS, EASE and a blend see what the model may
+    see, are tuned on validation users and fitted anew before each window. Lists are as they are served: titles that a
+    user had before the window are in none.
+    """
     from tfmtr.evaluation import evaluate as evaluation
 
     names = [run.resolve().name for run in model]
     names = [str(run) if names.count(name) > 1 else name for run, name in zip(model, names, strict=True)]
     if len(set(names)) < len(names):
         raise ValueError(f"`--model` must name each run once. Received: {', '.join(map(str, model))}")
-    runs = zip(names, model, strict=True)
-    results = {name: evaluation.evaluate(run, data, k=k, local_share=local_share) for name, run in runs}
-    evaluation.print_results(results, Console())
+    runs = dict(zip(names, model, strict=True))
+    wanted = None
+    if baselines is not None:
+        wanted = [] if baselines == "none" else [name.strip() for name in baselines.split(",")]
+    options = {"k": k, "local_share": local_share, "baselines": wanted}
+    results = {name: evaluation.evaluate(run, data, **options) for name, run in runs.items()}
+    evaluation.print_results(results, Console(), runs)
 
 
 @app.command()

@@ -69,10 +69,10 @@ def test_a_difference_of_the_detectable_size_is_found_in_four_of_five_logs():
 
 def test_what_cannot_be_compared():
     users = pd.DataFrame({"user": range(30), "window": 1, "value": 1.0})
-    with pytest.raises(ValueError, match="must have the same pairs .* Received: 30 and 29, of which 29 are in both"):
+    with pytest.raises(ValueError, match=r"must have the same pairs .* Received: 30 and 29, of which 29 are in both"):
         compare_lists(users, users[1:])
     twice = pd.concat([users.assign(seed=0), users[1:].assign(seed=1)])
-    with pytest.raises(ValueError, match="in every seed. Received: 1 of 60 are missing"):
+    with pytest.raises(ValueError, match=r"in every seed. Received: 1 of 60 are missing"):
         compare_lists(twice, users)
     with pytest.raises(ValueError, match="`num_samples` must be positive"):
         compare_lists(users, users, num_samples=0)

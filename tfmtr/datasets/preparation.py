@@ -68,6 +68,7 @@ class Preparation:
             lambda: {"group": None, "users": 0, "events": 0, "last_window": 0, "positives": 0}
         )
         self.missing = (0, [])
+        self.without_text = None  # number of titles, where vectors are made of texts
 
     def run(self):
         """All steps in order."""
@@ -468,6 +469,7 @@ class Preparation:
             unknown = fitted.count_unknown(texts)
             what = "text and no vectors" if unknown == rows else "word that is known, and no vector"
             self.warn(unknown, f"titles have no {what}; each got a random vector of its own")
+            self.without_text = unknown
             return [fitted(texts, ids)], fitted.width
         self.warn(sum(not has_words([text]) for text in texts), "titles have no text, and all of them the same vector")
         blocks = encoder_vectors(texts, self.options["text_encoder"])
@@ -670,7 +672,7 @@ class Preparation:
             self.logs, self.options, self.windows, counts, self.territories, num_titles, self.warnings
         )
         report["funnel"], report["days"] = self.fates.document(), self.days
-        report["columns"] = self.columns()
+        report["columns"], report["titles_without_text"] = self.columns(), self.without_text
         report["fingerprint"] = fingerprint(self.out)
         text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
         (self.out / "prepare.json").write_text(text, encoding="utf-8")

@@ -26,8 +26,9 @@ def compare_lists(ours, theirs, *, num_samples=2000, seed=0):
     (percentiles).
 
     Args:
-        ours, theirs: Data frames with `user`, `window` and `value` (a metric, from 0 up), and `seed` where there are
-            several; the same pairs of user and window in each seed, and in both.
+        ours: Data frame of the first model with `user`, `window` and `value` (a metric, from 0 up), and `seed` where
+            there are several; the same pairs of user and window in each seed.
+        theirs: Likewise of the second model, with the same pairs.
         num_samples: Bootstrap samples.
         seed: Seed of the samples.
 

@@ -2,13 +2,10 @@
 
 from typing import NamedTuple
 
-import ibis
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tfmtr import inputs
-from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.local_titles import equal_opportunity, local_share
 from tfmtr.evaluation.popularity import (
@@ -100,9 +97,7 @@ class ListCase:
             rank: Function of example rows (an Arrow table, one a user, `BATCH` at most) and of their allowed titles,
                 boolean of shape `(rows, titles)`; returns title rows of shape `(rows, k)`, best first, padded with -1.
         """
-        ranked = [
-            rank(self.rows.slice(i, BATCH), self.allowed(i, i + BATCH)) for i in range(0, len(self.rows), BATCH)
-        ]
+        ranked = [rank(self.rows.slice(i, BATCH), self.allowed(i, i + BATCH)) for i in range(0, len(self.rows), BATCH)]
         return Lists(
             np.concatenate(ranked) if ranked else np.zeros((0, 1), int),
             self.territories,
@@ -210,25 +205,15 @@ def list_metrics(found, facts, profile):
     }
 
 
-def profiles(data, facts, users, window):
-    """What users chose before a test window: the log's pairs without the positives of this window and later ones.
+def profiles(past, users, window):
+    """What users chose before a test window.
 
     Args:
-        data: The `Prepared` directory.
-        facts: Its `TitleFacts`.
+        past: The `Past`.
         users: Ids of test users, shape `(users,)`.
         window: The test window.
 
     Returns:
-        `(rows of users, rows of the title store)`, integer arrays of one length. Events after the last window, which
-        are in the log but in no test row, count as chosen before; logs that end with the last window have none.
+        `(rows of users, rows of the title store)`, integer arrays of one length, each pair once.
     """
-    con = ibis.duckdb.connect()
-    files = data.examples("test", windows=[number for number in data.test_windows if number >= window])
-    rows = read_files(con, files)
-    held_out = rows.filter(rows[data.schema.tasks[0].column] > 0).select("user", "title")
-    wanted = ibis.memtable(pa.table({"user": users, "user_row": np.arange(len(users))}))
-    seen = read_files(con, [data.path / "seen.parquet"]).inner_join(wanted, "user")
-    chosen = con.to_pyarrow(seen.anti_join(held_out, ("user", "title")).select("user_row", "title"))
-    titles = pc.index_in(chosen["title"], value_set=pa.array(facts.ids, pa.string()))
-    return chosen["user_row"].to_numpy(), titles.to_numpy()
+    return past.had(past.numbers(users), window, chosen=True).nonzero()

@@ -75,12 +75,13 @@ class Past:
         found = pc.index_in(pa.array(users, pa.string()), value_set=self.users)
         return pc.fill_null(found, -1).to_numpy().astype(np.int64)
 
-    def had(self, users, window):
+    def had(self, users, window, *, chosen=False):
         """What lists of a window leave out: all that users had before it.
 
         Args:
             users: Numbers of users, integers of shape `(users,)`, each once.
             window: Number of the window.
+            chosen: Whether to leave out what is no event: what the user rated low, for example.
 
         Returns:
             Sparse boolean matrix of shape `(users, titles)`.
@@ -89,6 +90,8 @@ class Past:
         place[users] = np.arange(len(users))
         rows = place[self.user]
         known = (rows >= 0) & (self.window < window)
+        if chosen:
+            known &= self.is_history
         shape = (len(users), self.num_titles)
         return sparse.csr_matrix((np.ones(known.sum(), bool), (rows[known], self.title[known])), shape)
 
