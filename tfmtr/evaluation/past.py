@@ -48,12 +48,12 @@ class Past:
         self.starts[data.next_window] = data.report["windows"][-1].get("end")
         con = ibis.duckdb.connect()
         places = {
-            name: con.create_table(name, pa.table({name: ids, "place": np.arange(len(ids))}))
+            name: ibis.memtable(pa.table({name: ids, f"{name}_place": np.arange(len(ids))}))
             for name, ids in (("user", self.users), ("title", titles.cast(pa.string())))
         }
         events = read_files(con, [data.path / EVENTS])
-        events = events.inner_join(places["user"].rename(user_place="place"), "user")
-        events = events.inner_join(places["title"].rename(title_place="place"), "title")
+        events = events.inner_join(places["user"], "user")
+        events = events.inner_join(places["title"], "title")
         events = events.select(
             user=events.user_place.cast("int32"),
             title=events.title_place.cast("int32"),
