@@ -116,7 +116,7 @@ def lists_document(name="blend"):
 
 
 def lists_arguments():
-    words = [*MODELS, "blend *", "ease", "1.250", "1.100–1.400", "0.4000", "0.4500", "0.8000", "NDCG", "hit rate"]
+    words = [*MODELS, "blend *", "ease", "1.250", "1.100-1.400", "0.4000", "0.4500", "0.8000", "NDCG", "hit rate"]
     words += ["2,469,134 lists in 2 test windows.", "77 users had all", "2,000 lists of validation users."]
     return [dict.fromkeys(MODELS, lists_document())], [*words, "als needs pip install 'tfmtr[baselines]'."]
 
@@ -135,7 +135,7 @@ def test_the_lists_of_the_best_stand_first():
     assert [row[0] for row in rows] == ["branches", "blend", "ease"]
     # Figures are means over windows; the model's own row has no ratio.
     assert rows[0][1:] == ["0.4000", "0.4000", "0.4500", "0.8000", "0.4000"]
-    assert rows[1][1:7] == ["*", "0.4000", "1.250", "1.100–1.400", "1.200", "0.4000"]
+    assert rows[1][1:7] == ["*", "0.4000", "1.250", "1.100-1.400", "1.200", "0.4000"]
     assert rows[2][1:4] == ["0.1000", "n/a", "n/a"]
 
 

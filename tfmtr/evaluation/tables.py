@@ -123,7 +123,7 @@ def lists_table(results, between=None):
     for name in sorted(rows, key=lambda name: (order[name] is None, -(order[name] or 0.0))):
         cells, repeats, ratio = rows[name]
         ratio = ratio or dict.fromkeys(("ratio", "low", "high", "detectable"))
-        interval = None if ratio["low"] is None else f"{ratio['low']:.3f}–{ratio['high']:.3f}"
+        interval = None if ratio["low"] is None else f"{ratio['low']:.3f}-{ratio['high']:.3f}"
         table.add_row(
             Text(name, style="bold") if name in results else name,
             _number(order[name], "{:.4f}"),
