@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+import typing
 from pathlib import Path
 from typing import Annotated
 
@@ -27,14 +28,36 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+
+class PrepareGroup(typer.core.TyperGroup):
+    """Has a command for every file of `tfmtr/datasets/public`, made when it is asked for."""
+
+    def list_commands(self, ctx):
+        """Names of all commands."""
+        from tfmtr.datasets import public
+
+        return [*super().list_commands(ctx), *public.names()]
+
+    def get_command(self, ctx, cmd_name):
+        """The command of a name, `None` if there is none."""
+        from tfmtr.datasets import public
+
+        own = super().get_command(ctx, cmd_name)
+        return own or (public_command(cmd_name) if cmd_name in public.names() else None)
+
+
 prepare_app = typer.Typer(
-    help="Build the training set from a service's logs.", no_args_is_help=True, rich_markup_mode=None
+    help="Build the training set from a service's logs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    cls=PrepareGroup,
 )
 app.add_typer(prepare_app, name="prepare")
 console = Console(stderr=True)
 
 Out = Annotated[Path, typer.Option(help="Directory to write; must be new, or prepared before and --overwrite.")]
-Source = Annotated[Path | None, typer.Option(help="Where the data set's own files are.")]
+SOURCE_HELP = "Where the data set's own files are: the folder, archive or file."
 
 
 class Groups(enum.StrEnum):
@@ -186,29 +209,33 @@ def options(
     """From interaction logs to served recommendations, with one model for many territories and tasks."""
 
 
-@prepare_app.command("movielens")
-@prepare_options
-def prepare_movielens(
-    *,
-    tables,
-    source: Source = None,
-    download: Annotated[bool, typer.Option(help="Fetch the official archive.")] = False,
-):
-    """MovieLens-1M: the official .zip or its folder; US postal regions are the territories."""
-    from tfmtr.datasets.movielens import movielens
+def public_command(name):
+    """The command `tfmtr prepare NAME` of a public data set: its source, its own options, and those that all have."""
+    from tfmtr.datasets import public
 
-    return movielens(source, tables, download=download)
+    function = public.find(name)
+    source, _, *own = inspect.signature(function).parameters.values()
+    is_optional = "None" in str(source.annotation)  # it can be downloaded
+    options = [
+        inspect.Parameter(
+            "source",
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[Path | None if is_optional else Path, typer.Option(help=SOURCE_HELP)],
+            default=None if is_optional else inspect.Parameter.empty,
+        )
+    ]
+    for parameter in own:
+        kind, text = typing.get_args(parameter.annotation)
+        options.append(parameter.replace(annotation=Annotated[kind, typer.Option(help=text)]))
 
+    def command(*, tables, source, **arguments):
+        return function(source, tables, **arguments)
 
-@prepare_app.command("online-retail")
-@prepare_options
-def prepare_online_retail(
-    *, tables, source: Annotated[Path, typer.Option(help="The official .xlsx, or a .parquet of the same columns.")]
-):
-    """Online Retail: a shop's sales in 38 countries."""
-    from tfmtr.datasets.online_retail import online_retail
-
-    return online_retail(source, tables)
+    command.__signature__ = inspect.Signature(options)
+    command.__doc__ = inspect.getmodule(function).__doc__.partition("\n\n")[0]
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name)(prepare_options(command))
+    return typer.main.get_command(single)
 
 
 @prepare_app.command("simulator")
@@ -716,9 +743,9 @@ def typed_names(typed):
     """The words of what was typed that name a command, such as `["prepare", "events"]`."""
     command, names = typer.main.get_command(app), []
     for word in typed:
-        if word not in getattr(command, "commands", {}):
+        command = command.get_command(None, word) if hasattr(command, "commands") else None
+        if command is None:
             break
-        command = command.commands[word]
         names.append(word)
     return names
 
@@ -727,7 +754,7 @@ def command_of(names):
     """The command of these names."""
     command = typer.main.get_command(app)
     for name in names:
-        command = command.commands[name]
+        command = command.get_command(None, name)
     return command
 
 

@@ -141,9 +141,7 @@ def _lists_caption(document, baselines):
     cells = [windows[OVERALL] for windows in document.get("lists", {}).get("ranking", {}).values()]
     if not cells:
         return "There are no lists: the model has no index, or the data do not tell what users had."
-    texts = [
-        f"{sum(cell['users'] for cell in cells):,} lists in {len(cells)} test windows."
-    ]
+    texts = [f"{sum(cell['users'] for cell in cells):,} lists in {len(cells)} test windows."]
     if left := sum(row["users"] for row in document.get("left_out", {}).values()):
         texts.append(f"{left:,} users had all their positives before and are in none.")
     if baselines.get("best"):
