@@ -409,6 +409,10 @@ def evaluate(
         str | None,
         typer.Option(help="Baselines to compare with, such as ease,als, or none; by default all that can be had."),
     ] = None,
+    among: Annotated[
+        int | None,
+        typer.Option(help="Rank each positive among so many titles, too, as many papers do; 100 has 99 random others."),
+    ] = None,
 ):
     """Evaluate runs on the test windows, per territory, beside what people have without them.
 
@@ -426,7 +430,7 @@ def evaluate(
     wanted = None
     if baselines is not None:
         wanted = [] if baselines == "none" else [name.strip() for name in baselines.split(",")]
-    options = {"k": k, "local_share": local_share, "baselines": wanted}
+    options = {"k": k, "local_share": local_share, "baselines": wanted, "among": among}
     results = {name: evaluation.evaluate(run, data, **options) for name, run in runs.items()}
     evaluation.print_results(results, Console(), runs)
 

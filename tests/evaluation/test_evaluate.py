@@ -174,7 +174,12 @@ def test_popularity_s_lists_are_what_counting_gives(tiny, evaluated):
 def test_baselines_are_chosen_by_name_or_left_out(tiny, evaluated, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(evaluated[0], run)
-    result = evaluate(run, tiny, k=5, baselines=["ease", "popularity"])
+    result = evaluate(run, tiny, k=5, baselines=["ease", "popularity"], among=10)
+    for cells in (result["among"], result["baselines"]["among"]["ease"]):
+        assert cells["2"]["overall"]["hit_rate"] > result["lists"]["ranking"]["2"]["overall"]["recall"]
+    out = io.StringIO()
+    print_results({"a": result}, Console(file=out, width=200))
+    assert " among 10" in out.getvalue()
     assert set(result["baselines"]["ranking"]) == {"ease", "popularity"}
     assert evaluate(run, tiny, k=5, baselines=[])["baselines"] is None
     with pytest.raises(ValueError, match=r"`baselines` must be one of .* Did you mean 'ease'\?"):

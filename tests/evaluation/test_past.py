@@ -13,7 +13,7 @@ from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.evaluation.baseline_lists import catalogue_of, positives_of
-from tfmtr.evaluation.index_lists import ListCase, best_titles
+from tfmtr.evaluation.index_lists import AmongCase, ListCase, best_titles
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.ranking import evaluate_lists
 
@@ -142,6 +142,28 @@ def test_an_oracle_is_perfect_and_chance_is_ten_of_the_catalogue(case):
         chance = case.lists(lambda rows, allowed: best_titles(rng.random(allowed.shape), allowed, 10))
         recalls.append(evaluate_lists(chance)["overall"]["recall"])
     assert np.mean(recalls) == pytest.approx(np.mean(10 / shares[0]), rel=0.05)
+
+
+def test_each_positive_is_ranked_among_random_titles_that_the_user_did_not_have(case):
+    _, data = case
+    past, window = Past(data), 1
+    positives = positives_of(data, data.examples("test", windows=[window]))
+    whole = ListCase(positives, catalogue_of(data, window), most=1000, past=past, window=window)
+    among = AmongCase(whole, 6)
+    allowed = np.concatenate([among.allowed(i, i + 256) for i in range(0, len(among.rows), 256)])
+    assert len(allowed) == len(whole.positive_titles)
+    assert allowed[np.arange(len(allowed)), among.positive_titles].all()
+    for row, owner in enumerate(whole.positive_users):
+        others = np.setdiff1d(np.flatnonzero(allowed[row]), [among.positive_titles[row]])
+        assert not np.isin(others, whole.positive_titles[whole.positive_users == owner]).any()
+        assert whole.allowed(owner, owner + 1)[0, others].all()  # of the catalogue, and not had
+    assert np.median(allowed.sum(axis=1)) == 6
+    np.testing.assert_array_equal(allowed[:256], AmongCase(whole, 6).allowed(0, 256))  # the same for all that are asked
+    rng = np.random.default_rng(7)
+    cell = evaluate_lists(among.lists(lambda rows, allowed: best_titles(rng.random(allowed.shape), allowed, 3)))
+    assert cell["overall"]["hit_rate"] == pytest.approx(3 / 6, abs=0.2)  # chance
+    with pytest.raises(ValueError, match=r"`among` must be an integer, 2 or more"):
+        AmongCase(whole, 1)
 
 
 def test_users_whose_positives_are_all_masked_leave_both_sides_and_are_counted(case):

@@ -14,7 +14,7 @@ from tfmtr.datasets.preparation import JUDGED_WINDOWS
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.baselines.tuning import fit, tune
-from tfmtr.evaluation.index_lists import IndexLists, ListCase, best_titles
+from tfmtr.evaluation.index_lists import AmongCase, IndexLists, ListCase, best_titles
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.ranking import evaluate_lists, metrics_of_users, ndcg_of_users
 from tfmtr.retrieval.catalogue import Catalogue
@@ -31,7 +31,8 @@ class BaselineLists:
     Attributes:
         document: What `evaluation.json` has of them: `"best"`, the name of the one that validation users decide for;
             `"validation"`, `{"windows", "user_windows"}`; `"tuned"`, `{name: {"options", "tries", "reason"}}`; and
-            `"ranking"`, `"repeats"`: `{name: {window: {territory: cell of evaluate_lists}}}`.
+            `"ranking"`, `"repeats"` and, if asked for, `"among"`: `{name: {window: {territory: cell}}}` of
+        `evaluate_lists`.
         scores: Data frame, a row for each user and list; see `user_scores`.
     """
 
@@ -39,7 +40,7 @@ class BaselineLists:
     scores: pd.DataFrame
 
 
-def baseline_lists(data, *, k=10, most=10_000, names=None):
+def baseline_lists(data, *, k=10, most=10_000, names=None, among=None):
     """Lists of baselines in every test window.
 
     Each has at most 12 tries, judged by NDCG of validation users' lists in the last training windows; the best options
@@ -51,6 +52,7 @@ def baseline_lists(data, *, k=10, most=10_000, names=None):
         k: Titles of a list.
         most: Most users of a window.
         names: Names of baselines; all that can be had by default.
+        among: Titles that each positive is ranked among, too; see `AmongCase`. `None` for no such figures.
 
     Returns:
         `BaselineLists`.
@@ -61,11 +63,11 @@ def baseline_lists(data, *, k=10, most=10_000, names=None):
     """
     data = Prepared(data.path)
     key = data.report["fingerprint"], data.report.get("forgotten", 0)
-    return _baseline_lists(str(data.path.absolute()), key, k, most, None if names is None else tuple(names))
+    return _baseline_lists(str(data.path.absolute()), key, k, most, None if names is None else tuple(names), among)
 
 
 @functools.lru_cache(maxsize=2)  # the runs of one command are on the same data
-def _baseline_lists(path, key, k, most, names):
+def _baseline_lists(path, key, k, most, names, among):
     data = Prepared(path)
     past, window_days = Past(data), length_in_days(data)
     cases = validation_cases(data, past)
@@ -88,6 +90,7 @@ def _baseline_lists(path, key, k, most, names):
         "tuned": tuned,
         "ranking": {},
         "repeats": {},
+        "among": {},
     }
     scores = []
     for window in data.test_windows:
@@ -104,6 +107,9 @@ def _baseline_lists(path, key, k, most, names):
                 cells = document["ranking" if kind == NEW else "repeats"].setdefault(name, {})
                 cells[str(window)] = evaluate_lists(lists.lists)
                 scores.append(user_scores(lists, past, history, window).assign(contender=name, list=kind))
+            if among is not None:
+                cells = document["among"].setdefault(name, {})
+                cells[str(window)] = evaluate_lists(AmongCase(pair[NEW], among).lists(rank))
     return BaselineLists(document, pd.concat(scores, ignore_index=True) if scores else pd.DataFrame())
 
 

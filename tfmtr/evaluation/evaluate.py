@@ -15,7 +15,7 @@ from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import replacing, write_json
 from tfmtr.evaluation.baseline_lists import NEW, REPEATS, baseline_lists, user_scores
-from tfmtr.evaluation.index_lists import ListCase, list_metrics, profiles, ranking_of
+from tfmtr.evaluation.index_lists import AmongCase, ListCase, list_metrics, profiles, ranking_of
 from tfmtr.evaluation.list_scores import MODEL, between_runs, compare_with, segments_of, write_list_scores
 from tfmtr.evaluation.metrics import evaluate_task
 from tfmtr.evaluation.past import Past, has_events
@@ -30,7 +30,7 @@ from tfmtr.schema import Schema
 BATCH = 8192
 
 
-def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, baselines=None):
+def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, baselines=None, among=None):
     """Evaluates test window i with the model that was trained up to window i - 1, beside what people have without it.
 
     Writes `evaluation.json` and, for figures that need them, `scores.parquet` with the score of every test row (its
@@ -49,7 +49,10 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
         k: Titles that the index returns.
         recall_users: Most users that have lists.
         local_share: See `tfmtr.evaluation.title_facts.title_facts`, which says what a local title is.
-        baselines: Names of files of `tfmtr/evaluation/baselines`; all that can be had by default, none if empty.
+        baselines: Names of baselines of `tfmtr.evaluation.baselines.table`; all that can be had by default, none if
+            empty.
+        among: Titles that each positive is ranked among, too, as in many papers (100: with 99 random ones that the user
+            did not have); `None` for no such figures.
 
     Returns:
         The document written to `<run>/evaluation.json`; cells are as the functions describe that make them:
@@ -59,6 +62,7 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
         * `"recall"`: `{window: float}`, or `None` where a window has no positive;
         * `"lists"` (`list_metrics`): `{metric: {window: {territory: cell}}}`, windows with a positive only;
         * `"repeats"` (`evaluate_lists`): `{window: {territory: cell}}` of lists that may repeat what users had;
+        * `"among"`: the same for each positive among random titles, if asked for;
         * `"left_out"`: `{window: {"users", "positives"}}`: had before the window, and users with nothing else;
         * `"baselines"`: see `tfmtr.evaluation.baseline_lists`, with `"compared"` (`compare_with`);
         * `"segments"` (`segments_of`): lists of new and known users, and new and known titles in them;
@@ -78,7 +82,10 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
             f"Received: {data.path} with fingerprint {data.report['fingerprint']}, not {document['fingerprint']}"
         )
     facts = title_facts(data, local_share=local_share)
-    model, found = None, {"tasks": {}, "gauc": {}, "title_classes": {}, "recall": {}, "lists": {}, "repeats": {}}
+    model, found = (
+        None,
+        {"tasks": {}, "gauc": {}, "title_classes": {}, "recall": {}, "lists": {}, "repeats": {}, "among": {}},
+    )
     past, list_scores, found["left_out"] = (Past(data) if has_events(data) else None), [], {}
     scores = Path(run, "scores.parquet")
     with score_writer(scores, schema) as write_scores:
@@ -103,13 +110,15 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
                     if kind == REPEATS:
                         found["repeats"][str(window)] = evaluate_lists(lists.lists)
                         continue
+                    if among is not None:
+                        found["among"][str(window)] = evaluate_lists(AmongCase(case, among).lists(rank))
                     found["recall"][str(window)] = recall_at_k(lists.lists)
                     found["left_out"][str(window)] = case.left_out
                     for metric, cells in list_metrics(lists, facts, profiles(past, lists.users, window)).items():
                         put(found, ("lists", metric, str(window)), cells)
     found["baselines"], found["segments"], found["warnings"] = None, {}, []
     if list_scores and (names is None or names):
-        others = baseline_lists(data, k=k, most=recall_users, names=names)
+        others = baseline_lists(data, k=k, most=recall_users, names=names, among=among)
         list_scores.append(others.scores)
         found["baselines"] = {**others.document, "compared": compare_with(pd.concat(list_scores), MODEL)}
     if list_scores:
@@ -125,6 +134,7 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "versions": training.versions(),
         "k": k,
+        "ranked_among": among,
         "local_share": local_share,
         "titles": {"local": int(facts.local.sum()), "global": int((~facts.local).sum())},
         **found,

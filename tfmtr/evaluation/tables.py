@@ -98,13 +98,14 @@ def lists_table(results, between=None):
     document, between = results[last], between or {}
     baselines = document.get("baselines") or {}
     rows = {
-        name: (result.get("lists", {}).get("ranking", {}), result.get("repeats", {}), between.get(name))
+        name: (result.get("lists", {}).get("ranking", {}), result, between.get(name))
         for name, result in results.items()
     }
     compared = baselines.get("compared", {})
     for name, cells in baselines.get("ranking", {}).items():
         shown = f"{name} *" if name == baselines["best"] else name
-        rows[shown] = (cells, baselines["repeats"].get(name, {}), compared.get(name))
+        others = {kind: baselines.get(kind, {}).get(name, {}) for kind in ("repeats", "among")}
+        rows[shown] = (cells, others, compared.get(name))
 
     table = FittingTable(
         title=f"Lists of {document['k']} titles that the user did not have before the window",
@@ -113,7 +114,9 @@ def lists_table(results, between=None):
     table.add("lists of")
     for header in ("NDCG", f"{last} / this", "95 % interval", "detectable ratio", "recall"):
         table.add(header, is_number=True)
-    for header in ("recall over min(n, k)", "hit rate", "NDCG, repeats allowed"):
+    among = document.get("ranked_among")
+    headers = [f"hit rate among {among}", f"NDCG among {among}"] if among else []
+    for header in ("recall over min(n, k)", "hit rate", "NDCG, repeats allowed", *headers):
         table.add(header, is_number=True)
 
     def mean(windows, metric):
@@ -121,7 +124,7 @@ def lists_table(results, between=None):
 
     order = {name: mean(cells, "ndcg") for name, (cells, _, _) in rows.items()}
     for name in sorted(rows, key=lambda name: (order[name] is None, -(order[name] or 0.0))):
-        cells, repeats, ratio = rows[name]
+        cells, others, ratio = rows[name]
         ratio = ratio or dict.fromkeys(("ratio", "low", "high", "detectable"))
         interval = None if ratio["low"] is None else f"{ratio['low']:.3f}-{ratio['high']:.3f}"
         table.add_row(
@@ -131,7 +134,8 @@ def lists_table(results, between=None):
                 _number(ratio["ratio"], "{:.3f}"), _number(interval, "{}"), _number(ratio["detectable"], "{:.3f}")
             )),
             *(_number(mean(cells, metric), "{:.4f}") for metric in ("recall", "capped_recall", "hit_rate")),
-            _number(mean(repeats, "ndcg"), "{:.4f}"),
+            _number(mean(others.get("repeats", {}), "ndcg"), "{:.4f}"),
+            *(_number(mean(others.get("among", {}), metric), "{:.4f}") for metric in ("hit_rate", "ndcg") if among),
         )  # fmt: skip
     return table
 
