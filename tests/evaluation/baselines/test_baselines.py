@@ -115,6 +115,8 @@ def test_neighbours_are_the_same_block_by_block_and_of_shared_products(history, 
     found = similarities(history, weighting=weighting, number=3, products=products)
     np.testing.assert_allclose(found.toarray(), expected, atol=1e-12)
     np.testing.assert_array_equal(products.toarray(), before.toarray())
+    scores = neighbours(history, weighting=weighting, number=3)([3, 35])
+    np.testing.assert_allclose(scores, history.matrix.toarray()[[3, 35]] @ expected.T, atol=1e-12)
 
 
 def test_ease_is_the_ridge_of_each_title_on_the_others(history):

@@ -93,6 +93,7 @@ def test_what_settles_ties_changes_nothing_else():
     found = settle(scores.copy(), np.linspace(1, 0, 40))
     for own, settled in zip(scores, found, strict=True):
         assert np.argsort(-settled).tolist() == np.lexsort((np.arange(40), -own)).tolist()
+    assert np.argsort(-settle(np.full((1, 3), -1e12), np.array([0.1, 0.9, 0.5]))).tolist() == [[1, 2, 0]]
 
 
 def test_tuning_takes_the_best_try_over_all_windows_and_keeps_all_figures():
@@ -142,6 +143,8 @@ def test_tries_of_a_history_share_what_takes_long(monkeypatch):
         }
         assert shared
         monkeypatch.setitem(BASELINES, name, table.dataclasses.replace(BASELINES[name], shared=shared))
+    for again in ("ease.gram_of", "neighbours.products_of"):  # what a try would call that is not given them
+        monkeypatch.setattr(f"tfmtr.evaluation.baselines.{again}", None)
     tune(["cosine", "bm25", "ease", "blend"], [make(seed=1), make(seed=2)], lambda place, score: 0.0, window_days=7)
     assert made == ["cosine"] * 2 + ["bm25"] * 2 + ["ease"] * 2 + ["blend"] * 2
 

@@ -90,7 +90,7 @@ def fitted_titles(history):
 def invert(matrix):
     """Inverts a symmetric positive definite float64 matrix in C order in place; returns whether it could.
 
-    By Cholesky's factors, LAPACK's `potrf` and `potri`, in a third of the operations of `numpy.linalg.inv`.
+    By Cholesky's factors, LAPACK's `potrf` and `potri`, in half the operations of `numpy.linalg.inv`.
     """
     view = matrix.T  # as Fortran has it, so that nothing is copied; the lower triangle of one is the other's upper one
     _, info = lapack.dpotrf(view, lower=1, clean=0, overwrite_a=1)
