@@ -119,6 +119,28 @@ def test_tuning_takes_the_best_try_over_all_windows_and_keeps_all_figures():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_where_a_fit_is_costly_the_newest_window_judges_alone(monkeypatch):
+    histories, judged = [make(seed=1), make(seed=2), make(seed=3)], []
+
+    def judge(place, score):
+        judged.append(place)
+        return 1.0
+
+    tune(["ease"], histories, judge, window_days=7)
+    assert set(judged) == {0, 1, 2}
+    monkeypatch.setattr(table, "MANY_TITLES", 5)
+    judged.clear()
+    tune(["ease"], histories, judge, window_days=7)
+    assert set(judged) == {2}
+    judged.clear()
+    tune(["cosine"], histories, judge, window_days=7)
+    assert set(judged) == {0, 1, 2}
+    monkeypatch.setattr(table, "MANY_EVENTS", 5)
+    judged.clear()
+    tune(["cosine"], histories, judge, window_days=7)
+    assert set(judged) == {2}
+
+
 def test_windows_without_users_to_judge_by_count_for_nothing():
     histories = [make(seed=1), make(seed=2)]
 

@@ -22,9 +22,9 @@ def tune(names, histories, judge, *, window_days, required=()):
 
     Returns:
         `{name: {"options": ..., "tries": [{"options": ..., "figure": ...}], "reason": None}}`: the options with the
-        largest figure, the first of them where several have it; a figure is the mean over histories that are judged,
-        None where there are none. Without figures the options are the middle try's. A baseline that is left out has no
-        options, no tries, and the reason.
+        largest figure, the first of them where several have it; a figure is the mean over histories that are judged
+        (the newest alone, where a fit is costly), None where there are none. Without figures the options are the middle
+        try's. A baseline that is left out has no options, no tries, and the reason.
 
     Raises:
         ImportError: If a required baseline's package is missing.
@@ -48,7 +48,8 @@ def tune(names, histories, judge, *, window_days, required=()):
             continue
         options = tries(name, window_days)
         figures = [[] for _ in options]
-        for place, history in enumerate(histories):
+        costly = histories and BASELINES[name].is_costly(histories[-1])
+        for place, history in list(enumerate(histories))[-1 if costly else 0 :]:
             shared = {key: make(history) for key, make in BASELINES[name].shared.items()}
             for figure, one in zip(figures, options, strict=True):
                 figure.append(float(judge(place, fit(name, one, history, **shared))))
