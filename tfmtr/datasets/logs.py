@@ -43,7 +43,9 @@ class Logs:
             title's text to show).
         tasks: `{task: "column"}`, `{task: "column:regression"}` or `{task: "column:after=task"}`, a column of the
             events table; the last is for a task that cannot be without another, as no purchase is without a click.
-            Empty: one task `event` that is 1 for every row. Rows of the first task with 0 are logged impressions.
+            `"column>=4"` (or `>`, `<=`, `<`, `==`) is 1 where a rating reaches a threshold. Empty: one task `event`
+            that is 1 for every row. Rows of the first task with 0 are logged impressions or, if it has a threshold,
+            explicit ratings: no events, but lists leave the title out as well.
         training: `{name: "column"}` for a number or `{name: "column:id"}` for a category, columns of the events table
             that are known in training only, such as the position that a title was shown at; heads read them. A sampled
             negative has none.

@@ -32,7 +32,7 @@ from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
 from tfmtr.datasets.ids import differences, refuse_mismatch
 from tfmtr.datasets.names import check_names, inside
-from tfmtr.datasets.report import PARTITIONS, build_report, counted, describe_tasks, fingerprint, shortfalls, sum_counts
+from tfmtr.datasets.report import PARTITIONS, build_report, counted, describe_tasks, fingerprint, shortfall, sum_counts
 from tfmtr.datasets.sampling import digest, draw
 from tfmtr.datasets.tables import check_labels, check_unique, count_contradictions, read_tables
 from tfmtr.datasets.text import TEXT, TextVectors, encoder_vectors, has_words
@@ -113,6 +113,11 @@ class Preparation:
         self.titles = self.engine.store(titles, self.folder / "titles.parquet")
         labels = events.select("user", "title", *(events[inside(task)].name(task) for task in self.tasks))
         check_labels(self.engine, labels, self.tasks)
+        if self.options["low_ratings"] == "negatives" and not self.tables.has_ratings:
+            raise ValueError(
+                '`low_ratings="negatives"` must be left out unless the first task has a threshold, such as '
+                f"'column>=4' in `tasks`. Received: {dict(self.logs.tasks)}"
+            )
         refuse = self.options["contradictions"] == "refuse"
         for task, count in count_contradictions(self.engine, labels, self.tables.after, refuse=refuse).items():
             before = self.tables.after[task]
@@ -125,7 +130,7 @@ class Preparation:
                 incomplete=(known.user.isnull() | known.title.isnull() | known.time.isnull()).sum(),
                 with_title=known.title.notnull().sum(),
                 unknown=(known.title.notnull() & known.title_row.isnull()).sum(),
-                impressions=(known[first_label] == 0.0).sum(),
+                zeros=(known[first_label] == 0.0).sum(),  # impressions, or low ratings
                 unlabelled=known[first_label].isnull().sum(),
                 first=known.time.min(),
                 last=known.time.max(),
@@ -144,7 +149,7 @@ class Preparation:
         self.warn(counted["unknown"], f"events of titles that are not in the titles table were dropped{hint}")
         self.warn(counted["unlabelled"], "events without a label of the first task were left out of the examples")
         self.num_events = counted["events"]
-        self.has_impressions = bool(counted["impressions"])
+        self.has_zeros = bool(counted["zeros"])
         calendar, window = self.logs.calendar, self.logs.calendar.length
         all_windows = (calendar.num_train + calendar.num_test) * window if calendar.end is None else None
         self.warnings += check_far_events(
@@ -232,8 +237,12 @@ class Preparation:
         return self.usable(self.part("events", buckets)).filter(lambda t: t.is_event)
 
     def known_events(self, buckets, users):
-        """What some users had, with all that a mask or a baseline may know of it: rows of `events.parquet`."""
-        events = self.part("events", buckets).filter(lambda t: t.is_event)
+        """What lists leave out, with all that a mask or a baseline may know of it: rows of `events.parquet`."""
+        events = self.part("events", buckets)
+        if self.options["seen"] == "events" or (self.options["seen"] == "rated" and not self.tables.has_ratings):
+            events = events.filter(events.is_event)
+        elif self.options["seen"] == "rated":
+            events = events.filter(events[inside(next(iter(self.tasks)))].notnull())
         events = events.left_join(users.select("user", "split"), "user")
         start, last = self.logs.calendar.start, self.windows[-1].number
         is_early = events.time < make.as_utc(start) if start else ibis.literal(False)
@@ -244,7 +253,8 @@ class Preparation:
             time=is_early.ifelse(ibis.null("timestamp(6)"), events.time),
             window=is_early.ifelse(self.windows[0].number - 1, events.window).cast("int64"),
             split=events.split,
-            is_history=events.split.notnull() & ~is_early & (events.window <= last),
+            is_event=events.is_event,
+            is_history=events.is_event & events.split.notnull() & ~is_early & (events.window <= last),
         )
         return events.distinct()
 
@@ -315,7 +325,7 @@ class Preparation:
         counts = events.group_by("window").aggregate(
             unknown_user=(~is_known).sum(),
             unlabelled=(is_known & label.isnull()).sum(),
-            impressions=(is_known & (label == 0.0)).sum(),
+            **{"low_rated" if self.tables.has_ratings else "impressions": (is_known & (label == 0.0)).sum()},
             too_early=(is_known & events.is_event & is_early).sum(),
             events=(is_known & events.is_event & ~is_early).sum(),
         )
@@ -544,15 +554,21 @@ class Preparation:
         placed = self.engine.store(make.place(found, members, self.catalogue), folder / "positives.parquet")
         self.count_positives(found, placed)
         positives = placed.filter(placed.is_available)
-        if self.has_impressions:
-            shown = self.usable(self.part("events", buckets)).filter(lambda t: t[labels[0]] == 0.0)
-            shown = shown.filter(shown.window >= self.windows[0].number).select(*columns)
-            shown = make.place(shown, members, self.catalogue).filter(lambda t: t.is_available)
-            negatives = make.logged_negatives(shown, positives, carried, seed=options["seed"], alpha=options["alpha"])
-        else:
-            negatives = make.sampled_negatives(
-                positives, members, self.catalogue, seed=options["seed"], alpha=options["alpha"]
-            )
+        amount, logged, refused = {"seed": options["seed"], "alpha": options["alpha"]}, None, None
+        if self.has_zeros:
+            zeros = self.usable(self.part("events", buckets)).filter(lambda t: t[labels[0]] == 0.0)
+            zeros = zeros.filter(zeros.window >= self.windows[0].number).select(*columns)
+            zeros = make.place(zeros, members, self.catalogue).filter(lambda t: t.is_available)
+            if self.tables.has_ratings and options["low_ratings"] == "hide":
+                refused = zeros.select("user", "title", *make.STRATUM).distinct()
+                refused = self.engine.store(refused, folder / "refused.parquet")
+            elif options["negatives"] != "sampled":
+                logged = make.logged_negatives(zeros, positives, carried, **amount)
+                logged = self.engine.store(logged, folder / "logged.parquet")
+        negatives = [] if logged is None else [logged]
+        if options["negatives"] != "logged":
+            few = {"logged": logged, "refused": refused}
+            negatives.append(make.sampled_negatives(positives, members, self.catalogue, **amount, **few))
         return make.label_examples(positives, negatives, kinds, training)
 
     def write_examples(self, narrow, users, states):
@@ -652,7 +668,7 @@ class Preparation:
         """Writes schema.json and prepare.json."""
         counts = sum_counts(self.counts)
         self.warn(self.fates.total("unavailable"), "positives of titles that were not available were dropped")
-        self.warnings += shortfalls(counts)
+        self.warnings += shortfall(counts, self.options["negatives"])
         if not any(row["split"] == "train" and row["window"] <= 0 for row in counts):
             raise ValueError(
                 "`events` must give positives in the training windows: discoveries of available titles by training "

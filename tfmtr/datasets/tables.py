@@ -12,13 +12,13 @@ import ibis
 from tfmtr.datasets.column_types import header_hint
 from tfmtr.datasets.features import fits
 from tfmtr.datasets.ids import as_id
+from tfmtr.datasets.labels import parse_label
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.reading import read_table
 from tfmtr.datasets.report import counted
 from tfmtr.datasets.times import as_time, check_time_format
 from tfmtr.schema import check_choice
 
-KINDS = ("binary", "regression")
 LEAST_MEMORY = 100_000_000
 
 
@@ -34,6 +34,7 @@ class Tables:
         titles: `title`, `name` (text) and the extra columns.
         tasks: `{task: kind}`, the first task first.
         after: `{task: the task it follows}`.
+        has_ratings: Whether the first task has a threshold: rows below it are explicit ratings, no impressions.
         training: `{name: kind}` of the events' columns that are known in training only, `"number"` or `"id"`.
         availability: `title`, `territory`, `start`, `end`, or `None`.
         id_types: `{"user", "title" or "territory": {table: type that its ids had}}`.
@@ -44,6 +45,7 @@ class Tables:
     titles: Any
     tasks: Mapping[str, str]
     after: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    has_ratings: bool = False
     training: Mapping[str, str] = dataclasses.field(default_factory=dict)
     availability: Any = None
     id_types: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -81,7 +83,7 @@ def read_tables(engine, logs, warnings=None):
     check_columns(users, "users", [names["user"], names["territory"]])
     check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
     check_columns(events, "events", [names["user"], names["title"], names["time"]])
-    tasks, after, labels = read_labels(engine, events, logs.tasks, [names["user"], names["title"]])
+    tasks, after, labels, has_ratings = read_labels(engine, events, logs.tasks, [names["user"], names["title"]])
     training, known = read_training(engine, events, logs.training)
     availability, offered = None, {"title": None, "territory": None}
     if logs.availability is not None and logs.availability != "anywhere":
@@ -98,6 +100,7 @@ def read_tables(engine, logs, warnings=None):
         titles=rename_ids(engine, titles, "titles", {"title": names["title"], "name": names["name"]}),
         tasks=tasks,
         after=after,
+        has_ratings=has_ratings,
         training=training,
         availability=availability,
         id_types={
@@ -189,49 +192,39 @@ def read_labels(engine, events, tasks, keys):
     Args:
         engine: An `Engine`.
         events: The events table as it came.
-        tasks: `{task: "column"}`, `{task: "column:regression"}` or `{task: "column:after=task"}`; empty for one task
-            `event` that is always 1.
+        tasks: `{task: text}`, see `tfmtr.datasets.labels.parse_label`; empty for one task `event` that is always 1.
         keys: Columns that name a row in messages.
 
     Returns:
-        `({task: kind}, {task: the task it follows}, {task: Ibis float value})`.
+        `({task: kind}, {task: the task it follows}, {task: Ibis float value}, whether the first has a threshold)`.
 
     Raises:
-        ValueError: If a task's kind is unknown, it follows no task, or its column is missing or no number.
+        ValueError: If a task's text is none, or its column is missing or no number.
     """
     if not tasks:
-        return {"event": "binary"}, {}, {"event": ibis.literal(1).cast("float64")}
-    kinds, after, labels = {}, {}, {}
-    for task, text in tasks.items():
-        column, _, kind = text.partition(":")
-        if ":" in kind:
-            raise ValueError(
-                f"Task {task!r} must have either ':regression' or ':after=' and a task behind its column: a label that "
-                f"is after another is 0 or 1. Received: {text!r}"
-            )
-        if kind.startswith("after="):
-            kind, after[task] = "binary", kind.removeprefix("after=")
-            check_choice("after", after[task], [name for name in tasks if name != task], of=f" of task {task!r}")
-        kind = kind or "binary"
-        if kind not in KINDS:
-            raise ValueError(
-                f"Task {task!r} must be one of the kinds {list(KINDS)}, or 'after=' and the task it follows. "
-                f"Received: {text!r}"
-            )
-        check_columns(events, "events", [column])
-        dtype = events[column].type()
-        if not (dtype.is_numeric() or dtype.is_boolean()):
-            shown = list(dict.fromkeys([*keys, column]))
-            rows = events.filter(events[column].notnull()).select(*shown)
+        return {"event": "binary"}, {}, {"event": ibis.literal(1).cast("float64")}, False
+    found = {task: parse_label(task, text, tasks, events.columns) for task, text in tasks.items()}
+    for label in found.values():
+        check_columns(events, "events", [label.column])
+        dtype = events[label.column].type()
+        if not (dtype.is_numeric() or (dtype.is_boolean() and label.comparison is None)):
+            shown = list(dict.fromkeys([*keys, label.column]))
+            rows = events.filter(events[label.column].notnull()).select(*shown)
             if dtype.is_string():  # those that are no numbers, unless all are
-                rows = rows.order_by(rows[column].try_cast("float64").notnull(), *shown)
+                rows = rows.order_by(rows[label.column].try_cast("float64").notnull(), *shown)
+            what = "a number or boolean; write it so, such as 1 and 0 for yes and no"
+            if label.comparison is not None:
+                what = "a number to be compared with a threshold; write it so, such as 4 or 3.5"
             raise ValueError(
-                f"Label column {column!r} of `events` must be a number or boolean; write it so, such as 1 and 0 for "
-                f"yes and no. Received: {dtype}, such as {engine.rows(rows.limit(3))}"
+                f"Label column {label.column!r} of `events` must be {what}. Received: {dtype}, such as "
+                f"{engine.rows(rows.limit(3))}"
             )
-        kinds[task] = kind
-        labels[task] = (events[column].cast("int8") if dtype.is_boolean() else events[column]).cast("float64")
-    return kinds, after, labels
+    return (
+        {task: label.kind for task, label in found.items()},
+        {task: label.after for task, label in found.items() if label.after is not None},
+        {task: label.of(events[label.column]) for task, label in found.items()},
+        next(iter(found.values())).comparison is not None,
+    )
 
 
 def read_training(engine, events, training):
@@ -303,7 +296,7 @@ def check_labels(engine, events, tasks):
         if count:
             first = engine.rows(bad.select("user", "title", task).order_by("user", "title", task).limit(3))
             expected = (
-                "0, 1 or null; for other numbers say 'column:regression' in `tasks`"
+                "0, 1 or null; for ratings say 'column>=4', for other numbers 'column:regression' in `tasks`"
                 if kind == "binary"
                 else "finite or null, also as a float32; mend the rows, or leave their label empty"
             )
