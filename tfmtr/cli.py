@@ -305,10 +305,11 @@ def prepare_events(
     *,
     tables,
     events: Annotated[Path, typer.Option(help="Events: Parquet or CSV, one file or a folder.")],
-    users: Annotated[Path, typer.Option(help="Users: one row each.")],
-    titles: Annotated[Path, typer.Option(help="Titles: one row each.")],
+    users: Annotated[Path | None, typer.Option(help="Users: one row each; those of the events by default.")] = None,
+    titles: Annotated[Path | None, typer.Option(help="Titles: one row each; those of the events by default.")] = None,
     columns: Annotated[
-        str, typer.Option("--map", help="Your column names: user=uid,title=asin,territory=market,time=ts[,name=text].")
+        str,
+        typer.Option("--map", help="Your column names: user=uid,title=asin,time=ts[,territory=market][,name=text]."),
     ],
     task: Annotated[
         list[str] | None,
@@ -347,7 +348,7 @@ def prepare_events(
         typer.Option(help="End of the training window, UTC; default: the log's last windows are the tests."),
     ] = None,
 ):
-    """Your own logs: an events, a users and a titles table."""
+    """Your own logs: an events table and, where you have them, a users and a titles table."""
     from tfmtr.datasets.logs import Logs
 
     return Logs(

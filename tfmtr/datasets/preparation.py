@@ -7,6 +7,7 @@ same for every engine. Memory does not grow with the number of users or events.
 """
 
 import collections
+import dataclasses
 import json
 import math
 import shutil
@@ -30,6 +31,7 @@ from tfmtr.datasets.features import (
 from tfmtr.datasets.funnel import Funnel
 from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
+from tfmtr.datasets.homes import find_homes
 from tfmtr.datasets.ids import differences, refuse_mismatch
 from tfmtr.datasets.names import check_names, inside
 from tfmtr.datasets.report import PARTITIONS, build_report, counted, describe_tasks, fingerprint, shortfall, sum_counts
@@ -140,7 +142,7 @@ class Preparation:
             raise ValueError(
                 f"`events` must have rows with a time. Received: {counted['events']} rows, all without one"
             )
-        if counted["unknown"] == counted["with_title"]:
+        if counted["unknown"] == counted["with_title"] and self.logs.titles is not None:
             refuse_mismatch(
                 self.engine, {"events": events, "titles": self.titles}, "title", self.tables.id_types["title"]
             )
@@ -157,10 +159,27 @@ class Preparation:
         )
         self.windows = make.plan_windows(calendar, counted["first"], counted["last"])
         self.count_days(known)
+        self.find_users()
         self.num_buckets = max(1, -(-self.num_events // BUCKET_EVENTS))
         size = self.engine.pass_buckets
         self.passes = [range(i, min(i + size, self.num_buckets)) for i in range(0, self.num_buckets, size)]
         self.advance("Cutting buckets", total=2 * len(self.passes) + 5)
+
+    def find_users(self):
+        """Finds users who are in no table, and where users live who say it in events only."""
+        events, users = self.tables.events, self.tables.users
+        if "territory" in events.columns:
+            tests = [window.start for window in self.windows if window.number > 0]
+            users = find_homes(events, users, tests[0] if tests else self.windows[-1].end)
+            users = self.engine.store(users, self.folder / "homes.parquet")
+            self.warn(
+                self.engine.execute((users.num_territories > 1).sum().fill_null(0)),
+                "users have events in several territories; theirs is the one of most before the first test window",
+            )
+            events, users = events.drop("territory"), users.drop("num_territories")
+        elif self.logs.users is None:
+            users = self.engine.store(users, self.folder / "homes.parquet")
+        self.tables = dataclasses.replace(self.tables, events=events, users=users)
 
     def count_days(self, known):
         """Counts the rows of each day, and in each window those that cannot be used; looks for the day's own."""
@@ -304,7 +323,8 @@ class Preparation:
                 self.survey_store(buckets, users)
             self.advance("Surveying buckets")
         unknown = self.fates.total("unknown_user")
-        if unknown == self.fates.total("rows") - self.fates.total("incomplete") - self.fates.total("unknown_title"):
+        usable = self.fates.total("rows") - self.fates.total("incomplete") - self.fates.total("unknown_title")
+        if unknown == usable and self.logs.users is not None:
             tables = {"events": self.tables.events, "users": self.tables.users}
             refuse_mismatch(self.engine, tables, "user", self.tables.id_types["user"])
         count, first = self.missing

@@ -11,6 +11,7 @@ import ibis
 
 from tfmtr.datasets.column_types import header_hint
 from tfmtr.datasets.features import fits
+from tfmtr.datasets.homes import EVERYWHERE
 from tfmtr.datasets.ids import as_id
 from tfmtr.datasets.labels import parse_label
 from tfmtr.datasets.names import inside
@@ -29,7 +30,8 @@ class Tables:
     Columns that the user brings have the names that `tfmtr.datasets.names.inside` gives them.
 
     Args:
-        events: `user`, `title` (text), `time` (timestamp, UTC), one float column a task and the `training` columns.
+        events: `user`, `title` (text), `time` (timestamp, UTC), one float column a task and the `training` columns; and
+            `territory` (text) where `users` has none, see `find_homes`.
         users: `user`, `territory` (text) and the extra columns.
         titles: `title`, `name` (text) and the extra columns.
         tasks: `{task: kind}`, the first task first.
@@ -76,41 +78,86 @@ def read_tables(engine, logs, warnings=None):
         warnings.extend(found)
         return table
 
-    users = read(logs.users, "users", [names["user"], names["territory"]])
-    titles = read(logs.titles, "titles", [names["title"], names["name"]])
+    users, titles = logs.users, logs.titles
+    if users is not None:
+        users = read(users, "users", [names["user"], names["territory"]])
+    if titles is not None:
+        titles = read(titles, "titles", [names["title"], names["name"]])
     codes = [text.partition(":")[0] for text in logs.training.values() if text.endswith(":id")]
+    lives = users is not None and names["territory"] in users.columns
+    codes += [] if lives else [names["territory"]]
     events = read(logs.events, "events", [names["user"], names["title"], *codes])
-    check_columns(users, "users", [names["user"], names["territory"]])
-    check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
+    owner = "users" if lives else "events" if names["territory"] in events.columns else None
+    if owner is None and "territory" in logs.columns:
+        argument, table = ("events", events) if users is None else ("users", users)
+        check_columns(table, argument, [names["territory"]])
+    if users is not None:
+        check_columns(users, "users", [names["user"]])
+    if owner == "events" and users is not None and "territory" in users.columns:
+        raise ValueError(
+            f"Column {names['territory']!r} of `events` is the territory, so no column of `users` may be called "
+            f"'territory'; rename it, or name it in `columns`. Received: columns={list(users.columns)}"
+        )
+    if titles is not None:
+        check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
+    elif "name" in logs.columns:
+        raise ValueError(
+            "`titles` must be given where `columns` names a column of its own, the title's `name`; leave that out for "
+            f"titles without text. Received: name={names['name']!r}"
+        )
     check_columns(events, "events", [names["user"], names["title"], names["time"]])
     tasks, after, labels, has_ratings = read_labels(engine, events, logs.tasks, [names["user"], names["title"]])
     training, known = read_training(engine, events, logs.training)
     availability, offered = None, {"title": None, "territory": None}
     if logs.availability is not None and logs.availability != "anywhere":
-        availability, found, offered = read_availability(engine, logs.availability, logs.time_format)
+        availability, found, offered = read_availability(
+            engine, logs.availability, logs.time_format, territory=None if owner else EVERYWHERE
+        )
         warnings.extend(found)
+    places = {"territory": as_id(engine, events, "events", names["territory"])} if owner == "events" else {}
+    log = events.select(
+        user=as_id(engine, events, "events", names["user"]),
+        title=as_id(engine, events, "events", names["title"]),
+        time=as_time(engine, events, "events", names["time"], logs.time_format),
+        **places,
+        **{inside(name): column for name, column in (labels | known).items()},
+    )
+    if users is None:
+        people = log.filter(log.user.notnull()).select("user").distinct()
+    else:
+        keys = {"user": names["user"], **({"territory": names["territory"]} if owner == "users" else {})}
+        people = rename_ids(engine, users, "users", keys)
+    if owner is None:
+        people = people.mutate(territory=ibis.literal(EVERYWHERE))
+        warnings.append(f"no table says where users live: all are of one territory, {EVERYWHERE!r}")
+    if titles is None:
+        catalogue = log.filter(log.title.notnull()).select("title").distinct().mutate(name=lambda t: t.title)
+    else:
+        catalogue = rename_ids(engine, titles, "titles", {"title": names["title"], "name": names["name"]})
+
+    def type_of(table, key):
+        return None if table is None or names[key] not in table.columns else table[names[key]].type()
+
     tables = Tables(
-        events=events.select(
-            user=as_id(engine, events, "events", names["user"]),
-            title=as_id(engine, events, "events", names["title"]),
-            time=as_time(engine, events, "events", names["time"], logs.time_format),
-            **{inside(name): column for name, column in (labels | known).items()},
-        ),
-        users=rename_ids(engine, users, "users", {"user": names["user"], "territory": names["territory"]}),
-        titles=rename_ids(engine, titles, "titles", {"title": names["title"], "name": names["name"]}),
+        events=log,
+        users=people,
+        titles=catalogue,
         tasks=tasks,
         after=after,
         has_ratings=has_ratings,
         training=training,
         availability=availability,
         id_types={
-            "user": {"events": events[names["user"]].type(), "users": users[names["user"]].type()},
+            "user": {"events": type_of(events, "user"), "users": type_of(users, "user")},
             "title": {
-                "events": events[names["title"]].type(),
-                "titles": titles[names["title"]].type(),
+                "events": type_of(events, "title"),
+                "titles": type_of(events if titles is None else titles, "title"),
                 "availability": offered["title"],
             },
-            "territory": {"users": users[names["territory"]].type(), "availability": offered["territory"]},
+            "territory": {
+                "users": type_of(events if owner == "events" else users, "territory"),
+                "availability": offered["territory"],
+            },
         },
     )
     return localise(engine, tables, logs.time_zones) if logs.time_zones else tables
@@ -145,12 +192,14 @@ def localise(engine, tables, time_zones):
         moved = {name: engine.local_time(zone, table[name]) for name in columns}
         return table.mutate(**moved).drop("place", "zone")
 
-    homes = tables.users.filter(tables.users.user.notnull()).select(owner="user", territory="territory")
-    homes = homes.distinct(on="owner")  # a user with two rows is refused later, by name
-    events = shift(tables.events.left_join(homes, tables.events.user == homes.owner), "time")
     availability = tables.availability
     if availability is not None:
         availability = shift(availability, "start", "end")
+    if "territory" in tables.events.columns:
+        return dataclasses.replace(tables, events=shift(tables.events, "time"), availability=availability)
+    homes = tables.users.filter(tables.users.user.notnull()).select(owner="user", territory="territory")
+    homes = homes.distinct(on="owner")  # a user with two rows is refused later, by name
+    events = shift(tables.events.left_join(homes, tables.events.user == homes.owner), "time")
     return dataclasses.replace(tables, events=events.drop("owner", "territory"), availability=availability)
 
 
@@ -260,13 +309,17 @@ def read_training(engine, events, training):
     return kinds, columns
 
 
-def read_availability(engine, path, time_format=None):
+def read_availability(engine, path, time_format=None, territory=None):
     """The availability table with `title`, `territory` as text and `start`, `end` as timestamps or null.
+
+    Where the log knows one `territory` only, the table need not name it.
 
     Returns:
         `(table, warnings, types)`: the types are those that `title` and `territory` had, by their names.
     """
     table, warnings = read_table(engine, path, "availability", ids=["title", "territory"])
+    if territory is not None and "territory" not in table.columns:
+        table = table.mutate(territory=ibis.literal(territory))
     check_columns(table, "availability", ["title", "territory"])
     bounds = {
         bound: as_time(engine, table, "availability", bound, time_format)
