@@ -108,7 +108,7 @@ def test_a_territory_column_of_the_events_needs_no_mapping(make, tables, tmp_pat
 
 
 def test_clocks_of_the_territories_of_events(make, tables, tmp_path):
-    events, users, titles = tables
+    events, users, _ = tables
     events = with_markets(events, users).fillna({"market": "DE"})
     events["market"] = events.market.where(events.market == "US", "DE")
     zones = {"US": "America/New_York"}

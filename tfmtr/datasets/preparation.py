@@ -34,7 +34,16 @@ from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
 from tfmtr.datasets.homes import find_homes
 from tfmtr.datasets.ids import differences, refuse_mismatch
 from tfmtr.datasets.names import check_names, inside
-from tfmtr.datasets.report import PARTITIONS, build_report, counted, describe_tasks, fingerprint, shortfall, sum_counts
+from tfmtr.datasets.report import (
+    PARTITIONS,
+    build_report,
+    check_negatives,
+    counted,
+    describe_tasks,
+    fingerprint,
+    shortfall,
+    sum_counts,
+)
 from tfmtr.datasets.sampling import digest, draw
 from tfmtr.datasets.tables import check_labels, check_unique, count_contradictions, read_tables
 from tfmtr.datasets.text import TEXT, TextVectors, encoder_vectors, has_words
@@ -71,6 +80,7 @@ class Preparation:
         )
         self.missing = (0, [])
         self.without_text = None  # number of titles, where vectors are made of texts
+        self.newcomers = 0  # positives of users who had no event before the window
 
     def run(self):
         """All steps in order."""
@@ -574,6 +584,9 @@ class Preparation:
         placed = self.engine.store(make.place(found, members, self.catalogue), folder / "positives.parquet")
         self.count_positives(found, placed)
         positives = placed.filter(placed.is_available)
+        firsts = events.group_by("user").aggregate(first=events.window.min())
+        newcomers = positives.inner_join(firsts, "user").filter(lambda t: t.first == t.window)
+        self.newcomers += self.engine.execute(newcomers.count())
         amount, logged, refused = {"seed": options["seed"], "alpha": options["alpha"]}, None, None
         if self.has_zeros:
             zeros = self.usable(self.part("events", buckets)).filter(lambda t: t[labels[0]] == 0.0)
@@ -689,11 +702,17 @@ class Preparation:
         counts = sum_counts(self.counts)
         self.warn(self.fates.total("unavailable"), "positives of titles that were not available were dropped")
         self.warnings += shortfall(counts, self.options["negatives"])
+        without = sorted(name for name, row in self.territories.items() if not row["positives"])
+        self.warn(len(without), f"territories have no positives: {without[:10]}")
+        self.warn(len(self.title_vectors) == 1, "titles are all that there is: nothing can be ranked")
+        if self.has_history and self.newcomers == self.fates.total("positives"):
+            self.warn(self.newcomers, "positives are all of users without a past: their user vectors are zero")
         if not any(row["split"] == "train" and row["window"] <= 0 for row in counts):
             raise ValueError(
                 "`events` must give positives in the training windows: discoveries of available titles by training "
                 "users; the warnings say what was dropped. Received: none"
             )
+        check_negatives(counts, self.options["negatives"], len(self.title_vectors))
         features = [feature for role in ("user", "title", "training") for feature in self.features[role]]
         if self.user_width:
             features.append(Feature("user_vector", "user", "vector", width=self.user_width))

@@ -81,6 +81,26 @@ def shortfall(counts, negatives):
     return [f"{count} of {wanted} negatives could not be found (worst: {worst}); {hint}"]
 
 
+def check_negatives(counts, negatives, num_titles):
+    """Raises a `ValueError` that says what to do if no training row is a negative.
+
+    Args:
+        counts: List from `sum_counts` with `rows` and `positives`.
+        negatives: The option of `prepare`.
+        num_titles: Number of titles.
+    """
+    training = [row for row in counts if row["split"] == "train" and row["window"] <= 0]
+    if any(row["rows"] > row["positives"] for row in training):
+        return
+    hint = "say in `availability` (`--availability`) which more titles users could have had"
+    if negatives == "logged":
+        hint = 'log what was shown, or pass `negatives="both"` (`--negatives both`)'
+    raise ValueError(
+        "`events` must leave titles that users did not have, or there are no negatives in the training windows to "
+        f"learn from; {hint}. Received: {sum(row['positives'] for row in training)} positives, of {num_titles} titles"
+    )
+
+
 def describe_tasks(tasks, after, counts):
     """The tasks with the mean label of the random training rows.
 
