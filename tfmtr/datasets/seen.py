@@ -33,4 +33,5 @@ def had_pairs(con, data):
     if not events.is_file():
         return seen_pairs(con, data)
     rows = read_files(con, [events])
-    return rows.filter(rows.is_event).select("user", "title").distinct()
+    rows = rows.filter(rows.is_event) if "is_event" in rows.columns else rows
+    return rows.select("user", "title").distinct()
