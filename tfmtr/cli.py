@@ -89,6 +89,9 @@ def prepare_options(command):
         out,
         seed,
         alpha,
+        negatives,
+        low_ratings,
+        seen,
         test_fraction,
         validation_fraction,
         random_fraction,
@@ -115,6 +118,9 @@ def prepare_options(command):
                 out,
                 seed=seed,
                 alpha=alpha,
+                negatives=negatives,
+                low_ratings=low_ratings,
+                seen=seen,
                 test_fraction=test_fraction,
                 validation_fraction=validation_fraction,
                 random_fraction=random_fraction,
@@ -141,6 +147,27 @@ def prepare_options(command):
         option("out", Out, inspect.Parameter.empty),
         option("seed", Annotated[int, typer.Option(help="Of every sample drawn.")], 0),
         option("alpha", Annotated[float, typer.Option(help="Negatives for each positive.")], 10.0),
+        option(
+            "negatives",
+            Annotated[str, typer.Option(help="Negatives are logged, sampled, or both: logged ones first.")],
+            "both",
+        ),
+        option(
+            "low_ratings",
+            Annotated[
+                str,
+                typer.Option(help="What is rated below the first task's threshold is to hide, or to be negatives."),
+            ],
+            "hide",
+        ),
+        option(
+            "seen",
+            Annotated[
+                str,
+                typer.Option(help="Lists leave out what a user had (events), rated too (rated), or saw (impressions)."),
+            ],
+            "rated",
+        ),
         option("test_fraction", Annotated[float, typer.Option(help="Share of users for the tests.")], 0.3),
         option("validation_fraction", Annotated[float, typer.Option(help="Share of users for validation.")], 0.1),
         option(
@@ -278,15 +305,16 @@ def prepare_events(
     *,
     tables,
     events: Annotated[Path, typer.Option(help="Events: Parquet or CSV, one file or a folder.")],
-    users: Annotated[Path, typer.Option(help="Users: one row each.")],
-    titles: Annotated[Path, typer.Option(help="Titles: one row each.")],
+    users: Annotated[Path | None, typer.Option(help="Users: one row each; those of the events by default.")] = None,
+    titles: Annotated[Path | None, typer.Option(help="Titles: one row each; those of the events by default.")] = None,
     columns: Annotated[
-        str, typer.Option("--map", help="Your column names: user=uid,title=asin,territory=market,time=ts[,name=text].")
+        str,
+        typer.Option("--map", help="Your column names: user=uid,title=asin,time=ts[,territory=market][,name=text]."),
     ],
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help="name=column[:regression | :after=name]; repeat. The first one's positives define the examples."
+            help="name=column[>=4][:regression | :after=name]; repeat. The first one's positives define the examples."
         ),
     ] = None,
     training: Annotated[
@@ -320,7 +348,7 @@ def prepare_events(
         typer.Option(help="End of the training window, UTC; default: the log's last windows are the tests."),
     ] = None,
 ):
-    """Your own logs: an events, a users and a titles table."""
+    """Your own logs: an events table and, where you have them, a users and a titles table."""
     from tfmtr.datasets.logs import Logs
 
     return Logs(

@@ -8,6 +8,7 @@ FATES = {
     "unknown_user": "of a user who is not in the users table",
     "unlabelled": "without a label of the first task",
     "impressions": "impressions, of which negatives are made",
+    "low_rated": "rated below the threshold of the first task",
     "too_early": "before the calendar's start",
     "history": "before the first window: what users had, no examples",
     "later": "after the last window",

@@ -7,6 +7,7 @@ same for every engine. Memory does not grow with the number of users or events.
 """
 
 import collections
+import dataclasses
 import json
 import math
 import shutil
@@ -30,9 +31,19 @@ from tfmtr.datasets.features import (
 from tfmtr.datasets.funnel import Funnel
 from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
+from tfmtr.datasets.homes import find_homes
 from tfmtr.datasets.ids import differences, refuse_mismatch
 from tfmtr.datasets.names import check_names, inside
-from tfmtr.datasets.report import PARTITIONS, build_report, counted, describe_tasks, fingerprint, shortfalls, sum_counts
+from tfmtr.datasets.report import (
+    PARTITIONS,
+    build_report,
+    check_negatives,
+    counted,
+    describe_tasks,
+    fingerprint,
+    shortfall,
+    sum_counts,
+)
 from tfmtr.datasets.sampling import digest, draw
 from tfmtr.datasets.tables import check_labels, check_unique, count_contradictions, read_tables
 from tfmtr.datasets.text import TEXT, TextVectors, encoder_vectors, has_words
@@ -69,6 +80,7 @@ class Preparation:
         )
         self.missing = (0, [])
         self.without_text = None  # number of titles, where vectors are made of texts
+        self.newcomers = 0  # positives of users who had no event before the window
 
     def run(self):
         """All steps in order."""
@@ -113,6 +125,11 @@ class Preparation:
         self.titles = self.engine.store(titles, self.folder / "titles.parquet")
         labels = events.select("user", "title", *(events[inside(task)].name(task) for task in self.tasks))
         check_labels(self.engine, labels, self.tasks)
+        if self.options["low_ratings"] == "negatives" and not self.tables.has_ratings:
+            raise ValueError(
+                '`low_ratings="negatives"` must be left out unless the first task has a threshold, such as '
+                f"'column>=4' in `tasks`. Received: {dict(self.logs.tasks)}"
+            )
         refuse = self.options["contradictions"] == "refuse"
         for task, count in count_contradictions(self.engine, labels, self.tables.after, refuse=refuse).items():
             before = self.tables.after[task]
@@ -125,7 +142,7 @@ class Preparation:
                 incomplete=(known.user.isnull() | known.title.isnull() | known.time.isnull()).sum(),
                 with_title=known.title.notnull().sum(),
                 unknown=(known.title.notnull() & known.title_row.isnull()).sum(),
-                impressions=(known[first_label] == 0.0).sum(),
+                zeros=(known[first_label] == 0.0).sum(),  # impressions, or low ratings
                 unlabelled=known[first_label].isnull().sum(),
                 first=known.time.min(),
                 last=known.time.max(),
@@ -135,7 +152,7 @@ class Preparation:
             raise ValueError(
                 f"`events` must have rows with a time. Received: {counted['events']} rows, all without one"
             )
-        if counted["unknown"] == counted["with_title"]:
+        if counted["unknown"] == counted["with_title"] and self.logs.titles is not None:
             refuse_mismatch(
                 self.engine, {"events": events, "titles": self.titles}, "title", self.tables.id_types["title"]
             )
@@ -144,7 +161,7 @@ class Preparation:
         self.warn(counted["unknown"], f"events of titles that are not in the titles table were dropped{hint}")
         self.warn(counted["unlabelled"], "events without a label of the first task were left out of the examples")
         self.num_events = counted["events"]
-        self.has_impressions = bool(counted["impressions"])
+        self.has_zeros = bool(counted["zeros"])
         calendar, window = self.logs.calendar, self.logs.calendar.length
         all_windows = (calendar.num_train + calendar.num_test) * window if calendar.end is None else None
         self.warnings += check_far_events(
@@ -152,10 +169,27 @@ class Preparation:
         )
         self.windows = make.plan_windows(calendar, counted["first"], counted["last"])
         self.count_days(known)
+        self.find_users()
         self.num_buckets = max(1, -(-self.num_events // BUCKET_EVENTS))
         size = self.engine.pass_buckets
         self.passes = [range(i, min(i + size, self.num_buckets)) for i in range(0, self.num_buckets, size)]
         self.advance("Cutting buckets", total=2 * len(self.passes) + 5)
+
+    def find_users(self):
+        """Finds users who are in no table, and where users live who say it in events only."""
+        events, users = self.tables.events, self.tables.users
+        if "territory" in events.columns:
+            tests = [window.start for window in self.windows if window.number > 0]
+            users = find_homes(events, users, tests[0] if tests else self.windows[-1].end)
+            users = self.engine.store(users, self.folder / "homes.parquet")
+            self.warn(
+                self.engine.execute((users.num_territories > 1).sum().fill_null(0)),
+                "users have events in several territories; theirs is the one of most before the first test window",
+            )
+            events, users = events.drop("territory"), users.drop("num_territories")
+        elif self.logs.users is None:
+            users = self.engine.store(users, self.folder / "homes.parquet")
+        self.tables = dataclasses.replace(self.tables, events=events, users=users)
 
     def count_days(self, known):
         """Counts the rows of each day, and in each window those that cannot be used; looks for the day's own."""
@@ -232,8 +266,12 @@ class Preparation:
         return self.usable(self.part("events", buckets)).filter(lambda t: t.is_event)
 
     def known_events(self, buckets, users):
-        """What some users had, with all that a mask or a baseline may know of it: rows of `events.parquet`."""
-        events = self.part("events", buckets).filter(lambda t: t.is_event)
+        """What lists leave out, with all that a mask or a baseline may know of it: rows of `events.parquet`."""
+        events = self.part("events", buckets)
+        if self.options["seen"] == "events" or (self.options["seen"] == "rated" and not self.tables.has_ratings):
+            events = events.filter(events.is_event)
+        elif self.options["seen"] == "rated":
+            events = events.filter(events[inside(next(iter(self.tasks)))].notnull())
         events = events.left_join(users.select("user", "split"), "user")
         start, last = self.logs.calendar.start, self.windows[-1].number
         is_early = events.time < make.as_utc(start) if start else ibis.literal(False)
@@ -244,7 +282,8 @@ class Preparation:
             time=is_early.ifelse(ibis.null("timestamp(6)"), events.time),
             window=is_early.ifelse(self.windows[0].number - 1, events.window).cast("int64"),
             split=events.split,
-            is_history=events.split.notnull() & ~is_early & (events.window <= last),
+            is_event=events.is_event,
+            is_history=events.is_event & events.split.notnull() & ~is_early & (events.window <= last),
         )
         return events.distinct()
 
@@ -294,7 +333,8 @@ class Preparation:
                 self.survey_store(buckets, users)
             self.advance("Surveying buckets")
         unknown = self.fates.total("unknown_user")
-        if unknown == self.fates.total("rows") - self.fates.total("incomplete") - self.fates.total("unknown_title"):
+        usable = self.fates.total("rows") - self.fates.total("incomplete") - self.fates.total("unknown_title")
+        if unknown == usable and self.logs.users is not None:
             tables = {"events": self.tables.events, "users": self.tables.users}
             refuse_mismatch(self.engine, tables, "user", self.tables.id_types["user"])
         count, first = self.missing
@@ -315,7 +355,7 @@ class Preparation:
         counts = events.group_by("window").aggregate(
             unknown_user=(~is_known).sum(),
             unlabelled=(is_known & label.isnull()).sum(),
-            impressions=(is_known & (label == 0.0)).sum(),
+            **{"low_rated" if self.tables.has_ratings else "impressions": (is_known & (label == 0.0)).sum()},
             too_early=(is_known & events.is_event & is_early).sum(),
             events=(is_known & events.is_event & ~is_early).sum(),
         )
@@ -544,15 +584,24 @@ class Preparation:
         placed = self.engine.store(make.place(found, members, self.catalogue), folder / "positives.parquet")
         self.count_positives(found, placed)
         positives = placed.filter(placed.is_available)
-        if self.has_impressions:
-            shown = self.usable(self.part("events", buckets)).filter(lambda t: t[labels[0]] == 0.0)
-            shown = shown.filter(shown.window >= self.windows[0].number).select(*columns)
-            shown = make.place(shown, members, self.catalogue).filter(lambda t: t.is_available)
-            negatives = make.logged_negatives(shown, positives, carried, seed=options["seed"], alpha=options["alpha"])
-        else:
-            negatives = make.sampled_negatives(
-                positives, members, self.catalogue, seed=options["seed"], alpha=options["alpha"]
-            )
+        firsts = events.group_by("user").aggregate(first=events.window.min())
+        newcomers = positives.inner_join(firsts, "user").filter(lambda t: t.first == t.window)
+        self.newcomers += self.engine.execute(newcomers.count())
+        amount, logged, refused = {"seed": options["seed"], "alpha": options["alpha"]}, None, None
+        if self.has_zeros:
+            zeros = self.usable(self.part("events", buckets)).filter(lambda t: t[labels[0]] == 0.0)
+            zeros = zeros.filter(zeros.window >= self.windows[0].number).select(*columns)
+            zeros = make.place(zeros, members, self.catalogue).filter(lambda t: t.is_available)
+            if self.tables.has_ratings and options["low_ratings"] == "hide":
+                refused = zeros.select("user", "title", *make.STRATUM).distinct()
+                refused = self.engine.store(refused, folder / "refused.parquet")
+            elif options["negatives"] != "sampled":
+                logged = make.logged_negatives(zeros, positives, carried, **amount)
+                logged = self.engine.store(logged, folder / "logged.parquet")
+        negatives = [] if logged is None else [logged]
+        if options["negatives"] != "logged":
+            few = {"logged": logged, "refused": refused}
+            negatives.append(make.sampled_negatives(positives, members, self.catalogue, **amount, **few))
         return make.label_examples(positives, negatives, kinds, training)
 
     def write_examples(self, narrow, users, states):
@@ -652,12 +701,18 @@ class Preparation:
         """Writes schema.json and prepare.json."""
         counts = sum_counts(self.counts)
         self.warn(self.fates.total("unavailable"), "positives of titles that were not available were dropped")
-        self.warnings += shortfalls(counts)
+        self.warnings += shortfall(counts, self.options["negatives"])
+        without = sorted(name for name, row in self.territories.items() if not row["positives"])
+        self.warn(len(without), f"territories have no positives: {without[:10]}")
+        self.warn(len(self.title_vectors) == 1, "titles are all that there is: nothing can be ranked")
+        if self.has_history and self.newcomers == self.fates.total("positives"):
+            self.warn(self.newcomers, "positives are all of users without a past: their user vectors are zero")
         if not any(row["split"] == "train" and row["window"] <= 0 for row in counts):
             raise ValueError(
                 "`events` must give positives in the training windows: discoveries of available titles by training "
                 "users; the warnings say what was dropped. Received: none"
             )
+        check_negatives(counts, self.options["negatives"], len(self.title_vectors))
         features = [feature for role in ("user", "title", "training") for feature in self.features[role]]
         if self.user_width:
             features.append(Feature("user_vector", "user", "vector", width=self.user_width))

@@ -246,7 +246,7 @@ def funnel_table(report):
     table.add("rows of the log")
     table.add("rows", is_number=True)
     table.add("share", is_number=True)
-    totals = {name: sum(row[name] for row in report["funnel"]) for name in ("rows", *FATES)}
+    totals = {name: sum(row.get(name, 0) for row in report["funnel"]) for name in ("rows", *FATES)}
     for name, count in totals.items():
         if name == "rows":
             table.add_row("all", f"{count:,}", "")
