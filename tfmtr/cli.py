@@ -78,6 +78,11 @@ def prepare_options(command):
         text_encoder,
         like,
         overwrite,
+        window_days,
+        train_windows,
+        test_windows,
+        end,
+        warm_up,
         **arguments,
     ):
         from tfmtr.datasets.prepare import prepare
@@ -87,6 +92,15 @@ def prepare_options(command):
 
         with scratch(out.parent, ".tables-") as tables:
             logs = command(tables=tables, **arguments)
+            calendar = calendar_of(
+                logs.calendar,
+                window_days=window_days,
+                train_windows=train_windows,
+                test_windows=test_windows,
+                end=end,
+                warm_up=warm_up,
+            )
+            logs = dataclasses.replace(logs, calendar=calendar)
             prepared = prepare(
                 logs,
                 out,
@@ -106,6 +120,8 @@ def prepare_options(command):
                 overwrite=overwrite,
             )
         Console().print(statistics_table(prepared.report))
+        if "calendar" in prepared.report:
+            Console().print(Text(f"windows: {prepared.report['calendar']['text']}"), soft_wrap=True)
         if "funnel" in prepared.report:  # public data sets with given splits have none
             Console().print(funnel_table(prepared.report))
         for warning in prepared.report["warnings"]:
@@ -115,6 +131,46 @@ def prepare_options(command):
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
     shared = [
+        option(
+            "window_days",
+            Annotated[
+                float | None,
+                typer.Option(help="Length of a window in days; by default one is chosen that covers the log."),
+            ],
+            None,
+        ),
+        option(
+            "train_windows",
+            Annotated[
+                int | None, typer.Option(help="Number of training windows; by default as many as cover the log.")
+            ],
+            None,
+        ),
+        option(
+            "test_windows",
+            Annotated[
+                int | None, typer.Option(help="Number of test windows; by default 3, or fewer if the log is short.")
+            ],
+            None,
+        ),
+        option(
+            "end",
+            Annotated[
+                datetime.datetime | None,
+                typer.Option(help="End of the training window, UTC; by default the log's last windows are the tests."),
+            ],
+            None,
+        ),
+        option(
+            "warm_up",
+            Annotated[
+                float | None,
+                typer.Option(
+                    help="Share of the events that only count as history before the first window; 0.2 if not given."
+                ),
+            ],
+            None,
+        ),
         option("out", Out, inspect.Parameter.empty),
         option("seed", Annotated[int, typer.Option(help="Of every sample drawn.")], 0),
         option("alpha", Annotated[float, typer.Option(help="Negatives for each positive.")], 10.0),
@@ -285,13 +341,6 @@ def prepare_events(
         str | None,
         typer.Option(help='How text is written that is a time, such as "%d/%m/%Y %H:%M"; year-month-day needs none.'),
     ] = None,
-    window_days: Annotated[float, typer.Option(help="Length of a window.")] = 7.0,
-    train_windows: Annotated[int, typer.Option(help="Number of training windows.")] = 8,
-    test_windows: Annotated[int, typer.Option(help="Number of test windows.")] = 3,
-    end: Annotated[
-        datetime.datetime | None,
-        typer.Option(help="End of the training window, UTC; default: the log's last windows are the tests."),
-    ] = None,
 ):
     """Your own logs: an events, a users and a titles table."""
     from tfmtr.datasets.logs import Logs
@@ -303,7 +352,6 @@ def prepare_events(
         columns=pairs("map", columns.split(","), keys=("user", "title", "territory", "time", "name")),
         tasks=pairs("task", task or []),
         training=pairs("training", training or []),
-        calendar=calendar_of(window_days, train_windows, test_windows, end),
         availability=availability if availability in (None, "anywhere") else Path(availability),
         user_vectors=user_vectors,
         title_vectors=title_vectors,

@@ -14,20 +14,24 @@ class Calendar:
 
     Window w (an integer) covers `[end + (w - 1) * length, end + w * length)`: windows
     `1 - num_train .. 0` are for training and `1 .. num_test` follow the training window.
+    What is left open is chosen so that windows cover the log but for a warm-up: see `tfmtr.datasets.calendars`.
 
     Args:
-        length: Length of one window, for example a day.
-        num_train: Number of training windows.
-        num_test: Number of test windows.
+        length: Length of one window, for example a day; `None` to choose it.
+        num_train: Number of training windows; `None` for as many as cover the log.
+        num_test: Number of test windows; `None` for 3, or fewer where less than 6 windows cover the log.
         end: End of training, UTC; `None` puts the last test window at the end of the log.
         start: No event before this time is used, as example, feature or history; `None` for no limit.
+        warm_up: Share of the events (from `start` on) that are history only, because they come before the first
+            window; used where length or number of the windows is chosen.
     """
 
-    length: datetime.timedelta
-    num_train: int
-    num_test: int = 3
+    length: datetime.timedelta | None = None
+    num_train: int | None = None
+    num_test: int | None = None
     end: datetime.datetime | None = None
     start: datetime.datetime | None = None
+    warm_up: float = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Logs:
             it from earlier events; or the word `"anywhere"`: from earlier events in any territory.
         user_vectors, title_vectors: Feature stores: a folder with `vectors.npy` (rows, width) and
             `ids.parquet` (one column: the ids, in the order of the rows); or `None`.
-        calendar: The data set's own windows.
+        calendar: The data set's own windows; by default windows are chosen that cover the log.
         groups: `{territory: group}`, or `None` to balance them over `neighbours`.
         neighbours: `{territory: (longitude, latitude)}` in degrees, used to group territories.
         time_zones: `{territory: "Europe/Berlin"}`, or `None` for UTC everywhere: times become the clock's in the
@@ -66,7 +70,7 @@ class Logs:
     users: Path
     titles: Path
     columns: Mapping[str, str]
-    calendar: Calendar
+    calendar: Calendar = Calendar()
     tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     training: Mapping[str, str] = dataclasses.field(default_factory=dict)
     availability: Path | str | None = None

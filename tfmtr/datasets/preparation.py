@@ -7,6 +7,7 @@ same for every engine. Memory does not grow with the number of users or events.
 """
 
 import collections
+import datetime
 import json
 import math
 import shutil
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from tfmtr.datasets import examples as make
 from tfmtr.datasets import stores
+from tfmtr.datasets.calendars import complete, describe, is_complete
 from tfmtr.datasets.engines._engine import ROW_GROUP
 from tfmtr.datasets.features import (
     as_feature,
@@ -143,30 +145,46 @@ class Preparation:
         self.warn(counted["unlabelled"], "events without a label of the first task were left out of the examples")
         self.num_events = counted["events"]
         self.has_impressions = bool(counted["impressions"])
-        calendar, window = self.logs.calendar, self.logs.calendar.length
-        all_windows = (calendar.num_train + calendar.num_test) * window if calendar.end is None else None
-        self.warnings += check_far_events(
-            self.engine, events, counted["first"], counted["last"], window=window, all_windows=all_windows
-        )
-        self.windows = make.plan_windows(calendar, counted["first"], counted["last"])
-        self.count_days(known)
+        self.place_windows(known, counted["first"], counted["last"])
+        self.count_days(known, counted["first"])
         self.num_buckets = max(1, -(-self.num_events // BUCKET_EVENTS))
         size = self.engine.pass_buckets
         self.passes = [range(i, min(i + size, self.num_buckets)) for i in range(0, self.num_buckets, size)]
         self.advance("Cutting buckets", total=2 * len(self.passes) + 5)
 
-    def count_days(self, known):
+    def place_windows(self, known, first, last):
+        """Places the calendar's windows on the log, after choosing what the calendar leaves open."""
+        calendar, hours = self.logs.calendar, []
+        if not is_complete(calendar):
+            rows = known.filter(known.time.notnull(), known.user.notnull(), known.title_row.notnull())
+            rows = rows.filter(make.is_event(rows, inside(next(iter(self.tasks)))))
+            rows = rows.group_by(hour=rows.time.truncate("h")).aggregate(events=rows.count())
+            hours = [(row["hour"], row["events"]) for row in self.engine.rows(rows.order_by("hour"))]
+        window, all_windows = None, None
+        if calendar.end is not None:
+            window = last - first
+        elif is_complete(calendar):
+            calendar = complete(calendar, hours, first, last)
+            window, all_windows = calendar.length, (calendar.num_train + calendar.num_test) * calendar.length
+        self.warnings += check_far_events(self.engine, known, first, last, window=window, all_windows=all_windows)
+        self.calendar = complete(calendar, hours, first, last)
+        self.windows = make.plan_windows(self.calendar, first, last)
+
+    def count_days(self, known, first):
         """Counts the rows of each day, and in each window those that cannot be used; looks for the day's own."""
-        is_incomplete = known.user.isnull() | known.title.isnull()
+        is_incomplete, start = known.user.isnull() | known.title.isnull(), self.logs.calendar.start
+        is_event = make.is_event(known, inside(next(iter(self.tasks))))
+        is_early = known.time < make.as_utc(start) if start else ibis.literal(False)
         days = known.group_by(
             day=known.time.date().cast("string"), window=make.number_window(known.time, self.windows)
         ).aggregate(
             rows=known.count(),
-            events=make.is_event(known, inside(next(iter(self.tasks)))).sum(),
+            events=is_event.sum(),
+            on_time=(is_event & ~is_early).sum(),
             incomplete=is_incomplete.sum(),
             unknown_title=(~is_incomplete & known.title_row.isnull()).sum(),
         )
-        self.days = {}
+        self.days, on_time = {}, collections.Counter()
         for row in self.engine.rows(days.order_by("day", "window")):
             if row["day"] is None:
                 self.fates.add(None, rows=row["rows"], incomplete=row["rows"])
@@ -175,6 +193,10 @@ class Preparation:
             for name in of_day:
                 of_day[name] += int(row[name])
             self.fates.add(row["window"], **{name: row[name] for name in ("rows", "incomplete", "unknown_title")})
+            on_time[row["window"]] += int(row["on_time"])
+        self.calendar_text = describe(self.windows, max(first, make.as_utc(start)) if start else first, on_time)
+        empty = [window.number for window in self.windows if not on_time[window.number]]
+        self.warn(len(empty), f"windows have no events: {empty[:10]}")
         last = self.windows[-1]
         if self.like is not None and not self.fates.of(last.number)["rows"]:
             raise make.EmptyWindowError(
@@ -668,6 +690,12 @@ class Preparation:
         report = build_report(
             self.logs, self.options, self.windows, counts, self.territories, num_titles, self.warnings
         )
+        report["calendar"] = {
+            "text": self.calendar_text,
+            "days": self.calendar.length / datetime.timedelta(days=1),
+            "num_train": self.calendar.num_train,
+            "num_test": self.calendar.num_test,
+        }
         report["funnel"], report["days"] = self.fates.document(), self.days
         report["columns"] = self.columns()
         report["fingerprint"] = fingerprint(self.out)
