@@ -68,6 +68,7 @@ def prepare_options(command):
         alpha,
         test_fraction,
         validation_fraction,
+        fold,
         random_fraction,
         num_groups,
         engine,
@@ -108,6 +109,7 @@ def prepare_options(command):
                 alpha=alpha,
                 test_fraction=test_fraction,
                 validation_fraction=validation_fraction,
+                fold=fold,
                 random_fraction=random_fraction,
                 num_groups=num_groups,
                 engine=engine,
@@ -174,8 +176,26 @@ def prepare_options(command):
         option("out", Out, inspect.Parameter.empty),
         option("seed", Annotated[int, typer.Option(help="Of every sample drawn.")], 0),
         option("alpha", Annotated[float, typer.Option(help="Negatives for each positive.")], 10.0),
-        option("test_fraction", Annotated[float, typer.Option(help="Share of users for the tests.")], 0.3),
-        option("validation_fraction", Annotated[float, typer.Option(help="Share of users for validation.")], 0.1),
+        option(
+            "test_fraction",
+            Annotated[float | None, typer.Option(help="Share of users for the tests; 0.3 if not given.")],
+            None,
+        ),
+        option(
+            "validation_fraction",
+            Annotated[float | None, typer.Option(help="Share of users for validation; 0.1 if not given.")],
+            None,
+        ),
+        option(
+            "fold",
+            Annotated[
+                str | None,
+                typer.Option(
+                    help="Take the i-th of n disjoint parts of the users for the tests, written i/n, such as 2/5."
+                ),
+            ],
+            None,
+        ),
         option(
             "random_fraction", Annotated[float, typer.Option(help="Share of the other users in the random set.")], 0.5
         ),

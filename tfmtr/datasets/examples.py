@@ -122,7 +122,7 @@ def number_window(time, windows):
     return ibis.cases(*bounds, else_=windows[-1].number + 1).cast("int64")
 
 
-def assign_users(users, *, seed, test_fraction, validation_fraction, random_fraction, active_fraction):
+def assign_users(users, *, seed, test_fraction, validation_fraction, random_fraction, active_fraction, fold=None):
     """Gives every user one split and one pool, for good.
 
     Test and validation users are all random users. Of the others a part is random too; the rest is the
@@ -131,10 +131,12 @@ def assign_users(users, *, seed, test_fraction, validation_fraction, random_frac
     Args:
         users: Table with `user`.
         seed: Integer.
-        test_fraction: Of all users.
+        test_fraction: Of all users; unused with a fold.
         validation_fraction: Of all users.
         random_fraction: Of the training users.
         active_fraction: Of the training users that are not random.
+        fold: `(i, n)`: test users are the i-th n-th of all, in the order of the hash that decides, and validation users
+            are of the others; `None` for the first `test_fraction`.
 
     Returns:
         The table with `split` (`"train"`, `"validation"`, `"test"`) and `sampling` (`"random"`,
@@ -145,11 +147,14 @@ def assign_users(users, *, seed, test_fraction, validation_fraction, random_frac
         return is_below(digest(seed, purpose, users.user), fraction)
 
     held_out = digest(seed, "split", users.user)
-    split = ibis.cases(
-        (is_below(held_out, test_fraction), "test"),
-        (is_below(held_out, test_fraction + validation_fraction), "validation"),
-        else_="train",
-    )
+    if fold is None:
+        is_test = is_below(held_out, test_fraction)
+        is_validation = is_below(held_out, test_fraction + validation_fraction)
+    else:
+        number, count = fold
+        is_test = is_below(held_out, number / count) & ~is_below(held_out, (number - 1) / count)
+        is_validation = part("validation", validation_fraction * count / (count - 1))
+    split = ibis.cases((is_test, "test"), (is_validation, "validation"), else_="train")
     sampling = ibis.cases(
         ((split != "train") | part("random", random_fraction), "random"),
         (part("active", active_fraction), "active"),

@@ -232,8 +232,9 @@ class Preparation:
             f"users have no territory; theirs is {UNKNOWN_TERRITORY!r}, served by the default branch",
         )
         fractions = {name: self.options[name] for name in self.options if name.endswith("_fraction")}
+        fold = self.options["fold"] and tuple(map(int, self.options["fold"].split("/")))
         users = make.assign_users(
-            users.filter(users.user.notnull()).mutate(territory=territory), seed=seed, **fractions
+            users.filter(users.user.notnull()).mutate(territory=territory), seed=seed, fold=fold, **fractions
         )
         self.engine.partition(with_bucket(users), self.folder / "users", self.num_buckets)
         self.upstream = None
