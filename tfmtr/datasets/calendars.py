@@ -48,7 +48,7 @@ def complete(calendar, hours, earliest, latest):
     >>> hours = [(start + number * DAY, 100) for number in range(365)]
     >>> chosen = complete(Calendar(), hours, hours[0][0], hours[-1][0])
     >>> chosen.length.days, chosen.num_train, chosen.num_test, str(chosen.end)
-    (28, 7, 3, '2024-10-07 00:00:00')
+    (28, 7, 3, '2024-10-08 00:00:00')
     """
     if not 0 <= calendar.warm_up < 1:
         raise ValueError(f"`warm_up` must be in [0, 1). Received: warm_up={calendar.warm_up}")

@@ -29,7 +29,7 @@ from tfmtr.datasets.features import (
     count_missing,
     find_features,
 )
-from tfmtr.datasets.funnel import Funnel
+from tfmtr.datasets.funnel import Funnel, stages
 from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
 from tfmtr.datasets.ids import differences, refuse_mismatch
@@ -533,20 +533,22 @@ class Preparation:
         if self.user_writer is not None:
             self.user_writer.close()
 
-    def count_positives(self, found, placed):
-        """Counts what became of the discoveries of some buckets."""
-        for row in self.engine.rows(found.group_by("window").aggregate(rows=found.count())):
-            self.fates.add(row["window"], no_examples=row["rows"], repeats=-row["rows"])
-        counts = placed.group_by("window").aggregate(
-            rows=placed.count(), unavailable=(~placed.is_available).sum(), positives=placed.is_available.sum()
-        )
-        for row in self.engine.rows(counts):
-            self.fates.add(
-                row["window"],
-                no_examples=-row["rows"],
-                unavailable=row["unavailable"],
-                positives=row["positives"],
-            )
+    def count_positives(self, found, placed, users):
+        """Counts what became of the discoveries of some buckets, by window, split and sampling."""
+        keys = ("window", "split", "sampling")
+        found = found.inner_join(users.select("user", "split", "sampling"), "user")
+        of_users = collections.defaultdict(collections.Counter)
+        for table, names in (
+            (found.group_by(*keys).aggregate(discoveries=found.count()), ("discoveries",)),
+            (
+                placed.group_by(*keys).aggregate(placed=placed.count(), positives=placed.is_available.sum()),
+                ("placed", "positives"),
+            ),
+        ):
+            for row in self.engine.rows(table):
+                of_users[tuple(row[key] for key in keys)].update({name: int(row[name]) for name in names})
+        for key, counts in of_users.items():
+            self.fates.add_of_users(*key, **{name: counts[name] for name in ("discoveries", "placed", "positives")})
 
     def pass_examples(self, buckets, users, folder):
         """Positives and negatives of some buckets."""
@@ -562,7 +564,7 @@ class Preparation:
         found = found.filter(found.window >= self.windows[0].number)
         found = self.engine.store(found, folder / "discoveries.parquet")
         placed = self.engine.store(make.place(found, members, self.catalogue), folder / "positives.parquet")
-        self.count_positives(found, placed)
+        self.count_positives(found, placed, users)
         positives = placed.filter(placed.is_available)
         if self.has_impressions:
             shown = self.usable(self.part("events", buckets)).filter(lambda t: t[labels[0]] == 0.0)
@@ -698,6 +700,7 @@ class Preparation:
             "num_test": self.calendar.num_test,
         }
         report["funnel"], report["days"] = self.fates.document(), self.days
+        report["stages"], report["splits"] = stages(report["funnel"]), self.fates.by_split()
         report["columns"] = self.columns()
         report["fingerprint"] = fingerprint(self.out)
         text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
