@@ -26,7 +26,7 @@ ALIASES = {
     "num_train": ("train_windows",),
     "num_test": ("test_windows",),
     "calendar": ("window_days", "train_windows", "test_windows", "end"),
-    "has_times": ("times",),
+    "has_times": ("no_times",),
 }
 # An argument in backticks, with or without a value, and what may stand in brackets after it: the option.
 ARGUMENT = re.compile(r"`([a-z_0-9]+)(?:=([^`]*))?`(?: \(`?(--[^)`]+)`?\))?")

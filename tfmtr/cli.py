@@ -361,6 +361,13 @@ def prepare_events(
         str | None,
         typer.Option(help='How text is written that is a time, such as "%d/%m/%Y %H:%M"; year-month-day needs none.'),
     ] = None,
+    no_times: Annotated[
+        bool, typer.Option("--no-times", help="Events have no time: users are held out, and their history is drawn.")
+    ] = False,
+    split_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the events that says train, validation or test, where a split is given."),
+    ] = None,
 ):
     """Your own logs: an events, a users and a titles table."""
     from tfmtr.datasets.logs import Logs
@@ -379,6 +386,8 @@ def prepare_events(
         neighbours=places_of("neighbours", neighbours),
         time_zones=texts_of("time-zones", time_zones, "Europe/Berlin"),
         time_format=time_format,
+        has_times=not no_times,
+        split_column=split_column,
     )
 
 

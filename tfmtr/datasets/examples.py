@@ -227,21 +227,22 @@ def catalogue(first_events, territories, windows, *, table=None, is_anywhere=Fal
     return available.mutate(title_position=position)
 
 
-def discoveries(events, labels, lookback):
+def discoveries(events, labels, lookback, *, is_greatest=False):
     """First-time content discoveries: events without one of the same user and title shortly before.
 
     Args:
         events: Table `user`, `title`, `time`, `window` and the label columns, events only.
         labels: Names of the label columns.
         lookback: Timedelta.
+        is_greatest: Whether of several events at the same time the one with the greatest labels counts, not the least.
 
     Returns:
         Rows of the table, one for each user, title and window: the first discovery in the window.
     """
-    order = ("time", *labels)
+    order = ("time", *(ibis.desc(label, nulls_first=False) if is_greatest else label for label in labels))
     earlier = events.mutate(earlier=events.time.lag().over(group_by=("user", "title"), order_by=order))
     fresh = earlier.filter(earlier.earlier.isnull() | (earlier.earlier < earlier.time - ibis.interval(lookback)))
-    return first_in_window(fresh, labels).drop("earlier")
+    return first_in_window(fresh, order[1:]).drop("earlier")
 
 
 def first_in_window(events, labels):
@@ -254,7 +255,7 @@ def place(rows, members, titles_available):
     """Adds cohort and availability to rows of users and titles.
 
     Args:
-        rows: Table `user`, `title`, `window` and more.
+        rows: Table `user`, `title`, `window` and more; with `split` where a user may have rows of several.
         members: See `cohorts`.
         titles_available: See `catalogue`.
 
@@ -263,7 +264,7 @@ def place(rows, members, titles_available):
         `cohort`, `territory` and the boolean `is_available`. Test users have rows in test windows only.
     """
     columns = members.drop("user_position")
-    joined = rows.inner_join(columns, "user")
+    joined = rows.inner_join(columns, ("user", "split") if "split" in rows.columns else "user")
     joined = joined.filter(
         (joined.cohort == "all") | (joined.cohort == joined.window.cast("string")),
         (joined.split != "test") | (joined.window > 0),

@@ -29,6 +29,7 @@ NO_EXAMPLES = {
     "not_active": "of users who are added when active, and were not",
     "not_drawn": "of users who were drawn for no examples",
 }
+NO_TIMES = "No times: the order of events is not known, and what is history is drawn."
 DROPPED = ("incomplete", "unknown_title", "unknown_user", "unlabelled", "unavailable")
 
 

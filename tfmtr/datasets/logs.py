@@ -64,6 +64,10 @@ class Logs:
         time_format: How times are written that are text and do not begin with year, month, day, such as
             `"%d/%m/%Y %H:%M"`; `None` where there are none, or where the days (above 12) tell them from the months.
         user_history: Whether users get the mean vector of the titles they had before the window.
+        has_times: Whether events have a time. If not, what is history is drawn, and nothing is known of any order: see
+            `tfmtr.datasets.holdout`. The calendar is then left out.
+        split_column: Column of the events with the words train, validation (or valid, val, dev) and test, which say
+            what a row is for; `None` to split users and time. The calendar is then left out, too.
     """
 
     events: Path
@@ -81,6 +85,8 @@ class Logs:
     time_zones: Mapping[str, str] | None = None
     time_format: str | None = None
     user_history: bool = True
+    has_times: bool = True
+    split_column: str | None = None
 
     def paths(self):
         """The tables and stores that there are, `{name: Path}`."""

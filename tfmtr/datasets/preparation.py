@@ -7,6 +7,7 @@ same for every engine. Memory does not grow with the number of users or events.
 """
 
 import collections
+import dataclasses
 import datetime
 import json
 import math
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from tfmtr.datasets import examples as make
-from tfmtr.datasets import stores
+from tfmtr.datasets import holdout, stores
 from tfmtr.datasets.calendars import complete, describe, is_complete
 from tfmtr.datasets.engines._engine import ROW_GROUP
 from tfmtr.datasets.features import (
@@ -60,6 +61,7 @@ class Preparation:
 
     def __init__(self, engine, logs, out, folder, options, advance, like=None):
         self.engine, self.logs, self.out, self.folder = engine, logs, out, folder
+        self.is_drawn, self.is_given = holdout.is_drawn(logs), logs.split_column is not None
         self.options, self.advance, self.like = options, advance, like
         out.mkdir()
         self.warnings = []
@@ -118,6 +120,18 @@ class Preparation:
             before = self.tables.after[task]
             self.warn(count, f"events of {task!r} have no {before!r}; heads for cascades train them as 0")
         first_label = inside(next(iter(self.tasks)))
+        if self.is_given:
+            holdout.check_splits(self.engine, events, self.logs.split_column)
+        if self.is_drawn:
+            events = holdout.with_clock(
+                self.engine,
+                events,
+                seed=self.options["seed"],
+                fractions=self.fractions(),
+                is_given=self.is_given,
+                has_times=self.logs.has_times,
+            )
+            self.tables = dataclasses.replace(self.tables, events=events)
         known = events.left_join(self.titles.select("title", "title_row"), "title")
         counted = self.engine.rows(
             known.aggregate(
@@ -143,6 +157,8 @@ class Preparation:
         hint = self.hint(events.anti_join(self.titles, "title"), self.titles, "title") if counted["unknown"] else ""
         self.warn(counted["unknown"], f"events of titles that are not in the titles table were dropped{hint}")
         self.warn(counted["unlabelled"], "events without a label of the first task were left out of the examples")
+        if not self.logs.has_times:
+            self.warnings.append("the log has no times: nothing is known of the order of events, and history is drawn")
         self.num_events = counted["events"]
         self.has_impressions = bool(counted["impressions"])
         self.place_windows(known, counted["first"], counted["last"])
@@ -154,6 +170,9 @@ class Preparation:
 
     def place_windows(self, known, first, last):
         """Places the calendar's windows on the log, after choosing what the calendar leaves open."""
+        if self.is_drawn:
+            self.windows = holdout.windows(self.is_given)
+            return
         calendar, hours = self.logs.calendar, []
         if not is_complete(calendar):
             rows = known.filter(known.time.notnull(), known.user.notnull(), known.title_row.notnull())
@@ -186,15 +205,19 @@ class Preparation:
         )
         self.days, on_time = {}, collections.Counter()
         for row in self.engine.rows(days.order_by("day", "window")):
-            if row["day"] is None:
+            if row["day"] is None:  # none on the clock of a given split, either
                 self.fates.add(None, rows=row["rows"], incomplete=row["rows"])
                 continue
-            of_day = self.days.setdefault(row["day"], {"rows": 0, "events": 0})
-            for name in of_day:
-                of_day[name] += int(row[name])
+            if not self.is_drawn:
+                of_day = self.days.setdefault(row["day"], {"rows": 0, "events": 0})
+                for name in of_day:
+                    of_day[name] += int(row[name])
             self.fates.add(row["window"], **{name: row[name] for name in ("rows", "incomplete", "unknown_title")})
             on_time[row["window"]] += int(row["on_time"])
-        self.calendar_text = describe(self.windows, max(first, make.as_utc(start)) if start else first, on_time)
+        if self.is_drawn:
+            self.calendar_text = holdout.TEXTS["given" if self.is_given else "drawn"]
+        else:
+            self.calendar_text = describe(self.windows, max(first, make.as_utc(start)) if start else first, on_time)
         empty = [window.number for window in self.windows if not on_time[window.number]]
         self.warn(len(empty), f"windows have no events: {empty[:10]}")
         last = self.windows[-1]
@@ -223,6 +246,8 @@ class Preparation:
         events = events.mutate(
             window=make.number_window(events.time, self.windows), is_event=make.is_event(events, first_label)
         )
+        if self.is_given:
+            events = self.without_validation_pairs(events)
         self.engine.partition(with_bucket(events), self.folder / "events", self.num_buckets)
         users = self.tables.users
         self.warn(self.engine.execute(users.user.isnull().sum()), "users without id were dropped")
@@ -231,16 +256,34 @@ class Preparation:
             self.engine.execute((users.territory.isnull() | (users.territory == "")).sum()),
             f"users have no territory; theirs is {UNKNOWN_TERRITORY!r}, served by the default branch",
         )
-        fractions = {name: self.options[name] for name in self.options if name.endswith("_fraction")}
-        fold = self.options["fold"] and tuple(map(int, self.options["fold"].split("/")))
         users = make.assign_users(
-            users.filter(users.user.notnull()).mutate(territory=territory), seed=seed, fold=fold, **fractions
+            users.filter(users.user.notnull()).mutate(territory=territory), seed=seed, **self.fractions()
         )
+        if self.is_given:
+            users = holdout.splits_of_users(users, events)
         self.engine.partition(with_bucket(users), self.folder / "users", self.num_buckets)
         self.upstream = None
         if self.logs.user_vectors is not None:
             self.upstream, ids = stores.open_store(self.engine, self.logs.user_vectors, "user_vectors", "user")
             self.engine.partition(with_bucket(ids), self.folder / "store", self.num_buckets)
+
+    def fractions(self):
+        """The arguments of `assign_users` that say which users are for what."""
+        fractions = {name: self.options[name] for name in self.options if name.endswith("_fraction")}
+        if self.is_given:
+            return {**fractions, "test_fraction": 0.0, "validation_fraction": 0.0}
+        return {**fractions, "fold": self.options["fold"] and tuple(map(int, self.options["fold"].split("/")))}
+
+    def without_validation_pairs(self, events):
+        """Events of a given split; a training row of a pair that is for validation, too, is no event."""
+        overlaps = holdout.count_overlaps(self.engine, events.filter(events.is_event))
+        self.warn(overlaps["validation"], "validation pairs are training pairs, too, and were left out of training")
+        self.warn(overlaps["test"], "test pairs are training pairs, too; users had them, so they are not tested")
+        pairs = events.filter(events.is_event, events.row_split == "validation").select("user", "title").distinct()
+        pairs = self.engine.store(pairs.mutate(is_validation=True), self.folder / "validation.parquet")
+        events = events.left_join(pairs, ("user", "title")).drop("user_right", "title_right")
+        is_left_out = events.is_validation.notnull() & (events.row_split == "train")
+        return events.mutate(is_event=events.is_event & ~is_left_out).drop("is_validation")
 
     def usable(self, events):
         """Events from the calendar's start to the end of the last window."""
@@ -262,9 +305,9 @@ class Preparation:
             "user",
             "title",
             # Before the calendar's start it may be known that something was, but neither when nor in which order.
-            time=is_early.ifelse(ibis.null("timestamp(6)"), events.time),
+            time=is_early.ifelse(ibis.null("timestamp(6)"), events.told if self.is_drawn else events.time),
             window=is_early.ifelse(self.windows[0].number - 1, events.window).cast("int64"),
-            split=events.split,
+            split=events.row_split if self.is_given else events.split,
             is_history=events.split.notnull() & ~is_early & (events.window <= last),
         )
         return events.distinct()
@@ -333,8 +376,10 @@ class Preparation:
         label, is_known = events[inside(next(iter(self.tasks)))], events.split.notnull()
         start = self.logs.calendar.start
         is_early = events.time < make.as_utc(start) if start else ibis.literal(False)
+        is_left_out = label.notnull() & (label != 0.0) & ~events.is_event  # of a given split
         counts = events.group_by("window").aggregate(
             unknown_user=(~is_known).sum(),
+            repeats=(is_known & is_left_out).sum(),
             unlabelled=(is_known & label.isnull()).sum(),
             impressions=(is_known & (label == 0.0)).sum(),
             too_early=(is_known & events.is_event & is_early).sum(),
@@ -344,7 +389,8 @@ class Preparation:
             number, left = row.pop("window"), row.pop("events")
             is_before, is_after = number < self.windows[0].number, number > self.windows[-1].number
             fate = "history" if is_before else "later" if is_after else "repeats"  # until discoveries are found
-            self.fates.add(number, **row, **{fate: left})
+            self.fates.add(number, **row)
+            self.fates.add(number, **{fate: left})
 
     def count_doubles(self, events):
         """Counts rows of the last window that another row of some buckets repeats, in user, title and time."""
@@ -404,6 +450,14 @@ class Preparation:
                 )
                 self.warn(count, f"rows of availability {what} were left out{hint}")
             table = table.semi_join(self.titles, "title")
+        if self.is_drawn:
+            none = ibis.null("timestamp")
+            if table is None:
+                table = self.titles.select("title").cross_join(territories)
+            else:
+                bounds = self.engine.execute((table.start.notnull() | table.end.notnull()).sum().fill_null(0))
+                self.warn(bounds, "rows of availability have a start or end, which is not used: windows have no times")
+            table = table.select("title", "territory").distinct().mutate(start=none, end=none)
         is_anywhere = self.logs.availability == "anywhere"
         titles = make.catalogue(self.first_events, territories, windows, table=table, is_anywhere=is_anywhere)
         self.catalogue = self.engine.store(titles, self.folder / "catalogue.parquet")
@@ -536,7 +590,8 @@ class Preparation:
     def count_positives(self, found, placed, users):
         """Counts what became of the discoveries of some buckets, by window, split and sampling."""
         keys = ("window", "split", "sampling")
-        found = found.inner_join(users.select("user", "split", "sampling"), "user")
+        key = ("user", "split") if self.is_given else "user"
+        found = found.inner_join(users.select("user", "split", "sampling"), key)
         of_users = collections.defaultdict(collections.Counter)
         for table, names in (
             (found.group_by(*keys).aggregate(discoveries=found.count()), ("discoveries",)),
@@ -556,18 +611,24 @@ class Preparation:
         kinds = {inside(task): kind for task, kind in self.tasks.items()}
         labels, training = list(kinds), [inside(name) for name in self.tables.training]
         events = self.engine.store(self.history_events(buckets), folder / "history.parquet")
-        members = make.cohorts(users, events, self.windows, options["activity_lookback"])
+        rows = self.usable(self.part("events", buckets))
+        owners = holdout.users_by_split(users, rows) if self.is_given else users
+        members = make.cohorts(owners, events, self.windows, options["activity_lookback"])
         members = self.engine.store(members, folder / "cohorts.parquet")
         carried = [*labels, *training]
-        columns = ("user", "title", "time", "window", *carried)
-        found = make.discoveries(events.select(*columns), carried, options["discovery_lookback"])
+        columns = ["user", "title", "time", "window", *carried]
+        if self.is_given:
+            events, rows = (table.rename(split="row_split") for table in (events, rows))
+            columns.append("split")
+        lookback = holdout.LOOKBACK if self.is_drawn else options["discovery_lookback"]
+        found = make.discoveries(events.select(*columns), carried, lookback, is_greatest=self.is_drawn)
         found = found.filter(found.window >= self.windows[0].number)
         found = self.engine.store(found, folder / "discoveries.parquet")
         placed = self.engine.store(make.place(found, members, self.catalogue), folder / "positives.parquet")
-        self.count_positives(found, placed, users)
+        self.count_positives(found, placed, owners)
         positives = placed.filter(placed.is_available)
         if self.has_impressions:
-            shown = self.usable(self.part("events", buckets)).filter(lambda t: t[labels[0]] == 0.0)
+            shown = rows.filter(lambda t: t[labels[0]] == 0.0)
             shown = shown.filter(shown.window >= self.windows[0].number).select(*columns)
             shown = make.place(shown, members, self.catalogue).filter(lambda t: t.is_available)
             negatives = make.logged_negatives(shown, positives, carried, seed=options["seed"], alpha=options["alpha"])
@@ -666,7 +727,7 @@ class Preparation:
         self.engine.write(users.order_by("user"), self.out / "users.parquet")
         self.advance("Writing events")
         events = self.engine.read_parquet(sorted(self.folder.glob("events_out/*.parquet")))
-        order = ("user", ibis.asc("time", nulls_first=True), "title")
+        order = ("user", ibis.asc("time", nulls_first=True), "title", "window", "split")
         self.engine.write(events.order_by(*order), self.out / "events.parquet")
         self.advance("Writing the report")
 
@@ -693,12 +754,16 @@ class Preparation:
         report = build_report(
             self.logs, self.options, self.windows, counts, self.territories, num_titles, self.warnings
         )
+        tests = sum(window.number > 0 for window in self.windows)
+        report["times"] = self.logs.has_times
         report["calendar"] = {
             "text": self.calendar_text,
-            "days": self.calendar.length / datetime.timedelta(days=1),
-            "num_train": self.calendar.num_train,
-            "num_test": self.calendar.num_test,
+            "days": None if self.is_drawn else self.calendar.length / datetime.timedelta(days=1),
+            "num_train": len(self.windows) - tests,
+            "num_test": tests,
         }
+        if self.is_drawn:  # windows are no spans of time
+            report["windows"] = [{"window": window.number, "start": None, "end": None} for window in self.windows]
         report["funnel"], report["days"] = self.fates.document(), self.days
         report["stages"], report["splits"] = stages(report["funnel"]), self.fates.by_split()
         report["columns"] = self.columns()

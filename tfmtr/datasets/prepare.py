@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tfmtr.datasets.column_types import check_pages
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.files import find_files
+from tfmtr.datasets.holdout import is_drawn
+from tfmtr.datasets.logs import Calendar
 from tfmtr.datasets.preparation import Preparation
 from tfmtr.datasets.prepared import Prepared, workplace
 from tfmtr.datasets.tables import parse_memory
@@ -19,6 +21,7 @@ from tfmtr.schema import check_choice
 from tfmtr.scratch import scratch, sweep
 
 TEST_FRACTION, VALIDATION_FRACTION = 0.3, 0.1
+SPLITTING = ("fold", "test_fraction", "validation_fraction")
 
 
 def prepare(
@@ -128,6 +131,16 @@ def complete_split(options, logs):
         ValueError: If options say two things, or a fold is none.
     """
     fold = options["fold"]
+    check_drawn(logs)
+    if logs.split_column is not None:
+        given = [f"{name}={options[name]}" for name in SPLITTING if options[name] is not None]
+        if given:
+            name = given[0].partition("=")[0]
+            raise ValueError(
+                f"`{name}` must be left out where `split_column` says which rows are for what. Received: {given[0]}, "
+                f"split_column={logs.split_column!r}"
+            )
+        return
     if fold is not None:
         number, count = parse_fold(fold)
         options["fold"] = f"{number}/{count}"
@@ -140,6 +153,22 @@ def complete_split(options, logs):
         options["test_fraction"] = TEST_FRACTION
     if options["validation_fraction"] is None:
         options["validation_fraction"] = VALIDATION_FRACTION
+
+
+def check_drawn(logs):
+    """Raises a `ValueError` if logs without times, or of a given split, name what needs windows of time."""
+    if not is_drawn(logs):
+        return
+    reason = "`split_column` says which rows are for what" if logs.has_times else "there are no times (`--no-times`)"
+    if logs.calendar != Calendar():
+        raise ValueError(f"`calendar` must be left out where {reason}. Received: {logs.calendar}")
+    if logs.has_times:
+        return
+    if "time" in logs.columns:
+        raise ValueError(f"`columns` must name no time where {reason}. Received: time={logs.columns['time']}")
+    for name in ("time_zones", "time_format"):
+        if getattr(logs, name) is not None:
+            raise ValueError(f"`{name}` must be left out where {reason}. Received: {name}={getattr(logs, name)!r}")
 
 
 def parse_fold(fold):
@@ -170,7 +199,9 @@ def check_options(options):
     for name in ("test_fraction", "validation_fraction", "random_fraction", "active_fraction"):
         if options[name] is not None and not 0 <= options[name] <= 1:
             raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={options[name]}")
-    if options["fold"] is not None:
+    if options["test_fraction"] is None and options["fold"] is None:
+        pass  # the split is given
+    elif options["fold"] is not None:
         _, count = parse_fold(options["fold"])
         if options["validation_fraction"] >= 1 - 1 / count:
             raise ValueError(

@@ -11,6 +11,7 @@ import ibis
 
 from tfmtr.datasets.column_types import header_hint
 from tfmtr.datasets.features import fits
+from tfmtr.datasets.holdout import split_word
 from tfmtr.datasets.ids import as_id
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.reading import read_table
@@ -29,7 +30,8 @@ class Tables:
     Columns that the user brings have the names that `tfmtr.datasets.names.inside` gives them.
 
     Args:
-        events: `user`, `title` (text), `time` (timestamp, UTC), one float column a task and the `training` columns.
+        events: `user`, `title` (text), `time` (timestamp, UTC), one float column a task and the `training` columns;
+            `row_split` where the split is given.
         users: `user`, `territory` (text) and the extra columns.
         titles: `title`, `name` (text) and the extra columns.
         tasks: `{task: kind}`, the first task first.
@@ -80,7 +82,13 @@ def read_tables(engine, logs, warnings=None):
     events = read(logs.events, "events", [names["user"], names["title"], *codes])
     check_columns(users, "users", [names["user"], names["territory"]])
     check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
-    check_columns(events, "events", [names["user"], names["title"], names["time"]])
+    check_columns(events, "events", [names["user"], names["title"]])
+    if logs.has_times:
+        check_columns(events, "events", [names["time"]], "; or say `has_times=False` (`--no-times`)")
+    own = {}
+    if logs.split_column is not None:
+        check_columns(events, "events", [logs.split_column])
+        own["row_split"] = split_word(events[logs.split_column])
     tasks, after, labels = read_labels(engine, events, logs.tasks, [names["user"], names["title"]])
     training, known = read_training(engine, events, logs.training)
     availability, offered = None, {"title": None, "territory": None}
@@ -91,7 +99,10 @@ def read_tables(engine, logs, warnings=None):
         events=events.select(
             user=as_id(engine, events, "events", names["user"]),
             title=as_id(engine, events, "events", names["title"]),
-            time=as_time(engine, events, "events", names["time"], logs.time_format),
+            time=as_time(engine, events, "events", names["time"], logs.time_format)
+            if logs.has_times
+            else ibis.null("timestamp"),
+            **own,
             **{inside(name): column for name, column in (labels | known).items()},
         ),
         users=rename_ids(engine, users, "users", {"user": names["user"], "territory": names["territory"]}),
@@ -151,15 +162,15 @@ def localise(engine, tables, time_zones):
     return dataclasses.replace(tables, events=events.drop("owner", "territory"), availability=availability)
 
 
-def check_columns(table, argument, columns):
+def check_columns(table, argument, columns, instead=""):
     """Raises a `ValueError` that names the nearest column unless the table has all `columns`."""
     for column in columns:
         if column not in table.columns:
             near = difflib.get_close_matches(column, table.columns, n=1, cutoff=0.5)
             hint = f" Did you mean {near[0]!r}?" if near else header_hint(table.columns)
             raise ValueError(
-                f"`{argument}` must have the column {column!r}; name another one in `columns` or `tasks`.{hint} "
-                f"Received: columns={list(table.columns)}"
+                f"`{argument}` must have the column {column!r}; name another one in `columns` or `tasks`{instead}."
+                f"{hint} Received: columns={list(table.columns)}"
             )
 
 

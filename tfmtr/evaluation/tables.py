@@ -2,7 +2,7 @@
 
 from rich.text import Text
 
-from tfmtr.datasets.funnel import FATES, NO_EXAMPLES, STAGES, stages
+from tfmtr.datasets.funnel import FATES, NO_EXAMPLES, NO_TIMES, STAGES, stages
 from tfmtr.evaluation.compare import check_same_rows, mean_and_deviation, relative_gain
 from tfmtr.evaluation.fitting_table import FittingTable
 from tfmtr.evaluation.metrics import OVERALL
@@ -105,7 +105,7 @@ def statistics_table(report):
     counts = ("users", "events", "positives")
     total = {count: sum(row[count] for row in territories.values()) for count in counts}
 
-    table = FittingTable()
+    table = FittingTable(caption=_without_times(report))
     table.add("territory")
     table.add("group")
     for header in (*counts, "share of positives"):
@@ -136,7 +136,7 @@ def funnel_table(report):
     >>> table.row_count
     4
     """
-    table = FittingTable()
+    table = FittingTable(caption=_without_times(report))
     table.add("rows of the log")
     table.add("rows", is_number=True)
     table.add("share", is_number=True)
@@ -238,6 +238,11 @@ def recommendation_table(user, answer):
 
 def _mean(windows, name, metric):
     return mean_and_deviation([cells[name][metric] for cells in windows if name in cells])[0]
+
+
+def _without_times(report):
+    """What a table says below if the log has no times, or `None`."""
+    return NO_TIMES if report.get("times") is False else None
 
 
 def _number(value, template):
