@@ -30,9 +30,8 @@ class BaselineLists:
 
     Attributes:
         document: What `evaluation.json` has of them: `"best"`, the name of the one that validation users decide for;
-            `"validation"`, `{"windows", "user_windows"}`; `"tuned"`, `{name: {"options", "tries", "reason"}}`; and
-            `"ranking"`, `"repeats"` and, if asked for, `"among"`: `{name: {window: {territory: cell}}}` of
-        `evaluate_lists`.
+            `"validation"`, `{"windows", "user_windows"}`; `"tuned"`, what `tune` returns; and `"ranking"`, `"repeats"`
+            and, if asked for, `"among"`: `{name: {window: {territory: cell}}}` of `evaluate_lists`.
         scores: Data frame, a row for each user and list; see `user_scores`.
     """
 
@@ -79,7 +78,7 @@ def _baseline_lists(path, key, k, most, names, among):
     wanted = tuple(BASELINES) if names is None else names
     histories = [past.history(window) for window, _ in cases]
     tuned = tune(wanted, histories, judge, window_days=window_days, required=() if names is None else names)
-    figures = {name: best_figure(row) for name, row in tuned.items() if row["reason"] is None}
+    figures = {name: row["figure"] for name, row in tuned.items() if row["reason"] is None}
     known = {name: figure for name, figure in figures.items() if figure is not None}
     document = {
         "best": max(known, key=known.get, default=next(iter(figures), None)),
@@ -111,11 +110,6 @@ def _baseline_lists(path, key, k, most, names, among):
                 cells = document["among"].setdefault(name, {})
                 cells[str(window)] = evaluate_lists(AmongCase(pair[NEW], among).lists(rank))
     return BaselineLists(document, pd.concat(scores, ignore_index=True) if scores else pd.DataFrame())
-
-
-def best_figure(row):
-    """The largest mean NDCG of a baseline's tries; `None` where validation users judged none."""
-    return max((one["figure"] for one in row["tries"] if one["figure"] is not None), default=None)
 
 
 def validation_cases(data, past):
@@ -150,9 +144,10 @@ def catalogue_of(data, window):
 
 def length_in_days(data):
     """Length of the windows in days, `None` where the data have no times."""
-    if not data.report.get("times", True):
+    last = data.report["windows"][-1]
+    if last["start"] is None:
         return None
-    start, end = (datetime.datetime.fromisoformat(data.report["windows"][-1][name]) for name in ("start", "end"))
+    start, end = (datetime.datetime.fromisoformat(last[name]) for name in ("start", "end"))
     return (end - start) / datetime.timedelta(days=1)
 
 
