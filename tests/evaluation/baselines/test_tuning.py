@@ -176,7 +176,8 @@ def test_tries_of_a_history_share_what_takes_long(monkeypatch):
 def test_what_is_missing_is_left_out_in_a_line_unless_it_was_asked_for(monkeypatch):
     monkeypatch.setattr(tuning, "is_missing", lambda name: name == "als")
     found = tune(["als", "popularity"], [make()], lambda place, score: 0.0, window_days=7)
-    assert found["als"] == {"options": None, "figure": None, "tries": [], "reason": "als needs pip install 'tfmtr[baselines]'"}
+    reason = "als needs pip install 'tfmtr[baselines]'"
+    assert found["als"] == {"options": None, "figure": None, "tries": [], "reason": reason}
     assert found["popularity"]["reason"] is None
     with pytest.raises(ImportError, match=r"^als needs pip install 'tfmtr\[baselines\]'$"):
         tune(["als"], [make()], lambda place, score: 0.0, window_days=7, required=["als"])
