@@ -26,8 +26,8 @@ def complete(calendar, hours, earliest, latest):
 
     The warm-up is the first part of the events, from the calendar's start on; windows begin about where it ends.
     A window is the shortest of `LENGTHS` of which `MOST` are enough, and longer if it had fewer than `EVENTS` events on
-    average, as long as `FEW` windows are left. Up to `NUM_TEST` of them, and no more than half, are for the tests. Windows of whole days end at midnight, those of hours
-    at a whole hour. What the calendar says stays as it is.
+    average, as long as `FEW` windows are left. Up to `NUM_TEST` of them, and no more than half, are for the tests.
+    Windows of whole days end at midnight, those of hours at a whole hour. What the calendar says stays as it is.
 
     Args:
         calendar: A `Calendar`.
