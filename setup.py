@@ -2,6 +2,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+BASELINES = ["implicit==0.7.3"]
 SPARK = ["ibis-framework[pyspark]>=12,<13", "pyspark==4.0.5"]
 
 # What is fragile is pinned here; `constraints.txt` pins the rest for development and CI.
@@ -36,6 +37,7 @@ setup(
         "tensorboard",
     ],
     extras_require={
+        "baselines": BASELINES,
         "spark": SPARK,
         "scann": ["tensorflow==2.20.0", "scann==1.4.2"],
         "text": ["keras-hub", "tensorflow-text==2.20.*"],
@@ -51,6 +53,7 @@ setup(
             "jax",
             "hypothesis",
             "kubernetes-validate",
+            *BASELINES,
             *SPARK,
             "usearch",
             "jinja2",

@@ -400,7 +400,7 @@ def baselines(service, data):
     tests = pq.ParquetFile(*data.examples("test", windows=[1])).read(["user"])["user"].to_pylist()
     history = History(
         known.user.map(rows), known.title.map(places), LENGTH + 1 - known.day, pd.factorize(users.territory)[0],
-        num_titles=len(titles), fitted=~users.user.isin(tests),
+        num_titles=len(titles), fitted=~known.user.isin(tests),
     )  # fmt: skip
 
     def by_name(score):

@@ -24,10 +24,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from rich.console import Console
 
 from tfmtr import training
-from tfmtr.datasets.movielens import movielens
-from tfmtr.datasets.online_retail import online_retail
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.public.movielens import movielens
+from tfmtr.datasets.public.online_retail import online_retail
 from tfmtr.datasets.simulator import simulator
 from tfmtr.evaluation.evaluate import evaluate, print_results
 from tfmtr.evaluation.tables import recommendation_table, statistics_table

@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 from cells import table
 
-from tfmtr.datasets.online_retail import online_retail
+from tfmtr.datasets.public.online_retail import online_retail
 from tfmtr.datasets.simulator import simulator
 
 LOG = """

@@ -45,10 +45,10 @@ from xmarket_tables import write_tables
 
 from tfmtr import inputs, training
 from tfmtr.datasets.logs import Calendar, Logs
-from tfmtr.datasets.movielens import movielens
-from tfmtr.datasets.online_retail import online_retail
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.public.movielens import movielens
+from tfmtr.datasets.public.online_retail import online_retail
 from tfmtr.datasets.simulator import simulator
 from tfmtr.datasets.truth import Truth
 from tfmtr.documents import write_json

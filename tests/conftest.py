@@ -93,14 +93,14 @@ def tiny_two(tmp_path_factory):
     return path
 
 
-def write_events(path, label="event", end=datetime.datetime(2025, 1, 10)):
+def write_events(path, label="event", first=datetime.datetime(2025, 1, 9, 12)):
     """Writes `events.parquet` of a directory whose examples are written: the positives, in windows of a day."""
     tables = []
     for file in sorted(path.glob("examples/**/*.parquet")):
         split, _, window = (part.partition("=")[2] for part in file.parts[-4:-1])
         table = pq.read_table(file, partitioning=None).to_pandas()
         table = table[table[label] > 0][["user", "title"]].drop_duplicates()
-        table["time"] = np.datetime64(end + datetime.timedelta(days=int(window) - 1), "us")
+        table["time"] = np.datetime64(first + datetime.timedelta(days=int(window)), "us")
         tables.append(table.assign(window=int(window), split=split, is_history=True))
     events = pd.concat(tables).sort_values(["user", "time", "title"])
     pq.write_table(pa.Table.from_pandas(events, preserve_index=False), path / "events.parquet")
@@ -193,12 +193,14 @@ def write_tiny(path, rows=3000, seed=0, tasks=("event",)):
         (territory, title, window)
         for t, territory in enumerate(territories)
         for i, title in enumerate(titles)
-        for window in (1, 2, 3, 4)
+        for window in range(5)
         if (i + t) % 3
     ]
     names = ("territory", "title", "window")
     pq.write_table(
         pa.table(dict(zip(names, map(list, zip(*catalogue, strict=True)), strict=True))), path / "availability.parquet"
     )
-    report = {"fingerprint": "ab" * 32, "windows": [{"window": window} for window in range(4)], "warnings": []}
+    days = [datetime.datetime(2025, 1, 9 + window).isoformat() for window in range(5)]
+    windows = [{"window": window, "start": days[window], "end": days[window + 1]} for window in range(4)]
+    report = {"fingerprint": "ab" * 32, "windows": windows, "warnings": []}
     (path / "prepare.json").write_text(json.dumps(report))

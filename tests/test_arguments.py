@@ -193,11 +193,11 @@ def test_a_path_is_named_with_its_option_and_whether_it_exists(tmp_path, monkeyp
 
 def test_every_argument_of_every_command_is_known_by_its_option():
     def commands(command):
-        below = getattr(command, "commands", {})
-        return [one for name in below for one in commands(below[name])] if below else [command]
+        below = command.list_commands(None) if hasattr(command, "commands") else []
+        return [one for name in below for one in commands(command.get_command(None, name))] if below else [command]
 
     found = commands(typer.main.get_command(app))
-    assert len(found) > 15
+    assert len(found) > 20
     for command in found:
         for parameter in command.params:
             if parameter.opts[0].startswith("-"):
@@ -207,6 +207,7 @@ def test_every_argument_of_every_command_is_known_by_its_option():
 
 def test_the_names_of_a_command_end_where_its_options_begin():
     assert typed_names(["prepare", "events", "--out", "train"]) == ["prepare", "events"]
+    assert typed_names(["prepare", "xmarket", "--source", "events"]) == ["prepare", "xmarket"]
     assert typed_names(["train", "export"]) == ["train"]
     assert typed_names(["--version", "train"]) == typed_names([]) == typed_names(["nothing"]) == []
 
@@ -320,6 +321,8 @@ def test_two_runs_of_one_name_are_two_columns(monkeypatch):
 
     shown = []
     monkeypatch.setattr(evaluate, "evaluate", lambda run, data, **options: str(run))
-    monkeypatch.setattr(evaluate, "print_results", lambda results, console: shown.append(results))
+    monkeypatch.setattr(evaluate, "print_results", lambda results, console, runs: shown.append((results, runs)))
     cli.evaluate(model=[Path("a/run"), Path("b/run"), Path("c/other")], data=Path("d"))
-    assert shown == [{"a/run": "a/run", "b/run": "b/run", "other": "c/other"}]
+    ((results, runs),) = shown
+    assert results == {"a/run": "a/run", "b/run": "b/run", "other": "c/other"}
+    assert runs == {name: Path(path) for name, path in results.items()}

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+import typing
 from pathlib import Path
 from typing import Annotated
 
@@ -27,14 +28,36 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+
+class PrepareGroup(typer.core.TyperGroup):
+    """Has a command for every file of `tfmtr/datasets/public`, made when it is asked for."""
+
+    def list_commands(self, ctx):
+        """Names of all commands."""
+        from tfmtr.datasets import public
+
+        return [*super().list_commands(ctx), *public.names()]
+
+    def get_command(self, ctx, cmd_name):
+        """The command of a name, `None` if there is none."""
+        from tfmtr.datasets import public
+
+        own = super().get_command(ctx, cmd_name)
+        return own or (public_command(cmd_name) if cmd_name in public.names() else None)
+
+
 prepare_app = typer.Typer(
-    help="Build the training set from a service's logs.", no_args_is_help=True, rich_markup_mode=None
+    help="Build the training set from a service's logs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    cls=PrepareGroup,
 )
 app.add_typer(prepare_app, name="prepare")
 console = Console(stderr=True)
 
 Out = Annotated[Path, typer.Option(help="Directory to write; must be new, or prepared before and --overwrite.")]
-Source = Annotated[Path | None, typer.Option(help="Where the data set's own files are.")]
+SOURCE_HELP = "Where the data set's own files are: the folder, archive or file."
 
 
 class Groups(enum.StrEnum):
@@ -66,6 +89,9 @@ def prepare_options(command):
         out,
         seed,
         alpha,
+        negatives,
+        low_ratings,
+        seen,
         test_fraction,
         validation_fraction,
         fold,
@@ -107,6 +133,9 @@ def prepare_options(command):
                 out,
                 seed=seed,
                 alpha=alpha,
+                negatives=negatives,
+                low_ratings=low_ratings,
+                seen=seen,
                 test_fraction=test_fraction,
                 validation_fraction=validation_fraction,
                 fold=fold,
@@ -176,6 +205,27 @@ def prepare_options(command):
         option("out", Out, inspect.Parameter.empty),
         option("seed", Annotated[int, typer.Option(help="Of every sample drawn.")], 0),
         option("alpha", Annotated[float, typer.Option(help="Negatives for each positive.")], 10.0),
+        option(
+            "negatives",
+            Annotated[str, typer.Option(help="Negatives are logged, sampled, or both: logged ones first.")],
+            "both",
+        ),
+        option(
+            "low_ratings",
+            Annotated[
+                str,
+                typer.Option(help="What is rated below the first task's threshold is to hide, or to be negatives."),
+            ],
+            "hide",
+        ),
+        option(
+            "seen",
+            Annotated[
+                str,
+                typer.Option(help="Lists leave out what a user had (events), rated too (rated), or saw (impressions)."),
+            ],
+            "rated",
+        ),
         option(
             "test_fraction",
             Annotated[float | None, typer.Option(help="Share of users for the tests; 0.3 if not given.")],
@@ -262,29 +312,33 @@ def options(
     """From interaction logs to served recommendations, with one model for many territories and tasks."""
 
 
-@prepare_app.command("movielens")
-@prepare_options
-def prepare_movielens(
-    *,
-    tables,
-    source: Source = None,
-    download: Annotated[bool, typer.Option(help="Fetch the official archive.")] = False,
-):
-    """MovieLens-1M: the official .zip or its folder; US postal regions are the territories."""
-    from tfmtr.datasets.movielens import movielens
+def public_command(name):
+    """The command `tfmtr prepare NAME` of a public data set: its source, its own options, and those that all have."""
+    from tfmtr.datasets import public
 
-    return movielens(source, tables, download=download)
+    function = public.find(name)
+    source, _, *own = inspect.signature(function).parameters.values()
+    is_optional = "None" in str(source.annotation)  # it can be downloaded
+    options = [
+        inspect.Parameter(
+            "source",
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[Path | None if is_optional else Path, typer.Option(help=SOURCE_HELP)],
+            default=None if is_optional else inspect.Parameter.empty,
+        )
+    ]
+    for parameter in own:
+        kind, text = typing.get_args(parameter.annotation)
+        options.append(parameter.replace(annotation=Annotated[kind, typer.Option(help=text)]))
 
+    def command(*, tables, source, **arguments):
+        return function(source, tables, **arguments)
 
-@prepare_app.command("online-retail")
-@prepare_options
-def prepare_online_retail(
-    *, tables, source: Annotated[Path, typer.Option(help="The official .xlsx, or a .parquet of the same columns.")]
-):
-    """Online Retail: a shop's sales in 38 countries."""
-    from tfmtr.datasets.online_retail import online_retail
-
-    return online_retail(source, tables)
+    command.__signature__ = inspect.Signature(options)
+    command.__doc__ = inspect.getmodule(function).__doc__.partition("\n\n")[0]
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name)(prepare_options(command))
+    return typer.main.get_command(single)
 
 
 @prepare_app.command("simulator")
@@ -327,15 +381,16 @@ def prepare_events(
     *,
     tables,
     events: Annotated[Path, typer.Option(help="Events: Parquet or CSV, one file or a folder.")],
-    users: Annotated[Path, typer.Option(help="Users: one row each.")],
-    titles: Annotated[Path, typer.Option(help="Titles: one row each.")],
+    users: Annotated[Path | None, typer.Option(help="Users: one row each; those of the events by default.")] = None,
+    titles: Annotated[Path | None, typer.Option(help="Titles: one row each; those of the events by default.")] = None,
     columns: Annotated[
-        str, typer.Option("--map", help="Your column names: user=uid,title=asin,territory=market,time=ts[,name=text].")
+        str,
+        typer.Option("--map", help="Your column names: user=uid,title=asin,time=ts[,territory=market][,name=text]."),
     ],
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help="name=column[:regression | :after=name]; repeat. The first one's positives define the examples."
+            help="name=column[>=4][:regression | :after=name]; repeat. The first one's positives define the examples."
         ),
     ] = None,
     training: Annotated[
@@ -369,7 +424,7 @@ def prepare_events(
         typer.Option(help="Column of the events that says train, validation or test, where a split is given."),
     ] = None,
 ):
-    """Your own logs: an events, a users and a titles table."""
+    """Your own logs: an events table and, where you have them, a users and a titles table."""
     from tfmtr.datasets.logs import Logs
 
     return Logs(
@@ -455,17 +510,34 @@ def evaluate(
     local_share: Annotated[
         float, typer.Option(help="A title is local in at most this share of the territories.")
     ] = 0.3,
+    baselines: Annotated[
+        str | None,
+        typer.Option(help="Baselines to compare with, such as ease,als, or none; by default all that can be had."),
+    ] = None,
+    among: Annotated[
+        int | None,
+        typer.Option(help="Rank each positive among so many titles, too, as many papers do; 100 has 99 random others."),
+    ] = None,
 ):
-    """Evaluate runs on the test windows, per territory; writes evaluation.json into each."""
+    """Evaluate runs on the test windows, per territory, beside what people have without them.
+
+    Writes evaluation.json into each run. Popularity, nearest neighbours, ALS, EASE and a blend see what the model may
+    see, are tuned on validation users and fitted anew before each window. Lists are as they are served: titles that a
+    user had before the window are in none.
+    """
     from tfmtr.evaluation import evaluate as evaluation
 
     names = [run.resolve().name for run in model]
     names = [str(run) if names.count(name) > 1 else name for run, name in zip(model, names, strict=True)]
     if len(set(names)) < len(names):
         raise ValueError(f"`--model` must name each run once. Received: {', '.join(map(str, model))}")
-    runs = zip(names, model, strict=True)
-    results = {name: evaluation.evaluate(run, data, k=k, local_share=local_share) for name, run in runs}
-    evaluation.print_results(results, Console())
+    runs = dict(zip(names, model, strict=True))
+    wanted = None
+    if baselines is not None:
+        wanted = [] if baselines == "none" else [name.strip() for name in baselines.split(",")]
+    options = {"k": k, "local_share": local_share, "baselines": wanted, "among": among}
+    results = {name: evaluation.evaluate(run, data, **options) for name, run in runs.items()}
+    evaluation.print_results(results, Console(), runs)
 
 
 @app.command()
@@ -780,9 +852,9 @@ def typed_names(typed):
     """The words of what was typed that name a command, such as `["prepare", "events"]`."""
     command, names = typer.main.get_command(app), []
     for word in typed:
-        if word not in getattr(command, "commands", {}):
+        command = command.get_command(None, word) if hasattr(command, "commands") else None
+        if command is None:
             break
-        command = command.commands[word]
         names.append(word)
     return names
 
@@ -791,7 +863,7 @@ def command_of(names):
     """The command of these names."""
     command = typer.main.get_command(app)
     for name in names:
-        command = command.commands[name]
+        command = command.get_command(None, name)
     return command
 
 

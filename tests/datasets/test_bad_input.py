@@ -1,5 +1,6 @@
 """What services' logs have wrong, all the way through `prepare`: the right rows, a warning, or one error that helps."""
 
+import dataclasses
 import datetime
 
 import base_log
@@ -8,6 +9,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from base_log import base, examples, prepared
+
+from tfmtr.datasets.prepare import prepare
 
 
 def warned(data, text):
@@ -270,3 +273,89 @@ def test_options_of_territories_that_the_log_does_not_have_are_said(tmp_path):
         f"1 territory of {name!r} has no users and is not used: ['{territory}']"
         for name, territory in (("groups", "us"), ("neighbours", "XX"), ("time_zones", "FR"))
     ]
+
+
+SAMPLED = {"negatives": "both", "alpha": 2.0}
+
+
+def refused(folder, *tables, **changes):
+    """The one line that a log is refused with."""
+    with pytest.raises(ValueError, match=r"Received: ") as caught:
+        prepared(folder, *tables, **changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_catalogue_of_one_title(tmp_path):
+    """Users who did not have it are negatives; where all had it there are none."""
+    events, users, titles = base()
+    events = events.assign(title="t000")
+    data = prepared(tmp_path / "a", events, users, titles[:1], options=SAMPLED)
+    assert warned(data, "ranked") == ["1 title is all that there is: nothing can be ranked"]
+    assert {0.0, 1.0} == set(examples(data).click)
+    everybody = pd.DataFrame({"user": users.user, "title": "t000", "click": 1})
+    days = [everybody.assign(time=base_log.START + pd.Timedelta(days=day)) for day in (1, 9, 16, 23)]
+    line = refused(
+        tmp_path / "b",
+        pd.concat(days),
+        users,
+        titles[:1],
+        options={**SAMPLED, "discovery_lookback": datetime.timedelta(days=5)},
+    )
+    assert "say in `availability` (`--availability`) which more titles" in line
+    assert line.endswith("positives, of 1 titles")
+
+
+def test_negatives_that_cannot_be_drawn_at_all(tmp_path):
+    """Every user has every title in every window."""
+    _, users, titles = base(users=20, titles=5)
+    pairs = pd.MultiIndex.from_product([users.user, titles.title], names=["user", "title"]).to_frame(index=False)
+    days = [pairs.assign(time=base_log.START + pd.Timedelta(days=day), click=1) for day in (1, 9, 16, 23)]
+    options = {**SAMPLED, "discovery_lookback": datetime.timedelta(days=5)}
+    line = refused(tmp_path / "a", pd.concat(days), users, titles, options=options)
+    assert line.startswith("`events` must leave titles that users did not have")
+    options |= {"negatives": "logged"}
+    line = refused(tmp_path / "b", pd.concat([*days[:3], days[3][:50]]), users, titles, options=options)
+    assert 'pass `negatives="both"` (`--negatives both`)' in line
+    one = pd.concat([days[0], days[1], days[2][:-1], days[3]])  # a single pair that is free
+    data = prepared(tmp_path / "c", one, users, titles, options={**SAMPLED, "random_fraction": 1.0, **options,
+                    "negatives": "both", "test_fraction": 0.0, "validation_fraction": 0.0})  # fmt: skip
+    assert (examples(data).click == 0).sum() == 1
+
+
+def test_users_without_any_past(tmp_path):
+    """Every user comes on one day and never again."""
+    events, users, titles = base()
+    day = events.user.str[1:].astype(int) % 28
+    events = events.assign(time=base_log.START + pd.to_timedelta(day, unit="D") + pd.Timedelta(hours=12))
+    data = prepared(tmp_path, events, users, titles, options=SAMPLED)
+    count = int((examples(data).click == 1).sum())
+    assert warned(data, "past") == [f"{count} positives are all of users without a past: their user vectors are zero"]
+    rows = examples(data).query("click == 1").user_row
+    assert not data.vectors("user").vectors[rows].any()
+    assert not warned(prepared(tmp_path / "b", *base(), options=SAMPLED), "past")
+
+
+def test_a_territory_without_positives(tmp_path):
+    events, users, titles = base()
+    quiet = set(users.user[users.territory.isin(["BR", "JP"])])
+    events = events.assign(click=events.click.where(~events.user.isin(quiet), 0))
+    data = prepared(tmp_path, events, users, titles)
+    assert warned(data, "no positives") == ["2 territories have no positives: ['BR', 'JP']"]
+    assert data.report["statistics"]["territories"]["BR"]["positives"] == 0
+    assert ("BR",) in data.schema.scenario.groups
+
+
+@pytest.mark.parametrize("has_table", [True, False])
+def test_titles_without_any_text(tmp_path, has_table):
+    """Ids alone: each title has a vector of its own, the same whatever table it comes from."""
+    events, users, titles = base()
+    columns = {name: name for name in base_log.COLUMNS if name != "name"}
+    logs = base_log.make_logs(tmp_path, events, users, titles[["title"]], columns=columns)
+    logs = dataclasses.replace(logs, titles=logs.titles if has_table else None)
+    data = prepare(logs, tmp_path / "out", progress=False)
+    assert warned(data, "text") == ["40 titles have no text and no vectors; each got a random vector of its own"]
+    vectors = data.vectors("title").vectors
+    assert np.linalg.matrix_rank(vectors) == 40
+    found = examples(data)
+    assert found.groupby("title").title_row.nunique().eq(1).all()

@@ -195,7 +195,7 @@ def test_schema_follows_the_training_users(case):
 def test_other_tables_and_report(case):
     events, users, _, _, prepared, examples = case
     kept = pd.read_parquet(prepared.path / "events.parquet")
-    assert list(kept.columns) == ["user", "title", "time", "window", "split", "is_history"]
+    assert list(kept.columns) == ["user", "title", "time", "window", "split", "is_event", "is_history"]
     rows = events[["uid", "ts", "asin"]].drop_duplicates().sort_values(["uid", "ts", "asin"], ignore_index=True)
     assert (kept[["user", "time", "title"]].to_numpy() == rows.to_numpy()).all()
     windows = {row["window"]: pd.Timestamp(row["start"]) for row in prepared.report["windows"]}
@@ -204,7 +204,7 @@ def test_other_tables_and_report(case):
     splits = examples.groupby("user").split.first()
     assert (kept.user.map(splits).dropna() == kept.split[kept.user.isin(splits.index)]).all()
     available = pd.read_parquet(prepared.path / "availability.parquet")
-    assert set(available.window) == {1, 2, 3, 4}
+    assert set(available.window) == set(range(-2, 5))
     market = events.uid.map(dict(zip(users.uid, users.market, strict=True)))
     after = available[available.window == 4]
     assert set(zip(after.territory, after.title, strict=True)) == set(zip(market, events.asin, strict=True))
@@ -410,7 +410,10 @@ def test_shortfall_is_reported(make_logs, tables, tmp_path):
         counts["negatives"] += row["rows"] - row["positives"]
         counts["wanted"] += 500 * row["positives"]
     assert counts["negatives"] < counts["wanted"]
-    assert any("negatives could not be found" in warning for warning in prepared.report["warnings"])
+    (warning,) = (text for text in prepared.report["warnings"] if "negatives could not be found" in text)
+    lacking = counts["wanted"] - counts["negatives"]
+    assert warning.startswith(f"{lacking} of {counts['wanted']} negatives could not be found (worst: train/")
+    assert warning.endswith("; ask for fewer with `--alpha`")
     assert not read_examples(prepared).duplicated(["user", "title", "window"]).any()
 
 

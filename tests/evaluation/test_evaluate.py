@@ -10,7 +10,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tfmtr import inputs, models, training
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.evaluate import evaluate, print_results
+from tfmtr.evaluation.list_scores import read_list_scores
+from tfmtr.evaluation.shortcomings import shortcomings
 from tfmtr.evaluation.title_facts import title_facts
 from tfmtr.retrieval.index import title_vectors
 
@@ -40,7 +43,7 @@ def test_each_window_is_scored_by_the_model_trained_up_to_it(tiny, evaluated):
             assert cells["PL"]["pr_auc"] == pytest.approx(average_precision_score(labels[rows], scores[rows]), abs=1e-6)
 
 
-def test_recall_is_of_the_positives_among_the_available_titles(tiny, evaluated):
+def test_recall_is_of_the_new_positives_among_the_new_titles(tiny, evaluated):
     run, result = evaluated
     data, window = Prepared(tiny), 2
     model = training.load(run, window=window)
@@ -49,14 +52,24 @@ def test_recall_is_of_the_positives_among_the_available_titles(tiny, evaluated):
     x = inputs.model_inputs(table, data.schema, inputs.open_stores(data))
     query = model.user_tower.predict({n: x[n] for n in model.user_tower.input}, verbose=0)["event"]
     catalogue = pq.read_table(data.path / "availability.parquet").to_pandas().query("window == 2")
-    recalls = []
+    recalls, repeats, left = [], [], []
     frame = table.to_pandas()
-    for _, rows in frame[frame.event > 0].groupby("user"):
-        allowed = np.isin(ids, catalogue.title[catalogue.territory == rows.territory.iloc[0]])
-        scores = np.where(allowed, vectors @ query[rows.index[0]], -np.inf)
-        top = {ids[i] for i in np.argsort(-scores)[:5]}
-        recalls.append(len(top & set(rows.title)) / rows.title.nunique())
+    events = pq.read_table(data.path / "events.parquet").to_pandas().query("window < 2").groupby("user").title.agg(set)
+    for user, rows in frame[frame.event > 0].groupby("user"):
+        of_home = np.isin(ids, catalogue.title[catalogue.territory == rows.territory.iloc[0]])
+        had = events.get(user, set())
+        for found, hidden in ((recalls, had), (repeats, set())):
+            wanted = set(rows.title) - hidden
+            if not wanted:
+                left.append(user)
+                continue
+            scores = np.where(of_home & ~np.isin(ids, list(hidden)), vectors @ query[rows.index[0]], -np.inf)
+            found.append(len({ids[i] for i in np.argsort(-scores)[:5]} & wanted) / len(wanted))
     assert result["recall"]["2"] == pytest.approx(np.mean(recalls), abs=1e-6)
+    assert result["repeats"]["2"]["overall"]["recall"] == pytest.approx(np.mean(repeats), abs=1e-6)
+    assert result["left_out"]["2"]["users"] == len(left)
+    assert len(recalls) + len(left) == len(repeats)
+    assert result["recall"]["2"] != result["repeats"]["2"]["overall"]["recall"]
 
 
 def test_scores_are_kept_in_the_order_of_the_test_rows(tiny, evaluated):
@@ -105,6 +118,96 @@ def test_lists_have_their_metrics_in_every_window_and_territory(tiny, evaluated)
     assert result["lists"]["local_share"]["1"]["overall"]["gap"] is not None
 
 
+def test_baselines_stand_beside_the_model_in_the_same_lists(tiny, evaluated):
+    run, result = evaluated
+    baselines, scores = result["baselines"], read_list_scores(run)
+    assert set(baselines["tuned"]) == set(BASELINES)
+    there = {name for name, row in baselines["tuned"].items() if row["reason"] is None}
+    assert there == set(BASELINES)
+    assert baselines["validation"]["windows"] == [0]
+    for name in there:
+        row = baselines["tuned"][name]
+        assert 1 < len(row["tries"]) <= 12
+        figures = [one["figure"] for one in row["tries"]]
+        assert row["options"] == row["tries"][int(np.argmax(figures))]["options"]
+        own = scores[(scores.contender == name) & (scores.list == "new") & (scores.window == 2)]
+        assert baselines["ranking"][name]["2"]["overall"]["ndcg"] == pytest.approx(own.ndcg.mean())
+        assert baselines["compared"][name]["theirs"] == pytest.approx(
+            scores[(scores.contender == name) & (scores.list == "new")].ndcg.mean()
+        )
+    best = {name: max(one["figure"] for one in baselines["tuned"][name]["tries"]) for name in there}
+    assert best[baselines["best"]] == max(best.values())
+    for kind in ("new", "repeats"):  # all contenders have the same users, and never the two kinds mixed
+        rows = scores[scores.list == kind]
+        users = {name: set(zip(of.user, of.window, strict=True)) for name, of in rows.groupby("contender")}
+        assert set(users) == {"model", *there}
+        assert all(of == users["model"] for of in users.values())
+        positives = rows.groupby(["user", "window"]).positives.nunique()
+        assert (positives == 1).all()
+    assert set(result["segments"]) == {"model", *there}
+
+
+def test_popularity_s_lists_are_what_counting_gives(tiny, evaluated):
+    run, result = evaluated
+    data, window, scores = Prepared(tiny), 3, read_list_scores(run)
+    options = result["baselines"]["tuned"]["popularity"]["options"]
+    events = pq.read_table(data.path / "events.parquet").to_pandas().query("window < 3")
+    homes = pq.read_table(data.path / "users.parquet").to_pandas().set_index("user").territory
+    fitted = events[events.split == "train"]
+    everywhere = fitted.title.value_counts()
+    catalogue = pq.read_table(data.path / "availability.parquet").to_pandas().query("window == 3")
+    rows = pq.ParquetFile(data.examples("test", windows=[window])[0]).read().to_pandas().query("event > 0")
+    found = scores[(scores.contender == "popularity") & (scores.list == "new") & (scores.window == window)]
+    hits = found.set_index("user").hits
+    titles = pq.read_table(data.path / "titles.parquet")["title"].to_pylist()
+    place = {title: -number for number, title in enumerate(titles)}
+    for user, of in rows.groupby("user"):
+        had = set(events.title[events.user == user])
+        own = fitted[fitted.user.map(homes) == homes[user]].title.value_counts()
+        first = own if options["by_territory"] else everywhere
+        offered = [t for t in catalogue.title[catalogue.territory == homes[user]] if t not in had]
+        offered.sort(key=lambda t: (first.get(t, 0), everywhere.get(t, 0), place[t]), reverse=True)
+        if wanted := set(of.title) - had:
+            assert hits[user] == len(wanted & set(offered[:5])), user
+
+
+def test_baselines_are_chosen_by_name_or_left_out(tiny, evaluated, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(evaluated[0], run)
+    result = evaluate(run, tiny, k=5, baselines=["ease", "popularity"], among=10)
+    for cells in (result["among"], result["baselines"]["among"]["ease"]):
+        assert cells["2"]["overall"]["hit_rate"] > result["lists"]["ranking"]["2"]["overall"]["recall"]
+    out = io.StringIO()
+    print_results({"a": result}, Console(file=out, width=200))
+    assert " among 10" in out.getvalue()
+    assert set(result["baselines"]["ranking"]) == {"ease", "popularity"}
+    assert evaluate(run, tiny, k=5, baselines=[])["baselines"] is None
+    with pytest.raises(ValueError, match=r"`baselines` must be one of .* Did you mean 'ease'\?"):
+        evaluate(run, tiny, k=5, baselines=["eaes"])
+
+
+def test_a_model_below_the_best_baseline_is_warned_of_with_causes(tiny, evaluated, tmp_path):
+    result = json.loads(json.dumps(evaluated[1]))
+    document, data = training.read_run(evaluated[0]), Prepared(tiny)
+    best = result["baselines"]["best"]
+    cell = {"ours": 0.1, "theirs": 0.2, "ratio": 0.5, "low": 0.4, "high": 0.6}
+    result["baselines"]["compared"][best] = cell
+    data.report["titles_without_text"], data.report["statistics"] = 40, {"titles": 50}
+    data.report["examples"] = [{"split": "train", "sampling": "random", "window": 0, "rows": 3000, "positives": 1000}]
+    result["segments"]["model"]["new users"]["user_windows"] = 10_000
+    (text,) = shortcomings(result, document, data)
+    assert text.startswith(
+        f"the model's lists are below those of {best}, the best baseline: NDCG 0.1000, {best} 0.2000"
+    )
+    for cause in (
+        "the ratio is 0.50 (0.40 to 0.60)", "80% of the titles have no text", "of the test users had nothing before",
+        "the model had 12 updates only", "2.0 negatives for each positive",
+    ):  # fmt: skip
+        assert cause in text
+    cell["ours"] = 0.3
+    assert shortcomings(result, document, data) == []
+
+
 def test_a_model_without_an_index_has_no_lists(tiny, evaluated, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(evaluated[0], run)
@@ -117,7 +220,8 @@ def test_a_model_without_an_index_has_no_lists(tiny, evaluated, tmp_path, monkey
     assert result["gauc"]["event"]["territory"]["1"]["overall"]["rows"] > 0
     out = io.StringIO()
     print_results({"a": result}, Console(file=out, width=100))
-    assert "recall@10 of the exact index, a: n/a" in out.getvalue()
+    assert "There are no lists: the model has no index, or the data do not tell what users had." in out.getvalue()
+    assert result["baselines"] is None
 
 
 def test_the_document_is_json_and_printable(evaluated):
@@ -128,7 +232,9 @@ def test_the_document_is_json_and_printable(evaluated):
     assert "event per territory" in out.getvalue()
     assert "PR-AUC b" in out.getvalue()
     assert "+0.0%" in out.getvalue()
-    assert f"recall@5 of the exact index, b: {np.mean(list(result['recall'].values())):.4f}" in out.getvalue()
+    assert "Lists of 5 titles that the user did not have before the window" in out.getvalue()
+    assert f" {np.mean(list(result['recall'].values())):.4f} " in out.getvalue()
+    assert "The best baseline by " in out.getvalue()
 
 
 def test_other_data_than_the_runs_is_refused(tiny, evaluated, tmp_path):

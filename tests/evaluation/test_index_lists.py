@@ -1,13 +1,14 @@
 import shutil
 
 import numpy as np
-import pyarrow as pa
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.evaluation.index_lists import IndexLists, list_metrics, profiles
 from tfmtr.evaluation.lists import Lists
+from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.title_facts import TitleFacts, title_facts
 
 
@@ -20,18 +21,20 @@ def test_a_profile_is_what_was_chosen_before_the_window(tiny, tmp_path):
         rows = pq.ParquetFile(file).read().to_pandas()
         positives[window] = set(rows[(rows.event > 0) & (rows.user == "u170")].title)
     before = next(t for t in (f"t{i}" for i in range(50)) if not any(t in of for of in positives.values()))
-    seen = sorted({before}.union(*positives.values()))
-    pairs = pa.table({"user": ["u170"] * len(seen) + ["u171"], "title": [*seen, "t3"]})
-    pq.write_table(pairs, data.path / "seen.parquet")
-    facts = title_facts(data)
+    add = {"user": ["u170", "u170", "u171"], "title": [before, "t3", "t3"], "window": -1, "split": "test"}
+    add = pd.DataFrame({**add, "is_history": [True, False, True]})  # u170 only rated t3, as bad
+    kept = pd.read_parquet(data.path / "events.parquet")
+    pd.concat([kept, add]).to_parquet(data.path / "events.parquet")
+    facts, past = title_facts(data), Past(data)
 
     def profile(window):
-        users, titles = profiles(data, facts, np.array(["u160", "u170"]), window)
-        assert (users == 1).all()  # u160 chose nothing, u171 is not asked for
-        return set(facts.ids[titles])
+        users, titles = profiles(past, np.array(["u170", "u160"]), window)
+        assert set(users) <= {0, 1}  # u171 is not asked for
+        return set(facts.ids[titles[users == 0]])
 
     assert profile(1) == {before}
-    assert profile(2) == {before} | (positives[1] - positives[2] - positives[3])
+    assert profile(2) == {before} | positives[1]
+    assert profile(3) == {before} | positives[1] | positives[2]
     assert profile(2) != profile(1)
 
 

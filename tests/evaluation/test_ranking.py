@@ -81,7 +81,8 @@ def random_lists(users=90, k=5, num_titles=12, seed=0):
 
 def test_list_metrics_follow_their_definitions_user_by_user():
     lists, liked = random_lists()
-    values = {name: {"recall": [], "ndcg": [], "mrr": [], "hit_rate": []} for name in ("DE", "PL", "overall")}
+    metrics = ("recall", "capped_recall", "ndcg", "mrr", "hit_rate")
+    values = {name: {metric: [] for metric in metrics} for name in ("DE", "PL", "overall")}
     for ranked, positives, territory in zip(lists.ranked_titles, liked, lists.slices, strict=True):
         if not positives.any():
             continue
@@ -89,6 +90,7 @@ def test_list_metrics_follow_their_definitions_user_by_user():
         ideal = sum(1 / np.log2(1 + rank) for rank in range(1, min(positives.sum(), 5) + 1))
         for name in (territory, "overall"):
             values[name]["recall"].append(len(ranks) / positives.sum())
+            values[name]["capped_recall"].append(len(ranks) / min(positives.sum(), 5))
             values[name]["ndcg"].append(sum(1 / np.log2(1 + rank) for rank in ranks) / ideal)
             values[name]["mrr"].append(1 / ranks[0] if ranks else 0)
             values[name]["hit_rate"].append(bool(ranks))

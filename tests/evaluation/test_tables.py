@@ -97,6 +97,48 @@ def statistics_arguments():
     return [{"statistics": {"territories": dict.fromkeys(NAMES, cells)}}], words
 
 
+def lists_document(name="blend"):
+    cell = {"ndcg": 0.5, "recall": 0.4, "capped_recall": 0.45, "hit_rate": 0.8, "users": 1_234_567, "positives": 9}
+    windows = {"1": {"overall": cell}, "2": {"overall": {**cell, "ndcg": 0.3}}}
+    compared = {"ratio": 1.25, "low": 1.1, "high": 1.4, "detectable": 1.2}
+    baselines = {
+        "best": name,
+        "validation": {"user_windows": 2_000},
+        "ranking": {name: windows, "ease": {"1": {"overall": {**cell, "ndcg": 0.1}}}},
+        "repeats": {name: windows, "ease": windows},
+        "compared": {name: compared, "ease": {**compared, "ratio": None, "low": None, "detectable": None}},
+        "tuned": {name: {"reason": None}, "als": {"reason": "als needs pip install 'tfmtr[baselines]'"}},
+    }
+    kinds = {kind: {"ndcg": 0.25, "user_windows": 30} for kind in ("new users", "known users")}
+    kinds |= {kind: {"recall": None, "positives": 0} for kind in ("new titles", "known titles")}
+    lists = {"k": 10, "lists": {"ranking": windows}, "repeats": windows, "baselines": baselines}
+    return {**lists, "left_out": {"1": {"users": 77}}, "segments": {"model": kinds, name: kinds}}
+
+
+def lists_arguments():
+    words = [*MODELS, "blend *", "ease", "1.250", "1.100-1.400", "0.4000", "0.4500", "0.8000", "NDCG", "hit rate"]
+    words += ["2,469,134 lists in 2 test windows.", "77 users had all", "2,000 lists of validation users."]
+    return [dict.fromkeys(MODELS, lists_document())], [*words, "als needs pip install 'tfmtr[baselines]'."]
+
+
+def segments_arguments():
+    return [dict.fromkeys(MODELS, lists_document())], [*MODELS, "blend", "0.2500", "n/a", "30 new users", "titles"]
+
+
+def test_the_lists_of_the_best_stand_first():
+    lines, _ = render(tables.lists_table({"branches": lists_document()}, {}), 200)
+    rows = [
+        line.split()
+        for line in lines
+        if line.split()[:1] and line.split()[0] in ("branches", "blend", "ease") and "0." in line
+    ]
+    assert [row[0] for row in rows] == ["branches", "blend", "ease"]
+    # Figures are means over windows; the model's own row has no ratio.
+    assert rows[0][1:] == ["0.4000", "0.4000", "0.4500", "0.8000", "0.4000"]
+    assert rows[1][1:7] == ["*", "0.4000", "1.250", "1.100-1.400", "1.200", "0.4000"]
+    assert rows[2][1:4] == ["0.1000", "n/a", "n/a"]
+
+
 def calibration_arguments():
     cells = [{"rows": 1234567, "before": 0.133, "after": 0.133, "tried": 0.23, "map": "identity"}] * len(NAMES)
     why = "one half of the users has no positives and no negatives"
@@ -201,12 +243,12 @@ def test_names_cannot_command_the_terminal():
 def test_results_are_printed_as_they_are_called():
     windows = {1: {"DE": cell(0.25, 10)}}
     name = "runs/" + "very-" * 20 + "long [bold]run[/]"
-    document = {"tasks": {"click": {"territory": windows}}, "recall": {"1": (0.5)}, "k": 10}
+    document = {"tasks": {"click": {"territory": windows}}, **lists_document(), "warnings": ["below ease [x]"]}
     file = io.StringIO()
     print_results({name: document}, Console(file=file, width=80))
     lines = file.getvalue().splitlines()
     assert "click per territory" in lines
-    assert lines[-1] == f"recall@10 of the exact index, {name}: 0.5000"
+    assert lines[-1] == f"warning: {name}: below ease [x]"
 
 
 def test_pr_auc_table_refuses_an_unknown_baseline_and_other_rows():

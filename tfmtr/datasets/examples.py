@@ -281,7 +281,7 @@ def wanted_negatives(positives, alpha):
     return strata.mutate(wanted=(strata.positives * alpha + 0.5).floor().cast("int64"))
 
 
-def sampled_negatives(positives, members, titles_available, *, seed, alpha):
+def sampled_negatives(positives, members, titles_available, *, seed, alpha, logged=None, refused=None):
     """Draws negatives: a user of the cohort, then a title available to that user, both uniformly.
 
     Pairs that are positive in the window and repeated pairs are dropped. More pairs are drawn than wanted
@@ -294,18 +294,28 @@ def sampled_negatives(positives, members, titles_available, *, seed, alpha):
         titles_available: See `catalogue`.
         seed: Integer.
         alpha: Negatives for each positive.
+        logged: Table from `logged_negatives`, to be filled up to `alpha`; or `None`.
+        refused: Table from `place`: pairs that are no negatives in the window; or `None`.
 
     Returns:
         Table `user`, `title`, `territory`, `bucket`, `split`, `sampling`, `window`.
     """
+    pairs = [table.select("user", "title", *STRATUM) for table in (positives, logged, refused) if table is not None]
+    taken = ibis.union(*pairs, distinct=True) if len(pairs) > 1 else pairs[0]
     cohort = ("bucket", "split", "sampling", "cohort")
     sizes = titles_available.group_by("window", "territory").aggregate(num_titles=titles_available.count())
     homes = members.group_by(*cohort, "territory").aggregate(users=members.count())
     users = members.group_by(*cohort).aggregate(num_users=members.count())
     strata = wanted_negatives(positives, alpha)
+    strata = strata.inner_join(taken.group_by(*STRATUM).aggregate(taken=lambda t: t.count()), STRATUM)
+    if logged is not None:
+        found = logged.group_by(*STRATUM).aggregate(found=logged.count())
+        strata = strata.left_join(found, STRATUM)
+        strata = strata.mutate(wanted=strata.wanted - strata.found.fill_null(0)).filter(lambda t: t.wanted > 0)
+        strata = strata.drop("found", *(f"{name}_right" for name in STRATUM))
     reach = strata.inner_join(homes, cohort).inner_join(sizes, ("window", "territory"))
-    reach = reach.group_by(*STRATUM, "cohort", "positives", "wanted").aggregate(
-        pairs=(reach.users * reach.num_titles).sum() - reach.positives.max(), reachable=reach.users.sum()
+    reach = reach.group_by(*STRATUM, "cohort", "taken", "wanted").aggregate(
+        pairs=(reach.users * reach.num_titles).sum() - reach.taken.max(), reachable=reach.users.sum()
     )
     strata = reach.inner_join(users, cohort)
     draws = ibis.cases(
@@ -323,7 +333,7 @@ def sampled_negatives(positives, members, titles_available, *, seed, alpha):
     drawn = drawn.mutate(title_position=draw(drawn.key, drawn.num_titles, skip=DRAW_DIGITS))
     drawn = drawn.inner_join(titles_available, ("window", "territory", "title_position"))
     pairs = drawn.group_by("user", "title", "territory", *STRATUM, "wanted").aggregate(draw=drawn.draw.min())
-    return first_wanted(pairs.anti_join(positives, ("user", "title", "window")), "draw")
+    return first_wanted(pairs.anti_join(taken, ("user", "title", "window")), "draw")
 
 
 def logged_negatives(impressions, positives, labels, *, seed, alpha):
@@ -358,7 +368,7 @@ def label_examples(positives, negatives, tasks, training=()):
 
     Args:
         positives: Table from `place`, with one column a task.
-        negatives: Table from `sampled_negatives` or `logged_negatives`.
+        negatives: Tables from `logged_negatives` and `sampled_negatives`, a list.
         tasks: `{task: kind}`.
         training: Names of columns that are known in training only.
 
@@ -371,15 +381,13 @@ def label_examples(positives, negatives, tasks, training=()):
     def missing(kind):
         return ibis.literal(0).cast("float64") if kind == "binary" else ibis.null("float64")
 
-    labels = {task: negatives[task] if task in negatives.columns else missing(kind) for task, kind in tasks.items()}
-    known = {
-        name: negatives[name] if name in negatives.columns else ibis.null(positives[name].type()) for name in training
-    }
+    def complete(table):
+        empty = {task: missing(kind) for task, kind in tasks.items() if task not in table.columns}
+        empty |= {name: ibis.null(positives[name].type()) for name in training if name not in table.columns}
+        return table.mutate(**empty, is_positive=False).select(*columns)
+
     columns = (*keys, *tasks, *training, "is_positive")
-    return ibis.union(
-        positives.mutate(is_positive=True).select(*columns),
-        negatives.select(*keys, **labels, **known, is_positive=False).select(*columns),
-    )
+    return ibis.union(positives.mutate(is_positive=True).select(*columns), *map(complete, negatives))
 
 
 def is_event(events: Any, task):

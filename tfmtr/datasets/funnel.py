@@ -8,6 +8,7 @@ FATES = {
     "unknown_user": "of a user who is not in the users table",
     "unlabelled": "without a label of the first task",
     "impressions": "impressions, of which negatives are made",
+    "low_rated": "rated below the threshold of the first task",
     "too_early": "before the calendar's start",
     "history": "before the first window: what users had, no examples",
     "later": "after the last window",
@@ -19,7 +20,7 @@ FATES = {
 # What is left after each stage, and the fates that it takes away.
 STAGES = {
     "matched": ("of users and titles that are known", ("incomplete", "unknown_title", "unknown_user")),
-    "events": ("events", ("unlabelled", "impressions")),
+    "events": ("events", ("unlabelled", "impressions", "low_rated")),
     "in_windows": ("in windows", ("too_early", "history", "later")),
     "discoveries": ("discoveries", ("repeats",)),
     "positives": ("positives", ("no_examples", "unavailable")),
@@ -50,7 +51,7 @@ def stages(rows):
     left = sum(row["rows"] for row in rows)
     found = [{"stage": "log", "rows": left, "lost": {}}]
     for name, (_, fates) in STAGES.items():
-        lost = {fate: sum(row[fate] for row in rows) for fate in fates}
+        lost = {fate: sum(row.get(fate, 0) for row in rows) for fate in fates}
         left -= sum(lost.values())
         found.append({"stage": name, "rows": left, "lost": lost})
     return found

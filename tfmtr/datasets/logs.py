@@ -36,18 +36,22 @@ class Calendar:
 
 @dataclasses.dataclass(frozen=True)
 class Logs:
-    """A service's log as three tables, with the names of their columns.
+    """A service's log as tables of events, users and titles, with the names of their columns.
 
     Args:
         events: Parquet or CSV, one file or a folder: one row for each event (or logged impression).
-        users: One row a user.
-        titles: One row a title.
-        columns: Which column is what. Keys: `user`, `title`, `territory` (in the users table),
-            `time` (timestamp, date, or seconds since 1970, UTC) and, optionally, `name` (the
-            title's text to show).
+        users: One row a user; `None` for the users of the events.
+        titles: One row a title; `None` for the titles of the events, which then have no text.
+        columns: Which column is what. Keys: `user`, `title`, `time` (timestamp, date, or seconds since 1970, UTC) and,
+            optionally, `name` (the title's text to show) and `territory`. The latter is a column of the users table,
+            or else of the events: a user's territory is then the one that most of the user's rows before the first test
+            window have (the smallest text of several; of a user without such rows, that of the first row). Without
+            either all users live in one territory, `"all"`.
         tasks: `{task: "column"}`, `{task: "column:regression"}` or `{task: "column:after=task"}`, a column of the
             events table; the last is for a task that cannot be without another, as no purchase is without a click.
-            Empty: one task `event` that is 1 for every row. Rows of the first task with 0 are logged impressions.
+            `"column>=4"` (or `>`, `<=`, `<`, `==`) is 1 where a rating reaches a threshold. Empty: one task `event`
+            that is 1 for every row. Rows of the first task with 0 are logged impressions or, if it has a threshold,
+            explicit ratings: no events, but lists leave the title out as well.
         training: `{name: "column"}` for a number or `{name: "column:id"}` for a category, columns of the events table
             that are known in training only, such as the position that a title was shown at; heads read them. A sampled
             negative has none.
@@ -59,8 +63,9 @@ class Logs:
         groups: `{territory: group}`, or `None` to balance them over `neighbours`.
         neighbours: `{territory: (longitude, latitude)}` in degrees, used to group territories.
         time_zones: `{territory: "Europe/Berlin"}`, or `None` for UTC everywhere: times become the clock's in the
-            territory of the user, so that a window of a day is each territory's own day, from midnight to midnight. The
-            calendar's times are then of that clock, too. A territory that is not listed keeps UTC.
+            territory of the user (of the event, where events say it), so that a window of a day is each territory's own
+            day, from midnight to midnight. The calendar's times are then of that clock, too. A territory that is not
+            listed keeps UTC.
         time_format: How times are written that are text and do not begin with year, month, day, such as
             `"%d/%m/%Y %H:%M"`; `None` where there are none, or where the days (above 12) tell them from the months.
         user_history: Whether users get the mean vector of the titles they had before the window.
@@ -71,9 +76,9 @@ class Logs:
     """
 
     events: Path
-    users: Path
-    titles: Path
-    columns: Mapping[str, str]
+    users: Path | None = None
+    titles: Path | None = None
+    columns: Mapping[str, str] = dataclasses.field(kw_only=True)
     calendar: Calendar = Calendar()
     tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     training: Mapping[str, str] = dataclasses.field(default_factory=dict)

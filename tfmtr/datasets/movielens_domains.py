@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfmtr.datasets.domains import Protocol, describe, look_up, split_rows
-from tfmtr.datasets.movielens import find_folder, parse
+from tfmtr.datasets.public.movielens import find_folder, parse
 
 DOMAINS = {"1": "1", "18": "1", "25": "2", "35": "3", "45": "3", "50": "3", "56": "3"}
 

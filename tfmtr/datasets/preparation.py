@@ -33,9 +33,19 @@ from tfmtr.datasets.features import (
 from tfmtr.datasets.funnel import Funnel, stages
 from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
+from tfmtr.datasets.homes import find_homes
 from tfmtr.datasets.ids import differences, refuse_mismatch
 from tfmtr.datasets.names import check_names, inside
-from tfmtr.datasets.report import PARTITIONS, build_report, counted, describe_tasks, fingerprint, shortfalls, sum_counts
+from tfmtr.datasets.report import (
+    PARTITIONS,
+    build_report,
+    check_negatives,
+    counted,
+    describe_tasks,
+    fingerprint,
+    shortfall,
+    sum_counts,
+)
 from tfmtr.datasets.sampling import digest, draw
 from tfmtr.datasets.tables import check_labels, check_unique, count_contradictions, read_tables
 from tfmtr.datasets.text import TEXT, TextVectors, encoder_vectors, has_words
@@ -43,6 +53,7 @@ from tfmtr.datasets.times import check_far_events
 from tfmtr.schema import Feature, Scenario, Schema
 
 BUCKET_EVENTS = 250_000
+JUDGED_WINDOWS = 3  # training windows whose catalogues are kept: baselines are tuned on validation users' lists there
 UNKNOWN_TERRITORY = "unknown"
 
 
@@ -71,6 +82,8 @@ class Preparation:
             lambda: {"group": None, "users": 0, "events": 0, "last_window": 0, "positives": 0}
         )
         self.missing = (0, [])
+        self.without_text = None  # number of titles, where vectors are made of texts
+        self.newcomers = 0  # positives of users who had no event before the window
 
     def run(self):
         """All steps in order."""
@@ -115,6 +128,11 @@ class Preparation:
         self.titles = self.engine.store(titles, self.folder / "titles.parquet")
         labels = events.select("user", "title", *(events[inside(task)].name(task) for task in self.tasks))
         check_labels(self.engine, labels, self.tasks)
+        if self.options["low_ratings"] == "negatives" and not self.tables.has_ratings:
+            raise ValueError(
+                '`low_ratings="negatives"` must be left out unless the first task has a threshold, such as '
+                f"'column>=4' in `tasks`. Received: {dict(self.logs.tasks)}"
+            )
         refuse = self.options["contradictions"] == "refuse"
         for task, count in count_contradictions(self.engine, labels, self.tables.after, refuse=refuse).items():
             before = self.tables.after[task]
@@ -139,7 +157,7 @@ class Preparation:
                 incomplete=(known.user.isnull() | known.title.isnull() | known.time.isnull()).sum(),
                 with_title=known.title.notnull().sum(),
                 unknown=(known.title.notnull() & known.title_row.isnull()).sum(),
-                impressions=(known[first_label] == 0.0).sum(),
+                zeros=(known[first_label] == 0.0).sum(),  # impressions, or low ratings
                 unlabelled=known[first_label].isnull().sum(),
                 first=known.time.min(),
                 last=known.time.max(),
@@ -149,7 +167,7 @@ class Preparation:
             raise ValueError(
                 f"`events` must have rows with a time. Received: {counted['events']} rows, all without one"
             )
-        if counted["unknown"] == counted["with_title"]:
+        if counted["unknown"] == counted["with_title"] and self.logs.titles is not None:
             refuse_mismatch(
                 self.engine, {"events": events, "titles": self.titles}, "title", self.tables.id_types["title"]
             )
@@ -160,9 +178,10 @@ class Preparation:
         if not self.logs.has_times:
             self.warnings.append("the log has no times: nothing is known of the order of events, and history is drawn")
         self.num_events = counted["events"]
-        self.has_impressions = bool(counted["impressions"])
+        self.has_zeros = bool(counted["zeros"])
         self.place_windows(known, counted["first"], counted["last"])
         self.count_days(known, counted["first"])
+        self.find_users()
         self.num_buckets = max(1, -(-self.num_events // BUCKET_EVENTS))
         size = self.engine.pass_buckets
         self.passes = [range(i, min(i + size, self.num_buckets)) for i in range(0, self.num_buckets, size)]
@@ -188,6 +207,22 @@ class Preparation:
         self.warnings += check_far_events(self.engine, known, first, last, window=window, all_windows=all_windows)
         self.calendar = complete(calendar, hours, first, last)
         self.windows = make.plan_windows(self.calendar, first, last)
+
+    def find_users(self):
+        """Finds users who are in no table, and where users live who say it in events only."""
+        events, users = self.tables.events, self.tables.users
+        if "territory" in events.columns:
+            tests = [window.start for window in self.windows if window.number > 0]
+            users = find_homes(events, users, tests[0] if tests else self.windows[-1].end)
+            users = self.engine.store(users, self.folder / "homes.parquet")
+            self.warn(
+                self.engine.execute((users.num_territories > 1).sum().fill_null(0)),
+                "users have events in several territories; theirs is the one of most before the first test window",
+            )
+            events, users = events.drop("territory"), users.drop("num_territories")
+        elif self.logs.users is None:
+            users = self.engine.store(users, self.folder / "homes.parquet")
+        self.tables = dataclasses.replace(self.tables, events=events, users=users)
 
     def count_days(self, known, first):
         """Counts the rows of each day, and in each window those that cannot be used; looks for the day's own."""
@@ -296,8 +331,14 @@ class Preparation:
         return self.usable(self.part("events", buckets)).filter(lambda t: t.is_event)
 
     def known_events(self, buckets, users):
-        """What some users had, with all that a mask or a baseline may know of it: rows of `events.parquet`."""
-        events = self.part("events", buckets).filter(lambda t: t.is_event)
+        """What lists leave out, with all that a mask or a baseline may know of it: rows of `events.parquet`."""
+        events, label = self.part("events", buckets), inside(next(iter(self.tasks)))
+        if self.is_given:  # a training row that a validation pair left is no trace of the pair
+            events = events.filter(events.is_event | events[label].isnull() | (events[label] == 0.0))
+        if self.options["seen"] == "events" or (self.options["seen"] == "rated" and not self.tables.has_ratings):
+            events = events.filter(events.is_event)
+        elif self.options["seen"] == "rated":
+            events = events.filter(events[label].notnull())
         events = events.left_join(users.select("user", "split"), "user")
         start, last = self.logs.calendar.start, self.windows[-1].number
         is_early = events.time < make.as_utc(start) if start else ibis.literal(False)
@@ -308,7 +349,8 @@ class Preparation:
             time=is_early.ifelse(ibis.null("timestamp(6)"), events.told if self.is_drawn else events.time),
             window=is_early.ifelse(self.windows[0].number - 1, events.window).cast("int64"),
             split=events.row_split if self.is_given else events.split,
-            is_history=events.split.notnull() & ~is_early & (events.window <= last),
+            is_event=events.is_event,
+            is_history=events.is_event & events.split.notnull() & ~is_early & (events.window <= last),
         )
         return events.distinct()
 
@@ -358,7 +400,8 @@ class Preparation:
                 self.survey_store(buckets, users)
             self.advance("Surveying buckets")
         unknown = self.fates.total("unknown_user")
-        if unknown == self.fates.total("rows") - self.fates.total("incomplete") - self.fates.total("unknown_title"):
+        usable = self.fates.total("rows") - self.fates.total("incomplete") - self.fates.total("unknown_title")
+        if unknown == usable and self.logs.users is not None:
             tables = {"events": self.tables.events, "users": self.tables.users}
             refuse_mismatch(self.engine, tables, "user", self.tables.id_types["user"])
         count, first = self.missing
@@ -381,7 +424,7 @@ class Preparation:
             unknown_user=(~is_known).sum(),
             repeats=(is_known & is_left_out).sum(),
             unlabelled=(is_known & label.isnull()).sum(),
-            impressions=(is_known & (label == 0.0)).sum(),
+            **{"low_rated" if self.tables.has_ratings else "impressions": (is_known & (label == 0.0)).sum()},
             too_early=(is_known & events.is_event & is_early).sum(),
             events=(is_known & events.is_event & ~is_early).sum(),
         )
@@ -462,7 +505,7 @@ class Preparation:
         titles = make.catalogue(self.first_events, territories, windows, table=table, is_anywhere=is_anywhere)
         self.catalogue = self.engine.store(titles, self.folder / "catalogue.parquet")
         columns = ("territory", "title", "window")
-        shown = self.catalogue.filter(self.catalogue.window > 0).select(*columns).order_by(*columns)
+        shown = self.catalogue.filter(self.catalogue.window > -JUDGED_WINDOWS).select(*columns).order_by(*columns)
         self.engine.write(shown, self.out / "availability.parquet")
         self.advance("Surveying features")
 
@@ -544,6 +587,7 @@ class Preparation:
             unknown = fitted.count_unknown(texts)
             what = "text and no vectors" if unknown == rows else "word that is known, and no vector"
             self.warn(unknown, f"titles have no {what}; each got a random vector of its own")
+            self.without_text = unknown
             return [fitted(texts, ids)], fitted.width
         self.warn(sum(not has_words([text]) for text in texts), "titles have no text, and all of them the same vector")
         blocks = encoder_vectors(texts, self.options["text_encoder"])
@@ -627,15 +671,24 @@ class Preparation:
         placed = self.engine.store(make.place(found, members, self.catalogue), folder / "positives.parquet")
         self.count_positives(found, placed, owners)
         positives = placed.filter(placed.is_available)
-        if self.has_impressions:
-            shown = rows.filter(lambda t: t[labels[0]] == 0.0)
-            shown = shown.filter(shown.window >= self.windows[0].number).select(*columns)
-            shown = make.place(shown, members, self.catalogue).filter(lambda t: t.is_available)
-            negatives = make.logged_negatives(shown, positives, carried, seed=options["seed"], alpha=options["alpha"])
-        else:
-            negatives = make.sampled_negatives(
-                positives, members, self.catalogue, seed=options["seed"], alpha=options["alpha"]
-            )
+        firsts = events.group_by("user").aggregate(first=events.window.min())
+        newcomers = positives.inner_join(firsts, "user").filter(lambda t: t.first == t.window)
+        self.newcomers += self.engine.execute(newcomers.count())
+        amount, logged, refused = {"seed": options["seed"], "alpha": options["alpha"]}, None, None
+        if self.has_zeros:
+            zeros = rows.filter(lambda t: t[labels[0]] == 0.0)
+            zeros = zeros.filter(zeros.window >= self.windows[0].number).select(*columns)
+            zeros = make.place(zeros, members, self.catalogue).filter(lambda t: t.is_available)
+            if self.tables.has_ratings and options["low_ratings"] == "hide":
+                refused = zeros.select("user", "title", *make.STRATUM).distinct()
+                refused = self.engine.store(refused, folder / "refused.parquet")
+            elif options["negatives"] != "sampled":
+                logged = make.logged_negatives(zeros, positives, carried, **amount)
+                logged = self.engine.store(logged, folder / "logged.parquet")
+        negatives = [] if logged is None else [logged]
+        if options["negatives"] != "logged":
+            few = {"logged": logged, "refused": refused}
+            negatives.append(make.sampled_negatives(positives, members, self.catalogue, **amount, **few))
         return make.label_examples(positives, negatives, kinds, training)
 
     def write_examples(self, narrow, users, states):
@@ -727,7 +780,7 @@ class Preparation:
         self.engine.write(users.order_by("user"), self.out / "users.parquet")
         self.advance("Writing events")
         events = self.engine.read_parquet(sorted(self.folder.glob("events_out/*.parquet")))
-        order = ("user", ibis.asc("time", nulls_first=True), "title", "window", "split")
+        order = ("user", ibis.asc("time", nulls_first=True), "title", "window", "split", "is_event")
         self.engine.write(events.order_by(*order), self.out / "events.parquet")
         self.advance("Writing the report")
 
@@ -735,12 +788,18 @@ class Preparation:
         """Writes schema.json and prepare.json."""
         counts = sum_counts(self.counts)
         self.warn(self.fates.total("unavailable"), "positives of titles that were not available were dropped")
-        self.warnings += shortfalls(counts)
+        self.warnings += shortfall(counts, self.options["negatives"])
+        without = sorted(name for name, row in self.territories.items() if not row["positives"])
+        self.warn(len(without), f"territories have no positives: {without[:10]}")
+        self.warn(len(self.title_vectors) == 1, "titles are all that there is: nothing can be ranked")
+        if self.has_history and self.newcomers == self.fates.total("positives"):
+            self.warn(self.newcomers, "positives are all of users without a past: their user vectors are zero")
         if not any(row["split"] == "train" and row["window"] <= 0 for row in counts):
             raise ValueError(
                 "`events` must give positives in the training windows: discoveries of available titles by training "
                 "users; the warnings say what was dropped. Received: none"
             )
+        check_negatives(counts, self.options["negatives"], len(self.title_vectors))
         features = [feature for role in ("user", "title", "training") for feature in self.features[role]]
         if self.user_width:
             features.append(Feature("user_vector", "user", "vector", width=self.user_width))
@@ -766,7 +825,7 @@ class Preparation:
             report["windows"] = [{"window": window.number, "start": None, "end": None} for window in self.windows]
         report["funnel"], report["days"] = self.fates.document(), self.days
         report["stages"], report["splits"] = stages(report["funnel"]), self.fates.by_split()
-        report["columns"] = self.columns()
+        report["columns"], report["titles_without_text"] = self.columns(), self.without_text
         report["fingerprint"] = fingerprint(self.out)
         text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
         (self.out / "prepare.json").write_text(text, encoding="utf-8")

@@ -30,6 +30,9 @@ def prepare(
     *,
     seed=0,
     alpha=10.0,
+    negatives="both",
+    low_ratings="hide",
+    seen="rated",
     test_fraction=None,
     validation_fraction=None,
     fold=None,
@@ -58,6 +61,13 @@ def prepare(
         out: Folder to make; see `tfmtr.datasets.prepared` for what is in it.
         seed: Integer that every random choice depends on.
         alpha: Negatives for each positive.
+        negatives: Where they come from: `"logged"`, impressions that the log has; `"sampled"`, titles that were
+            available to users and are drawn at random; or `"both"`: logged ones first, sampled ones where those are too
+            few.
+        low_ratings: What a rating below the threshold of the first task is: `"hide"`, no example, also none that is
+            drawn; or `"negatives"`: a negative of the user's own, as if it were an impression.
+        seen: What hides a title from the user's lists: `"events"`; `"rated"`, events and ratings below the threshold of
+            the first task; or `"impressions"`: every row of the log.
         test_fraction: Of all users, for the test windows; 0.3 if `None`.
         validation_fraction: Of all users, for validation; 0.1 if `None`.
         fold: `(i, n)` or `"i/n"`: the test users are the i-th of n disjoint parts of all users, so that n folds test
@@ -221,6 +231,14 @@ def check_options(options):
         if options[name] <= datetime.timedelta(0):
             raise ValueError(f"`{name}` must be a positive time. Received: {name}={options[name]}")
     check_choice("contradictions", options["contradictions"], ("refuse", "keep"))
+    check_choice("negatives", options["negatives"], ("logged", "sampled", "both"))
+    check_choice("low_ratings", options["low_ratings"], ("hide", "negatives"))
+    check_choice("seen", options["seen"], ("events", "rated", "impressions"))
+    if options["low_ratings"] == "negatives" and options["negatives"] == "sampled":
+        raise ValueError(
+            '`negatives` must be "logged" or "both" with `low_ratings="negatives"`: low ratings are logged. Received: '
+            f"negatives={options['negatives']!r}"
+        )
     check_choice("missing_vectors", options["missing_vectors"], ("error", "zero"))
     check_choice("engine", options["engine"], ("duckdb", "spark"))
     if options["spark_master"] is not None and options["engine"] != "spark":

@@ -8,12 +8,14 @@
                              one float label a task (null = not observed), user_row, title_row (rows of the stores)
       users.parquet          user, features, slices, user_row (newest vector): one row a user
       titles.parquet         title, name, features: row i is row i of the title store
-      availability.parquet   territory, title, window: the catalogue of every test window, and of the one after the last
-      events.parquet         user, title, time, window, split, is_history: what every user had, sorted by user and time.
-                             Titles that a user had before a window are in no list of that window. `is_history`: models
-                             and baselines may use the event in windows after its own; `split` is null for users who
-                             are not in the users table. Time is null before the calendar's start, and in logs without
-                             times. Where the split is given, `split` is that of the row
+      availability.parquet   territory, title, window: the catalogues of the last three training windows, of every test
+                             window, and of the one after the last
+      events.parquet         user, title, time, window, split, is_event, is_history: what hides a title, sorted by user
+                             and time. Titles of a user's rows before a window are in no list of that window; which rows
+                             of the log there are is the option `seen`. `is_event`: no low rating and no impression.
+                             `is_history`: models and baselines may use the event in windows after its own; `split` is
+                             null for users who are not in the users table, and that of the row where the split is
+                             given. Time is null before the calendar's start, and in logs without times
       text.npz               the TextVectors that titles' vectors were made with, where there is no store
       vectors/user/, vectors/title/   VectorStore folders, where the schema has such a feature
 

@@ -54,21 +54,51 @@ def sum_counts(counts):
     return [{**dict(zip(PARTITIONS, key, strict=True)), **sums[key]} for key in sorted(sums)]
 
 
-def shortfalls(counts):
-    """Warnings about partitions that have fewer negatives than wanted.
+def shortfall(counts, negatives):
+    """A warning about the negatives that could not be found.
 
     Args:
         counts: List from `sum_counts` with `rows`, `positives` and `wanted`.
+        negatives: The option of `prepare`.
 
     Returns:
-        List of text.
+        List of one text, or an empty list.
+
+    Example:
+    >>> part = {"split": "test", "sampling": "random", "window": 1, "positives": 2, "wanted": 20}
+    >>> shortfall([{**part, "rows": 22}, {**part, "rows": 10, "window": 2}], "both")
+    ['12 of 40 negatives could not be found (worst: test/random/2, 12 of 20); ask for fewer with `--alpha`']
     """
-    return [
-        f"{row['wanted'] - row['rows'] + row['positives']} of {row['wanted']} negatives could not be found for "
-        f"{'/'.join(str(row[name]) for name in PARTITIONS)}"
-        for row in counts
-        if row["rows"] - row["positives"] < row["wanted"]
-    ]
+    lacking = [(row["wanted"] - row["rows"] + row["positives"], row) for row in counts]
+    count, wanted = sum(max(0, number) for number, _ in lacking), sum(row["wanted"] for row in counts)
+    if not count:
+        return []
+    most, row = max(lacking, key=lambda pair: pair[0])
+    worst = f"{'/'.join(str(row[name]) for name in PARTITIONS)}, {most} of {row['wanted']}"
+    hint = "ask for fewer with `--alpha`"
+    if negatives == "logged":
+        hint = "`--negatives both` fills them up with sampled ones"
+    return [f"{count} of {wanted} negatives could not be found (worst: {worst}); {hint}"]
+
+
+def check_negatives(counts, negatives, num_titles):
+    """Raises a `ValueError` that says what to do if no training row is a negative.
+
+    Args:
+        counts: List from `sum_counts` with `rows` and `positives`.
+        negatives: The option of `prepare`.
+        num_titles: Number of titles.
+    """
+    training = [row for row in counts if row["split"] == "train" and row["window"] <= 0]
+    if any(row["rows"] > row["positives"] for row in training):
+        return
+    hint = "say in `availability` (`--availability`) which more titles users could have had"
+    if negatives == "logged":
+        hint = 'log what was shown, or pass `negatives="both"` (`--negatives both`)'
+    raise ValueError(
+        "`events` must leave titles that users did not have, or there are no negatives in the training windows to "
+        f"learn from; {hint}. Received: {sum(row['positives'] for row in training)} positives, of {num_titles} titles"
+    )
 
 
 def describe_tasks(tasks, after, counts):

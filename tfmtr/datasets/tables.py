@@ -12,14 +12,15 @@ import ibis
 from tfmtr.datasets.column_types import header_hint
 from tfmtr.datasets.features import fits
 from tfmtr.datasets.holdout import split_word
+from tfmtr.datasets.homes import EVERYWHERE
 from tfmtr.datasets.ids import as_id
+from tfmtr.datasets.labels import parse_label
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.reading import read_table
 from tfmtr.datasets.report import counted
 from tfmtr.datasets.times import as_time, check_time_format
 from tfmtr.schema import check_choice
 
-KINDS = ("binary", "regression")
 LEAST_MEMORY = 100_000_000
 
 
@@ -31,11 +32,12 @@ class Tables:
 
     Args:
         events: `user`, `title` (text), `time` (timestamp, UTC), one float column a task and the `training` columns;
-            `row_split` where the split is given.
+            `territory` (text) where `users` has none, see `find_homes`; and `row_split` where the split is given.
         users: `user`, `territory` (text) and the extra columns.
         titles: `title`, `name` (text) and the extra columns.
         tasks: `{task: kind}`, the first task first.
         after: `{task: the task it follows}`.
+        has_ratings: Whether the first task has a threshold: rows below it are explicit ratings, no impressions.
         training: `{name: kind}` of the events' columns that are known in training only, `"number"` or `"id"`.
         availability: `title`, `territory`, `start`, `end`, or `None`.
         id_types: `{"user", "title" or "territory": {table: type that its ids had}}`.
@@ -46,6 +48,7 @@ class Tables:
     titles: Any
     tasks: Mapping[str, str]
     after: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    has_ratings: bool = False
     training: Mapping[str, str] = dataclasses.field(default_factory=dict)
     availability: Any = None
     id_types: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -76,49 +79,96 @@ def read_tables(engine, logs, warnings=None):
         warnings.extend(found)
         return table
 
-    users = read(logs.users, "users", [names["user"], names["territory"]])
-    titles = read(logs.titles, "titles", [names["title"], names["name"]])
+    users, titles = logs.users, logs.titles
+    if users is not None:
+        users = read(users, "users", [names["user"], names["territory"]])
+    if titles is not None:
+        titles = read(titles, "titles", [names["title"], names["name"]])
     codes = [text.partition(":")[0] for text in logs.training.values() if text.endswith(":id")]
+    lives = users is not None and names["territory"] in users.columns
+    codes += [] if lives else [names["territory"]]
     events = read(logs.events, "events", [names["user"], names["title"], *codes])
-    check_columns(users, "users", [names["user"], names["territory"]])
-    check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
+    owner = "users" if lives else "events" if names["territory"] in events.columns else None
+    if owner is None and "territory" in logs.columns:
+        argument, table = ("events", events) if users is None else ("users", users)
+        check_columns(table, argument, [names["territory"]])
+    if users is not None:
+        check_columns(users, "users", [names["user"]])
+    if owner == "events" and users is not None and "territory" in users.columns:
+        raise ValueError(
+            f"Column {names['territory']!r} of `events` is the territory, so no column of `users` may be called "
+            f"'territory'; rename it, or name it in `columns`. Received: columns={list(users.columns)}"
+        )
+    if titles is not None:
+        check_columns(titles, "titles", [names["title"], *([names["name"]] if "name" in logs.columns else [])])
+    elif "name" in logs.columns:
+        raise ValueError(
+            "`titles` must be given where `columns` names a column of its own, the title's `name`; leave that out for "
+            f"titles without text. Received: name={names['name']!r}"
+        )
     check_columns(events, "events", [names["user"], names["title"]])
     if logs.has_times:
         check_columns(events, "events", [names["time"]], "; or say `has_times=False` (`--no-times`)")
+        time = as_time(engine, events, "events", names["time"], logs.time_format)
+    else:
+        time = ibis.null("timestamp")
     own = {}
     if logs.split_column is not None:
         check_columns(events, "events", [logs.split_column])
         own["row_split"] = split_word(events[logs.split_column])
-    tasks, after, labels = read_labels(engine, events, logs.tasks, [names["user"], names["title"]])
+    tasks, after, labels, has_ratings = read_labels(engine, events, logs.tasks, [names["user"], names["title"]])
     training, known = read_training(engine, events, logs.training)
     availability, offered = None, {"title": None, "territory": None}
     if logs.availability is not None and logs.availability != "anywhere":
-        availability, found, offered = read_availability(engine, logs.availability, logs.time_format)
+        availability, found, offered = read_availability(
+            engine, logs.availability, logs.time_format, territory=None if owner else EVERYWHERE
+        )
         warnings.extend(found)
+    places = {"territory": as_id(engine, events, "events", names["territory"])} if owner == "events" else {}
+    log = events.select(
+        user=as_id(engine, events, "events", names["user"]),
+        title=as_id(engine, events, "events", names["title"]),
+        time=time,
+        **own,
+        **places,
+        **{inside(name): column for name, column in (labels | known).items()},
+    )
+    if users is None:
+        people = log.filter(log.user.notnull()).select("user").distinct()
+    else:
+        keys = {"user": names["user"], **({"territory": names["territory"]} if owner == "users" else {})}
+        people = rename_ids(engine, users, "users", keys)
+    if owner is None:
+        people = people.mutate(territory=ibis.literal(EVERYWHERE))
+        warnings.append(f"no table says where users live: all are of one territory, {EVERYWHERE!r}")
+    if titles is None:
+        catalogue = log.filter(log.title.notnull()).select("title").distinct().mutate(name=lambda t: t.title)
+    else:
+        catalogue = rename_ids(engine, titles, "titles", {"title": names["title"], "name": names["name"]})
+
+    def type_of(table, key):
+        return None if table is None or names[key] not in table.columns else table[names[key]].type()
+
     tables = Tables(
-        events=events.select(
-            user=as_id(engine, events, "events", names["user"]),
-            title=as_id(engine, events, "events", names["title"]),
-            time=as_time(engine, events, "events", names["time"], logs.time_format)
-            if logs.has_times
-            else ibis.null("timestamp"),
-            **own,
-            **{inside(name): column for name, column in (labels | known).items()},
-        ),
-        users=rename_ids(engine, users, "users", {"user": names["user"], "territory": names["territory"]}),
-        titles=rename_ids(engine, titles, "titles", {"title": names["title"], "name": names["name"]}),
+        events=log,
+        users=people,
+        titles=catalogue,
         tasks=tasks,
         after=after,
+        has_ratings=has_ratings,
         training=training,
         availability=availability,
         id_types={
-            "user": {"events": events[names["user"]].type(), "users": users[names["user"]].type()},
+            "user": {"events": type_of(events, "user"), "users": type_of(users, "user")},
             "title": {
-                "events": events[names["title"]].type(),
-                "titles": titles[names["title"]].type(),
+                "events": type_of(events, "title"),
+                "titles": type_of(events if titles is None else titles, "title"),
                 "availability": offered["title"],
             },
-            "territory": {"users": users[names["territory"]].type(), "availability": offered["territory"]},
+            "territory": {
+                "users": type_of(events if owner == "events" else users, "territory"),
+                "availability": offered["territory"],
+            },
         },
     )
     return localise(engine, tables, logs.time_zones) if logs.time_zones else tables
@@ -153,12 +203,14 @@ def localise(engine, tables, time_zones):
         moved = {name: engine.local_time(zone, table[name]) for name in columns}
         return table.mutate(**moved).drop("place", "zone")
 
-    homes = tables.users.filter(tables.users.user.notnull()).select(owner="user", territory="territory")
-    homes = homes.distinct(on="owner")  # a user with two rows is refused later, by name
-    events = shift(tables.events.left_join(homes, tables.events.user == homes.owner), "time")
     availability = tables.availability
     if availability is not None:
         availability = shift(availability, "start", "end")
+    if "territory" in tables.events.columns:
+        return dataclasses.replace(tables, events=shift(tables.events, "time"), availability=availability)
+    homes = tables.users.filter(tables.users.user.notnull()).select(owner="user", territory="territory")
+    homes = homes.distinct(on="owner")  # a user with two rows is refused later, by name
+    events = shift(tables.events.left_join(homes, tables.events.user == homes.owner), "time")
     return dataclasses.replace(tables, events=events.drop("owner", "territory"), availability=availability)
 
 
@@ -200,49 +252,39 @@ def read_labels(engine, events, tasks, keys):
     Args:
         engine: An `Engine`.
         events: The events table as it came.
-        tasks: `{task: "column"}`, `{task: "column:regression"}` or `{task: "column:after=task"}`; empty for one task
-            `event` that is always 1.
+        tasks: `{task: text}`, see `tfmtr.datasets.labels.parse_label`; empty for one task `event` that is always 1.
         keys: Columns that name a row in messages.
 
     Returns:
-        `({task: kind}, {task: the task it follows}, {task: Ibis float value})`.
+        `({task: kind}, {task: the task it follows}, {task: Ibis float value}, whether the first has a threshold)`.
 
     Raises:
-        ValueError: If a task's kind is unknown, it follows no task, or its column is missing or no number.
+        ValueError: If a task's text is none, or its column is missing or no number.
     """
     if not tasks:
-        return {"event": "binary"}, {}, {"event": ibis.literal(1).cast("float64")}
-    kinds, after, labels = {}, {}, {}
-    for task, text in tasks.items():
-        column, _, kind = text.partition(":")
-        if ":" in kind:
-            raise ValueError(
-                f"Task {task!r} must have either ':regression' or ':after=' and a task behind its column: a label that "
-                f"is after another is 0 or 1. Received: {text!r}"
-            )
-        if kind.startswith("after="):
-            kind, after[task] = "binary", kind.removeprefix("after=")
-            check_choice("after", after[task], [name for name in tasks if name != task], of=f" of task {task!r}")
-        kind = kind or "binary"
-        if kind not in KINDS:
-            raise ValueError(
-                f"Task {task!r} must be one of the kinds {list(KINDS)}, or 'after=' and the task it follows. "
-                f"Received: {text!r}"
-            )
-        check_columns(events, "events", [column])
-        dtype = events[column].type()
-        if not (dtype.is_numeric() or dtype.is_boolean()):
-            shown = list(dict.fromkeys([*keys, column]))
-            rows = events.filter(events[column].notnull()).select(*shown)
+        return {"event": "binary"}, {}, {"event": ibis.literal(1).cast("float64")}, False
+    found = {task: parse_label(task, text, tasks, events.columns) for task, text in tasks.items()}
+    for label in found.values():
+        check_columns(events, "events", [label.column])
+        dtype = events[label.column].type()
+        if not (dtype.is_numeric() or (dtype.is_boolean() and label.comparison is None)):
+            shown = list(dict.fromkeys([*keys, label.column]))
+            rows = events.filter(events[label.column].notnull()).select(*shown)
             if dtype.is_string():  # those that are no numbers, unless all are
-                rows = rows.order_by(rows[column].try_cast("float64").notnull(), *shown)
+                rows = rows.order_by(rows[label.column].try_cast("float64").notnull(), *shown)
+            what = "a number or boolean; write it so, such as 1 and 0 for yes and no"
+            if label.comparison is not None:
+                what = "a number to be compared with a threshold; write it so, such as 4 or 3.5"
             raise ValueError(
-                f"Label column {column!r} of `events` must be a number or boolean; write it so, such as 1 and 0 for "
-                f"yes and no. Received: {dtype}, such as {engine.rows(rows.limit(3))}"
+                f"Label column {label.column!r} of `events` must be {what}. Received: {dtype}, such as "
+                f"{engine.rows(rows.limit(3))}"
             )
-        kinds[task] = kind
-        labels[task] = (events[column].cast("int8") if dtype.is_boolean() else events[column]).cast("float64")
-    return kinds, after, labels
+    return (
+        {task: label.kind for task, label in found.items()},
+        {task: label.after for task, label in found.items() if label.after is not None},
+        {task: label.of(events[label.column]) for task, label in found.items()},
+        next(iter(found.values())).comparison is not None,
+    )
 
 
 def read_training(engine, events, training):
@@ -278,13 +320,17 @@ def read_training(engine, events, training):
     return kinds, columns
 
 
-def read_availability(engine, path, time_format=None):
+def read_availability(engine, path, time_format=None, territory=None):
     """The availability table with `title`, `territory` as text and `start`, `end` as timestamps or null.
+
+    Where the log knows one `territory` only, the table need not name it.
 
     Returns:
         `(table, warnings, types)`: the types are those that `title` and `territory` had, by their names.
     """
     table, warnings = read_table(engine, path, "availability", ids=["title", "territory"])
+    if territory is not None and "territory" not in table.columns:
+        table = table.mutate(territory=ibis.literal(territory))
     check_columns(table, "availability", ["title", "territory"])
     bounds = {
         bound: as_time(engine, table, "availability", bound, time_format)
@@ -314,7 +360,7 @@ def check_labels(engine, events, tasks):
         if count:
             first = engine.rows(bad.select("user", "title", task).order_by("user", "title", task).limit(3))
             expected = (
-                "0, 1 or null; for other numbers say 'column:regression' in `tasks`"
+                "0, 1 or null; for ratings say 'column>=4', for other numbers 'column:regression' in `tasks`"
                 if kind == "binary"
                 else "finite or null, also as a float32; mend the rows, or leave their label empty"
             )

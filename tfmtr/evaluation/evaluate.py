@@ -14,27 +14,34 @@ from rich.text import Text
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import replacing, write_json
-from tfmtr.evaluation.compare import mean_and_deviation
-from tfmtr.evaluation.index_lists import index_lists, list_metrics, profiles
+from tfmtr.evaluation.baseline_lists import NEW, REPEATS, baseline_lists, user_scores
+from tfmtr.evaluation.index_lists import AmongCase, ListCase, list_metrics, profiles, ranking_of
+from tfmtr.evaluation.list_scores import MODEL, between_runs, compare_with, segments_of, write_list_scores
 from tfmtr.evaluation.metrics import evaluate_task
-from tfmtr.evaluation.ranking import gauc, recall_at_k
-from tfmtr.evaluation.tables import pr_auc_table
+from tfmtr.evaluation.past import Past, has_events
+from tfmtr.evaluation.ranking import evaluate_lists, gauc, recall_at_k
+from tfmtr.evaluation.shortcomings import shortcomings
+from tfmtr.evaluation.tables import lists_table, pr_auc_table, segments_table
 from tfmtr.evaluation.title_facts import LOCAL_SHARE, title_facts
 from tfmtr.models import TwoTower
+from tfmtr.retrieval.index import build_index
 from tfmtr.schema import Schema
 
 BATCH = 8192
 
 
-def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE):
-    """Evaluates test window i with the model that was trained up to window i - 1.
+def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, baselines=None, among=None):
+    """Evaluates test window i with the model that was trained up to window i - 1, beside what people have without it.
 
-    Writes `evaluation.json` and, for figures that need them, `scores.parquet` with the score of every test row: its
-    window and one column a task, in the order of the test files.
+    Writes `evaluation.json` and, for figures that need them, `scores.parquet` with the score of every test row (its
+    window and one column a task, in the order of the test files) and `list_scores.parquet` with the metrics of every
+    user's list, of the model and of the baselines.
 
     Lists are those of users with a positive of the primary task in the window (at most `recall_users`, those that come
     first in the files' hash order): the k titles that the exact index returns for their territory out of the window's
-    catalogue. Recall is the share of a user's positives among them. Models without an index have no lists.
+    catalogue. They are as they are served: titles that the user had before the window are in no list and no positives.
+    Beside them, and never mixed with them, stand lists that may repeat such titles. Models without an index have no
+    lists, nor have data that do not tell what users had.
 
     Args:
         run: Run directory made by `tfmtr train`.
@@ -42,6 +49,10 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE):
         k: Titles that the index returns.
         recall_users: Most users that have lists.
         local_share: See `tfmtr.evaluation.title_facts.title_facts`, which says what a local title is.
+        baselines: Names of baselines of `tfmtr.evaluation.baselines.table`; all that can be had by default, none if
+            empty.
+        among: Titles that each positive is ranked among, too, as in many papers (100: with 99 random ones that the user
+            did not have); `None` for no such figures.
 
     Returns:
         The document written to `<run>/evaluation.json`; cells are as the functions describe that make them:
@@ -50,6 +61,12 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE):
         * `"title_classes"` (`evaluate_task`): `{task: {window: {"global", "local" or "overall": cell}}}`;
         * `"recall"`: `{window: float}`, or `None` where a window has no positive;
         * `"lists"` (`list_metrics`): `{metric: {window: {territory: cell}}}`, windows with a positive only;
+        * `"repeats"` (`evaluate_lists`): `{window: {territory: cell}}` of lists that may repeat what users had;
+        * `"among"`: the same for each positive among random titles, if asked for;
+        * `"left_out"`: `{window: {"users", "positives"}}`: had before the window, and users with nothing else;
+        * `"baselines"`: see `tfmtr.evaluation.baseline_lists`, with `"compared"` (`compare_with`);
+        * `"segments"` (`segments_of`): lists of new and known users, and new and known titles in them;
+        * `"warnings"`: texts, such as that the model is below the best baseline, with what may be the cause;
         * `"titles"`, numbers of local and global ones; `"k"`, `"local_share"`; what was evaluated, when and by what.
 
     Raises:
@@ -58,13 +75,18 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE):
     if k < 1:
         raise ValueError(f"`k` must be positive, for example 10. Received: k={k}")
     data, document, schema = Prepared(data), training.read_run(run), Schema.load(run)
+    names = None if baselines is None else list(baselines)
     if document["fingerprint"] != data.report["fingerprint"]:
         raise ValueError(
             "`data` must be what the run was trained on, or its test users may be in the training rows. "
             f"Received: {data.path} with fingerprint {data.report['fingerprint']}, not {document['fingerprint']}"
         )
     facts = title_facts(data, local_share=local_share)
-    model, found = None, {"tasks": {}, "gauc": {}, "title_classes": {}, "recall": {}, "lists": {}}
+    model, found = (
+        None,
+        {"tasks": {}, "gauc": {}, "title_classes": {}, "recall": {}, "lists": {}, "repeats": {}, "among": {}},
+    )
+    past, list_scores, found["left_out"] = (Past(data) if has_events(data) else None), [], {}
     scores = Path(run, "scores.parquet")
     with score_writer(scores, schema) as write_scores:
         for window in data.test_windows:
@@ -78,11 +100,32 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE):
             for path, cells in row_metrics(columns, users, schema, facts):
                 put(found, (*path, str(window)), cells)
             found["recall"][str(window)] = None
-            if isinstance(model, TwoTower) and positives is not None and len(positives):
-                lists = index_lists(model, positives, schema, data, window=window, k=k, most=recall_users)
-                found["recall"][str(window)] = recall_at_k(lists.lists)
-                for metric, cells in list_metrics(lists, facts, profiles(data, facts, lists.users, window)).items():
-                    put(found, ("lists", metric, str(window)), cells)
+            if isinstance(model, TwoTower) and past is not None and positives is not None and len(positives):
+                index = build_index(model, data, schema, window=window)
+                rank, history = ranking_of(model, index, schema, data, k=k), past.history(window)
+                for kind, before in ((NEW, past), (REPEATS, None)):
+                    case = ListCase(positives, index.catalogue, most=recall_users, past=before, window=window)
+                    lists = case.index_lists(rank)
+                    list_scores.append(user_scores(lists, past, history, window).assign(contender=MODEL, list=kind))
+                    if kind == REPEATS:
+                        found["repeats"][str(window)] = evaluate_lists(lists.lists)
+                        continue
+                    if among is not None:
+                        found["among"][str(window)] = evaluate_lists(AmongCase(case, among).lists(rank))
+                    found["recall"][str(window)] = recall_at_k(lists.lists)
+                    found["left_out"][str(window)] = case.left_out
+                    for metric, cells in list_metrics(lists, facts, profiles(past, lists.users, window)).items():
+                        put(found, ("lists", metric, str(window)), cells)
+    found["baselines"], found["segments"], found["warnings"] = None, {}, []
+    if list_scores and (names is None or names):
+        others = baseline_lists(data, k=k, most=recall_users, names=names, among=among)
+        list_scores.append(others.scores)
+        found["baselines"] = {**others.document, "compared": compare_with(pd.concat(list_scores), MODEL)}
+    if list_scores:
+        list_scores = pd.concat(list_scores, ignore_index=True)
+        write_list_scores(run, list_scores)
+        found["segments"] = segments_of(list_scores)
+        found["warnings"] = shortcomings(found, document, data)
     result = {
         "run_id": document["run_id"],
         "fingerprint": document["fingerprint"],
@@ -91,6 +134,7 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE):
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "versions": training.versions(),
         "k": k,
+        "ranked_among": among,
         "local_share": local_share,
         "titles": {"local": int(facts.local.sum()), "global": int((~facts.local).sum())},
         **found,
@@ -140,12 +184,15 @@ def put(tree, path, value):
     tree[last] = value
 
 
-def print_results(results, console):
-    """Prints a table of PR-AUC per slice for each binary task, and recall; the last model's gains are over the others.
+def print_results(results, console, runs=None):
+    """Prints a table of PR-AUC per slice for each binary task, and of the lists of models and baselines.
+
+    The last model's gains are over the others.
 
     Args:
         results: `{model: document of evaluate}`.
         console: `rich.console.Console`.
+        runs: `{model: run directory}`, for the ratios of the last model's lists to the others'.
     """
     *_, last = results.values()
     for task, slices in last["tasks"].items():
@@ -154,10 +201,14 @@ def print_results(results, console):
                 console.print(Text.assemble("\n", (task, "bold"), f" per {column}"))
                 console.print(pr_auc_table({name: result["tasks"][task][column] for name, result in results.items()}))
     console.print()
+    console.print(lists_table(results, between_runs(runs or {})))
+    segments = segments_table(results)
+    if segments.row_count:
+        console.print()
+        console.print(segments)
     for name, result in results.items():
-        recall, _ = mean_and_deviation(result["recall"].values())
-        text = "n/a" if recall is None else f"{recall:.4f}"
-        console.print(Text(f"recall@{result['k']} of the exact index, {name}: {text}"), soft_wrap=True)
+        for warning in result.get("warnings", ()):
+            console.print(Text(f"warning: {name}: {warning}"), soft_wrap=True)
 
 
 def predict(model, files, schema, data, *, columns=()):

@@ -2,13 +2,12 @@
 
 from typing import NamedTuple
 
-import ibis
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from scipy import sparse
 
 from tfmtr import inputs
-from tfmtr.datasets.engines.duckdb import read_files
+from tfmtr.checks import check_integer
 from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.local_titles import equal_opportunity, local_share
 from tfmtr.evaluation.popularity import (
@@ -26,7 +25,7 @@ QUALITY_BINS = 4
 
 
 class IndexLists(NamedTuple):
-    """Lists of an index, and what they were made from.
+    """Lists of one window, and what they were made from.
 
     Attributes:
         lists: `Lists`, sliced by territory.
@@ -39,10 +38,124 @@ class IndexLists(NamedTuple):
     available: dict
 
 
-def index_lists(model, positives, schema, data, *, window, k, most):
-    """The lists that the exact index returns to users with a positive of the primary task.
+class ListCase:
+    """The users of one window who get a list, what may be in it, and their held-out positives.
 
-    A list has the k best titles of the window's catalogue in the user's territory, whether seen before or not.
+    A model, a baseline and a server are asked the same: the k best titles of the window's catalogue in the user's
+    territory. With a past, titles that the user had before the window are in no list (as they are served), and are no
+    positives; a user without another positive has no list, and is counted.
+
+    Args:
+        positives: Arrow table of the window's positive rows with `user`, `territory` and `title_row`, at least one.
+        catalogue: The `Catalogue` of the window.
+        most: Most users: those that come first in the files' hash order.
+        past: The `Past`, or `None` for lists that may repeat what users had.
+        window: The window's number, where there is a past.
+
+    Attributes:
+        rows: Arrow table of one row for each user with a list.
+        users: Their ids, shape `(users,)`.
+        left_out: `{"users", "positives"}`: how many had only titles again, and how many such positives there were.
+    """
+
+    def __init__(self, positives, catalogue, *, most, past=None, window=None):
+        self.had, self.left_out = None, {"users": 0, "positives": 0}
+        users, titles = positives["user"].to_numpy().astype(str), positives["title_row"].to_numpy()
+        if past is not None:
+            distinct, number = np.unique(users, return_inverse=True)
+            had = past.had(past.numbers(distinct), window)
+            is_again = np.asarray(had[number, titles]).ravel()
+            self.left_out["positives"] = int(is_again.sum())
+            positives, users, titles = positives.filter(pa.array(~is_again)), users[~is_again], titles[~is_again]
+            self.left_out["users"] = len(distinct) - len(np.unique(users))
+        distinct, first, user_of_row = np.unique(users, return_index=True, return_inverse=True)
+        kept = np.sort(first)[:most]  # users are in the order of their hash
+        self.rows, self.users = positives.take(kept), users[kept]
+        if past is not None:
+            self.had = past.had(past.numbers(self.users), window)
+        self.territories = np.asarray(self.rows["territory"].to_pylist(), str)
+        list_of = np.full(len(distinct), -1)
+        list_of[user_of_row[kept]] = np.arange(len(kept))
+        positive_users = list_of[user_of_row]
+        held_out = positive_users >= 0
+        self.positive_users, self.positive_titles = positive_users[held_out], titles[held_out]
+        self.num_titles = catalogue.num_titles
+        names, self.home = np.unique(self.territories, return_inverse=True)
+        masks = np.zeros((0, self.num_titles), bool)
+        if len(names):
+            masks = np.asarray(catalogue(names, np.full((len(names), 1), "")))
+        self.available = dict(zip(names.tolist(), masks, strict=True))
+        self.masks = masks
+
+    def allowed(self, start, stop):
+        """What the lists of some users may have, boolean of shape `(users, titles)`."""
+        allowed = self.masks[self.home[start:stop]]
+        return allowed if self.had is None else allowed & ~self.had[start:stop].toarray()
+
+    def lists(self, rank):
+        """The `Lists` that a ranking gives.
+
+        Args:
+            rank: Function of example rows (an Arrow table, one a user, `BATCH` at most) and of their allowed titles,
+                boolean of shape `(rows, titles)`; returns title rows of shape `(rows, k)`, best first, padded with -1.
+        """
+        ranked = [rank(self.rows.slice(i, BATCH), self.allowed(i, i + BATCH)) for i in range(0, len(self.rows), BATCH)]
+        return Lists(
+            np.concatenate(ranked) if ranked else np.zeros((0, 1), int),
+            self.territories,
+            self.positive_users,
+            self.positive_titles,
+            num_titles=self.num_titles,
+        )
+
+    def index_lists(self, rank):
+        """The `IndexLists` that a ranking gives."""
+        return IndexLists(self.lists(rank), self.users, self.available)
+
+
+class AmongCase(ListCase):
+    """Each held-out positive among some random titles that the user did not have: the easier task of many papers.
+
+    Hit rates among a hundred titles are far above those among all, and may order models otherwise: Krichene and Rendle,
+    On Sampled Metrics for Item Recommendation, KDD 2020, https://doi.org/10.1145/3394486.3403226. They are for the
+    comparison with published tables.
+
+    Args:
+        case: The `ListCase`, whose users have a list for each of their positives here.
+        number: Titles to rank, the positive among them.
+        seed: Of the other titles, the same for all that are asked.
+
+    Raises:
+        ValueError: If `number` is below 2.
+    """
+
+    def __init__(self, case, number=100, *, seed=0):
+        check_integer("among", number, least=2)
+        self.case, self.number, self.seed = case, number, seed
+        self.owners, self.num_titles, self.available = case.positive_users, case.num_titles, case.available
+        self.rows, self.users = case.rows.take(self.owners), case.users[self.owners]
+        self.territories = case.territories[self.owners]
+        self.positive_users, self.positive_titles = np.arange(len(self.owners)), case.positive_titles
+        shape = (len(case.users), case.num_titles)
+        self.wanted = sparse.csr_matrix((np.ones(len(self.owners), bool), (self.owners, case.positive_titles)), shape)
+
+    def allowed(self, start, stop):
+        """Each row's positive and the others that were drawn, boolean of shape `(rows, titles)`."""
+        owners = self.owners[start:stop]
+        distinct, place = np.unique(owners, return_inverse=True)
+        others = np.stack([self.case.allowed(owner, owner + 1)[0] for owner in distinct])
+        keys = np.random.default_rng([self.seed, start]).random((len(owners), self.num_titles))
+        keys[~others[place] | self.wanted[owners].toarray()] = np.inf
+        count = min(self.number - 1, self.num_titles - 1)
+        drawn = np.argpartition(keys, count - 1, axis=1)[:, :count]
+        allowed = np.zeros(keys.shape, bool)
+        np.put_along_axis(allowed, drawn, np.isfinite(np.take_along_axis(keys, drawn, axis=1)), axis=1)
+        allowed[np.arange(len(owners)), self.positive_titles[start:stop]] = True
+        return allowed
+
+
+def index_lists(model, positives, schema, data, *, window, k, most, past=None):
+    """The lists that the exact index returns to users with a positive of the primary task.
 
     Args:
         model: A `TwoTower` model.
@@ -52,11 +165,19 @@ def index_lists(model, positives, schema, data, *, window, k, most):
         window: The test window.
         k: Titles of a list.
         most: Most users: those that come first in the files' hash order.
+        past: The `Past` whose titles are in no list; by default titles may be seen before or not.
 
     Returns:
         `IndexLists`.
     """
-    index, stores = build_index(model, data, schema, window=window), inputs.open_stores(data)
+    index = build_index(model, data, schema, window=window)
+    case = ListCase(positives, index.catalogue, most=most, past=past, window=window)
+    return case.index_lists(ranking_of(model, index, schema, data, k=k))
+
+
+def ranking_of(model, index, schema, data, *, k):
+    """How a model ranks: the function that `ListCase.lists` asks."""
+    stores = inputs.open_stores(data)
 
     def rank(rows, allowed):
         features = inputs.model_inputs(rows, schema, stores)
@@ -64,45 +185,39 @@ def index_lists(model, positives, schema, data, *, window, k, most):
         found = index(queries[schema.tasks[0].name], np.full(len(rows), min(k, allowed.shape[1]), "int32"), allowed)
         return np.where(np.isfinite(found["scores"]), found["index"], -1)
 
-    return make_lists(rank, index.catalogue, positives, most=most)
+    return rank
 
 
 def make_lists(rank, catalogue, positives, *, most):
-    """The lists that a ranking gives to users with a positive.
+    """The `IndexLists` that a ranking gives to users with a positive; see `ListCase`, here without a past."""
+    return ListCase(positives, catalogue, most=most).index_lists(rank)
+
+
+def best_titles(scores, allowed, k):
+    """The k allowed titles with the highest scores, best first, of equal ones those that come first.
 
     Args:
-        rank: Function of example rows (an Arrow table, one a user, `BATCH` at most) and of their allowed titles,
-            boolean of shape `(rows, titles)`; returns title rows of shape `(rows, k)`, best first, padded with -1.
-        catalogue: The `Catalogue` of the window.
-        positives: Arrow table of the window's positive test rows, at least one.
-        most: Most users: those that come first in the files' hash order.
+        scores: Floats of shape `(users, titles)`.
+        allowed: Booleans of the same shape.
+        k: Number of titles.
 
     Returns:
-        `IndexLists`.
+        Integers of shape `(users, min(k, titles))`, padded with -1 where fewer are allowed.
+
+    Example:
+    >>> best_titles(np.array([[1.0, 3.0, 3.0, 9.0]]), np.array([[True, True, True, False]]), 4).tolist()
+    [[1, 2, 0, -1]]
     """
-    users, first, user_of_row = np.unique(
-        positives["user"].to_numpy().astype(str), return_index=True, return_inverse=True
-    )
-    kept = np.sort(first)[:most]  # users are in the order of their hash
-    rows = positives.take(kept)
-    territories, ranked = np.asarray(rows["territory"].to_pylist()), []
-    for i in range(0, len(rows), BATCH):
-        some = territories[i : i + BATCH]
-        ranked.append(rank(rows.slice(i, BATCH), catalogue(some, np.full((len(some), 1), ""))))
-    list_of = np.full(len(users), -1)
-    list_of[user_of_row[kept]] = np.arange(len(kept))
-    positive_users, titles = list_of[user_of_row], positives["title_row"].to_numpy()
-    held_out = positive_users >= 0
-    lists = Lists(
-        np.concatenate(ranked),
-        territories,
-        positive_users[held_out],
-        titles[held_out],
-        num_titles=catalogue.num_titles,
-    )
-    names = np.unique(territories)
-    allowed = np.asarray(catalogue(names, np.full((len(names), 1), "")))
-    return IndexLists(lists, users[user_of_row[kept]], dict(zip(names.tolist(), allowed, strict=True)))
+    scores, rows = np.where(allowed, scores, -np.inf), len(scores)
+    k = min(k, scores.shape[1])
+    least = np.partition(scores, -k, axis=1)[:, -k]  # of each row's k best
+    row, title = np.nonzero((scores >= least[:, None]) & np.isfinite(scores))
+    order = np.lexsort((title, -scores[row, title], row))  # few but for ties at the k-th place
+    row, title = row[order], title[order]
+    place = np.arange(len(row)) - np.searchsorted(row, np.arange(rows))[row]
+    best = np.full((rows, k), -1)
+    best[row[place < k], place[place < k]] = title[place < k]
+    return best
 
 
 def list_metrics(found, facts, profile):
@@ -133,25 +248,15 @@ def list_metrics(found, facts, profile):
     }
 
 
-def profiles(data, facts, users, window):
-    """What users chose before a test window: the log's pairs without the positives of this window and later ones.
+def profiles(past, users, window):
+    """What users chose before a test window.
 
     Args:
-        data: The `Prepared` directory.
-        facts: Its `TitleFacts`.
+        past: The `Past`.
         users: Ids of test users, shape `(users,)`.
         window: The test window.
 
     Returns:
-        `(rows of users, rows of the title store)`, integer arrays of one length. Events after the last window, which
-        are in the log but in no test row, count as chosen before; logs that end with the last window have none.
+        `(rows of users, rows of the title store)`, integer arrays of one length, each pair once.
     """
-    con = ibis.duckdb.connect()
-    files = data.examples("test", windows=[number for number in data.test_windows if number >= window])
-    rows = read_files(con, files)
-    held_out = rows.filter(rows[data.schema.tasks[0].column] > 0).select("user", "title")
-    wanted = ibis.memtable(pa.table({"user": users, "user_row": np.arange(len(users))}))
-    seen = read_files(con, [data.path / "seen.parquet"]).inner_join(wanted, "user")
-    chosen = con.to_pyarrow(seen.anti_join(held_out, ("user", "title")).select("user_row", "title"))
-    titles = pc.index_in(chosen["title"], value_set=pa.array(facts.ids, pa.string()))
-    return chosen["user_row"].to_numpy(), titles.to_numpy()
+    return past.had(past.numbers(users), window, chosen=True).nonzero()

@@ -65,10 +65,11 @@ def evaluate_lists(lists):
     With the ranks r of those of a user's n positives that the list of k titles has,
 
         recall = |ranks| / n          ndcg = sum 1 / log2(1 + r) / sum_{i=1}^{min(n, k)} 1 / log2(1 + i)
+        capped_recall = |ranks| / min(n, k)
         mrr = 1 / min r, or 0         hit_rate = 1 if there is any, else 0.
 
-    The metrics are those at the lists' own k. Recall is not divided by `min(k, n)`, so a user with more positives
-    than k cannot reach 1; NDCG is, and can.
+    The metrics are those at the lists' own k. A user with more positives than k cannot reach a recall of 1, but one of
+    capped recall and of NDCG.
 
     Reference: Järvelin and Kekäläinen, Cumulated Gain-Based Evaluation of IR Techniques, TOIS 2002,
     https://doi.org/10.1145/582415.582418 (NDCG; here with binary gains and the discount log2(1 + r), which counts from
@@ -79,8 +80,8 @@ def evaluate_lists(lists):
         lists: `Lists`.
 
     Returns:
-        `{slice: cell}` as `evaluate_task` returns it, with `recall`, `ndcg`, `mrr` and `hit_rate` in [0, 1],
-        `positives`, `users` (those with a positive) and `reason`.
+        `{slice: cell}` as `evaluate_task` returns it, with `recall`, `capped_recall`, `ndcg`, `mrr` and `hit_rate` in
+        [0, 1], `positives`, `users` (those with a positive) and `reason`.
 
     Example:
     >>> from tfmtr.evaluation.lists import Lists
@@ -117,6 +118,24 @@ def recall_at_k(lists):
     return float(recall.mean()) if recall.size else None
 
 
+def metrics_of_users(lists):
+    """Each user's own metrics, in the order of the lists.
+
+    Returns:
+        `{metric: float array of shape (users,)}` of `evaluate_lists`, NaN for users without a held-out positive, and
+        `"positives"`, their numbers.
+
+    Example:
+    >>> from tfmtr.evaluation.lists import Lists
+    >>> found = metrics_of_users(Lists([[3, 7], [5, -1]], ["DE", "PL"], [0, 1], [3, 8], num_titles=9))
+    >>> found["ndcg"], found["positives"]
+    (array([1., 0.]), array([1, 1]))
+    """
+    metrics, num_positives = _per_user(lists)
+    own = {name: np.where(num_positives > 0, values, np.nan) for name, values in metrics.items()}
+    return {**own, "positives": num_positives}
+
+
 def ndcg_of_users(lists):
     """NDCG of each user with a held-out positive, in the order of the lists: float array of shape `(users,)`.
 
@@ -125,8 +144,8 @@ def ndcg_of_users(lists):
     >>> ndcg_of_users(Lists([[3, 7], [5, -1]], ["DE", "PL"], [0, 1], [3, 8], num_titles=9))
     array([1., 0.])
     """
-    metrics, num_positives = _per_user(lists)
-    return metrics["ndcg"][num_positives > 0]
+    ndcg = metrics_of_users(lists)["ndcg"]
+    return ndcg[~np.isnan(ndcg)]
 
 
 def _per_user(lists):
@@ -134,10 +153,12 @@ def _per_user(lists):
     users, ranks, (num_users, k) = lists.positive_users, lists.positive_ranks, lists.ranked_titles.shape
     num_positives = np.bincount(users, minlength=num_users)
     ideal = np.append(1, np.cumsum(1 / np.log2(1 + np.arange(1, k + 1))))[np.minimum(num_positives, k)]
+    hits = np.bincount(users, np.isfinite(ranks), num_users)
     reciprocal = np.zeros(num_users)
     np.maximum.at(reciprocal, users, 1 / ranks)
     metrics = {
-        "recall": np.bincount(users, np.isfinite(ranks), num_users) / np.maximum(num_positives, 1),
+        "recall": hits / np.maximum(num_positives, 1),
+        "capped_recall": hits / np.clip(num_positives, 1, k),
         "ndcg": np.bincount(users, 1 / np.log2(1 + ranks), num_users) / ideal,
         "mrr": reciprocal,
         "hit_rate": reciprocal > 0,

@@ -78,6 +78,114 @@ def pr_auc_table(results, *, baseline=None):
     return table
 
 
+def lists_table(results, between=None):
+    """What the lists of models and baselines are worth, the best one first, and the last model's ratio to each.
+
+    Args:
+        results: `{model: document of tfmtr.evaluation.evaluate.evaluate}`; baselines are those of the last model.
+        between: `{model: result of compare_lists}` of the other models.
+
+    Returns:
+        A `FittingTable`; figures are means over test windows.
+
+    Example:
+    >>> cell = {"ndcg": 0.5, "recall": 0.4, "capped_recall": 0.5, "hit_rate": 0.8, "users": 30, "positives": 50}
+    >>> result = {"k": 10, "lists": {"ranking": {"1": {"overall": cell}}}, "repeats": {"1": {"overall": cell}}}
+    >>> lists_table({"branches": {**result, "baselines": None, "left_out": {}}}).row_count
+    1
+    """
+    *_, last = results
+    document, between = results[last], between or {}
+    baselines = document.get("baselines") or {}
+    rows = {
+        name: (result.get("lists", {}).get("ranking", {}), result, between.get(name))
+        for name, result in results.items()
+    }
+    compared = baselines.get("compared", {})
+    for name, cells in baselines.get("ranking", {}).items():
+        shown = f"{name} *" if name == baselines["best"] else name
+        others = {kind: baselines.get(kind, {}).get(name, {}) for kind in ("repeats", "among")}
+        rows[shown] = (cells, others, compared.get(name))
+
+    table = FittingTable(
+        title=f"Lists of {document['k']} titles that the user did not have before the window",
+        caption=_lists_caption(document, baselines),
+    )
+    table.add("lists of")
+    for header in ("NDCG", f"{last} / this", "95 % interval", "detectable ratio", "recall"):
+        table.add(header, is_number=True)
+    among = document.get("ranked_among")
+    headers = [f"hit rate among {among}", f"NDCG among {among}"] if among else []
+    for header in ("recall over min(n, k)", "hit rate", "NDCG, repeats allowed", *headers):
+        table.add(header, is_number=True)
+
+    def mean(windows, metric):
+        return _mean(list(windows.values()), OVERALL, metric)
+
+    order = {name: mean(cells, "ndcg") for name, (cells, _, _) in rows.items()}
+    for name in sorted(rows, key=lambda name: (order[name] is None, -(order[name] or 0.0))):
+        cells, others, ratio = rows[name]
+        ratio = ratio or dict.fromkeys(("ratio", "low", "high", "detectable"))
+        interval = None if ratio["low"] is None else f"{ratio['low']:.3f}-{ratio['high']:.3f}"
+        table.add_row(
+            Text(name, style="bold") if name in results else name,
+            _number(order[name], "{:.4f}"),
+            *([""] * 3 if name == last else (
+                _number(ratio["ratio"], "{:.3f}"), _number(interval, "{}"), _number(ratio["detectable"], "{:.3f}")
+            )),
+            *(_number(mean(cells, metric), "{:.4f}") for metric in ("recall", "capped_recall", "hit_rate")),
+            _number(mean(others.get("repeats", {}), "ndcg"), "{:.4f}"),
+            *(_number(mean(others.get("among", {}), metric), "{:.4f}") for metric in ("hit_rate", "ndcg") if among),
+        )  # fmt: skip
+    return table
+
+
+def _lists_caption(document, baselines):
+    """What the lists are of, which baseline was chosen, and which ones are missing."""
+    cells = [windows[OVERALL] for windows in document.get("lists", {}).get("ranking", {}).values()]
+    if not cells:
+        return "There are no lists: the model has no index, or the data do not tell what users had."
+    texts = [f"{sum(cell['users'] for cell in cells):,} lists in {len(cells)} test windows."]
+    if left := sum(row["users"] for row in document.get("left_out", {}).values()):
+        texts.append(f"{left:,} users had all their positives before and are in none.")
+    if baselines.get("best"):
+        texts.append(f"* The best baseline by {baselines['validation']['user_windows']:,} lists of validation users.")
+    texts += [f"{row['reason']}." for row in baselines.get("tuned", {}).values() if row["reason"]]
+    return " ".join(texts)
+
+
+def segments_table(results):
+    """Lists of new and known users, and how often new and known titles that were wanted are in a list.
+
+    Args:
+        results: `{model: document of evaluate}`; baselines are those of the last model.
+
+    Returns:
+        A `FittingTable`, without rows where there are no lists.
+
+    Example:
+    >>> kinds = {kind: {"ndcg": 0.5, "user_windows": 3} for kind in ("new users", "known users")}
+    >>> kinds |= {kind: {"recall": 0.5, "positives": 3} for kind in ("new titles", "known titles")}
+    >>> segments_table({"branches": {"k": 10, "segments": {"model": kinds, "ease": kinds}}}).row_count
+    2
+    """
+    *_, last = results
+    rows = {name: (result.get("segments") or {}).get("model") for name, result in results.items()}
+    rows |= {name: cells for name, cells in (results[last].get("segments") or {}).items() if name != "model"}
+    rows = {name: cells for name, cells in rows.items() if cells}
+    table = FittingTable(title="New and known users (NDCG of their lists) and titles (share of positives in a list)")
+    table.add("lists of")
+    kinds = {"new users": "ndcg", "known users": "ndcg", "new titles": "recall", "known titles": "recall"}
+    counts = next(iter(rows.values()), {})
+    for kind, metric in kinds.items():
+        count = counts[kind]["user_windows" if metric == "ndcg" else "positives"] if counts else 0
+        table.add(f"{count:,} {kind}" if metric == "ndcg" else f"{count:,} of {kind}", is_number=True)
+    for name, cells in rows.items():
+        figures = (_number(cells[kind][metric], "{:.4f}") for kind, metric in kinds.items())
+        table.add_row(Text(name, style="bold") if name in results else name, *figures)
+    return table
+
+
 def statistics_table(report):
     """Users, events and positives of a prepared data set per territory, most positives first, and their sum.
 

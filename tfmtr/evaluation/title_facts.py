@@ -63,7 +63,7 @@ def title_facts(data, *, local_share=LOCAL_SHARE):
     positives = rows.filter(rows.positive == 1)
     of_territory = con.to_pyarrow(positives.group_by("territory").aggregate(positives=positives.count()))
 
-    catalogue = read_files(con, [data.path / "availability.parquet"])
+    catalogue = read_files(con, [data.path / "availability.parquet"]).filter(lambda t: t.window > 0)
     reach = catalogue.group_by("title", "window").aggregate(territories=catalogue.territory.nunique())
     reach = con.to_pandas(reach.group_by("title").aggregate(first=reach.territories.argmin(reach.window)))
     ids = pq.read_table(data.path / "titles.parquet", columns=["title"])["title"].to_numpy()

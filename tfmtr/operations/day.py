@@ -32,7 +32,7 @@ from tfmtr.datasets.groups import to_globe
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
-from tfmtr.datasets.seen import seen_pairs
+from tfmtr.datasets.seen import had_pairs
 from tfmtr.documents import read_json, write_json
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.export import export
@@ -403,17 +403,17 @@ def count_fallbacks(data):
     """
     con = ibis.duckdb.connect()
     users = read_files(con, [data.path / "users.parquet"])
-    seen = seen_pairs(con, data)
+    had = had_pairs(con, data)
     titles = read_files(con, [data.path / "availability.parquet"])
     titles = titles.filter(titles.window == data.next_window).select("title").distinct()
     known = [territory for (territory,) in data.schema.scenario.groups]
-    cold = users.anti_join(seen, "user")
+    cold = users.anti_join(had, "user")
     if data.vectors("user") is not None:
         cold = cold.filter(cold.user_row < 0)
     return {
         "users_of_the_default_branch": int(con.execute(users.filter(~users.territory.isin(known)).count())),
         "cold_users": int(con.execute(cold.count())),
-        "cold_titles": int(con.execute(titles.anti_join(seen, "title").count())),
+        "cold_titles": int(con.execute(titles.anti_join(had, "title").count())),
     }
 
 

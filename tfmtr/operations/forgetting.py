@@ -55,7 +55,8 @@ def _forget(user, service, data, embeddings):
         lines.append(f"{folder}: {count} rows removed")
         if learnt:
             trained.append(folder)
-        logs |= {str(Path(prepared.report["logs"][name]).absolute()) for name in ("events", "users")}
+        tables = (prepared.report["logs"][name] for name in ("events", "users"))
+        logs |= {str(Path(table).absolute()) for table in tables if table is not None}
     for folder in embeddings:
         files = sorted(Path(folder, "users").glob("*.parquet"))
         if not files:

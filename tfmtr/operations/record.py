@@ -79,7 +79,7 @@ def _funnel(record):
     late = [row for row in windows if -len(windows) < row["window"] < last and not row["history"]]
     table = _table("rows", "the day", "late days")
     for name, text in {"rows": "in the log", **FATES}.items():
-        counts = [sum(row[name] for row in rows) for rows in ([windows[-1]], late)]
+        counts = [sum(row.get(name, 0) for row in rows) for rows in ([windows[-1]], late)]
         if any(counts):
             table.add_row(text, *(f"{count:,}" for count in counts))
     return table

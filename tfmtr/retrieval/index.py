@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from tfmtr import inputs
 from tfmtr.datasets.engines.duckdb import read_files
-from tfmtr.datasets.seen import seen_pairs
+from tfmtr.datasets.seen import had_pairs
 from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.exact import ExactIndex
 from tfmtr.retrieval.scann import ScannIndex
@@ -65,8 +65,8 @@ def popularity(titles, ids):
     """`{territory: how many users had each title, float32 of shape (titles,)}`."""
     con = ibis.duckdb.connect()
     users = read_files(con, [titles.path / "users.parquet"]).select("user", "territory")
-    seen = seen_pairs(con, titles).inner_join(users, "user")
-    counts = con.to_pyarrow(seen.group_by("territory", "title").aggregate(users=seen.count()))
+    had = had_pairs(con, titles).inner_join(users, "user")
+    counts = con.to_pyarrow(had.group_by("territory", "title").aggregate(users=had.count()))
     counts = counts.filter(pc.is_in(counts["title"], value_set=pa.array(ids)))
     rows = pc.index_in(counts["title"], value_set=pa.array(ids)).to_numpy()
     territories, numbers, found = counts["territory"].to_numpy(), counts["users"].to_numpy(), {}

@@ -2,25 +2,30 @@
 
 import numpy as np
 
+LIMIT = 3_000_000_000  # bytes, for 13,693 titles with events
+MANY_TITLES = 2_000  # above, an inverse takes seconds
 
-def ease(history, *, l2=500.0):
+
+def ease(history, *, l2=500.0, gram=None):
     """Scores titles by a linear model of each title on all others.
 
     With `X` the matrix of users and titles, `P = (X'X + l2 I)^-1` and `B_ij = -P_ij / P_jj` off the diagonal, 0 on it;
-    scores are `X B`.
+    scores are `X B`. Titles without fitted events have score 0. Needs memory and time for a dense matrix of the others;
+    `why_too_large` says whether there is.
 
     Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, https://arxiv.org/abs/1905.03375, equations 4
-    to 8. Needs memory and time for a dense matrix of titles by titles.
+    to 8.
 
     Args:
         history: A `History`.
         l2: Strength of the ridge, positive.
+        gram: What `gram_of` returned for the same history, if there is more than one call; it is not changed.
 
     Returns:
         Function of user numbers of shape `(users,)` that returns scores, float64 of shape `(users, titles)`.
 
     Raises:
-        ValueError: If `l2` is not positive.
+        ValueError: If `l2` is not positive, or so small that there is no inverse.
 
     Example:
     >>> from tfmtr.evaluation.baselines.history import History
@@ -30,14 +35,56 @@ def ease(history, *, l2=500.0):
     """
     if not l2 > 0:
         raise ValueError(f"`l2` must be positive, such as 500. Received: l2={l2}")
-    gram = (history.fitted_matrix.T @ history.fitted_matrix).toarray()
-    gram[np.diag_indices_from(gram)] += l2
-    inverse = np.linalg.inv(gram)
-    weights = -inverse / np.diag(inverse)
-    np.fill_diagonal(weights, 0.0)
-    known = history.matrix
+    titles = fitted_titles(history)
+    # Half the time, for an error far below what a title's score differs by: l2 keeps the matrix from being singular.
+    dtype = np.float64 if len(titles) <= MANY_TITLES else np.float32
+    weights = np.array(gram_of(history) if gram is None else gram, dtype)
+    if len(titles):
+        weights[np.diag_indices_from(weights)] += dtype(l2)
+        try:
+            weights = np.linalg.inv(weights)
+        except np.linalg.LinAlgError as error:
+            raise ValueError(f"`l2` must be larger, as there is no inverse. Received: l2={l2}") from error
+        weights /= -np.diag(weights).copy()
+        np.fill_diagonal(weights, 0.0)
+    known = history.matrix[:, titles]
 
     def score(users):
-        return known[np.asarray(users)] @ weights
+        scores = np.zeros((len(users), history.num_titles))
+        scores[:, titles] = known[np.asarray(users, int)] @ weights
+        return scores
 
     return score
+
+
+def why_too_large(history, limit=LIMIT):
+    """Says why EASE is left out where its matrices do not fit into memory.
+
+    Args:
+        history: A `History`.
+        limit: Bytes that there are for two matrices of titles with fitted events.
+
+    Returns:
+        Text, or None where they fit.
+
+    Example:
+    >>> from tfmtr.evaluation.baselines.history import History
+    >>> why_too_large(History([0, 0], [0, 1], [1.0, 1.0], [0], num_titles=9), limit=50)
+    'ease is left out: 2 titles with events need 64 bytes, and there are 50'
+    """
+    size = len(fitted_titles(history))
+    needed = 2 * 8 * size**2
+    if needed <= limit:
+        return None
+    return f"ease is left out: {size:,} titles with events need {needed:,} bytes, and there are {limit:,}"
+
+
+def gram_of(history):
+    """How many users had both of two titles that have fitted events: float64 of shape `(such titles, such titles)`."""
+    matrix = history.fitted_matrix[:, fitted_titles(history)]
+    return (matrix.T @ matrix).toarray(order="C")
+
+
+def fitted_titles(history):
+    """Numbers of the titles that have fitted events, in their order."""
+    return np.unique(history.titles[history.fitted])

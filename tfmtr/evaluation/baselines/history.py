@@ -17,8 +17,8 @@ class History:
         age: Float array of shape `(events,)`: days before the moment, positive.
         homes: Integer array of shape `(num_users,)`: the user's territory, from 0.
         num_titles: Number of titles.
-        fitted: Boolean array of shape `(num_users,)`: users whose events a baseline may be fitted on; the others' are
-            known for their own lists only. All by default.
+        fitted: Boolean array of shape `(events,)`: events that a baseline may be fitted on; the others are known for
+            their own users' lists only. All by default.
 
     Raises:
         ValueError: If shapes do not fit, a user or title is out of range, or an event is not before the moment.
@@ -27,6 +27,8 @@ class History:
     >>> history = History([0, 0, 1], [1, 1, 0], [2.0, 1.0, 5.0], [0, 0], num_titles=2)
     >>> history.matrix.toarray().tolist()
     [[0.0, 1.0], [1.0, 0.0]]
+    >>> History([0, 1], [1, 0], [1.0, 1.0], [0, 0], num_titles=2, fitted=[True, False]).fitted_matrix.toarray().tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
     """
 
     users: np.ndarray
@@ -39,13 +41,12 @@ class History:
     def __post_init__(self):
         for name, dtype in (("users", np.int64), ("titles", np.int64), ("age", np.float64), ("homes", np.int64)):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
-        fitted = np.ones(len(self.homes), bool) if self.fitted is None else np.asarray(self.fitted, bool)
+        fitted = np.ones(self.users.shape, bool) if self.fitted is None else np.asarray(self.fitted, bool)
         object.__setattr__(self, "fitted", fitted)
-        shapes = {name: getattr(self, name).shape for name in ("users", "titles", "age")}
-        if len(set(shapes.values())) > 1 or self.fitted.shape != self.homes.shape:
+        shapes = {name: getattr(self, name).shape for name in ("users", "titles", "age", "fitted")}
+        if len(set(shapes.values())) > 1:
             raise ValueError(
-                "`users`, `titles` and `age` must have one value for each event, `homes` and `fitted` one for each "
-                f"user. Received: {shapes}, homes {self.homes.shape}, fitted {self.fitted.shape}"
+                f"`users`, `titles`, `age` and `fitted` must have one value for each event. Received: {shapes}"
             )
         for name, size in (("users", len(self.homes)), ("titles", self.num_titles)):
             values = getattr(self, name)
@@ -59,12 +60,16 @@ class History:
     @functools.cached_property
     def matrix(self):
         """Which user had which title, 1 or 0: sparse float64 of shape `(users, titles)`."""
-        shape = (len(self.homes), self.num_titles)
-        matrix = sparse.csr_matrix((np.ones(len(self.users)), (self.users, self.titles)), shape)
-        matrix.data[:] = 1.0
-        return matrix
+        return self._matrix(slice(None))
 
     @functools.cached_property
     def fitted_matrix(self):
-        """The rows of `matrix` that may be fitted on."""
-        return self.matrix[self.fitted]
+        """The same of the events that may be fitted on."""
+        return self.matrix if self.fitted.all() else self._matrix(self.fitted)
+
+    def _matrix(self, events):
+        shape = (len(self.homes), self.num_titles)
+        users = self.users[events]
+        matrix = sparse.csr_matrix((np.ones(len(users)), (users, self.titles[events])), shape)
+        matrix.data[:] = 1.0  # of titles that a user had several times too
+        return matrix

@@ -5,26 +5,18 @@ from scipy import sparse
 
 from tfmtr.schema import check_choice
 
-K1, B = 1.2, 0.75
+BLOCK = 1000  # titles whose neighbours are chosen at once
 
 
-def neighbours(history, *, weighting="bm25", number=100, shrink=0.0):
+def neighbours(history, **options):
     """Scores titles by their similarity to those that a user had.
 
-    With users' columns `x_i` of the titles, weighted, the similarity is `<x_i, x_j> / (|x_i| |x_j| + shrink)` for
-    `cosine` and `<x_i, x_j>` for `bm25`, and 0 of a title with itself. Each title keeps its `number` most similar ones.
-    BM25 weighs an event by `log(num_titles / (1 + titles of the user))` and `(K1 + 1) / (K1 (1 - B + B l) + 1)`, where
-    `l` is the title's events over their mean.
-
-    After Sarwar et al., Item-Based Collaborative Filtering Recommendation Algorithms, WWW 2001, and Robertson and
-    Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond, 2009, with users for words and titles for
-    documents.
+    After Sarwar et al., Item-Based Collaborative Filtering Recommendation Algorithms, WWW 2001,
+    https://doi.org/10.1145/371920.372071.
 
     Args:
         history: A `History`.
-        weighting: `"cosine"` or `"bm25"`.
-        number: Neighbours that a title keeps.
-        shrink: Added to the product of lengths; it holds back similarities of few events.
+        **options: Of `similarities`.
 
     Returns:
         Function of user numbers of shape `(users,)` that returns scores, float64 of shape `(users, titles)`.
@@ -38,44 +30,99 @@ def neighbours(history, *, weighting="bm25", number=100, shrink=0.0):
     >>> neighbours(history, weighting="cosine")([2]).round(3).tolist()
     [[0.0, 0.816, 0.0]]
     """
-    check_choice("weighting", weighting, ("cosine", "bm25"))
-    if number < 1 or shrink < 0:
-        raise ValueError(
-            f"`number` must be at least 1 and `shrink` not negative. Received: number={number}, shrink={shrink}"
-        )
-    matrix = history.fitted_matrix
-    weighted = bm25(matrix) if weighting == "bm25" else matrix
-    products = (weighted.T @ weighted).tocsr()
-    products.setdiag(0)
-    products.eliminate_zeros()
-    if weighting == "cosine":
-        lengths = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=0)).ravel())
-        rows = np.repeat(np.arange(products.shape[0]), np.diff(products.indptr))
-        products.data /= lengths[rows] * lengths[products.indices] + shrink
-    similar = keep_largest(products, number)
-    known = history.matrix
+    known, to_others = history.matrix, similarities(history, **options).T.tocsr()
 
     def score(users):
-        return (known[np.asarray(users)] @ similar.T).toarray()
+        return (known[np.asarray(users, int)] @ to_others).toarray()
 
     return score
 
 
-def bm25(matrix):
-    """The events' weights of BM25, users for words and titles for documents: sparse, of the shape of `matrix`."""
-    num_titles = matrix.shape[1]
-    of_user = np.log(num_titles / (1.0 + np.asarray(matrix.sum(axis=1)).ravel()))
-    lengths = np.asarray(matrix.sum(axis=0)).ravel()
-    relative = lengths / max(lengths.mean(), 1e-12)
-    of_title = (K1 + 1.0) / (K1 * (1.0 - B + B * relative) + 1.0)
-    return sparse.csr_matrix(sparse.diags(of_user) @ matrix @ sparse.diags(of_title))
+def similarities(history, *, weighting="bm25", number=100, shrink=0.0, k1=1.2, b=0.75, products=None):
+    """How similar titles are by who had them, of each title to its most similar ones.
+
+    With users' columns `x_i` of the titles, weighted, the similarity is `<x_i, x_j> / (|x_i| |x_j| + shrink)` for
+    `cosine` and `<x_i, x_j>` for `bm25`, and 0 of a title with itself. BM25 weighs an event by
+    `log(num_titles / (1 + titles of the user))` and `(k1 + 1) / (k1 (1 - b + b l) + 1)`, where `l` is the title's
+    events over their mean: Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond, 2009,
+    https://doi.org/10.1561/1500000019, with users for words and titles for documents.
+
+    Args:
+        history: A `History`.
+        weighting: `"cosine"` or `"bm25"`.
+        number: Neighbours that a title keeps.
+        shrink: Added to the product of lengths of `cosine`; it holds back similarities of few events.
+        k1: How much more events count that come after the title's first, positive.
+        b: How much the events of a much-used title count less, in [0, 1].
+        products: What `products_of` returned for the same history and weighting, if there is more than one call.
+
+    Returns:
+        Sparse float64 of shape `(titles, titles)`: in row `i` those of title `i`'s neighbours.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+    >>> from tfmtr.evaluation.baselines.history import History
+    >>> history = History([0, 0, 1, 1, 2], [0, 1, 0, 1, 0], [1.0] * 5, [0, 0, 0], num_titles=3)
+    >>> similarities(history, weighting="cosine", shrink=1.0).toarray().round(3).tolist()
+    [[0.0, 0.58, 0.0], [0.58, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    check_choice("weighting", weighting, ("cosine", "bm25"))
+    if number < 1 or shrink < 0 or not k1 > 0 or not 0 <= b <= 1:
+        raise ValueError(
+            "`number` must be at least 1, `shrink` not negative, `k1` positive and `b` in [0, 1]. "
+            f"Received: number={number}, shrink={shrink}, k1={k1}, b={b}"
+        )
+    products = products_of(history, weighting) if products is None else products
+    events = np.asarray(history.fitted_matrix.sum(axis=0)).ravel()
+    lengths, of_title = np.sqrt(events), title_weights(events, k1, b)
+    kept = []
+    for begin in range(0, max(1, history.num_titles), BLOCK):  # so that memory is that of the products
+        block = products[begin : begin + BLOCK].tocoo()
+        row, column, values = block.row + begin, block.col, block.data
+        if weighting == "bm25":
+            values = values * of_title[row] * of_title[column]
+        else:
+            values = values / (lengths[row] * lengths[column] + shrink)
+        other = row != column
+        shape = block.shape
+        kept.append(keep_largest(sparse.csr_matrix((values[other], (block.row[other], column[other])), shape), number))
+    return sparse.vstack(kept, format="csr")
+
+
+def products_of(history, weighting):
+    """What similarities of a weighting are made of, whatever the other options.
+
+    Args:
+        history: A `History`.
+        weighting: `"cosine"` or `"bm25"`.
+
+    Returns:
+        Sparse float64 of shape `(titles, titles)`: over the fitted events, how many users had both titles; for `bm25`
+        each user counts with the square of the user's weight.
+    """
+    matrix = history.fitted_matrix
+    weighted = sparse.diags(user_weights(matrix)) @ matrix if weighting == "bm25" else matrix
+    return (weighted.T @ weighted).tocsr()
+
+
+def user_weights(matrix):
+    """BM25's weights of users, float64 of shape `(users,)`: of a user with fewer titles each says more."""
+    return np.log(matrix.shape[1] / (1.0 + np.asarray(matrix.sum(axis=1)).ravel()))
+
+
+def title_weights(events, k1, b):
+    """BM25's weights of titles, float64 of shape `(titles,)`, from their events."""
+    relative = events / max(events.mean(), 1e-12)
+    return (k1 + 1.0) / (k1 * (1.0 - b + b * relative) + 1.0)
 
 
 def keep_largest(matrix, number):
     """A sparse matrix with the `number` largest values of each row."""
-    matrix = sparse.csr_matrix(matrix)
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((matrix.indices, -matrix.data, rows))
-    place = np.arange(len(order)) - matrix.indptr[rows[order]]
-    kept = order[place < number]
+    kept, begins = np.ones(matrix.nnz, bool), matrix.indptr
+    for row in np.flatnonzero(np.diff(begins) > number):
+        values = matrix.data[begins[row] : begins[row + 1]]
+        kept[begins[row] + np.argpartition(values, len(values) - number)[:-number]] = False
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(begins))
     return sparse.csr_matrix((matrix.data[kept], (rows[kept], matrix.indices[kept])), matrix.shape)

@@ -1,6 +1,9 @@
 """What is popular, in a territory or everywhere, of all time or lately."""
 
 import numpy as np
+from scipy import sparse
+
+from tfmtr.evaluation.baselines.ties import settle
 
 
 def popularity(history, *, days=None, half_life=None, by_territory=True):
@@ -27,19 +30,15 @@ def popularity(history, *, days=None, half_life=None, by_territory=True):
     for name, value in (("days", days), ("half_life", half_life)):
         if value is not None and not value > 0:
             raise ValueError(f"`{name}` must be positive, such as 14 days. Received: {name}={value}")
-    known = history.fitted[history.users] & (history.age <= (np.inf if days is None else days))
-    weights = np.ones(len(history.age)) if half_life is None else 0.5 ** (history.age / half_life)
+    known = history.fitted & (history.age <= (np.inf if days is None else days))
+    weights = np.ones(known.sum()) if half_life is None else 0.5 ** (history.age[known] / half_life)
     homes = history.homes if by_territory else np.zeros_like(history.homes)
-    num_homes = int(homes.max(initial=0)) + 1
-    counts = np.zeros((num_homes, history.num_titles))
-    np.add.at(counts, (homes[history.users[known]], history.titles[known]), weights[known])
-    everywhere = counts.sum(axis=0)
-    # Below any difference of counts: a tie in the territory falls to the title with more events everywhere.
-    place = np.argsort(np.argsort(everywhere, kind="stable"), kind="stable")
-    least = np.diff(np.unique(counts)).min(initial=1.0)
-    scores = counts + place * (least / (2 * max(1, history.num_titles)))
+    shape = (int(homes.max(initial=0)) + 1, history.num_titles)
+    counts = sparse.csr_matrix((weights, (homes[history.users[known]], history.titles[known])), shape)
+    places = np.unique(np.asarray(counts.sum(axis=0)).ravel(), return_inverse=True)[1] / max(1, history.num_titles)
 
     def score(users):
-        return scores[homes[np.asarray(users)]]
+        needed, rows = np.unique(homes[np.asarray(users, int)], return_inverse=True)
+        return settle(counts[needed].toarray(), places)[rows]
 
     return score

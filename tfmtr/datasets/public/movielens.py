@@ -16,6 +16,7 @@ import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -49,7 +50,7 @@ LINES = {
 }
 
 
-def movielens(source, out, *, download=False):
+def movielens(source: Path | None, out, *, download: Annotated[bool, "Fetch the official archive."] = False):
     """Writes the three tables of MovieLens-1M and describes them.
 
     Users have `territory` (first digit of the zip code, null where there is none), `gender`, `age` and

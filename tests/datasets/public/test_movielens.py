@@ -5,8 +5,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from tfmtr.datasets import movielens as module
-from tfmtr.datasets.movielens import movielens
+from tfmtr.datasets.public import movielens as module
+from tfmtr.datasets.public.movielens import movielens
 
 FILES = {
     "ratings.dat": "1::1193::5::978300760\n2::661::3::975768738\n",

@@ -5,7 +5,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from tfmtr.datasets.online_retail import COLUMNS, NEIGHBOURS, online_retail
+from tfmtr.datasets.public.online_retail import COLUMNS, NEIGHBOURS, online_retail
 
 DAY = pd.Timestamp("2011-03-01 10:15")
 LINES = pd.DataFrame(

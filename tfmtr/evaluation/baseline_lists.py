@@ -1,0 +1,202 @@
+"""Lists of baselines: tuned on validation users, fitted anew before each test window, asked what a model is asked."""
+
+import dataclasses
+import datetime
+import functools
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tfmtr.datasets.preparation import JUDGED_WINDOWS
+from tfmtr.datasets.prepared import Prepared
+from tfmtr.evaluation.baselines.table import BASELINES
+from tfmtr.evaluation.baselines.tuning import fit, tune
+from tfmtr.evaluation.index_lists import AmongCase, IndexLists, ListCase, best_titles
+from tfmtr.evaluation.past import Past
+from tfmtr.evaluation.ranking import evaluate_lists, metrics_of_users, ndcg_of_users
+from tfmtr.retrieval.catalogue import Catalogue
+from tfmtr.retrieval.index import availability
+
+NEW, REPEATS = "new", "repeats"  # lists without what the user had before the window, and with it
+MOST_VALIDATION = 2_000  # users of a window that tries are judged by
+
+
+@dataclasses.dataclass(frozen=True)
+class BaselineLists:
+    """Baselines of a prepared directory.
+
+    Attributes:
+        document: What `evaluation.json` has of them: `"best"`, the name of the one that validation users decide for;
+            `"validation"`, `{"windows", "user_windows"}`; `"tuned"`, `{name: {"options", "tries", "reason"}}`; and
+            `"ranking"`, `"repeats"` and, if asked for, `"among"`: `{name: {window: {territory: cell}}}` of
+        `evaluate_lists`.
+        scores: Data frame, a row for each user and list; see `user_scores`.
+    """
+
+    document: dict
+    scores: pd.DataFrame
+
+
+def baseline_lists(data, *, k=10, most=10_000, names=None, among=None):
+    """Lists of baselines in every test window.
+
+    Each has at most 12 tries, judged by NDCG of validation users' lists in the last training windows; the best options
+    are fixed before a test row is read. Then it is fitted on what training users had before each test window, as a
+    service would, and knows of a test user what that user had until then.
+
+    Args:
+        data: A `Prepared` directory.
+        k: Titles of a list.
+        most: Most users of a window.
+        names: Names of baselines; all that can be had by default.
+        among: Titles that each positive is ranked among, too; see `AmongCase`. `None` for no such figures.
+
+    Returns:
+        `BaselineLists`.
+
+    Raises:
+        ValueError: If a name is unknown, or the directory does not tell what users had.
+        ImportError: If a baseline that is asked for by name needs a package that is not installed.
+    """
+    data = Prepared(data.path)
+    key = data.report["fingerprint"], data.report.get("forgotten", 0)
+    return _baseline_lists(str(data.path.absolute()), key, k, most, None if names is None else tuple(names), among)
+
+
+@functools.lru_cache(maxsize=2)  # the runs of one command are on the same data
+def _baseline_lists(path, key, k, most, names, among):
+    data = Prepared(path)
+    past, window_days = Past(data), length_in_days(data)
+    cases = validation_cases(data, past)
+
+    def judge(place, score):
+        found = ndcg_of_users(cases[place][1].lists(ranking_by(score, past, k)))
+        return float(found.mean()) if len(found) else float("nan")
+
+    wanted = tuple(BASELINES) if names is None else names
+    histories = [past.history(window) for window, _ in cases]
+    tuned = tune(wanted, histories, judge, window_days=window_days, required=() if names is None else names)
+    figures = {name: best_figure(row) for name, row in tuned.items() if row["reason"] is None}
+    known = {name: figure for name, figure in figures.items() if figure is not None}
+    document = {
+        "best": max(known, key=known.get, default=next(iter(figures), None)),
+        "validation": {
+            "windows": [window for window, _ in cases],
+            "user_windows": sum(len(case.users) for _, case in cases),
+        },
+        "tuned": tuned,
+        "ranking": {},
+        "repeats": {},
+        "among": {},
+    }
+    scores = []
+    for window in data.test_windows:
+        table = positives_of(data, data.examples("test", windows=[window]))
+        if not len(table):
+            continue
+        history, catalogue = past.history(window), catalogue_of(data, window)
+        pair = {NEW: ListCase(table, catalogue, most=most, past=past, window=window)}
+        pair[REPEATS] = ListCase(table, catalogue, most=most)
+        for name in figures:
+            rank = ranking_by(fit(name, tuned[name]["options"], history), past, k)
+            for kind, case in pair.items():
+                lists = case.index_lists(rank)
+                cells = document["ranking" if kind == NEW else "repeats"].setdefault(name, {})
+                cells[str(window)] = evaluate_lists(lists.lists)
+                scores.append(user_scores(lists, past, history, window).assign(contender=name, list=kind))
+            if among is not None:
+                cells = document["among"].setdefault(name, {})
+                cells[str(window)] = evaluate_lists(AmongCase(pair[NEW], among).lists(rank))
+    return BaselineLists(document, pd.concat(scores, ignore_index=True) if scores else pd.DataFrame())
+
+
+def best_figure(row):
+    """The largest mean NDCG of a baseline's tries; `None` where validation users judged none."""
+    return max((one["figure"] for one in row["tries"] if one["figure"] is not None), default=None)
+
+
+def validation_cases(data, past):
+    """`[(window, ListCase)]` of validation users in the last training windows, oldest first."""
+    windows = [row["window"] for row in data.report["windows"] if -JUDGED_WINDOWS < row["window"] <= 0]
+    cases = []
+    for window in windows:
+        table = positives_of(data, data.examples("validation", windows=[window]))
+        if len(table):
+            catalogue = catalogue_of(data, window)
+            case = ListCase(table, catalogue, most=MOST_VALIDATION, past=past, window=window)
+            if len(case.users):
+                cases.append((window, case))
+    return cases
+
+
+def positives_of(data, files):
+    """Arrow table `user`, `territory`, `title_row` of the primary task's positives in example files."""
+    label, columns = data.schema.tasks[0].column, ["user", "territory", "title_row"]
+    tables = [
+        table.filter(pc.greater(table[label], 0)).select(columns)
+        for table in (pq.read_table(file, columns=[*columns, label], partitioning=None) for file in files)
+    ]
+    return pa.concat_tables(tables) if tables else pa.table({name: [] for name in columns})
+
+
+def catalogue_of(data, window):
+    """The `Catalogue` of a window: the titles that each territory can be offered."""
+    ids = pq.read_table(data.path / "titles.parquet", columns=["title"])["title"].to_pylist()
+    return Catalogue(ids, availability(data, ids, window))
+
+
+def length_in_days(data):
+    """Length of the windows in days, `None` where the data have no times."""
+    if not data.report.get("times", True):
+        return None
+    start, end = (datetime.datetime.fromisoformat(data.report["windows"][-1][name]) for name in ("start", "end"))
+    return (end - start) / datetime.timedelta(days=1)
+
+
+def ranking_by(score, past, k):
+    """How a baseline ranks: the function that `ListCase.lists` asks."""
+
+    def rank(rows, allowed):
+        return best_titles(score(past.numbers(rows["user"])), allowed, k)
+
+    return rank
+
+
+def user_scores(found: IndexLists, past, history, window):
+    """One row for each user: the own metrics, and those of titles that were new when the window began.
+
+    Args:
+        found: `IndexLists`.
+        past: The `Past`.
+        history: Its `History` before the window.
+        window: Number of the window.
+
+    Returns:
+        Data frame `window`, `user`, `is_new_user` (no event before the window), the metrics of `metrics_of_users`, and
+        for titles without a fitted event before the window, `new_title_positives` and `new_title_hits`.
+    """
+    lists = found.lists
+    had_any, fitted = np.zeros(len(past.users), bool), np.zeros(lists.num_titles, bool)
+    had_any[history.users] = True
+    fitted[history.titles[history.fitted]] = True
+    numbers = past.numbers(found.users)
+    is_new_title = ~fitted[lists.positive_titles]
+    hits = np.isfinite(lists.positive_ranks)
+    counts = {
+        name: np.bincount(lists.positive_users[rows], minlength=len(found.users))
+        for name, rows in {
+            "hits": hits, "new_title_positives": is_new_title, "new_title_hits": is_new_title & hits
+        }.items()
+    }  # fmt: skip
+    return pd.DataFrame(
+        {
+            "window": window,
+            "user": found.users,
+            "is_new_user": ~had_any[numbers],
+            **metrics_of_users(lists),
+            **counts,
+        }
+    )

@@ -1,0 +1,42 @@
+"""What settles ties: a score that counts only where another one does not decide."""
+
+import numpy as np
+
+TIE = 1e-9  # of a row's largest score: what differs by less counts as a tie
+
+
+def settle(scores, order):
+    """Adds to scores what settles their ties and nothing else: a billionth of a row's largest one at most.
+
+    Args:
+        scores: Float array of shape `(rows, titles)`; it is changed.
+        order: Float array that broadcasts to it, in [0, 1]: among titles that tie, the one with more comes first.
+
+    Returns:
+        `scores`.
+
+    Example:
+    >>> np.argsort(-settle(np.array([[0.0, 2.0, 0.0], [0.0, 0.0, 0.0]]), np.array([0.1, 0.0, 0.9]))).tolist()
+    [[1, 2, 0], [2, 0, 1]]
+    """
+    scale = np.abs(scores).max(axis=1, initial=0.0, keepdims=True)
+    scores += TIE * np.where(scale > 0, scale, 1.0) * order
+    return scores
+
+
+def settled(score, order):
+    """A function like `score` whose ties are settled by another such function, such as popularity's.
+
+    Args:
+        score: Function of user numbers of shape `(users,)` that returns scores of shape `(users, titles)`.
+        order: Such a function, whose scores are not negative.
+
+    Returns:
+        Such a function.
+    """
+
+    def both(users):
+        first, second = score(users), order(users)
+        return settle(first, second / np.maximum(second.max(axis=1, initial=0.0, keepdims=True), 1e-300))
+
+    return both

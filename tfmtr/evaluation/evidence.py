@@ -1,0 +1,106 @@
+"""How sure a ratio of two models' lists is: over users and seeds, and what could have been found."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from tfmtr.evaluation.compare import LEVEL, POWER, check_num_samples, percentile_interval
+
+BLOCK = 100  # samples drawn at once
+LEAST_USERS = 20
+
+
+def compare_lists(ours, theirs, *, num_samples=2000, seed=0):
+    """The ratio of two means over the same user-windows, with its interval and what would have been detectable.
+
+    Users are drawn with all their windows, and in each sample the seeds of a model are drawn, too: figures of a user
+    are means over the drawn seeds first. Seeds add no users.
+
+    With the standard error s of the logarithm of the ratio, a two-sided test at 5 % finds a ratio of
+
+        detectable = exp((z_{0.975} + z_{0.8}) s)
+
+    or more (or 1 / detectable and less) with a power of 80 %.
+
+    Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 (whole users) and 13
+    (percentiles).
+
+    Args:
+        ours: Data frame of the first model with `user`, `window` and `value` (a metric, from 0 up), and `seed` where
+            there are several; the same pairs of user and window in each seed.
+        theirs: Likewise of the second model, with the same pairs.
+        num_samples: Bootstrap samples.
+        seed: Seed of the samples.
+
+    Returns:
+        `{"ours", "theirs", "ratio", "low", "high", "p_value", "detectable", "users", "user_windows", "reason"}`:
+        means, their ratio, its 95 % interval, the two-sided p-value against 1, and the counts. `reason` says why
+        figures are `None`: under 20 users, or a mean of 0.
+
+    Raises:
+        ValueError: If the pairs differ, or `num_samples` is not positive.
+
+    Example:
+    >>> users = pd.DataFrame({"user": range(40), "window": 1})
+    >>> found = compare_lists(users.assign(value=[0.5, 1.0] * 20), users.assign(value=0.5), num_samples=200)
+    >>> found["ratio"], found["low"] > 1, found["user_windows"]
+    (1.5, True, 40)
+    """
+    check_num_samples(num_samples)
+    ours, pairs = _by_seed(ours)
+    theirs, others = _by_seed(theirs)
+    if not pairs.equals(others):
+        raise ValueError(
+            "`ours` and `theirs` must have the same pairs of a user and a window. Received: "
+            f"{len(pairs)} and {len(others)}, of which {len(pairs.intersection(others))} are in both"
+        )
+    users, names = pd.factorize(pairs.get_level_values("user"))
+    found = {
+        "ours": float(ours.mean()) if len(pairs) else None,
+        "theirs": float(theirs.mean()) if len(pairs) else None,
+        **dict.fromkeys(("ratio", "low", "high", "p_value", "detectable")),
+        "users": len(names),
+        "user_windows": len(pairs),
+        "reason": None,
+    }
+    if len(names) < LEAST_USERS:
+        return {**found, "reason": f"{len(names)} users, {LEAST_USERS} needed"}
+    if not found["theirs"] or not found["ours"]:
+        return {**found, "reason": "a mean of 0"}
+    # Sums of each user over windows: a drawn user brings all of them.
+    sums = [np.stack([np.bincount(users, row, len(names)) for row in rows], axis=1) for rows in (ours, theirs)]
+    rng, logs = np.random.default_rng(seed), []
+    for begin in range(0, num_samples, BLOCK):
+        size = min(BLOCK, num_samples - begin)
+        weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)
+        means = []
+        for of_seeds in sums:
+            count = of_seeds.shape[1]
+            drawn = rng.multinomial(count, np.full(count, 1 / count), size=size) / count
+            means.append(np.sum((weights @ of_seeds) * drawn, axis=1))
+        known = (means[0] > 0) & (means[1] > 0)
+        logs.append(np.log(means[0][known] / means[1][known]))
+    logs = np.concatenate(logs)
+    low, high = percentile_interval(np.exp(logs))
+    tail = min(np.less_equal(logs, 0).sum(), np.greater_equal(logs, 0).sum())
+    factor = stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)
+    return {
+        **found,
+        "ratio": found["ours"] / found["theirs"],
+        "low": low,
+        "high": high,
+        "p_value": min(1.0, float(2 * (tail + 1) / (len(logs) + 1))),
+        "detectable": float(np.exp(factor * logs.std(ddof=1))),
+    }
+
+
+def _by_seed(frame):
+    """Values of shape `(seeds, pairs)`, and the sorted pairs."""
+    frame = frame if "seed" in frame else frame.assign(seed=0)
+    table = frame.pivot(index=["user", "window"], columns="seed", values="value").sort_index()
+    if table.isna().any(axis=None):
+        raise ValueError(
+            "`value` must be there for every pair of a user and a window in every seed. Received: "
+            f"{int(table.isna().sum().sum())} of {table.size} are missing"
+        )
+    return table.to_numpy(np.float64).T, table.index

@@ -1,0 +1,120 @@
+"""The metrics of every user's list, of a model and of the baselines: kept beside a run, compared, summed by segment."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfmtr.documents import replacing
+from tfmtr.evaluation.compare import holm
+from tfmtr.evaluation.evidence import compare_lists
+
+FILE = "list_scores.parquet"
+MODEL = "model"  # the contender that is no baseline
+NEW = "new"
+
+
+def write_list_scores(run, scores):
+    """Writes the scores beside a run, sorted; see `tfmtr.evaluation.baseline_lists.user_scores`.
+
+    Args:
+        run: Run directory.
+        scores: Data frame of `user_scores`, with `contender` (`"model"`, or a baseline's name) and `list` (`"new"`, or
+            `"repeats"` for lists that may repeat what users had).
+    """
+    scores = scores.sort_values(["list", "contender", "window", "user"], ignore_index=True)
+    with replacing(Path(run, FILE)) as temporary:
+        pq.write_table(pa.Table.from_pandas(scores, preserve_index=False), temporary, compression="zstd")
+
+
+def read_list_scores(run):
+    """The scores of a run that was evaluated; `None` if it has none."""
+    file = Path(run, FILE)
+    return pq.read_table(file).to_pandas() if file.is_file() else None
+
+
+def values_of(scores, contender, metric="ndcg", kind=NEW):
+    """`user`, `window` and `value` of one contender, as `compare_lists` wants them."""
+    rows = scores[(scores.contender == contender) & (scores.list == kind)]
+    return rows[["user", "window", metric]].rename(columns={metric: "value"})
+
+
+def compare_with(scores, name, *, metric="ndcg", num_samples=1000):
+    """A contender beside each of the others.
+
+    Args:
+        scores: Data frame of `write_list_scores`.
+        name: The contender.
+        metric: Metric of the users.
+        num_samples: Bootstrap samples.
+
+    Returns:
+        `{other: result of compare_lists}`, ratios of `name` to the other, with `"holm"`, the p-value corrected for the
+        number of others.
+    """
+    ours = values_of(scores, name, metric)
+    others = [other for other in scores[scores.list == NEW].contender.unique() if other != name]
+    found = {
+        other: compare_lists(ours, values_of(scores, other, metric), num_samples=num_samples)
+        for other in sorted(others)
+    }
+    judged = [other for other, cell in found.items() if cell["p_value"] is not None]
+    corrected = dict(zip(judged, holm([found[other]["p_value"] for other in judged]), strict=True))
+    return {other: {**cell, "holm": corrected.get(other)} for other, cell in found.items()}
+
+
+def between_runs(runs):
+    """The last run's lists beside each other run's.
+
+    Args:
+        runs: `{name: run directory}`.
+
+    Returns:
+        `{name: result of compare_lists}` of the others, ratios of the last one's NDCG to theirs; empty where a run has
+        no lists or was evaluated on other users.
+    """
+    scores = {name: read_list_scores(run) for name, run in runs.items()}
+    if len(scores) < 2 or any(frame is None for frame in scores.values()):
+        return {}
+    values = {name: values_of(frame, MODEL) for name, frame in scores.items()}
+    *others, last = values
+    keys = {name: set(zip(frame.user, frame.window, strict=True)) for name, frame in values.items()}
+    return {name: compare_lists(values[last], values[name]) for name in others if keys[name] == keys[last]}
+
+
+def segments_of(scores):
+    """What lists are worth to new and known users, and how often they have new and known titles that were wanted.
+
+    Args:
+        scores: Data frame of `write_list_scores`.
+
+    Returns:
+        `{contender: {"new users", "known users": {"ndcg", "user_windows"}, "new titles", "known titles": {"recall",
+        "positives"}}}` of lists without repeats. A user is new without an event before the window, a title without one
+        that could be learnt from. Figures of nobody are `None`. The recall of titles is the share of all positives, not
+        a mean over users.
+
+    Example:
+    >>> columns = {"user": ["a", "b"], "window": 1, "contender": "model", "list": "new", "is_new_user": [True, False]}
+    >>> counts = {"ndcg": [0.0, 1.0], "positives": [2, 1], "hits": [0, 1]}
+    >>> frame = pd.DataFrame({**columns, **counts, "new_title_positives": [2, 0], "new_title_hits": [0, 0]})
+    >>> found = segments_of(frame)["model"]
+    >>> found["new users"], found["known titles"]
+    ({'ndcg': 0.0, 'user_windows': 1}, {'recall': 1.0, 'positives': 1})
+    """
+    found = {}
+    for name, rows in scores[scores.list == NEW].groupby("contender"):
+        new_titles = int(rows.new_title_positives.sum()), int(rows.new_title_hits.sum())
+        all_titles = int(rows.positives.sum()), int(rows.hits.sum())
+        known_titles = tuple(a - b for a, b in zip(all_titles, new_titles, strict=True))
+        found[name] = {
+            **{
+                f"{kind} users": {"ndcg": float(part.ndcg.mean()) if len(part) else None, "user_windows": len(part)}
+                for kind, part in (("new", rows[rows.is_new_user]), ("known", rows[~rows.is_new_user]))
+            },
+            **{
+                f"{kind} titles": {"recall": hits / positives if positives else None, "positives": positives}
+                for kind, (positives, hits) in (("new", new_titles), ("known", known_titles))
+            },
+        }
+    return found
