@@ -190,6 +190,7 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
         "seed": 3, "alpha": 4.0, "test_fraction": 0.2, "validation_fraction": 0.15, "random_fraction": 0.6,
         "num_groups": 5, "memory_limit": "1GB", "missing_vectors": "zero", "contradictions": "keep",
         "text_encoder": tmp_path / "preset", "overwrite": True, "engine": "spark", "spark_master": "local[2]",
+        "negatives": "logged", "low_ratings": "negatives", "seen": "events",
     }  # fmt: skip
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not True]
     arguments.append(f"--like={tiny}")

@@ -100,8 +100,9 @@ def seven_months():
 def test_seven_months_by_default_lose_no_positive_before_the_first_window(tmp_path):
     events, users, titles = seven_months()
     short = Calendar(7 * DAY, num_train=8)
-    old = prepared(tmp_path / "old", events, users, titles, calendar=short, availability="anywhere")
-    new = prepared(tmp_path / "new", events, users, titles, calendar=Calendar(), availability="anywhere")
+    changes = {"availability": "anywhere", "options": {"negatives": "both"}}
+    old = prepared(tmp_path / "old", events, users, titles, calendar=short, **changes)
+    new = prepared(tmp_path / "new", events, users, titles, calendar=Calendar(), **changes)
     lost = {}
     for name, data in (("old", old), ("new", new)):
         history = sum(row["history"] for row in data.report["funnel"])

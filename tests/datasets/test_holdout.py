@@ -95,7 +95,7 @@ def test_titles_are_available_everywhere_and_from_the_start(without):
     _, data = without
     available = pd.read_parquet(data.path / "availability.parquet")
     assert available.groupby(["territory", "window"]).size().to_dict() == {
-        (place, window): 40 for place in ("BR", "DE", "JP", "US") for window in (1, 2)
+        (place, window): 40 for place in ("BR", "DE", "JP", "US") for window in (0, 1, 2)
     }
     assert not sum(row["unavailable"] for row in data.report["funnel"])
 
@@ -151,7 +151,7 @@ def test_times_of_an_availability_table_are_not_used(tmp_path):
     message = "3 rows of availability have a start or end, which is not used: windows have no times"
     assert message in data.report["warnings"]
     available = pd.read_parquet(data.path / "availability.parquet")
-    assert available.groupby(["territory", "window"]).size().to_dict() == {("DE", 1): 30, ("DE", 2): 30}
+    assert available.groupby(["territory", "window"]).size().to_dict() == {("DE", window): 30 for window in (0, 1, 2)}
 
 
 WORDS = ["train", "valid", "test"]
@@ -228,7 +228,9 @@ def test_negatives_are_of_users_of_their_split(tmp_path):
     events, users, titles = split_log()
     events = events[events.click == 1]
     events.loc[events.user < "u0100", "part"] = "train"
-    data = prepared(tmp_path, events, users, titles, **WITHOUT, split_column="part", options={"alpha": 2.0})
+    data = prepared(
+        tmp_path, events, users, titles, **WITHOUT, split_column="part", options={"alpha": 2.0, "negatives": "both"}
+    )
     found = read_examples(data)
     negatives = found[found.click == 0]
     for split, word in (("train", "train"), ("validation", "valid"), ("test", "test")):

@@ -10,7 +10,7 @@ from tfmtr.datasets.examples import as_utc
 SECOND, HOUR, DAY = (datetime.timedelta(seconds=number) for number in (1, 3_600, 86_400))
 LENGTHS = [hours * HOUR for hours in (1, 2, 6)] + [days * DAY for days in (1, 2, 4, 7, 14, 28, 91, 182, 364)]
 MOST = 12  # windows that are enough to cover a log
-FEW = 4  # windows: with fewer days than that windows are parts of a day, and no window is longer to hold more events
+FEW = 4  # windows that must be left where windows are longer to hold more events
 EVENTS = 200  # that a window should have on average
 NUM_TEST = 3
 LIMIT = 1_000
@@ -25,10 +25,9 @@ def complete(calendar, hours, earliest, latest):
     """The calendar with what it leaves open chosen, so that its windows cover the log but for a warm-up.
 
     The warm-up is the first part of the events, from the calendar's start on; windows begin about where it ends.
-    A window is the shortest of `LENGTHS` of which `MOST` are enough (parts of a day only where the log has fewer than
-    `FEW` days), and longer if it had fewer than `EVENTS` events on average, as long as `FEW` windows are left. Up to
-    `NUM_TEST` of them, and no more than half, are for the tests. Windows of whole days end at midnight, those of hours
-    at a whole hour. What the calendar says stays as it is.
+    A window is the shortest of `LENGTHS` of which `MOST` are enough, and longer if it had fewer than `EVENTS` events on
+    average, as long as `FEW` windows are left. Up to `NUM_TEST` of them, and no more than half, are for the tests.
+    Windows of whole days end at midnight, those of hours at a whole hour. What the calendar says stays as it is.
 
     Args:
         calendar: A `Calendar`.
@@ -144,9 +143,6 @@ class _Log:
 
 def choose(plans):
     """The plan that suits a log best; plans are in the order of their lengths."""
-    days = [plan for plan in plans if plan.length >= DAY]
-    if days and days[0].num_train + days[0].num_test >= FEW:
-        plans = days
     fit = [plan for plan in plans if plan.num_train + plan.num_test <= MOST] or plans[-1:]
     best = fit[0]
     for longer in fit[1:]:

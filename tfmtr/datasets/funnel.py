@@ -51,7 +51,7 @@ def stages(rows):
     left = sum(row["rows"] for row in rows)
     found = [{"stage": "log", "rows": left, "lost": {}}]
     for name, (_, fates) in STAGES.items():
-        lost = {fate: sum(row[fate] for row in rows) for fate in fates}
+        lost = {fate: sum(row.get(fate, 0) for row in rows) for fate in fates}
         left -= sum(lost.values())
         found.append({"stage": name, "rows": left, "lost": lost})
     return found

@@ -187,22 +187,6 @@ class Preparation:
         self.passes = [range(i, min(i + size, self.num_buckets)) for i in range(0, self.num_buckets, size)]
         self.advance("Cutting buckets", total=2 * len(self.passes) + 5)
 
-    def find_users(self):
-        """Finds users who are in no table, and where users live who say it in events only."""
-        events, users = self.tables.events, self.tables.users
-        if "territory" in events.columns:
-            tests = [window.start for window in self.windows if window.number > 0]
-            users = find_homes(events, users, tests[0] if tests else self.windows[-1].end)
-            users = self.engine.store(users, self.folder / "homes.parquet")
-            self.warn(
-                self.engine.execute((users.num_territories > 1).sum().fill_null(0)),
-                "users have events in several territories; theirs is the one of most before the first test window",
-            )
-            events, users = events.drop("territory"), users.drop("num_territories")
-        elif self.logs.users is None:
-            users = self.engine.store(users, self.folder / "homes.parquet")
-        self.tables = dataclasses.replace(self.tables, events=events, users=users)
-
     def place_windows(self, known, first, last):
         """Places the calendar's windows on the log, after choosing what the calendar leaves open."""
         if self.is_drawn:
@@ -223,6 +207,22 @@ class Preparation:
         self.warnings += check_far_events(self.engine, known, first, last, window=window, all_windows=all_windows)
         self.calendar = complete(calendar, hours, first, last)
         self.windows = make.plan_windows(self.calendar, first, last)
+
+    def find_users(self):
+        """Finds users who are in no table, and where users live who say it in events only."""
+        events, users = self.tables.events, self.tables.users
+        if "territory" in events.columns:
+            tests = [window.start for window in self.windows if window.number > 0]
+            users = find_homes(events, users, tests[0] if tests else self.windows[-1].end)
+            users = self.engine.store(users, self.folder / "homes.parquet")
+            self.warn(
+                self.engine.execute((users.num_territories > 1).sum().fill_null(0)),
+                "users have events in several territories; theirs is the one of most before the first test window",
+            )
+            events, users = events.drop("territory"), users.drop("num_territories")
+        elif self.logs.users is None:
+            users = self.engine.store(users, self.folder / "homes.parquet")
+        self.tables = dataclasses.replace(self.tables, events=events, users=users)
 
     def count_days(self, known, first):
         """Counts the rows of each day, and in each window those that cannot be used; looks for the day's own."""
@@ -332,11 +332,13 @@ class Preparation:
 
     def known_events(self, buckets, users):
         """What lists leave out, with all that a mask or a baseline may know of it: rows of `events.parquet`."""
-        events = self.part("events", buckets)
+        events, label = self.part("events", buckets), inside(next(iter(self.tasks)))
+        if self.is_given:  # a training row that a validation pair left is no trace of the pair
+            events = events.filter(events.is_event | events[label].isnull() | (events[label] == 0.0))
         if self.options["seen"] == "events" or (self.options["seen"] == "rated" and not self.tables.has_ratings):
             events = events.filter(events.is_event)
         elif self.options["seen"] == "rated":
-            events = events.filter(events[inside(next(iter(self.tasks)))].notnull())
+            events = events.filter(events[label].notnull())
         events = events.left_join(users.select("user", "split"), "user")
         start, last = self.logs.calendar.start, self.windows[-1].number
         is_early = events.time < make.as_utc(start) if start else ibis.literal(False)
@@ -778,7 +780,7 @@ class Preparation:
         self.engine.write(users.order_by("user"), self.out / "users.parquet")
         self.advance("Writing events")
         events = self.engine.read_parquet(sorted(self.folder.glob("events_out/*.parquet")))
-        order = ("user", ibis.asc("time", nulls_first=True), "title", "window", "split")
+        order = ("user", ibis.asc("time", nulls_first=True), "title", "window", "split", "is_event")
         self.engine.write(events.order_by(*order), self.out / "events.parquet")
         self.advance("Writing the report")
 
@@ -822,8 +824,8 @@ class Preparation:
         if self.is_drawn:  # windows are no spans of time
             report["windows"] = [{"window": window.number, "start": None, "end": None} for window in self.windows]
         report["funnel"], report["days"] = self.fates.document(), self.days
-        report["columns"], report["titles_without_text"] = self.columns(), self.without_text
         report["stages"], report["splits"] = stages(report["funnel"]), self.fates.by_split()
+        report["columns"], report["titles_without_text"] = self.columns(), self.without_text
         report["fingerprint"] = fingerprint(self.out)
         text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
         (self.out / "prepare.json").write_text(text, encoding="utf-8")

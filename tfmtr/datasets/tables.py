@@ -31,9 +31,8 @@ class Tables:
     Columns that the user brings have the names that `tfmtr.datasets.names.inside` gives them.
 
     Args:
-        events: `user`, `title` (text), `time` (timestamp, UTC), one float column a task and the `training` columns; and
-            `territory` (text) where `users` has none, see `find_homes`; `row_split` where the
-            split is given.
+        events: `user`, `title` (text), `time` (timestamp, UTC), one float column a task and the `training` columns;
+            `territory` (text) where `users` has none, see `find_homes`; and `row_split` where the split is given.
         users: `user`, `territory` (text) and the extra columns.
         titles: `title`, `name` (text) and the extra columns.
         tasks: `{task: kind}`, the first task first.
@@ -110,6 +109,9 @@ def read_tables(engine, logs, warnings=None):
     check_columns(events, "events", [names["user"], names["title"]])
     if logs.has_times:
         check_columns(events, "events", [names["time"]], "; or say `has_times=False` (`--no-times`)")
+        time = as_time(engine, events, "events", names["time"], logs.time_format)
+    else:
+        time = ibis.null("timestamp")
     own = {}
     if logs.split_column is not None:
         check_columns(events, "events", [logs.split_column])
@@ -126,11 +128,9 @@ def read_tables(engine, logs, warnings=None):
     log = events.select(
         user=as_id(engine, events, "events", names["user"]),
         title=as_id(engine, events, "events", names["title"]),
-        time=as_time(engine, events, "events", names["time"], logs.time_format)
-        if logs.has_times
-        else ibis.null("timestamp"),
-        **places,
+        time=time,
         **own,
+        **places,
         **{inside(name): column for name, column in (labels | known).items()},
     )
     if users is None:
