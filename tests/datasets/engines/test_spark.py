@@ -1,11 +1,13 @@
 """Spark gives DuckDB's rows, and the same bytes of them, on a small log with all that a log may have."""
 
+import dataclasses
 import datetime
 import json
 
 import ibis
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -189,3 +191,27 @@ def test_a_table_without_rows_keeps_its_columns(spark, tmp_path):
     before = set(spark.folder.iterdir())
     assert list(spark.stream(spark.store(table.filter(table.x > 5), tmp_path / "none"))) == []
     assert set(spark.folder.iterdir()) == before  # nothing is left of what `stream` needs
+
+
+def test_ratings_of_events_alone(spark, make_logs, tables, tmp_path, monkeypatch):
+    """A threshold of a float32 column with nulls and NaN, territories of events, sampled beside logged negatives."""
+    events, users, titles = tables
+    rng = np.random.default_rng(0)
+    stars = rng.choice([1.3, 2.3, 3.3, 4.3, None, np.nan], len(events)).astype("object")
+    events["stars"] = pd.array(stars, dtype=pd.ArrowDtype(pa.float32()))
+    events["market"] = rng.choice(["DE", "FR", "US", None], len(events))
+    logs = make_logs(events, users, titles, tasks={"liked": "stars>=3.3", "loved": "stars > 4:after=liked"})
+    columns = {name: column for name, column in logs.columns.items() if name != "name"}
+    logs = dataclasses.replace(logs, users=None, titles=None, columns=columns)
+    options = {"low_ratings": "negatives", "seen": "impressions"}
+    both = prepare_twice(logs, tmp_path, monkeypatch, **options)
+    check_same(*both)
+    assert any("users have events in several territories" in text for text in both[1].report["warnings"])
+    low = events.stars.astype("float64") < 3.2
+    assert sum(row["low_rated"] for row in both[1].report["funnel"]) == low.sum()
+
+
+def test_hidden_ratings(spark, make_logs, tables, tmp_path, monkeypatch):
+    events, users, titles = tables
+    events["stars"] = np.random.default_rng(0).integers(1, 6, len(events))
+    check_same(*prepare_twice(make_logs(events, users, titles, tasks={"liked": "stars>3"}), tmp_path, monkeypatch))
