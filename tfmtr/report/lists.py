@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tfmtr.evaluation.compare import LEVEL, mean_and_deviation
+from tfmtr.evaluation.compare import mean_and_deviation
 from tfmtr.evaluation.evidence import compare_lists
 from tfmtr.evaluation.list_scores import MODEL, read_list_scores, values_of
 from tfmtr.evaluation.metrics import OVERALL
@@ -181,9 +181,8 @@ def verdict(name, best):
     figures = f"NDCG {cell['ours']:.4f} and {cell['theirs']:.4f} over {cell['user_windows']:,} lists"
     if cell["ratio"] is None:
         return f"{name} beside {best.name}, the best baseline: {figures}; too little to compare ({cell['reason']})"
-    word = "is above" if cell["ratio"] > 1 else "is below"
-    if cell["p_value"] >= LEVEL:
-        word = "cannot be told apart from"
+    is_above, is_below = cell["low"] > 1, cell["high"] < 1
+    word = "is above" if is_above else "is below" if is_below else "cannot be told apart from"
     figures += f", a ratio of {cell['ratio']:.3f} ({cell['low']:.3f} to {cell['high']:.3f})"
     return f"{name} {word} {best.name}, the best baseline: {figures}"
 
