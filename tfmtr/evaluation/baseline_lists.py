@@ -21,6 +21,7 @@ from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.index import availability
 
 NEW, REPEATS = "new", "repeats"  # lists without what the user had before the window, and with it
+LIST_COLUMNS = ("user", "territory", "title_row")  # that a list is made of
 MOST_VALIDATION = 2_000  # users of a window that tries are judged by
 
 
@@ -112,9 +113,9 @@ def _baseline_lists(path, key, k, most, names, among):
     return BaselineLists(document, pd.concat(scores, ignore_index=True) if scores else pd.DataFrame())
 
 
-def validation_cases(data, past):
-    """`[(window, ListCase)]` of validation users in the last training windows, oldest first."""
-    windows = [row["window"] for row in data.report["windows"] if -JUDGED_WINDOWS < row["window"] <= 0]
+def validation_cases(data, past, *, before=1):
+    """`[(window, ListCase)]` of validation users in the last training windows, those `before` one, oldest first."""
+    windows = [row["window"] for row in data.report["windows"] if -JUDGED_WINDOWS < row["window"] < before]
     cases = []
     for window in windows:
         table = positives_of(data, data.examples("validation", windows=[window]))
@@ -126,12 +127,21 @@ def validation_cases(data, past):
     return cases
 
 
-def positives_of(data, files):
-    """Arrow table `user`, `territory`, `title_row` of the primary task's positives in example files."""
-    label, columns = data.schema.tasks[0].column, ["user", "territory", "title_row"]
+def positives_of(data, files, columns=LIST_COLUMNS):
+    """Arrow table of the primary task's positives in example files.
+
+    Args:
+        data: A `Prepared` directory.
+        files: Example files of it.
+        columns: Names of the columns; `None` for all, which a model needs, and then there must be a file.
+    """
+    label, read = data.schema.tasks[0].column, None
+    if columns is not None:
+        columns = list(columns)
+        read = [*columns, label]
     tables = [
-        table.filter(pc.greater(table[label], 0)).select(columns)
-        for table in (pq.read_table(file, columns=[*columns, label], partitioning=None) for file in files)
+        table.filter(pc.greater(table[label], 0)).select(columns or table.column_names)
+        for table in (pq.read_table(file, columns=read, partitioning=None) for file in files)
     ]
     return pa.concat_tables(tables) if tables else pa.table({name: [] for name in columns})
 
