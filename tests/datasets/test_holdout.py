@@ -310,3 +310,16 @@ def test_folds_without_times(tmp_path):
     kept = pd.read_parquet(data.path / "events.parquet")
     assert set(kept.user[kept.split == "test"]) == {user for user in kept.user if 1 / 3 <= share("split", user) < 2 / 3}
     assert set(kept.user[kept.window == 1]) <= set(kept.user[kept.split == "test"])
+
+
+@pytest.mark.parametrize("seen", ["events", "impressions"])
+def test_a_training_row_that_a_validation_pair_left_hides_no_title(tmp_path, seen):
+    events, users, titles = split_log()
+    data = prepared(tmp_path, events, users, titles, **WITHOUT, split_column="part", options={"seen": seen})
+    kept = pd.read_parquet(data.path / "events.parquet")
+    shown = kept[~kept.is_event]
+    assert (len(shown) > 0) == (seen == "impressions")
+    assert pairs(shown[shown.split == "train"]) <= pairs(events[(events.click == 0) & (events.part == "train")])
+    clicks = events[events.click == 1]
+    training = pairs(clicks[clicks.part == "train"]) - pairs(clicks[clicks.part == "valid"])
+    assert pairs(kept[kept.is_event & (kept.split == "train")]) == training
