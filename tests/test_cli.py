@@ -190,6 +190,7 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
         "seed": 3, "alpha": 4.0, "test_fraction": 0.2, "validation_fraction": 0.15, "random_fraction": 0.6,
         "num_groups": 5, "memory_limit": "1GB", "missing_vectors": "zero", "contradictions": "keep",
         "text_encoder": tmp_path / "preset", "overwrite": True, "engine": "spark", "spark_master": "local[2]",
+        "negatives": "logged", "low_ratings": "negatives", "seen": "events",
     }  # fmt: skip
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not True]
     arguments.append(f"--like={tiny}")
@@ -221,6 +222,12 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
     assert logs.time_zones == {"DE": "Europe/Berlin"}
     assert (logs.calendar.length.days, logs.calendar.num_train, logs.calendar.num_test) == (2, 5, 4)
     assert (logs.calendar.end.month, logs.availability) == (3, "anywhere")
+    bare = ("prepare", "events", "--events", "e", "--map", "user=uid", "--task", "liked = rating >= 3.5:after=click")
+    with pytest.raises(ValueError, match="enough"):
+        run(*bare, "--out", tmp_path / "out")
+    assert (asked["logs"].users, asked["logs"].titles) == (None, None)
+    assert asked["logs"].tasks == {"liked": "rating >= 3.5:after=click"}
+    assert (asked["negatives"], asked["low_ratings"], asked["seen"]) == ("both", "hide", "rated")
 
 
 def test_evaluate_prints_a_table_and_writes_json(folder):
