@@ -29,7 +29,7 @@ DAYS = 24
 def service(tmp_path_factory):
     """Ratings of 24 days, half of the rows only shown; a model of them, and a service after one more day."""
     folder = tmp_path_factory.mktemp("bare")
-    events, _, _ = base(users=200, per=24)
+    events, _, _ = base(users=900, per=30)
     rng = np.random.default_rng(0)
     events["stars"] = np.where(rng.random(len(events)) < 0.5, rng.integers(1, 6, len(events)), np.nan)
     events = events[["user", "title", "time", "stars"]]
@@ -42,7 +42,7 @@ def service(tmp_path_factory):
         tasks={"liked": "stars>=4", "rated": "stars >= 1"},
         calendar=Calendar(datetime.timedelta(days=2), 6, 2, end=last(DAYS - 4).to_pydatetime()),
     )
-    data = prepare(logs, folder / "data", validation_fraction=0.2, progress=False)
+    data = prepare(logs, folder / "data", validation_fraction=0.3, test_fraction=0.1, progress=False)
     training.train(data.path, folder / "run", training.Recipe(units=(8,), epochs=1, batch_size=4096), verbose=0)
     start_service(folder / "service", folder / "run", folder / "model")
     later[later.time < last(DAYS + 1)].to_parquet(folder / "events/day.parquet", index=False)
@@ -82,9 +82,9 @@ def test_what_was_rated_is_not_recommended_and_what_was_shown_is(service):
             assert set(found) == set(events.title) - set(rated.title)
 
 
-def test_lists_that_are_evaluated_hide_the_same(service, tmp_path):
+def test_it_is_evaluated_and_reported(service, tmp_path):
     folder, _, _ = service
-    evaluate(folder / "run", folder / "data", k=5)
+    evaluate(folder / "run", folder / "data", k=5, baselines=["popularity"])
     assert "all" in str(read_json(folder / "run/evaluation.json"))
     assert report([folder / "run"], tmp_path / "report.html", num_samples=20).is_file()
 
