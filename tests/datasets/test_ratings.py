@@ -286,7 +286,7 @@ def test_nan_is_no_rating():
     """Engines say that NaN is greater than all numbers."""
     table = pa.table({"row": [0, 1, 2, 3], "rating": [5.0, float("nan"), None, 1.0]})
     con = ibis.duckdb.connect()
-    rows = con.create_table("ratings", table)
+    rows = ibis.memtable(table)
     assert con.execute(rows.rating.isnan().sum()) == 1
     labels = rows.select("row", label=parse_label("liked", "rating>=4").of(rows.rating)).order_by("row")
     assert con.to_pyarrow(labels)["label"].to_pylist() == [1.0, None, None, 0.0]
