@@ -1,5 +1,7 @@
 """What is typed: options that are more than one word, and messages in the command's words."""
 
+import dataclasses
+import datetime
 import json
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import typer
 from tfmtr import cli
 from tfmtr.arguments import calendar_of, in_words_of, pairs, places_of, texts_of, whole_numbers
 from tfmtr.cli import app, command_of, typed_names
+from tfmtr.datasets.logs import Calendar
 
 KEYS = ("user", "title", "territory", "time", "name")
 
@@ -119,8 +122,23 @@ def test_files_that_are_as_they_should_be(tmp_path):
     ],
 )
 def test_calendars_that_are_none(arguments, option):
+    names = ("window_days", "train_windows", "test_windows", "end")
     with pytest.raises(ValueError, match=rf"^`{option}`.* Received: "):
-        calendar_of(*arguments)
+        calendar_of(Calendar(), **dict(zip(names, arguments, strict=True)))
+
+
+def test_options_change_a_calendar_where_they_are_given():
+    own = Calendar(datetime.timedelta(days=28), num_train=9)
+    assert calendar_of(own) == own
+    assert calendar_of(own, window_days=14.0, test_windows=0) == dataclasses.replace(
+        own, length=datetime.timedelta(days=14), num_test=0
+    )
+    assert calendar_of(Calendar(), window_days=7.0, warm_up=0.0) == Calendar(datetime.timedelta(days=7), warm_up=0.0)
+    for share in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match="`--warm-up` must be a share of the events, at least 0 and below 1"):
+            calendar_of(Calendar(), warm_up=share)
+    with pytest.raises(ValueError, match=r"`--warm-up` must be left out where .* Received: 0.1, 9 windows of 28 days"):
+        calendar_of(own, warm_up=0.1)
 
 
 def test_widths_are_whole_numbers():
@@ -150,7 +168,8 @@ def test_widths_are_whole_numbers():
          "`--spark-master` must be left out unless `--engine spark`. Received"),
         (["prepare", "events"], "`calendar` must fit (or not)",
          "`--window-days`, `--train-windows`, `--test-windows` and `--end` must fit (or not)"),
-        (["prepare", "simulator"], "`calendar` must fit into the log", "`calendar` must fit into the log"),
+        (["prepare", "simulator"], "`calendar` must fit",
+         "`--window-days`, `--train-windows`, `--test-windows` and `--end` must fit"),
         (["recommend"], "`k` must be positive; name a `user_id`", "`-k` must be positive; name a `--user-id`"),
         (["report"], "`runs` must name a run", "`runs` must name a run"),
         (["serve"], "`model_base_path` must be", "`--model_base_path` must be"),

@@ -31,6 +31,21 @@ def test_balancing_holds_every_balancer_against_equal(load, tmp_path):
     assert json.loads(out.read_text())["models"] == found
 
 
+def test_baselines_are_measured_in_processes_of_their_own(load, tmp_path, capsys):
+    benchmark, out = load("baselines"), tmp_path / "baselines.json"
+    history = benchmark.log(1000, 50, 30)
+    counts = np.bincount(history.titles, minlength=30)
+    assert len(history.users) == 1000
+    assert counts[0] > 3 * counts[9]  # 1 / rank
+    document = benchmark.main(sizes={2000: 100}, names=(benchmark.LOG, "decayed", "ease"), scored=300, out=out)
+    assert json.loads(out.read_text()) == json.loads(json.dumps(document))
+    assert list(document["cells"]) == ["log, 2,000 events", "decayed, 2,000 events", "ease, 2,000 events"]
+    for name, cell in document["cells"].items():
+        assert cell["megabytes"] > 10
+        assert set(cell) == ({"megabytes"} if "log" in name else {"options", "fit", "score", "megabytes"})
+    assert "decayed" in capsys.readouterr().out
+
+
 def test_embedding_update_measures_all_sizes(load, tmp_path):
     out = tmp_path / "embedding_update.json"
     document = load("embedding_update").main(sizes=(100, 1000), steps=2, warmup=1, out=out)

@@ -213,10 +213,10 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
                 5,
             ),
             *("--test-windows", 4, "--end", "2025-03-01", "--availability", "anywhere", "--overwrite"),
-            *("--out", tmp_path / "out", *arguments),
+            *("--fold", "2/5", "--out", tmp_path / "out", *arguments),
         )
     logs = asked.pop("logs")
-    assert asked == {**options, "like": Prepared(tiny)}
+    assert asked == {**options, "like": Prepared(tiny), "fold": "2/5"}
     assert (logs.columns, logs.tasks) == ({"user": "uid", "name": "text"}, {"click": "c", "buy": "b:after=click"})
     assert logs.training == {"position": "p:id"}
     assert logs.time_zones == {"DE": "Europe/Berlin"}

@@ -6,6 +6,7 @@ Example:
 """
 
 import contextlib
+import dataclasses
 import datetime
 import itertools
 import json
@@ -25,6 +26,7 @@ ALIASES = {
     "num_train": ("train_windows",),
     "num_test": ("test_windows",),
     "calendar": ("window_days", "train_windows", "test_windows", "end"),
+    "has_times": ("no_times",),
 }
 # An argument in backticks, with or without a value, and what may stand in brackets after it: the option.
 ARGUMENT = re.compile(r"`([a-z_0-9]+)(?:=([^`]*))?`(?: \(`?(--[^)`]+)`?\))?")
@@ -134,31 +136,41 @@ def _read_object(option, path, check, what):
     return document
 
 
-def calendar_of(window_days, train_windows, test_windows, end):
-    """The `Calendar` of the options of the same names.
+def calendar_of(calendar, *, window_days=None, train_windows=None, test_windows=None, end=None, warm_up=None):
+    """A `Calendar` with what the options of the same names say, if they say anything.
 
     Raises:
         ValueError: If there is no such calendar.
     """
-    from tfmtr.datasets.logs import Calendar
-
-    if not 1 / 86_400 <= window_days < MOST_DAYS:  # neither is true of a NaN
+    if window_days is not None and not 1 / 86_400 <= window_days < MOST_DAYS:  # neither is true of a NaN
         raise ValueError(
             f"`--window-days` must be a number of days from a second to {MOST_DAYS:,} days. Received: {window_days}"
         )
     for option, number, least in (("--train-windows", train_windows, 1), ("--test-windows", test_windows, 0)):
-        if not least <= number <= MOST_WINDOWS:
+        if number is not None and not least <= number <= MOST_WINDOWS:
             raise ValueError(f"`{option}` must be a number from {least} to {MOST_WINDOWS:,}. Received: {number}")
-    length = datetime.timedelta(days=window_days)
+    if warm_up is not None and not 0 <= warm_up < 1:
+        raise ValueError(f"`--warm-up` must be a share of the events, at least 0 and below 1. Received: {warm_up}")
+    given = {"num_train": train_windows, "num_test": test_windows, "end": end, "warm_up": warm_up}
+    given["length"] = None if window_days is None else datetime.timedelta(days=window_days)
+    calendar = dataclasses.replace(calendar, **{name: value for name, value in given.items() if value is not None})
+    length, num_train, num_test = calendar.length, calendar.num_train, calendar.num_test or 0
+    if length is None or num_train is None:
+        return calendar
+    if warm_up is not None:
+        raise ValueError(
+            "`--warm-up` must be left out where `--window-days` and `--train-windows` say where windows begin. "
+            f"Received: {warm_up}, {num_train} windows of {length / datetime.timedelta(days=1):g} days"
+        )
     try:
-        (end or datetime.datetime(2000, 1, 1)) - train_windows * length
-        (end or datetime.datetime(2000, 1, 1)) + (test_windows + 1) * length
+        (calendar.end or datetime.datetime(2000, 1, 1)) - num_train * length
+        (calendar.end or datetime.datetime(2000, 1, 1)) + (num_test + 1) * length
     except OverflowError:
         raise ValueError(
-            f"`--end` and the windows must lie between the years 1 and 9999. Received: {train_windows} and "
-            f"{test_windows} windows of {window_days} days, and {end or 'no end'}"
+            f"`--end` and the windows must lie between the years 1 and 9999. Received: {num_train} and "
+            f"{num_test} windows of {length / datetime.timedelta(days=1):g} days, and {calendar.end or 'no end'}"
         ) from None
-    return Calendar(length, train_windows, test_windows, end=end)
+    return calendar
 
 
 def whole_numbers(option, text):

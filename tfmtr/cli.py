@@ -94,6 +94,7 @@ def prepare_options(command):
         seen,
         test_fraction,
         validation_fraction,
+        fold,
         random_fraction,
         num_groups,
         engine,
@@ -104,6 +105,11 @@ def prepare_options(command):
         text_encoder,
         like,
         overwrite,
+        window_days,
+        train_windows,
+        test_windows,
+        end,
+        warm_up,
         **arguments,
     ):
         from tfmtr.datasets.prepare import prepare
@@ -113,6 +119,15 @@ def prepare_options(command):
 
         with scratch(out.parent, ".tables-") as tables:
             logs = command(tables=tables, **arguments)
+            calendar = calendar_of(
+                logs.calendar,
+                window_days=window_days,
+                train_windows=train_windows,
+                test_windows=test_windows,
+                end=end,
+                warm_up=warm_up,
+            )
+            logs = dataclasses.replace(logs, calendar=calendar)
             prepared = prepare(
                 logs,
                 out,
@@ -123,6 +138,7 @@ def prepare_options(command):
                 seen=seen,
                 test_fraction=test_fraction,
                 validation_fraction=validation_fraction,
+                fold=fold,
                 random_fraction=random_fraction,
                 num_groups=num_groups,
                 engine=engine,
@@ -135,6 +151,8 @@ def prepare_options(command):
                 overwrite=overwrite,
             )
         Console().print(statistics_table(prepared.report))
+        if "calendar" in prepared.report:
+            Console().print(Text(f"windows: {prepared.report['calendar']['text']}"), soft_wrap=True)
         if "funnel" in prepared.report:  # public data sets with given splits have none
             Console().print(funnel_table(prepared.report))
         for warning in prepared.report["warnings"]:
@@ -144,6 +162,46 @@ def prepare_options(command):
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
     shared = [
+        option(
+            "window_days",
+            Annotated[
+                float | None,
+                typer.Option(help="Length of a window in days; by default one is chosen that covers the log."),
+            ],
+            None,
+        ),
+        option(
+            "train_windows",
+            Annotated[
+                int | None, typer.Option(help="Number of training windows; by default as many as cover the log.")
+            ],
+            None,
+        ),
+        option(
+            "test_windows",
+            Annotated[
+                int | None, typer.Option(help="Number of test windows; by default 3, or fewer if the log is short.")
+            ],
+            None,
+        ),
+        option(
+            "end",
+            Annotated[
+                datetime.datetime | None,
+                typer.Option(help="End of the training window, UTC; by default the log's last windows are the tests."),
+            ],
+            None,
+        ),
+        option(
+            "warm_up",
+            Annotated[
+                float | None,
+                typer.Option(
+                    help="Share of the events that only count as history before the first window; 0.2 if not given."
+                ),
+            ],
+            None,
+        ),
         option("out", Out, inspect.Parameter.empty),
         option("seed", Annotated[int, typer.Option(help="Of every sample drawn.")], 0),
         option("alpha", Annotated[float, typer.Option(help="Negatives for each positive.")], 10.0),
@@ -168,8 +226,26 @@ def prepare_options(command):
             ],
             "rated",
         ),
-        option("test_fraction", Annotated[float, typer.Option(help="Share of users for the tests.")], 0.3),
-        option("validation_fraction", Annotated[float, typer.Option(help="Share of users for validation.")], 0.1),
+        option(
+            "test_fraction",
+            Annotated[float | None, typer.Option(help="Share of users for the tests; 0.3 if not given.")],
+            None,
+        ),
+        option(
+            "validation_fraction",
+            Annotated[float | None, typer.Option(help="Share of users for validation; 0.1 if not given.")],
+            None,
+        ),
+        option(
+            "fold",
+            Annotated[
+                str | None,
+                typer.Option(
+                    help="Take the i-th of n disjoint parts of the users for the tests, written i/n, such as 2/5."
+                ),
+            ],
+            None,
+        ),
         option(
             "random_fraction", Annotated[float, typer.Option(help="Share of the other users in the random set.")], 0.5
         ),
@@ -340,12 +416,12 @@ def prepare_events(
         str | None,
         typer.Option(help='How text is written that is a time, such as "%d/%m/%Y %H:%M"; year-month-day needs none.'),
     ] = None,
-    window_days: Annotated[float, typer.Option(help="Length of a window.")] = 7.0,
-    train_windows: Annotated[int, typer.Option(help="Number of training windows.")] = 8,
-    test_windows: Annotated[int, typer.Option(help="Number of test windows.")] = 3,
-    end: Annotated[
-        datetime.datetime | None,
-        typer.Option(help="End of the training window, UTC; default: the log's last windows are the tests."),
+    no_times: Annotated[
+        bool, typer.Option("--no-times", help="Events have no time: users are held out, and their history is drawn.")
+    ] = False,
+    split_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the events that says train, validation or test, where a split is given."),
     ] = None,
 ):
     """Your own logs: an events table and, where you have them, a users and a titles table."""
@@ -358,7 +434,6 @@ def prepare_events(
         columns=pairs("map", columns.split(","), keys=("user", "title", "territory", "time", "name")),
         tasks=pairs("task", task or []),
         training=pairs("training", training or []),
-        calendar=calendar_of(window_days, train_windows, test_windows, end),
         availability=availability if availability in (None, "anywhere") else Path(availability),
         user_vectors=user_vectors,
         title_vectors=title_vectors,
@@ -366,6 +441,8 @@ def prepare_events(
         neighbours=places_of("neighbours", neighbours),
         time_zones=texts_of("time-zones", time_zones, "Europe/Berlin"),
         time_format=time_format,
+        has_times=not no_times,
+        split_column=split_column,
     )
 
 

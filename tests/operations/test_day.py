@@ -292,6 +292,12 @@ def test_what_cannot_be_done_is_said(week, tmp_path, tiny):
     (tmp_path / "run" / "run.json").write_text(json.dumps({**run, "data": str(tmp_path / "data")}))
     with pytest.raises(ValueError, match=r"prepared by an earlier version, without text\.npz"):
         start_service(tmp_path / "other", tmp_path / "run", tmp_path / "out")
+    for changes, option in (({"has_times": False}, "--no-times"), ({"split_column": "part"}, "--split-column")):
+        text = json.dumps({**report, "logs": {**report["logs"], "title_vectors": "v", **changes}})
+        (tmp_path / "data" / "prepare.json").write_text(text)
+        (tmp_path / "v").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match=f"`run` must be of data with times.*prepared with {option}"):
+            start_service(tmp_path / "other", tmp_path / "run", tmp_path / "out", title_vectors=tmp_path / "v")
 
 
 def test_a_user_is_forgotten_and_nobody_else(copy):

@@ -122,7 +122,7 @@ def number_window(time, windows):
     return ibis.cases(*bounds, else_=windows[-1].number + 1).cast("int64")
 
 
-def assign_users(users, *, seed, test_fraction, validation_fraction, random_fraction, active_fraction):
+def assign_users(users, *, seed, test_fraction, validation_fraction, random_fraction, active_fraction, fold=None):
     """Gives every user one split and one pool, for good.
 
     Test and validation users are all random users. Of the others a part is random too; the rest is the
@@ -131,10 +131,12 @@ def assign_users(users, *, seed, test_fraction, validation_fraction, random_frac
     Args:
         users: Table with `user`.
         seed: Integer.
-        test_fraction: Of all users.
+        test_fraction: Of all users; unused with a fold.
         validation_fraction: Of all users.
         random_fraction: Of the training users.
         active_fraction: Of the training users that are not random.
+        fold: `(i, n)`: test users are the i-th n-th of all, in the order of the hash that decides, and validation users
+            are of the others; `None` for the first `test_fraction`.
 
     Returns:
         The table with `split` (`"train"`, `"validation"`, `"test"`) and `sampling` (`"random"`,
@@ -145,11 +147,14 @@ def assign_users(users, *, seed, test_fraction, validation_fraction, random_frac
         return is_below(digest(seed, purpose, users.user), fraction)
 
     held_out = digest(seed, "split", users.user)
-    split = ibis.cases(
-        (is_below(held_out, test_fraction), "test"),
-        (is_below(held_out, test_fraction + validation_fraction), "validation"),
-        else_="train",
-    )
+    if fold is None:
+        is_test = is_below(held_out, test_fraction)
+        is_validation = is_below(held_out, test_fraction + validation_fraction)
+    else:
+        number, count = fold
+        is_test = is_below(held_out, number / count) & ~is_below(held_out, (number - 1) / count)
+        is_validation = part("validation", validation_fraction * count / (count - 1))
+    split = ibis.cases((is_test, "test"), (is_validation, "validation"), else_="train")
     sampling = ibis.cases(
         ((split != "train") | part("random", random_fraction), "random"),
         (part("active", active_fraction), "active"),
@@ -222,21 +227,22 @@ def catalogue(first_events, territories, windows, *, table=None, is_anywhere=Fal
     return available.mutate(title_position=position)
 
 
-def discoveries(events, labels, lookback):
+def discoveries(events, labels, lookback, *, is_greatest=False):
     """First-time content discoveries: events without one of the same user and title shortly before.
 
     Args:
         events: Table `user`, `title`, `time`, `window` and the label columns, events only.
         labels: Names of the label columns.
         lookback: Timedelta.
+        is_greatest: Whether of several events at the same time the one with the greatest labels counts, not the least.
 
     Returns:
         Rows of the table, one for each user, title and window: the first discovery in the window.
     """
-    order = ("time", *labels)
+    order = ("time", *(ibis.desc(label, nulls_first=False) if is_greatest else label for label in labels))
     earlier = events.mutate(earlier=events.time.lag().over(group_by=("user", "title"), order_by=order))
     fresh = earlier.filter(earlier.earlier.isnull() | (earlier.earlier < earlier.time - ibis.interval(lookback)))
-    return first_in_window(fresh, labels).drop("earlier")
+    return first_in_window(fresh, order[1:]).drop("earlier")
 
 
 def first_in_window(events, labels):
@@ -249,7 +255,7 @@ def place(rows, members, titles_available):
     """Adds cohort and availability to rows of users and titles.
 
     Args:
-        rows: Table `user`, `title`, `window` and more.
+        rows: Table `user`, `title`, `window` and more; with `split` where a user may have rows of several.
         members: See `cohorts`.
         titles_available: See `catalogue`.
 
@@ -258,7 +264,7 @@ def place(rows, members, titles_available):
         `cohort`, `territory` and the boolean `is_available`. Test users have rows in test windows only.
     """
     columns = members.drop("user_position")
-    joined = rows.inner_join(columns, "user")
+    joined = rows.inner_join(columns, ("user", "split") if "split" in rows.columns else "user")
     joined = joined.filter(
         (joined.cohort == "all") | (joined.cohort == joined.window.cast("string")),
         (joined.split != "test") | (joined.window > 0),

@@ -17,7 +17,44 @@ FATES = {
     "unavailable": "of a title that was not available",
     "positives": "positives",
 }
+# What is left after each stage, and the fates that it takes away.
+STAGES = {
+    "matched": ("of users and titles that are known", ("incomplete", "unknown_title", "unknown_user")),
+    "events": ("events", ("unlabelled", "impressions", "low_rated")),
+    "in_windows": ("in windows", ("too_early", "history", "later")),
+    "discoveries": ("discoveries", ("repeats",)),
+    "positives": ("positives", ("no_examples", "unavailable")),
+}
+NO_EXAMPLES = {
+    "before_tests": "of test users, before the test windows",
+    "not_active": "of users who are added when active, and were not",
+    "not_drawn": "of users who were drawn for no examples",
+}
+NO_TIMES = "No times: the order of events is not known, and what is history is drawn."
 DROPPED = ("incomplete", "unknown_title", "unknown_user", "unlabelled", "unavailable")
+
+
+def stages(rows):
+    """What is left of the log after each stage.
+
+    Args:
+        rows: List of dictionaries of `rows` and fates, such as `Funnel.document` gives.
+
+    Returns:
+        `[{"stage", "rows", "lost": {fate: rows}}]`; the first stage, `"log"`, has lost nothing.
+
+    Example:
+    >>> window = {"rows": 5, **dict.fromkeys(FATES, 0), "unknown_user": 1, "repeats": 1, "positives": 3}
+    >>> [(stage["stage"], stage["rows"]) for stage in stages([window])]
+    [('log', 5), ('matched', 4), ('events', 4), ('in_windows', 4), ('discoveries', 3), ('positives', 3)]
+    """
+    left = sum(row["rows"] for row in rows)
+    found = [{"stage": "log", "rows": left, "lost": {}}]
+    for name, (_, fates) in STAGES.items():
+        lost = {fate: sum(row.get(fate, 0) for row in rows) for fate in fates}
+        left -= sum(lost.values())
+        found.append({"stage": name, "rows": left, "lost": lost})
+    return found
 
 
 class Funnel:
@@ -33,10 +70,51 @@ class Funnel:
 
     def __init__(self):
         self.windows = collections.defaultdict(collections.Counter)
+        self.splits = collections.Counter()
 
     def add(self, window, **counts):
         """Adds counts to those of a window; `None` is for rows without a time."""
         self.windows[window].update({name: int(count or 0) for name, count in counts.items()})
+
+    def add_of_users(self, window, split, sampling, *, discoveries, placed, positives):
+        """Counts what became of discoveries of one kind of users in a window.
+
+        Args:
+            window: Number of the window.
+            split: `"train"`, `"validation"` or `"test"`.
+            sampling: `"random"`, `"active"` or `"none"`.
+            discoveries: Number of them.
+            placed: Number of those that are of a user of whom this window has examples.
+            positives: Number of those whose title was available.
+        """
+        self.add(
+            window,
+            repeats=-discoveries,
+            no_examples=discoveries - placed,
+            unavailable=placed - positives,
+            positives=positives,
+        )
+        key = (split, sampling, "training" if window <= 0 else "tests")
+        reason = {"active": "not_active", "none": "not_drawn"}.get(sampling, "before_tests")
+        self.splits[*key, "positives"] += positives
+        self.splits[*key, "unavailable"] += placed - positives
+        self.splits[*key, reason] += discoveries - placed
+
+    def by_split(self):
+        """`[{"split", "sampling", "windows", "positives", "unavailable", <reason why there are no examples>}]`.
+
+        `windows` is `"training"` for those up to 0 and `"tests"` for those after. Together they are the discoveries.
+        """
+        keys = sorted({key[:3] for key in self.splits})
+        fates = ("positives", "unavailable", *NO_EXAMPLES)
+        found = [
+            {
+                **dict(zip(("split", "sampling", "windows"), key, strict=True)),
+                **{fate: self.splits[*key, fate] for fate in fates},
+            }
+            for key in keys
+        ]
+        return [row for row in found if any(row[fate] for fate in fates)]
 
     def of(self, window):
         """Counts of a window, 0 for what it has none of."""

@@ -14,20 +14,24 @@ class Calendar:
 
     Window w (an integer) covers `[end + (w - 1) * length, end + w * length)`: windows
     `1 - num_train .. 0` are for training and `1 .. num_test` follow the training window.
+    What is left open is chosen so that windows cover the log but for a warm-up: see `tfmtr.datasets.calendars`.
 
     Args:
-        length: Length of one window, for example a day.
-        num_train: Number of training windows.
-        num_test: Number of test windows.
+        length: Length of one window, for example a day; `None` to choose it.
+        num_train: Number of training windows; `None` for as many as cover the log.
+        num_test: Number of test windows; `None` for 3, or fewer where less than 6 windows cover the log.
         end: End of training, UTC; `None` puts the last test window at the end of the log.
         start: No event before this time is used, as example, feature or history; `None` for no limit.
+        warm_up: Share of the events (from `start` on) that are history only, because they come before the first
+            window; used where length or number of the windows is chosen.
     """
 
-    length: datetime.timedelta
-    num_train: int
-    num_test: int = 3
+    length: datetime.timedelta | None = None
+    num_train: int | None = None
+    num_test: int | None = None
     end: datetime.datetime | None = None
     start: datetime.datetime | None = None
+    warm_up: float = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Logs:
             it from earlier events; or the word `"anywhere"`: from earlier events in any territory.
         user_vectors, title_vectors: Feature stores: a folder with `vectors.npy` (rows, width) and
             `ids.parquet` (one column: the ids, in the order of the rows); or `None`.
-        calendar: The data set's own windows.
+        calendar: The data set's own windows; by default windows are chosen that cover the log.
         groups: `{territory: group}`, or `None` to balance them over `neighbours`.
         neighbours: `{territory: (longitude, latitude)}` in degrees, used to group territories.
         time_zones: `{territory: "Europe/Berlin"}`, or `None` for UTC everywhere: times become the clock's in the
@@ -65,13 +69,17 @@ class Logs:
         time_format: How times are written that are text and do not begin with year, month, day, such as
             `"%d/%m/%Y %H:%M"`; `None` where there are none, or where the days (above 12) tell them from the months.
         user_history: Whether users get the mean vector of the titles they had before the window.
+        has_times: Whether events have a time. If not, what is history is drawn, and nothing is known of any order: see
+            `tfmtr.datasets.holdout`. The calendar is then left out.
+        split_column: Column of the events with the words train, validation (or valid, val, dev) and test, which say
+            what a row is for; `None` to split users and time. The calendar is then left out, too.
     """
 
     events: Path
     users: Path | None = None
     titles: Path | None = None
     columns: Mapping[str, str] = dataclasses.field(kw_only=True)
-    calendar: Calendar = dataclasses.field(kw_only=True)
+    calendar: Calendar = Calendar()
     tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     training: Mapping[str, str] = dataclasses.field(default_factory=dict)
     availability: Path | str | None = None
@@ -82,6 +90,8 @@ class Logs:
     time_zones: Mapping[str, str] | None = None
     time_format: str | None = None
     user_history: bool = True
+    has_times: bool = True
+    split_column: str | None = None
 
     def paths(self):
         """The tables and stores that there are, `{name: Path}`."""

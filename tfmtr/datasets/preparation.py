@@ -8,6 +8,7 @@ same for every engine. Memory does not grow with the number of users or events.
 
 import collections
 import dataclasses
+import datetime
 import json
 import math
 import shutil
@@ -17,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from tfmtr.datasets import examples as make
-from tfmtr.datasets import stores
+from tfmtr.datasets import holdout, stores
+from tfmtr.datasets.calendars import complete, describe, is_complete
 from tfmtr.datasets.engines._engine import ROW_GROUP
 from tfmtr.datasets.features import (
     as_feature,
@@ -28,7 +30,7 @@ from tfmtr.datasets.features import (
     count_missing,
     find_features,
 )
-from tfmtr.datasets.funnel import Funnel
+from tfmtr.datasets.funnel import Funnel, stages
 from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
 from tfmtr.datasets.homes import find_homes
@@ -70,6 +72,7 @@ class Preparation:
 
     def __init__(self, engine, logs, out, folder, options, advance, like=None):
         self.engine, self.logs, self.out, self.folder = engine, logs, out, folder
+        self.is_drawn, self.is_given = holdout.is_drawn(logs), logs.split_column is not None
         self.options, self.advance, self.like = options, advance, like
         out.mkdir()
         self.warnings = []
@@ -135,6 +138,18 @@ class Preparation:
             before = self.tables.after[task]
             self.warn(count, f"events of {task!r} have no {before!r}; heads for cascades train them as 0")
         first_label = inside(next(iter(self.tasks)))
+        if self.is_given:
+            holdout.check_splits(self.engine, events, self.logs.split_column)
+        if self.is_drawn:
+            events = holdout.with_clock(
+                self.engine,
+                events,
+                seed=self.options["seed"],
+                fractions=self.fractions(),
+                is_given=self.is_given,
+                has_times=self.logs.has_times,
+            )
+            self.tables = dataclasses.replace(self.tables, events=events)
         known = events.left_join(self.titles.select("title", "title_row"), "title")
         counted = self.engine.rows(
             known.aggregate(
@@ -160,20 +175,38 @@ class Preparation:
         hint = self.hint(events.anti_join(self.titles, "title"), self.titles, "title") if counted["unknown"] else ""
         self.warn(counted["unknown"], f"events of titles that are not in the titles table were dropped{hint}")
         self.warn(counted["unlabelled"], "events without a label of the first task were left out of the examples")
+        if not self.logs.has_times:
+            self.warnings.append("the log has no times: nothing is known of the order of events, and history is drawn")
         self.num_events = counted["events"]
         self.has_zeros = bool(counted["zeros"])
-        calendar, window = self.logs.calendar, self.logs.calendar.length
-        all_windows = (calendar.num_train + calendar.num_test) * window if calendar.end is None else None
-        self.warnings += check_far_events(
-            self.engine, events, counted["first"], counted["last"], window=window, all_windows=all_windows
-        )
-        self.windows = make.plan_windows(calendar, counted["first"], counted["last"])
-        self.count_days(known)
+        self.place_windows(known, counted["first"], counted["last"])
+        self.count_days(known, counted["first"])
         self.find_users()
         self.num_buckets = max(1, -(-self.num_events // BUCKET_EVENTS))
         size = self.engine.pass_buckets
         self.passes = [range(i, min(i + size, self.num_buckets)) for i in range(0, self.num_buckets, size)]
         self.advance("Cutting buckets", total=2 * len(self.passes) + 5)
+
+    def place_windows(self, known, first, last):
+        """Places the calendar's windows on the log, after choosing what the calendar leaves open."""
+        if self.is_drawn:
+            self.windows = holdout.windows(self.is_given)
+            return
+        calendar, hours = self.logs.calendar, []
+        if not is_complete(calendar):
+            rows = known.filter(known.time.notnull(), known.user.notnull(), known.title_row.notnull())
+            rows = rows.filter(make.is_event(rows, inside(next(iter(self.tasks)))))
+            rows = rows.group_by(hour=rows.time.truncate("h")).aggregate(events=rows.count())
+            hours = [(row["hour"], row["events"]) for row in self.engine.rows(rows.order_by("hour"))]
+        window, all_windows = None, None
+        if calendar.end is not None:
+            window = last - first
+        elif is_complete(calendar):
+            calendar = complete(calendar, hours, first, last)
+            window, all_windows = calendar.length, (calendar.num_train + calendar.num_test) * calendar.length
+        self.warnings += check_far_events(self.engine, known, first, last, window=window, all_windows=all_windows)
+        self.calendar = complete(calendar, hours, first, last)
+        self.windows = make.plan_windows(self.calendar, first, last)
 
     def find_users(self):
         """Finds users who are in no table, and where users live who say it in events only."""
@@ -191,26 +224,37 @@ class Preparation:
             users = self.engine.store(users, self.folder / "homes.parquet")
         self.tables = dataclasses.replace(self.tables, events=events, users=users)
 
-    def count_days(self, known):
+    def count_days(self, known, first):
         """Counts the rows of each day, and in each window those that cannot be used; looks for the day's own."""
-        is_incomplete = known.user.isnull() | known.title.isnull()
+        is_incomplete, start = known.user.isnull() | known.title.isnull(), self.logs.calendar.start
+        is_event = make.is_event(known, inside(next(iter(self.tasks))))
+        is_early = known.time < make.as_utc(start) if start else ibis.literal(False)
         days = known.group_by(
             day=known.time.date().cast("string"), window=make.number_window(known.time, self.windows)
         ).aggregate(
             rows=known.count(),
-            events=make.is_event(known, inside(next(iter(self.tasks)))).sum(),
+            events=is_event.sum(),
+            on_time=(is_event & ~is_early).sum(),
             incomplete=is_incomplete.sum(),
             unknown_title=(~is_incomplete & known.title_row.isnull()).sum(),
         )
-        self.days = {}
+        self.days, on_time = {}, collections.Counter()
         for row in self.engine.rows(days.order_by("day", "window")):
-            if row["day"] is None:
+            if row["day"] is None:  # none on the clock of a given split, either
                 self.fates.add(None, rows=row["rows"], incomplete=row["rows"])
                 continue
-            of_day = self.days.setdefault(row["day"], {"rows": 0, "events": 0})
-            for name in of_day:
-                of_day[name] += int(row[name])
+            if not self.is_drawn:
+                of_day = self.days.setdefault(row["day"], {"rows": 0, "events": 0})
+                for name in of_day:
+                    of_day[name] += int(row[name])
             self.fates.add(row["window"], **{name: row[name] for name in ("rows", "incomplete", "unknown_title")})
+            on_time[row["window"]] += int(row["on_time"])
+        if self.is_drawn:
+            self.calendar_text = holdout.TEXTS["given" if self.is_given else "drawn"]
+        else:
+            self.calendar_text = describe(self.windows, max(first, make.as_utc(start)) if start else first, on_time)
+        empty = [window.number for window in self.windows if not on_time[window.number]]
+        self.warn(len(empty), f"windows have no events: {empty[:10]}")
         last = self.windows[-1]
         if self.like is not None and not self.fates.of(last.number)["rows"]:
             raise make.EmptyWindowError(
@@ -237,6 +281,8 @@ class Preparation:
         events = events.mutate(
             window=make.number_window(events.time, self.windows), is_event=make.is_event(events, first_label)
         )
+        if self.is_given:
+            events = self.without_validation_pairs(events)
         self.engine.partition(with_bucket(events), self.folder / "events", self.num_buckets)
         users = self.tables.users
         self.warn(self.engine.execute(users.user.isnull().sum()), "users without id were dropped")
@@ -245,15 +291,34 @@ class Preparation:
             self.engine.execute((users.territory.isnull() | (users.territory == "")).sum()),
             f"users have no territory; theirs is {UNKNOWN_TERRITORY!r}, served by the default branch",
         )
-        fractions = {name: self.options[name] for name in self.options if name.endswith("_fraction")}
         users = make.assign_users(
-            users.filter(users.user.notnull()).mutate(territory=territory), seed=seed, **fractions
+            users.filter(users.user.notnull()).mutate(territory=territory), seed=seed, **self.fractions()
         )
+        if self.is_given:
+            users = holdout.splits_of_users(users, events)
         self.engine.partition(with_bucket(users), self.folder / "users", self.num_buckets)
         self.upstream = None
         if self.logs.user_vectors is not None:
             self.upstream, ids = stores.open_store(self.engine, self.logs.user_vectors, "user_vectors", "user")
             self.engine.partition(with_bucket(ids), self.folder / "store", self.num_buckets)
+
+    def fractions(self):
+        """The arguments of `assign_users` that say which users are for what."""
+        fractions = {name: self.options[name] for name in self.options if name.endswith("_fraction")}
+        if self.is_given:
+            return {**fractions, "test_fraction": 0.0, "validation_fraction": 0.0}
+        return {**fractions, "fold": self.options["fold"] and tuple(map(int, self.options["fold"].split("/")))}
+
+    def without_validation_pairs(self, events):
+        """Events of a given split; a training row of a pair that is for validation, too, is no event."""
+        overlaps = holdout.count_overlaps(self.engine, events.filter(events.is_event))
+        self.warn(overlaps["validation"], "validation pairs are training pairs, too, and were left out of training")
+        self.warn(overlaps["test"], "test pairs are training pairs, too; users had them, so they are not tested")
+        pairs = events.filter(events.is_event, events.row_split == "validation").select("user", "title").distinct()
+        pairs = self.engine.store(pairs.mutate(is_validation=True), self.folder / "validation.parquet")
+        events = events.left_join(pairs, ("user", "title")).drop("user_right", "title_right")
+        is_left_out = events.is_validation.notnull() & (events.row_split == "train")
+        return events.mutate(is_event=events.is_event & ~is_left_out).drop("is_validation")
 
     def usable(self, events):
         """Events from the calendar's start to the end of the last window."""
@@ -267,11 +332,13 @@ class Preparation:
 
     def known_events(self, buckets, users):
         """What lists leave out, with all that a mask or a baseline may know of it: rows of `events.parquet`."""
-        events = self.part("events", buckets)
+        events, label = self.part("events", buckets), inside(next(iter(self.tasks)))
+        if self.is_given:  # a training row that a validation pair left is no trace of the pair
+            events = events.filter(events.is_event | events[label].isnull() | (events[label] == 0.0))
         if self.options["seen"] == "events" or (self.options["seen"] == "rated" and not self.tables.has_ratings):
             events = events.filter(events.is_event)
         elif self.options["seen"] == "rated":
-            events = events.filter(events[inside(next(iter(self.tasks)))].notnull())
+            events = events.filter(events[label].notnull())
         events = events.left_join(users.select("user", "split"), "user")
         start, last = self.logs.calendar.start, self.windows[-1].number
         is_early = events.time < make.as_utc(start) if start else ibis.literal(False)
@@ -279,9 +346,9 @@ class Preparation:
             "user",
             "title",
             # Before the calendar's start it may be known that something was, but neither when nor in which order.
-            time=is_early.ifelse(ibis.null("timestamp(6)"), events.time),
+            time=is_early.ifelse(ibis.null("timestamp(6)"), events.told if self.is_drawn else events.time),
             window=is_early.ifelse(self.windows[0].number - 1, events.window).cast("int64"),
-            split=events.split,
+            split=events.row_split if self.is_given else events.split,
             is_event=events.is_event,
             is_history=events.is_event & events.split.notnull() & ~is_early & (events.window <= last),
         )
@@ -352,8 +419,10 @@ class Preparation:
         label, is_known = events[inside(next(iter(self.tasks)))], events.split.notnull()
         start = self.logs.calendar.start
         is_early = events.time < make.as_utc(start) if start else ibis.literal(False)
+        is_left_out = label.notnull() & (label != 0.0) & ~events.is_event  # of a given split
         counts = events.group_by("window").aggregate(
             unknown_user=(~is_known).sum(),
+            repeats=(is_known & is_left_out).sum(),
             unlabelled=(is_known & label.isnull()).sum(),
             **{"low_rated" if self.tables.has_ratings else "impressions": (is_known & (label == 0.0)).sum()},
             too_early=(is_known & events.is_event & is_early).sum(),
@@ -363,7 +432,8 @@ class Preparation:
             number, left = row.pop("window"), row.pop("events")
             is_before, is_after = number < self.windows[0].number, number > self.windows[-1].number
             fate = "history" if is_before else "later" if is_after else "repeats"  # until discoveries are found
-            self.fates.add(number, **row, **{fate: left})
+            self.fates.add(number, **row)
+            self.fates.add(number, **{fate: left})
 
     def count_doubles(self, events):
         """Counts rows of the last window that another row of some buckets repeats, in user, title and time."""
@@ -423,6 +493,14 @@ class Preparation:
                 )
                 self.warn(count, f"rows of availability {what} were left out{hint}")
             table = table.semi_join(self.titles, "title")
+        if self.is_drawn:
+            none = ibis.null("timestamp")
+            if table is None:
+                table = self.titles.select("title").cross_join(territories)
+            else:
+                bounds = self.engine.execute((table.start.notnull() | table.end.notnull()).sum().fill_null(0))
+                self.warn(bounds, "rows of availability have a start or end, which is not used: windows have no times")
+            table = table.select("title", "territory").distinct().mutate(start=none, end=none)
         is_anywhere = self.logs.availability == "anywhere"
         titles = make.catalogue(self.first_events, territories, windows, table=table, is_anywhere=is_anywhere)
         self.catalogue = self.engine.store(titles, self.folder / "catalogue.parquet")
@@ -553,20 +631,23 @@ class Preparation:
         if self.user_writer is not None:
             self.user_writer.close()
 
-    def count_positives(self, found, placed):
-        """Counts what became of the discoveries of some buckets."""
-        for row in self.engine.rows(found.group_by("window").aggregate(rows=found.count())):
-            self.fates.add(row["window"], no_examples=row["rows"], repeats=-row["rows"])
-        counts = placed.group_by("window").aggregate(
-            rows=placed.count(), unavailable=(~placed.is_available).sum(), positives=placed.is_available.sum()
-        )
-        for row in self.engine.rows(counts):
-            self.fates.add(
-                row["window"],
-                no_examples=-row["rows"],
-                unavailable=row["unavailable"],
-                positives=row["positives"],
-            )
+    def count_positives(self, found, placed, users):
+        """Counts what became of the discoveries of some buckets, by window, split and sampling."""
+        keys = ("window", "split", "sampling")
+        key = ("user", "split") if self.is_given else "user"
+        found = found.inner_join(users.select("user", "split", "sampling"), key)
+        of_users = collections.defaultdict(collections.Counter)
+        for table, names in (
+            (found.group_by(*keys).aggregate(discoveries=found.count()), ("discoveries",)),
+            (
+                placed.group_by(*keys).aggregate(placed=placed.count(), positives=placed.is_available.sum()),
+                ("placed", "positives"),
+            ),
+        ):
+            for row in self.engine.rows(table):
+                of_users[tuple(row[key] for key in keys)].update({name: int(row[name]) for name in names})
+        for key, counts in of_users.items():
+            self.fates.add_of_users(*key, **{name: counts[name] for name in ("discoveries", "placed", "positives")})
 
     def pass_examples(self, buckets, users, folder):
         """Positives and negatives of some buckets."""
@@ -574,22 +655,28 @@ class Preparation:
         kinds = {inside(task): kind for task, kind in self.tasks.items()}
         labels, training = list(kinds), [inside(name) for name in self.tables.training]
         events = self.engine.store(self.history_events(buckets), folder / "history.parquet")
-        members = make.cohorts(users, events, self.windows, options["activity_lookback"])
+        rows = self.usable(self.part("events", buckets))
+        owners = holdout.users_by_split(users, rows) if self.is_given else users
+        members = make.cohorts(owners, events, self.windows, options["activity_lookback"])
         members = self.engine.store(members, folder / "cohorts.parquet")
         carried = [*labels, *training]
-        columns = ("user", "title", "time", "window", *carried)
-        found = make.discoveries(events.select(*columns), carried, options["discovery_lookback"])
+        columns = ["user", "title", "time", "window", *carried]
+        if self.is_given:
+            events, rows = (table.rename(split="row_split") for table in (events, rows))
+            columns.append("split")
+        lookback = holdout.LOOKBACK if self.is_drawn else options["discovery_lookback"]
+        found = make.discoveries(events.select(*columns), carried, lookback, is_greatest=self.is_drawn)
         found = found.filter(found.window >= self.windows[0].number)
         found = self.engine.store(found, folder / "discoveries.parquet")
         placed = self.engine.store(make.place(found, members, self.catalogue), folder / "positives.parquet")
-        self.count_positives(found, placed)
+        self.count_positives(found, placed, owners)
         positives = placed.filter(placed.is_available)
         firsts = events.group_by("user").aggregate(first=events.window.min())
         newcomers = positives.inner_join(firsts, "user").filter(lambda t: t.first == t.window)
         self.newcomers += self.engine.execute(newcomers.count())
         amount, logged, refused = {"seed": options["seed"], "alpha": options["alpha"]}, None, None
         if self.has_zeros:
-            zeros = self.usable(self.part("events", buckets)).filter(lambda t: t[labels[0]] == 0.0)
+            zeros = rows.filter(lambda t: t[labels[0]] == 0.0)
             zeros = zeros.filter(zeros.window >= self.windows[0].number).select(*columns)
             zeros = make.place(zeros, members, self.catalogue).filter(lambda t: t.is_available)
             if self.tables.has_ratings and options["low_ratings"] == "hide":
@@ -693,7 +780,7 @@ class Preparation:
         self.engine.write(users.order_by("user"), self.out / "users.parquet")
         self.advance("Writing events")
         events = self.engine.read_parquet(sorted(self.folder.glob("events_out/*.parquet")))
-        order = ("user", ibis.asc("time", nulls_first=True), "title")
+        order = ("user", ibis.asc("time", nulls_first=True), "title", "window", "split", "is_event")
         self.engine.write(events.order_by(*order), self.out / "events.parquet")
         self.advance("Writing the report")
 
@@ -726,7 +813,18 @@ class Preparation:
         report = build_report(
             self.logs, self.options, self.windows, counts, self.territories, num_titles, self.warnings
         )
+        tests = sum(window.number > 0 for window in self.windows)
+        report["times"] = self.logs.has_times
+        report["calendar"] = {
+            "text": self.calendar_text,
+            "days": None if self.is_drawn else self.calendar.length / datetime.timedelta(days=1),
+            "num_train": len(self.windows) - tests,
+            "num_test": tests,
+        }
+        if self.is_drawn:  # windows are no spans of time
+            report["windows"] = [{"window": window.number, "start": None, "end": None} for window in self.windows]
         report["funnel"], report["days"] = self.fates.document(), self.days
+        report["stages"], report["splits"] = stages(report["funnel"]), self.fates.by_split()
         report["columns"], report["titles_without_text"] = self.columns(), self.without_text
         report["fingerprint"] = fingerprint(self.out)
         text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"

@@ -12,11 +12,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tfmtr.datasets.column_types import check_pages
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.files import find_files
+from tfmtr.datasets.holdout import is_drawn
+from tfmtr.datasets.logs import Calendar
 from tfmtr.datasets.preparation import Preparation
 from tfmtr.datasets.prepared import Prepared, workplace
 from tfmtr.datasets.tables import parse_memory
 from tfmtr.schema import check_choice
 from tfmtr.scratch import scratch, sweep
+
+TEST_FRACTION, VALIDATION_FRACTION = 0.3, 0.1
+SPLITTING = ("fold", "test_fraction", "validation_fraction")
 
 
 def prepare(
@@ -28,8 +33,9 @@ def prepare(
     negatives="both",
     low_ratings="hide",
     seen="rated",
-    test_fraction=0.3,
-    validation_fraction=0.1,
+    test_fraction=None,
+    validation_fraction=None,
+    fold=None,
     random_fraction=0.5,
     active_fraction=1.0,
     activity_lookback=datetime.timedelta(days=90),
@@ -62,8 +68,10 @@ def prepare(
             drawn; or `"negatives"`: a negative of the user's own, as if it were an impression.
         seen: What hides a title from the user's lists: `"events"`; `"rated"`, events and ratings below the threshold of
             the first task; or `"impressions"`: every row of the log.
-        test_fraction: Of all users, for the test windows.
-        validation_fraction: Of all users, for validation.
+        test_fraction: Of all users, for the test windows; 0.3 if `None`.
+        validation_fraction: Of all users, for validation; 0.1 if `None`.
+        fold: `(i, n)` or `"i/n"`: the test users are the i-th of n disjoint parts of all users, so that n folds test
+            every user once; `None` for `test_fraction`.
         random_fraction: Of the training users: the random ones.
         active_fraction: Of the other training users: the pool of active ones (upsampling).
         activity_lookback: A user of the pool counts as active in a window after an event at most this
@@ -94,6 +102,7 @@ def prepare(
     """
     others = ("logs", "out", "like", "overwrite", "progress")
     options = {name: value for name, value in locals().items() if name not in (*others, "others")}
+    complete_split(options, logs)
     check_options(options)
     out = Path(out)
     sweep(*workplace(out))
@@ -125,12 +134,91 @@ def open_engine(folder, options):
     return Spark(folder, memory, options["spark_master"])
 
 
+def complete_split(options, logs):
+    """Says in the options which users are for what: fractions that were not given, a fold as text.
+
+    Raises:
+        ValueError: If options say two things, or a fold is none.
+    """
+    fold = options["fold"]
+    check_drawn(logs)
+    if logs.split_column is not None:
+        given = [f"{name}={options[name]}" for name in SPLITTING if options[name] is not None]
+        if given:
+            name = given[0].partition("=")[0]
+            raise ValueError(
+                f"`{name}` must be left out where `split_column` says which rows are for what. Received: {given[0]}, "
+                f"split_column={logs.split_column!r}"
+            )
+        return
+    if fold is not None:
+        number, count = parse_fold(fold)
+        options["fold"] = f"{number}/{count}"
+        if options["test_fraction"] is not None:
+            raise ValueError(
+                "`test_fraction` must be left out where `fold` says which users are for the tests. Received: "
+                f"test_fraction={options['test_fraction']}, fold={options['fold']}"
+            )
+    elif options["test_fraction"] is None:
+        options["test_fraction"] = TEST_FRACTION
+    if options["validation_fraction"] is None:
+        options["validation_fraction"] = VALIDATION_FRACTION
+
+
+def check_drawn(logs):
+    """Raises a `ValueError` if logs without times, or of a given split, name what needs windows of time."""
+    if not is_drawn(logs):
+        return
+    reason = "`split_column` says which rows are for what" if logs.has_times else "there are no times (`--no-times`)"
+    if logs.calendar != Calendar():
+        raise ValueError(f"`calendar` must be left out where {reason}. Received: {logs.calendar}")
+    if logs.has_times:
+        return
+    if "time" in logs.columns:
+        raise ValueError(f"`columns` must name no time where {reason}. Received: time={logs.columns['time']}")
+    for name in ("time_zones", "time_format"):
+        if getattr(logs, name) is not None:
+            raise ValueError(f"`{name}` must be left out where {reason}. Received: {name}={getattr(logs, name)!r}")
+
+
+def parse_fold(fold):
+    """`"i/n"` or `(i, n)` as two integers.
+
+    Raises:
+        ValueError: If it is neither, there is one fold only, or i is none of 1 to n.
+
+    Example:
+    >>> parse_fold("2/5")
+    (2, 5)
+    """
+    parts = fold.split("/") if isinstance(fold, str) else fold
+    try:
+        number, count = (int(part) for part in parts)
+    except (TypeError, ValueError):
+        number, count = 0, 0
+    if count < 2 or not 1 <= number <= count:
+        raise ValueError(
+            '`fold` must be i/n with at least 2 folds and i from 1 to n, such as "2/5" for the second of five. '
+            f"Received: {fold!r}"
+        )
+    return number, count
+
+
 def check_options(options):
     """Raises a `ValueError` unless fractions, ratios and times are in their ranges."""
     for name in ("test_fraction", "validation_fraction", "random_fraction", "active_fraction"):
-        if not 0 <= options[name] <= 1:
+        if options[name] is not None and not 0 <= options[name] <= 1:
             raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={options[name]}")
-    if options["test_fraction"] + options["validation_fraction"] >= 1:
+    if options["test_fraction"] is None and options["fold"] is None:
+        pass  # the split is given
+    elif options["fold"] is not None:
+        _, count = parse_fold(options["fold"])
+        if options["validation_fraction"] >= 1 - 1 / count:
+            raise ValueError(
+                "`validation_fraction` must leave users for training beside those of the fold. Received: "
+                f"validation_fraction={options['validation_fraction']}, fold={options['fold']}"
+            )
+    elif options["test_fraction"] + options["validation_fraction"] >= 1:
         raise ValueError(
             "`test_fraction` and `validation_fraction` must leave users for training. Received: "
             f"test_fraction={options['test_fraction']}, validation_fraction={options['validation_fraction']}"

@@ -14,13 +14,18 @@
                              and time. Titles of a user's rows before a window are in no list of that window; which rows
                              of the log there are is the option `seen`. `is_event`: no low rating and no impression.
                              `is_history`: models and baselines may use the event in windows after its own; `split` is
-                             null for users who are not in the users table. Time is null before the calendar's start
+                             null for users who are not in the users table, and that of the row where the split is
+                             given. Time is null before the calendar's start, and in logs without times
       text.npz               the TextVectors that titles' vectors were made with, where there is no store
       vectors/user/, vectors/title/   VectorStore folders, where the schema has such a feature
 
-A user has one split, so test users are in no training row. Windows 0 and before are the training
-window, 1 to 3 the test windows; `split=train, window=1` is the slice for incremental training after
-test window 1. `sampling=active` is the disjoint set of active users (upsampling).
+A user has one split, so test users are in no training row, unless a column of the events gives the split. Windows 0
+and before are the training window, 1 and after (3 by default) the test windows; `split=train, window=1` is the slice
+for incremental training after test window 1. `sampling=active` is the disjoint set of active users (upsampling).
+Without times, or with a given split, windows are no spans of time (`tfmtr.datasets.holdout`): prepare.json has no start
+and end of them, and "times": false where there are none. It has "calendar" (the windows in one line), "funnel" (rows by
+window and fate), "stages" (what is left of the log, step by step) and "splits" (discoveries by split and what became of
+them).
 """
 
 import dataclasses

@@ -11,6 +11,7 @@ import ibis
 
 from tfmtr.datasets.column_types import header_hint
 from tfmtr.datasets.features import fits
+from tfmtr.datasets.holdout import split_word
 from tfmtr.datasets.homes import EVERYWHERE
 from tfmtr.datasets.ids import as_id
 from tfmtr.datasets.labels import parse_label
@@ -30,8 +31,8 @@ class Tables:
     Columns that the user brings have the names that `tfmtr.datasets.names.inside` gives them.
 
     Args:
-        events: `user`, `title` (text), `time` (timestamp, UTC), one float column a task and the `training` columns; and
-            `territory` (text) where `users` has none, see `find_homes`.
+        events: `user`, `title` (text), `time` (timestamp, UTC), one float column a task and the `training` columns;
+            `territory` (text) where `users` has none, see `find_homes`; and `row_split` where the split is given.
         users: `user`, `territory` (text) and the extra columns.
         titles: `title`, `name` (text) and the extra columns.
         tasks: `{task: kind}`, the first task first.
@@ -105,7 +106,16 @@ def read_tables(engine, logs, warnings=None):
             "`titles` must be given where `columns` names a column of its own, the title's `name`; leave that out for "
             f"titles without text. Received: name={names['name']!r}"
         )
-    check_columns(events, "events", [names["user"], names["title"], names["time"]])
+    check_columns(events, "events", [names["user"], names["title"]])
+    if logs.has_times:
+        check_columns(events, "events", [names["time"]], "; or say `has_times=False` (`--no-times`)")
+        time = as_time(engine, events, "events", names["time"], logs.time_format)
+    else:
+        time = ibis.null("timestamp")
+    own = {}
+    if logs.split_column is not None:
+        check_columns(events, "events", [logs.split_column])
+        own["row_split"] = split_word(events[logs.split_column])
     tasks, after, labels, has_ratings = read_labels(engine, events, logs.tasks, [names["user"], names["title"]])
     training, known = read_training(engine, events, logs.training)
     availability, offered = None, {"title": None, "territory": None}
@@ -118,7 +128,8 @@ def read_tables(engine, logs, warnings=None):
     log = events.select(
         user=as_id(engine, events, "events", names["user"]),
         title=as_id(engine, events, "events", names["title"]),
-        time=as_time(engine, events, "events", names["time"], logs.time_format),
+        time=time,
+        **own,
         **places,
         **{inside(name): column for name, column in (labels | known).items()},
     )
@@ -203,15 +214,15 @@ def localise(engine, tables, time_zones):
     return dataclasses.replace(tables, events=events.drop("owner", "territory"), availability=availability)
 
 
-def check_columns(table, argument, columns):
+def check_columns(table, argument, columns, instead=""):
     """Raises a `ValueError` that names the nearest column unless the table has all `columns`."""
     for column in columns:
         if column not in table.columns:
             near = difflib.get_close_matches(column, table.columns, n=1, cutoff=0.5)
             hint = f" Did you mean {near[0]!r}?" if near else header_hint(table.columns)
             raise ValueError(
-                f"`{argument}` must have the column {column!r}; name another one in `columns` or `tasks`.{hint} "
-                f"Received: columns={list(table.columns)}"
+                f"`{argument}` must have the column {column!r}; name another one in `columns` or `tasks`{instead}."
+                f"{hint} Received: columns={list(table.columns)}"
             )
 
 

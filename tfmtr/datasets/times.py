@@ -249,9 +249,9 @@ def check_far_events(engine, events, first, last, *, window, all_windows):
         events: Table `user`, `title`, `time`.
         first: Datetime of the first event.
         last: Datetime of the last event.
-        window: Length of a window, a timedelta.
-        all_windows: Timedelta that all windows together cover, if the last one ends with the log; `None` where the
-            calendar has an end of its own.
+        window: Length of a window, a timedelta; `None` where windows are chosen, which end with the log.
+        all_windows: Timedelta that all windows together cover, if they are given and the last one ends with the log;
+            `None` where they are chosen or the calendar has an end of its own.
 
     Returns:
         Warnings, a list of text.
@@ -269,15 +269,16 @@ def check_far_events(engine, events, first, last, *, window, all_windows):
         gap = max(gaps)
         place = gaps.index(gap) + 1
         rest = abs(rows[place]["time"] - (first if name == "after" else last))
-        places_windows = name == "after" and all_windows is not None
-        if gap <= (window if places_windows else rest):
+        places_windows = name == "after" and (all_windows is not None or window is None)
+        near, far = (rest / 4, rest) if window is None else (window, all_windows)
+        if gap <= (near if places_windows else rest):
             continue
         text = counted(
             place,
             f"events lie {gap} {name} all others, such as that of user {rows[0]['user']!r} and title "
             f"{rows[0]['title']!r} at {rows[0]['time']}",
         )
-        if places_windows and gap > all_windows:
+        if places_windows and gap > far:
             raise ValueError(
                 "`events` must end where the last window shall; mend or drop what is later, or say `calendar.end` "
                 f"(`--end`). Received: {text}"

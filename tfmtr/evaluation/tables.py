@@ -2,7 +2,7 @@
 
 from rich.text import Text
 
-from tfmtr.datasets.funnel import FATES
+from tfmtr.datasets.funnel import FATES, NO_EXAMPLES, NO_TIMES, STAGES, stages
 from tfmtr.evaluation.compare import check_same_rows, mean_and_deviation, relative_gain
 from tfmtr.evaluation.fitting_table import FittingTable
 from tfmtr.evaluation.metrics import OVERALL
@@ -213,7 +213,7 @@ def statistics_table(report):
     counts = ("users", "events", "positives")
     total = {count: sum(row[count] for row in territories.values()) for count in counts}
 
-    table = FittingTable()
+    table = FittingTable(caption=_without_times(report))
     table.add("territory")
     table.add("group")
     for header in (*counts, "share of positives"):
@@ -228,7 +228,9 @@ def statistics_table(report):
 
 
 def funnel_table(report):
-    """What became of the rows of a prepared log, over all windows.
+    """What became of the rows of a prepared log, over all windows: from the log to the positives of each split.
+
+    A row that begins with - is what is lost on the way to the next stage, and why.
 
     Args:
         report: The document `prepare.json`.
@@ -240,19 +242,35 @@ def funnel_table(report):
     >>> window = {"window": 0, "rows": 4, **dict.fromkeys(FATES, 0), "positives": 3, "later": 1}
     >>> table = funnel_table({"funnel": [window]})
     >>> table.row_count
-    3
+    4
     """
-    table = FittingTable()
+    table = FittingTable(caption=_without_times(report))
     table.add("rows of the log")
     table.add("rows", is_number=True)
     table.add("share", is_number=True)
-    totals = {name: sum(row.get(name, 0) for row in report["funnel"]) for name in ("rows", *FATES)}
-    for name, count in totals.items():
-        if name == "rows":
-            table.add_row("all", f"{count:,}", "")
-            table.add_section()
-        elif count:
-            table.add_row(FATES[name], f"{count:,}", _number(count / totals["rows"], "{:.1%}"))
+    first, *found = stages(report["funnel"])
+
+    def add(text, count):
+        table.add_row(text, f"{count:,}", _number(count / first["rows"], "{:.1%}"))
+
+    splits = report.get("splits", [])
+    table.add_row("all", f"{first['rows']:,}", "")
+    for stage in found:
+        lost = [(fate, count) for fate, count in stage["lost"].items() if count]
+        for fate, count in lost:
+            reasons = {name: sum(row[name] for row in splits) for name in NO_EXAMPLES} if fate == "no_examples" else {}
+            if sum(reasons.values()) != count:
+                reasons = {fate: count}
+            for name, part in reasons.items():
+                if part:
+                    add(f"- {(FATES | NO_EXAMPLES)[name]}", part)
+        if lost or stage["stage"] == "positives":
+            add(STAGES[stage["stage"]][0], stage["rows"])
+    for row in splits:
+        if row["positives"]:
+            windows = "" if row["windows"] == "training" or row["split"] == "test" else ", in the test windows"
+            sampling = f", {row['sampling']} users" if row["split"] == "train" else ""
+            add(f"  {row['split']}{sampling}{windows}", row["positives"])
     return table
 
 
@@ -328,6 +346,11 @@ def recommendation_table(user, answer):
 
 def _mean(windows, name, metric):
     return mean_and_deviation([cells[name][metric] for cells in windows if name in cells])[0]
+
+
+def _without_times(report):
+    """What a table says below if the log has no times, or `None`."""
+    return NO_TIMES if report.get("times") is False else None
 
 
 def _number(value, template):

@@ -70,6 +70,11 @@ def start_service(service, run, out, **tables):
             "The log's tables must be there and grow day after day: prepare with `tfmtr prepare events`, or say where "
             f"they are now (--{gone[0].replace('_', '-')}). Received: {', '.join(f'{n} {logs[n]}' for n in gone)}"
         )
+    if not logs.get("has_times", True) or logs.get("split_column") is not None:
+        raise ValueError(
+            "`run` must be of data with times and without a given split, to go on day by day. Received: "
+            f"{data.path}, prepared with {'--split-column' if logs.get('has_times', True) else '--no-times'}"
+        )
     tests = [window for window in report["windows"] if window["window"] > 0]
     document = {
         "run": str(run),

@@ -14,6 +14,7 @@ import pytest
 from tfmtr.datasets import preparation
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.labels import parse_label
+from tfmtr.datasets.logs import Calendar
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.reading import read_table
@@ -192,6 +193,24 @@ def test_a_table_without_rows_keeps_its_columns(spark, tmp_path):
     before = set(spark.folder.iterdir())
     assert list(spark.stream(spark.store(table.filter(table.x > 5), tmp_path / "none"))) == []
     assert set(spark.folder.iterdir()) == before  # nothing is left of what `stream` needs
+
+
+def test_windows_that_are_chosen(spark, make_logs, tables, tmp_path, monkeypatch):
+    both = prepare_twice(make_logs(*tables, calendar=Calendar()), tmp_path, monkeypatch, fold="2/3")
+    check_same(*both)
+    assert both[1].report["calendar"]["text"].startswith("3 of 2 days for training, 2 for the tests, after a warm-up")
+
+
+@pytest.mark.parametrize(("has_times", "is_given"), [(False, False), (False, True), (True, True)])
+def test_logs_without_times_and_of_a_given_split(spark, make_logs, tables, tmp_path, monkeypatch, has_times, is_given):
+    events, users, titles = tables
+    events["part"] = np.random.default_rng(0).choice(["train", "val", "test"], len(events), p=[0.6, 0.2, 0.2])
+    changes = {"calendar": Calendar(), "has_times": has_times, "split_column": "part" if is_given else None}
+    if not has_times:
+        changes["columns"] = {"user": "uid", "title": "asin", "territory": "market", "name": "title name"}
+    both = prepare_twice(make_logs(events, users, titles, **changes), tmp_path, monkeypatch)
+    check_same(*both)
+    assert {row["split"] for row in both[1].report["examples"]} == {"train", "validation", "test"}
 
 
 def test_ratings_of_events_alone(spark, make_logs, tables, tmp_path, monkeypatch):

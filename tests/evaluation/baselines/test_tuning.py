@@ -93,6 +93,7 @@ def test_what_settles_ties_changes_nothing_else():
     found = settle(scores.copy(), np.linspace(1, 0, 40))
     for own, settled in zip(scores, found, strict=True):
         assert np.argsort(-settled).tolist() == np.lexsort((np.arange(40), -own)).tolist()
+    assert np.argsort(-settle(np.full((1, 3), -1e12), np.array([0.1, 0.9, 0.5]))).tolist() == [[1, 2, 0]]
 
 
 def test_tuning_takes_the_best_try_over_all_windows_and_keeps_all_figures():
@@ -116,6 +117,30 @@ def test_tuning_takes_the_best_try_over_all_windows_and_keeps_all_figures():
         (figures[0, options["l2"]] + figures[1, options["l2"]]) / 2 for options in tries("ease", 7)
     ]
     assert json.loads(json.dumps(found)) == found
+
+
+def test_where_a_fit_is_costly_the_newest_window_judges_alone(monkeypatch):
+    histories, judged = [make(seed=1), make(seed=2), make(seed=3)], []
+
+    def judge(place, score):
+        judged.append(place)
+        return 1.0
+
+    tune(["ease"], histories, judge, window_days=7)
+    assert set(judged) == {0, 1, 2}
+    monkeypatch.setattr(table, "MANY_TITLES", 5)
+    judged.clear()
+    found = tune(["ease"], histories, lambda place, score: judge(place, score) * (place + 1), window_days=7)["ease"]
+    assert judged == [*[2] * len(found["tries"]), 0, 1]  # the chosen options alone in the others
+    assert {one["figure"] for one in found["tries"]} == {3.0}
+    assert found["figure"] == 2.0  # comparable with that of a baseline that is tried in all
+    judged.clear()
+    tune(["cosine"], histories, judge, window_days=7)
+    assert set(judged) == {0, 1, 2}
+    monkeypatch.setattr(table, "MANY_EVENTS", 5)
+    judged.clear()
+    tune(["cosine"], histories, judge, window_days=7)
+    assert set(judged[:-2]) == {2}
 
 
 def test_windows_without_users_to_judge_by_count_for_nothing():
@@ -142,6 +167,8 @@ def test_tries_of_a_history_share_what_takes_long(monkeypatch):
         }
         assert shared
         monkeypatch.setitem(BASELINES, name, table.dataclasses.replace(BASELINES[name], shared=shared))
+    for again in ("ease.gram_of", "neighbours.products_of"):  # what a try would call that is not given them
+        monkeypatch.setattr(f"tfmtr.evaluation.baselines.{again}", None)
     tune(["cosine", "bm25", "ease", "blend"], [make(seed=1), make(seed=2)], lambda place, score: 0.0, window_days=7)
     assert made == ["cosine"] * 2 + ["bm25"] * 2 + ["ease"] * 2 + ["blend"] * 2
 
@@ -149,7 +176,8 @@ def test_tries_of_a_history_share_what_takes_long(monkeypatch):
 def test_what_is_missing_is_left_out_in_a_line_unless_it_was_asked_for(monkeypatch):
     monkeypatch.setattr(tuning, "is_missing", lambda name: name == "als")
     found = tune(["als", "popularity"], [make()], lambda place, score: 0.0, window_days=7)
-    assert found["als"] == {"options": None, "tries": [], "reason": "als needs pip install 'tfmtr[baselines]'"}
+    reason = "als needs pip install 'tfmtr[baselines]'"
+    assert found["als"] == {"options": None, "figure": None, "tries": [], "reason": reason}
     assert found["popularity"]["reason"] is None
     with pytest.raises(ImportError, match=r"^als needs pip install 'tfmtr\[baselines\]'$"):
         tune(["als"], [make()], lambda place, score: 0.0, window_days=7, required=["als"])
@@ -167,7 +195,7 @@ def test_ease_is_left_out_where_a_window_has_too_many_titles(monkeypatch):
     )
     monkeypatch.setitem(BASELINES, "ease", large)
     found = tune(["ease"], [make(), make(num_titles=11)], lambda place, score: 0.0, window_days=7)
-    assert found["ease"] == {"options": None, "tries": [], "reason": "too large"}
+    assert found["ease"] == {"options": None, "figure": None, "tries": [], "reason": "too large"}
 
 
 def test_an_unknown_name_lists_what_there_is():

@@ -1,5 +1,7 @@
 """Implicit-feedback matrix factorisation by alternating least squares."""
 
+import contextlib
+
 import numpy as np
 
 from tfmtr.evaluation.baselines.ease import fitted_titles
@@ -54,18 +56,14 @@ def als(history, *, factors=64, alpha=10.0, l2=1.0, iterations=15, seed=0):
             raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
     titles = fitted_titles(history)
     of_titles = title_factors(history.fitted_matrix[:, titles], factors, alpha, l2, iterations, seed)
-    squares = of_titles.T @ of_titles + l2 * np.eye(factors)
-    known = history.matrix[:, titles]
+    known = history.matrix[:, titles] * (1.0 + alpha)
 
     def score(users):
-        rows = known[np.asarray(users, int)]
-        left = np.empty((len(users), factors, factors))
-        for place, (begin, end) in enumerate(zip(rows.indptr, rows.indptr[1:], strict=False)):
-            own = of_titles[rows.indices[begin:end]]
-            left[place] = squares + alpha * own.T @ own
-        right = (1.0 + alpha) * (rows @ of_titles)
         scores = np.zeros((len(users), history.num_titles))
-        scores[:, titles] = np.linalg.solve(left, right[..., None])[..., 0] @ of_titles.T
+        with one_solver(factors, regularization=l2, num_threads=1, dtype=np.float64) as solver:
+            solver.item_factors = of_titles
+            own = solver.recalculate_user(users, known[np.asarray(users, int)])  # by Cholesky's factors
+            scores[:, titles] = own @ of_titles.T
         return scores
 
     return score
@@ -73,19 +71,27 @@ def als(history, *, factors=64, alpha=10.0, l2=1.0, iterations=15, seed=0):
 
 def title_factors(matrix, factors, alpha, l2, iterations, seed):
     """Titles' factors, float64 of shape `(titles, factors)`, of a sparse matrix of users and titles."""
+    matrix = matrix[np.diff(matrix.indptr) > 0]  # users without an event have factors of 0
+    threads = 0 if matrix.nnz >= MANY else 1  # 0: one for each core
+    options = {"regularization": l2, "iterations": iterations, "num_threads": threads, "random_state": seed}
+    with one_solver(factors, **options) as solver:
+        if not matrix.nnz:
+            return np.zeros((matrix.shape[1], factors))
+        solver.fit(matrix * (1.0 + alpha), show_progress=False)  # it takes an event's whole weight
+    return solver.item_factors.astype(float)
+
+
+@contextlib.contextmanager
+def one_solver(*arguments, **options):
+    """Holds BLAS to one thread, as `implicit` has its own, and gives its class's object.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
     try:
         from implicit.cpu.als import AlternatingLeastSquares
+        from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise ImportError("als needs pip install 'tfmtr[baselines]'") from error
-    from threadpoolctl import threadpool_limits
-
-    matrix = matrix[np.diff(matrix.indptr) > 0]  # users without an event have factors of 0
-    if not matrix.nnz:
-        return np.zeros((matrix.shape[1], factors))
-    threads = 0 if matrix.nnz >= MANY else 1  # 0: one for each core
-    with threadpool_limits(1, "blas"):  # `implicit` has threads of its own
-        model = AlternatingLeastSquares(
-            factors, regularization=l2, iterations=iterations, num_threads=threads, random_state=seed
-        )
-        model.fit(matrix * (1.0 + alpha), show_progress=False)  # it takes an event's whole weight
-    return model.item_factors.astype(float)
+    with threadpool_limits(1, "blas"):
+        yield AlternatingLeastSquares(*arguments, **options)

@@ -78,7 +78,7 @@ def similarities(history, *, weighting="bm25", number=100, shrink=0.0, k1=1.2, b
     events = np.asarray(history.fitted_matrix.sum(axis=0)).ravel()
     lengths, of_title = np.sqrt(events), title_weights(events, k1, b)
     kept = []
-    for begin in range(0, max(1, history.num_titles), BLOCK):
+    for begin in range(0, max(1, history.num_titles), BLOCK):  # so that memory is that of the products
         block = products[begin : begin + BLOCK].tocoo()
         row, column, values = block.row + begin, block.col, block.data
         if weighting == "bm25":
@@ -120,9 +120,9 @@ def title_weights(events, k1, b):
 
 def keep_largest(matrix, number):
     """A sparse matrix with the `number` largest values of each row."""
-    matrix = sparse.csr_matrix(matrix)
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((matrix.indices, -matrix.data, rows))
-    place = np.arange(len(order)) - matrix.indptr[rows[order]]
-    kept = order[place < number]
+    kept, begins = np.ones(matrix.nnz, bool), matrix.indptr
+    for row in np.flatnonzero(np.diff(begins) > number):
+        values = matrix.data[begins[row] : begins[row + 1]]
+        kept[begins[row] + np.argpartition(values, len(values) - number)[:-number]] = False
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(begins))
     return sparse.csr_matrix((matrix.data[kept], (rows[kept], matrix.indices[kept])), matrix.shape)

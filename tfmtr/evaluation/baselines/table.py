@@ -7,9 +7,16 @@ from collections.abc import Callable
 
 from tfmtr.evaluation.baselines.als import als
 from tfmtr.evaluation.baselines.blend import blend
-from tfmtr.evaluation.baselines.ease import ease, gram_of, why_too_large
+from tfmtr.evaluation.baselines.ease import MANY_TITLES, ease, fitted_titles, gram_of, why_too_large
 from tfmtr.evaluation.baselines.neighbours import neighbours, products_of
 from tfmtr.evaluation.baselines.popularity import popularity
+
+MANY_EVENTS = 1_000_000  # of one history: above, a fit takes seconds
+
+
+def has_many_events(history):
+    """Whether there are more events than `MANY_EVENTS`."""
+    return len(history.users) > MANY_EVENTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +32,8 @@ class Baseline:
         package: What it needs beside this package's own requirements, of the extra `baselines`.
         shared: `{option: function of a History}`, what all tries of one history have in common.
         why_not: Function of a `History` that says why it is left out, and returns None if it is not.
+        is_costly: Function of a `History` that says whether a fit takes so long that tries are judged by the newest
+            validation window alone.
     """
 
     function: Callable
@@ -34,6 +43,7 @@ class Baseline:
     package: str | None = None
     shared: dict = dataclasses.field(default_factory=dict)
     why_not: Callable | None = None
+    is_costly: Callable = has_many_events
 
 
 def grid(**values):
@@ -60,7 +70,7 @@ def _blend(days):
 
 
 def _bm25(days):
-    saturation = ({"k1": 1.2, "b": 0.25}, {"k1": 1.2, "b": 0.5}, {"k1": 1.2, "b": 0.75}, {"k1": 100.0, "b": 0.75})
+    saturation = ({"k1": 1.2, "b": 0.0}, {"k1": 1.2, "b": 0.25}, {"k1": 1.2, "b": 0.75}, {"k1": 100.0, "b": 0.75})
     return [one | other for one in grid(number=(20, 100, 500)) for other in saturation]
 
 
@@ -70,7 +80,7 @@ BASELINES = {
     "decayed": Baseline(popularity, _decayed, needs_times=True, is_personal=False),
     "cosine": Baseline(
         functools.partial(neighbours, weighting="cosine"),
-        lambda days: grid(number=(20, 100, 500), shrink=(0.0, 3.0, 10.0, 50.0)),
+        lambda days: grid(number=(20, 100, 500), shrink=(0.0, 50.0, 10.0, 200.0)),
         shared={"products": functools.partial(products_of, weighting="cosine")},
     ),
     "bm25": Baseline(
@@ -88,6 +98,7 @@ BASELINES = {
         lambda days: grid(l2=(1.0, 5.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 5e4)),
         shared={"gram": gram_of},
         why_not=why_too_large,
+        is_costly=lambda history: len(fitted_titles(history)) > MANY_TITLES,
     ),
     "blend": Baseline(
         blend,

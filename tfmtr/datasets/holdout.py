@@ -1,0 +1,163 @@
+"""Windows of logs whose order is not known, or whose split is given.
+
+Windows are then no spans of time; a hash of the pair draws what is history and what is positive, so that no row's
+features contain its own pair. Without times, users are held out as ever:
+
+    training and validation users    half of their pairs are history, the others the positives of window 0
+    test users                       four fifths are history, one fifth the positives of window 1
+
+With a split in a column of the events the rows say what they are for, and a user may have rows of all three:
+
+    train         half of the pairs (with times: the earlier half) are history, the others the positives of window -1
+    validation    the positives of window 0, whose history is the training rows
+    test          the positives of window 1, whose history is the training and the validation rows
+
+A pair counts once. Titles are available everywhere and from the start, or as the availability table says, without its
+times. Internally every window is a day of a clock that nobody sees.
+"""
+
+import datetime
+
+import ibis
+
+from tfmtr.datasets import examples as make
+from tfmtr.datasets.sampling import digest, draw, is_below
+
+EPOCH, DAY = datetime.datetime(2000, 1, 1), datetime.timedelta(days=1)
+SECONDS = 86_400
+LOOKBACK = datetime.timedelta(days=30)  # of discoveries: longer than all windows of the clock
+TRAINING_HISTORY, TEST_HISTORY = 0.5, 0.8
+SPLITS = ("train", "validation", "test")
+SYNONYMS = {"valid": "validation", "val": "validation", "dev": "validation"}
+TEXTS = {
+    "drawn": "no times: of training and validation users half of the pairs are history and half are for training, of "
+    "test users four fifths are history and one fifth is for the tests",
+    "given": "the split is given: half of the training pairs are history for the other half, and all of them for "
+    "validation and tests",
+}
+
+
+def is_drawn(logs):
+    """Whether the windows of a `Logs` are no spans of time."""
+    return not logs.has_times or logs.split_column is not None
+
+
+def windows(is_given):
+    """The `Window`s, on the clock that nobody sees: `-1 .. 1` where the split is given, else 0 and 1."""
+    numbers = range(-1 if is_given else 0, 2)
+    return [make.Window(number, EPOCH + number * DAY, EPOCH + (number + 1) * DAY) for number in numbers]
+
+
+def split_word(column):
+    """What a row is for, from the text of its split column: one of `SPLITS`, or the text itself."""
+    word = column.cast("string").strip().lower()
+    return word.cases(*SYNONYMS.items(), else_=word)
+
+
+def check_splits(engine, events, column):
+    """Raises a `ValueError` unless every row's `row_split` is one of `SPLITS`, with rows of train and test."""
+    counts = events.group_by("row_split").aggregate(rows=events.count()).order_by(ibis.desc("rows"), "row_split")
+    counts = {row["row_split"]: row["rows"] for row in engine.rows(counts.limit(20))}
+    if set(counts) - set(SPLITS) or not {"train", "test"} <= set(counts):
+        found = ", ".join(
+            f"{'nothing' if word is None else repr(word)} in {rows} rows" for word, rows in counts.items()
+        )
+        raise ValueError(
+            f"`split_column` must have the words train, validation (there may be none) and test in every row of "
+            f"`events`. Received: {column!r} with {found}"
+        )
+
+
+def with_clock(engine, events, *, seed, fractions, is_given, has_times):
+    """Events with `time` on the clock that nobody sees, and what was their time as `told`.
+
+    Args:
+        engine: An `Engine`.
+        events: Table `user`, `title`, `time` and, where the split is given, `row_split`.
+        seed: Integer.
+        fractions: The arguments of `assign_users` that say which users are for what.
+        is_given: Whether the split is given.
+        has_times: Whether `time` is known.
+
+    Returns:
+        The table; a row without a time, where there are times, has none on the clock either.
+    """
+    events = events.mutate(told=events.time)
+    half = is_below(digest(seed, "history", events.user, events.title), TRAINING_HISTORY)
+    second = draw(digest(seed, "order", events.user, events.title), SECONDS)
+    if is_given and has_times:
+        seconds = events.told.epoch_seconds()
+        known = engine.rows(
+            events.aggregate(
+                middle=seconds.median(where=events.row_split == "train").cast("float64"),
+                first=seconds.min(),
+                last=seconds.max(),
+            )
+        )[0]
+        if known["middle"] is not None:
+            half = seconds <= known["middle"]
+            length = known["last"] - known["first"] + 1
+            second = ((seconds - known["first"]) * (SECONDS - 1) / length).floor().cast("int64")
+    if is_given:
+        training = half.ifelse(-2, -1)
+        number = events.row_split.cases(("train", training), ("validation", 0), else_=1)
+    else:
+        users = make.assign_users(events, seed=seed, **fractions)
+        few = is_below(digest(seed, "history", events.user, events.title), TEST_HISTORY)
+        events = users.drop("sampling")
+        number = (events.split == "test").ifelse(few.ifelse(-1, 1), half.ifelse(-1, 0))
+    time = ibis.timestamp(str(EPOCH)) + (number.cast("int64") * SECONDS + second).as_interval("s")
+    if has_times:
+        time = events.told.isnull().ifelse(ibis.null("timestamp"), time)
+    events = events.mutate(time=time)
+    return events if is_given else events.drop("split")
+
+
+def count_overlaps(engine, events):
+    """How many pairs are in two parts of a given split: `{"validation": pairs, "test": pairs}` that are in train, too.
+
+    Args:
+        engine: An `Engine`.
+        events: Table `user`, `title`, `row_split`, events only.
+    """
+    pairs = events.group_by("user", "title").aggregate(
+        **{split: (events.row_split == split).any() for split in SPLITS},
+    )
+    both = pairs.aggregate(
+        **{split: (pairs.train & pairs[split]).sum().fill_null(0) for split in ("validation", "test")}
+    )
+    return engine.rows(both)[0]
+
+
+def splits_of_users(users, events):
+    """Users with the split of their rows: that of training if they have any, of whom features are learnt.
+
+    Args:
+        users: Table `user`, `split`, `sampling`.
+        events: Table `user`, `row_split`.
+
+    Returns:
+        The table; users without rows are training users.
+    """
+    rows = events.group_by("user").aggregate(
+        is_train=(events.row_split == "train").any(), is_validation=(events.row_split == "validation").any()
+    )
+    users = users.drop("split").left_join(rows, "user").drop("user_right")
+    split = ibis.cases(
+        (users.is_train.isnull() | users.is_train, "train"), (users.is_validation, "validation"), else_="test"
+    )
+    users = users.mutate(split=split)
+    users = users.mutate(sampling=(users.split == "train").ifelse(users.sampling, "random"))
+    return users.drop("is_train", "is_validation")
+
+
+def users_by_split(users, events):
+    """One row for each split that a user has rows of, instead of one a user; all but training users are random ones.
+
+    Args:
+        users: Table `user`, `split`, `sampling` and more.
+        events: Table `user`, `row_split`.
+    """
+    parts = events.select("user", "row_split").distinct()
+    users = users.drop("split").inner_join(parts, "user").rename(split="row_split")
+    return users.mutate(sampling=(users.split == "train").ifelse(users.sampling, "random"))
