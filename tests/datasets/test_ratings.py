@@ -3,8 +3,10 @@
 import datetime
 import hashlib
 
+import ibis
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from tfmtr.datasets import preparation
@@ -278,3 +280,13 @@ def test_low_ratings_without_a_threshold_are_refused(rated, make, tmp_path):
     logs = make((rated[0].assign(click=1), *rated[1:]), tasks={"click": "click", "liked": "rating>=4"})
     with pytest.raises(ValueError, match='`low_ratings="negatives"` must be left out unless the first task has a'):
         run(logs, tmp_path / "out", low_ratings="negatives")
+
+
+def test_nan_is_no_rating():
+    """Engines say that NaN is greater than all numbers."""
+    table = pa.table({"row": [0, 1, 2, 3], "rating": [5.0, float("nan"), None, 1.0]})
+    con = ibis.duckdb.connect()
+    rows = ibis.memtable(table)
+    assert con.execute(rows.rating.isnan().sum()) == 1
+    labels = rows.select("row", label=parse_label("liked", "rating>=4").of(rows.rating)).order_by("row")
+    assert con.to_pyarrow(labels)["label"].to_pylist() == [1.0, None, None, 0.0]

@@ -13,6 +13,7 @@ import pytest
 
 from tfmtr.datasets import preparation
 from tfmtr.datasets.engines.duckdb import DuckDB
+from tfmtr.datasets.labels import parse_label
 from tfmtr.datasets.logs import Calendar
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.prepare import prepare
@@ -234,3 +235,9 @@ def test_hidden_ratings(spark, make_logs, tables, tmp_path, monkeypatch):
     events, users, titles = tables
     events["stars"] = np.random.default_rng(0).integers(1, 6, len(events))
     check_same(*prepare_twice(make_logs(events, users, titles, tasks={"liked": "stars>3"}), tmp_path, monkeypatch))
+
+
+def test_nan_is_no_rating(spark):
+    rows = ibis.memtable({"row": [0, 1, 2], "rating": [5.0, np.nan, 1.0]})
+    labels = rows.select("row", label=parse_label("liked", "rating>=4").of(rows.rating)).order_by("row")
+    assert [row["label"] for row in spark.rows(labels)] == [1.0, None, 0.0]
