@@ -95,6 +95,7 @@ def movielens(source: Path | None, out, *, download: Annotated[bool, "Fetch the 
         calendar=Calendar(
             length=week,
             num_train=5,
+            num_test=3,
             end=TRUSTED_AFTER + 6 * week,
             start=TRUSTED_AFTER + datetime.timedelta(seconds=1),
         ),

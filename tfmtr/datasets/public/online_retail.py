@@ -147,7 +147,7 @@ def online_retail(source, out):
         users=out / "users.parquet",
         titles=out / "titles.parquet",
         columns={"user": "user", "title": "title", "territory": "territory", "time": "time", "name": "name"},
-        calendar=Calendar(length=datetime.timedelta(weeks=4), num_train=9),
+        calendar=Calendar(length=datetime.timedelta(weeks=4), num_train=9, num_test=3),
         availability="anywhere",
         neighbours=NEIGHBOURS,
     )
