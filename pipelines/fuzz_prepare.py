@@ -3,10 +3,11 @@
     python pipelines/fuzz_prepare.py --cases 2000
 
 Hypothesis draws a log: what ids are, which columns users, titles and events have and how they are called, where nulls
-are, whether impressions are logged. The tables are written in random splits over files, Parquet or CSV; each file of
-Parquet stores a column in any type that holds its values. `prepare` runs on them. Then pandas says which users had
-which title for the first time, and which impressions are negatives, and every label and feature of every example is
-compared with the tables as they were drawn.
+are, whether impressions or ratings are logged, and where negatives come from. The tables are written in random splits
+over files, Parquet or CSV; each file of Parquet stores a column in any type that holds its values. `prepare` runs on
+them. Then pandas says which users had which title for the first time, which rows of the log are negatives, and what a
+negative that is drawn may not be, and every label and feature of every example is compared with the tables as they were
+drawn.
 
 Expected: "2000 logs: all cells are right", with the number of examples compared.
 """
@@ -18,6 +19,7 @@ import dataclasses
 import datetime
 import decimal
 import hashlib
+import operator
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,7 @@ NAMES += (
     "value",
     "states",
 )
+COMPARISONS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt, "==": operator.eq}
 KINDS = ("text", "flag", "small", "whole", "large", "float", "decimal", "set")
 NUMBERS = ("small", "whole", "large", "float", "decimal")
 
@@ -105,14 +108,15 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A log: three tables, the tasks' and training columns' arguments, and the seed of how files are written."""
+    """A log: three tables, what `prepare` is told of them, and the seed of how files are written."""
 
     users: Table
     titles: Table
     events: Table
     tasks: dict[str, str]
     training: dict[str, str]
-    has_impressions: bool
+    has_impressions: bool  # or low ratings
+    options: dict[str, Any]
     seed: int
 
 
@@ -138,14 +142,17 @@ def cases(draw):
     }
     kinds = {"user": ids["user"], "title": ids["title"], "time": "time"}
     tasks, training = {}, {}
+    threshold = ""
     if has_impressions:
-        name = next(names)
+        name, threshold = next(names), draw(st.sampled_from(("", "", ">=0", "> -0.6", "<= 0.4", "<1", "==0.4")))
         columns[name], kinds[name] = [_or_null(rng, int(rng.random() < 0.5), 0.03) for _ in times], "label"
-        tasks[name] = name
+        if threshold:
+            columns[name], kinds[name] = _with_nulls(rng, _column(rng, "float", len(times))), "float"
+        tasks[name] = name + threshold
         for kind in draw(st.lists(st.sampled_from(("label", *NUMBERS)), min_size=1, max_size=3)):
             name = next(names)
             columns[name], kinds[name] = _with_nulls(rng, _column(rng, kind, len(times))), kind
-            tasks[name] = name if kind == "label" else f"{name}:regression"
+            tasks[name] = name if kind == "label" else f"{name}:regression" if rng.random() < 0.7 else f"{name} >= 1"
     for kind in draw(st.lists(st.sampled_from(("text", *NUMBERS)), min_size=2, max_size=4)):
         name = next(names)
         columns[name], kinds[name] = _with_nulls(rng, _column(rng, kind, len(times))), kind
@@ -161,7 +168,14 @@ def cases(draw):
 
     user_table = entity("user", users, {"territory": [str(rng.choice(TERRITORIES)) for _ in users]})
     title_table = entity("title", titles, {"name": [f"Film {i} of {WORDS[i % 3]}" for i in range(len(titles))]})
-    return Case(user_table, title_table, events, tasks, training, has_impressions, seed)
+    low_ratings = draw(st.sampled_from(("hide", "negatives"))) if threshold else "hide"
+    is_logged = has_impressions and (not threshold or low_ratings == "negatives")
+    negatives = draw(st.sampled_from(("both", "logged") if is_logged else ("both", "sampled")))
+    if is_logged and not threshold and rng.random() < 0.2:
+        negatives = "sampled"
+    alpha = (1000.0, 1.5)[rng.integers(2)] if negatives == "logged" else (0.6, 3.0)[rng.integers(2)]
+    options = {"alpha": alpha, "negatives": negatives, "low_ratings": low_ratings}
+    return Case(user_table, title_table, events, tasks, training, has_impressions, options, seed)
 
 
 def _column(rng, kind, count, *, unique=False):
@@ -309,27 +323,61 @@ def split_of(user):
     return "test" if share < 0.3 else "validation" if share < 0.4 else "train"
 
 
-def expected_rows(case, splits):
-    """The examples that a log gives, by pandas: `{(split, window, user, title): (is_positive, row of the event)}`.
+def label_of(case, task, row):
+    """The label of a row of the events, `None` where it has none."""
+    if task not in case.tasks:
+        return 1
+    text = case.tasks[task].partition(":")[0]
+    column = max((name for name in case.events.columns if text.startswith(name)), key=len)
+    value, condition = case.events.columns[column][row], text.removeprefix(column).strip()
+    if not condition or value is None:
+        return value
+    sign = condition[:2].rstrip(" -0123456789")
+    return int(COMPARISONS[sign](float(value), float(condition.removeprefix(sign))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """The examples that a log gives, by pandas; keys are `(split, window, user, title)`.
 
     Args:
-        case: A `Case` with impressions, whose logged negatives are all taken; without them, its positives.
-        splits: `{user: split}`.
+        positives: `{key: row of the event}`.
+        logged: `{key: row of the event}` of the negatives that the log has.
+        refused: Keys that no negative that is drawn may have.
+        wanted: `{(split, window): how many negatives are drawn}`.
+        offered: `{(window, territory): titles}`.
+        homes: `{user: territory}`.
     """
+
+    positives: dict
+    logged: dict
+    refused: set
+    wanted: dict
+    offered: dict
+    homes: dict
+
+
+def expected_rows(case, splits):
+    """The `Expected` of a case; `splits` are `{user: split}`."""
     columns = case.events.columns
     first_task = next(iter(case.tasks), None)
     log = pd.DataFrame({"row": range(len(columns["time"])), **{c: columns[c] for c in ("user", "title", "time")}})
     log["user"], log["title"] = ([None if v is None else str(v) for v in columns[c]] for c in ("user", "title"))
-    log["label"] = 1 if first_task is None else columns[case.tasks[first_task]]
+    log["label"] = [label_of(case, first_task, row) for row in log.row]
     log = log[log.user.notna() & log.title.notna()].sort_values("time")
     log["window"] = [(time - FIRST) // datetime.timedelta(days=1) - TRAIN + 1 for time in log.time]
     homes = dict(zip(map(str, case.users.columns["user"]), case.users.columns["territory"], strict=True))
     log["territory"] = log.user.map(homes)
     firsts = log.groupby(["territory", "title"]).time.min().to_dict()
 
+    offered = collections.defaultdict(set)
+    for window in range(1 - TRAIN, TEST + 1):
+        for (territory, title), first in firsts.items():
+            if first < FIRST + datetime.timedelta(days=window + TRAIN - 1):
+                offered[window, territory].add(title)
+
     def is_row(row):
-        start = FIRST + datetime.timedelta(days=int(row.window) + TRAIN - 1)
-        is_offered = firsts[row.territory, row.title] < start
+        is_offered = row.title in offered[int(row.window), row.territory]
         return row.window > -TRAIN and is_offered and (splits[row.user] != "test" or row.window > 0)
 
     found, latest = {}, {}
@@ -338,13 +386,30 @@ def expected_rows(case, splits):
         latest[row.user, row.title] = row.time
         key = (splits[row.user], int(row.window), row.user, row.title)
         if (before is None or before < row.time - LOOKBACK) and key not in found and is_row(row):
-            found[key] = (True, row.row)
-    strata = {key[:2] for key in found}
+            found[key] = row.row
+    wanted = collections.Counter(key[:2] for key in found)
+    wanted = {stratum: int(count * case.options["alpha"] + 0.5) for stratum, count in wanted.items()}
+    zeros = {}
     for row in log[(log.label == 0)].itertuples():
         key = (splits[row.user], int(row.window), row.user, row.title)
-        if key not in found and key[:2] in strata and is_row(row):
-            found[key] = (False, row.row)
-    return found
+        if key not in found and key[:2] in wanted and is_row(row):
+            zeros.setdefault(key, row.row)
+    is_rating = first_task is not None and case.tasks[first_task] != first_task
+    logged, is_hidden = {}, is_rating and case.options["low_ratings"] == "hide"
+    if case.options["negatives"] != "sampled" and not is_hidden:
+        for key in sorted(zeros, key=draw_of):
+            if sum(other[:2] == key[:2] for other in logged) < wanted[key[:2]]:
+                logged[key] = zeros[key]
+    drawn = dict.fromkeys(wanted, 0) if case.options["negatives"] == "logged" else wanted
+    drawn = {s: max(0, count - sum(key[:2] == s for key in logged)) for s, count in drawn.items()}
+    refused = {*found, *logged, *(zeros if is_hidden else ())}
+    return Expected(found, logged, refused, drawn, offered, homes)
+
+
+def draw_of(key):
+    """What logged negatives are sorted by, with the seed 0."""
+    _, window, user, title = key
+    return hashlib.md5(f"0|impression|{user}|{title}|{window}".encode()).hexdigest()
 
 
 def compare(case, data):
@@ -358,21 +423,23 @@ def compare(case, data):
     for file in sorted(data.path.glob("examples/**/*.parquet")):
         split, _, window = (part.partition("=")[2] for part in file.parts[-4:-1])
         rows[split, int(window)] += pq.ParquetFile(file).read().to_pylist()
-    wanted = expected_rows(case, {user: split_of(user) for user in users})
-    labels = {task: case.tasks[task].partition(":")[0] for task in case.tasks} or {"event": None}
-    count = 0
+    splits = {user: split_of(user) for user in users}
+    wanted = expected_rows(case, splits)
+    count, missing, drawn = 0, wanted.positives | wanted.logged, collections.Counter()
     for (split, window), some in rows.items():
         for row in some:
             key = (split, window, row["user"], row["title"])
-            _, event = wanted.pop(key, (False, None))
-            if case.has_impressions:
-                assert event is not None, f"{key} is no example"
-            for task, column in labels.items():
-                value = None if event is None or column is None else case.events.columns[column][event]
+            event = missing.pop(key, None)
+            if event is None:
+                assert key not in wanted.refused, f"{key} is no negative"
+                is_offered = row["title"] in wanted.offered[window, wanted.homes[row["user"]]]
+                assert is_offered, f"{key} was not available"
+                drawn[split, window] += 1
+            for task in case.tasks or ("event",):
                 if event is None:
-                    value = 0
-                elif column is None:
-                    value = 1
+                    value = None if case.tasks.get(task, "").endswith(":regression") else 0
+                else:
+                    value = label_of(case, task, event)
                 check(row[task], np.float32(value) if value is not None else None, key, task)
             for name in case.training:
                 value = None if event is None else case.events.columns[name][event]
@@ -382,8 +449,13 @@ def compare(case, data):
                     if name != "name":
                         check(row[name], as_written(table.columns[name][place], features[name]), key, name)
             count += 1
-    missing = [key for key, (is_positive, _) in wanted.items() if is_positive or case.has_impressions]
-    assert not missing, f"{missing[:3]} are missing"
+    assert not missing, f"{list(missing)[:3]} are missing"
+    for (split, window), number in wanted.wanted.items():
+        free = sum(len(wanted.offered[window, wanted.homes[user]]) for user in users if splits[user] == split)
+        free -= sum(key[:2] == (split, window) for key in wanted.refused)
+        found = drawn.pop((split, window), 0)
+        assert min(number, free) / 2 <= found <= number, f"{found} drawn for {split}, {window}: {number} of {free}"
+    assert not drawn, f"negatives were drawn where there is no positive: {drawn}"
     for row in data.report["funnel"]:
         assert sum(row[name] for name in FATES) == row["rows"], f"fates of {row} do not add up"
     return count
@@ -415,11 +487,13 @@ def prepare_case(case, folder, engine="duckdb"):
         tasks=case.tasks,
         training=case.training,
     )
-    options = {"alpha": 1000.0 if case.has_impressions else 2.0, "random_fraction": 1.0, "discovery_lookback": LOOKBACK}
+    options = {**case.options, "random_fraction": 1.0, "discovery_lookback": LOOKBACK}
     try:
         return prepare(logs, folder / "day=01 [out]", engine=engine, progress=False, **options)
     except ValueError as error:
         if "must give positives in the training windows" in str(error):
+            return None
+        if case.options["negatives"] == "logged" and "must leave titles that users did not have" in str(error):
             return None
         raise
 

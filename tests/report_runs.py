@@ -1,15 +1,22 @@
 """A prepared directory and evaluated runs on it whose scores are made up; only their metrics are computed."""
 
+import datetime
+
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import write_json
+from tfmtr.evaluation.baseline_lists import NEW, REPEATS, baseline_lists, catalogue_of, positives_of, user_scores
 from tfmtr.evaluation.evaluate import put, row_metrics, score_writer
-from tfmtr.evaluation.index_lists import IndexLists, list_metrics
-from tfmtr.evaluation.lists import rank_pairs
+from tfmtr.evaluation.index_lists import ListCase, best_titles, list_metrics, profiles
+from tfmtr.evaluation.list_scores import MODEL, compare_with, segments_of, write_list_scores
+from tfmtr.evaluation.past import Past
+from tfmtr.evaluation.ranking import evaluate_lists, recall_at_k
+from tfmtr.evaluation.shortcomings import shortcomings
 from tfmtr.evaluation.title_facts import title_facts
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
@@ -18,6 +25,8 @@ TERRITORIES = {"am-00": (140, 0.5), "eu-01": (90, 0.3), "af-02": (60, 0.13), "as
 NUM_TITLES, NUM_LOCAL = 24, 8
 HOSTILE = "<script>alert('1')</script> & $\\frac{1}{0}$ \"quoted\""
 WINDOWS = (1, 2, 3)
+BASELINES = ("popularity", "recent", "cosine")
+MISSING = "als needs <i>pip</i> install"  # as hostile as no text of ours is
 VERSIONS = {"python": "3.11.7", "numpy": "2.4.6"}
 # What a model adds to the logit of a positive, and how fond it is of global titles.
 MODELS = {"baseline": (0.8, 0.5), "upsampled": (1.0, 0.3), "multi-task": (1.6, 0.0)}
@@ -41,7 +50,7 @@ def write_prepared(path):
         (territory, title, window)
         for territory in TERRITORIES
         for i, title in enumerate(titles)
-        for window in (*WINDOWS, 4)
+        for window in (0, *WINDOWS, 4)
         if i >= NUM_LOCAL or territory == "am-00"
     ]
     columns = dict(zip(("territory", "title", "window"), zip(*catalogue, strict=True), strict=True))
@@ -70,12 +79,18 @@ def write_prepared(path):
         return table
 
     shares = [share for _, share in TERRITORIES.values()]
-    homes = rng.choice(list(TERRITORIES), 500, p=shares)
-    parts = [("train", 0, write("train", 0, np.array([f"r{i}" for i in range(500)]), homes))]
+    train_homes = rng.choice(list(TERRITORIES), 500, p=shares)
+    parts = [("train", 0, write("train", 0, np.array([f"r{i}" for i in range(500)]), train_homes))]
     homes = np.concatenate([np.full(count, name) for name, (count, _) in TERRITORIES.items()])
     users = np.array([f"u{i}" for i in range(len(homes))])
     parts += [("test", window, write("test", window, users, homes)) for window in WINDOWS]
-    pq.write_table(pa.table({"user": ["u0", "u0"], "title": ["t00", "t09"]}), path / "seen.parquet")
+    judges = np.array([f"v{i}" for i in range(80)])  # validation users, who choose the best baseline
+    judges_homes = rng.choice(list(TERRITORIES), 80, p=shares)
+    parts.append(("validation", 0, write("validation", 0, judges, judges_homes)))
+    every = np.concatenate([[f"r{i}" for i in range(500)], users, judges])
+    places = np.concatenate([train_homes, homes, judges_homes])
+    pq.write_table(pa.table({"user": every, "territory": places}), path / "users.parquet")
+    write_events(path, parts)
     report = {
         "windows": [{"window": w, "start": f"2025-01-0{w + 1}", "end": f"2025-01-0{w + 2}"} for w in (0, *WINDOWS)],
         "examples": [
@@ -99,6 +114,22 @@ def write_prepared(path):
     write_json(path / "prepare.json", report)
 
 
+def write_events(path, parts):
+    """Writes `events.parquet`: the positives in the middle of their windows, training users' a day earlier.
+
+    Args:
+        path: The directory.
+        parts: `(split, window, columns of the examples)`.
+    """
+    events = []
+    for split, window, table in parts:
+        liked = pd.DataFrame({name: table[name] for name in ("user", "title")})[table["event"] > 0]
+        window = window - 1 if split == "train" else window
+        time = np.datetime64(datetime.datetime(2025, 1, 1, 12) + datetime.timedelta(days=window), "us")
+        events.append(liked.drop_duplicates().assign(time=time, window=window, split=split, is_history=True))
+    pq.write_table(pa.Table.from_pandas(pd.concat(events), preserve_index=False), path / "events.parquet")
+
+
 def write_run(path, data, model, seed):
     """An evaluated run of one of `MODELS`; its scores know the labels, and depend on the seed."""
     data, recipe = Prepared(data), training.dataclasses.replace(RECIPES[model], seed=seed)
@@ -115,6 +146,8 @@ def write_run(path, data, model, seed):
     }
     write_json(path / "run.json", document)
     facts, found = title_facts(data), {"tasks": {}, "gauc": {}, "title_classes": {}, "recall": {}, "lists": {}}
+    found |= {"repeats": {}, "left_out": {}}
+    past, list_scores = Past(data), []
     with score_writer(path / "scores.parquet", data.schema) as write:
         for window in WINDOWS:
             columns = read_rows(data, window)
@@ -129,13 +162,29 @@ def write_run(path, data, model, seed):
             write(window, columns)
             for where, cells in row_metrics(columns, columns["user"], data.schema, facts):
                 put(found, (*where, str(window)), cells)
-            rows = columns["user"], columns["title_row"], columns["event"], columns["event score"]
-            lists = rank_pairs(*rows, columns["territory"], num_titles=NUM_TITLES, k=3)
-            anywhere = dict.fromkeys(TERRITORIES, np.ones(NUM_TITLES, bool))
-            profile = np.arange(len(lists.slices)), np.full(len(lists.slices), 10)
-            for metric, cells in list_metrics(IndexLists(lists, None, anywhere), facts, profile).items():
-                put(found, ("lists", metric, str(window)), cells)
-            found["recall"][str(window)] = found["lists"]["ranking"][str(window)]["overall"]["recall"]
+            positives, catalogue = (
+                positives_of(data, data.examples("test", windows=[window])),
+                catalogue_of(data, window),
+            )
+            rank, history = ranking_of(positives, facts, knows, fond, rng), past.history(window)
+            for kind, before in ((NEW, past), (REPEATS, None)):
+                case = ListCase(positives, catalogue, most=10_000, past=before, window=window)
+                lists = case.index_lists(rank)
+                list_scores.append(user_scores(lists, past, history, window).assign(contender=MODEL, list=kind))
+                if kind == REPEATS:
+                    found["repeats"][str(window)] = evaluate_lists(lists.lists)
+                    continue
+                found["recall"][str(window)] = recall_at_k(lists.lists)
+                found["left_out"][str(window)] = case.left_out
+                for metric, cells in list_metrics(lists, facts, profiles(past, lists.users, window)).items():
+                    put(found, ("lists", metric, str(window)), cells)
+    others = baseline_lists(data, k=3, names=BASELINES)
+    list_scores = pd.concat([*list_scores, others.scores], ignore_index=True)
+    write_list_scores(path, list_scores)
+    found["baselines"] = {**others.document, "compared": compare_with(list_scores, MODEL)}
+    found["baselines"]["tuned"]["als"] = {"options": None, "tries": [], "reason": MISSING}
+    found["segments"] = segments_of(list_scores)
+    found["warnings"] = shortcomings(found, document, data)
     write_json(
         path / "evaluation.json",
         {
@@ -145,6 +194,22 @@ def write_run(path, data, model, seed):
         },
     )  # fmt: skip
     return path
+
+
+def ranking_of(positives, facts, knows, fond, rng):
+    """How a made-up model ranks: a function for `ListCase.lists`, the same for a user in both kinds of list."""
+    users = positives["user"].to_numpy()
+    liked = {}
+    for user, title in zip(users, positives["title_row"].to_numpy(), strict=True):
+        liked.setdefault(user, []).append(title)
+    scores = {user: rng.normal(size=NUM_TITLES) + fond * ~facts.local for user in dict.fromkeys(users)}
+    for user, titles in liked.items():
+        scores[user][titles] += knows
+
+    def rank(rows, allowed):
+        return best_titles(np.stack([scores[user] for user in rows["user"].to_numpy()]), allowed, 3)
+
+    return rank
 
 
 def read_rows(data, window):

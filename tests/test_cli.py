@@ -222,6 +222,12 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
     assert logs.time_zones == {"DE": "Europe/Berlin"}
     assert (logs.calendar.length.days, logs.calendar.num_train, logs.calendar.num_test) == (2, 5, 4)
     assert (logs.calendar.end.month, logs.availability) == (3, "anywhere")
+    bare = ("prepare", "events", "--events", "e", "--map", "user=uid", "--task", "liked = rating >= 3.5:after=click")
+    with pytest.raises(ValueError, match="enough"):
+        run(*bare, "--out", tmp_path / "out")
+    assert (asked["logs"].users, asked["logs"].titles) == (None, None)
+    assert asked["logs"].tasks == {"liked": "rating >= 3.5:after=click"}
+    assert (asked["negatives"], asked["low_ratings"], asked["seen"]) == ("both", "hide", "rated")
 
 
 def test_evaluate_prints_a_table_and_writes_json(folder):

@@ -1,12 +1,22 @@
+import datetime
 import shutil
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
-from tfmtr import training
+from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.evaluation.metrics import OVERALL
+from tfmtr.evaluation.past import Past
 from tfmtr.operations.gating import _p_value, gate
+from tfmtr.operations.list_gate import choose_popularity, compare, judge_lists, verdict
+from tfmtr.operations.record import _lists
+from tfmtr.retrieval.index import title_vectors
+from tfmtr.schema import Schema
 
 RECIPE = training.Recipe(units=(16, 8), epochs=6, batch_size=256, patience=6)
 
@@ -20,15 +30,118 @@ def live(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(tiny, tmp_path_factory):
-    """Prepared data whose last two windows have validation rows: the tests' windows are cut off."""
+    """Prepared data whose last two windows have validation rows: the tests' windows are cut off.
+
+    What training users have is two days older than in `tiny`, and validation users had every fourth title of theirs.
+    """
     path = tmp_path_factory.mktemp("gate-data") / "data"
     shutil.copytree(tiny, path)
     prepared = Prepared(path)
     (folder,) = path.glob("examples/split=validation/sampling=random/window=0")
     shutil.copytree(folder, folder.with_name("window=-1"))
-    report = {**prepared.report, "windows": [{"window": -1}, {"window": 0}]}
-    training.write_json(path / "prepare.json", report)
+    windows = [{"window": w, "start": f"2025-01-0{9 + w}", "end": f"2025-01-{10 + w:02}"} for w in (-1, 0)]
+    training.write_json(path / "prepare.json", {**prepared.report, "windows": windows})
+    catalogue = pq.read_table(path / "availability.parquet").to_pandas()
+    catalogue = pd.concat([catalogue, catalogue[catalogue.window == 0].assign(window=-1)])
+    catalogue.to_parquet(path / "availability.parquet", index=False)
+    events = pq.read_table(path / "events.parquet").to_pandas()
+    older = events[events.split == "train"]
+    older = older.assign(window=older.window - 2, time=older.time - datetime.timedelta(days=2))
+    own = events[events.split == "validation"]
+    had = own[::4].assign(window=-1, time=pd.Timestamp("2025-01-08 06:00"))
+    pd.concat([older, own, had]).to_parquet(path / "events.parquet", index=False)
     return path
+
+
+@pytest.fixture
+def popular(data, tmp_path):
+    """The same with what is popular among training users telling some of what validation users will like."""
+    path = tmp_path / "popular"
+    shutil.copytree(data, path)
+    (file,) = path.glob("examples/split=validation/sampling=random/window=0/*.parquet")
+    liked = pq.read_table(file, partitioning=None).to_pandas()
+    liked = liked[(liked.event > 0) & (liked.title_row % 3 == 0)]
+    users = pq.read_table(path / "users.parquet").to_pandas()[:40]
+    events = liked[["title", "territory"]].merge(users[["user", "territory"]], on="territory")[["user", "title"]]
+    events = events.assign(window=-1, time=pd.Timestamp("2025-01-08 09:00"), split="train", is_history=True)
+    events = pd.concat([pq.read_table(path / "events.parquet").to_pandas(), events])
+    events.to_parquet(path / "events.parquet", index=False)
+    return path
+
+
+@pytest.fixture
+def worst(live, tmp_path):
+    """A copy of the live model whose titles' vectors point the other way: its lists are the live one's from behind."""
+    folder = tmp_path / "worst"
+    shutil.copytree(live, folder)
+    file = training.newest_weights(folder)
+    with np.load(file) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    for name in ("model/29", "model/30"):  # the title tower's last kernel and bias
+        arrays[name] = -arrays[name]
+    np.savez(file, **arrays)
+    return folder
+
+
+def held(live, candidate, data):
+    """What `judge_lists` says of two runs."""
+    runs = [(training.load(run), Schema.load(run)) for run in (live, candidate)]
+    return judge_lists(runs, Prepared(data))
+
+
+def lists_by_hand(data, scores):
+    """Mean NDCG at 10 of validation users in window 0, from the files.
+
+    Args:
+        data: The directory.
+        scores: Function of an example row, the titles it may be given and all events before; returns scores.
+    """
+    (file,) = data.glob("examples/split=validation/sampling=random/window=0/*.parquet")
+    rows = pq.read_table(file, partitioning=None).to_pandas()
+    events = pq.read_table(data / "events.parquet").to_pandas()
+    before = events[events.window < 0]
+    catalogue = pq.read_table(data / "availability.parquet").to_pandas()
+    found = []
+    for user, own in rows[rows.event > 0].groupby("user"):
+        had = set(before[before.user == user].title)
+        wanted = set(own.title) - had
+        home = own.territory.iloc[0]
+        allowed = catalogue[(catalogue.territory == home) & (catalogue.window == 0)].title
+        allowed = sorted(set(allowed) - had, key=lambda title: int(title[1:]))
+        if not wanted:
+            continue
+        own_scores = scores(own.iloc[[0]], allowed, before)
+        order = sorted(range(len(allowed)), key=lambda i: tuple(-np.atleast_1d(own_scores[i])))[:10]
+        gains = [(allowed[place] in wanted) / np.log2(2 + rank) for rank, place in enumerate(order)]
+        found.append(sum(gains) / sum(1 / np.log2(2 + rank) for rank in range(min(10, len(wanted)))))
+    return float(np.mean(found)), len(found)
+
+
+def scores_of(run, data):
+    """A function for `lists_by_hand`: the model's own scores, from its two towers."""
+    data, model, schema = Prepared(data), training.load(run), Schema.load(run)
+    titles = title_vectors(model, data, schema)
+    place, stores = {title: i for i, title in enumerate(titles.ids)}, inputs.open_stores(data)
+
+    def scores(row, allowed, before):
+        x = inputs.model_inputs(pa.Table.from_pandas(row, preserve_index=False), schema, stores)
+        query = model.user_tower.predict_on_batch({name: x[name] for name in model.user_tower.input})["event"][0]
+        return titles.vectors[[place[title] for title in allowed]] @ query
+
+    return scores
+
+
+def counts_of(data):
+    """A function for `lists_by_hand`: training users' events in the territory, then everywhere."""
+    users = pq.read_table(data / "users.parquet").to_pandas()[["user", "territory"]]
+
+    def scores(row, allowed, before):
+        events = before[before.split == "train"].merge(users, on="user")
+        here = events[events.territory == row.territory.iloc[0]].title.value_counts()
+        everywhere = events.title.value_counts()
+        return [(here.get(title, 0), everywhere.get(title, 0)) for title in allowed]
+
+    return scores
 
 
 def changed(live, folder, change):
@@ -141,3 +254,100 @@ def test_limits_and_rows_are_checked(live, data, tiny):
     found = gate(live, live, tiny)
     assert not found["is_open"]
     assert found["reasons"][0].startswith("no row of a validation user in the last window")
+
+
+def test_lists_are_those_that_counting_and_both_towers_give(live, worst, data):
+    found = held(live, worst, data)["lists"]
+    assert found["popularity"]["name"] == "popularity"  # the first of equal ones
+    popular, users = lists_by_hand(data, counts_of(data))
+    assert (found["users"], found["live"]["users"]) == (users, users)
+    assert found["popularity"]["ndcg"] == pytest.approx(popular, abs=1e-12)
+    for name, run in (("live", live), ("candidate", worst)):
+        expected, _ = lists_by_hand(data, scores_of(run, data))
+        assert found[name]["ours"] == pytest.approx(expected, abs=1e-6)
+        assert found[name]["ratio"] == pytest.approx(expected / popular, abs=1e-6)
+    assert found["left_out"]["positives"] > 0
+    text = Console(width=80).render_lines(_lists(found))
+    text = "\n".join("".join(part.text for part in line) for line in text)
+    assert f"{found['candidate']['ours']:.4f}" in text
+
+
+def test_lists_below_popularity_close_it_where_the_live_ones_are_not(live, worst, popular):
+    limits = {"max_drop": 5.0, "max_shift": 5.0}
+    found = gate(live, worst, popular, **limits)
+    assert not found["is_open"]
+    (reason,) = found["reasons"]
+    assert "the new model's lists are below popularity's, and the live model's are not: NDCG 0." in reason
+    cell = found["lists"]["candidate"]
+    assert f"the ratio to popularity is {cell['ratio']:.2f} ({cell['low']:.2f} to {cell['high']:.2f})" in reason
+    both = gate(worst, worst, popular, **limits)
+    assert (both["is_open"], both["reasons"]) == (True, [])
+    (note,) = both["notes"]
+    assert "and so are the live model's" in note
+    (note,) = gate(worst, live, popular, **limits)["notes"]
+    assert "the new model's lists are below popularity's, within chance: NDCG 0." in note
+
+
+def test_lists_above_popularity_are_not_worth_a_note(live, worst, data):
+    found = held(worst, live, data)
+    assert found["lists"]["candidate"]["ratio"] > 1
+    assert (found["reasons"], found["notes"]) == ([], [])
+
+
+def test_lists_without_any_positive_are_below_popularity_by_chance_or_not():
+    """A user is drawn without one of those that popularity has a positive for."""
+    users = pd.DataFrame({"user": range(50), "window": 0})
+    rng = np.random.default_rng(0)
+    for number, expected in ((1, False), (2, False), (5, True)):
+        popular = users.assign(value=np.where(np.arange(50) < number, 0.5, 0.0))
+        cell = compare(users.assign(value=0.0), popular, num_samples=100)
+        drawn = rng.integers(50, size=(20_000, 50))
+        assert cell["p_value"] == pytest.approx(min(1, 2 * np.mean((drawn >= number).all(axis=1))), abs=0.02)
+        assert (cell["ratio"], cell["low"]) == (0.0, None)
+        reasons, notes = verdict({**cell, "ours": 0.6, "p_value": 1.0}, cell, "popularity")
+        assert (len(reasons), len(notes)) == ((1, 0) if expected else (0, 1))
+        assert "the ratio to popularity is 0.00, p 0." in (reasons + notes)[0]
+    nothing = compare(users.assign(value=0.0), users.assign(value=0.0), num_samples=100)
+    assert verdict(nothing, nothing, "popularity") == ([], [])
+
+
+def test_recent_popularity_is_taken_where_it_did_better_before(data, tmp_path):
+    path = tmp_path / "recent"
+    shutil.copytree(data, path)
+    (file,) = path.glob("examples/split=validation/sampling=random/window=-1/*.parquet")
+    rows = pq.read_table(file, partitioning=None).to_pandas()
+    liked = rows[rows.event > 0].title.value_counts().index[:10]
+    home = pq.read_table(path / "users.parquet").to_pandas()[:100]
+    title = np.concatenate([np.repeat(liked, 100), np.repeat([f"t{i}" for i in range(50)], 400)])
+    time = np.where(np.arange(len(title)) < 1000, np.datetime64("2025-01-07T18"), np.datetime64("2024-12-01"))
+    user = np.tile(home.user, len(title) // 100)
+    events = {"user": user, "title": title, "time": time.astype("datetime64[us]"), "window": -2, "split": "train"}
+    events = pd.DataFrame({**events, "is_history": True})
+    events = events[~((events.time < "2025-01-01") & events.title.isin(liked))]
+    events.to_parquet(path / "events.parquet", index=False)
+    prepared = Prepared(path)
+    assert choose_popularity(prepared, Past(prepared), k=10) == ("recent", {"days": 2.0, "by_territory": True})
+    shutil.rmtree(file.parent)  # nothing to judge by
+    assert choose_popularity(prepared, Past(prepared), k=10) == ("popularity", {"by_territory": True})
+
+
+def test_where_nothing_can_be_said_of_lists_a_note_says_why(live, data, tmp_path):
+    path = tmp_path / "few"
+    shutil.copytree(data, path)
+    events = pq.read_table(path / "events.parquet").to_pandas()
+    again = events[(events.user == "u140") & (events.window == 0)].assign(window=-1)
+    pd.concat([events, again]).to_parquet(path / "events.parquet", index=False)
+    found = gate(live, live, path)
+    assert (found["is_open"], found["lists"]) == (True, None)
+    (note,) = found["notes"]
+    assert "19 validation users liked a title in the last window that was new to them, 20 needed" in note
+    (path / "events.parquet").unlink()
+    found = gate(live, live, path)
+    assert (found["is_open"], found["lists"]) == (True, None)
+    assert found["notes"] == [
+        "lists were not held against popularity: the data have no events.parquet, which tells what users had; prepare "
+        "them again"
+    ]
+    model = training.load(live)
+    runs = [(object(), None), (model, Schema.load(live))]
+    assert "a model without a title index makes none" in judge_lists(runs, Prepared(data))["notes"][0]

@@ -11,6 +11,21 @@ def test_fifty_random_logs(capsys):
     assert "50 logs: all cells are right" in capsys.readouterr().out
 
 
+def test_a_negative_that_may_not_be_is_seen(tmp_path):
+    options = settings(max_examples=500, database=None, suppress_health_check=list(HealthCheck))
+    hidden = {"low_ratings": "hide", "negatives": "both", "alpha": 3.0}
+    case = find(
+        fuzz_prepare.cases(), lambda one: one.options == hidden and ">=" in next(iter(one.tasks.values()), ""),
+        settings=options,
+    )  # fmt: skip
+    data = fuzz_prepare.prepare_case(case, tmp_path)
+    assert fuzz_prepare.compare(case, data) > 0
+    first = next(iter(case.tasks))
+    case.events.columns[case.tasks[first].partition(">=")[0]][:] = [-99.0] * len(case.events.columns["time"])
+    with pytest.raises(AssertionError, match=r"is no negative|was not available|are missing|drawn|not 0"):
+        fuzz_prepare.compare(case, data)
+
+
 def test_a_wrong_cell_is_seen(tmp_path):
     options = settings(max_examples=500, database=None, suppress_health_check=list(HealthCheck))
     case = find(fuzz_prepare.cases(), lambda one: one.has_impressions and len(one.titles.columns) > 2, settings=options)

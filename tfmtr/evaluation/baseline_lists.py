@@ -21,6 +21,7 @@ from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.index import availability
 
 NEW, REPEATS = "new", "repeats"  # lists without what the user had before the window, and with it
+LIST_COLUMNS = ("user", "territory", "title_row")  # that a list is made of
 MOST_VALIDATION = 2_000  # users of a window that tries are judged by
 
 
@@ -30,9 +31,8 @@ class BaselineLists:
 
     Attributes:
         document: What `evaluation.json` has of them: `"best"`, the name of the one that validation users decide for;
-            `"validation"`, `{"windows", "user_windows"}`; `"tuned"`, `{name: {"options", "tries", "reason"}}`; and
-            `"ranking"`, `"repeats"` and, if asked for, `"among"`: `{name: {window: {territory: cell}}}` of
-        `evaluate_lists`.
+            `"validation"`, `{"windows", "user_windows"}`; `"tuned"`, what `tune` returns; and `"ranking"`, `"repeats"`
+            and, if asked for, `"among"`: `{name: {window: {territory: cell}}}` of `evaluate_lists`.
         scores: Data frame, a row for each user and list; see `user_scores`.
     """
 
@@ -79,7 +79,7 @@ def _baseline_lists(path, key, k, most, names, among):
     wanted = tuple(BASELINES) if names is None else names
     histories = [past.history(window) for window, _ in cases]
     tuned = tune(wanted, histories, judge, window_days=window_days, required=() if names is None else names)
-    figures = {name: best_figure(row) for name, row in tuned.items() if row["reason"] is None}
+    figures = {name: row["figure"] for name, row in tuned.items() if row["reason"] is None}
     known = {name: figure for name, figure in figures.items() if figure is not None}
     document = {
         "best": max(known, key=known.get, default=next(iter(figures), None)),
@@ -113,14 +113,9 @@ def _baseline_lists(path, key, k, most, names, among):
     return BaselineLists(document, pd.concat(scores, ignore_index=True) if scores else pd.DataFrame())
 
 
-def best_figure(row):
-    """The largest mean NDCG of a baseline's tries; `None` where validation users judged none."""
-    return max((one["figure"] for one in row["tries"] if one["figure"] is not None), default=None)
-
-
-def validation_cases(data, past):
-    """`[(window, ListCase)]` of validation users in the last training windows, oldest first."""
-    windows = [row["window"] for row in data.report["windows"] if -JUDGED_WINDOWS < row["window"] <= 0]
+def validation_cases(data, past, *, before=1):
+    """`[(window, ListCase)]` of validation users in the last training windows, those `before` one, oldest first."""
+    windows = [row["window"] for row in data.report["windows"] if -JUDGED_WINDOWS < row["window"] < before]
     cases = []
     for window in windows:
         table = positives_of(data, data.examples("validation", windows=[window]))
@@ -132,12 +127,21 @@ def validation_cases(data, past):
     return cases
 
 
-def positives_of(data, files):
-    """Arrow table `user`, `territory`, `title_row` of the primary task's positives in example files."""
-    label, columns = data.schema.tasks[0].column, ["user", "territory", "title_row"]
+def positives_of(data, files, columns=LIST_COLUMNS):
+    """Arrow table of the primary task's positives in example files.
+
+    Args:
+        data: A `Prepared` directory.
+        files: Example files of it.
+        columns: Names of the columns; `None` for all, which a model needs, and then there must be a file.
+    """
+    label, read = data.schema.tasks[0].column, None
+    if columns is not None:
+        columns = list(columns)
+        read = [*columns, label]
     tables = [
-        table.filter(pc.greater(table[label], 0)).select(columns)
-        for table in (pq.read_table(file, columns=[*columns, label], partitioning=None) for file in files)
+        table.filter(pc.greater(table[label], 0)).select(columns or table.column_names)
+        for table in (pq.read_table(file, columns=read, partitioning=None) for file in files)
     ]
     return pa.concat_tables(tables) if tables else pa.table({name: [] for name in columns})
 
@@ -150,9 +154,10 @@ def catalogue_of(data, window):
 
 def length_in_days(data):
     """Length of the windows in days, `None` where the data have no times."""
-    if not data.report.get("times", True):
+    last = data.report["windows"][-1]
+    if last["start"] is None:
         return None
-    start, end = (datetime.datetime.fromisoformat(data.report["windows"][-1][name]) for name in ("start", "end"))
+    start, end = (datetime.datetime.fromisoformat(last[name]) for name in ("start", "end"))
     return (end - start) / datetime.timedelta(days=1)
 
 

@@ -97,6 +97,7 @@ def segments_of(scores):
     Example:
     >>> columns = {"user": ["a", "b"], "window": 1, "contender": "model", "list": "new", "is_new_user": [True, False]}
     >>> counts = {"ndcg": [0.0, 1.0], "positives": [2, 1], "hits": [0, 1]}
+    >>> import pandas as pd
     >>> frame = pd.DataFrame({**columns, **counts, "new_title_positives": [2, 0], "new_title_hits": [0, 0]})
     >>> found = segments_of(frame)["model"]
     >>> found["new users"], found["known titles"]

@@ -352,7 +352,7 @@ class _Day:
             found = gate(self.live["run"], self.folder / "run", data.path, **bounds)
             write_json(self.folder / "gate.json", found)
         self.tell("judged")
-        self.record |= {"reasons": found["reasons"], "gate": _overall(found)}
+        self.record |= {"reasons": found["reasons"], "gate": _overall(found), "lists": found.get("lists")}
         self.record["notes"] += found.get("notes", [])
 
     def export(self, data):
@@ -470,6 +470,9 @@ def _summary(record):
     for task, cell in record.get("gate", {}).get("last", {}).items():
         if cell["change"] is not None:
             yield f"{task}: live {cell['live']:.4f}, new {cell['candidate']:.4f} ({cell['change']:+.1%})"
+    if lists := record.get("lists"):
+        popular = f"{lists['popularity']['name']} {lists['popularity']['ndcg']:.4f}"
+        yield f"NDCG of lists: live {lists['live']['ours']:.4f}, new {lists['candidate']['ours']:.4f}, {popular}"
     if record["status"] == "promoted":
         yield f"promoted as version {record['version']}"
     else:

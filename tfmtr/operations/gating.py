@@ -7,6 +7,7 @@ from tfmtr.datasets.prepared import Prepared
 from tfmtr.evaluation.compare import LEVEL, holm, paired_bootstrap
 from tfmtr.evaluation.evaluate import predict
 from tfmtr.evaluation.metrics import OVERALL, evaluate_task
+from tfmtr.operations.list_gate import judge_lists
 
 METRICS = {"binary": ("pr_auc", 1), "regression": ("mse", -1)}  # metric, and whether more of it is better
 
@@ -23,7 +24,9 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
     * a task is down by more than `max_drop` in a territory (or another slice), beyond chance: a paired bootstrap over
       users, corrected by Holm for the number of territories, as in small ones chance alone moves figures by more;
     * the live model is worse on the last window than on those before by more than `max_shift`: then the window's data
-      differ from all it has learnt from, and a person should look.
+      differ from all it has learnt from, and a person should look;
+    * the new model's lists are below those of popularity beyond chance and the live model's are not; see
+      `tfmtr.operations.list_gate.judge_lists`.
 
     Args:
         live: Run directory of the live model.
@@ -31,11 +34,12 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
         data: Directory made by `tfmtr prepare`, with the new model's rows in window 0.
         max_drop: Largest relative loss of PR-AUC (of a binary task), or growth of squared error (of a regression).
         max_shift: Largest relative loss of the live model's figure from the windows before to the last one.
-        num_samples: Bootstrap samples, at least; more where there are many territories.
+        num_samples: Bootstrap samples, at least; more where there are many territories, and for lists.
 
     Returns:
-        `{"is_open", "reasons", "notes", "parts": {"last" or "before": {task: {slice column: {slice: cell}}}}}` with
-        cells `{"live", "candidate", "change", "p_value"}`; figures are `None` where a cell has too little evidence.
+        `{"is_open", "reasons", "notes", "parts": {"last" or "before": {task: {slice column: {slice: cell}}}}, "lists"}`
+        with cells `{"live", "candidate", "change", "p_value"}`; figures are `None` where a cell has too little
+        evidence. `"lists"` are those of `judge_lists`.
 
     Raises:
         ValueError: If a limit is not positive.
@@ -71,7 +75,9 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
                 f"{task.name}: the last window is unlike those before, the live model's own figure went from "
                 f"{then:.4f} to {now:.4f}"
             )
-    return {"is_open": not reasons, "reasons": reasons, "notes": notes, "parts": parts}
+    of_lists = judge_lists(runs, data)
+    reasons, notes = reasons + of_lists["reasons"], notes + of_lists["notes"]
+    return {"is_open": not reasons, "reasons": reasons, "notes": notes, "parts": parts, "lists": of_lists["lists"]}
 
 
 def _compare(runs, files, data, max_drop, num_samples):

@@ -12,6 +12,7 @@ late                 rows of earlier days by date: `accounted` for, `left`, and 
 moved                users whose territory changed: from, to, users
 grown, fitted        variables that grew; rows, epochs and losses of the training
 gate                 figures of the live and the new model over all rows, by part and task
+lists                of validation users: NDCG of both models' lists, and ratios to popularity's; null if none were made
 fallbacks            users and titles that are served by a fallback
 limits, seconds      what the gate was held to; by step
 """
@@ -43,6 +44,7 @@ def page(record):
     parts += _list("worth a look", record["notes"] + [_move(move) for move in record["moved"][:5]])
     parts += [Text(line) for line in (*_late(record), *_fitted(record))]
     parts += [_gate(record)] if record.get("gate") else []
+    parts += [_lists(record["lists"])] if record.get("lists") else []
     live = record["live"]
     number = "not published yet" if live["version"] is None else f"version {live['version']}"
     seconds = ", ".join(f"{step} {value:.1f}" for step, value in record["seconds"].items())
@@ -135,4 +137,18 @@ def _gate(record):
             change = "" if cell["change"] is None else f"{cell['change']:+.1%}"
             figures = ["n/a" if cell[name] is None else f"{cell[name]:.4f}" for name in ("live", "candidate")]
             table.add_row(f"{task}, {'the day' if part == 'last' else 'days before'}", *figures, change)
+    return table
+
+
+def _lists(lists):
+    """NDCG of the models' lists beside popularity's."""
+    popular = lists["popularity"]
+    days = f", {popular['options']['days']:g} days" if "days" in popular["options"] else ""
+    table = _table(f"lists of {lists['users']:,} users", "NDCG", f"to {popular['name']}", "95 % interval", "p")
+    for name, key in (("live", "live"), ("new", "candidate")):
+        cell = lists[key]
+        interval = "n/a" if cell["low"] is None else f"{cell['low']:.3f}-{cell['high']:.3f}"
+        figures = ["n/a" if cell[figure] is None else f"{cell[figure]:.3f}" for figure in ("ratio", "p_value")]
+        table.add_row(name, f"{cell['ours']:.4f}", figures[0], interval, figures[1])
+    table.add_row(f"{popular['name']}{days}", f"{popular['ndcg']:.4f}", "", "", "")
     return table

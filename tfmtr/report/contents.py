@@ -4,6 +4,7 @@ from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.title_facts import title_facts
 from tfmtr.report.figures import draw
 from tfmtr.report.gains import compare_models, major_territories
+from tfmtr.report.lists import describe_lists
 from tfmtr.report.overview import BY_TERRITORY, overview
 from tfmtr.report.pairs import read_pairs
 from tfmtr.report.reproduce import differences, evaluate_command, records, versions
@@ -38,6 +39,7 @@ def contents(models, data, task, *, compare, num_samples):
         "k": evaluation["k"],
         "local_share": evaluation["local_share"],
         "num_titles": evaluation["titles"],
+        "lists": describe_lists(models, num_samples=num_samples),
         "comparisons": comparisons,
         "titles": titles,
         "figure_titles": in_figure,

@@ -32,6 +32,7 @@ METRICS = {
     "local_pr_auc": Metric("pr_auc", ("title_classes", "{task}"), "local"),
     "global_pr_auc": Metric("pr_auc", ("title_classes", "{task}"), "global"),
     "recall": Metric("recall", (LISTS, "ranking")),
+    "capped_recall": Metric("capped_recall", (LISTS, "ranking")),
     "ndcg": Metric("ndcg", (LISTS, "ranking")),
     "mrr": Metric("mrr", (LISTS, "ranking")),
     "hit_rate": Metric("hit_rate", (LISTS, "ranking")),
@@ -80,9 +81,9 @@ def figure(model, metric, task, territory):
 
 
 def value(evaluation, metric, task, territory):
-    """Mean over windows of one metric of one run."""
+    """Mean over windows of one metric of one run; n/a where an earlier version did not have it."""
     windows = evaluation
     for key in metric.path:
         windows = windows.get(task if key == "{task}" else key, {})
     cells = [cells.get(metric.slice or territory) for cells in windows.values()]
-    return mean_and_deviation([cell[metric.key] for cell in cells if cell is not None])[0]
+    return mean_and_deviation([cell.get(metric.key) for cell in cells if cell is not None])[0]

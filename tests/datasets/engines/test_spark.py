@@ -1,11 +1,13 @@
 """Spark gives DuckDB's rows, and the same bytes of them, on a small log with all that a log may have."""
 
+import dataclasses
 import datetime
 import json
 
 import ibis
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -208,3 +210,27 @@ def test_logs_without_times_and_of_a_given_split(spark, make_logs, tables, tmp_p
     both = prepare_twice(make_logs(events, users, titles, **changes), tmp_path, monkeypatch)
     check_same(*both)
     assert {row["split"] for row in both[1].report["examples"]} == {"train", "validation", "test"}
+
+
+def test_ratings_of_events_alone(spark, make_logs, tables, tmp_path, monkeypatch):
+    """A threshold of a float32 column with nulls and NaN, territories of events, sampled beside logged negatives."""
+    events, users, titles = tables
+    rng = np.random.default_rng(0)
+    stars = rng.choice([1.3, 2.3, 3.3, 4.3, None, np.nan], len(events)).astype("object")
+    events["stars"] = pd.array(stars, dtype=pd.ArrowDtype(pa.float32()))
+    events["market"] = rng.choice(["DE", "FR", "US", None], len(events))
+    logs = make_logs(events, users, titles, tasks={"liked": "stars>=3.3", "loved": "stars > 4:after=liked"})
+    columns = {name: column for name, column in logs.columns.items() if name != "name"}
+    logs = dataclasses.replace(logs, users=None, titles=None, columns=columns)
+    options = {"low_ratings": "negatives", "seen": "impressions"}
+    both = prepare_twice(logs, tmp_path, monkeypatch, **options)
+    check_same(*both)
+    assert any("users have events in several territories" in text for text in both[1].report["warnings"])
+    low = events.stars.astype("float64") < 3.2
+    assert sum(row["low_rated"] for row in both[1].report["funnel"]) == low.sum()
+
+
+def test_hidden_ratings(spark, make_logs, tables, tmp_path, monkeypatch):
+    events, users, titles = tables
+    events["stars"] = np.random.default_rng(0).integers(1, 6, len(events))
+    check_same(*prepare_twice(make_logs(events, users, titles, tasks={"liked": "stars>3"}), tmp_path, monkeypatch))

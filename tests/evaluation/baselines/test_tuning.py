@@ -130,15 +130,17 @@ def test_where_a_fit_is_costly_the_newest_window_judges_alone(monkeypatch):
     assert set(judged) == {0, 1, 2}
     monkeypatch.setattr(table, "MANY_TITLES", 5)
     judged.clear()
-    tune(["ease"], histories, judge, window_days=7)
-    assert set(judged) == {2}
+    found = tune(["ease"], histories, lambda place, score: judge(place, score) * (place + 1), window_days=7)["ease"]
+    assert judged == [*[2] * len(found["tries"]), 0, 1]  # the chosen options alone in the others
+    assert {one["figure"] for one in found["tries"]} == {3.0}
+    assert found["figure"] == 2.0  # comparable with that of a baseline that is tried in all
     judged.clear()
     tune(["cosine"], histories, judge, window_days=7)
     assert set(judged) == {0, 1, 2}
     monkeypatch.setattr(table, "MANY_EVENTS", 5)
     judged.clear()
     tune(["cosine"], histories, judge, window_days=7)
-    assert set(judged) == {2}
+    assert set(judged[:-2]) == {2}
 
 
 def test_windows_without_users_to_judge_by_count_for_nothing():
@@ -174,7 +176,8 @@ def test_tries_of_a_history_share_what_takes_long(monkeypatch):
 def test_what_is_missing_is_left_out_in_a_line_unless_it_was_asked_for(monkeypatch):
     monkeypatch.setattr(tuning, "is_missing", lambda name: name == "als")
     found = tune(["als", "popularity"], [make()], lambda place, score: 0.0, window_days=7)
-    assert found["als"] == {"options": None, "tries": [], "reason": "als needs pip install 'tfmtr[baselines]'"}
+    reason = "als needs pip install 'tfmtr[baselines]'"
+    assert found["als"] == {"options": None, "figure": None, "tries": [], "reason": reason}
     assert found["popularity"]["reason"] is None
     with pytest.raises(ImportError, match=r"^als needs pip install 'tfmtr\[baselines\]'$"):
         tune(["als"], [make()], lambda place, score: 0.0, window_days=7, required=["als"])
@@ -192,7 +195,7 @@ def test_ease_is_left_out_where_a_window_has_too_many_titles(monkeypatch):
     )
     monkeypatch.setitem(BASELINES, "ease", large)
     found = tune(["ease"], [make(), make(num_titles=11)], lambda place, score: 0.0, window_days=7)
-    assert found["ease"] == {"options": None, "tries": [], "reason": "too large"}
+    assert found["ease"] == {"options": None, "figure": None, "tries": [], "reason": "too large"}
 
 
 def test_an_unknown_name_lists_what_there_is():

@@ -61,6 +61,6 @@ def megcf(
         titles=write_table(pa.table(titles), out, "titles"),
         columns={"user": "user", "title": "item"},
         tasks={"purchase": "purchase"},
-        split="split",
+        split_column="split",
         has_times=False,
     )

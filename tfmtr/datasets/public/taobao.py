@@ -51,6 +51,6 @@ def taobao(source, out):
         events=write_table(events, out, "events"),
         columns={"user": "user", "title": "item"},
         tasks={"buy": "buy"},
-        split="split",
+        split_column="split",
         has_times=False,
     )

@@ -11,6 +11,7 @@ Reference: Bonab et al., Cross-Market Product Recommendation, CIKM 2021, https:/
 https://xmrec.github.io/.
 """
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfmtr.datasets.logs import Logs
@@ -33,7 +34,7 @@ def xmarket(source, out):
         ValueError: If the file is missing, damaged or empty, or lacks a column.
     """
     ratings = read_columns(source, FILE, ("market", "userId", "itemId", "rate", "date"))
-    user = pc.binary_join_element_wise(ratings["market"], ratings["userId"], "-")
+    user = pc.binary_join_element_wise(*(ratings[name].cast(pa.string()) for name in ("market", "userId")), "-")
     events = ratings.append_column("user", user)
     users = events.select(["user", "market"]).group_by(["user", "market"], use_threads=False).aggregate([])
     return Logs(

@@ -44,6 +44,6 @@ def youshu(source, out):
         **tables,
         columns={"user": "user", "title": "bundle"},
         tasks={"have": "have"},
-        split="split",
+        split_column="split",
         has_times=False,
     )

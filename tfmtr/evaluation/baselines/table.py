@@ -70,7 +70,7 @@ def _blend(days):
 
 
 def _bm25(days):
-    saturation = ({"k1": 1.2, "b": 0.25}, {"k1": 1.2, "b": 0.5}, {"k1": 1.2, "b": 0.75}, {"k1": 100.0, "b": 0.75})
+    saturation = ({"k1": 1.2, "b": 0.0}, {"k1": 1.2, "b": 0.25}, {"k1": 1.2, "b": 0.75}, {"k1": 100.0, "b": 0.75})
     return [one | other for one in grid(number=(20, 100, 500)) for other in saturation]
 
 
@@ -80,7 +80,7 @@ BASELINES = {
     "decayed": Baseline(popularity, _decayed, needs_times=True, is_personal=False),
     "cosine": Baseline(
         functools.partial(neighbours, weighting="cosine"),
-        lambda days: grid(number=(20, 100, 500), shrink=(0.0, 3.0, 10.0, 50.0)),
+        lambda days: grid(number=(20, 100, 500), shrink=(0.0, 50.0, 10.0, 200.0)),
         shared={"products": functools.partial(products_of, weighting="cosine")},
     ),
     "bm25": Baseline(

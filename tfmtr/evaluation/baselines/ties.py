@@ -19,8 +19,8 @@ def settle(scores, order):
     >>> np.argsort(-settle(np.array([[0.0, 2.0, 0.0], [0.0, 0.0, 0.0]]), np.array([0.1, 0.0, 0.9]))).tolist()
     [[1, 2, 0], [2, 0, 1]]
     """
-    scale = np.abs(scores).max(axis=1, initial=0.0, keepdims=True)
-    scores += TIE * np.where(scale > 0, scale, 1.0) * order
+    scale = np.maximum(scores.max(axis=1, initial=0.0), -scores.min(axis=1, initial=0.0))[:, None]
+    scores += order * (TIE * np.where(scale > 0, scale, 1.0))
     return scores
 
 
@@ -29,7 +29,7 @@ def settled(score, order):
 
     Args:
         score: Function of user numbers of shape `(users,)` that returns scores of shape `(users, titles)`.
-        order: Such a function, whose scores are not negative.
+        order: Such a function, whose scores are not negative; what it returns is changed.
 
     Returns:
         Such a function.
@@ -37,6 +37,7 @@ def settled(score, order):
 
     def both(users):
         first, second = score(users), order(users)
-        return settle(first, second / np.maximum(second.max(axis=1, initial=0.0, keepdims=True), 1e-300))
+        second /= np.maximum(second.max(axis=1, initial=0.0, keepdims=True), 1e-300)
+        return settle(first, second)
 
     return both

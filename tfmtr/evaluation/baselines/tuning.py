@@ -21,10 +21,11 @@ def tune(names, histories, judge, *, window_days, required=()):
         required: Names that were asked for: they are not left out because a package is missing.
 
     Returns:
-        `{name: {"options": ..., "tries": [{"options": ..., "figure": ...}], "reason": None}}`: the options with the
-        largest figure, the first of them where several have it; a figure is the mean over histories that are judged
-        (the newest alone, where a fit is costly), None where there are none. Without figures the options are the middle
-        try's. A baseline that is left out has no options, no tries, and the reason.
+        `{name: {"options": ..., "figure": ..., "tries": [{"options": ..., "figure": ...}], "reason": None}}`: the
+        options with the largest figure of their try, the first of them where several have it, and their figure over
+        all histories. A figure is the mean over histories that are judged (a try's is of the newest alone, where a fit
+        is costly), None where there are none. Without figures the options are the middle try's. A baseline that is left
+        out has no options, no tries, and the reason.
 
     Raises:
         ImportError: If a required baseline's package is missing.
@@ -44,7 +45,7 @@ def tune(names, histories, judge, *, window_days, required=()):
             reason = next(text for text in reasons if text)
             if name in required and is_missing(name):
                 raise ImportError(reason)
-            found[name] = {"options": None, "tries": [], "reason": reason}
+            found[name] = {"options": None, "figure": None, "tries": [], "reason": reason}
             continue
         options = tries(name, window_days)
         figures = [[] for _ in options]
@@ -55,9 +56,12 @@ def tune(names, histories, judge, *, window_days, required=()):
                 figure.append(float(judge(place, fit(name, one, history, **shared))))
         means = [_mean(figure) for figure in figures]
         known = [mean for mean in means if mean is not None]
-        best = options[means.index(max(known)) if known else len(options) // 2]
+        chosen = means.index(max(known)) if known else len(options) // 2
+        others = histories[:-1] if costly else ()
+        judged = [float(judge(place, fit(name, options[chosen], history))) for place, history in enumerate(others)]
         rows = [{"options": one, "figure": mean} for one, mean in zip(options, means, strict=True)]
-        found[name] = {"options": best, "tries": rows, "reason": None}
+        figure = _mean([*judged, *figures[chosen]])
+        found[name] = {"options": options[chosen], "figure": figure, "tries": rows, "reason": None}
     return found
 
 

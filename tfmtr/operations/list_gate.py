@@ -1,0 +1,138 @@
+"""Whether a new model's lists are worth showing: they are held against what is popular, as the live one's are."""
+
+import pandas as pd
+
+from tfmtr.evaluation.baseline_lists import (
+    MOST_VALIDATION,
+    catalogue_of,
+    length_in_days,
+    positives_of,
+    ranking_by,
+    validation_cases,
+)
+from tfmtr.evaluation.baselines.tuning import fit, tries
+from tfmtr.evaluation.compare import LEVEL
+from tfmtr.evaluation.evidence import LEAST_USERS, compare_lists
+from tfmtr.evaluation.index_lists import ListCase, ranking_of
+from tfmtr.evaluation.past import EVENTS, Past, has_events
+from tfmtr.evaluation.ranking import metrics_of_users, ndcg_of_users
+from tfmtr.models import TwoTower
+from tfmtr.retrieval.index import build_index
+
+POPULAR = ("popularity", "recent")
+NOT_HELD = "lists were not held against popularity"
+
+
+def judge_lists(runs, data, *, k=10, num_samples=2000):
+    """Holds the lists of the live and of the new model against popularity's, for validation users of the last window.
+
+    Lists are as they are served: titles that the user had before the window are in none, and no positives. Popularity
+    is that of the user's territory, of all time or recent: whichever did best in the windows before the last one that
+    catalogues are kept of, of all time where there is none. It counts training users' events before the window.
+
+    Args:
+        runs: `(model, schema)` of the live and of the new model.
+        data: `Prepared` directory.
+        k: Titles of a list.
+        num_samples: Bootstrap samples over users.
+
+    Returns:
+        `{"lists", "reasons", "notes"}`. There is a reason if the new model's NDCG is below popularity's beyond chance
+        (two-sided p under 0.05) and the live one's is not; a note if it is below otherwise, or nothing can be said,
+        and then `"lists"` is `None`. Else it has `"users"`, `"left_out"` (of `ListCase`), `"popularity"`
+        (`{"name", "options", "ndcg"}`), `"live"` and `"candidate"`: ratios to popularity, of `compare`.
+    """
+    if not has_events(data):
+        return _nothing(f"{NOT_HELD}: the data have no {EVENTS}, which tells what users had; prepare them again")
+    if not all(isinstance(model, TwoTower) for model, _ in runs):
+        return _nothing(f"{NOT_HELD}: a model without a title index makes none")
+    window = data.next_window - 1
+    files = data.examples("validation", windows=[window])
+    if not files:
+        return _nothing(f"{NOT_HELD}: no row of a validation user in the last window")
+    past = Past(data)
+    positives = positives_of(data, files, columns=None)
+    case = ListCase(positives, catalogue_of(data, window), most=MOST_VALIDATION, past=past, window=window)
+    if len(case.users) < LEAST_USERS:
+        found = f"{len(case.users)} validation users liked a title in the last window that was new to them"
+        return _nothing(f"{NOT_HELD}: {found}, {LEAST_USERS} needed")
+
+    def values(rank):
+        ndcg = metrics_of_users(case.lists(rank))["ndcg"]
+        return pd.DataFrame({"user": case.users, "window": window, "value": ndcg})
+
+    name, options = choose_popularity(data, past, k=k)
+    popular = values(ranking_by(fit(name, options, past.history(window)), past, k))
+    cells = []
+    for model, schema in runs:
+        index = build_index(model, data, schema, window=window)
+        cells.append(compare(values(ranking_of(model, index, schema, data, k=k)), popular, num_samples=num_samples))
+    popular = {"name": name, "options": options, "ndcg": cells[0]["theirs"]}
+    reasons, notes = verdict(*cells, name)
+    lists = {"users": len(case.users), "left_out": case.left_out, "popularity": popular}
+    return {"lists": {**lists, "live": cells[0], "candidate": cells[1]}, "reasons": reasons, "notes": notes}
+
+
+def choose_popularity(data, past, *, k):
+    """`(name, options)` of the popularity that did best for validation users before the last window.
+
+    Args:
+        data: `Prepared` directory.
+        past: Its `Past`.
+        k: Titles of a list.
+    """
+    days = length_in_days(data)
+    choices = [(name, options) for name in POPULAR for options in tries(name, days) if options["by_territory"]]
+    figures = [0.0] * len(choices)
+    for window, case in validation_cases(data, past, before=data.next_window - 1):
+        history = past.history(window)
+        for place, (name, options) in enumerate(choices):
+            figures[place] += ndcg_of_users(case.lists(ranking_by(fit(name, options, history), past, k))).mean()
+    return choices[figures.index(max(figures))]  # the first, of all time, where there is no such window
+
+
+def compare(ours, popular, *, num_samples):
+    """The result of `compare_lists`; with a ratio and a p-value, too, for lists without any positive.
+
+    Args:
+        ours: Data frame `user`, `window`, `value`, each user once.
+        popular: Such a frame of popularity.
+        num_samples: Bootstrap samples.
+    """
+    cell = compare_lists(ours, popular, num_samples=num_samples)
+    if cell["users"] >= LEAST_USERS and cell["ours"] == 0 < cell["theirs"]:
+        # All samples are below popularity but those that draw no user of whose positives it has one.
+        missed = (popular["value"] == 0).mean() ** len(popular)
+        cell |= {"ratio": 0.0, "p_value": float(min(1.0, 2 * missed)), "reason": None}
+    return cell
+
+
+def is_below(cell):
+    """Whether lists are below popularity's beyond chance."""
+    return cell["ours"] < cell["theirs"] and cell["p_value"] is not None and cell["p_value"] < LEVEL
+
+
+def verdict(live, candidate, name):
+    """`(reasons, notes)` of the two models' cells; see `judge_lists`.
+
+    Args:
+        live: Cell of the live model.
+        candidate: Cell of the new one.
+        name: Popularity's name.
+    """
+    if not candidate["ours"] < candidate["theirs"]:
+        return [], []
+    figures = f"NDCG {candidate['ours']:.4f}, {name} {candidate['theirs']:.4f}, live {live['ours']:.4f}; "
+    figures += f"the ratio to {name} is {candidate['ratio']:.2f}"
+    if candidate["low"] is not None:
+        figures += f" ({candidate['low']:.2f} to {candidate['high']:.2f})"
+    figures += f", p {candidate['p_value']:.3f}"
+    if not is_below(candidate):
+        return [], [f"the new model's lists are below popularity's, within chance: {figures}"]
+    if is_below(live):
+        return [], [f"the new model's lists are below popularity's, and so are the live model's: {figures}"]
+    return [f"the new model's lists are below popularity's, and the live model's are not: {figures}"], []
+
+
+def _nothing(note):
+    return {"lists": None, "reasons": [], "notes": [note]}
