@@ -7,7 +7,7 @@ from tfmtr.evaluation.baselines.neighbours import similarities
 from tfmtr.evaluation.baselines.popularity import popularity
 
 
-def blend(history, *, half_life, popular_half_life, weight=0.3, number=100, shrink=10.0, products=None):
+def blend(history, *, half_life, popular_half_life, weight=1.0, number=100, shrink=10.0, products=None):
     """Scores titles by their similarity to the user's own past and by their popularity, both of them decayed.
 
         score_i = s_i / max_j s_j + weight p_i / max_j p_j
@@ -35,7 +35,7 @@ def blend(history, *, half_life, popular_half_life, weight=0.3, number=100, shri
     >>> from tfmtr.evaluation.baselines.history import History
     >>> history = History([0, 0, 1, 1, 2], [0, 1, 0, 1, 0], [7.0] * 5, [0, 0, 0], num_titles=3)
     >>> blend(history, half_life=7, popular_half_life=7)([2]).round(3).tolist()
-    [[0.3, 1.2, 0.0]]
+    [[1.0, 1.667, 0.0]]
     """
     if not half_life > 0 or not weight >= 0:
         raise ValueError(

@@ -61,12 +61,12 @@ def _recent(days):
 
 
 def _decayed(days):
-    return grid(half_life=[days * count for count in (0.5, 1, 2, 4, 8, 16)], by_territory=(True, False))
+    return grid(half_life=[days * count for count in (0.25, 0.5, 1, 2, 4, 8)], by_territory=(True, False))
 
 
 def _blend(days):
-    lives = {"half_life": [2 * days, 8 * days, 32 * days], "popular_half_life": [days, 4 * days]}
-    return grid(**lives, weight=(0.1, 0.5))
+    lives = {"half_life": [2 * days, 16 * days], "popular_half_life": [0.5 * days, 4 * days]}
+    return grid(**lives, weight=(0.3, 1.0, 3.0))
 
 
 def _bm25(days):
