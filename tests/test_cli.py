@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from html_page import Page
@@ -23,9 +24,11 @@ from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.simulator import simulator
 from tfmtr.evaluation.evaluate import evaluate
+from tfmtr.evaluation.index_lists import ListCase, ranking_of
+from tfmtr.evaluation.past import Past
 from tfmtr.operations.day import daily
 from tfmtr.report.page import report
-from tfmtr.retrieval.index import KINDS
+from tfmtr.retrieval.index import KINDS, build_index
 from tfmtr.serving.metrics import METRICS
 from tfmtr.serving.recommend import recommend, user_inputs
 from tfmtr.serving.server import Server
@@ -71,7 +74,7 @@ def test_importing_and_help_bring_no_tensorflow():
     [
         *([], ["prepare"], ["prepare", "events"], ["prepare", "movielens"], ["prepare", "online-retail"]),
         *(["prepare", "simulator"], ["train"], ["evaluate"], ["calibrate"], ["export"], ["serve"], ["recommend"]),
-        *(["index"], ["daily"], ["rollback"], ["forget"], ["report"]),
+        *(["index"], ["daily"], ["rollback"], ["forget"], ["report"], ["prepare", "xmarket"]),
     ],
 )
 def test_every_level_has_help(command):
@@ -336,6 +339,25 @@ def test_a_client_of_the_protocol_alone_gets_what_numpy_computes(folder, server)
         one["genres"].append([*pair["genres"], "", ""][:2])
     served = predict("serving_default", {name: np.asarray(value) for name, value in one.items()})["event"]
     np.testing.assert_allclose(served, offline, atol=1e-5)
+
+
+def test_a_served_list_is_the_offline_one(folder, server):
+    """The list that an evaluation of the window that is served would judge: the same titles in the same order."""
+    data = Prepared(folder / "data")
+    model, past, window = training.load(folder / "run"), Past(data), data.next_window
+    users = pq.read_table(data.path / "users.parquet")
+    had = np.diff(past.had(np.arange(len(users)), window).indptr)
+    index = build_index(model, data, data.schema)
+    chosen = np.concatenate([np.argsort(-had)[:5], np.argsort(had)[:5]])  # of a long past, and of a short one
+    chosen = chosen[had[chosen] > 0]  # a cold user gets what is popular
+    rows = users.take(chosen).append_column("title_row", pa.array(np.zeros(len(chosen), int)))
+    case = ListCase(rows, index.catalogue, most=100)
+    case.had = past.had(past.numbers(case.users), window)
+    found = case.lists(ranking_of(model, index, data.schema, data, k=10)).ranked_titles
+    titles = pq.read_table(data.path / "titles.parquet")["title"].to_pylist()
+    for user, ranked in zip(case.users, found, strict=True):
+        answer = recommend(f"127.0.0.1:{server.port}", "two_tower", data.path, user, k=10)
+        assert [row["title"] for row in answer["titles"]] == [titles[title] for title in ranked if title >= 0]
 
 
 def test_recommend_prints_names_and_leaves_out_what_was_seen(folder, server):
