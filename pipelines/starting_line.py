@@ -26,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import cells
 import pandas as pd
 
-from tfmtr.documents import read_json
+from tfmtr.documents import read_json, write_json
 from tfmtr.evaluation.compare import holm
 from tfmtr.evaluation.evidence import compare_lists
 from tfmtr.evaluation.list_scores import MODEL, read_list_scores, segments_of, values_of
@@ -56,7 +56,10 @@ def run(command, log):
 
 
 def fold_of(name, number, source, work, *, more=None):
-    """Prepares, trains and evaluates one fold of a data set; returns its line, and every user's scores."""
+    """Prepares, trains and evaluates one fold of a data set; returns its line, and every user's scores.
+
+    Steps that were done under `work` before are not done again.
+    """
     data, model, log = (work / f"{name}-{number}" / part for part in ("data", "run", "log.txt"))
     log.parent.mkdir(parents=True, exist_ok=True)
     prepare = [word.format(source=source) for word in SETS[name]]
@@ -66,7 +69,11 @@ def fold_of(name, number, source, work, *, more=None):
         "train": ["train", "--data", str(data), "--workdir", str(model), *more.get("train", [])],
         "evaluate": ["evaluate", "--model", str(model), "--data", str(data), *more.get("evaluate", [])],
     }
-    seconds = {step: run(command, log) for step, command in commands.items()}
+    seconds = read_json(log.with_name("seconds.json")) or {}
+    for step, command in commands.items():
+        if step not in seconds:
+            write_json(log.with_name("seconds.json"), seconds | {step: run(command, log)})
+            seconds = read_json(log.with_name("seconds.json"))
     result, report = read_json(model / "evaluation.json"), read_json(data / "prepare.json")
     scores = read_list_scores(model).assign(fold=number)
     own = scores[(scores.contender == MODEL) & (scores.list == "new")]
