@@ -7,6 +7,7 @@ import pytest
 import report_runs
 from html_page import Page
 
+from tfmtr.datasets.funnel import NO_TIMES
 from tfmtr.evaluation.evidence import compare_lists
 from tfmtr.report.lists import describe_lists
 from tfmtr.report.runs import read_models
@@ -175,6 +176,32 @@ def test_a_model_without_an_index_has_no_lists(runs, write, tmp_path):
     page = Page(write([run]).read_text(encoding="utf-8"))
     assert "There are no lists: the model has no index" in page.text
     assert "lists-table" not in page.tables
+
+
+def test_figures_among_random_titles_stand_where_they_are_of_the_same_number(
+    runs, prepared, evaluations, write, tmp_path
+):
+    def cells(value):
+        return {window: {"overall": {"hit_rate": value, "ndcg": value / 2}} for window in ("1", "2", "3")}
+
+    found = evaluations["baseline"]
+    baselines = {**found["baselines"], "among": {"recent": cells(0.75)}}
+    last = copy_of(runs[0], tmp_path / "last", ranked_among=100, among=cells(0.5), baselines=baselines)
+    other = copy_of(runs[1], tmp_path / "other", ranked_among=50, among=cells(0.25))
+    data = tmp_path / "data"
+    shutil.copytree(prepared, data)
+    document = json.loads((data / "prepare.json").read_text())
+    (data / "prepare.json").write_text(json.dumps({**document, "times": False}))
+    page = Page(write([other, last], data=data).read_text(encoding="utf-8"))
+    hit_rate, ndcg = (page.column("lists-table", f"{name} among 100") for name in ("hit rate", "NDCG"))
+    assert (hit_rate["last"], hit_rate["recent"], hit_rate["cosine"], hit_rate["other"]) == (0.5, 0.75, None, None)
+    assert ndcg["recent"] == 0.375
+    assert NO_TIMES in text_of(page)
+
+
+def test_without_ranks_among_random_titles_there_is_no_such_column(page):
+    assert not [name for name in page.tables["lists-table"]["headers"] if "among" in name]
+    assert NO_TIMES not in text_of(page)
 
 
 def test_lists_of_other_users_have_no_ratio(runs, tmp_path):

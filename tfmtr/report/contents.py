@@ -1,5 +1,6 @@
 """What the templates of a page show."""
 
+from tfmtr.datasets.funnel import NO_TIMES
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.title_facts import title_facts
 from tfmtr.report.figures import draw
@@ -40,6 +41,7 @@ def contents(models, data, task, *, compare, num_samples):
         "local_share": evaluation["local_share"],
         "num_titles": evaluation["titles"],
         "lists": describe_lists(models, num_samples=num_samples),
+        "no_times": NO_TIMES if data.report.get("times") is False else None,
         "comparisons": comparisons,
         "titles": titles,
         "figure_titles": in_figure,

@@ -11,6 +11,7 @@ from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.report.overview import Figure
 
 METRICS = ("ndcg", "recall", "capped_recall", "hit_rate")
+AMONG = ("hit_rate", "ndcg")
 SEGMENTS = ("new users", "known users", "new titles", "known titles")
 
 
@@ -23,6 +24,7 @@ class Row(NamedTuple):
         is_best: Whether it is the baseline that validation users decide for.
         figures: `{metric: Figure}` of `METRICS`, means over test windows.
         repeats: `Figure` of NDCG where titles may be repeated.
+        among: `{metric: Figure}` of `AMONG`, of positives ranked among a number of random titles.
         ratio: Result of `compare_lists` of the page's model to this one; `None` where there is none.
     """
 
@@ -31,6 +33,7 @@ class Row(NamedTuple):
     is_best: bool
     figures: dict
     repeats: Figure
+    among: dict
     ratio: dict | None
 
 
@@ -59,6 +62,7 @@ class Lists(NamedTuple):
         warnings: `(model, seed, text)` of all that the evaluations warn of.
         num_lists, num_windows: Of the page's model.
         left_out: `{"users", "positives"}`: of titles that users had before the window.
+        among: Titles that positives were ranked among, too; `None` if they were not.
         missing: Texts, why a baseline is not there.
         validation: Number of validation users' lists that decided for the best baseline.
         advice: What to do where there are no baselines; `None` where there are.
@@ -72,6 +76,7 @@ class Lists(NamedTuple):
     num_lists: int
     num_windows: int
     left_out: dict
+    among: int | None
     missing: list
     validation: int
     advice: str | None
@@ -93,7 +98,8 @@ def describe_lists(models, *, num_samples=1000):
     baselines = beside.evaluation["baselines"] if beside else {}
     ours = scores_of(model)
     with_lists = [of for of in models if of.runs[-1].evaluation["lists"].get("ranking")]
-    rows = [model_row(of, None if of is model else ratio(ours, scores_of(of), num_samples)) for of in with_lists]
+    among = evaluation.get("ranked_among")
+    rows = [model_row(of, None if of is model else ratio(ours, scores_of(of), num_samples), among) for of in with_lists]
     found = read_list_scores(beside.path) if beside else None
     for name, windows in baselines.get("ranking", {}).items():
         theirs = None if found is None else values_of(found, name)
@@ -104,6 +110,9 @@ def describe_lists(models, *, num_samples=1000):
                 is_best=name == baselines["best"],
                 figures={metric: Figure(mean_over_windows(windows, metric), None) for metric in METRICS},
                 repeats=Figure(mean_over_windows(baselines["repeats"].get(name, {}), "ndcg"), None),
+                among={
+                    metric: Figure(mean_over_windows(among_of(beside, among, name), metric), None) for metric in AMONG
+                },
                 ratio=ratio(ours, theirs, num_samples),
             )
         )
@@ -125,14 +134,15 @@ def describe_lists(models, *, num_samples=1000):
         num_lists=sum(cell["users"] for cell in cells),
         num_windows=len(cells),
         left_out={name: sum(of[name] for of in left_out) for name in ("users", "positives")},
+        among=among,
         missing=[row["reason"] for row in baselines.get("tuned", {}).values() if row["reason"]],
         validation=baselines["validation"]["user_windows"] if baselines else 0,
         advice=None if beside else advice(model),
     )
 
 
-def model_row(model, cell):
-    """The `Row` of a `Model`, with the page's ratio to it."""
+def model_row(model, cell, among):
+    """The `Row` of a `Model`, with the page's ratio to it, and figures among so many titles."""
     runs = [run.evaluation for run in model.runs]
     rankings, repeats = [run["lists"].get("ranking", {}) for run in runs], [run.get("repeats", {}) for run in runs]
     return Row(
@@ -141,8 +151,19 @@ def model_row(model, cell):
         is_best=False,
         figures={metric: mean_over_seeds(mean_over_windows(of, metric) for of in rankings) for metric in METRICS},
         repeats=mean_over_seeds(mean_over_windows(of, "ndcg") for of in repeats),
+        among={
+            metric: mean_over_seeds(mean_over_windows(among_of(run, among), metric) for run in model.runs)
+            for metric in AMONG
+        },
         ratio=cell,
     )
+
+
+def among_of(run, among, name=None):
+    """`{window: {territory: cell}}` of a `Run`, or of a baseline beside it, if it ranked among so many titles."""
+    if among is None or run.evaluation.get("ranked_among") != among:
+        return {}
+    return run.evaluation["among"] if name is None else run.evaluation["baselines"]["among"].get(name, {})
 
 
 def scores_of(model):
