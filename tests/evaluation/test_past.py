@@ -205,3 +205,16 @@ def test_data_that_do_not_tell_what_users_had_are_refused(case, tmp_path):
         ValueError, match=r"must have events.parquet, which tells what users had; prepare the data again"
     ):
         Past(Prepared(tmp_path / "data"))
+
+
+def test_times_may_have_milliseconds(case, tmp_path):
+    _, data = case
+    shutil.copytree(data.path, tmp_path / "data")
+    file = tmp_path / "data" / "events.parquet"
+    events = pq.read_table(file).to_pandas()
+    events["time"] += pd.Timedelta(milliseconds=250)
+    events.to_parquet(file, index=False)
+    whole, later = Past(data).history(1), Past(Prepared(tmp_path / "data")).history(1)
+    is_older = whole.age > 2 / 86_400
+    np.testing.assert_allclose(whole.age[is_older] - later.age[is_older], 0.25 / 86_400, atol=1e-9)
+    assert later.age.min() > 0

@@ -212,3 +212,9 @@ def test_lists_of_other_users_have_no_ratio(runs, tmp_path):
     ratios = {row.name: row.ratio for row in found.rows}
     assert ratios["run"] is None
     assert ratios["recent"]["ratio"] > 0
+    second = copy_of(runs[3], tmp_path / "multi-task-seed-1")
+    frame = pd.read_parquet(second / "list_scores.parquet")
+    frame[(frame.user != "u7") | (frame.contender != "model")].to_parquet(second / "list_scores.parquet")
+    found = describe_lists(read_models([runs[0], runs[2], second]), num_samples=10)
+    assert [row.ratio for row in found.rows] == [None] * len(found.rows)
+    assert "their lists are not of the same users, or not kept" in found.verdict

@@ -113,7 +113,7 @@ def _baseline_lists(path, key, k, most, names, among):
     return BaselineLists(document, pd.concat(scores, ignore_index=True) if scores else pd.DataFrame())
 
 
-def validation_cases(data, past, *, before=1):
+def validation_cases(data, past, *, before=1, most=MOST_VALIDATION):
     """`[(window, ListCase)]` of validation users in the last training windows, those `before` one, oldest first."""
     windows = [row["window"] for row in data.report["windows"] if -JUDGED_WINDOWS < row["window"] < before]
     cases = []
@@ -121,7 +121,7 @@ def validation_cases(data, past, *, before=1):
         table = positives_of(data, data.examples("validation", windows=[window]))
         if len(table):
             catalogue = catalogue_of(data, window)
-            case = ListCase(table, catalogue, most=MOST_VALIDATION, past=past, window=window)
+            case = ListCase(table, catalogue, most=most, past=past, window=window)
             if len(case.users):
                 cases.append((window, case))
     return cases

@@ -57,7 +57,7 @@ class Past:
         events = events.select(
             user=events.user_place.cast("int32"),
             title=events.title_place.cast("int32"),
-            second=events.time.epoch_seconds(),
+            second=events.time.epoch_seconds().cast("float64"),  # not whole where a log has milliseconds
             window=events.window.cast("int32"),
             is_fitted=(events.split == "train").fill_null(False),
             is_history=events.is_history,
@@ -101,7 +101,7 @@ class Past:
         age = np.ones(known.sum())
         if self.starts[window] is not None:
             start = datetime.datetime.fromisoformat(self.starts[window]).replace(tzinfo=datetime.UTC).timestamp()
-            # Seconds are whole, so an event just before the start is 0 or more seconds old: at least one.
+            # An event just before the start, by less than a second or by a whole one, is a second old.
             age = np.maximum(start - self.second[known], 1.0) / SECONDS_A_DAY
             age = np.where(np.isnan(age), 1.0, age)  # data without times
         return History(

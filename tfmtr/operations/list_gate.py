@@ -20,6 +20,7 @@ from tfmtr.models import TwoTower
 from tfmtr.retrieval.index import build_index
 
 POPULAR = ("popularity", "recent")
+MOST_JUDGES = 500  # users of a window who choose the popularity: a day should not become slow
 NOT_HELD = "lists were not held against popularity"
 
 
@@ -84,7 +85,7 @@ def choose_popularity(data, past, *, k):
     days = length_in_days(data)
     choices = [(name, options) for name in POPULAR for options in tries(name, days) if options["by_territory"]]
     figures = [0.0] * len(choices)
-    for window, case in validation_cases(data, past, before=data.next_window - 1):
+    for window, case in validation_cases(data, past, before=data.next_window - 1, most=MOST_JUDGES):
         history = past.history(window)
         for place, (name, options) in enumerate(choices):
             figures[place] += ndcg_of_users(case.lists(ranking_by(fit(name, options, history), past, k))).mean()
