@@ -17,6 +17,7 @@ times. Internally every window is a day of a clock that nobody sees.
 """
 
 import datetime
+import math
 
 import ibis
 
@@ -87,15 +88,11 @@ def with_clock(engine, events, *, seed, fractions, is_given, has_times):
     second = draw(digest(seed, "order", events.user, events.title), SECONDS)
     if is_given and has_times:
         seconds = events.told.epoch_seconds()
-        known = engine.rows(
-            events.aggregate(
-                middle=seconds.median(where=events.row_split == "train").cast("float64"),
-                first=seconds.min(),
-                last=seconds.max(),
-            )
-        )[0]
-        if known["middle"] is not None:
-            half = seconds <= known["middle"]
+        known = engine.rows(events.aggregate(first=seconds.min(), last=seconds.max()))[0]
+        training = events.filter(events.row_split == "train")
+        middle = engine.execute(training.told.epoch_seconds().median().cast("float64"))
+        if middle is not None and not math.isnan(middle):  # there are training rows with a time
+            half = seconds <= middle
             length = known["last"] - known["first"] + 1
             second = ((seconds - known["first"]) * (SECONDS - 1) / length).floor().cast("int64")
     if is_given:

@@ -5,7 +5,7 @@ from tfmtr.evaluation.baselines import ease as ease_file
 from tfmtr.evaluation.baselines import neighbours as neighbours_file
 from tfmtr.evaluation.baselines.als import als, title_factors
 from tfmtr.evaluation.baselines.blend import blend
-from tfmtr.evaluation.baselines.ease import ease, gram_of, why_too_large
+from tfmtr.evaluation.baselines.ease import ease, gram_of, invert, why_too_large
 from tfmtr.evaluation.baselines.history import History
 from tfmtr.evaluation.baselines.neighbours import (
     keep_largest,
@@ -137,6 +137,19 @@ def test_many_titles_are_inverted_in_half_the_precision_with_the_same_lists(hist
     found = ease(history, l2=1.0)([0, 39])
     assert 0 < np.abs(found - exact).max() < 1e-5
     np.testing.assert_array_equal(found.argsort(), exact.argsort())
+
+
+@pytest.mark.parametrize("block", [512, 5])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_inverting_in_place_is_as_exact_as_numpy(monkeypatch, block, dtype):
+    monkeypatch.setattr(ease_file, "BLOCK", block)
+    values = np.random.default_rng(1).normal(size=(40, 13))
+    matrix = (values.T @ values).astype(dtype)
+    expected = np.linalg.inv(values.T @ values)
+    assert invert(matrix)
+    tolerance = {"rtol": 1e-10, "atol": 1e-12} if dtype == "float64" else {"rtol": 1e-3, "atol": 1e-6}
+    np.testing.assert_allclose(matrix, expected, **tolerance)
+    assert not invert(np.array([[1.0, 2.0], [2.0, 1.0]], dtype))
 
 
 def test_ease_leaves_out_titles_without_fitted_events_and_keeps_a_shared_gram_matrix(history):

@@ -143,6 +143,22 @@ def test_where_a_fit_is_costly_the_newest_window_judges_alone(monkeypatch):
     assert set(judged[:-2]) == {2}
 
 
+def test_tries_are_fitted_on_the_events_of_some_users_where_there_are_many(monkeypatch):
+    history = make(num_users=400)
+    few = history.thinned(len(history.users) // 4)
+    assert history.thinned(len(history.users)) is history
+    assert 0.15 < few.fitted.mean() < 0.35
+    of_users = {user: set(few.fitted[few.users == user]) for user in np.unique(few.users)}
+    assert all(len(found) == 1 for found in of_users.values())  # all of a user's events or none
+    np.testing.assert_array_equal(few.matrix.toarray(), history.matrix.toarray())  # own pasts stay known
+    seen = []
+    monkeypatch.setattr(tuning, "MANY_EVENTS", len(history.users) // 4)
+    monkeypatch.setattr(tuning, "fit", lambda name, options, fitted, **shared: seen.append(fitted.fitted.mean()))
+    tune(["popularity"], [history], lambda place, score: 0.0, window_days=7)
+    assert seen
+    assert set(seen) == {few.fitted.mean()}
+
+
 def test_windows_without_users_to_judge_by_count_for_nothing():
     histories = [make(seed=1), make(seed=2)]
 

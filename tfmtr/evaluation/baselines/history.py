@@ -57,6 +57,22 @@ class History:
                 f"`age` must be positive: no event of the moment or after it is known. Received: {self.age.min()} days"
             )
 
+    def thinned(self, most):
+        """A history of which at most about `most` events are fitted: all those of some users, drawn with a fixed seed.
+
+        What the others had stays known for their own lists. The history itself, if it has no more.
+
+        Example:
+        >>> history = History(range(1000), [0] * 1000, [1.0] * 1000, [0] * 1000, num_titles=1)
+        >>> 50 < int(history.thinned(100).fitted.sum()) < 150
+        True
+        """
+        share = most / max(1, int(self.fitted.sum()))
+        if share >= 1:
+            return self
+        is_drawn = np.random.default_rng(0).random(len(self.homes)) < share
+        return dataclasses.replace(self, fitted=self.fitted & is_drawn[self.users])
+
     @functools.cached_property
     def matrix(self):
         """Which user had which title, 1 or 0: sparse float64 of shape `(users, titles)`."""

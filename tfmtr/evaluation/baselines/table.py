@@ -11,7 +11,7 @@ from tfmtr.evaluation.baselines.ease import MANY_TITLES, ease, fitted_titles, gr
 from tfmtr.evaluation.baselines.neighbours import neighbours, products_of
 from tfmtr.evaluation.baselines.popularity import popularity
 
-MANY_EVENTS = 1_000_000  # of one history: above, a fit takes seconds
+MANY_EVENTS = 1_000_000  # of one history: above, some fits take minutes, and tries are fitted on so many
 
 
 def has_many_events(history):

@@ -4,7 +4,7 @@ import importlib.util
 import math
 
 from tfmtr.evaluation.baselines.popularity import popularity
-from tfmtr.evaluation.baselines.table import BASELINES
+from tfmtr.evaluation.baselines.table import BASELINES, MANY_EVENTS
 from tfmtr.evaluation.baselines.ties import settled
 from tfmtr.schema import check_choice
 
@@ -24,8 +24,8 @@ def tune(names, histories, judge, *, window_days, required=()):
         `{name: {"options": ..., "figure": ..., "tries": [{"options": ..., "figure": ...}], "reason": None}}`: the
         options with the largest figure of their try, the first of them where several have it, and their figure over
         all histories. A figure is the mean over histories that are judged (a try's is of the newest alone, where a fit
-        is costly), None where there are none. Without figures the options are the middle try's. A baseline that is left
-        out has no options, no tries, and the reason.
+        is costly), None where there are none; tries are fitted on about a million events at most. Without figures the
+        options are the middle try's. A baseline that is left out has no options, no tries, and the reason.
 
     Raises:
         ImportError: If a required baseline's package is missing.
@@ -50,7 +50,8 @@ def tune(names, histories, judge, *, window_days, required=()):
         options = tries(name, window_days)
         figures = [[] for _ in options]
         costly = histories and BASELINES[name].is_costly(histories[-1])
-        for place, history in list(enumerate(histories))[-1 if costly else 0 :]:
+        for place, whole in list(enumerate(histories))[-1 if costly else 0 :]:
+            history = whole.thinned(MANY_EVENTS)
             shared = {key: make(history) for key, make in BASELINES[name].shared.items()}
             for figure, one in zip(figures, options, strict=True):
                 figure.append(float(judge(place, fit(name, one, history, **shared))))
@@ -58,7 +59,10 @@ def tune(names, histories, judge, *, window_days, required=()):
         known = [mean for mean in means if mean is not None]
         chosen = means.index(max(known)) if known else len(options) // 2
         others = histories[:-1] if costly else ()
-        judged = [float(judge(place, fit(name, options[chosen], history))) for place, history in enumerate(others)]
+        judged = [
+            float(judge(place, fit(name, options[chosen], history.thinned(MANY_EVENTS))))
+            for place, history in enumerate(others)
+        ]
         rows = [{"options": one, "figure": mean} for one, mean in zip(options, means, strict=True)]
         figure = _mean([*judged, *figures[chosen]])
         found[name] = {"options": options[chosen], "figure": figure, "tries": rows, "reason": None}
