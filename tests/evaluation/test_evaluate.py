@@ -233,7 +233,8 @@ def test_the_document_is_json_and_printable(evaluated):
     assert "PR-AUC b" in out.getvalue()
     assert "+0.0%" in out.getvalue()
     assert "Lists of 5 titles that the user did not have before the window" in out.getvalue()
-    assert f" {np.mean(list(result['recall'].values())):.4f} " in out.getvalue()
+    of_model = read_list_scores(run).query("contender == 'model' and list == 'new'")
+    assert f" {of_model.ndcg.mean():.4f} " in out.getvalue()
     assert "The best baseline by " in out.getvalue()
 
 

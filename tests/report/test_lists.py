@@ -49,6 +49,12 @@ def test_lists_stand_before_everything_else(page, runs, write):
     assert {"multi-task-seed-0", "multi-task-seed-1", "popularity (best baseline)", "recent"} <= names
 
 
+def over_lists(windows, key):
+    """Mean over all lists, those of a window counted as often as there are users."""
+    cells = [cells["overall"] for cells in windows.values()]
+    return np.average([cell[key] for cell in cells], weights=[cell["users"] for cell in cells])
+
+
 def test_figures_are_those_of_the_documents(page, evaluations):
     best = evaluations["baseline"]["baselines"]["best"]
     columns = {
@@ -61,9 +67,9 @@ def test_figures_are_those_of_the_documents(page, evaluations):
         found = page.column("lists-table", header)
         for name, windows in evaluations["baseline"]["baselines"]["ranking"].items():
             shown = f"{name} (best baseline)" if name == best else name
-            assert found[shown] == pytest.approx(np.mean([cells["overall"][key] for cells in windows.values()]))
+            assert found[shown] == pytest.approx(over_lists(windows, key))
         seeds = [
-            np.mean([cells["overall"][key] for cells in evaluations[name]["lists"]["ranking"].values()])
+            over_lists(evaluations[name]["lists"]["ranking"], key)
             for name in ("multi-task-seed-0", "multi-task-seed-1")
         ]
         assert found["multi-task"] == pytest.approx(np.mean(seeds))
@@ -72,8 +78,7 @@ def test_figures_are_those_of_the_documents(page, evaluations):
     ndcg = list(page.column("lists-table", "NDCG@3").values())
     assert ndcg == sorted(ndcg, reverse=True)
     again = page.column("lists-table", "NDCG, repeats allowed")
-    cells = evaluations["upsampled"]["repeats"].values()
-    assert again["upsampled"] == pytest.approx(np.mean([of["overall"]["ndcg"] for of in cells]))
+    assert again["upsampled"] == pytest.approx(over_lists(evaluations["upsampled"]["repeats"], "ndcg"))
     assert again["upsampled"] != page.column("lists-table", "NDCG@3")["upsampled"]
 
 
@@ -182,7 +187,7 @@ def test_figures_among_random_titles_stand_where_they_are_of_the_same_number(
     runs, prepared, evaluations, write, tmp_path
 ):
     def cells(value):
-        return {window: {"overall": {"hit_rate": value, "ndcg": value / 2}} for window in ("1", "2", "3")}
+        return {window: {"overall": {"hit_rate": value, "ndcg": value / 2, "users": 9}} for window in ("1", "2", "3")}
 
     found = evaluations["baseline"]
     baselines = {**found["baselines"], "among": {"recent": cells(0.75)}}

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tfmtr.evaluation.areas import areas
-from tfmtr.evaluation.metrics import observed_rows, rows_by_slice, why_not_available
+from tfmtr.evaluation.metrics import OVERALL, observed_rows, rows_by_slice, why_not_available
 
 
 def gauc(labels, scores, slices, users):
@@ -116,6 +116,26 @@ def recall_at_k(lists):
     metrics, num_positives = _per_user(lists)
     recall = metrics["recall"][num_positives > 0]
     return float(recall.mean()) if recall.size else None
+
+
+def mean_over_lists(windows, metric):
+    """A metric's mean over the lists of all windows together, however many a window has.
+
+    Args:
+        windows: `{window: {slice: cell}}` of `evaluate_lists`.
+        metric: Its name.
+
+    Returns:
+        A float, or `None` where no window has a figure.
+
+    Example:
+    >>> cells = [{"overall": {"ndcg": 0.5, "users": 30}}, {"overall": {"ndcg": 0.2, "users": 60}}]
+    >>> round(mean_over_lists({"1": cells[0], "2": cells[1], "3": {"overall": {"ndcg": None, "users": 3}}}, "ndcg"), 6)
+    0.3
+    """
+    cells = [cells[OVERALL] for cells in windows.values() if cells.get(OVERALL, {}).get(metric) is not None]
+    lists = sum(cell["users"] for cell in cells)
+    return sum(cell[metric] * cell["users"] for cell in cells) / lists if lists else None
 
 
 def metrics_of_users(lists):

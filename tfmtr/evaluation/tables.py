@@ -6,6 +6,7 @@ from tfmtr.datasets.funnel import FATES, NO_EXAMPLES, NO_TIMES, STAGES, stages
 from tfmtr.evaluation.compare import check_same_rows, mean_and_deviation, relative_gain
 from tfmtr.evaluation.fitting_table import FittingTable
 from tfmtr.evaluation.metrics import OVERALL
+from tfmtr.evaluation.ranking import mean_over_lists
 from tfmtr.schema import check_choice
 
 FALLBACKS = {
@@ -86,7 +87,7 @@ def lists_table(results, between=None):
         between: `{model: result of compare_lists}` of the other models.
 
     Returns:
-        A `FittingTable`; figures are means over test windows.
+        A `FittingTable`; figures are means over all lists, whatever their window, as those of the ratios are.
 
     Example:
     >>> cell = {"ndcg": 0.5, "recall": 0.4, "capped_recall": 0.5, "hit_rate": 0.8, "users": 30, "positives": 50}
@@ -119,10 +120,7 @@ def lists_table(results, between=None):
     for header in ("recall over min(n, k)", "hit rate", "NDCG, repeats allowed", *headers):
         table.add(header, is_number=True)
 
-    def mean(windows, metric):
-        return _mean(list(windows.values()), OVERALL, metric)
-
-    order = {name: mean(cells, "ndcg") for name, (cells, _, _) in rows.items()}
+    order = {name: mean_over_lists(cells, "ndcg") for name, (cells, _, _) in rows.items()}
     for name in sorted(rows, key=lambda name: (order[name] is None, -(order[name] or 0.0))):
         cells, others, ratio = rows[name]
         ratio = ratio or dict.fromkeys(("ratio", "low", "high", "detectable"))
@@ -133,9 +131,9 @@ def lists_table(results, between=None):
             *([""] * 3 if name == last else (
                 _number(ratio["ratio"], "{:.3f}"), _number(interval, "{}"), _number(ratio["detectable"], "{:.3f}")
             )),
-            *(_number(mean(cells, metric), "{:.4f}") for metric in ("recall", "capped_recall", "hit_rate")),
-            _number(mean(others.get("repeats", {}), "ndcg"), "{:.4f}"),
-            *(_number(mean(others.get("among", {}), metric), "{:.4f}") for metric in ("hit_rate", "ndcg") if among),
+            *(_number(mean_over_lists(cells, metric), "{:.4f}") for metric in ("recall", "capped_recall", "hit_rate")),
+            _number(mean_over_lists(others.get("repeats", {}), "ndcg"), "{:.4f}"),
+            *(_number(mean_over_lists(others["among"], kind), "{:.4f}") for kind in ("hit_rate", "ndcg") if among),
         )  # fmt: skip
     return table
 

@@ -8,6 +8,7 @@ from tfmtr.evaluation.compare import mean_and_deviation
 from tfmtr.evaluation.evidence import compare_lists
 from tfmtr.evaluation.list_scores import MODEL, read_list_scores, values_of
 from tfmtr.evaluation.metrics import OVERALL
+from tfmtr.evaluation.ranking import mean_over_lists
 from tfmtr.report.overview import Figure
 
 METRICS = ("ndcg", "recall", "capped_recall", "hit_rate")
@@ -22,7 +23,7 @@ class Row(NamedTuple):
         name: Its name.
         is_model: Whether it is a model; the page's own is the last of the models.
         is_best: Whether it is the baseline that validation users decide for.
-        figures: `{metric: Figure}` of `METRICS`, means over test windows.
+        figures: `{metric: Figure}` of `METRICS`, means over all lists.
         repeats: `Figure` of NDCG where titles may be repeated.
         among: `{metric: Figure}` of `AMONG`, of positives ranked among a number of random titles.
         ratio: Result of `compare_lists` of the page's model to this one; `None` where there is none.
@@ -108,10 +109,10 @@ def describe_lists(models, *, num_samples=1000):
                 name=name,
                 is_model=False,
                 is_best=name == baselines["best"],
-                figures={metric: Figure(mean_over_windows(windows, metric), None) for metric in METRICS},
-                repeats=Figure(mean_over_windows(baselines["repeats"].get(name, {}), "ndcg"), None),
+                figures={metric: Figure(mean_over_lists(windows, metric), None) for metric in METRICS},
+                repeats=Figure(mean_over_lists(baselines["repeats"].get(name, {}), "ndcg"), None),
                 among={
-                    metric: Figure(mean_over_windows(among_of(beside, among, name), metric), None) for metric in AMONG
+                    metric: Figure(mean_over_lists(among_of(beside, among, name), metric), None) for metric in AMONG
                 },
                 ratio=ratio(ours, theirs, num_samples),
             )
@@ -149,10 +150,10 @@ def model_row(model, cell, among):
         name=model.name,
         is_model=True,
         is_best=False,
-        figures={metric: mean_over_seeds(mean_over_windows(of, metric) for of in rankings) for metric in METRICS},
-        repeats=mean_over_seeds(mean_over_windows(of, "ndcg") for of in repeats),
+        figures={metric: mean_over_seeds(mean_over_lists(of, metric) for of in rankings) for metric in METRICS},
+        repeats=mean_over_seeds(mean_over_lists(of, "ndcg") for of in repeats),
         among={
-            metric: mean_over_seeds(mean_over_windows(among_of(run, among), metric) for run in model.runs)
+            metric: mean_over_seeds(mean_over_lists(among_of(run, among), metric) for run in model.runs)
             for metric in AMONG
         },
         ratio=cell,
@@ -224,11 +225,6 @@ def segments_of(models, beside):
             counts[segment] = seeds[-1][segment][count]
         segments.append(Segment(name, figures, counts))
     return segments
-
-
-def mean_over_windows(windows, metric):
-    """Mean of a metric over `{window: {territory: cell}}`, all territories together; `None` is n/a."""
-    return mean_and_deviation([cells[OVERALL].get(metric) for cells in windows.values()])[0]
 
 
 def mean_over_seeds(values):
