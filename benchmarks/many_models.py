@@ -63,7 +63,7 @@ def main(folder, times):
     cases = {
         "train": lambda i: training.train(data, folder / f"run-{i}", RECIPE, verbose=0),
         "load": lambda i: training.load(folder / "run-0"),
-        "evaluate": lambda i: evaluate(folder / "run-0", data),
+        "evaluate": lambda i: evaluate(folder / "run-0", data, baselines=()),
     }
     for name, function in cases.items():
         print(f"{name}: {growth(function, times):+.2f} MiB a call", flush=True)

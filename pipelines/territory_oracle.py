@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from tfmtr import inputs, training
 from tfmtr.evaluation.evaluate import put, row_metrics
-from tfmtr.evaluation.index_lists import list_metrics, make_lists, profiles
+from tfmtr.evaluation.index_lists import ListCase, list_metrics, profiles
+from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.ranking import recall_at_k
 from tfmtr.evaluation.title_facts import LOCAL_SHARE, title_facts
 from tfmtr.retrieval.catalogue import Catalogue
@@ -31,7 +32,7 @@ def evaluate_truth(data, truth, *, lookback, k=10, most=10_000):
         `{"windows", "title_classes", "recall", "lists", "k", "local_share", "date", "versions"}`, as `evaluate`
         describes them; `windows` has the territories' cells.
     """
-    (task,), facts, found = data.schema.tasks, title_facts(data), {"recall": {}}
+    (task,), facts, past, found = data.schema.tasks, title_facts(data), Past(data), {"recall": {}}
 
     def rank(rows, allowed):
         allowed = np.asarray(allowed)
@@ -51,9 +52,10 @@ def evaluate_truth(data, truth, *, lookback, k=10, most=10_000):
         for path, cells in row_metrics(columns, users, data.schema, facts):
             put(found, (*path, str(window)), cells)
         catalogue = Catalogue(facts.ids, availability(data, facts.ids, window))
-        lists = make_lists(rank, catalogue, table.filter(pa.array(columns[task.column] > 0)), most=most)
+        positives = table.filter(pa.array(columns[task.column] > 0))
+        lists = ListCase(positives, catalogue, most=most, past=past, window=window).index_lists(rank)
         found["recall"][str(window)] = recall_at_k(lists.lists)
-        for metric, cells in list_metrics(lists, facts, profiles(data, facts, lists.users, window)).items():
+        for metric, cells in list_metrics(lists, facts, profiles(past, lists.users, window)).items():
             put(found, ("lists", metric, str(window)), cells)
     for cells in found["title_classes"][task.name].values():
         for cell in cells.values():  # a negative is a sampled pair, so propensities are not the labels' rates

@@ -157,7 +157,7 @@ def compute(data, contender, seed, file, run):
         workdir = run / f"group-{i}" if contender.is_per_group else run
         model = training.train(part.path, workdir, recipe, verbose=2)
         parameters += model.count_params()
-        results.append(evaluate(workdir, part.path))
+        results.append(evaluate(workdir, part.path, baselines=()))
         stages.append(training.read_run(workdir)["stages"])
     (task,) = data.schema.tasks
     windows = {}

@@ -250,7 +250,19 @@ def test_the_report_s_options_reach_its_function(tmp_path, monkeypatch):
 
 
 def test_a_report_is_written_of_a_run_as_it_is(folder):
-    run("evaluate", "--model", folder / "run", "--data", folder / "data", "--k", 5, "--local-share", 0.25)
+    run(
+        "evaluate",
+        "--model",
+        folder / "run",
+        "--data",
+        folder / "data",
+        "--k",
+        5,
+        "--local-share",
+        0.25,
+        "--baselines",
+        "recent",
+    )
     file = folder / "report.html"
     assert run("report", folder / "run", "--out", file, "--num-samples", 20) == f"{file}\n"
     page, document = Page(file.read_text()), json.loads((folder / "run" / "evaluation.json").read_text())

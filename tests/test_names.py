@@ -217,7 +217,7 @@ def test_difficult_names_are_trained_evaluated_and_served(difficult):
     request = {name: value.astype(kinds[value.dtype.kind]) for name, value in {**user, **request}.items()}
     assert ask("recommend", request)["count"].tolist() == [3]
     assert {*ask("user_embedding", user)} == {*TASKS, "model"}
-    assert evaluate(run, data.path)["tasks"]["2.watch-Time"]["territory"]["1"]
+    assert evaluate(run, data.path, baselines=())["tasks"]["2.watch-Time"]["territory"]["1"]
     own = set(pq.ParquetFile(run / "scores.parquet").schema_arrow.names) - {*TASKS}
     assert own
     assert all(why_reserved(name, "tasks", TASKS) for name in own)

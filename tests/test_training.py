@@ -273,7 +273,7 @@ def test_a_head_that_needs_the_titles_id_trains_and_is_evaluated(tiny, tmp_path)
     assert "title" in {feature.name for feature in Schema.load(tmp_path / "run").by_role("training")}
     (history, *_) = losses(tmp_path / "run")
     assert np.isfinite(history).all()
-    result = evaluate(tmp_path / "run", tiny)
+    result = evaluate(tmp_path / "run", tiny, baselines=())
     assert 0 < result["recall"]["1"] < 1
 
 
