@@ -234,9 +234,10 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
 
 
 def test_evaluate_prints_a_table_and_writes_json(folder):
-    output = run("evaluate", "--model", folder / "run", "--data", folder / "data")
+    output = run("evaluate", "--model", folder / "run", "--data", folder / "data", "--baselines", "recent, ease")
     assert "event per territory" in output
-    assert "recall@10" in output
+    assert "Lists of 10 titles that the user did not have before the window" in output
+    assert "ease" in output
     assert (folder / "run" / "evaluation.json").exists()
 
 
@@ -250,19 +251,8 @@ def test_the_report_s_options_reach_its_function(tmp_path, monkeypatch):
 
 
 def test_a_report_is_written_of_a_run_as_it_is(folder):
-    run(
-        "evaluate",
-        "--model",
-        folder / "run",
-        "--data",
-        folder / "data",
-        "--k",
-        5,
-        "--local-share",
-        0.25,
-        "--baselines",
-        "recent",
-    )
+    options = ("--k", 5, "--local-share", 0.25, "--baselines", "none")
+    run("evaluate", "--model", folder / "run", "--data", folder / "data", *options)
     file = folder / "report.html"
     assert run("report", folder / "run", "--out", file, "--num-samples", 20) == f"{file}\n"
     page, document = Page(file.read_text()), json.loads((folder / "run" / "evaluation.json").read_text())
