@@ -380,11 +380,12 @@ def expected_rows(case, splits):
         is_offered = row.title in offered[int(row.window), row.territory]
         return row.window > -TRAIN and is_offered and (splits[row.user] != "test" or row.window > 0)
 
-    found, latest = {}, {}
+    found, latest, chosen = {}, {}, set()
     for row in log[(log.label == 1)].itertuples():
         before = latest.get((row.user, row.title))
         latest[row.user, row.title] = row.time
         key = (splits[row.user], int(row.window), row.user, row.title)
+        chosen.add(key)
         if (before is None or before < row.time - LOOKBACK) and key not in found and is_row(row):
             found[key] = row.row
     wanted = collections.Counter(key[:2] for key in found)
@@ -392,7 +393,7 @@ def expected_rows(case, splits):
     zeros = {}
     for row in log[(log.label == 0)].itertuples():
         key = (splits[row.user], int(row.window), row.user, row.title)
-        if key not in found and key[:2] in wanted and is_row(row):
+        if key not in chosen and key[:2] in wanted and is_row(row):
             zeros.setdefault(key, row.row)
     is_rating = first_task is not None and case.tasks[first_task] != first_task
     logged, is_hidden = {}, is_rating and case.options["low_ratings"] == "hide"
@@ -402,7 +403,7 @@ def expected_rows(case, splits):
                 logged[key] = zeros[key]
     drawn = dict.fromkeys(wanted, 0) if case.options["negatives"] == "logged" else wanted
     drawn = {s: max(0, count - sum(key[:2] == s for key in logged)) for s, count in drawn.items()}
-    refused = {*found, *logged, *(zeros if is_hidden else ())}
+    refused = {*chosen, *logged, *(zeros if is_hidden else ())}
     return Expected(found, logged, refused, drawn, offered, homes)
 
 
@@ -452,7 +453,10 @@ def compare(case, data):
     assert not missing, f"{list(missing)[:3]} are missing"
     for (split, window), number in wanted.wanted.items():
         free = sum(len(wanted.offered[window, wanted.homes[user]]) for user in users if splits[user] == split)
-        free -= sum(key[:2] == (split, window) for key in wanted.refused)
+        free -= sum(
+            key[:2] == (split, window) and key[3] in wanted.offered[window, wanted.homes[key[2]]]
+            for key in wanted.refused
+        )
         found = drawn.pop((split, window), 0)
         assert min(number, free) / 2 <= found <= number, f"{found} drawn for {split}, {window}: {number} of {free}"
     assert not drawn, f"negatives were drawn where there is no positive: {drawn}"

@@ -351,11 +351,11 @@ def test_a_served_list_is_the_offline_one(folder, server):
     had = np.diff(past.had(np.arange(len(users)), window).indptr)
     index = build_index(model, data, data.schema)
     chosen = np.concatenate([np.argsort(-had)[:5], np.argsort(had)[:5]])  # of a long past, and of a short one
-    chosen = chosen[had[chosen] > 0]  # a cold user gets what is popular
     rows = users.take(chosen).append_column("title_row", pa.array(np.zeros(len(chosen), int)))
     case = ListCase(rows, index.catalogue, most=100)
     case.had = past.had(past.numbers(case.users), window)
-    found = case.lists(ranking_of(model, index, data.schema, data, k=10)).ranked_titles
+    rank = ranking_of(model, index, data.schema, data, k=10, popularity=past.popularity(window))
+    found = case.lists(rank).ranked_titles
     titles = pq.read_table(data.path / "titles.parquet")["title"].to_pylist()
     for user, ranked in zip(case.users, found, strict=True):
         answer = recommend(f"127.0.0.1:{server.port}", "two_tower", data.path, user, k=10)

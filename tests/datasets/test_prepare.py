@@ -120,6 +120,19 @@ def test_splits_and_samplings_are_disjoint(case):
     assert set(examples[examples.split == "train"].window) == set(range(-3, 4))
 
 
+def test_what_a_user_had_in_the_window_is_no_negative(case):
+    """Also where it is no discovery, because the user had had it shortly before."""
+    events, _, _, _, prepared, examples = case
+    first = datetime.datetime.fromisoformat(prepared.report["windows"][0]["start"])
+    windows = (events.ts - first).dt.days + prepared.report["windows"][0]["window"]
+    had = set(zip(events.uid, events.asin, windows, strict=True))
+    negatives = examples[examples.event == 0]
+    assert not set(zip(negatives.user, negatives.title, negatives.window, strict=True)) & had
+    positives = examples[examples.event == 1]
+    repeats = had - set(zip(positives.user, positives.title, positives.window, strict=True))
+    assert len(repeats) > 100  # which could have been drawn
+
+
 def test_active_users_had_an_event_before_the_window(case):
     events, _, _, _, prepared, examples = case
     starts = {w["window"]: datetime.datetime.fromisoformat(w["start"]) for w in prepared.report["windows"]}

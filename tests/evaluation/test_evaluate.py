@@ -3,6 +3,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
@@ -12,10 +13,12 @@ from tfmtr import inputs, models, training
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.evaluate import evaluate, print_results
+from tfmtr.evaluation.index_lists import ranking_of
 from tfmtr.evaluation.list_scores import read_list_scores
+from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.shortcomings import shortcomings
 from tfmtr.evaluation.title_facts import title_facts
-from tfmtr.retrieval.index import title_vectors
+from tfmtr.retrieval.index import build_index, title_vectors
 
 RECIPE = training.Recipe(units=(16, 8), epochs=2, batch_size=500, learning_rate=0.01, deterministic=False)
 
@@ -145,6 +148,30 @@ def test_baselines_stand_beside_the_model_in_the_same_lists(tiny, evaluated):
         positives = rows.groupby(["user", "window"]).positives.nunique()
         assert (positives == 1).all()
     assert set(result["segments"]) == {"model", *there}
+
+
+def test_a_cold_user_s_list_is_what_is_popular_as_it_is_served(tiny, evaluated):
+    data, window = Prepared(tiny), 2
+    model, past = training.load(evaluated[0], window=window), Past(data)
+    table = pq.ParquetFile(data.examples("test", windows=[window])[0]).read().slice(0, 6)
+    rows = np.where(np.arange(6) % 2, -1, table["user_row"].to_numpy())  # every second one without a vector
+    table = table.set_column(table.column_names.index("user_row"), "user_row", pa.array(rows))
+    index = build_index(model, data, data.schema, window=window)
+    allowed = np.asarray(index.catalogue(np.asarray(table["territory"].to_pylist()), np.full((6, 1), "")))
+    popularity = past.popularity(window)
+    found, ranked = (
+        ranking_of(model, index, data.schema, data, k=5, popularity=of)(table, allowed) for of in (popularity, None)
+    )
+    events = pq.read_table(data.path / "events.parquet").to_pandas().query("window < 2")
+    homes = pq.read_table(data.path / "users.parquet").to_pandas().set_index("user").territory
+    titles = pq.read_table(data.path / "titles.parquet")["title"].to_pylist()
+    for row, territory in enumerate(table["territory"].to_pylist()):
+        own = events[events.user.map(homes) == territory].groupby("title").user.nunique()
+        counts = np.asarray([own.get(title, 0) for title in titles])
+        np.testing.assert_array_equal(popularity[territory], counts)
+        best = sorted(np.flatnonzero(allowed[row]), key=lambda title: (-counts[title], title))[:5]
+        assert found[row].tolist() == (best if row % 2 else ranked[row].tolist())
+    assert (found[1::2] != ranked[1::2]).any()
 
 
 def test_popularity_s_lists_are_what_counting_gives(tiny, evaluated):

@@ -674,17 +674,23 @@ class Preparation:
         firsts = events.group_by("user").aggregate(first=events.window.min())
         newcomers = positives.inner_join(firsts, "user").filter(lambda t: t.first == t.window)
         self.newcomers += self.engine.execute(newcomers.count())
-        amount, logged, refused = {"seed": options["seed"], "alpha": options["alpha"]}, None, None
+        # Whatever the user had in the window is no negative, also what is no discovery, because it was had before.
+        chosen = events.filter(events.window >= self.windows[0].number)
+        chosen = chosen.select("user", "title", "window", *(["split"] if self.is_given else [])).distinct()
+        refused = make.place(chosen, members, self.catalogue).filter(lambda t: t.is_available)
+        refused = refused.select("user", "title", *make.STRATUM).distinct()
+        amount, logged = {"seed": options["seed"], "alpha": options["alpha"]}, None
         if self.has_zeros:
             zeros = rows.filter(lambda t: t[labels[0]] == 0.0)
             zeros = zeros.filter(zeros.window >= self.windows[0].number).select(*columns)
             zeros = make.place(zeros, members, self.catalogue).filter(lambda t: t.is_available)
             if self.tables.has_ratings and options["low_ratings"] == "hide":
-                refused = zeros.select("user", "title", *make.STRATUM).distinct()
-                refused = self.engine.store(refused, folder / "refused.parquet")
+                refused = refused.union(zeros.select("user", "title", *make.STRATUM), distinct=True)
             elif options["negatives"] != "sampled":
+                zeros = zeros.anti_join(chosen, ("user", "title", "window"))
                 logged = make.logged_negatives(zeros, positives, carried, **amount)
                 logged = self.engine.store(logged, folder / "logged.parquet")
+        refused = self.engine.store(refused, folder / "refused.parquet")
         negatives = [] if logged is None else [logged]
         if options["negatives"] != "logged":
             few = {"logged": logged, "refused": refused}

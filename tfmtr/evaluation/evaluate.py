@@ -102,7 +102,8 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
             found["recall"][str(window)] = None
             if isinstance(model, TwoTower) and past is not None and positives is not None and len(positives):
                 index = build_index(model, data, schema, window=window)
-                rank, history = ranking_of(model, index, schema, data, k=k), past.history(window)
+                history, popularity = past.history(window), past.popularity(window)
+                rank = ranking_of(model, index, schema, data, k=k, popularity=popularity)
                 for kind, before in ((NEW, past), (REPEATS, None)):
                     case = ListCase(positives, index.catalogue, most=recall_users, past=before, window=window)
                     lists = case.index_lists(rank)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy import sparse
 
 from tfmtr import inputs
@@ -172,20 +173,54 @@ def index_lists(model, positives, schema, data, *, window, k, most, past=None):
     """
     index = build_index(model, data, schema, window=window)
     case = ListCase(positives, index.catalogue, most=most, past=past, window=window)
-    return case.index_lists(ranking_of(model, index, schema, data, k=k))
+    popularity = None if past is None else past.popularity(window)
+    return case.index_lists(ranking_of(model, index, schema, data, k=k, popularity=popularity))
 
 
-def ranking_of(model, index, schema, data, *, k):
-    """How a model ranks: the function that `ListCase.lists` asks."""
+def ranking_of(model, index, schema, data, *, k, popularity=None):
+    """How a model ranks: the function that `ListCase.lists` asks.
+
+    Args:
+        model: A `TwoTower` model.
+        index: Its exact index of the window.
+        schema: Its `Schema`.
+        data: The `Prepared` directory.
+        k: Titles of a list.
+        popularity: What `Past.popularity` returns: cold users get what is popular in their territory, as they are
+            served. `None` ranks theirs by the model, too.
+    """
     stores = inputs.open_stores(data)
 
     def rank(rows, allowed):
         features = inputs.model_inputs(rows, schema, stores)
         queries = model.user_tower.predict_on_batch({name: features[name] for name in model.user_tower.input})
         found = index(queries[schema.tasks[0].name], np.full(len(rows), min(k, allowed.shape[1]), "int32"), allowed)
-        return np.where(np.isfinite(found["scores"]), found["index"], -1)
+        best = np.where(np.isfinite(found["scores"]), found["index"], -1)
+        cold = np.flatnonzero(is_cold(rows, features, schema)) if popularity is not None else []
+        if len(cold):
+            places = [popularity[territory] for territory in rows["territory"].take(pa.array(cold)).to_pylist()]
+            scores = np.log1p(places).astype("float16")  # with the ties of the catalogue that is served
+            best[cold] = best_titles(scores.astype("float32"), np.asarray(allowed)[cold], k)
+        return best
 
     return rank
+
+
+def is_cold(rows, features, schema):
+    """Of which rows no taste is known, boolean of shape `(rows,)`, as `tfmtr.export.is_cold` has it of requests.
+
+    Args:
+        rows: Arrow table of examples.
+        features: What `tfmtr.inputs.model_inputs` makes of them.
+        schema: The `Schema`.
+    """
+    known = [np.any(features[f.name] != 0, axis=1) for f in schema.by_role("user") if f.kind == "vector"]
+    known += [
+        pc.fill_null(pc.greater(pc.list_value_length(rows[f.name]), 0), False).to_numpy()
+        for f in schema.by_role("user")
+        if f.kind in ("set", "sequence")
+    ]
+    return ~np.any(known, axis=0) if known else np.zeros(len(rows), bool)
 
 
 def make_lists(rank, catalogue, positives, *, most):

@@ -42,6 +42,7 @@ class Past:
         self.users = table["user"].combine_chunks().cast(pa.string())
         homes = table["territory"].combine_chunks().cast(pa.string()).dictionary_encode()
         self.homes = pc.fill_null(homes.indices, 0).to_numpy().astype(np.int64)
+        self.territories = homes.dictionary.to_pylist()
         titles = pq.read_table(data.path / "titles.parquet", columns=["title"])["title"].combine_chunks()
         self.num_titles = len(titles)
         self.starts = {row["window"]: row["start"] for row in data.report["windows"]}
@@ -94,6 +95,17 @@ class Past:
             known &= self.is_history
         shape = (len(users), self.num_titles)
         return sparse.csr_matrix((np.ones(known.sum(), bool), (rows[known], self.title[known])), shape)
+
+    def popularity(self, window):
+        """How many users had each title before a window: `{territory: float32 of shape (titles,)}`."""
+        known = self.is_history & (self.window < window)
+        pairs = np.unique(self.user[known].astype(np.int64) * self.num_titles + self.title[known])
+        users, titles = np.divmod(pairs, self.num_titles)
+        found = {}
+        for place, territory in enumerate(self.territories):
+            own = titles[self.homes[users] == place]
+            found[territory] = np.bincount(own, minlength=self.num_titles).astype("float32")
+        return found
 
     def history(self, window):
         """The `History` that baselines of a window are fitted on: all that the model may know then."""

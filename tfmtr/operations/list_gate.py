@@ -64,10 +64,16 @@ def judge_lists(runs, data, *, k=10, num_samples=2000):
 
     name, options = choose_popularity(data, past, k=k)
     popular = values(ranking_by(fit(name, options, past.history(window)), past, k))
-    cells = []
+    cells, popularity = [], past.popularity(window)
     for model, schema in runs:
         index = build_index(model, data, schema, window=window)
-        cells.append(compare(values(ranking_of(model, index, schema, data, k=k)), popular, num_samples=num_samples))
+        cells.append(
+            compare(
+                values(ranking_of(model, index, schema, data, k=k, popularity=popularity)),
+                popular,
+                num_samples=num_samples,
+            )
+        )
     popular = {"name": name, "options": options, "ndcg": cells[0]["theirs"]}
     reasons, notes = verdict(*cells, name)
     lists = {"users": len(case.users), "left_out": case.left_out, "popularity": popular}
