@@ -403,7 +403,10 @@ def expected_rows(case, splits):
                 logged[key] = zeros[key]
     drawn = dict.fromkeys(wanted, 0) if case.options["negatives"] == "logged" else wanted
     drawn = {s: max(0, count - sum(key[:2] == s for key in logged)) for s, count in drawn.items()}
-    refused = {*chosen, *logged, *(zeros if is_hidden else ())}
+    refused = {*chosen, *logged}
+    for row in log[(log.label == 0) & (log.window <= TEST)].itertuples() if is_hidden else ():
+        later = range(max(int(row.window), 1 - TRAIN), TEST + 1)
+        refused |= {(splits[row.user], window, row.user, row.title) for window in later}
     return Expected(found, logged, refused, drawn, offered, homes)
 
 

@@ -28,7 +28,7 @@ import pandas as pd
 
 from tfmtr.documents import read_json, write_json
 from tfmtr.evaluation.compare import holm
-from tfmtr.evaluation.evidence import compare_lists
+from tfmtr.evaluation.evidence import compare_lists, interval_text
 from tfmtr.evaluation.list_scores import MODEL, read_list_scores, segments_of, values_of
 
 ENOUGH = 3_000
@@ -143,7 +143,7 @@ def page(lines):
             name = f"{key} (best by validation)" if key == best else key
             ratio = interval = detectable = p_value = ""
             if cell.get("ratio") is not None:
-                ratio, interval = f"{cell['ratio']:.3f}", f"{cell['low']:.3f} to {cell['high']:.3f}"
+                ratio, interval = f"{cell['ratio']:.3f}", interval_text(cell)
                 detectable, p_value = f"{cell['detectable']:.3f}", cells.p_text(corrected[line["set"], key])
             segments = [
                 cells.text(line["segments"][key][kind][metric], ".4f")

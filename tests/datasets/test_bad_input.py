@@ -20,7 +20,7 @@ def warned(data, text):
 def test_the_base_log(tmp_path):
     data = prepared(tmp_path, *base())
     found = examples(data)
-    assert (len(found), int(found.click.sum())) == (2060, 1000)
+    assert (len(found), int(found.click.sum())) == (2058, 1000)
 
 
 def test_two_types_in_a_folder_of_events_keep_their_values(tmp_path):
@@ -31,7 +31,7 @@ def test_two_types_in_a_folder_of_events_keep_their_values(tmp_path):
     tasks, training = {"click": "click", "watch": "seconds:regression"}, {"pos": "pos"}
     data = prepared(tmp_path, [a, b, a[:0].astype(str)], users, titles, tasks=tasks, training=training)
     found = examples(data)
-    assert len(found) == 2060
+    assert len(found) == 2058
     assert (found.watch == np.float32(0.4)).sum() == (found.pos == 0.5).sum() > 1000
 
 
@@ -54,7 +54,7 @@ def test_uncommitted_files_are_not_read(tmp_path):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         events[:500].assign(click=1).to_parquet(folder / name)
     data = prepared(tmp_path, folder, users, titles)
-    assert len(examples(data)) == 2060
+    assert len(examples(data)) == 2058
     assert data.report["statistics"]["events"] == 1794
 
 

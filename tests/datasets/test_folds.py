@@ -56,7 +56,7 @@ def test_no_fold_is_as_before(tmp_path):
     place = {user: int(hashlib.md5(f"0|split|{user}".encode()).hexdigest()[:8], 16) / 16**8 for user in tables[1].user}
     for user, split in splits(default).items():
         assert split == ("test" if place[user] < 0.3 else "validation" if place[user] < 0.4 else "train")
-    assert len(examples(default)) == 2060
+    assert len(examples(default)) == 2058
 
 
 @pytest.mark.parametrize(

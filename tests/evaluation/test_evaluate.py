@@ -217,7 +217,7 @@ def test_a_model_below_the_best_baseline_is_warned_of_with_causes(tiny, evaluate
     result = json.loads(json.dumps(evaluated[1]))
     document, data = training.read_run(evaluated[0]), Prepared(tiny)
     best = result["baselines"]["best"]
-    cell = {"ours": 0.1, "theirs": 0.2, "ratio": 0.5, "low": 0.4, "high": 0.6}
+    cell = {"ours": 0.1, "theirs": 0.2, "ratio": 0.5, "low": 0.4, "high": 0.6, "users": 40}
     result["baselines"]["compared"][best] = cell
     data.report["titles_without_text"], data.report["statistics"] = 40, {"titles": 50}
     data.report["examples"] = [{"split": "train", "sampling": "random", "window": 0, "rows": 3000, "positives": 1000}]
@@ -231,7 +231,9 @@ def test_a_model_below_the_best_baseline_is_warned_of_with_causes(tiny, evaluate
         "the model had 12 updates only", "2.0 negatives for each positive",
     ):  # fmt: skip
         assert cause in text
-    cell["ours"] = 0.3
+    cell["users"] = 19
+    assert shortcomings(result, document, data) == []  # too few to say anything
+    cell["users"], cell["ours"] = 40, 0.3
     assert shortcomings(result, document, data) == []
 
 
@@ -247,7 +249,7 @@ def test_a_model_without_an_index_has_no_lists(tiny, evaluated, tmp_path, monkey
     assert result["gauc"]["event"]["territory"]["1"]["overall"]["rows"] > 0
     out = io.StringIO()
     print_results({"a": result}, Console(file=out, width=100))
-    assert "There are no lists: the model has no index, or the data do not tell what users had." in out.getvalue()
+    assert "There are no lists: no test users, a model without an index" in out.getvalue()
     assert result["baselines"] is None
 
 

@@ -67,6 +67,18 @@ def test_a_difference_of_the_detectable_size_is_found_in_four_of_five_logs():
     assert 0.7 < np.mean(found) < 0.9
 
 
+def test_one_lucky_user_is_no_evidence():
+    """A third of the samples have none of that user: the ratio is 0 there."""
+    users = pd.DataFrame({"user": range(40), "window": 1})
+    found = compare_lists(users.assign(value=[1.0] + [0.0] * 39), users.assign(value=0.02))
+    assert found["ratio"] == pytest.approx(1.25)
+    assert found["low"] == 0.0
+    assert found["p_value"] > 0.5
+    other = compare_lists(users.assign(value=0.02), users.assign(value=[1.0] + [0.0] * 39))
+    assert other["high"] is None  # theirs may be 0
+    assert other["p_value"] == pytest.approx(found["p_value"], abs=0.05)
+
+
 def test_what_cannot_be_compared():
     users = pd.DataFrame({"user": range(30), "window": 1, "value": 1.0})
     with pytest.raises(ValueError, match=r"must have the same pairs .* Received: 30 and 29, of which 29 are in both"):
@@ -74,6 +86,13 @@ def test_what_cannot_be_compared():
     twice = pd.concat([users.assign(seed=0), users[1:].assign(seed=1)])
     with pytest.raises(ValueError, match=r"in every seed. Received: 1 of 60 are missing"):
         compare_lists(twice, users)
+    with pytest.raises(ValueError, match=r"must come once in a seed\. Received: 1 of 31 come again"):
+        compare_lists(pd.concat([users, users[:1]]), users)
+    for value in (-0.5, np.inf):
+        with pytest.raises(
+            ValueError, match=r"`value` must be a finite number from 0 up\. Received: (-0.5|inf) \(30 such"
+        ):
+            compare_lists(users, users.assign(value=value))
     with pytest.raises(ValueError, match="`num_samples` must be positive"):
         compare_lists(users, users, num_samples=0)
     assert compare_lists(users[:19], users[:19])["reason"] == "19 users, 20 needed"

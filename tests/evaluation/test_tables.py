@@ -98,26 +98,31 @@ def statistics_arguments():
 
 
 def lists_document(name="blend"):
-    cell = {"ndcg": 0.5, "recall": 0.4, "capped_recall": 0.45, "hit_rate": 0.8, "users": 1_234_567, "positives": 9}
-    windows = {"1": {"overall": cell}, "2": {"overall": {**cell, "ndcg": 0.3, "users": 3 * cell["users"]}}}
+    cell = {"ndcg": 0.35, "recall": 0.4, "capped_recall": 0.45, "hit_rate": 0.8, "lists": 4_938_268, "users": 1_234_567}
+    means = {"model": cell, name: cell, "ease": {**cell, "ndcg": 0.1}}
+    windows = {"1": {}, "2": {}}
     compared = {"ratio": 1.25, "low": 1.1, "high": 1.4, "detectable": 1.2}
     baselines = {
         "best": name,
         "validation": {"user_windows": 2_000},
-        "ranking": {name: windows, "ease": {"1": {"overall": {**cell, "ndcg": 0.1}}}},
-        "repeats": {name: windows, "ease": windows},
+        "ranking": {name: windows, "ease": windows},
         "compared": {name: compared, "ease": {**compared, "ratio": None, "low": None, "detectable": None}},
         "tuned": {name: {"reason": None}, "als": {"reason": "als needs pip install 'tfmtr[baselines]'"}},
     }
     kinds = {kind: {"ndcg": 0.25, "user_windows": 30} for kind in ("new users", "known users")}
     kinds |= {kind: {"recall": None, "positives": 0} for kind in ("new titles", "known titles")}
-    lists = {"k": 10, "lists": {"ranking": windows}, "repeats": windows, "baselines": baselines}
+    again = {contender: {**of, "ndcg": of["ndcg"] + 0.05} for contender, of in means.items()}
+    lists = {"k": 10, "lists": {"ranking": windows}, "means": {"new": means, "repeats": again}, "baselines": baselines}
     return {**lists, "left_out": {"1": {"users": 77}}, "segments": {"model": kinds, name: kinds}}
 
 
 def lists_arguments():
     words = [*MODELS, "blend *", "ease", "1.250", "1.100-1.400", "0.4000", "0.4500", "0.8000", "NDCG", "hit rate"]
-    words += ["4,938,268 lists in 2 test windows.", "77 users had all", "2,000 lists of validation users."]
+    words += [
+        "4,938,268 lists of 1,234,567 users in 2 test windows.",
+        "77 users had all",
+        "2,000 lists of validation users.",
+    ]
     return [dict.fromkeys(MODELS, lists_document())], [*words, "als needs pip install 'tfmtr[baselines]'."]
 
 
@@ -133,8 +138,8 @@ def test_the_lists_of_the_best_stand_first():
         if line.split()[:1] and line.split()[0] in ("branches", "blend", "ease") and "0." in line
     ]
     assert [row[0] for row in rows] == ["branches", "blend", "ease"]
-    # Figures are means over lists: 0.5 of one and 0.3 of three; the model's own row has no ratio.
-    assert rows[0][1:] == ["0.3500", "0.4000", "0.4500", "0.8000", "0.3500"]
+    # The model's own row has no ratio; the last column is of lists that may repeat what users had.
+    assert rows[0][1:] == ["0.3500", "0.4000", "0.4500", "0.8000", "0.4000"]
     assert rows[1][1:7] == ["*", "0.3500", "1.250", "1.100-1.400", "1.200", "0.4000"]
     assert rows[2][1:4] == ["0.1000", "n/a", "n/a"]
 

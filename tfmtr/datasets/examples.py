@@ -275,6 +275,21 @@ def place(rows, members, titles_available):
     return joined.mutate(is_available=joined.is_available.fill_null(False)).drop(*(f"{key}_right" for key in keys))
 
 
+def from_then_on(rows, windows):
+    """The pairs of some rows in the window of the first one and in all later ones.
+
+    Args:
+        rows: Table `user`, `title`, `window`.
+        windows: List of `Window`.
+
+    Returns:
+        Table `user`, `title`, `window`, each once.
+    """
+    pairs = rows.group_by("user", "title").aggregate(first=rows.window.min())
+    pairs = pairs.cross_join(windows_table(windows))
+    return pairs.filter(pairs["first"] <= pairs.window).select("user", "title", "window")
+
+
 def wanted_negatives(positives, alpha):
     """Number of negatives, `round(alpha * positives)`, for each stratum: table `STRATUM`, `cohort`, `wanted`."""
     strata = positives.group_by(*STRATUM, "cohort").aggregate(positives=positives.count())
@@ -321,7 +336,7 @@ def sampled_negatives(positives, members, titles_available, *, seed, alpha, logg
     draws = ibis.cases(
         (strata.wanted * 8 <= strata.pairs, strata.wanted * 5 // 4),
         (strata.wanted * 2 <= strata.pairs, strata.wanted * 2),
-        else_=strata.wanted * 8,
+        else_=ibis.least(strata.wanted, strata.pairs.cast("int64")) * 8,
     )
     strata = strata.mutate(draws=((draws + SPARE_DRAWS) * strata.num_users // strata.reachable).cast("int64"))
     strata = strata.select(*STRATUM, "cohort", "wanted", "num_users", draw=ibis.range(strata.draws).unnest())

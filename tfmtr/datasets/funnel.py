@@ -7,11 +7,12 @@ FATES = {
     "unknown_title": "of a title that is not in the titles table",
     "unknown_user": "of a user who is not in the users table",
     "unlabelled": "without a label of the first task",
-    "impressions": "impressions, of which negatives are made",
+    "impressions": "impressions: shown, and not chosen",
     "low_rated": "rated below the threshold of the first task",
     "too_early": "before the calendar's start",
     "history": "before the first window: what users had, no examples",
     "later": "after the last window",
+    "other_split": "of training, with a pair that is for validation",
     "repeats": "of a title that the user had had shortly before",
     "no_examples": "of users of whom this window has no examples",
     "unavailable": "of a title that was not available",
@@ -22,12 +23,12 @@ STAGES = {
     "matched": ("of users and titles that are known", ("incomplete", "unknown_title", "unknown_user")),
     "events": ("events", ("unlabelled", "impressions", "low_rated")),
     "in_windows": ("in windows", ("too_early", "history", "later")),
-    "discoveries": ("discoveries", ("repeats",)),
+    "discoveries": ("discoveries", ("other_split", "repeats")),
     "positives": ("positives", ("no_examples", "unavailable")),
 }
 NO_EXAMPLES = {
     "before_tests": "of test users, before the test windows",
-    "not_active": "of users who are added when active, and were not",
+    "not_active": "of users of the active pool who were not active before the window",
     "not_drawn": "of users who were drawn for no examples",
 }
 NO_TIMES = "No times: the order of events is not known, and what is history is drawn."

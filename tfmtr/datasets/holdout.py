@@ -27,7 +27,7 @@ from tfmtr.datasets.sampling import digest, draw, is_below
 EPOCH, DAY = datetime.datetime(2000, 1, 1), datetime.timedelta(days=1)
 SECONDS = 86_400
 LOOKBACK = datetime.timedelta(days=30)  # of discoveries: longer than all windows of the clock
-TRAINING_HISTORY, TEST_HISTORY = 0.5, 0.8
+TRAINING_HISTORY, TEST_HISTORY, VALIDATION = 0.5, 0.8, 0.1
 SPLITS = ("train", "validation", "test")
 SYNONYMS = {"valid": "validation", "val": "validation", "dev": "validation"}
 TEXTS = {
@@ -56,7 +56,11 @@ def split_word(column):
 
 
 def check_splits(engine, events, column):
-    """Raises a `ValueError` unless every row's `row_split` is one of `SPLITS`, with rows of train and test."""
+    """Raises a `ValueError` unless every row's `row_split` is one of `SPLITS`, with rows of train and test.
+
+    Returns:
+        `{split: rows}`.
+    """
     counts = events.group_by("row_split").aggregate(rows=events.count()).order_by(ibis.desc("rows"), "row_split")
     counts = {row["row_split"]: row["rows"] for row in engine.rows(counts.limit(20))}
     if set(counts) - set(SPLITS) or not {"train", "test"} <= set(counts):
@@ -67,6 +71,22 @@ def check_splits(engine, events, column):
             f"`split_column` must have the words train, validation (there may be none) and test in every row of "
             f"`events`. Received: {column!r} with {found}"
         )
+    return counts
+
+
+def draw_validation(events, seed):
+    """Events of a split without validation rows: a tenth of the training pairs, drawn by a hash, become them."""
+    is_drawn = is_below(digest(seed, "validation", events.user, events.title), VALIDATION)
+    drawn = (events.row_split == "train") & is_drawn
+    return events.mutate(row_split=drawn.ifelse("validation", events.row_split))
+
+
+def count_early_tests(engine, events):
+    """Number of test rows from before the last training row, whose time is `told`."""
+    last = engine.execute(events.filter(events.row_split == "train").told.max())
+    if last is None:
+        return 0
+    return engine.execute(((events.row_split == "test") & (events.told < ibis.literal(last, "timestamp"))).sum()) or 0
 
 
 def with_clock(engine, events, *, seed, fractions, is_given, has_times):
@@ -88,16 +108,18 @@ def with_clock(engine, events, *, seed, fractions, is_given, has_times):
     second = draw(digest(seed, "order", events.user, events.title), SECONDS)
     if is_given and has_times:
         seconds = events.told.epoch_seconds()
-        known = engine.rows(events.aggregate(first=seconds.min(), last=seconds.max()))[0]
         training = events.filter(events.row_split == "train")
         middle = engine.execute(training.told.epoch_seconds().median().cast("float64"))
         if middle is not None and not math.isnan(middle):  # there are training rows with a time
-            half = seconds <= middle
-            length = known["last"] - known["first"] + 1
-            second = ((seconds - known["first"]) * (SECONDS - 1) / length).floor().cast("int64")
+            half = (seconds < middle) | ((seconds == middle) & half)  # ties, such as rows of one date, are drawn
     if is_given:
         training = half.ifelse(-2, -1)
         number = events.row_split.cases(("train", training), ("validation", 0), else_=1)
+        if has_times:  # a user's rows of one part in their order, which rows of other parts have no say in
+            events = events.mutate(part=number)
+            place = ibis.row_number().over(group_by=("user", "part"), order_by=("told", "title"))
+            events = events.mutate(place=place)
+            number, second = events.part, ibis.least(events.place, SECONDS - 1)
     else:
         users = make.assign_users(events, seed=seed, **fractions)
         few = is_below(digest(seed, "history", events.user, events.title), TEST_HISTORY)
@@ -107,11 +129,14 @@ def with_clock(engine, events, *, seed, fractions, is_given, has_times):
     if has_times:
         time = events.told.isnull().ifelse(ibis.null("timestamp"), time)
     events = events.mutate(time=time)
-    return events if is_given else events.drop("split")
+    return events.drop(*({"part", "place"} & set(events.columns))) if is_given else events.drop("split")
 
 
 def count_overlaps(engine, events):
-    """How many pairs are in two parts of a given split: `{"validation": pairs, "test": pairs}` that are in train, too.
+    """How many pairs are in two parts of a given split.
+
+    Returns:
+        `{"validation": pairs that are in train, too, "test": pairs that are in train or validation, too}`.
 
     Args:
         engine: An `Engine`.
@@ -121,7 +146,8 @@ def count_overlaps(engine, events):
         **{split: (events.row_split == split).any() for split in SPLITS},
     )
     both = pairs.aggregate(
-        **{split: (pairs.train & pairs[split]).sum().fill_null(0) for split in ("validation", "test")}
+        validation=(pairs.train & pairs.validation).sum().fill_null(0),
+        test=((pairs.train | pairs.validation) & pairs.test).sum().fill_null(0),
     )
     return engine.rows(both)[0]
 

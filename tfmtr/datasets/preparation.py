@@ -139,7 +139,11 @@ class Preparation:
             self.warn(count, f"events of {task!r} have no {before!r}; heads for cascades train them as 0")
         first_label = inside(next(iter(self.tasks)))
         if self.is_given:
-            holdout.check_splits(self.engine, events, self.logs.split_column)
+            there = holdout.check_splits(self.engine, events, self.logs.split_column)
+            if "validation" not in there:
+                events = holdout.draw_validation(events, self.options["seed"])
+                drawn = self.engine.execute((events.row_split == "validation").sum())
+                self.warn(drawn, "training rows were drawn for validation, as the split has no rows for it")
         if self.is_drawn:
             events = holdout.with_clock(
                 self.engine,
@@ -150,6 +154,9 @@ class Preparation:
                 has_times=self.logs.has_times,
             )
             self.tables = dataclasses.replace(self.tables, events=events)
+            if self.is_given and self.logs.has_times:
+                early = holdout.count_early_tests(self.engine, events)
+                self.warn(early, "test rows are from before the last training row: training knows what came after them")
         known = events.left_join(self.titles.select("title", "title_row"), "title")
         counted = self.engine.rows(
             known.aggregate(
@@ -159,6 +166,7 @@ class Preparation:
                 unknown=(known.title.notnull() & known.title_row.isnull()).sum(),
                 zeros=(known[first_label] == 0.0).sum(),  # impressions, or low ratings
                 unlabelled=known[first_label].isnull().sum(),
+                events_of_task=make.is_event(known, first_label).sum(),
                 first=known.time.min(),
                 last=known.time.max(),
             )
@@ -170,6 +178,12 @@ class Preparation:
         if counted["unknown"] == counted["with_title"] and self.logs.titles is not None:
             refuse_mismatch(
                 self.engine, {"events": events, "titles": self.titles}, "title", self.tables.id_types["title"]
+            )
+        if self.tables.has_ratings and not counted["events_of_task"]:
+            column = next(iter(self.logs.tasks.values()))
+            raise ValueError(
+                f"The first task must have rows that reach its threshold. Received: {column!r}, which none of "
+                f"{counted['zeros']} rated events does"
             )
         self.warn(counted["incomplete"], "events without user, title or time were dropped")
         hint = self.hint(events.anti_join(self.titles, "title"), self.titles, "title") if counted["unknown"] else ""
@@ -259,7 +273,7 @@ class Preparation:
         if self.like is not None and not self.fates.of(last.number)["rows"]:
             raise make.EmptyWindowError(
                 f"`events` must have rows in the last window. Received: none from {last.start} to {last.end}; the last "
-                f"event is of {max(self.days)}"
+                f"event is of {max(self.days, default='no day')}"
             )
 
     def columns(self):
@@ -313,7 +327,8 @@ class Preparation:
         """Events of a given split; a training row of a pair that is for validation, too, is no event."""
         overlaps = holdout.count_overlaps(self.engine, events.filter(events.is_event))
         self.warn(overlaps["validation"], "validation pairs are training pairs, too, and were left out of training")
-        self.warn(overlaps["test"], "test pairs are training pairs, too; users had them, so they are not tested")
+        what = "test pairs are training or validation pairs, too; users had them, so they are not tested"
+        self.warn(overlaps["test"], what)
         pairs = events.filter(events.is_event, events.row_split == "validation").select("user", "title").distinct()
         pairs = self.engine.store(pairs.mutate(is_validation=True), self.folder / "validation.parquet")
         events = events.left_join(pairs, ("user", "title")).drop("user_right", "title_right")
@@ -422,7 +437,7 @@ class Preparation:
         is_left_out = label.notnull() & (label != 0.0) & ~events.is_event  # of a given split
         counts = events.group_by("window").aggregate(
             unknown_user=(~is_known).sum(),
-            repeats=(is_known & is_left_out).sum(),
+            other_split=(is_known & is_left_out).sum(),
             unlabelled=(is_known & label.isnull()).sum(),
             **{"low_rated" if self.tables.has_ratings else "impressions": (is_known & (label == 0.0)).sum()},
             too_early=(is_known & events.is_event & is_early).sum(),
@@ -675,21 +690,23 @@ class Preparation:
         newcomers = positives.inner_join(firsts, "user").filter(lambda t: t.first == t.window)
         self.newcomers += self.engine.execute(newcomers.count())
         # Whatever the user had in the window is no negative, also what is no discovery, because it was had before.
-        chosen = events.filter(events.window >= self.windows[0].number)
-        chosen = chosen.select("user", "title", "window", *(["split"] if self.is_given else [])).distinct()
-        refused = make.place(chosen, members, self.catalogue).filter(lambda t: t.is_available)
-        refused = refused.select("user", "title", *make.STRATUM).distinct()
+        # Where order is drawn, nothing that the user ever had is one.
+        chosen = events.filter(events.window >= self.windows[0].number).select("user", "title", "window").distinct()
+        refused = make.from_then_on(events, self.windows) if self.is_drawn else chosen
         amount, logged = {"seed": options["seed"], "alpha": options["alpha"]}, None
         if self.has_zeros:
             zeros = rows.filter(lambda t: t[labels[0]] == 0.0)
             zeros = zeros.filter(zeros.window >= self.windows[0].number).select(*columns)
             zeros = make.place(zeros, members, self.catalogue).filter(lambda t: t.is_available)
             if self.tables.has_ratings and options["low_ratings"] == "hide":
-                refused = refused.union(zeros.select("user", "title", *make.STRATUM), distinct=True)
+                low = self.usable(self.part("events", buckets)).filter(lambda t: t[labels[0]] == 0.0)
+                refused = refused.union(make.from_then_on(low, self.windows), distinct=True)
             elif options["negatives"] != "sampled":
                 zeros = zeros.anti_join(chosen, ("user", "title", "window"))
                 logged = make.logged_negatives(zeros, positives, carried, **amount)
                 logged = self.engine.store(logged, folder / "logged.parquet")
+        refused = make.place(refused, members, self.catalogue).filter(lambda t: t.is_available)
+        refused = refused.select("user", "title", *make.STRATUM).distinct()
         refused = self.engine.store(refused, folder / "refused.parquet")
         negatives = [] if logged is None else [logged]
         if options["negatives"] != "logged":

@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 from rich.text import Text
 
 from tfmtr import inputs, training
+from tfmtr.checks import check_integer
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import replacing, write_json
 from tfmtr.evaluation.baseline_lists import NEW, REPEATS, baseline_lists, user_scores
+from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.index_lists import AmongCase, ListCase, list_metrics, profiles, ranking_of
-from tfmtr.evaluation.list_scores import MODEL, between_runs, compare_with, segments_of, write_list_scores
+from tfmtr.evaluation.list_scores import MODEL, between_runs, compare_with, means_of, segments_of, write_list_scores
 from tfmtr.evaluation.metrics import evaluate_task
 from tfmtr.evaluation.past import Past, has_events
 from tfmtr.evaluation.ranking import evaluate_lists, gauc, recall_at_k
@@ -25,7 +27,7 @@ from tfmtr.evaluation.tables import lists_table, pr_auc_table, segments_table
 from tfmtr.evaluation.title_facts import LOCAL_SHARE, title_facts
 from tfmtr.models import TwoTower
 from tfmtr.retrieval.index import build_index
-from tfmtr.schema import Schema
+from tfmtr.schema import Schema, check_choice
 
 BATCH = 8192
 
@@ -65,6 +67,7 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
         * `"among"`: the same for each positive among random titles, if asked for;
         * `"left_out"`: `{window: {"users", "positives"}}`: had before the window, and users with nothing else;
         * `"baselines"`: see `tfmtr.evaluation.baseline_lists`, with `"compared"` (`compare_with`);
+        * `"means"` (`means_of`): of all lists together, of the model and the baselines;
         * `"segments"` (`segments_of`): lists of new and known users, and new and known titles in them;
         * `"warnings"`: texts, such as that the model is below the best baseline, with what may be the cause;
         * `"titles"`, numbers of local and global ones; `"k"`, `"local_share"`; what was evaluated, when and by what.
@@ -76,6 +79,10 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
         raise ValueError(f"`k` must be positive, for example 10. Received: k={k}")
     data, document, schema = Prepared(data), training.read_run(run), Schema.load(run)
     names = None if baselines is None else list(baselines)
+    for name in names or ():
+        check_choice("baselines", name, tuple(BASELINES))
+    if among is not None:
+        check_integer("among", among, least=2)
     if document["fingerprint"] != data.report["fingerprint"]:
         raise ValueError(
             "`data` must be what the run was trained on, or its test users may be in the training rows. "
@@ -117,7 +124,7 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
                     found["left_out"][str(window)] = case.left_out
                     for metric, cells in list_metrics(lists, facts, profiles(past, lists.users, window)).items():
                         put(found, ("lists", metric, str(window)), cells)
-    found["baselines"], found["segments"], found["warnings"] = None, {}, []
+    found["baselines"], found["means"], found["segments"], found["warnings"] = None, {}, {}, []
     if list_scores and (names is None or names):
         others = baseline_lists(data, k=k, most=recall_users, names=names, among=among)
         list_scores.append(others.scores)
@@ -125,7 +132,7 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
     if list_scores:
         list_scores = pd.concat(list_scores, ignore_index=True)
         write_list_scores(run, list_scores)
-        found["segments"] = segments_of(list_scores)
+        found["means"], found["segments"] = means_of(list_scores), segments_of(list_scores)
         found["warnings"] = shortcomings(found, document, data)
     result = {
         "run_id": document["run_id"],
@@ -136,6 +143,7 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
         "versions": training.versions(),
         "k": k,
         "ranked_among": among,
+        "times": data.report.get("times", True),
         "local_share": local_share,
         "titles": {"local": int(facts.local.sum()), "global": int((~facts.local).sum())},
         **found,

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tfmtr.evaluation.compare import LEVEL, POWER, check_num_samples, percentile_interval
+from tfmtr.evaluation.compare import LEVEL, POWER, check_num_samples
 
 BLOCK = 100  # samples drawn at once
 LEAST_USERS = 20
@@ -34,11 +34,12 @@ def compare_lists(ours, theirs, *, num_samples=2000, seed=0):
 
     Returns:
         `{"ours", "theirs", "ratio", "low", "high", "p_value", "detectable", "users", "user_windows", "reason"}`:
-        means, their ratio, its 95 % interval, the two-sided p-value against 1, and the counts. `reason` says why
-        figures are `None`: under 20 users, or a mean of 0.
+        means, their ratio, its 95 % interval (without an upper end where theirs may be 0), the two-sided p-value
+        against 1, and the counts. `reason` says why figures are `None`: under 20 users, or a mean of 0.
 
     Raises:
-        ValueError: If the pairs differ, or `num_samples` is not positive.
+        ValueError: If the pairs differ or come twice, a value is not a finite number from 0 up, or `num_samples` is not
+            positive.
 
     Example:
     >>> users = pd.DataFrame({"user": range(40), "window": 1})
@@ -69,7 +70,7 @@ def compare_lists(ours, theirs, *, num_samples=2000, seed=0):
         return {**found, "reason": "a mean of 0"}
     # Sums of each user over windows: a drawn user brings all of them.
     sums = [np.stack([np.bincount(users, row, len(names)) for row in rows], axis=1) for rows in (ours, theirs)]
-    rng, logs = np.random.default_rng(seed), []
+    rng, samples = np.random.default_rng(seed), []
     for begin in range(0, num_samples, BLOCK):
         size = min(BLOCK, num_samples - begin)
         weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)
@@ -78,25 +79,48 @@ def compare_lists(ours, theirs, *, num_samples=2000, seed=0):
             count = of_seeds.shape[1]
             drawn = rng.multinomial(count, np.full(count, 1 / count), size=size) / count
             means.append(np.sum((weights @ of_seeds) * drawn, axis=1))
-        known = (means[0] > 0) & (means[1] > 0)
-        logs.append(np.log(means[0][known] / means[1][known]))
-    logs = np.concatenate(logs)
-    low, high = percentile_interval(np.exp(logs))
-    tail = min(np.less_equal(logs, 0).sum(), np.greater_equal(logs, 0).sum())
+        samples.append(means)
+    first, second = np.concatenate(samples, axis=1)
+    # A sample in which nobody has a hit of theirs is infinitely much better, unless there is none of ours either.
+    ratios = np.divide(first, second, out=np.where(first > 0, np.inf, 1.0), where=second > 0)
+    low, high = (
+        float(value) for value in np.quantile(ratios, [LEVEL / 2, 1 - LEVEL / 2], method="closest_observation")
+    )
+    tail = min(np.less_equal(first, second).sum(), np.greater_equal(first, second).sum())
+    error = np.std(first / first.mean() - second / second.mean(), ddof=1)  # of the ratio's logarithm
     factor = stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)
     return {
         **found,
         "ratio": found["ours"] / found["theirs"],
         "low": low,
-        "high": high,
-        "p_value": min(1.0, float(2 * (tail + 1) / (len(logs) + 1))),
-        "detectable": float(np.exp(factor * logs.std(ddof=1))),
+        "high": high if np.isfinite(high) else None,
+        "p_value": min(1.0, float(2 * (tail + 1) / (num_samples + 1))),
+        "detectable": float(np.exp(factor * error)),
     }
+
+
+def interval_text(cell, digits=3):
+    """The interval of a result of `compare_lists` as text.
+
+    >>> interval_text({"low": 0.8, "high": 1.25}, 2), interval_text({"low": 0.8, "high": None}, 2)
+    ('0.80 to 1.25', '0.80 or more')
+    """
+    low = f"{cell['low']:.{digits}f}"
+    return f"{low} or more" if cell["high"] is None else f"{low} to {cell['high']:.{digits}f}"
 
 
 def _by_seed(frame):
     """Values of shape `(seeds, pairs)`, and the sorted pairs."""
     frame = frame if "seed" in frame else frame.assign(seed=0)
+    if (number := int(frame.duplicated(["user", "window", "seed"]).sum())) > 0:
+        raise ValueError(
+            f"Each pair of a user and a window must come once in a seed. Received: {number} of {len(frame)} come again"
+        )
+    wrong = frame.value[~(np.isfinite(frame.value) & (frame.value >= 0))].dropna()
+    if len(wrong):
+        raise ValueError(
+            f"`value` must be a finite number from 0 up. Received: {wrong.iloc[0]} ({len(wrong)} such values)"
+        )
     table = frame.pivot(index=["user", "window"], columns="seed", values="value").sort_index()
     if table.isna().any(axis=None):
         raise ValueError(

@@ -7,11 +7,12 @@ import pyarrow.parquet as pq
 
 from tfmtr.documents import replacing
 from tfmtr.evaluation.compare import holm
-from tfmtr.evaluation.evidence import compare_lists
+from tfmtr.evaluation.evidence import LEAST_USERS, compare_lists
 
 FILE = "list_scores.parquet"
 MODEL = "model"  # the contender that is no baseline
 NEW = "new"
+METRICS = ("ndcg", "recall", "capped_recall", "mrr", "hit_rate")
 
 
 def write_list_scores(run, scores):
@@ -79,7 +80,27 @@ def between_runs(runs):
     values = {name: values_of(frame, MODEL) for name, frame in scores.items()}
     *others, last = values
     keys = {name: set(zip(frame.user, frame.window, strict=True)) for name, frame in values.items()}
-    return {name: compare_lists(values[last], values[name]) for name in others if keys[name] == keys[last]}
+    return {
+        name: compare_lists(values[last], values[name], num_samples=1000) for name in others if keys[name] == keys[last]
+    }
+
+
+def means_of(scores):
+    """Means over all lists, whatever their window or territory.
+
+    Args:
+        scores: Data frame of `write_list_scores`.
+
+    Returns:
+        `{"new" or "repeats": {contender: {metric: float, "lists": int, "users": int}}}`; metrics are `None` under 20
+        users.
+    """
+    found = {}
+    for (kind, name), rows in scores.groupby(["list", "contender"]):
+        users = int(rows.user.nunique())
+        means = {m: float(rows[m].mean()) if users >= LEAST_USERS else None for m in METRICS}
+        found.setdefault(kind, {})[name] = {**means, "lists": len(rows), "users": users}
+    return found
 
 
 def segments_of(scores):
@@ -91,30 +112,36 @@ def segments_of(scores):
     Returns:
         `{contender: {"new users", "known users": {"ndcg", "user_windows"}, "new titles", "known titles": {"recall",
         "positives"}}}` of lists without repeats. A user is new without an event before the window, a title without one
-        that could be learnt from. Figures of nobody are `None`. The recall of titles is the share of all positives, not
-        a mean over users.
+        that could be learnt from. Figures of fewer than 20 users are `None`. The recall of titles is the share of all
+        positives, not a mean over users.
 
     Example:
-    >>> columns = {"user": ["a", "b"], "window": 1, "contender": "model", "list": "new", "is_new_user": [True, False]}
-    >>> counts = {"ndcg": [0.0, 1.0], "positives": [2, 1], "hits": [0, 1]}
     >>> import pandas as pd
-    >>> frame = pd.DataFrame({**columns, **counts, "new_title_positives": [2, 0], "new_title_hits": [0, 0]})
-    >>> found = segments_of(frame)["model"]
-    >>> found["new users"], found["known titles"]
-    ({'ndcg': 0.0, 'user_windows': 1}, {'recall': 1.0, 'positives': 1})
+    >>> frame = pd.DataFrame({"user": range(40), "window": 1, "contender": "model", "list": "new"})
+    >>> frame = frame.assign(is_new_user=frame.user < 10, ndcg=1.0, positives=2, hits=1)
+    >>> found = segments_of(frame.assign(new_title_positives=1, new_title_hits=0))["model"]
+    >>> found["new users"], found["known users"]["ndcg"], found["known titles"]
+    ({'ndcg': None, 'user_windows': 10}, 1.0, {'recall': 1.0, 'positives': 40})
     """
     found = {}
     for name, rows in scores[scores.list == NEW].groupby("contender"):
         new_titles = int(rows.new_title_positives.sum()), int(rows.new_title_hits.sum())
         all_titles = int(rows.positives.sum()), int(rows.hits.sum())
+        is_enough = rows.user.nunique() >= LEAST_USERS
         known_titles = tuple(a - b for a, b in zip(all_titles, new_titles, strict=True))
         found[name] = {
             **{
-                f"{kind} users": {"ndcg": float(part.ndcg.mean()) if len(part) else None, "user_windows": len(part)}
+                f"{kind} users": {
+                    "ndcg": float(part.ndcg.mean()) if part.user.nunique() >= LEAST_USERS else None,
+                    "user_windows": len(part),
+                }
                 for kind, part in (("new", rows[rows.is_new_user]), ("known", rows[~rows.is_new_user]))
             },
             **{
-                f"{kind} titles": {"recall": hits / positives if positives else None, "positives": positives}
+                f"{kind} titles": {
+                    "recall": hits / positives if positives and is_enough else None,
+                    "positives": positives,
+                }
                 for kind, (positives, hits) in (("new", new_titles), ("known", known_titles))
             },
         }

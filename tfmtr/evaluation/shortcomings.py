@@ -2,6 +2,7 @@
 
 import math
 
+from tfmtr.evaluation.evidence import LEAST_USERS, interval_text
 from tfmtr.evaluation.list_scores import MODEL
 
 FEW_UPDATES = 1_000
@@ -25,12 +26,12 @@ def shortcomings(found, run, data):
     if baselines is None or baselines["best"] not in baselines["compared"]:
         return []
     best, cell = baselines["best"], baselines["compared"][baselines["best"]]
-    if cell["ours"] >= cell["theirs"]:
+    if cell["ours"] >= cell["theirs"] or cell["users"] < LEAST_USERS:
         return []
     text = f"the model's lists are below those of {best}, the best baseline: NDCG {cell['ours']:.4f}, {best} "
     text += f"{cell['theirs']:.4f}"
     if cell["ratio"] is not None:
-        text += f"; the ratio is {cell['ratio']:.2f} ({cell['low']:.2f} to {cell['high']:.2f})"
+        text += f"; the ratio is {cell['ratio']:.2f} ({interval_text(cell, 2)})"
     found = causes(found, run, data)
     return [f"{text}. {'It may be that ' + '; '.join(found) if found else 'The data show no cause'}"]
 

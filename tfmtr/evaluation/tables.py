@@ -3,8 +3,11 @@
 from rich.text import Text
 
 from tfmtr.datasets.funnel import FATES, NO_EXAMPLES, NO_TIMES, STAGES, stages
+from tfmtr.datasets.report import counted
 from tfmtr.evaluation.compare import check_same_rows, mean_and_deviation, relative_gain
+from tfmtr.evaluation.evidence import LEAST_USERS
 from tfmtr.evaluation.fitting_table import FittingTable
+from tfmtr.evaluation.list_scores import MODEL
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.ranking import mean_over_lists
 from tfmtr.schema import check_choice
@@ -90,23 +93,21 @@ def lists_table(results, between=None):
         A `FittingTable`; figures are means over all lists, whatever their window, as those of the ratios are.
 
     Example:
-    >>> cell = {"ndcg": 0.5, "recall": 0.4, "capped_recall": 0.5, "hit_rate": 0.8, "users": 30, "positives": 50}
-    >>> result = {"k": 10, "lists": {"ranking": {"1": {"overall": cell}}}, "repeats": {"1": {"overall": cell}}}
+    >>> cell = {"ndcg": 0.5, "recall": 0.4, "capped_recall": 0.5, "hit_rate": 0.8, "lists": 30, "users": 30}
+    >>> result = {"k": 10, "lists": {"ranking": {"1": {}}}, "means": {"new": {"model": cell}}}
     >>> lists_table({"branches": {**result, "baselines": None, "left_out": {}}}).row_count
     1
     """
     *_, last = results
     document, between = results[last], between or {}
-    baselines = document.get("baselines") or {}
+    baselines, among = document.get("baselines") or {}, document.get("ranked_among")
     rows = {
-        name: (result.get("lists", {}).get("ranking", {}), result, between.get(name))
-        for name, result in results.items()
+        name: (*_beside(result, MODEL), result.get("among", {}), between.get(name)) for name, result in results.items()
     }
     compared = baselines.get("compared", {})
-    for name, cells in baselines.get("ranking", {}).items():
-        shown = f"{name} *" if name == baselines["best"] else name
-        others = {kind: baselines.get(kind, {}).get(name, {}) for kind in ("repeats", "among")}
-        rows[shown] = (cells, others, compared.get(name))
+    for name in baselines.get("ranking", {}):
+        shown = f"{name} *" if name == baselines["best"] and baselines["validation"]["user_windows"] else name
+        rows[shown] = (*_beside(document, name), baselines.get("among", {}).get(name, {}), compared.get(name))
 
     table = FittingTable(
         title=f"Lists of {document['k']} titles that the user did not have before the window",
@@ -115,38 +116,50 @@ def lists_table(results, between=None):
     table.add("lists of")
     for header in ("NDCG", f"{last} / this", "95 % interval", "detectable ratio", "recall"):
         table.add(header, is_number=True)
-    among = document.get("ranked_among")
     headers = [f"hit rate among {among}", f"NDCG among {among}"] if among else []
     for header in ("recall over min(n, k)", "hit rate", "NDCG, repeats allowed", *headers):
         table.add(header, is_number=True)
 
-    order = {name: mean_over_lists(cells, "ndcg") for name, (cells, _, _) in rows.items()}
+    order = {name: new.get("ndcg") for name, (new, *_) in rows.items()}
     for name in sorted(rows, key=lambda name: (order[name] is None, -(order[name] or 0.0))):
-        cells, others, ratio = rows[name]
+        new, repeats, ranked, ratio = rows[name]
         ratio = ratio or dict.fromkeys(("ratio", "low", "high", "detectable"))
-        interval = None if ratio["low"] is None else f"{ratio['low']:.3f}-{ratio['high']:.3f}"
+        high = "∞" if ratio["high"] is None else f"{ratio['high']:.3f}"
+        interval = None if ratio["low"] is None else f"{ratio['low']:.3f}-{high}"
         table.add_row(
             Text(name, style="bold") if name in results else name,
             _number(order[name], "{:.4f}"),
             *([""] * 3 if name == last else (
                 _number(ratio["ratio"], "{:.3f}"), _number(interval, "{}"), _number(ratio["detectable"], "{:.3f}")
             )),
-            *(_number(mean_over_lists(cells, metric), "{:.4f}") for metric in ("recall", "capped_recall", "hit_rate")),
-            _number(mean_over_lists(others.get("repeats", {}), "ndcg"), "{:.4f}"),
-            *(_number(mean_over_lists(others["among"], kind), "{:.4f}") for kind in ("hit_rate", "ndcg") if among),
+            *(_number(new.get(metric), "{:.4f}") for metric in ("recall", "capped_recall", "hit_rate")),
+            _number(repeats.get("ndcg"), "{:.4f}"),
+            *(_number(mean_over_lists(ranked, kind), "{:.4f}") for kind in ("hit_rate", "ndcg") if among),
         )  # fmt: skip
     return table
 
 
+def _beside(document, name):
+    """Means of the lists of a contender, without what users had before and with it."""
+    return tuple(document.get("means", {}).get(kind, {}).get(name, {}) for kind in ("new", "repeats"))
+
+
 def _lists_caption(document, baselines):
     """What the lists are of, which baseline was chosen, and which ones are missing."""
-    cells = [windows[OVERALL] for windows in document.get("lists", {}).get("ranking", {}).values()]
-    if not cells:
-        return "There are no lists: the model has no index, or the data do not tell what users had."
-    texts = [f"{sum(cell['users'] for cell in cells):,} lists in {len(cells)} test windows."]
+    means = document.get("means", {}).get("new", {}).get(MODEL)
+    if not means:
+        return "There are no lists: no test users, a model without an index, or data that do not tell what users had."
+    windows = len(document["lists"]["ranking"])
+    few = "" if means["users"] >= LEAST_USERS else ", too few for figures"
+    lists = f"{means['lists']:,} lists of {means['users']:,} users in {counted(windows, 'test windows')}"
+    texts = [f"{lists}{few}."]
+    if not document.get("times", True):
+        texts.append(NO_TIMES)
     if left := sum(row["users"] for row in document.get("left_out", {}).values()):
         texts.append(f"{left:,} users had all their positives before and are in none.")
-    if baselines.get("best"):
+    if baselines.get("best") and not baselines["validation"]["user_windows"]:
+        texts.append("Baselines are not tuned: no validation user has a list.")
+    elif baselines.get("best"):
         texts.append(f"* The best baseline by {baselines['validation']['user_windows']:,} lists of validation users.")
     texts += [f"{row['reason']}." for row in baselines.get("tuned", {}).values() if row["reason"]]
     return " ".join(texts)

@@ -12,7 +12,7 @@ from tfmtr.evaluation.baseline_lists import (
 )
 from tfmtr.evaluation.baselines.tuning import fit, tries
 from tfmtr.evaluation.compare import LEVEL
-from tfmtr.evaluation.evidence import LEAST_USERS, compare_lists
+from tfmtr.evaluation.evidence import LEAST_USERS, compare_lists, interval_text
 from tfmtr.evaluation.index_lists import ListCase, ranking_of
 from tfmtr.evaluation.past import EVENTS, Past, has_events
 from tfmtr.evaluation.ranking import metrics_of_users, ndcg_of_users
@@ -132,7 +132,7 @@ def verdict(live, candidate, name):
     figures = f"NDCG {candidate['ours']:.4f}, {name} {candidate['theirs']:.4f}, live {live['ours']:.4f}; "
     figures += f"the ratio to {name} is {candidate['ratio']:.2f}"
     if candidate["low"] is not None:
-        figures += f" ({candidate['low']:.2f} to {candidate['high']:.2f})"
+        figures += f" ({interval_text(candidate, 2)})"
     figures += f", p {candidate['p_value']:.3f}"
     if not is_below(candidate):
         return [], [f"the new model's lists are below popularity's, within chance: {figures}"]

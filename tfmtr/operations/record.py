@@ -24,6 +24,7 @@ from rich.text import Text
 
 from tfmtr.datasets.funnel import FATES
 from tfmtr.datasets.report import counted
+from tfmtr.evaluation.evidence import interval_text
 
 
 def page(record):
@@ -147,7 +148,7 @@ def _lists(lists):
     table = _table(f"lists of {lists['users']:,} users", "NDCG", f"to {popular['name']}", "95 % interval", "p")
     for name, key in (("live", "live"), ("new", "candidate")):
         cell = lists[key]
-        interval = "n/a" if cell["low"] is None else f"{cell['low']:.3f}-{cell['high']:.3f}"
+        interval = "n/a" if cell["low"] is None else interval_text(cell)
         figures = ["n/a" if cell[figure] is None else f"{cell[figure]:.3f}" for figure in ("ratio", "p_value")]
         table.add_row(name, f"{cell['ours']:.4f}", figures[0], interval, figures[1])
     table.add_row(f"{popular['name']}{days}", f"{popular['ndcg']:.4f}", "", "", "")

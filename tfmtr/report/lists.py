@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from tfmtr.evaluation.compare import mean_and_deviation
-from tfmtr.evaluation.evidence import compare_lists
+from tfmtr.evaluation.evidence import compare_lists, interval_text
 from tfmtr.evaluation.list_scores import MODEL, read_list_scores, values_of
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.ranking import mean_over_lists
@@ -203,9 +203,9 @@ def verdict(name, best):
     figures = f"NDCG {cell['ours']:.4f} and {cell['theirs']:.4f} over {cell['user_windows']:,} lists"
     if cell["ratio"] is None:
         return f"{name} beside {best.name}, the best baseline: {figures}; too little to compare ({cell['reason']})"
-    is_above, is_below = cell["low"] > 1, cell["high"] < 1
+    is_above, is_below = cell["low"] > 1, cell["high"] is not None and cell["high"] < 1
     word = "is above" if is_above else "is below" if is_below else "cannot be told apart from"
-    figures += f", a ratio of {cell['ratio']:.3f} ({cell['low']:.3f} to {cell['high']:.3f})"
+    figures += f", a ratio of {cell['ratio']:.3f} ({interval_text(cell)})"
     return f"{name} {word} {best.name}, the best baseline: {figures}"
 
 
