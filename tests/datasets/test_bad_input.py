@@ -359,3 +359,17 @@ def test_titles_without_any_text(tmp_path, has_table):
     assert np.linalg.matrix_rank(vectors) == 40
     found = examples(data)
     assert found.groupby("title").title_row.nunique().eq(1).all()
+
+
+def test_a_threshold_that_no_row_reaches(tmp_path):
+    events, users, titles = base()
+    events["stars"] = np.arange(len(events)) % 5 + 1
+    line = refused(tmp_path, events, users, titles, tasks={"liked": "stars>=6"})
+    assert line.startswith(
+        "The first task must have rows that reach its threshold. Received: 'stars>=6', which none of "
+    )
+
+
+def test_more_negatives_than_there_are_pairs_are_soon_said(tmp_path):
+    data = prepared(tmp_path, *base(), options={**SAMPLED, "alpha": 1e5})
+    assert [text for text in data.report["warnings"] if "negatives could not be found" in text]

@@ -205,7 +205,13 @@ def test_rows_are_for_what_their_split_says(given):
 def test_overlaps_are_counted_and_said(given):
     clicks, _, data = given
     parts = {word: pairs(clicks[clicks.part == word]) for word in WORDS}
-    both = {word: len(parts[word] & parts["train"]) for word in ("valid", "test")}
+    both = {
+        "valid": len(parts["valid"] & parts["train"]),
+        "test": len(parts["test"] & (parts["train"] | parts["valid"])),
+    }
+    funnel = sum(row["other_split"] for row in data.report["funnel"])
+    rows = clicks[clicks.part == "train"]
+    assert funnel == sum(pair in parts["valid"] for pair in zip(rows.user, rows.title, strict=True))
     assert min(both.values()) > 10
     text = " | ".join(data.report["warnings"])
     assert f"{both['valid']} validation pairs are training pairs, too, and were left out of training" in text
@@ -326,3 +332,60 @@ def test_a_training_row_that_a_validation_pair_left_hides_no_title(tmp_path, see
     clicks = events[events.click == 1]
     training = pairs(clicks[clicks.part == "train"]) - pairs(clicks[clicks.part == "valid"])
     assert pairs(kept[kept.is_event & (kept.split == "train")]) == training
+
+
+def prepared_split(log, tmp_path, **changes):
+    _, users, titles = base()
+    given = {"calendar": Calendar(), "split_column": "part", **changes}
+    return prepared(tmp_path, log, users, titles, **given)
+
+
+def test_a_split_without_validation_rows_gets_a_tenth_of_the_training_pairs(tmp_path):
+    log, *_ = split_log()
+    log = log[log.part != "valid"]
+    data = prepared_split(log, tmp_path)
+    training = log[log.part == "train"]
+    is_drawn = [share("validation", *pair) < 0.1 for pair in zip(training.user, training.title, strict=True)]
+    assert 0.05 < np.mean(is_drawn) < 0.2
+    (text,) = [text for text in data.report["warnings"] if "drawn for validation" in text]
+    assert text.startswith(f"{sum(is_drawn)} training rows were drawn for validation")
+    found = read_examples(data)
+    found = found[(found.split == "validation") & (found.click == 1)]
+    assert len(found)
+    assert pairs(found) <= pairs(training[is_drawn])
+
+
+def test_test_rows_from_before_training_rows_are_said_and_change_nothing_of_training(tmp_path):
+    log, *_ = split_log()
+    log["time"] = pd.to_datetime(log.time)
+    data = prepared_split(log, tmp_path / "a")
+    early = (log.time[log.part == "test"] < log.time[log.part == "train"].max()).sum()
+    (text,) = [text for text in data.report["warnings"] if "before the last training row" in text]
+    assert text.startswith(f"{early} test rows are from before the last training row")
+    moved = log.assign(time=log.time.where(log.part != "test", log.time + pd.Timedelta(days=3650)))
+    other = prepared_split(moved, tmp_path / "b")
+    assert not [text for text in other.report["warnings"] if "before the last training row" in text]
+    for split in ("train", "validation"):
+        files = [sorted(one.path.glob(f"examples/split={split}/*/*/*.parquet")) for one in (data, other)]
+        assert [file.read_bytes() for file in files[0]] == [file.read_bytes() for file in files[1]]
+
+
+def test_rows_of_one_date_are_drawn_and_not_all_history(tmp_path):
+    log, *_ = split_log()
+    log = log.assign(time=pd.Timestamp(2024, 3, 1))
+    kept = pd.read_parquet(prepared_split(log, tmp_path).path / "events.parquet")
+    sizes = kept[kept.split == "train"].window.value_counts()
+    assert sizes[-2] / sizes.sum() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("split_column", [None, "part"])
+def test_nothing_that_a_user_ever_had_is_a_drawn_negative(tmp_path, split_column):
+    log, *_ = split_log()
+    changes = {"has_times": False, "columns": NO_TIME, "split_column": split_column}
+    data = prepared_split(log.drop(columns="time"), tmp_path, options={"negatives": "sampled"}, **changes)
+    kept = pd.read_parquet(data.path / "events.parquet")
+    examples = read_examples(data)
+    negatives = examples[examples.click == 0].merge(
+        kept[kept.is_history][["user", "title", "window"]], on=["user", "title"]
+    )
+    assert not (negatives.window_y <= negatives.window_x).any()

@@ -336,7 +336,7 @@ def sampled_negatives(positives, members, titles_available, *, seed, alpha, logg
     draws = ibis.cases(
         (strata.wanted * 8 <= strata.pairs, strata.wanted * 5 // 4),
         (strata.wanted * 2 <= strata.pairs, strata.wanted * 2),
-        else_=ibis.least(strata.wanted, strata.pairs.cast("int64")) * 8,
+        else_=ibis.least(strata.wanted, (strata.pairs + strata.taken).cast("int64")) * 8,
     )
     strata = strata.mutate(draws=((draws + SPARE_DRAWS) * strata.num_users // strata.reachable).cast("int64"))
     strata = strata.select(*STRATUM, "cohort", "wanted", "num_users", draw=ibis.range(strata.draws).unnest())
