@@ -373,3 +373,14 @@ def test_a_threshold_that_no_row_reaches(tmp_path):
 def test_more_negatives_than_there_are_pairs_are_soon_said(tmp_path):
     data = prepared(tmp_path, *base(), options={**SAMPLED, "alpha": 1e5})
     assert [text for text in data.report["warnings"] if "negatives could not be found" in text]
+
+
+def test_titles_without_a_name_among_titles_with_one_are_told_apart(tmp_path):
+    """Also where they have a genre, which would give all of a genre one vector."""
+    events, users, titles = base()
+    titles["name"] = [f"story {i}" if i % 2 else None if i % 4 else "  " for i in range(len(titles))]
+    data = prepared(tmp_path, events, users, titles, columns={**base_log.COLUMNS, "name": "name"}, options=SAMPLED)
+    (text,) = warned(data, "no name")
+    assert text.startswith(f"{(len(titles) + 1) // 2} titles have no name")
+    vectors = data.vectors("title").vectors
+    assert len(np.unique(vectors, axis=0)) == len(titles)

@@ -35,6 +35,16 @@ def test_vectors_are_seeded_float32():
     assert vectors.dtype == np.float32
 
 
+def test_titles_that_share_their_text_are_told_apart_where_it_is_not_their_own():
+    fitted, texts, ids = TextVectors.fit(TEXTS, width=3), ["Crime", "Crime", "Children"], ["a", "b", "c"]
+    same, apart = fitted(texts, ids), fitted(texts, ids, nameless=[0, 1])
+    np.testing.assert_array_equal(same[0], same[1])
+    np.testing.assert_array_equal(same[2], apart[2])
+    own = fitted(["?", "?", "?"], ids)  # of their own alone
+    np.testing.assert_allclose(apart[:2], (same[:2] + own[:2]) / np.sqrt(2), atol=1e-6)
+    np.testing.assert_array_equal(apart[1], fitted(texts[1:], ids[1:], nameless=[0])[0])  # whatever the others are
+
+
 def test_titles_without_words_get_a_vector_of_their_own():
     vectors = text_vectors(["", " ", "-"], width=16)
     assert vectors.shape == (3, 16)

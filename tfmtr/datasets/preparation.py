@@ -591,7 +591,7 @@ class Preparation:
             self.warn(len(lacking), "titles have no vector and got the zero vector")
             chunks = (places[begin : begin + ROW_GROUP] for begin in range(0, rows, ROW_GROUP))
             return (stores.gather(vectors, chunk) for chunk in chunks), vectors.shape[1]
-        ids, texts = self.title_texts()
+        ids, texts, nameless = self.title_texts()
         if self.options["text_encoder"] is None:
             fitted = self.like and self.like.path / TEXT
             if fitted and fitted.is_file():
@@ -603,23 +603,32 @@ class Preparation:
             what = "text and no vectors" if unknown == rows else "word that is known, and no vector"
             self.warn(unknown, f"titles have no {what}; each got a random vector of its own")
             self.without_text = unknown
-            return [fitted(texts, ids)], fitted.width
+            self.warn(len(nameless), "titles have no name; half of their vector is random and their own")
+            return [fitted(texts, ids, nameless)], fitted.width
         self.warn(sum(not has_words([text]) for text in texts), "titles have no text, and all of them the same vector")
         blocks = encoder_vectors(texts, self.options["text_encoder"])
         first = next(blocks)
         return (block for part in ([first], blocks) for block in part), first.shape[1]
 
     def title_texts(self):
-        """Ids of the titles, and of each its name (unless it is just the id), text and list columns in one text."""
+        """What vectors are made of.
+
+        Returns:
+            `(ids, texts, nameless)` in the order of the titles: of each its name (unless it is just the id), text and
+            list columns in one text, and the places of those that have text but no name, where others have one.
+        """
         titles = self.titles
         parts = [(titles.name != titles.title).ifelse(titles.name, "")]
         for feature in self.features["title"]:
             if feature.kind != "number":
                 column = as_feature(titles, feature)
                 parts.append(column.join(" ") if feature.kind == "set" else column)
-        table = titles.select("title", "title_row", text=ibis.literal(" ").join(parts)).order_by("title_row")
-        table = self.engine.to_pyarrow(table)
-        return table.column("title").to_pylist(), table.column("text").to_pylist()
+        texts = {"text": ibis.literal(" ").join(parts), "own": parts[0]}
+        table = self.engine.to_pyarrow(titles.select("title", "title_row", **texts).order_by("title_row"))
+        ids, texts, names = (table.column(name).to_pylist() for name in ("title", "text", "own"))
+        has_name = [has_words([name or ""]) for name in names]
+        nameless = [row for row, text in enumerate(texts) if not has_name[row] and has_words([text or ""])]
+        return ids, texts, nameless if any(has_name) else []
 
     def make_examples(self):
         """Writes the examples, the user store and the parts of the users and events tables, pass after pass."""

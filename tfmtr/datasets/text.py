@@ -61,17 +61,25 @@ class TextVectors:
         """Columns of the vectors."""
         return len(self.components)
 
-    def __call__(self, texts, ids):
-        """Float32 matrix of shape `(len(texts), width)`; `ids` are the titles' own, for those without a known word."""
+    def __call__(self, texts, ids, nameless=()):
+        """Float32 matrix of shape `(len(texts), width)`.
+
+        Args:
+            texts: Texts.
+            ids: The titles' own, for those without a known word.
+            nameless: Places of titles whose text is not their own, such as a genre alone: their vectors are of equal
+                parts the text's and one of their own, so that they are told apart.
+        """
         vectors = np.zeros((len(texts), self.width))
         if self.terms:
             vectorizer = _vectorizer(vocabulary=list(self.terms))
             vectorizer.idf_ = self.weights
             vectors = vectorizer.transform(texts) @ self.components.T
         unknown = ~vectors.any(axis=1)
-        for row in np.flatnonzero(unknown):
+        for row in {*np.flatnonzero(unknown).tolist(), *nameless}:
             rng = np.random.default_rng(list(ids[row].encode()))
-            vectors[row] = rng.standard_normal(self.width) / np.sqrt(self.width)
+            own = rng.standard_normal(self.width) / np.sqrt(self.width)
+            vectors[row] = own if unknown[row] else (vectors[row] + own) / np.sqrt(2)
         return vectors.astype("float32")
 
     def count_unknown(self, texts):
