@@ -1,0 +1,31 @@
+"""The study of the starting line, on a small simulated log and two folds."""
+
+import json
+
+import pytest
+import starting_line
+
+
+def test_folds_are_pooled_and_the_page_has_every_contender(tmp_path):
+    more = {
+        "prepare": ["--num-users", "1500", "--num-titles", "60", "--num-territories", "4"],
+        "train": ["--epochs", "1", "--units", "16,8"],
+        "evaluate": ["--baselines", "popularity,recent"],
+    }
+    options = {"sets": ["simulator"], "folds": 2, "work": tmp_path / "work", "more": more, "say": lambda text: None}
+    lines = starting_line.main(tmp_path, tmp_path / "out", **options)
+    first, second, pooled = lines
+    assert (first["fold"], second["fold"]) == ("1/3", "2/3")
+    assert pooled["lists"] == first["lists"] + second["lists"]
+    assert set(pooled["means"]) == {"model", "popularity", "recent"}
+    cell = pooled["compared"]["ndcg"]["recent"]
+    assert cell["ours"] == pytest.approx(pooled["means"]["model"]["ndcg"], abs=1e-5)
+    assert cell["user_windows"] == pooled["lists"]
+    assert cell["users"] == pooled["users"]
+    page = (tmp_path / "out" / "starting_line.md").read_text()
+    for words in ("## simulator", "| model |", "recent", "(best by validation)", f"{pooled['lists']:,} lists of"):
+        assert words in page
+    assert [json.loads(line) for line in (tmp_path / "out" / "starting_line.jsonl").read_text().splitlines()] == lines
+    seconds = (tmp_path / "work" / "simulator-1" / "seconds.json").read_text()
+    assert starting_line.main(tmp_path, tmp_path / "out", **options) == lines  # nothing is done again
+    assert (tmp_path / "work" / "simulator-1" / "seconds.json").read_text() == seconds
