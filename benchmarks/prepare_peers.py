@@ -155,23 +155,28 @@ def pandas(logs, out):
     events = events.sort_values(["user", "title", "time"])
     earlier = events.groupby(["user", "title"]).time.shift()
     found = events[earlier.isna() | (earlier < events.time - OPTIONS["discovery_lookback"])]
-    found = found[found.window >= windows[0].number].drop_duplicates(["user", "title", "window"])
-    placed = found.merge(members.drop(columns="user_position"), on="user")
-    is_served = (placed.cohort == "all") | (placed.cohort == placed.window.astype(str))
-    placed = placed[is_served & ((placed.split != "test") | (placed.window > 0))]
-    positives = placed.merge(titles.drop(columns="title_position"), on=["window", "territory", "title"])
+
+    def placed(rows):
+        rows = rows[rows.window >= windows[0].number].drop_duplicates(["user", "title", "window"])
+        rows = rows.merge(members.drop(columns="user_position"), on="user")
+        is_served = (rows.cohort == "all") | (rows.cohort == rows.window.astype(str))
+        rows = rows[is_served & ((rows.split != "test") | (rows.window > 0))]
+        return rows.merge(titles.drop(columns="title_position"), on=["window", "territory", "title"])
+
+    positives, taken = placed(found), placed(events)
 
     sizes = titles.groupby(["window", "territory"]).size().rename("num_titles").reset_index()
     homes = members.groupby([*COHORT, "territory"]).size().rename("users").reset_index()
     counts = members.groupby(COHORT).size().rename("num_users").reset_index()
     strata = positives.groupby([*STRATUM, "cohort"]).size().rename("positives").reset_index()
     strata["wanted"] = np.floor(strata.positives * OPTIONS["alpha"] + 0.5).astype("int64")
+    strata = strata.merge(taken.groupby(STRATUM).size().rename("taken").reset_index(), on=STRATUM)
     reach = strata.merge(homes, on=COHORT).merge(sizes, on=["window", "territory"])
     reach["pairs"] = reach.users * reach.num_titles
-    reach = reach.groupby([*STRATUM, "cohort", "positives", "wanted"], as_index=False)[["pairs", "users"]].sum()
+    reach = reach.groupby([*STRATUM, "cohort", "taken", "wanted"], as_index=False)[["pairs", "users"]].sum()
     strata = reach.merge(counts, on=COHORT)
-    pairs, wanted = strata.pairs - strata.positives, strata.wanted
-    draws = np.where(wanted * 8 <= pairs, wanted * 5 // 4, np.where(wanted * 2 <= pairs, wanted * 2, wanted * 8))
+    pairs, wanted, most = strata.pairs - strata.taken, strata.wanted, np.minimum(strata.wanted, strata.pairs) * 8
+    draws = np.where(wanted * 8 <= pairs, wanted * 5 // 4, np.where(wanted * 2 <= pairs, wanted * 2, most))
     strata["draws"] = (draws + SPARE_DRAWS) * strata.num_users // strata.users
     drawn = strata.loc[strata.index.repeat(strata.draws), [*STRATUM, "cohort", "wanted", "num_users"]]
     drawn["draw"] = drawn.groupby(level=0).cumcount()
@@ -185,9 +190,7 @@ def pandas(logs, out):
     drawn["title_position"] = drawn.pop("title_digits") % drawn.pop("num_titles")
     drawn = drawn.merge(titles, on=["window", "territory", "title_position"])
     drawn = drawn.sort_values("draw").drop_duplicates(["user", "title", "window", *STRATUM])
-    drawn = drawn.merge(
-        positives[["user", "title", "window"]], on=["user", "title", "window"], how="left", indicator=True
-    )
+    drawn = drawn.merge(taken[["user", "title", "window"]], on=["user", "title", "window"], how="left", indicator=True)
     drawn = drawn[drawn.pop("_merge") == "left_only"].sort_values("draw")
     negatives = drawn[drawn.groupby(STRATUM).cumcount() < drawn.wanted]
     examples = pd.concat(
@@ -233,26 +236,33 @@ def polars(logs, out):
     events = events.sort("user", "title", "time")
     earlier = pl.col("time").shift().over("user", "title")
     found = events.filter(earlier.is_null() | (earlier < pl.col("time") - OPTIONS["discovery_lookback"]))
-    found = found.filter(pl.col("window") >= windows[0].number)
-    found = found.unique(["user", "title", "window"], keep="first", maintain_order=True)
-    placed = found.join(members.drop("user_position"), on="user").filter(
-        (pl.col("cohort") == "all") | (pl.col("cohort") == pl.col("window").cast(pl.String)),
-        (pl.col("split") != "test") | (pl.col("window") > 0),
-    )
-    positives = placed.join(titles, on=["window", "territory", "title"], how="semi")
+
+    def placed(rows):
+        rows = rows.filter(pl.col("window") >= windows[0].number)
+        rows = rows.unique(["user", "title", "window"], keep="first", maintain_order=True)
+        rows = rows.join(members.drop("user_position"), on="user").filter(
+            (pl.col("cohort") == "all") | (pl.col("cohort") == pl.col("window").cast(pl.String)),
+            (pl.col("split") != "test") | (pl.col("window") > 0),
+        )
+        return rows.join(titles, on=["window", "territory", "title"], how="semi")
+
+    positives, taken = placed(found), placed(events)
 
     sizes = titles.group_by("window", "territory").agg(num_titles=pl.len().cast(pl.Int64))
     homes = members.group_by(*COHORT, "territory").agg(users=pl.len().cast(pl.Int64))
     counts = members.group_by(COHORT).agg(num_users=pl.len().cast(pl.Int64))
     strata = positives.group_by(*STRATUM, "cohort").agg(positives=pl.len().cast(pl.Int64))
     strata = strata.with_columns(wanted=(pl.col("positives") * OPTIONS["alpha"] + 0.5).floor().cast(pl.Int64))
+    strata = strata.join(taken.group_by(STRATUM).agg(taken=pl.len().cast(pl.Int64)), on=STRATUM)
     reach = strata.join(homes, on=COHORT).join(sizes, on=["window", "territory"])
-    reach = reach.group_by(*STRATUM, "cohort", "positives", "wanted").agg(
-        pairs=(pl.col("users") * pl.col("num_titles")).sum() - pl.col("positives").first(), users=pl.col("users").sum()
+    reach = reach.group_by(*STRATUM, "cohort", "taken", "wanted").agg(
+        total=(pl.col("users") * pl.col("num_titles")).sum(), users=pl.col("users").sum()
     )
-    pairs, wanted = pl.col("pairs"), pl.col("wanted")
+    pairs, wanted = pl.col("total") - pl.col("taken"), pl.col("wanted")
     draws = pl.when(wanted * 8 <= pairs).then(wanted * 5 // 4).when(wanted * 2 <= pairs).then(wanted * 2)
-    draws = (draws.otherwise(wanted * 8) + SPARE_DRAWS) * pl.col("num_users") // pl.col("users")
+    draws = (
+        (draws.otherwise(pl.min_horizontal(wanted, "total") * 8) + SPARE_DRAWS) * pl.col("num_users") // pl.col("users")
+    )
     drawn = reach.join(counts, on=COHORT).with_columns(draw=pl.int_ranges(draws)).explode("draw")
     key = pl.concat_str(pl.lit(f"{OPTIONS['seed']}|negative"), *STRATUM, "draw", separator="|")
     keys = md5(drawn.select(key).to_series())
@@ -263,7 +273,7 @@ def polars(logs, out):
     drawn = drawn.with_columns(title_position=pl.col("title_digits") % pl.col("num_titles"))
     drawn = drawn.join(titles, on=["window", "territory", "title_position"])
     drawn = drawn.group_by("user", "title", "territory", *STRATUM, "wanted").agg(pl.col("draw").min())
-    drawn = drawn.join(positives, on=["user", "title", "window"], how="anti").sort("draw")
+    drawn = drawn.join(taken, on=["user", "title", "window"], how="anti").sort("draw")
     negatives = drawn.filter(pl.int_range(pl.len()).over(STRATUM) < pl.col("wanted"))
     examples = [
         positives.with_columns(is_positive=pl.lit(True), event=pl.lit(1.0)),
