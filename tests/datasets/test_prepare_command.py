@@ -54,7 +54,8 @@ def test_a_given_split(tables, tmp_path):
     assert result.exit_code == 0, result.output
     assert "windows: the split is given: half of the training pairs are history" in result.output
     kept = pd.read_parquet(tmp_path / "out/events.parquet")
-    assert set(kept.split) == {"train", "test"}
+    assert set(kept.split) == {"train", "validation", "test"}
+    assert "training rows were drawn for validation, as the split has no rows for it" in " ".join(result.output.split())
 
 
 def test_the_windows_are_said_and_the_funnel_is_shown(tables, tmp_path):
