@@ -704,11 +704,10 @@ class Preparation:
         refused = make.from_then_on(events, self.windows) if self.is_drawn else chosen
         amount, logged = {"seed": options["seed"], "alpha": options["alpha"]}, None
         if self.has_zeros:
-            zeros = rows.filter(lambda t: t[labels[0]] == 0.0)
-            zeros = zeros.filter(zeros.window >= self.windows[0].number).select(*columns)
+            low = rows.filter(lambda t: t[labels[0]] == 0.0)
+            zeros = low.filter(low.window >= self.windows[0].number).select(*columns)
             zeros = make.place(zeros, members, self.catalogue).filter(lambda t: t.is_available)
             if self.tables.has_ratings and options["low_ratings"] == "hide":
-                low = self.usable(self.part("events", buckets)).filter(lambda t: t[labels[0]] == 0.0)
                 refused = refused.union(make.from_then_on(low, self.windows), distinct=True)
             elif options["negatives"] != "sampled":
                 zeros = zeros.anti_join(chosen, ("user", "title", "window"))

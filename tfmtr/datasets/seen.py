@@ -13,10 +13,7 @@ def seen_pairs(con, data):
     Returns:
         Table `user`, `title`, each pair once.
     """
-    events = data.path / "events.parquet"
-    if not events.is_file():  # prepared by a version before this file
-        return read_files(con, [data.path / "seen.parquet"]).select("user", "title")
-    return read_files(con, [events]).select("user", "title").distinct()
+    return _rows(con, data).select("user", "title").distinct()
 
 
 def had_pairs(con, data):
@@ -29,9 +26,12 @@ def had_pairs(con, data):
     Returns:
         Table `user`, `title`, each pair once.
     """
-    events = data.path / "events.parquet"
-    if not events.is_file():
-        return seen_pairs(con, data)
-    rows = read_files(con, [events])
+    rows = _rows(con, data)
     rows = rows.filter(rows.is_event) if "is_event" in rows.columns else rows
     return rows.select("user", "title").distinct()
+
+
+def _rows(con, data):
+    """Rows of what users had or saw; versions before `events.parquet` wrote the pairs alone."""
+    files = (data.path / name for name in ("events.parquet", "seen.parquet"))
+    return read_files(con, [next(file for file in files if file.is_file())])

@@ -15,12 +15,12 @@ from tfmtr.datasets.prepared import Prepared
 from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.baselines.tuning import fit, tune
 from tfmtr.evaluation.index_lists import AmongCase, IndexLists, ListCase, best_titles
+from tfmtr.evaluation.list_scores import NEW, REPEATS
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.ranking import evaluate_lists, metrics_of_users, ndcg_of_users
 from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.index import availability
 
-NEW, REPEATS = "new", "repeats"  # lists without what the user had before the window, and with it
 LIST_COLUMNS = ("user", "territory", "title_row")  # that a list is made of
 MOST_VALIDATION = 2_000  # users of a window that tries are judged by
 

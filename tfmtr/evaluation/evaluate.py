@@ -15,10 +15,19 @@ from tfmtr import inputs, training
 from tfmtr.checks import check_integer
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import replacing, write_json
-from tfmtr.evaluation.baseline_lists import NEW, REPEATS, baseline_lists, user_scores
+from tfmtr.evaluation.baseline_lists import baseline_lists, user_scores
 from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.index_lists import AmongCase, ListCase, list_metrics, profiles, ranking_of
-from tfmtr.evaluation.list_scores import MODEL, between_runs, compare_with, means_of, segments_of, write_list_scores
+from tfmtr.evaluation.list_scores import (
+    MODEL,
+    NEW,
+    REPEATS,
+    between_runs,
+    compare_with,
+    means_of,
+    segments_of,
+    write_list_scores,
+)
 from tfmtr.evaluation.metrics import evaluate_task
 from tfmtr.evaluation.past import Past, has_events
 from tfmtr.evaluation.ranking import evaluate_lists, gauc, recall_at_k
@@ -89,11 +98,9 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
             f"Received: {data.path} with fingerprint {data.report['fingerprint']}, not {document['fingerprint']}"
         )
     facts = title_facts(data, local_share=local_share)
-    model, found = (
-        None,
-        {"tasks": {}, "gauc": {}, "title_classes": {}, "recall": {}, "lists": {}, "repeats": {}, "among": {}},
-    )
-    past, list_scores, found["left_out"] = (Past(data) if has_events(data) else None), [], {}
+    parts = ("tasks", "gauc", "title_classes", "recall", "lists", "repeats", "among", "left_out")
+    model, found, list_scores = None, {part: {} for part in parts}, []
+    past = Past(data) if has_events(data) else None
     scores = Path(run, "scores.parquet")
     with score_writer(scores, schema) as write_scores:
         for window in data.test_windows:

@@ -63,17 +63,17 @@ class ListCase:
         self.had, self.left_out = None, {"users": 0, "positives": 0}
         users, titles = positives["user"].to_numpy().astype(str), positives["title_row"].to_numpy()
         if past is not None:
-            distinct, number = np.unique(users, return_inverse=True)
-            had = past.had(past.numbers(distinct), window)
+            everyone, number = np.unique(users, return_inverse=True)
+            had = past.had(past.numbers(everyone), window)
             is_again = np.asarray(had[number, titles]).ravel()
             self.left_out["positives"] = int(is_again.sum())
             positives, users, titles = positives.filter(pa.array(~is_again)), users[~is_again], titles[~is_again]
-            self.left_out["users"] = len(distinct) - len(np.unique(users))
+            self.left_out["users"] = len(everyone) - len(np.unique(users))
         distinct, first, user_of_row = np.unique(users, return_index=True, return_inverse=True)
         kept = np.sort(first)[:most]  # users are in the order of their hash
         self.rows, self.users = positives.take(kept), users[kept]
         if past is not None:
-            self.had = past.had(past.numbers(self.users), window)
+            self.had = had[np.searchsorted(everyone, self.users)]
         self.territories = np.asarray(self.rows["territory"].to_pylist(), str)
         list_of = np.full(len(distinct), -1)
         list_of[user_of_row[kept]] = np.arange(len(kept))

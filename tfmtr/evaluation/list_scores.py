@@ -11,7 +11,7 @@ from tfmtr.evaluation.evidence import LEAST_USERS, compare_lists
 
 FILE = "list_scores.parquet"
 MODEL = "model"  # the contender that is no baseline
-NEW = "new"
+NEW, REPEATS = "new", "repeats"  # lists without what the user had before the window, and with it
 METRICS = ("ndcg", "recall", "capped_recall", "mrr", "hit_rate")
 
 
