@@ -86,3 +86,15 @@ def examples(data):
     """All examples of a prepared folder as one data frame."""
     files = sorted(data.path.glob("examples/**/*.parquet"))
     return pd.concat([pq.ParquetFile(file).read().to_pandas() for file in files], ignore_index=True)
+
+
+def read_examples(data):
+    """All examples with their split, sampling and window."""
+    parts = []
+    for file in sorted(data.path.glob("examples/*/*/*/*.parquet")):
+        part = pq.ParquetFile(file).read().to_pandas()
+        for folder in file.parts[-4:-1]:
+            key, _, value = folder.partition("=")
+            part[key] = int(value) if key == "window" else value
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)

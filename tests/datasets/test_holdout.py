@@ -5,9 +5,8 @@ import hashlib
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
-from base_log import COLUMNS, base, prepared
+from base_log import COLUMNS, base, prepared, read_examples
 from rich.console import Console
 
 from tfmtr.datasets.funnel import FATES
@@ -21,18 +20,6 @@ WITHOUT = {"columns": NO_TIME, "calendar": Calendar(), "has_times": False}
 def share(purpose, *keys):
     """Where a hash lies, from 0 to 1."""
     return int(hashlib.md5("|".join(("0", purpose, *keys)).encode()).hexdigest()[:8], 16) / 16**8
-
-
-def read_examples(data):
-    """All examples with their split, sampling and window."""
-    parts = []
-    for file in sorted(data.path.glob("examples/*/*/*/*.parquet")):
-        part = pq.ParquetFile(file).read().to_pandas()
-        for folder in file.parts[-4:-1]:
-            key, _, value = folder.partition("=")
-            part[key] = int(value) if key == "window" else value
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
 
 
 def pairs(table):

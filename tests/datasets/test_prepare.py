@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from base_log import read_examples
 
 from tfmtr.datasets import preparation
 from tfmtr.datasets.logs import Calendar
@@ -23,18 +24,6 @@ KEYS = ["split", "sampling", "window"]
 
 def run(logs, out, **changes):
     return prepare(logs, out, **{**OPTIONS, **changes})
-
-
-def read_examples(prepared):
-    """All examples with their split, sampling and window."""
-    parts = []
-    for file in sorted(prepared.path.glob("examples/*/*/*/*.parquet")):
-        part = pq.ParquetFile(file).read().to_pandas()
-        for folder in file.parts[-4:-1]:
-            key, _, value = folder.partition("=")
-            part[key] = int(value) if key == "window" else value
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
 
 
 @pytest.fixture(scope="module")
