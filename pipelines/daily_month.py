@@ -43,7 +43,7 @@ from tfmtr.evaluation.baselines.neighbours import neighbours
 from tfmtr.evaluation.baselines.popularity import popularity
 from tfmtr.evaluation.compare import paired_bootstrap, percentile_interval
 from tfmtr.evaluation.evaluate import predict
-from tfmtr.evaluation.index_lists import index_lists, make_lists
+from tfmtr.evaluation.index_lists import ListCase, index_lists
 from tfmtr.evaluation.metrics import OVERALL, evaluate_task
 from tfmtr.evaluation.ranking import ndcg_of_users
 from tfmtr.operations.day import BadDataError, NoDataError, daily
@@ -422,7 +422,8 @@ def lists_of(score, data, model, schema, positives):
         order = np.argsort(-values, axis=1, kind="stable")[:, :10]
         return np.where(np.isfinite(np.take_along_axis(values, order, axis=1)), order, -1)
 
-    return make_lists(rank, build_index(model, data, schema, window=1).catalogue, positives, most=10_000)
+    catalogue = build_index(model, data, schema, window=1).catalogue
+    return ListCase(positives, catalogue, most=10_000).index_lists(rank)
 
 
 def page(lines):

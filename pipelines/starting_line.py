@@ -144,7 +144,7 @@ def page(lines):
             ratio = interval = detectable = p_value = ""
             if cell.get("ratio") is not None:
                 ratio, interval = f"{cell['ratio']:.3f}", interval_text(cell)
-                detectable, p_value = f"{cell['detectable']:.3f}", cells.p_text(corrected[line["set"], key])
+                detectable, p_value = cells.text(cell["detectable"], ".3f"), cells.p_text(corrected[line["set"], key])
             segments = [
                 cells.text(line["segments"][key][kind][metric], ".4f")
                 for kind, metric in (

@@ -4,6 +4,7 @@ import datetime
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from base_log import base, prepared
 
@@ -161,3 +162,29 @@ def test_few_events_far_after_all_others_place_no_windows(tmp_path):
     events.loc[events.index[-1], "time"] = pd.Timestamp("2038-01-19")
     with pytest.raises(ValueError, match=r"`events` must end where the last window shall.*2038-01-19"):
         prepared(tmp_path, events, users, titles, calendar=Calendar())
+
+
+def test_windows_longer_than_ninety_days_look_as_far_back_for_active_users(tmp_path):
+    events, users, titles = base(days=1000, per=6)
+    events["click"] = 1
+    sizes = {}
+    for name, lookback in (("default", None), ("ninety", 90 * DAY)):
+        options = {"negatives": "both", "alpha": 1.0, "random_fraction": 0.0, "activity_lookback": lookback}
+        calendar = Calendar(182 * DAY, 3, 1)
+        data = prepared(
+            tmp_path / name, events, users, titles, calendar=calendar, availability="anywhere", options=options
+        )
+        sizes[name] = {row["window"]: row["positives"] for row in data.report["examples"] if row["split"] == "train"}
+    windows = {row["window"]: pd.Timestamp(row["start"]) for row in data.report["windows"]}
+    for window, start in windows.items():
+        if window > 0:
+            continue
+        before = events[(events.time < start) & (events.time >= start - 182 * DAY)].user
+        rows = pd.concat(
+            pq.ParquetFile(file).read(["user"]).to_pandas()
+            for file in (tmp_path / "default/out").glob(
+                f"examples/split=train/sampling=active/window={window}/*.parquet"
+            )
+        )
+        assert set(rows.user) <= set(before)
+        assert sizes["default"][window] > sizes["ninety"][window]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from base_log import read_examples
+from base_log import COLUMNS, base, prepared, read_examples
 
 from tfmtr.datasets import preparation
 from tfmtr.datasets.logs import Calendar
@@ -594,6 +594,29 @@ def test_data_that_continue_others_have_the_same_columns(case, make_logs, tables
     with pytest.raises(ValueError, match=r"`titles` must have the columns.* Received: lost {'genres': 'set'}$"):
         run(make_logs(events, users, titles.drop(columns="genres")), tmp_path / "out", like=case[4])
     assert not (tmp_path / "out").exists()
+
+
+def test_data_that_continue_others_have_the_same_tasks_and_times(tmp_path):
+    events, users, titles = base()
+    liked = {"click": "click", "long": "seconds>=100"}
+    first = prepared(tmp_path / "first", events, users, titles, tasks=liked)
+    like, renamed = {"options": {"like": first}}, events.rename(columns={"seconds": "watched"})
+    prepared(tmp_path / "renamed", renamed, users, titles, tasks={**liked, "long": "watched>=100"}, **like)
+    message = r"`tasks` must be those of the data that these continue, .*'seconds>=60'}, not {.*'seconds>=100'}"
+    for number, tasks in enumerate(
+        ({**liked, "long": "seconds>=60"}, dict(reversed(liked.items())), {"click": "click"})
+    ):
+        with pytest.raises(ValueError, match=message if number == 0 else "`tasks` must be those of the data"):
+            prepared(tmp_path / str(number), events, users, titles, tasks=tasks, **like)
+    without = {
+        "has_times": False,
+        "calendar": Calendar(),
+        "columns": {name: name for name in COLUMNS if name != "time"},
+    }
+    with pytest.raises(
+        ValueError, match=r"`like` must be data with times .* have times, these have none \(`--no-times"
+    ):
+        prepared(tmp_path / "no", events.drop(columns="time"), users, titles, tasks=liked, **without, **like)
 
 
 def test_data_that_continue_others_have_vectors_of_the_same_width(make_logs, tables, tmp_path):

@@ -208,7 +208,10 @@ def test_baselines_are_chosen_by_name_or_left_out(tiny, evaluated, tmp_path):
     print_results({"a": result}, Console(file=out, width=200))
     assert " among 10" in out.getvalue()
     assert set(result["baselines"]["ranking"]) == {"ease", "popularity"}
-    assert evaluate(run, tiny, k=5, baselines=[])["baselines"] is None
+    few = evaluate(run, tiny, k=5, baselines=[], among=10_000)
+    assert few["baselines"] is None
+    positives = sum(cells["overall"]["users"] for cells in few["among"].values())
+    assert few["warnings"] == [f"{positives} positives were ranked among fewer than 10000 titles: no more could be had"]
     with pytest.raises(ValueError, match=r"`baselines` must be one of .* Did you mean 'ease'\?"):
         evaluate(run, tiny, k=5, baselines=["eaes"])
 

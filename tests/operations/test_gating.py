@@ -10,10 +10,11 @@ from rich.console import Console
 
 from tfmtr import inputs, training
 from tfmtr.datasets.prepared import Prepared
+from tfmtr.evaluation.evidence import compare_lists
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.past import Past
 from tfmtr.operations.gating import _p_value, gate
-from tfmtr.operations.list_gate import choose_popularity, compare, judge_lists, verdict
+from tfmtr.operations.list_gate import choose_popularity, judge_lists, verdict
 from tfmtr.operations.record import _lists
 from tfmtr.retrieval.index import title_vectors
 from tfmtr.schema import Schema
@@ -300,14 +301,16 @@ def test_lists_without_any_positive_are_below_popularity_by_chance_or_not():
     rng = np.random.default_rng(0)
     for number, expected in ((1, False), (2, False), (5, True)):
         popular = users.assign(value=np.where(np.arange(50) < number, 0.5, 0.0))
-        cell = compare(users.assign(value=0.0), popular, num_samples=100)
+        cell = compare_lists(users.assign(value=0.0), popular)
         drawn = rng.integers(50, size=(20_000, 50))
-        assert cell["p_value"] == pytest.approx(min(1, 2 * np.mean((drawn >= number).all(axis=1))), abs=0.02)
-        assert (cell["ratio"], cell["low"]) == (0.0, None)
+        assert cell["p_value"] == pytest.approx(min(1, 2 * np.mean((drawn >= number).all(axis=1))), abs=0.04)
+        assert (cell["ratio"], cell["low"], cell["detectable"]) == (0.0, 0.0, None)
         reasons, notes = verdict({**cell, "ours": 0.6, "p_value": 1.0}, cell, "popularity")
         assert (len(reasons), len(notes)) == ((1, 0) if expected else (0, 1))
-        assert "the ratio to popularity is 0.00, p 0." in (reasons + notes)[0]
-    nothing = compare(users.assign(value=0.0), users.assign(value=0.0), num_samples=100)
+        assert (
+            f"the ratio to popularity is 0.00 (0.00 to {'0.00' if expected else '1.00'}), p 0." in (reasons + notes)[0]
+        )
+    nothing = compare_lists(users.assign(value=0.0), users.assign(value=0.0), num_samples=100)
     assert verdict(nothing, nothing, "popularity") == ([], [])
 
 

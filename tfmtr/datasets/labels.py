@@ -97,3 +97,21 @@ def parse_label(task, text, tasks=(), columns=()):
         if kind == "regression":
             raise ValueError(f"Task {task!r} is 0 or 1 by its threshold; leave out ':regression'. Received: {text!r}")
     return Label(column, kind, after, comparison, threshold)
+
+
+def check_same_tasks(tasks, before):
+    """Raises a `ValueError` unless the tasks mean what they meant in the data that these continue.
+
+    Args:
+        tasks: `{task: text}` as in `Logs.tasks`; columns may have other names than before.
+        before: The same of the earlier data.
+    """
+    now, then = (
+        {task: dataclasses.replace(parse_label(task, text, named), column="") for task, text in named.items()}
+        for named in (tasks, before)
+    )
+    if list(now.items()) != list(then.items()):
+        raise ValueError(
+            "`tasks` must be those of the data that these continue, in the same order and with the same thresholds, or "
+            f"prepare and train anew. Received: {dict(tasks)}, not {dict(before)}"
+        )

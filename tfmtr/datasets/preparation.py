@@ -35,6 +35,7 @@ from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
 from tfmtr.datasets.homes import find_homes
 from tfmtr.datasets.ids import differences, refuse_mismatch
+from tfmtr.datasets.labels import check_same_tasks
 from tfmtr.datasets.names import check_names, inside
 from tfmtr.datasets.report import (
     PARTITIONS,
@@ -52,6 +53,7 @@ from tfmtr.datasets.text import TEXT, TextVectors, encoder_vectors, has_words
 from tfmtr.datasets.times import check_far_events
 from tfmtr.schema import Feature, Scenario, Schema
 
+ACTIVITY = datetime.timedelta(days=90)
 BUCKET_EVENTS = 250_000
 JUDGED_WINDOWS = 3  # training windows whose catalogues are kept: baselines are tuned on validation users' lists there
 UNKNOWN_TERRITORY = "unknown"
@@ -120,8 +122,8 @@ class Preparation:
         extra = {"users": column_kinds(users, ("user", "territory")), "titles": column_kinds(titles, ("title", "name"))}
         check_names(self.tasks, self.tables.training, **extra)
         self.kinds = {**extra, "users": {"territory": "id", **extra["users"]}}
-        if self.like is not None and "columns" in self.like.report:  # not in what older versions prepared
-            check_drift(self.columns(), self.like.report["columns"])
+        if self.like is not None:
+            self.check_like(self.like.report)
         titles = titles.filter(titles.title.notnull())
         check_unique(self.engine, titles, "title", "titles")
         titles = titles.mutate(title_row=ibis.row_number().over(order_by="title"))
@@ -200,6 +202,19 @@ class Preparation:
         size = self.engine.pass_buckets
         self.passes = [range(i, min(i + size, self.num_buckets)) for i in range(0, self.num_buckets, size)]
         self.advance("Cutting buckets", total=2 * len(self.passes) + 5)
+
+    def check_like(self, before):
+        """Raises a `ValueError` unless the tables are of the same kind as those that these data continue."""
+        times, then = self.logs.has_times, before.get("times", True)
+        if times != then:
+            has, lacks = "have times", "have none (`--no-times`)"
+            raise ValueError(
+                "`like` must be data with times if these have times, and without if they have none. Received: "
+                f"those of {self.like.path} {has if then else lacks}, these {has if times else lacks}"
+            )
+        check_same_tasks(self.logs.tasks, before["logs"]["tasks"])
+        if "columns" in before:  # not in what older versions prepared
+            check_drift(self.columns(), before["columns"])
 
     def place_windows(self, known, first, last):
         """Places the calendar's windows on the log, after choosing what the calendar leaves open."""
@@ -681,7 +696,8 @@ class Preparation:
         events = self.engine.store(self.history_events(buckets), folder / "history.parquet")
         rows = self.usable(self.part("events", buckets))
         owners = holdout.users_by_split(users, rows) if self.is_given else users
-        members = make.cohorts(owners, events, self.windows, options["activity_lookback"])
+        lookback = options["activity_lookback"] or max(ACTIVITY, self.windows[0].end - self.windows[0].start)
+        members = make.cohorts(owners, events, self.windows, lookback)
         members = self.engine.store(members, folder / "cohorts.parquet")
         carried = [*labels, *training]
         columns = ["user", "title", "time", "window", *carried]

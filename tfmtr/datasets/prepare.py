@@ -38,7 +38,7 @@ def prepare(
     fold=None,
     random_fraction=0.5,
     active_fraction=1.0,
-    activity_lookback=datetime.timedelta(days=90),
+    activity_lookback=None,
     discovery_lookback=datetime.timedelta(days=30),
     num_groups=4,
     engine="duckdb",
@@ -75,7 +75,7 @@ def prepare(
         random_fraction: Of the training users: the random ones.
         active_fraction: Of the other training users: the pool of active ones (upsampling).
         activity_lookback: A user of the pool counts as active in a window after an event at most this
-            long before the window's start.
+            long before the window's start; 90 days if `None`, or the length of a window if that is longer.
         discovery_lookback: An event is a discovery if the user had none of the title for this long.
         num_groups: Number of territory groups, unless `logs.groups` gives them.
         engine: What runs the queries: `"duckdb"`, in this process, or `"spark"`, which must see `out` and the log under
@@ -228,7 +228,7 @@ def check_options(options):
     if not 0 < options["alpha"] < math.inf:
         raise ValueError(f"`alpha` must be positive. Received: alpha={options['alpha']}")
     for name in ("activity_lookback", "discovery_lookback"):
-        if options[name] <= datetime.timedelta(0):
+        if options[name] is not None and options[name] <= datetime.timedelta(0):
             raise ValueError(f"`{name}` must be a positive time. Received: {name}={options[name]}")
     check_choice("contradictions", options["contradictions"], ("refuse", "keep"))
     check_choice("negatives", options["negatives"], ("logged", "sampled", "both"))

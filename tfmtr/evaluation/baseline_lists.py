@@ -7,14 +7,13 @@ import functools
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfmtr.datasets.preparation import JUDGED_WINDOWS
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.baselines.tuning import fit, tune
-from tfmtr.evaluation.index_lists import AmongCase, IndexLists, ListCase, best_titles
+from tfmtr.evaluation.index_lists import AmongCase, IndexLists, ListCase, best_titles, is_positive
 from tfmtr.evaluation.list_scores import NEW, REPEATS
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.ranking import evaluate_lists, metrics_of_users, ndcg_of_users
@@ -140,7 +139,7 @@ def positives_of(data, files, columns=LIST_COLUMNS):
         columns = list(columns)
         read = [*columns, label]
     tables = [
-        table.filter(pc.greater(table[label], 0)).select(columns or table.column_names)
+        table.filter(is_positive(table[label])).select(columns or table.column_names)
         for table in (pq.read_table(file, columns=read, partitioning=None) for file in files)
     ]
     return pa.concat_tables(tables) if tables else pa.table({name: [] for name in columns})

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.text import Text
 
@@ -17,7 +16,7 @@ from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import replacing, write_json
 from tfmtr.evaluation.baseline_lists import baseline_lists, user_scores
 from tfmtr.evaluation.baselines.table import BASELINES
-from tfmtr.evaluation.index_lists import AmongCase, ListCase, list_metrics, profiles, ranking_of
+from tfmtr.evaluation.index_lists import AmongCase, ListCase, is_positive, list_metrics, profiles, ranking_of
 from tfmtr.evaluation.list_scores import (
     MODEL,
     NEW,
@@ -99,7 +98,7 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
         )
     facts = title_facts(data, local_share=local_share)
     parts = ("tasks", "gauc", "title_classes", "recall", "lists", "repeats", "among", "left_out")
-    model, found, list_scores = None, {part: {} for part in parts}, []
+    model, found, list_scores, few = None, {part: {} for part in parts}, [], 0
     past = Past(data) if has_events(data) else None
     scores = Path(run, "scores.parquet")
     with score_writer(scores, schema) as write_scores:
@@ -126,7 +125,9 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
                         found["repeats"][str(window)] = evaluate_lists(lists.lists)
                         continue
                     if among is not None:
-                        found["among"][str(window)] = evaluate_lists(AmongCase(case, among).lists(rank))
+                        some = AmongCase(case, among)
+                        found["among"][str(window)] = evaluate_lists(some.lists(rank))
+                        few += some.few
                     found["recall"][str(window)] = recall_at_k(lists.lists)
                     found["left_out"][str(window)] = case.left_out
                     for metric, cells in list_metrics(lists, facts, profiles(past, lists.users, window)).items():
@@ -141,6 +142,10 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
         write_list_scores(run, list_scores)
         found["means"], found["segments"] = means_of(list_scores), segments_of(list_scores)
         found["warnings"] = shortcomings(found, document, data)
+        if few:
+            found["warnings"].append(
+                f"{few} positives were ranked among fewer than {among} titles: no more could be had"
+            )
     result = {
         "run_id": document["run_id"],
         "fingerprint": document["fingerprint"],
@@ -262,7 +267,7 @@ def predict(model, files, schema, data, *, columns=()):
             else:
                 values[name].append(table[name].cast(pa.string()).to_numpy())
         users.append(table["user"])
-        positives.append(table.filter(pc.greater(table[schema.tasks[0].column], 0)))
+        positives.append(table.filter(is_positive(table[schema.tasks[0].column])))
     users = pa.chunked_array([chunk for column in users for chunk in column.chunks], pa.string())
     codes = users.combine_chunks().dictionary_encode().indices.to_numpy() if len(users) else np.zeros(0, int)
     values = {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in values.items()}

@@ -35,7 +35,8 @@ def compare_lists(ours, theirs, *, num_samples=2000, seed=0):
     Returns:
         `{"ours", "theirs", "ratio", "low", "high", "p_value", "detectable", "users", "user_windows", "reason"}`:
         means, their ratio, its 95 % interval (without an upper end where theirs may be 0), the two-sided p-value
-        against 1, and the counts. `reason` says why figures are `None`: under 20 users, or a mean of 0.
+        against 1, and the counts. `reason` says why figures are `None`: under 20 users, or a mean of 0 of theirs; where
+        ours is 0, `detectable` is `None`.
 
     Raises:
         ValueError: If the pairs differ or come twice, a value is not a finite number from 0 up, or `num_samples` is not
@@ -66,7 +67,7 @@ def compare_lists(ours, theirs, *, num_samples=2000, seed=0):
     }
     if len(names) < LEAST_USERS:
         return {**found, "reason": f"{len(names)} users, {LEAST_USERS} needed"}
-    if not found["theirs"] or not found["ours"]:
+    if not found["theirs"]:
         return {**found, "reason": "a mean of 0"}
     # Sums of each user over windows: a drawn user brings all of them.
     sums = [np.stack([np.bincount(users, row, len(names)) for row in rows], axis=1) for rows in (ours, theirs)]
@@ -87,15 +88,18 @@ def compare_lists(ours, theirs, *, num_samples=2000, seed=0):
         float(value) for value in np.quantile(ratios, [LEVEL / 2, 1 - LEVEL / 2], method="closest_observation")
     )
     tail = min(np.less_equal(first, second).sum(), np.greater_equal(first, second).sum())
-    error = np.std(first / first.mean() - second / second.mean(), ddof=1)  # of the ratio's logarithm
-    factor = stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)
+    detectable = None
+    if found["ours"]:
+        error = np.std(first / first.mean() - second / second.mean(), ddof=1)  # of the ratio's logarithm
+        factor = stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)
+        detectable = float(np.exp(factor * error))
     return {
         **found,
         "ratio": found["ours"] / found["theirs"],
         "low": low,
         "high": high if np.isfinite(high) else None,
         "p_value": min(1.0, float(2 * (tail + 1) / (num_samples + 1))),
-        "detectable": float(np.exp(factor * error)),
+        "detectable": detectable,
     }
 
 

@@ -126,13 +126,16 @@ class AmongCase(ListCase):
         number: Titles to rank, the positive among them.
         seed: Of the other titles, the same for all that are asked.
 
+    Attributes:
+        few: How many positives were ranked among fewer, so far, because the user could have had no more.
+
     Raises:
         ValueError: If `number` is below 2.
     """
 
     def __init__(self, case, number=100, *, seed=0):
         check_integer("among", number, least=2)
-        self.case, self.number, self.seed = case, number, seed
+        self.case, self.number, self.seed, self.few = case, number, seed, 0
         self.owners, self.num_titles, self.available = case.positive_users, case.num_titles, case.available
         self.rows, self.users = case.rows.take(self.owners), case.users[self.owners]
         self.territories = case.territories[self.owners]
@@ -152,6 +155,7 @@ class AmongCase(ListCase):
         allowed = np.zeros(keys.shape, bool)
         np.put_along_axis(allowed, drawn, np.isfinite(np.take_along_axis(keys, drawn, axis=1)), axis=1)
         allowed[np.arange(len(owners)), self.positive_titles[start:stop]] = True
+        self.few += int((allowed.sum(axis=1) < self.number).sum())
         return allowed
 
 
@@ -206,6 +210,19 @@ def ranking_of(model, index, schema, data, *, k, popularity=None):
     return rank
 
 
+def is_positive(labels):
+    """Which rows are events, as `prepare` has it: the primary task's label is neither 0 nor null.
+
+    Args:
+        labels: Arrow array.
+
+    Example:
+    >>> is_positive(pa.array([1.0, 0.0, -2.5, None])).to_pylist()
+    [True, False, True, None]
+    """
+    return pc.not_equal(labels, 0)
+
+
 def is_cold(rows, features, schema):
     """Of which rows no taste is known, boolean of shape `(rows,)`, as `tfmtr.export.is_cold` has it of requests.
 
@@ -221,11 +238,6 @@ def is_cold(rows, features, schema):
         if f.kind in ("set", "sequence")
     ]
     return ~np.any(known, axis=0) if known else np.zeros(len(rows), bool)
-
-
-def make_lists(rank, catalogue, positives, *, most):
-    """The `IndexLists` that a ranking gives to users with a positive; see `ListCase`, here without a past."""
-    return ListCase(positives, catalogue, most=most).index_lists(rank)
 
 
 def best_titles(scores, allowed, k):

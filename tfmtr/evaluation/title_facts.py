@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tfmtr.datasets.engines.duckdb import read_files
+from tfmtr.datasets.examples import is_event
 
 LOCAL_SHARE = 0.3
 
@@ -57,7 +58,7 @@ def title_facts(data, *, local_share=LOCAL_SHARE):
         )
     con = ibis.duckdb.connect()
     rows = read_files(con, data.examples("train"))
-    positive = (rows[data.schema.tasks[0].column] > 0).cast("int64")
+    positive = is_event(rows, data.schema.tasks[0].column).cast("int64")
     rows = rows.select("title_row", "territory", positive=positive)  # no feature that may be called `Positive`
     counts = con.to_pyarrow(rows.group_by("title_row").aggregate(rows=rows.count(), positives=rows.positive.sum()))
     positives = rows.filter(rows.positive == 1)

@@ -261,7 +261,9 @@ class _Day:
         logs |= table_paths(logs)
         logs["calendar"] = Calendar(DAY, late_days + 1, 0, end=end)
         options = dict(settings["options"])
-        options |= {name: pd.Timedelta(options[name].replace(",", "")).to_pytimedelta() for name in LOOKBACKS}
+        options |= {
+            name: pd.Timedelta(options[name].replace(",", "")).to_pytimedelta() for name in LOOKBACKS if options[name]
+        }
         try:
             data = prepare(Logs(**logs), out, **options, like=like, progress=False)
         except EmptyWindowError as error:

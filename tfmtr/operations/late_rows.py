@@ -8,6 +8,7 @@ import ibis
 import pyarrow.parquet as pq
 
 from tfmtr.datasets.engines.duckdb import read_files
+from tfmtr.datasets.examples import is_event
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.sampling import digest
 from tfmtr.documents import read_json
@@ -94,7 +95,7 @@ def _write(service, data, out, day, settings):
                 if known:
                     rows = rows.anti_join(read_files(con, known).select("user", "title"), ("user", "title"))
                 rows = _as_of(con, rows, _homes(service, settings, window["start"][:10]))
-                positive = rows[task.column] > 0
+                positive = is_event(rows, task.column)
                 wanted = round(settings["options"]["alpha"] * con.execute(rows.filter(positive).count()))
                 others = rows.filter(~positive).order_by(digest(0, "late", rows.user, rows.title)).limit(wanted)
                 tables += [rows.filter(positive), others]

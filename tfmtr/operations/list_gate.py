@@ -41,7 +41,7 @@ def judge_lists(runs, data, *, k=10, num_samples=2000):
         `{"lists", "reasons", "notes"}`. There is a reason if the new model's NDCG is below popularity's beyond chance
         (two-sided p under 0.05) and the live one's is not; a note if it is below otherwise, or nothing can be said,
         and then `"lists"` is `None`. Else it has `"users"`, `"left_out"` (of `ListCase`), `"popularity"`
-        (`{"name", "options", "ndcg"}`), `"live"` and `"candidate"`: ratios to popularity, of `compare`.
+        (`{"name", "options", "ndcg"}`), `"live"` and `"candidate"`: ratios to popularity, of `compare_lists`.
     """
     if not has_events(data):
         return _nothing(f"{NOT_HELD}: the data have no {EVENTS}, which tells what users had; prepare them again")
@@ -68,7 +68,7 @@ def judge_lists(runs, data, *, k=10, num_samples=2000):
     for model, schema in runs:
         index = build_index(model, data, schema, window=window)
         cells.append(
-            compare(
+            compare_lists(
                 values(ranking_of(model, index, schema, data, k=k, popularity=popularity)),
                 popular,
                 num_samples=num_samples,
@@ -98,25 +98,9 @@ def choose_popularity(data, past, *, k):
     return choices[figures.index(max(figures))]  # the first, of all time, where there is no such window
 
 
-def compare(ours, popular, *, num_samples):
-    """The result of `compare_lists`; with a ratio and a p-value, too, for lists without any positive.
-
-    Args:
-        ours: Data frame `user`, `window`, `value`, each user once.
-        popular: Such a frame of popularity.
-        num_samples: Bootstrap samples.
-    """
-    cell = compare_lists(ours, popular, num_samples=num_samples)
-    if cell["users"] >= LEAST_USERS and cell["ours"] == 0 < cell["theirs"]:
-        # All samples are below popularity but those that draw no user of whose positives it has one.
-        missed = (popular["value"] == 0).mean() ** len(popular)
-        cell |= {"ratio": 0.0, "p_value": float(min(1.0, 2 * missed)), "reason": None}
-    return cell
-
-
 def is_below(cell):
     """Whether lists are below popularity's beyond chance."""
-    return cell["ours"] < cell["theirs"] and cell["p_value"] is not None and cell["p_value"] < LEVEL
+    return cell["ours"] < cell["theirs"] and cell["p_value"] < LEVEL
 
 
 def verdict(live, candidate, name):
@@ -131,9 +115,7 @@ def verdict(live, candidate, name):
         return [], []
     figures = f"NDCG {candidate['ours']:.4f}, {name} {candidate['theirs']:.4f}, live {live['ours']:.4f}; "
     figures += f"the ratio to {name} is {candidate['ratio']:.2f}"
-    if candidate["low"] is not None:
-        figures += f" ({interval_text(candidate, 2)})"
-    figures += f", p {candidate['p_value']:.3f}"
+    figures += f" ({interval_text(candidate, 2)}), p {candidate['p_value']:.3f}"
     if not is_below(candidate):
         return [], [f"the new model's lists are below popularity's, within chance: {figures}"]
     if is_below(live):

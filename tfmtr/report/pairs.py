@@ -49,7 +49,7 @@ def read_pairs(data, models, task):
         `Pairs`.
 
     Raises:
-        ValueError: If a run's scores are not those of these rows.
+        ValueError: If there are no test rows, or a run's scores are not those of these rows.
     """
     column = next(t.column for t in data.schema.tasks if t.name == task)
     windows, parts = [], []
@@ -58,6 +58,11 @@ def read_pairs(data, models, task):
         for table in inputs.read_tables(files, rows=BATCH, columns=["user", "territory", "title_row", column]):
             windows.append(np.full(len(table), window, np.int32))
             parts.append(table)
+    if not parts:
+        raise ValueError(
+            "`data` must have test rows, which a report is about: positives of test users in the test windows. "
+            f"Received: {data.path}, which has none"
+        )
     windows, table = np.concatenate(windows), pa.concat_tables(parts)
     scores = {}
     for run in (run for model in models for run in model.runs):

@@ -5,6 +5,7 @@ import datetime
 import shlex
 from typing import NamedTuple
 
+from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.training import Recipe
 
 NOT_OPTIONS = ("embedding_dim", "unknown_rate")  # of `tfmtr train`
@@ -114,4 +115,11 @@ def evaluate_command(models):
         "--local-share",
         str(evaluation["local_share"]),
     ]
+    if evaluation.get("ranked_among") is not None:
+        options += ["--among", str(evaluation["ranked_among"])]
+    baselines = evaluation.get("baselines")
+    if baselines is None and evaluation["lists"] and "baselines" in evaluation:
+        options += ["--baselines", "none"]
+    elif baselines is not None and set(baselines["tuned"]) != set(BASELINES):
+        options += ["--baselines", ",".join(baselines["tuned"])]
     return shlex.join(["tfmtr", "evaluate", *paths, *options])
