@@ -28,7 +28,7 @@ class Candidate(NamedTuple):
         return {"options": dict(self.options), "beside": dict(self.beside), "adam": dict(self.adam)}
 
 
-FM = {"interact": "fm", "has_first_order": True}
+FM = {"encode": "fm", "has_first_order": True}
 ONE = {"num_experts": 1}  # as in the study
 DECAY, STRONG_DECAY, STRONGEST_DECAY = ({"weight_decay": rate} for rate in (0.3, 1.0, 3.0))
 L2, STRONG_L2, STRONGEST_L2 = ({"l2": share} for share in (1e-5, 3e-5, 1e-4))

@@ -111,7 +111,7 @@ def test_a_grown_model_answers_as_the_old_one(share, tmp_path):
         np.testing.assert_allclose(after[task], before[task], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", training.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", components.names("optimizers"))
 def test_the_optimizer_goes_on_too(optimizer, tmp_path):
     """Two more steps of a model that grew by nothing are two more steps of the old one."""
     old, new = build(OLD, optimizer=optimizer), build(OLD, optimizer=optimizer, seed=5)
@@ -125,7 +125,7 @@ def test_the_optimizer_goes_on_too(optimizer, tmp_path):
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", training.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", components.names("optimizers"))
 def test_the_optimizer_grows_with_the_tables(optimizer, tmp_path):
     old = build(OLD, optimizer=optimizer)
     x, y = batch(OLD, ["DE", "US", "XX"], ["drama", "news"])

@@ -83,7 +83,7 @@ def layer_names(model):
 
 
 def build(head, share, form, schema):
-    options = {"units": (8, 6)} if form == "two_tower" else {"has_first_order": True, "interact": "cross"}
+    options = {"units": (8, 6)} if form == "two_tower" else {"has_first_order": True, "encode": "cross"}
     return getattr(models, form)(schema, head=head, share=combinations.small(share), embedding_dim=3, **options)
 
 

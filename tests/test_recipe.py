@@ -1,12 +1,15 @@
 import dataclasses
 import functools
+import json
+import sys
 
+import keras
 import numpy as np
 import pytest
 
 from tfmtr import components
 from tfmtr.models import two_tower
-from tfmtr.recipe import Recipe
+from tfmtr.recipe import Recipe, parse_change
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 SCHEMA = Schema(
@@ -71,26 +74,73 @@ def test_recipes_of_earlier_runs_are_read():
 
 def test_a_function_may_stand_for_a_name():
     share = functools.partial(components.find("sharing", "mmoe"), num_experts=2)
-    assert Recipe(share=share, units=(8,)).build(SCHEMA).count_params() > 0
-    with pytest.raises(
-        ValueError, match=r"`share` must be a name to be stored in run\.json.*Received: share=functools"
-    ):
-        Recipe(share=share).document()
+    recipe = Recipe(share=share, units=(8,))
+    assert recipe == Recipe(share=("mmoe", {"num_experts": 2}), units=(8,))
+    assert recipe.document()["share"] == {"name": "mmoe", "num_experts": 2}
+    assert recipe.build(SCHEMA).count_params() < Recipe(share="mmoe", units=(8,)).build(SCHEMA).count_params()
+    nameless = Recipe(share=lambda *arguments, **options: share(*arguments, **options), units=(8,))
+    assert nameless.build(SCHEMA).count_params() == recipe.build(SCHEMA).count_params()
+    with pytest.raises(ValueError, match=r"`share` must be a name, or a function that others can import.*=<function"):
+        nameless.document()
 
 
-def test_a_part_whose_options_only_python_can_set_is_refused():
-    with pytest.raises(
-        ValueError, match=r"`weights`, which neither `tfmtr train`.*partial\(fixed_weights, weights=\.\.\.\)"
-    ):
-        Recipe(balance="fixed_weights")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"balance": "fixed_weights"}, r"`balance=fixed_weights` needs a value for `weights`.*--set balance\.weights="),
+        (
+            {"share": ("ple", {"num_expert": 2})},
+            r"Options of `share=ple` must be .*Did you mean .num_experts.\?",
+        ),
+        ({"share": ("none", {"depth": 2})}, r"Options of `share=none` must be left out: there are none"),
+        ({"share": ("ple", {"num_experts": "2"})}, r"`num_experts` of `share=ple` must be a value like its default, 1"),
+        ({"share": ("ple", {"normalize": 1})}, r"`normalize` of `share=ple` must be a value like its default, True"),
+        ({"head": ("esmm", {"towers": ()})}, r"Options of `head=esmm` must be left out"),
+        ({"optimizer": ("adam", {"beta1": 0.5})}, r"Options of `optimizer=adam` must be .*Did you mean 'beta_1'\?"),
+        ({"optimizer": ("adam", {"learning_rate": 1.0})}, r"Options of `optimizer=adam` must be one of"),
+        ({"share": "no_such.module:part"}, r"`share` must be the import path .*No module named 'no_such'"),
+        ({"share": "tfmtr.sharing.ple:pel"}, r"`share` must be the import path .*has no attribute 'pel'"),
+        ({"share": "tfmtr.schema:ROLES"}, r"`share` must be the import path of a function\. Received: .*tuple"),
+        ({"share": functools.partial(len, [])}, "`share` must have its options by name"),
+        ({"form": "graph"}, r"`form` must be one of \['two_tower', 'ranking'\]: graph is not built yet"),
+        ({"form": "rankin"}, r"`form` must be one of .*Did you mean 'ranking'\?"),
+        ({"form": "ranking", "units": (8,)}, r"`units` must be left out unless `form=two_tower`"),
+        ({"form": "ranking", "literal": True}, r"`literal` must be left out unless `form=two_tower`"),
+        ({"encode": "fm"}, r"`encode` of form=two_tower must be one of \['fwfm'\]"),
+        ({"encode": "fwfm"}, r"`encode=fwfm` is a two-tower model of its own, .* share='territory_branches'"),
+        ({"form": "ranking", "encode": "crosss"}, r"`encode` must be one of .*Did you mean 'cross'\?"),
+        ({"schedule": "cosine"}, r"`schedule` must be one of .*Did you mean 'cosine_decay'\?"),
+        ({"schedule": "cosine_decay"}, r"`schedule=cosine_decay` must have the options .*missing 1 required"),
+        ({"schedule": ("cosine_decay", {"steps": 3})}, r"`schedule=cosine_decay` must have the options .*'steps'"),
+        ({"precision": "float16"}, r"`precision` must be one of \['float32', 'mixed_bfloat16'\]"),
+        ({"task_weights": {"click": -1}}, r"`task_weights\.click` must be a finite number, not less than 0"),
+        ({"task_weights": {}}, r"`task_weights` must be factors of tasks' losses"),
+        ({"row_weights": 3}, r"`row_weights` must be the name of a feature"),
+        ({"updates": 0}, r"`updates` must be an integer, 1 or more"),
+        ({"clip_norm": 0}, r"`clip_norm` must be a finite number, greater than 0"),
+        ({"dropout": 1.0}, r"`dropout` must be a finite number, not less than 0 and less than 1"),
+        (
+            {"weight_decay": 0.1, "optimizer": ("adam", {"weight_decay": 0.2})},
+            r"`optimizer\.weight_decay` must be left out",
+        ),
+    ],
+)
+def test_parts_and_options_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        Recipe(**changes)
+    assert "\n" not in str(refused.value)
+
+
+def test_parts_that_need_a_value_take_it():
     refused = []
     for folder, argument in components.ARGUMENTS.items():
         for name in components.names(folder):
             try:
-                Recipe(**{argument: name})
+                Recipe(**{argument: name}, **({"form": "ranking"} if argument == "encode" else {}))
             except ValueError:
                 refused.append(name)
     assert refused == ["fixed_weights"]  # what the other parts need, models give them
+    assert Recipe(balance=("fixed_weights", {"weights": {"click": 2}})).balance[1] == {"weights": {"click": 2}}
 
 
 @pytest.mark.parametrize(
@@ -105,11 +155,128 @@ def test_a_part_whose_options_only_python_can_set_is_refused():
 def test_a_new_part_is_looked_at_by_itself(folder, source, monkeypatch):
     module = type(components)("mine")
     exec(source.format(name="mine"), vars(module))
-    monkeypatch.setattr(components, "names", lambda folder: ["mine"])
-    monkeypatch.setitem(__import__("sys").modules, f"tfmtr.{folder}.mine", module)
+    monkeypatch.setattr(components, "_files", lambda folder: ["mine"])
+    monkeypatch.setitem(sys.modules, f"tfmtr.{folder}.mine", module)
     argument = components.ARGUMENTS[folder]
-    with pytest.raises(ValueError, match=rf"`{argument}=mine` has an option without a default, `depth`,"):
-        components.check_options(folder, "mine")
+    with pytest.raises(ValueError, match=rf"`{argument}=mine` needs a value for `depth`, which has no default"):
+        components.check_part(folder, "mine")
+    components.check_part(folder, ("mine", {"depth": 3}))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(),
+        Recipe(share=("ple", {"num_experts": 2, "units": [64, 32]}), head="esmm", groups={"DE": "own", "PL": "own"}),
+        Recipe(balance=("fixed_weights", {"weights": {"click": 0.5}}), task_weights={"click": 2}, updates=100),
+        Recipe(form="ranking", encode=("cross", {"num_layers": 1}), share="mmoe", optimizer=("adam", {"beta_1": 0.5})),
+        Recipe(
+            share="tfmtr.sharing.ple:ple", schedule=("cosine_decay", {"decay_steps": 10}), precision="mixed_bfloat16"
+        ),
+    ],
+)
+def test_a_file_holds_a_recipe(recipe, tmp_path):
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    assert Recipe.from_document(json.loads(json.dumps(recipe.document()))) == recipe
+    file = tmp_path / "recipe.toml"
+    file.write_text(recipe.to_toml())
+    assert Recipe.load(file) == recipe
+    assert hash(Recipe.load(file)) == hash(recipe)
+
+
+def test_changes_come_after_a_file():
+    text = '[share]\nname = "ple"\nnum_experts = 2\n'
+    changed = dict(map(parse_change, ("share.num_shared_experts=3", "l2=1e-5", "units=[8]", "task_weights.click=2")))
+    expected = Recipe(
+        share=("ple", {"num_experts": 2, "num_shared_experts": 3}), l2=1e-5, units=(8,), task_weights={"click": 2.0}
+    )
+    assert Recipe.from_toml(text, changed) == expected
+    assert Recipe.from_toml(text, {"share": "mmoe"}) == Recipe(share="mmoe")  # another part has its own options
+    assert Recipe.from_toml("", {"share": "ple", "share.num_experts": 4}) == Recipe(share=("ple", {"num_experts": 4}))
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "message"),
+    [
+        ("share = ", {}, "A recipe must be a TOML file: "),
+        ("shares = 'ple'", {}, r"A recipe must have keys of \[.*Did you mean 'share'\? Received: 'shares'"),
+        ("", {"epoch": 3}, r"Did you mean 'epochs'\? Received: 'epoch'"),
+        ("", {"balance.alpha": 1}, r"`balance` must be there before it has options: `--set balance=\.\.\.`"),
+        ("", {"shar.num_experts": 1}, r"`--set` must name a part before a dot: one of .*Did you mean 'share'\?"),
+        ("", {"share.depth": 1}, r"Options of `share=territory_branches` must be .* Received: depth=1"),
+    ],
+)
+def test_a_file_or_change_that_is_none_is_refused(text, changes, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        Recipe.from_toml(text, changes)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["share", "=ple", "share="])
+def test_what_is_no_change_is_refused(text):
+    with pytest.raises(ValueError, match=r"`--set` must be key=value, such as share\.num_experts=4"):
+        parse_change(text)
+
+
+def test_import_paths_can_be_locked(monkeypatch):
+    monkeypatch.setattr(components, "_LOCKED", [])
+    assert Recipe(share="tfmtr.sharing.ple:ple").share == "tfmtr.sharing.ple:ple"
+    components.lock()
+    with pytest.raises(ValueError, match=r"`share` must be the name of a part with `--no-import-paths`"):
+        Recipe(share="tfmtr.sharing.ple:ple")
+    assert Recipe(share="ple").share == "ple"
+
+
+def test_l2_and_weight_decay_keep_kernels_small_and_leave_biases_alone():
+    plain, heavy = Recipe(units=(8, 4)).build(SCHEMA), Recipe(units=(8, 4), l2=0.5).build(SCHEMA)
+    assert plain.losses == []
+    squares = sum(float((np.asarray(v) ** 2).sum()) for v in heavy.trainable_variables if len(v.shape) > 1)
+    assert float(sum(heavy.losses)) == pytest.approx(0.5 * squares, rel=1e-5)
+    decayed = Recipe(units=(8, 4), weight_decay=0.1, learning_rate=0.5).build(SCHEMA)
+    before = [np.asarray(variable) for variable in decayed.trainable_variables]
+    for variable in decayed.trainable_variables:
+        variable.assign(variable + 1.0)
+    decayed.optimizer.apply([np.zeros(v.shape, "float32") for v in decayed.trainable_variables])
+    for start, variable in zip(before, decayed.trainable_variables, strict=True):
+        factor = 1 - 0.1 * 0.5 if len(variable.shape) > 1 else 1.0  # AdamW: w <- w - rate decay w
+        np.testing.assert_allclose(np.asarray(variable), factor * (start + 1.0), rtol=1e-5)
+
+
+def test_dropout_is_between_hidden_layers_and_in_training_only():
+    model = Recipe(units=(64, 8, 4), dropout=0.5).build(SCHEMA)
+    names = [layer.name for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
+    assert sorted(names) == ["title_dropout_0", "title_dropout_1", "user_dropout_0", "user_dropout_1"]
+    ranking = Recipe(form="ranking", share="none", dropout=0.5).build(SCHEMA)
+    rng = np.random.default_rng(0)
+    x = {"age": rng.normal(size=9).astype("float32"), "scenario": np.ones(9, "int32")}
+    x["vector"] = rng.normal(size=(9, 3)).astype("float32")
+    for one in (model, ranking):
+        outputs = [np.asarray(one(x, training=True)["logits"]["click"]) for _ in range(2)]
+        assert not np.allclose(*outputs)
+        np.testing.assert_array_equal(*[np.asarray(one(x, training=False)["logits"]["click"]) for _ in range(2)])
+
+
+def test_schedule_and_clipping_reach_the_optimizer():
+    recipe = Recipe(units=(8,), schedule=("cosine_decay", {"decay_steps": 10}), learning_rate=0.4, clip_norm=2.0)
+    optimizer = recipe.build(SCHEMA).optimizer
+    assert optimizer.global_clipnorm == 2.0
+    assert float(optimizer.learning_rate) == pytest.approx(0.4)
+    optimizer.iterations.assign(5)
+    assert float(optimizer.learning_rate) == pytest.approx(0.2)  # half the cosine
+
+
+def test_a_budget_of_updates_is_rounded_up_to_epochs():
+    recipe = Recipe(updates=25, patience_updates=11)
+    assert (recipe.epochs_of(10), recipe.patience_of(10)) == (3, 2)
+    assert (Recipe().epochs_of(10), Recipe().patience_of(10)) == (10, 2)
+
+
+def test_weights_of_tasks_and_rows_must_be_of_the_data():
+    assert Recipe(task_weights={"click": 3}).adapt(SCHEMA).tasks[0].weight == 3.0
+    with pytest.raises(ValueError, match=r"`task_weights` must be one of \['click'\]\. Did you mean 'click'\?"):
+        Recipe(task_weights={"clik": 3}).adapt(SCHEMA)
+    with pytest.raises(ValueError, match=r"`row_weights` must be left out, .* Received: row_weights='age'"):
+        Recipe(row_weights="age").adapt(SCHEMA)
 
 
 @pytest.mark.parametrize("folder", ["sharing", "heads", "balancing"])

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tfmtr import checkpoints, inputs, training
+from tfmtr import checkpoints, components, inputs, training
 from tfmtr.datasets.prepared import Prepared
 from tfmtr.diagnosis import losses_of
 from tfmtr.evaluation.evaluate import evaluate
-from tfmtr.schema import Schema, Task
+from tfmtr.schema import Feature, Schema, Task
 
 SMALL = {"units": (16, 8), "epochs": 4, "patience": 1, "batch_size": 250, "learning_rate": 0.01}
 BALANCED = SMALL | {"balance": "grad_norm", "optimizer": "sparse_adam", "share": "mmoe"}
@@ -285,7 +285,7 @@ def test_a_recipe_is_stored_as_before_where_it_says_nothing_new():
     )
 
 
-@pytest.mark.parametrize("name", training.OPTIMIZERS)
+@pytest.mark.parametrize("name", components.names("optimizers"))
 def test_every_optimizer_has_its_class(name):
     assert issubclass(training.optimizer_of(name), keras.optimizers.Optimizer)
 
@@ -296,7 +296,7 @@ def test_every_optimizer_has_its_class(name):
         ({"balance": "pcgrad"}, r"balances two or more losses; leave out `balance`.* Received: \['event'\]"),
         ({"head": "esmm"}, "`head=esmm`"),
         ({"share": "pepnet", "per_pair": True}, "must be a system that needs x alone"),
-        ({"share": dict}, r"`share` must be a name to be stored .* Received: share=<class"),
+        ({"share": lambda x: x}, r"`share` must be a name, or .* to be stored .* Received: share=<function"),
     ],
 )
 def test_what_does_not_fit_leaves_the_directory_as_it_was(tiny, tmp_path, changes, message):
@@ -454,3 +454,70 @@ def test_looking_at_the_losses_changes_nothing(tiny_two):
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(ValueError, match=r"`optimizer` must be one of .* Did you mean 'sparse_adam'\?"):
         training.Recipe(optimizer="sparse_adm")
+
+
+def test_a_budget_of_updates_ends_within_an_epoch(tiny, tmp_path):
+    recipe = training.Recipe(units=(8,), batch_size=250, updates=25, patience_updates=30)
+    model = training.train(tiny, tmp_path / "run", recipe, verbose=0)
+    steps = -(-inputs.num_rows(Prepared(tiny).examples("train", sampling=("random", "active"))) // 250)
+    assert 25 / steps > 1  # so that the second epoch is cut
+    history = training.read_run(tmp_path / "run")["stages"]["1"]["history"]
+    assert len(history) == -(-25 // steps)
+    # Each further window is one whole epoch of its slice.
+    files = [Prepared(tiny).examples("train", windows=[w], sampling=("random", "active")) for w in (1, 2)]
+    assert int(model.optimizer.iterations) == 25 + sum(-(-inputs.num_rows(of) // 250) for of in files)
+
+
+def test_a_ranking_model_trains_resumes_and_is_evaluated(tiny_two, tmp_path):
+    recipe = training.Recipe(
+        form="ranking", encode="cross", share=("mmoe", {"num_experts": 2}), per_pair=True, epochs=1, batch_size=500,
+        balance="pcgrad",
+    )  # fmt: skip
+    training.train(tiny_two, tmp_path / "run", recipe, verbose=0)
+    assert training.recipe_of(training.read_run(tmp_path / "run")) == recipe
+    model = training.load(tmp_path / "run")
+    assert model.name == "ranking"
+    document = evaluate(tmp_path / "run", tiny_two)
+    assert document["tasks"]["event"]["territory"]["1"]["overall"]["pr_auc"] > 0.1
+    assert document["lists"] == {}
+    with pytest.raises(ValueError, match=r"must be of form=two_tower for this step; .* Received: form=ranking"):
+        training.load(tmp_path / "run", form="two_tower")
+    with pytest.raises(ValueError, match="whose recipe differ"):
+        training.train(tiny_two, tmp_path / "run", training.Recipe(form="ranking"), verbose=0)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_rows_count_by_a_column(tiny, tmp_path, weight):
+    """With weights of 0 for all positives there is nothing to see but negatives; with 1 nothing changes."""
+    shutil.copytree(tiny, tmp_path / "data")
+    for file in (tmp_path / "data").glob("examples/**/*.parquet"):
+        table = pq.read_table(file, partitioning=None).to_pandas()
+        table["share"] = table.event.where(table.event == 1).astype("float32") * weight  # null for negatives
+        table.to_parquet(file, index=False)
+    schema = Schema.load(tiny)
+    schema = schema.replace(features=[*schema.features, Feature("share", "training", "number", mean=0.5, std=2.0)])
+    schema.save(tmp_path / "data")
+    options = {"units": (8,), "epochs": 2, "batch_size": 500, "learning_rate": 0.05}
+    runs = {name: tmp_path / name for name in ("weighted", "plain")}
+    training.train(tmp_path / "data", runs["weighted"], training.Recipe(**options, row_weights="share"), verbose=0)
+    training.train(tmp_path / "data", runs["plain"], training.Recipe(**options), verbose=0)
+    first, second = (np.asarray(losses(run)[0], float)[:, 0] for run in runs.values())
+    if weight == 1.0:
+        np.testing.assert_allclose(first, second, rtol=1e-6)
+    else:
+        assert first[-1] < 0.2 * second[-1]
+
+
+def test_a_negative_weight_is_refused(tiny):
+    table = pq.read_table(Prepared(tiny).examples("validation")[0], partitioning=None)
+    with pytest.raises(ValueError, match=r"`row_weights` must name a number that is never negative\. Received: 'age'"):
+        inputs.row_weights(table.set_column(3, "age", [np.full(len(table), -1.0)]), "age")
+
+
+def test_precision_is_the_recipe_s_where_it_says_one(tiny, tmp_path):
+    recipe = training.Recipe(units=(8,), epochs=1, batch_size=1000, precision="mixed_bfloat16")
+    model = training.train(tiny, tmp_path / "run", recipe, verbose=0)
+    assert model.get_layer("user_dense_0").compute_dtype == "bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+    assert training.read_run(tmp_path / "run")["dtype_policy"] == "mixed_bfloat16"
+    assert training.load(tmp_path / "run").get_layer("user_dense_0").compute_dtype == "bfloat16"

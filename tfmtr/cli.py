@@ -60,14 +60,6 @@ Out = Annotated[Path, typer.Option(help="Directory to write; must be new, or pre
 SOURCE_HELP = "Where the data set's own files are: the folder, archive or file."
 
 
-class Groups(enum.StrEnum):
-    """Scenarios of a run."""
-
-    given = "given"
-    one = "one"
-    random = "random"
-
-
 class Index(enum.StrEnum):
     """Title indexes."""
 
@@ -308,8 +300,19 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=print_versions, help="Show the versions and exit.")
     ] = False,
+    import_paths: Annotated[
+        bool,
+        typer.Option(
+            "--import-paths/--no-import-paths",
+            help="Run the code that recipes and runs name as package.module:function; see SECURITY.md.",
+        ),
+    ] = True,
 ):
     """From interaction logs to served recommendations, with one model for many territories and tasks."""
+    if not import_paths:
+        from tfmtr import components
+
+        components.lock()
 
 
 def public_command(name):
@@ -446,60 +449,67 @@ def prepare_events(
     )
 
 
-@app.command()
-def train(
-    data: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`.")],
-    workdir: Annotated[Path, typer.Option(help="Run directory; an interrupted run there goes on.")],
-    share: Annotated[str, typer.Option(help="A file of tfmtr/sharing.")] = "territory_branches",
-    head: Annotated[str, typer.Option(help="A file of tfmtr/heads.")] = "parallel",
-    upsample: Annotated[bool, typer.Option(help="Train on the active users too.")] = True,
-    groups: Annotated[Groups, typer.Option(help="Scenarios: given by the data, or a control.")] = Groups.given,
-    units: Annotated[str, typer.Option(help="Widths of the towers' layers.")] = "512,512",
-    literal: Annotated[bool, typer.Option(help="ReLU on all layers and a plain dot product.")] = False,
-    epochs: Annotated[int, typer.Option(help="Most epochs over the training window.")] = 10,
-    patience: Annotated[int, typer.Option(help="Epochs without a better validation loss.")] = 2,
-    batch_size: Annotated[int, typer.Option(help="Rows of a step.")] = 8192,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
-    deterministic: Annotated[bool, typer.Option(help="Repeat a run to the last bit.")] = True,
-    balance: Annotated[
-        str | None,
-        typer.Option(help="A file of tfmtr/balancing, such as pcgrad; the sum of the losses by default."),
-    ] = None,
-    optimizer: Annotated[str, typer.Option(help="adam, sparse_adam, row_wise_adagrad or clippy_adagrad.")] = "adam",
-    normalizer: Annotated[str, typer.Option(help="rows, or groups: a loss is the sum of the groups' means.")] = "rows",
-    per_pair: Annotated[bool, typer.Option(help="Make a multi-task sharing file multi-domain.")] = False,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            help="none, mirrored (all GPUs of this machine) or multi_worker, by default if TF_CONFIG names workers."
-        ),
-    ] = None,
-):
-    """Train a two-tower model, then window by window as the tests will see it."""
-    from tfmtr import replicas, training
+def train(*, data, workdir, recipe, changes, strategy, **options):
+    """Train a model, then window by window as the tests will see it.
 
-    recipe = training.Recipe(
-        share=share,
-        head=head,
-        upsample=upsample,
-        groups=str(groups),
-        units=whole_numbers("units", units),
-        literal=literal,
-        epochs=epochs,
-        patience=patience,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-        deterministic=deterministic,
-        balance=balance,
-        optimizer=optimizer,
-        normalizer=normalizer,
-        per_pair=per_pair,
-    )
+    What decides the result is a recipe: a TOML file, what the options below say in its place, and last what --set says,
+    key=value as in the file; a key with a dot is an option of a part, such as share.num_experts=4. Values are as in
+    TOML, and words need no quotes.
+    """
+    from tfmtr import replicas, training
+    from tfmtr.recipe import Recipe, parse_change
+
+    given = {name: recipe_value(name, value) for name, value in options.items() if value is not None}
+    given |= dict(map(parse_change, changes or ()))
+    made = Recipe.load(recipe, given) if recipe else Recipe.from_document({}, given)
     with replicas.make_strategy(strategy).scope():
-        training.train(data, workdir, recipe)
+        training.train(data, workdir, made)
     console.print(Text(f"run: {workdir}"), soft_wrap=True)
+
+
+def recipe_value(name, text):
+    """The value of a recipe's field from what was typed for its option."""
+    if name == "units":
+        return whole_numbers("units", text)
+    if name == "task_weights":
+        weights = pairs("task-weights", text.split(","))
+        try:
+            return {task: float(weight) for task, weight in weights.items()}
+        except ValueError:
+            raise ValueError(f"`--task-weights` must be task=number pairs. Received: {text!r}") from None
+    return text
+
+
+def _train_signature():
+    from tfmtr.recipe import Recipe, option_texts
+
+    def option(name, kind, default=None, **about):
+        annotation = Annotated[kind, typer.Option(*about.pop("flags", ()), **about)]
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+    required = inspect.Parameter.empty
+    parameters = [
+        option("data", Path, required, help="Directory made by `tfmtr prepare`."),
+        option("workdir", Path, required, help="Run directory; an interrupted run there goes on."),
+        option("recipe", Path | None, help="TOML file with the recipe; its defaults otherwise."),
+        option("changes", list[str] | None, flags=["--set"], help="key=value of the recipe, such as l2=1e-5; repeat."),
+    ]
+    texts = option_texts()
+    for field in dataclasses.fields(Recipe):
+        kind = next((kind for kind in (bool, int, float) if kind in (field.type, *typing.get_args(field.type))), str)
+        kind = str if field.name in ("units", "task_weights") else kind
+        default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        flag = field.name.replace("_", "-")
+        shown = default if kind is not bool else f"--{flag}" if default else f"--no-{flag}"
+        text = texts[field.name] if default is None else f"{texts[field.name]} [default: {shown}]"
+        parameters.append(option(field.name, kind | None, help=text))
+    text = "none, mirrored (all GPUs of this machine) or multi_worker, by default if TF_CONFIG names workers."
+    parameters.append(option("strategy", str | None, help=text))
+    return inspect.Signature(parameters)
+
+
+train.__signature__ = _train_signature()
+app.command()(train)
 
 
 @app.command()

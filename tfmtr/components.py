@@ -1,64 +1,252 @@
-"""Finds the swappable parts by their file names: no list, no registry."""
+"""Finds the swappable parts: by file name, by the name that a package gives them, or by import path.
 
+A part is chosen by what stands for it in a recipe:
+
+* its name, `"ple"`: the function `ple` of the file `tfmtr/sharing/ple.py`, or what an installed package names so among
+  its entry points `tfmtr.sharing`;
+* its import path, `"package.module:function"`;
+* either with options, `("ple", {"num_experts": 4})`, or `{"name": "ple", "num_experts": 4}` as in a file;
+* a function like those of the folder; `functools.partial` for options.
+"""
+
+import functools
 import importlib
+import importlib.metadata
 import inspect
+import numbers
 import pkgutil
+from collections.abc import Mapping
 
-from tfmtr.schema import check_choice
+from tfmtr.schema import check_choice, nearest
 
-ARGUMENTS = {"sharing": "share", "heads": "head", "balancing": "balance"}  # what a folder's parts are chosen by
-POSITIONAL = {"sharing": 2, "heads": 1, "balancing": 1}  # arguments that every part of a folder is called with
+ARGUMENTS = {  # what a folder's parts are chosen by
+    "encoders.interactions": "encode",
+    "sharing": "share",
+    "heads": "head",
+    "balancing": "balance",
+    "optimizers": "optimizer",
+}
+# Arguments that every part of a folder is called with.
+POSITIONAL = {"encoders.interactions": 2, "sharing": 2, "heads": 1, "balancing": 1, "optimizers": 0}
+NAME = "name"  # key of a part's name where it stands in a file together with its options
+_LOCKED = []  # whether import paths are refused, in this process
 
 
 def names(folder):
-    """Sorted names of the parts in a folder of the package; files that begin with `_` are shared pieces.
+    """Sorted names of the parts of a folder; files that begin with `_` are shared pieces.
 
     >>> "territory_branches" in names("sharing")
     True
     """
-    package = importlib.import_module(f"tfmtr.{folder}")
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+    return sorted({*_files(folder), *_entry_points(folder)})
 
 
 def find(folder, part):
-    """The function `part` of the file `tfmtr/<folder>/<part>.py`; a callable is returned as it is.
+    """The function of a part, with its options; a function is returned as it is.
 
     Raises:
-        ValueError: If there is no such file; the message lists what there is and the nearest name, under the argument
+        ValueError: If there is no such part; the message lists what there is and the nearest name, under the argument
             that the part is chosen by.
     """
     if callable(part):
         return part
-    check_choice(ARGUMENTS.get(folder, folder), part, names(folder))
-    return getattr(importlib.import_module(f"tfmtr.{folder}.{part}"), part)
+    name, options = parse(folder, part)
+    function = name if callable(name) else _function(folder, name)
+    return functools.partial(function, **options) if options else function
 
 
-def check_options(folder, part):
-    """Raises a `ValueError` if the function of a part has an option without a default, which a name cannot give.
+def parse(folder, part):
+    """`(name or function, options)` of what stands for a part.
+
+    A function becomes the name or the import path that it can be found by, if it has one. Lists become tuples.
+
+    Raises:
+        ValueError: If it cannot stand for a part, or an option is nothing that a file can hold.
+
+    Example:
+    >>> parse("sharing", {"name": "ple", "num_experts": 4})
+    ('ple', {'num_experts': 4})
+    """
+    argument, name, options = ARGUMENTS.get(folder, folder), part, {}
+    if isinstance(part, Mapping) and NAME in part:
+        name, options = part[NAME], {key: value for key, value in part.items() if key != NAME}
+    elif isinstance(part, (tuple, list)) and len(part) == 2 and isinstance(part[1], Mapping):
+        name, options = part
+    if isinstance(name, functools.partial):
+        if name.args:
+            raise ValueError(f"`{argument}` must have its options by name. Received: {argument}={part!r}")
+        name, options = name.func, {**name.keywords, **options}
+    if callable(name):
+        name = path_of(name, folder) or name
+    elif not isinstance(name, str):
+        check_choice(argument, part, names(folder))
+    return name, {key: _plain(argument, key, value) for key, value in options.items()}
+
+
+def stored(folder, part):
+    """What stands for a part in a recipe: its name, or `(name, options)` where there are options.
+
+    >>> stored("sharing", ["ple", {"units": [64, 32]}])
+    ('ple', {'units': (64, 32)})
+    """
+    name, options = parse(folder, part)
+    return (name, options) if options else name
+
+
+def check_part(folder, part):
+    """Raises a `ValueError` unless there is such a part, and it has the options that it is given.
 
     Args:
         folder: Folder of the package.
-        part: Name of a part; a callable brings its options along and is not looked at.
+        part: What stands for the part.
 
     Raises:
-        ValueError: If there is no such part, or it has such an option.
+        ValueError: If there is no such part, it has no such option, it needs one that is not given, or a value is not
+            of the kind that the option's default is of.
     """
-    function = find(folder, part)
-    if callable(part):
-        return
-    given = {"towers", "num_scenarios"} if folder == "sharing" else set()
+    argument, (name, options) = ARGUMENTS[folder], parse(folder, part)
+    function = name if callable(name) else _function(folder, name)
+    shown = name if isinstance(name, str) else getattr(name, "__qualname__", repr(name))
+    parameters, is_open = _options_of(folder, function)
+    for key, value in options.items():
+        if key not in parameters and not is_open:
+            has = f"one of {sorted(parameters)}" if parameters else "left out: there are none"
+            raise ValueError(
+                f"Options of `{argument}={shown}` must be {has}.{nearest(key, parameters)} Received: {key}={value!r}"
+            )
+        if key in parameters and not _is_of_kind(value, parameters[key].default):
+            raise ValueError(
+                f"`{key}` of `{argument}={shown}` must be a value like its default, {parameters[key].default!r}. "
+                f"Received: {key}={value!r}"
+            )
+    missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in options]
+    if missing:
+        example = ", ".join(f'"{key}": ...' for key in missing)
+        raise ValueError(
+            f"`{argument}={shown}` needs a value for {' and '.join(f'`{key}`' for key in missing)}, which has no "
+            f'default: {argument}=("{shown}", {{{example}}}), or `--set {argument}.{missing[0]}=...`. '
+            f"Received: {argument}={part!r}"
+        )
+
+
+def path_of(function, folder):
+    """The name or import path that a function can be found by again; `None` where it has none.
+
+    >>> from tfmtr.sharing.ple import ple
+    >>> path_of(ple, "sharing"), path_of(lambda x: x, "sharing")
+    ('ple', None)
+    """
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if module is None or module == "__main__" or "<" in name:
+        return None
+    try:
+        if _attribute(importlib.import_module(module), name) is not function:
+            return None
+    except (ImportError, AttributeError):
+        return None
+    own = name if folder != "optimizers" else module.rpartition(".")[2]
+    return own if module == f"tfmtr.{folder}.{own}" else f"{module}:{name}"
+
+
+def lock():
+    """Refuses import paths in this process from now on: with them, a recipe or a run decides what code is run."""
+    _LOCKED.append(True)
+
+
+def _files(folder):
+    package = importlib.import_module(f"tfmtr.{folder}")
+    return [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
+
+
+@functools.cache
+def _entry_points(folder):
+    found = {}
+    for point in importlib.metadata.entry_points(group=f"tfmtr.{folder}"):
+        if point.name in found or point.name in _files(folder):
+            raise ValueError(
+                f"Entry points of the group `tfmtr.{folder}` must have names of their own. Received: {point.name!r} of "
+                f"{point.value}, which is also {found[point.name].value if point.name in found else 'one of tfmtr'}"
+            )
+        found[point.name] = point
+    return found
+
+
+def _function(folder, name):
+    """The function of a name or an import path."""
+    if ":" in name:
+        return _imported(folder, name)
+    if name in (points := _entry_points(folder)):
+        return points[name].load()
+    check_choice(ARGUMENTS.get(folder, folder), name, names(folder))
+    attribute = name.title().replace("_", "") if folder == "optimizers" else name  # those are classes
+    return getattr(importlib.import_module(f"tfmtr.{folder}.{name}"), attribute)
+
+
+def _imported(folder, path):
+    """The function of an import path."""
+    argument = ARGUMENTS.get(folder, folder)
+    if _LOCKED:
+        raise ValueError(
+            f"`{argument}` must be the name of a part with `--no-import-paths`, which runs no code that a recipe or a "
+            f"run names. Received: {argument}={path!r}"
+        )
+    module, _, name = path.partition(":")
+    try:
+        function = _attribute(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"`{argument}` must be the import path of a function, package.module:function, that can be imported here: "
+            f"{error}. Received: {argument}={path!r}"
+        ) from error
+    if not callable(function):
+        raise ValueError(f"`{argument}` must be the import path of a function. Received: {path!r}, a {type(function)}")
+    return function
+
+
+def _attribute(module, name):
+    return functools.reduce(getattr, name.split("."), module)
+
+
+def _options_of(folder, function):
+    """`({name: Parameter} of the options that a recipe may set, whether it takes any others)`."""
+    given = set()
     if folder == "sharing":
         from tfmtr.sharing._shared import SIDE_INPUTS
 
-        given |= SIDE_INPUTS
-    parameters = list(inspect.signature(function).parameters.values())[POSITIONAL[folder] :]
-    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    missing = [p.name for p in parameters if p.kind not in open_ended and p.default is p.empty and p.name not in given]
-    if missing:
-        argument, options = ARGUMENTS[folder], ", ".join(f"{name}=..." for name in missing)
-        where = {"balance": "`compile(balance=...)` of a model"}.get(argument, "`two_tower` or `ranking`")
+        given = {"towers", "num_scenarios", *SIDE_INPUTS}
+    try:
+        parameters = list(inspect.signature(function).parameters.values())[POSITIONAL[folder] :]
+    except ValueError:
         raise ValueError(
-            f"`{argument}={part}` has an option without a default, {' and '.join(f'`{name}`' for name in missing)}, "
-            f"which neither `tfmtr train` nor a `Recipe` can set yet. In Python give "
-            f"`functools.partial({part}, {options})` to {where}, or choose another. Received: {argument}={part!r}"
-        )
+            f"`{ARGUMENTS[folder]}` must be a function like those of tfmtr/{folder}. Received: {function!r}"
+        ) from None
+    is_open = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    if folder == "optimizers" and inspect.isclass(function):  # each class passes on what it does not know
+        given, is_open = {"self", "learning_rate", "name"}, False
+        own = [c for c in function.__mro__ if "__init__" in vars(c) and hasattr(c, "apply_gradients")]
+        parameters = [p for c in own for p in inspect.signature(c.__init__).parameters.values()]
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {p.name: p for p in reversed(parameters) if p.kind not in open_ended and p.name not in given}, is_open
+
+
+def _is_of_kind(value, default):
+    """Whether a value can stand where a default does: a number for a number, text for text, a list for a list."""
+    if default is None or default is inspect.Parameter.empty or value is None or callable(default):
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    kinds = {numbers.Real: (numbers.Real, tuple), str: str, (tuple, list): tuple, Mapping: Mapping}
+    return next((isinstance(value, of) for kind, of in kinds.items() if isinstance(default, kind)), True)
+
+
+def _plain(argument, key, value):
+    """An option as a file can hold it; a function that has an import path is held by it."""
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return tuple(_plain(argument, key, item) for item in value)
+    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
+        return {name: _plain(argument, key, item) for name, item in value.items()}
+    return value  # a recipe with it can be built, and not stored

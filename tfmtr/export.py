@@ -86,7 +86,12 @@ def needs(version):
 def _export(run, titles, out, kind, *, has_scores):
     check_tensorflow("An export", "export in a process of its own: weights are the same on every backend")
     check_choice("index", kind, KINDS)
-    model, document, titles, out = training.load(run), training.read_run(run), Prepared(titles), Path(out)
+    model, document, titles, out = (
+        training.load(run, form="two_tower"),
+        training.read_run(run),
+        Prepared(titles),
+        Path(out),
+    )
     schema = training.Schema.load(run)
     check_inputs(schema.by_role("title"), titles.schema.by_role("title"), "titles")
     _check_meaning(run, document, titles)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from tfmtr.encoders.raw import SEPARATOR
 
 CACHE_LINE = 64
+WEIGHT = "row weight"  # beside features and labels; no column of the examples can be called so
 FREE = 3  # references to memory that nobody uses: of the list, of the loop over it, and of the question
 
 
@@ -155,6 +156,18 @@ def labels(table, schema):
     }
 
 
+def row_weights(table, name):
+    """Weights of rows, float32 of shape `(rows,)`: a column's, 1 where it is null, as it is of sampled negatives.
+
+    Raises:
+        ValueError: If a weight is negative.
+    """
+    weights = pc.fill_null(table[name].cast(pa.float32()), 1.0).to_numpy(zero_copy_only=False)
+    if len(weights) and (least := weights.min()) < 0:
+        raise ValueError(f"`row_weights` must name a number that is never negative. Received: {name!r} with {least:g}")
+    return weights
+
+
 def take_vectors(vectors, rows, *, empty=None):
     """Rows of a memory-mapped matrix as float32; row -1 or null is the zero vector.
 
@@ -256,8 +269,8 @@ def _padded(column, feature, vocabulary):
     return np.where(inside, values[source] if len(values) else 0, 0).astype("int32")
 
 
-def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schema=None, context=None):
-    """A `tf.data.Dataset` of `(features, labels)` batches over example files.
+def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schema=None, context=None, weights=None):
+    """A `tf.data.Dataset` of `(features, labels)` batches over example files, with `weights` of `(.., .., weights)`.
 
     Each time the dataset is iterated, the next epoch begins: epoch e of seed s has the same order
     wherever and whenever it is read, so an interrupted run can repeat its epoch.
@@ -273,12 +286,14 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
             worker's replicas, in turn. A worker reads its own part of the rows, one after the other on disk, in
             `num_steps` batches for each of its replicas, which differ by one row at most; so workers never wait for one
             that has more.
+        weights: Name of a training-only number by which rows count; a row without one counts as 1.
 
     Returns:
-        Dataset of `({name: tensor}, {label column: tensor of shape (batch,)})`.
+        Dataset of `({name: tensor}, {label column: tensor of shape (batch,)})`, with `weights` a third tensor of shape
+        `(batch,)`.
 
     Raises:
-        ValueError: If there is no file.
+        ValueError: If there is no file, or a weight is negative.
     """
     import tensorflow as tf
 
@@ -308,13 +323,16 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
     def encoded(table):
         """Numbers for a row group's text, so that what follows, for each row, is quick."""
         arrays = encode(table) | labels(table, schema)
+        if weights is not None:
+            arrays[WEIGHT] = row_weights(table, weights)
         arrays = {name: _as_column(array) for name, array in arrays.items()}
         return pa.table(arrays | {name: table[name] for name in store_rows})
 
     def split(table, empty=None):
         x = {name: _as_array(table[name].combine_chunks()) for name in table.column_names if name not in store_rows}
         y = {name: x.pop(name) for name in label_names}
-        return x | _vectors(table, schema, stores, empty=empty), y
+        weight = (x.pop(WEIGHT),) if weights is not None else ()
+        return x | _vectors(table, schema, stores, empty=empty), y, *weight
 
     options = {"columns": columns, "dictionaries": text, "convert": encoded}
 

@@ -10,8 +10,8 @@ from tfmtr.backends import check_tensorflow, is_tensorflow
 from tfmtr.checks import check_integer, check_number, check_widths
 from tfmtr.encoders.embed import CATEGORICAL, embed, embed_fields, encode_inputs, join
 from tfmtr.encoders.field_weighted import as_fields, field_towers
+from tfmtr.encoders.first_order import first_order
 from tfmtr.encoders.graph_names import name_apart
-from tfmtr.encoders.interactions import INTERACTIONS, first_order
 from tfmtr.heads._head import TrainingGraph
 from tfmtr.layers.embedding_table import EmbeddingTable
 from tfmtr.layers.routed_dense import RoutedDense
@@ -158,7 +158,8 @@ def two_tower(
     embedding_dim=16,
     unknown_rate=0.05,
     literal=False,
-    interact=None,
+    encode=None,
+    dropout=0.0,
 ):
     """Builds a two-tower model: the dot product of a user's and a title's vector, in one or many scenarios.
 
@@ -183,15 +184,16 @@ def two_tower(
         unknown_rate: Share of training rows whose scenario is called unknown, to train the default branch.
             With 0 there is none, and unknown scenarios take the first group's branch.
         literal: Whether to build the paper's own form.
-        interact: `"fwfm"` for field-weighted factorisation machines in place of dense layers (see
+        encode: `"fwfm"` for field-weighted factorisation machines in place of dense layers (see
             `tfmtr/encoders/field_weighted.py`); tasks share the embeddings, so `share` must be `"none"`.
+        dropout: Share of each hidden layer's outputs that a training step leaves out.
 
     Returns:
         A `TwoTower` model.
 
     Raises:
-        ValueError: If `share`, `head` or `interact` is unknown, `units` is no tuple of widths or another size is not
-            what it must be, a tower has no feature, or `interact` is given with another `share` or with `literal`.
+        ValueError: If `share`, `head` or `encode` is unknown, `units` is no tuple of widths or another size is not
+            what it must be, a tower has no feature, or `encode` is given with another `share` or with `literal`.
 
     Example:
     >>> from tfmtr.schema import Feature, Scenario, Schema, Task
@@ -203,29 +205,38 @@ def two_tower(
     ['click']
     """
     units = check_widths("units", units)
-    _check_sizes(embedding_dim, unknown_rate)
+    _check_sizes(embedding_dim, unknown_rate, dropout)
     head = components.find("heads", head)(schema.tasks)
     schema, towers = head.complete(schema), head.towers()
     user_inputs = encode_inputs(schema, "user", "context", scenario=True)
     title_inputs = encode_inputs(schema, "title")
     options = {"towers": tuple(towers), "embedding_dim": embedding_dim}
-    if interact is None:
+    if encode is None:
         vectors, title, terms, bases = _dense_towers(
-            schema, user_inputs, title_inputs, share, units, unknown_rate=unknown_rate, literal=literal, **options
+            schema,
+            user_inputs,
+            title_inputs,
+            share,
+            units,
+            unknown_rate=unknown_rate,
+            literal=literal,
+            dropout=dropout,
+            **options,
         )
     else:
-        check_choice("interact", interact, ("fwfm",))
-        if share != "none" or literal:
+        check_choice("encode", encode, ("fwfm",))
+        if getattr(share, "__name__", share) != "none" or literal or dropout:
             raise ValueError(
-                '`interact="fwfm"` is a two-tower model of its own, whose tasks share their embeddings: it needs '
-                f'share="none" and literal=False. Received: share={share!r}, literal={literal}'
+                '`encode="fwfm"` is a two-tower model of its own, whose tasks share their embeddings: it needs '
+                f'share="none", literal=False and no dropout. Received: share={share!r}, literal={literal}, '
+                f"dropout={dropout}"
             )
         vectors, title, terms, bases = _field_towers(schema, user_inputs, title_inputs, **options)
     vectors, title = head.relate(vectors), _as_float32(title)
 
     queries, logits, scores = {}, {}, {}
     for tower, vector in vectors.items():
-        scaled = vector if literal or interact else QueryScale(name=f"{tower}_query")(vector)
+        scaled = vector if literal or encode else QueryScale(name=f"{tower}_query")(vector)
         queries[tower] = _as_float32(scaled)
         bias = None if literal else towers[tower].start
         scores[tower] = DotScore(bias, name=f"{tower}_score", dtype="float32")
@@ -255,12 +266,13 @@ def ranking(
     embedding_dim=16,
     unknown_rate=0.0,
     prior=(),
-    interact=None,
+    encode=None,
     has_first_order=False,
+    dropout=0.0,
 ):
     """Builds a ranking model: embeddings of all features, sharing, one logit per tower.
 
-        x = interact([e_1 .. e_n]),    {tower: u_t} = share(x, scenario),    logit_t = w_t u_t + b_t (+ first order)
+        x = encode([e_1 .. e_n]),    {tower: u_t} = share(x, scenario),    logit_t = w_t u_t + b_t (+ first order)
 
     Args:
         schema: The `Schema`.
@@ -269,15 +281,16 @@ def ranking(
         embedding_dim: Width of one categorical embedding.
         unknown_rate: As for `two_tower`.
         prior: Names of the features that a sharing file with prior information personalises by; all ids by default.
-        interact: `"fm"`, `"cross"` or a function like theirs in `tfmtr/encoders/interactions.py`: what happens to `x`
-            before sharing. By default nothing.
+        encode: Name of a file in `tfmtr/encoders/interactions/` or a function like theirs (`functools.partial` for
+            options): what happens to `x` before sharing. By default nothing.
         has_first_order: Whether a linear model of the features is added to the logits.
+        dropout: Share of what sharing is given that a training step leaves out.
 
     Returns:
         A `JointModel`.
 
     Raises:
-        ValueError: If `share`, `head` or `interact` is unknown or needs what the schema does not have, or a size is not
+        ValueError: If `share`, `head` or `encode` is unknown or needs what the schema does not have, or a size is not
             what it must be.
 
     Example:
@@ -288,7 +301,7 @@ def ranking(
     >>> ranking(schema, share="shared_bottom").output["outputs"]["like"].shape
     (None, 1)
     """
-    _check_sizes(embedding_dim, unknown_rate)
+    _check_sizes(embedding_dim, unknown_rate, dropout)
     name, head = head, components.find("heads", head)(schema.tasks)
     if head.is_two_tower_only:
         raise ValueError(
@@ -300,8 +313,11 @@ def ranking(
     features = schema.by_role(*ROLES)
     fields = embed_fields(inputs, features, embedding_dim=embedding_dim)
     x = join(fields)
-    if interact is not None:
-        x = _interaction(interact)(x, {f.name: fields[f.name] for f in features if f.kind in CATEGORICAL})
+    if encode is not None:
+        encode = components.find("encoders.interactions", encode)
+        x = encode(x, {f.name: fields[f.name] for f in features if f.kind in CATEGORICAL})
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="dropout")(x)
     towers = head.towers()
     shared = _share(share, x, inputs, schema, features, tuple(towers), embedding_dim, unknown_rate, prior)
     vectors = head.relate(dict(shared.vectors))
@@ -323,17 +339,31 @@ def ranking(
     return JointModel(inputs, training_inputs, _tensors(head, graph), head, schema, name="ranking")
 
 
-def _check_sizes(embedding_dim, unknown_rate):
+def kernels(model):
+    """The weights of a model that may be kept small: kernels and embeddings, not biases, scales and statistics."""
+    return [variable for variable in model.trainable_variables if len(variable.shape) > 1]
+
+
+def add_l2(model, factor):
+    """Adds `factor` times the sum of squares of `kernels` to a model's losses; call it before `compile`."""
+    for variable in kernels(model):
+        variable.regularizer = keras.regularizers.L2(factor)
+
+
+def _check_sizes(embedding_dim, unknown_rate, dropout):
     check_integer("embedding_dim", embedding_dim, least=1)
     check_number("unknown_rate", unknown_rate, least=0, below=1)
+    check_number("dropout", dropout, least=0, below=1)
 
 
-def _dense_towers(schema, user_inputs, title_inputs, share, units, *, towers, embedding_dim, unknown_rate, literal):
+def _dense_towers(
+    schema, user_inputs, title_inputs, share, units, *, towers, embedding_dim, unknown_rate, literal, dropout
+):
     """User vectors by tower, the title vector, terms beside the logits and bases, from dense layers and `share`."""
     features = schema.by_role("user", "context")
-    user, user_linear = _tower(embed(user_inputs, features, embedding_dim=embedding_dim), units, "user")
+    user, user_linear = _tower(embed(user_inputs, features, embedding_dim=embedding_dim), units, "user", dropout)
     title = embed(title_inputs, schema.by_role("title"), embedding_dim=embedding_dim)
-    title, title_linear = _tower(title, units, "title")
+    title, title_linear = _tower(title, units, "title", dropout)
     shared = _share(share, user, user_inputs, schema, features, towers, embedding_dim, unknown_rate)
     vectors = {}
     for tower, vector in shared.vectors.items():
@@ -357,13 +387,6 @@ def _field_towers(schema, user_inputs, title_inputs, *, towers, embedding_dim):
         sides.append(as_fields(embed_fields(inputs, features, embedding_dim=embedding_dim), features, embedding_dim))
     queries, title, terms = field_towers(*sides, towers)
     return queries, title, terms, queries  # a query is the tower's only layer
-
-
-def _interaction(interact):
-    """The function of a name."""
-    if isinstance(interact, str):
-        check_choice("interact", interact, INTERACTIONS)
-    return INTERACTIONS[interact] if isinstance(interact, str) else interact
 
 
 def _scenario(inputs, schema, unknown_rate):
@@ -434,7 +457,7 @@ def _tensors(head, graph):
     }
 
 
-def _tower(x, units, name):
+def _tower(x, units, name, dropout):
     """Dense layers with batch normalisation and ReLU; returns the last layer's output with and without them."""
     for i, width in enumerate(units):
         linear = keras.layers.Dense(width, name=f"{name}_dense_{i}")(x)
@@ -444,4 +467,6 @@ def _tower(x, units, name):
         )
         x = norm(linear)
         x = keras.layers.ReLU(name=f"{name}_relu_{i}")(x)
+        if dropout and i + 1 < len(units):
+            x = keras.layers.Dropout(dropout, name=f"{name}_dropout_{i}")(x)
     return x, linear

@@ -2,8 +2,6 @@
 
 import contextlib
 
-import keras
-
 DEFAULT = "float32"  # of runs that do not say
 POLICIES = (DEFAULT, "mixed_bfloat16")
 
@@ -14,6 +12,8 @@ def current():
     Raises:
         ValueError: If models cannot be trained under it.
     """
+    import keras
+
     name = keras.config.dtype_policy().name
     if name not in POLICIES:
         raise ValueError(
@@ -27,6 +27,8 @@ def current():
 @contextlib.contextmanager
 def use(name):
     """Makes models that are built inside compute under a policy, whatever the process has."""
+    import keras
+
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

@@ -1,121 +1,292 @@
-"""What decides a run's result, beside the data: the recipe that a run directory stores."""
+"""What decides a run's result, beside the data: the recipe that a run directory stores, and a TOML file holds."""
 
 import dataclasses
 import functools
-import importlib
+import inspect
 import json
-from typing import Literal
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
-import keras
+import tomli_w
 
-from tfmtr import components, models
+from tfmtr import components
 from tfmtr.checks import check_boolean, check_integer, check_number, check_widths
-from tfmtr.datasets.groups import random_groups
-from tfmtr.heads.parallel import parallel
-from tfmtr.schema import Scenario, check_choice
-from tfmtr.sharing._shared import per_pair
+from tfmtr.precision import POLICIES
+from tfmtr.schema import TRAINING, Scenario, check_choice, nearest
 
-OPTIMIZERS = ("adam", "sparse_adam", "row_wise_adagrad", "clippy_adagrad")
+FORMS = ("two_tower", "ranking")
+LATER_FORMS = ("graph",)  # of the design, not built yet
+ENCODERS = "encoders.interactions"  # of ranking models
+PARTS = {"share": "sharing", "head": "heads", "balance": "balancing", "optimizer": "optimizers"}
+SCHEDULES = ("cosine_decay", "exponential_decay", "inverse_time_decay", "piecewise_constant_decay", "polynomial_decay")
+INTEGERS = {"embedding_dim": 1, "epochs": 1, "patience": 0, "batch_size": 1, "updates": 1, "patience_updates": 1}
+BOOLEANS = ("upsample", "literal", "deterministic", "per_pair")
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What decides a run's result, beside the data; stored in `run.json`.
+    """What decides a run's result, beside the data; stored in `run.json`, and as TOML wherever one likes.
+
+    A part is its name, its import path `"package.module:function"` or the function itself; with options it is
+    `("ple", {"num_experts": 4})`, in a file a table with the key `name`. See `tfmtr.components`.
 
     Args:
-        share: Name of a file in `tfmtr/sharing/`.
-        head: Name of a file in `tfmtr/heads/`.
+        form: `"two_tower"`, which makes an index of titles; or `"ranking"`, whose logits see user and title
+            together.
+        encode: What happens to the features before sharing; in two-tower form `None` or `"fwfm"`, in ranking form
+            `None`, `"fm"` or `"cross"`.
+        share: A file of `tfmtr/sharing/`.
+        head: A file of `tfmtr/heads/`.
         upsample: Whether the disjoint set of active users is trained on too.
         groups: `"given"`: the schema's scenarios; as controls `"one"`: all in one, `"random"`: as many groups, drawn
             by `seed`; or the territories' groups themselves, `{territory: group}`.
-        units: Widths of the towers' layers.
+        units: Widths of the two towers' layers; ranking models have those of their sharing file.
         embedding_dim: Width of one categorical embedding.
         unknown_rate: Share of rows that train the default branch.
         literal: Whether to build the paper's literal score.
+        dropout: Share of each hidden layer's outputs that a training step leaves out.
+        l2: Factor of the sum of squares of kernels and embeddings, which is added to the losses.
+        weight_decay: Share of kernels and embeddings that a step takes away, times the learning rate (AdamW).
         epochs: Most epochs over the training window.
         patience: Epochs without a better validation loss before training stops.
+        updates: Most updates over the training window, in place of `epochs`.
+        patience_updates: Updates without a better validation loss, rounded up to epochs, in place of `patience`.
         batch_size: Rows of one step.
-        learning_rate: Of Adam.
+        learning_rate: Of the optimizer; where a schedule starts.
+        schedule: One of Keras's schedules of the learning rate with its options, such as
+            `("cosine_decay", {"decay_steps": 10_000})`; it counts updates.
+        clip_norm: Largest norm of an update's gradients, all together.
         seed: Of weights, order and dropped scenarios.
         deterministic: Whether TensorFlow's ops must be deterministic, so that a resumed run repeats an unbroken one.
-        balance: Name of a file in `tfmtr/balancing/`, or `None` for the sum of the losses.
-        optimizer: One of `OPTIMIZERS`; the row-sparse ones are for large tables.
+        precision: `"float32"` or `"mixed_bfloat16"`; `None` for the process's dtype policy.
+        balance: A file of `tfmtr/balancing/`, or `None` for the sum of the losses.
+        optimizer: A file of `tfmtr/optimizers/`; the row-sparse ones are for large tables.
+        task_weights: `{task: factor of its loss}`; those of the data by default.
+        row_weights: Name of a training-only number of the data (`Logs.training`) by which rows count; those without one
+            count as 1.
         normalizer: `"rows"`: a loss is the mean over rows; `"groups"`: the sum of the scenarios' means, for the head
             `parallel`.
         per_pair: Whether a multi-task file of `tfmtr/sharing/` is made multi-domain: each pair of task and scenario is
             a task to it.
 
     Raises:
-        ValueError: If a value is not what it must be, a part is unknown, or has an option without a default.
+        ValueError: If a value is not what it must be, a part is unknown or has other options, or values make no sense
+            together.
+
+    Example:
+    >>> recipe = Recipe(share=("ple", {"num_experts": 2}), l2=1e-5)
+    >>> Recipe.from_toml(recipe.to_toml()) == recipe
+    True
     """
 
-    share: str = "territory_branches"
-    head: str = "parallel"
+    form: str = "two_tower"
+    encode: Any = dataclasses.field(default=None, hash=False)
+    share: Any = dataclasses.field(default="territory_branches", hash=False)
+    head: Any = dataclasses.field(default="parallel", hash=False)
     upsample: bool = True
     groups: Literal["given", "one", "random"] | dict[str, str] = dataclasses.field(default="given", hash=False)
     units: tuple[int, ...] = (512, 512)
     embedding_dim: int = 16
     unknown_rate: float = 0.05
     literal: bool = False
+    dropout: float = 0.0
+    l2: float = 0.0
+    weight_decay: float = 0.0
     epochs: int = 10
     patience: int = 2
+    updates: int | None = None
+    patience_updates: int | None = None
     batch_size: int = 8192
     learning_rate: float = 1e-3
+    schedule: Any = dataclasses.field(default=None, hash=False)
+    clip_norm: float | None = None
     seed: int = 0
     deterministic: bool = True
-    balance: str | None = None
-    optimizer: str = "adam"
+    precision: str | None = None
+    balance: Any = dataclasses.field(default=None, hash=False)
+    optimizer: Any = dataclasses.field(default="adam", hash=False)
+    task_weights: dict[str, float] | None = dataclasses.field(default=None, hash=False)
+    row_weights: str | None = None
     normalizer: Literal["rows", "groups"] = "rows"
     per_pair: bool = False
 
-    def __post_init__(self):
-        components.check_options("sharing", self.share)
-        components.check_options("heads", self.head)
-        if self.balance is not None:
-            components.check_options("balancing", self.balance)
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+    def __post_init__(self) -> None:
+        if self.form in LATER_FORMS:
+            raise ValueError(
+                f"`form` must be one of {list(FORMS)}: {self.form} is not built yet. Received: {self.form!r}"
+            )
+        check_choice("form", self.form, FORMS)
+        checked: dict[str, Any] = {}
+        for argument, folder in PARTS.items():
+            if (part := getattr(self, argument)) is not None or argument in ("share", "head", "optimizer"):
+                components.check_part(folder, part)
+                checked[argument] = components.stored(folder, part)
+        checked["encode"], checked["schedule"] = _encoder(self.form, self.encode), _schedule(self)
         check_choice("normalizer", self.normalizer, ("rows", "groups"))
-        if self.normalizer == "groups" and self.head != "parallel":
+        if self.normalizer == "groups" and checked["head"] != "parallel":
             raise ValueError(f'`normalizer="groups"` is for the head `parallel`. Received: head={self.head!r}')
         if not isinstance(self.groups, dict):
             check_choice("groups", self.groups, ("given", "one", "random"))
         elif not all(isinstance(text, str) for pair in self.groups.items() for text in pair):
             raise ValueError(f"`groups` must map territories to groups, both text. Received: groups={self.groups!r}")
-        checked = {"units": check_widths("units", self.units)}
-        for name, least in {"embedding_dim": 1, "epochs": 1, "patience": 0, "batch_size": 1}.items():
-            checked[name] = check_integer(name, getattr(self, name), least=least)
+        checked["units"] = check_widths("units", self.units)
+        for name, least in INTEGERS.items():
+            if getattr(self, name) is not None or name not in OPTIONAL:
+                checked[name] = check_integer(name, getattr(self, name), least=least)
         checked["seed"] = check_integer("seed", self.seed, least=0, most=2**32 - 1)
         checked["learning_rate"] = check_number("learning_rate", self.learning_rate, above=0)
-        checked["unknown_rate"] = check_number("unknown_rate", self.unknown_rate, least=0, below=1)
-        for name in ("upsample", "literal", "deterministic", "per_pair"):
+        for name in ("unknown_rate", "dropout"):
+            checked[name] = check_number(name, getattr(self, name), least=0, below=1)
+        for name in ("l2", "weight_decay"):
+            checked[name] = check_number(name, getattr(self, name), least=0)
+        if self.clip_norm is not None:
+            checked["clip_norm"] = check_number("clip_norm", self.clip_norm, above=0)
+        if self.precision is not None:
+            check_choice("precision", self.precision, POLICIES)
+        if self.task_weights is not None:
+            if not isinstance(self.task_weights, Mapping) or not self.task_weights:
+                raise ValueError(
+                    "`task_weights` must be factors of tasks' losses, {task: number}. Received: "
+                    f"task_weights={self.task_weights!r}"
+                )
+            weights = {t: check_number(f"task_weights.{t}", w, least=0) for t, w in self.task_weights.items()}
+            checked["task_weights"] = weights
+        if self.row_weights is not None and not isinstance(self.row_weights, str):
+            raise ValueError(f"`row_weights` must be the name of a feature. Received: row_weights={self.row_weights!r}")
+        for name in BOOLEANS:
             check_boolean(name, getattr(self, name))
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # tuples and plain numbers, as JSON has them
+        self._check_together()
 
-    def document(self):
-        """The recipe as it is stored; what it could not say earlier is left out while it is the default.
+    def _check_together(self) -> None:
+        """Raises a `ValueError` if values make no sense together."""
+        if self.form != "two_tower":
+            for name in ("units", "literal"):
+                if getattr(self, name) != DEFAULTS[name]:
+                    raise ValueError(
+                        f"`{name}` must be left out unless `form=two_tower`; a ranking model has the layers of its "
+                        f"sharing file. Received: {name}={getattr(self, name)!r}, form={self.form!r}"
+                    )
+        if self.form == "two_tower" and self.encode and (self.share != "none" or self.literal or self.dropout):
+            raise ValueError(
+                "`encode=fwfm` is a two-tower model of its own, whose tasks share their embeddings: it needs "
+                f"share=none without `literal` and `dropout`. Received: share={self.share!r}, "
+                f"literal={self.literal}, dropout={self.dropout}"
+            )
+        options = self.optimizer[1] if isinstance(self.optimizer, tuple) else {}
+        twice = {"weight_decay": self.weight_decay, "global_clipnorm": self.clip_norm}
+        for name in options:
+            if twice.get(name):
+                raise ValueError(
+                    f"`optimizer.{name}` must be left out where the recipe has it. Received: {twice[name]}"
+                )
+
+    def document(self) -> dict[str, Any]:
+        """The recipe as `run.json` and a TOML file store it; what is the default and is of a newer version is left out.
 
         Raises:
-            ValueError: If `share`, `head` or `balance` is a function, which a document cannot hold.
+            ValueError: If a part is a function that has no import path, which a document cannot hold.
         """
-        for name in ("share", "head", "balance"):
-            if callable(part := getattr(self, name)):
-                raise ValueError(
-                    f"`{name}` must be a name to be stored in run.json, from which the run is loaded again; train a "
-                    f"function of your own with `tfmtr.models.two_tower` and `fit`. Received: {name}={part!r}"
-                )
-        document = json.loads(json.dumps(dataclasses.asdict(self)))
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        later = ("balance", "optimizer", "normalizer", "per_pair")
-        return {name: value for name, value in document.items() if name not in later or value != defaults[name]}
+        document = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in STORED_AS_TABLES:
+                value = _as_table(field.name, value)
+            if field.name in FIRST or value != field.default:
+                document[field.name] = value
+        try:
+            return json.loads(json.dumps(document))
+        except TypeError as error:
+            raise ValueError(f"A recipe must have options that a file can hold to be stored: {error}") from None
+
+    def to_toml(self) -> str:
+        """The recipe as the text of a TOML file: what is not the default."""
+        document = self.document()
+        defaults = Recipe().document()
+        return tomli_w.dumps({name: value for name, value in document.items() if defaults.get(name) != value})
+
+    @classmethod
+    def from_toml(cls, text: str, changes: Mapping[str, Any] | None = None) -> "Recipe":
+        """The recipe of a TOML file's text.
+
+        Args:
+            text: The text.
+            changes: `{key: value}` that come after it; a key `"share.num_experts"` is an option of a part.
+
+        Raises:
+            ValueError: If the text is no TOML, or has a key that a recipe does not have.
+        """
+        try:
+            document = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"A recipe must be a TOML file: {error}") from None
+        return cls.from_document(document, changes)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> "Recipe":
+        """The recipe of a dictionary as `document` makes it.
+
+        Args:
+            document: The dictionary.
+            changes: As for `from_toml`.
+
+        Raises:
+            ValueError: If it has a key that a recipe does not have.
+        """
+        document = dict(document)
+        for key, value in (changes or {}).items():
+            _change(document, key, value)
+        if unknown := sorted(set(document) - set(DEFAULTS)):
+            raise ValueError(
+                f"A recipe must have keys of {sorted(DEFAULTS)}.{nearest(unknown[0], DEFAULTS)} "
+                f"Received: {unknown[0]!r}"
+            )
+        return cls(**document)
+
+    @classmethod
+    def load(cls, file: str | Path, changes: Mapping[str, Any] | None = None) -> "Recipe":
+        """The recipe of a TOML file; see `from_toml`."""
+        try:
+            text = Path(file).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"`recipe` must be a TOML file that can be read. Received: {file} ({error})") from None
+        try:
+            return cls.from_toml(text, changes)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from None
 
     def adapt(self, schema):
-        """The schema with this recipe's scenarios and the features that its head reads in training."""
+        """The schema with this recipe's scenarios and weights, and the features that its head reads in training.
+
+        Raises:
+            ValueError: If the recipe names a territory, task or feature that the data do not have.
+        """
         schema = components.find("heads", self.head)(schema.tasks).complete(schema)
+        if self.task_weights is not None:
+            tasks = [task.name for task in schema.tasks]
+            for name in self.task_weights:
+                check_choice("task_weights", name, tasks)
+            schema = schema.replace(
+                tasks=[
+                    dataclasses.replace(task, weight=self.task_weights.get(task.name, task.weight))
+                    for task in schema.tasks
+                ]
+            )
+        if self.row_weights is not None:
+            check_choice(
+                "row_weights", self.row_weights, [f.name for f in schema.by_role(TRAINING) if f.kind == "number"]
+            )
         scenario = schema.scenario
         if self.groups == "one":
             scenario = Scenario(scenario.columns, dict.fromkeys(scenario.groups, "all"))
         elif self.groups == "random":
+            from tfmtr.datasets.groups import random_groups
+
             scenario = Scenario(scenario.columns, random_groups(scenario.groups, scenario.num_groups, self.seed))
         elif self.groups != "given":
             names = ["/".join(key) for key in scenario.groups]
@@ -127,39 +298,201 @@ class Recipe:
 
     def build(self, schema):
         """The compiled model of this recipe, with seeded weights."""
+        import keras  # a recipe is made, read and checked without TensorFlow, as far as its parts are
+
+        from tfmtr import models
+        from tfmtr.heads.parallel import parallel
+        from tfmtr.sharing._shared import per_pair
+
         keras.utils.set_random_seed(self.seed)
-        head, share = self.head, components.find("sharing", self.share)
+        head, share = components.find("heads", self.head), components.find("sharing", self.share)
         if self.normalizer == "groups":
             head = functools.partial(parallel, normalizer="groups", num_groups=schema.scenario.num_groups)
-        model = models.two_tower(
-            schema,
-            share=per_pair(share) if self.per_pair else share,
-            head=head,
-            units=self.units,
-            embedding_dim=self.embedding_dim,
-            unknown_rate=self.unknown_rate,
-            literal=self.literal,
-        )
-        model.compile(optimizer_of(self.optimizer)(self.learning_rate), balance=self.balance)
+        options = {
+            "share": per_pair(share) if self.per_pair else share,
+            "head": head,
+            "embedding_dim": self.embedding_dim,
+            "unknown_rate": self.unknown_rate,
+            "dropout": self.dropout,
+            "encode": self.encode,
+        }
+        if self.form == "two_tower":
+            model = models.two_tower(schema, **options, units=self.units, literal=self.literal)
+        else:
+            if self.encode is not None:
+                options["encode"] = components.find(ENCODERS, self.encode)
+            model = models.ranking(schema, **options)
+        if self.l2:
+            models.add_l2(model, self.l2)
+        balance = None if self.balance is None else components.find("balancing", self.balance)
+        model.compile(self.make_optimizer(model), balance=balance)
         model.optimizer.build(model.trainable_variables)
         return model
 
+    def make_optimizer(self, model):
+        """The optimizer of a model, with schedule, decay and clipping."""
+        import keras
+
+        from tfmtr import models
+
+        rate = self.learning_rate
+        if self.schedule is not None:
+            name, options = self.schedule
+            rate = getattr(keras.optimizers.schedules, _camel(name))(**_start(name, rate), **options)
+        options = {}
+        if self.weight_decay:
+            options["weight_decay"] = self.weight_decay
+        if self.clip_norm is not None:
+            options["global_clipnorm"] = self.clip_norm
+        optimizer = components.find("optimizers", self.optimizer)(rate, **options)
+        if self.weight_decay:
+            weights = {id(variable) for variable in models.kernels(model)}
+            others = [variable for variable in model.trainable_variables if id(variable) not in weights]
+            optimizer.exclude_from_weight_decay(var_list=others)
+        return optimizer
+
+    def epochs_of(self, steps):
+        """Most epochs, where an epoch has so many steps."""
+        return self.epochs if self.updates is None else math.ceil(self.updates / steps)
+
+    def patience_of(self, steps):
+        """Epochs without a better validation loss, where an epoch has so many steps."""
+        return self.patience if self.patience_updates is None else math.ceil(self.patience_updates / steps)
+
+
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
+OPTIONAL = {name for name, value in DEFAULTS.items() if value is None}
+STORED_AS_TABLES = ("encode", "schedule", *PARTS)
+# What the first version stored of every recipe: later fields are in a document where they are not the default.
+FIRST = (
+    "share", "head", "upsample", "groups", "units", "embedding_dim", "unknown_rate", "literal", "epochs", "patience",
+    "batch_size", "learning_rate", "seed", "deterministic",
+)  # fmt: skip
+
+
+def option_texts() -> dict[str, str]:
+    """`{field: what the class says of it}`, without marks: the help of the command's options.
+
+    >>> option_texts()["batch_size"]
+    'Rows of one step.'
+    """
+    section = inspect.getdoc(Recipe).partition("Args:\n")[2].partition("\n\n")[0]
+    found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE)
+    return {name: " ".join(text.replace("`", "").split()) for name, text in found}
+
 
 def optimizer_of(name):
-    """The class of an optimizer's name: Keras's Adam, or the one class of the file `tfmtr/optimizers/<name>.py`."""
-    if name == "adam":
-        return keras.optimizers.Adam
-    module = importlib.import_module(f"tfmtr.optimizers.{name}")
-    return getattr(module, name.title().replace("_", ""))
+    """The class of an optimizer's name, of the file `tfmtr/optimizers/<name>.py`."""
+    return components.find("optimizers", name)
 
 
-# The three models of Gampa et al. 2023, section 4.2, and the controls that a gain of branches is compared with.
-PAPER = {
-    "baseline": Recipe(share="none", upsample=False),
-    "baseline + upsampling": Recipe(share="none"),
-    "multi-task": Recipe(share="territory_branches"),
-}
-CONTROLS = {
-    "one group": Recipe(share="territory_branches", groups="one"),
-    "random groups": Recipe(share="territory_branches", groups="random"),
-}
+def as_toml(value: Any) -> str:
+    """An option's value as `parse_change` reads it.
+
+    >>> as_toml((64, 32)), as_toml("erf"), as_toml({"a": True, "b": "4"})
+    ('[64, 32]', 'erf', '{a = true, b = "4"}')
+    """
+
+    def text(value):
+        if isinstance(value, (tuple, list)):
+            return f"[{', '.join(map(text, value))}]"
+        if isinstance(value, Mapping):
+            return f"{{{', '.join(f'{name} = {text(item)}' for name, item in value.items())}}}"
+        return json.dumps(value)
+
+    return value if isinstance(value, str) and parse_change(f"x={value}")[1] == value else text(value)
+
+
+def parse_change(text: str) -> tuple[str, Any]:
+    """`"share.num_experts=4"` as `("share.num_experts", 4)`: values as TOML has them, and words without quotes.
+
+    Raises:
+        ValueError: If the text is no pair.
+
+    Example:
+    >>> parse_change("share.units=[64, 32]"), parse_change("share=ple")
+    (('share.units', [64, 32]), ('share', 'ple'))
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not key or not equals or not value:
+        raise ValueError(f"`--set` must be key=value, such as share.num_experts=4. Received: {text!r}")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _change(document, key, value):
+    """Sets a key, or an option of a part, in a document."""
+    name, _, option = key.partition(".")
+    if not option:
+        document[name] = value
+        return
+    part = document.get(name, DEFAULTS.get(name))
+    if name == "task_weights":
+        document[name] = {**(part or {}), option: value}
+    elif name not in STORED_AS_TABLES:
+        raise ValueError(
+            f"`--set` must name a part before a dot: one of {sorted(STORED_AS_TABLES)}."
+            f"{nearest(name, STORED_AS_TABLES)} Received: {key}={value!r}"
+        )
+    elif part is None:
+        raise ValueError(
+            f"`{name}` must be there before it has options: `--set {name}=...` says which. Received: {key}={value!r}"
+        )
+    else:
+        table = {components.NAME: part} if isinstance(part, str) else _as_table(name, part)
+        document[name] = {**table, option: value}
+
+
+def _as_table(name, part):
+    """What stands for a part as a file has it: its name, or a table."""
+    if part is None or isinstance(part, (str, Mapping)):
+        return part
+    function, options = part if isinstance(part, (tuple, list)) else (part, {})
+    if callable(function):
+        raise ValueError(
+            f"`{name}` must be a name, or a function that others can import, to be stored in run.json, from which the "
+            f"run is loaded again: write it into a module. Received: {name}={function!r}"
+        )
+    return {components.NAME: function, **options}
+
+
+def _encoder(form, encode):
+    """What stands for the encoder."""
+    if encode is None:
+        return None
+    if form == "two_tower":
+        check_choice("encode", encode, ("fwfm",), of=" of form=two_tower")
+        return encode
+    components.check_part(ENCODERS, encode)
+    return components.stored(ENCODERS, encode)
+
+
+def _schedule(recipe):
+    """What stands for the schedule: `(name, options)`, which Keras takes."""
+    if recipe.schedule is None:
+        return None
+    name, options = recipe.schedule, {}
+    if not isinstance(name, str):
+        name, options = components.parse("optimizers", recipe.schedule)
+    check_choice("schedule", name, SCHEDULES)
+    import keras
+
+    try:
+        getattr(keras.optimizers.schedules, _camel(name))(**_start(name, recipe.learning_rate), **options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`schedule={name}` must have the options of keras.optimizers.schedules.{_camel(name)}: {error}. "
+            f"Received: {options}"
+        ) from None
+    return name, options
+
+
+def _start(name, rate):
+    """What a schedule is given of the learning rate: where it starts, but for one that lists all rates."""
+    return {} if name == "piecewise_constant_decay" else {"initial_learning_rate": rate}
+
+
+def _camel(name):
+    return name.title().replace("_", "")

@@ -67,10 +67,19 @@ def check_choice(argument, value, choices, *, of=""):
     """
     if value in choices:
         return
-    near = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = nearest(value, choices)
     must = f"be one of {sorted(choices)}" if choices else "be left out, as there is nothing to choose from"
     raise ValueError(f"`{argument}`{of} must {must}.{hint} Received: {argument}={value!r}")
+
+
+def nearest(value, choices):
+    """What may have been meant, as the end of a sentence; empty where nothing is near.
+
+    >>> nearest("plee", ["ple", "mmoe"])
+    " Did you mean 'ple'?"
+    """
+    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 @dataclasses.dataclass(frozen=True)

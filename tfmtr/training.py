@@ -29,19 +29,29 @@ from tfmtr.datasets.prepared import Prepared
 from tfmtr.diagnosis import describe, losses_of, not_finite, not_finite_error, uneven_losses, warn
 from tfmtr.documents import read_json, write_json
 from tfmtr.growth import grow_schema, warm_start
-from tfmtr.recipe import CONTROLS, OPTIMIZERS, PAPER, Recipe, optimizer_of
+from tfmtr.recipe import Recipe, optimizer_of
 from tfmtr.schema import Schema
 from tfmtr.scratch import remove
 
-__all__ = ["CONTROLS", "OPTIMIZERS", "PAPER", "Recipe", "go_on", "load", "optimizer_of", "restore", "save", "train"]
+__all__ = ["CONTROLS", "PAPER", "Recipe", "go_on", "load", "optimizer_of", "restore", "save", "train"]
 
 LEFT_BEHIND = ("run.tmp", "weights/*.tmp", "checkpoint/*/*.tmp")  # by a kill in the middle of a write
 OF_A_RUN = ("weights", "checkpoint", "logs", "evaluation.json", "scores.parquet", "calibration.json")
+# The three models of Gampa et al. 2023, section 4.2, and the controls that a gain of branches is compared with.
+PAPER = {
+    "baseline": Recipe(share="none", upsample=False),
+    "baseline + upsampling": Recipe(share="none"),
+    "multi-task": Recipe(share="territory_branches"),
+}
+CONTROLS = {
+    "one group": Recipe(share="territory_branches", groups="one"),
+    "random groups": Recipe(share="territory_branches", groups="random"),
+}
 VERSIONS_OF = ("tensorflow", "keras", "numpy", "pyarrow", "duckdb", "ibis-framework", "scikit-learn")
 
 
 def train(data, workdir, recipe=None, *, verbose="auto"):
-    """Trains a two-tower model, window by window, and leaves everything in `workdir`.
+    """Trains a model, window by window, and leaves everything in `workdir`.
 
     The training window is fitted with early stopping on validation users. Then, for each further test
     window i, the model is trained for one epoch on the slice of window i - 1 (users disjoint from all test
@@ -58,7 +68,7 @@ def train(data, workdir, recipe=None, *, verbose="auto"):
         verbose: As for Keras `fit`.
 
     Returns:
-        The trained `TwoTower` model, as of the last test window.
+        The trained `JointModel`, as of the last test window.
 
     Raises:
         ValueError: If `workdir` holds a run of another recipe, of other data or of another dtype policy, unless that
@@ -67,10 +77,10 @@ def train(data, workdir, recipe=None, *, verbose="auto"):
             any recipe may take its place.
     """
     recipe, data, workdir = recipe or Recipe(), Prepared(data), Path(workdir)
-    schema, policy = recipe.adapt(data.schema), precision.current()
+    schema, policy = recipe.adapt(data.schema), recipe.precision or precision.current()
     _check_rows(data, recipe)
     run = _find_run(workdir, recipe, schema, data, policy)
-    with op_determinism(recipe.deterministic):
+    with op_determinism(recipe.deterministic), precision.use(policy):
         model = recipe.build(schema)
         warnings = [] if run else _starting_warnings(model, data, schema, recipe)
         run = _open_run(run, workdir, recipe, schema, data, policy, warnings=warnings)
@@ -136,7 +146,7 @@ def _train(model, data, workdir, recipe, schema, run, verbose):
         if first or inputs.num_rows(files):
             keep = _fit_stage(
                 model, data, files, schema, recipe, workdir, window=window,
-                validation=validation if first else None, epochs=recipe.epochs if first else 1, verbose=verbose,
+                validation=validation if first else None, verbose=verbose,
             )  # fmt: skip
         _end_stage(run, model, keep, recipe, workdir, window, started)
     return model
@@ -241,14 +251,16 @@ def _windows(workdir):
     return sorted(int(file.stem.removeprefix("window-")) for file in Path(workdir, "weights").glob("window-*.npz"))
 
 
-def load(workdir, *, window=None):
+def load(workdir, *, window=None, form=None):
     """The model of a run, as it was evaluated on a test window (the last one by default).
 
     Raises:
-        ValueError: If `workdir` is no finished run or has no weights for `window`.
+        ValueError: If `workdir` is no finished run, has no weights for `window`, or is not of the `form` that is asked
+            for.
     """
     workdir = Path(workdir)
     run = read_run(workdir)
+    check_form(run, workdir, form)
     there = _windows(workdir)
     window = window if window is not None or not there else there[-1]
     if window not in there:
@@ -260,6 +272,15 @@ def load(workdir, *, window=None):
         model = recipe_of(run).build(Schema.load(workdir))
     restore(model, _weights(workdir, window))
     return model
+
+
+def check_form(run, workdir, form="two_tower"):
+    """Raises a `ValueError` unless a run's document is of a form, where one is asked for."""
+    if form is not None and (found := recipe_of(run).form) != form:
+        raise ValueError(
+            f"The run in {workdir} must be of form={form} for this step; those of form={found} are trained and "
+            f"evaluated so far. Received: form={found}"
+        )
 
 
 def read_run(workdir):
@@ -289,14 +310,32 @@ def data_of(workdir):
 
 def recipe_of(run):
     """The `Recipe` of a run document."""
-    return Recipe(**run["recipe"])
+    return Recipe.from_document(run["recipe"])
 
 
-def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validation, epochs, verbose):
+class StopAfter(keras.callbacks.Callback):
+    """Ends training after so many updates of the optimizer, wherever in an epoch that is."""
+
+    def __init__(self, updates):
+        super().__init__()
+        self.updates = updates
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Looks at the optimizer's count."""
+        if int(self.model.optimizer.iterations) >= self.updates:
+            self.model.stop_training = True
+
+
+def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validation, verbose, epochs=1):
     """Fits one window; returns its `KeepState`, and the model has the best epoch's variables if there is one.
 
-    `files` and `validation` are example files, those of validation `None` where there is no early stopping.
+    `files` and `validation` are example files, those of validation `None` where there is no early stopping: then there
+    are `epochs`, otherwise what the recipe says.
     """
+    steps = inputs.num_steps(files, recipe.batch_size)
+    patience = None
+    if validation is not None:
+        epochs, patience = recipe.epochs_of(steps), recipe.patience_of(steps)
 
     def losses():
         return losses_of(model, data, files, schema, batch_size=recipe.batch_size, num_batches=1)
@@ -304,10 +343,12 @@ def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validatio
     keep = KeepState(
         workdir / "checkpoint" / f"window-{window}",
         model,
-        patience=None if validation is None else recipe.patience,
+        patience=patience,
         losses=losses if replicas.number() == 1 else dict,
     )
     callbacks = []
+    if validation is not None and recipe.updates is not None:
+        callbacks.append(StopAfter(recipe.updates))
     if replicas.is_chief():
         callbacks.append(keras.callbacks.TensorBoard(workdir / "logs" / f"window-{window}", write_graph=False))
     keep.others = callbacks
@@ -315,9 +356,9 @@ def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validatio
         known, known_steps = _batches(data, validation, recipe, schema) if validation is not None else (None, None)
         # Epochs of different windows must differ in order too, hence the window in the seed.
         seed = [recipe.seed, window]
-        order, steps = _batches(data, files, recipe, schema, seed=seed, first_epoch=keep.next_epoch)
+        order, shared_steps = _batches(data, files, recipe, schema, seed=seed, first_epoch=keep.next_epoch)
         model.fit(
-            order, steps_per_epoch=steps, validation_data=known, validation_steps=known_steps, epochs=epochs,
+            order, steps_per_epoch=shared_steps, validation_data=known, validation_steps=known_steps, epochs=epochs,
             initial_epoch=keep.next_epoch, verbose=verbose if replicas.is_chief() else 0, shuffle=False,
             callbacks=[*callbacks, keep],
         )  # fmt: skip
@@ -331,7 +372,15 @@ def _batches(data, files, recipe, schema, **order):
     """Batches for `fit`, and the steps of an epoch where several replicas share them."""
 
     def read(context=None):
-        return inputs.batches(data, files, batch_size=recipe.batch_size, schema=schema, context=context, **order)
+        return inputs.batches(
+            data,
+            files,
+            batch_size=recipe.batch_size,
+            schema=schema,
+            context=context,
+            weights=recipe.row_weights,
+            **order,
+        )
 
     if replicas.number() == 1:
         return read(), None

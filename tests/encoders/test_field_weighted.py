@@ -34,7 +34,7 @@ def embeddings(model, x):
 
 
 def test_a_ranking_model_has_the_equation_of_mt_fwfm():
-    model, x = models.ranking(schema(), interact="fwfm", head="mt_fwfm", embedding_dim=3), rows()
+    model, x = models.ranking(schema(), encode="fwfm", head="mt_fwfm", embedding_dim=3), rows()
     randomize(model)
     v = embeddings(model, x)
     for task in TASKS:
@@ -50,7 +50,7 @@ def test_a_ranking_model_has_the_equation_of_mt_fwfm():
 
 
 def test_two_towers_are_the_same_sum_over_all_pairs_as_a_dot_product():
-    model, x = models.two_tower(schema(), interact="fwfm", head="mt_fwfm", embedding_dim=3), rows()
+    model, x = models.two_tower(schema(), encode="fwfm", head="mt_fwfm", embedding_dim=3), rows()
     randomize(model)
     v = embeddings(model, x)
 
@@ -75,7 +75,7 @@ def test_two_towers_are_the_same_sum_over_all_pairs_as_a_dot_product():
 
 def test_numbers_and_vectors_are_fields_too():
     extra = Feature("spend", "user", "number"), Feature("poster", "title", "vector", width=5)
-    model = models.two_tower(schema(*extra), interact="fwfm", embedding_dim=3)
+    model = models.two_tower(schema(*extra), encode="fwfm", embedding_dim=3)
     x = rows() | {"spend": np.ones(4, "float32"), "poster": np.ones((4, 5), "float32")}
     assert model.get_layer("lead_field_query").weight.shape == (3, 4)
     assert np.isfinite(model.predict(x, verbose=0)["lead"]).all()
@@ -92,7 +92,7 @@ def test_a_pair_of_fields_matters_to_one_task_and_not_to_the_other():
         "sale": (x["city"] == x["advertiser"]).astype("float32"),
     }
     keras.utils.set_random_seed(0)
-    model = models.two_tower(schema(), interact="fwfm", head="mt_fwfm", embedding_dim=4)
+    model = models.two_tower(schema(), encode="fwfm", head="mt_fwfm", embedding_dim=4)
     model.compile(keras.optimizers.Adam(2e-2))
     model.fit(x, y, batch_size=200, epochs=12, verbose=0)
     lead, sale = (np.abs(np.asarray(model.get_layer(f"{t}_field_query").weight))[:, 0] for t in ("lead", "sale"))
@@ -102,8 +102,8 @@ def test_a_pair_of_fields_matters_to_one_task_and_not_to_the_other():
 
 def test_bad_input():
     with pytest.raises(ValueError, match="two or more features of kind id"):
-        models.ranking(schema().replace(features=schema().features[:1]), interact="fwfm")
-    with pytest.raises(ValueError, match=r'needs share="none" and literal=False. Received: share=.ple.'):
-        models.two_tower(schema(), interact="fwfm", share="ple")
-    with pytest.raises(ValueError, match=r"`interact` must be one of .* Received: interact='fm'"):
-        models.two_tower(schema(), interact="fm")
+        models.ranking(schema().replace(features=schema().features[:1]), encode="fwfm")
+    with pytest.raises(ValueError, match=r'needs share="none", literal=False and no dropout. Received: share=.ple.'):
+        models.two_tower(schema(), encode="fwfm", share="ple")
+    with pytest.raises(ValueError, match=r"`encode` must be one of .* Received: encode='fm'"):
+        models.two_tower(schema(), encode="fm")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tfmtr import models
-from tfmtr.encoders.interactions import cross, fm
+from tfmtr.encoders.interactions.cross import cross
+from tfmtr.encoders.interactions.fm import fm
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 RNG = np.random.default_rng(0)
@@ -65,31 +66,31 @@ def test_first_order_adds_a_weight_of_every_value_to_each_task_s_logit():
         np.testing.assert_allclose(logits[1] - logits[0], added[:, t], atol=1e-4)
 
 
-@pytest.mark.parametrize("interact", ["fm", "cross", functools.partial(cross, num_layers=1)])
-def test_an_interaction_finds_what_a_linear_model_cannot(interact):
+@pytest.mark.parametrize("encode", ["fm", "cross", functools.partial(cross, num_layers=1)])
+def test_an_interaction_finds_what_a_linear_model_cannot(encode):
     """Users like the titles whose parity is theirs: no feature alone says anything."""
     x = rows(2000)
     y = {task: ((x["user"] + x["title"]) % 2).astype("float32") for task in ("click", "like")}
     losses = {}
-    for choice in (None, interact):
+    for choice in (None, encode):
         keras.utils.set_random_seed(0)
-        model = models.ranking(SCHEMA, share="none", interact=choice, has_first_order=True)
+        model = models.ranking(SCHEMA, share="none", encode=choice, has_first_order=True)
         model.compile(keras.optimizers.Adam(0.02))
         losses[choice] = model.fit(x, y, epochs=12, batch_size=200, verbose=0).history["loss"][-1]
-    assert losses[interact] < 0.5 * losses[None]
+    assert losses[encode] < 0.5 * losses[None]
 
 
 def test_survives_saving(tmp_path):
-    model, x = models.ranking(SCHEMA, share="mmoe", interact="cross", has_first_order=True), rows(4)
+    model, x = models.ranking(SCHEMA, share="mmoe", encode="cross", has_first_order=True), rows(4)
     model.predictor.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras").predict(x, verbose=0)
     np.testing.assert_allclose(again["like"], model.predict(x, verbose=0)["like"], atol=1e-6)
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match=r"`interact` must be one of \['cross', 'fm', 'fwfm'\].*'cross'\?.*'crosss'"):
-        models.ranking(SCHEMA, interact="crosss")
-    with pytest.raises(ValueError, match=r"`interact=fm` multiplies pairs .* Received: \['user'\]"):
-        models.ranking(SCHEMA.replace(features=[SCHEMA.features[0], SCHEMA.features[2]]), interact="fm")
+    with pytest.raises(ValueError, match=r"`encode` must be one of \['cross', 'fm', 'fwfm'\].*'cross'\?.*'crosss'"):
+        models.ranking(SCHEMA, encode="crosss")
+    with pytest.raises(ValueError, match=r"`encode=fm` multiplies pairs .* Received: \['user'\]"):
+        models.ranking(SCHEMA.replace(features=[SCHEMA.features[0], SCHEMA.features[2]]), encode="fm")
     with pytest.raises(ValueError, match="`num_layers` must be a positive integer"):
         cross(np.ones((2, 3)), {}, num_layers=0)

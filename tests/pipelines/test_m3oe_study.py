@@ -426,7 +426,7 @@ def test_the_search_sees_no_test_row_and_keeps_what_it_found(tiny, tmp_path, mon
     candidate = importlib.import_module("m3oe_candidates").Candidate
     small_bottom = {"units": (16,), "tower_units": (8,), "normalize": False}
     candidates = {"bottom": candidate("shared_bottom", small_bottom)}
-    candidates["bottom, fm"] = candidate("shared_bottom", small_bottom, {"interact": "fm", "has_first_order": True})
+    candidates["bottom, fm"] = candidate("shared_bottom", small_bottom, {"encode": "fm", "has_first_order": True})
     candidates["bottom, mean"] = candidate("shared_bottom", small_bottom, {}, {"use_ema": True, "ema_momentum": 0.9})
     options = {"candidates": candidates, "results": tmp_path, "max_updates": 20, "batch_size": 1000}
     seen, fit = [], tiny.fit
@@ -445,7 +445,7 @@ def test_the_search_sees_no_test_row_and_keeps_what_it_found(tiny, tmp_path, mon
     ]
     first, *_, last = found.values()
     assert first["val_auc"] >= last["val_auc"]
-    assert found["bottom, fm"]["recipe"]["beside"] == {"interact": "fm", "has_first_order": True}
+    assert found["bottom, fm"]["recipe"]["beside"] == {"encode": "fm", "has_first_order": True}
     assert "test" not in first
     monkeypatch.setattr(tiny, "fit", None)
     assert search.main(None, **options) == found
@@ -477,7 +477,7 @@ def test_the_row_of_the_package_s_own_choice(tiny, tables, monkeypatch, tmp_path
     (row,) = study.chosen_rows(["ours"], ["all"])
     assert row.system == tables.OURS
     small_bottom = {"units": (16,), "tower_units": (8,), "normalize": False}
-    own = candidates.Candidate("shared_bottom", small_bottom, {"interact": "fm"}, {"weight_decay": 0.3})
+    own = candidates.Candidate("shared_bottom", small_bottom, {"encode": "fm"}, {"weight_decay": 0.3})
     monkeypatch.setitem(study.COMBINED, tables.OURS, own)
     monkeypatch.setitem(study.FILES, tables.OURS, own.share)
     fitted, fit = [], study.fit

@@ -55,7 +55,7 @@ def join(fields):
     return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
 
-def stack(interact, fields):
+def stack(encode, fields):
     """Embeddings as one tensor of shape `(batch, fields, embedding_dim)`, for products of pairs of them.
 
     Raises:
@@ -63,7 +63,7 @@ def stack(interact, fields):
     """
     if len(fields) < 2:
         raise ValueError(
-            f"`interact={interact}` multiplies pairs of embeddings, so the schema must have two or more features of "
+            f"`encode={encode}` multiplies pairs of embeddings, so the schema must have two or more features of "
             f"kind {', '.join(CATEGORICAL)}. Received: {sorted(fields)}"
         )
     return ops.stack(list(fields.values()), axis=1)

@@ -12,9 +12,9 @@ def mt_fwfm(tasks, *, conversion_type=None):
         L = sum_t 1/N_t sum_{i of type t} CE(sigmoid(logit_ti), label_i)
 
     with embeddings `v` that all types share and weights `w_t`, `r_t` of fields and of pairs of fields that each has of
-    its own. Most of that is an encoder, and each part is where it belongs: `interact="fwfm"` gives a ranking model's
+    its own. Most of that is an encoder, and each part is where it belongs: `encode="fwfm"` gives a ranking model's
     `x` the products `<v_i, v_j>`, and with `share="none"` the linear layers behind it have `w_0t`, `w_t` and `r_t`; a
-    two-tower model with `interact="fwfm"` has the same sum as one dot product (`tfmtr/encoders/field_weighted.py`).
+    two-tower model with `encode="fwfm"` has the same sum as one dot product (`tfmtr/encoders/field_weighted.py`).
     This head is what remains: which label a row trains.
 
     Reference: Pan et al., Predicting Different Types of Conversions with Multi-Task Learning in Online Advertising,

@@ -54,6 +54,7 @@ def start_service(service, run, out, **tables):
     service, run = Path(service), Path(run).absolute()
     if (service / "service.json").exists():
         raise ValueError(f"`service` must be new to start it from a run; leave out --start. Received: {service}")
+    training.check_form(training.read_run(run), run)
     data = training.data_of(run)
     report = data.report
     logs = {**report["logs"], **{name: str(path) for name, path in tables.items()}}

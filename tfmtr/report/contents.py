@@ -28,7 +28,7 @@ def contents(models, data, task, *, compare, num_samples):
     ranked = [row["territory"] for row in territories]
     titles = describe_titles(choose_titles(pairs, facts), models, pairs, facts, data)
     in_figure = [title for kind in (True, False) for title in of_class(titles, kind)[:TITLES_IN_FIGURE]]
-    with_vectors = models if compare else models[-1:]
+    with_vectors = [model for model in (models if compare else models[-1:]) if has_vectors(model)]
     by_territory = {name: overview(models, task, name) for name in (*ranked, OVERALL)}
     return {
         "model": models[-1].name,
@@ -63,6 +63,11 @@ def contents(models, data, task, *, compare, num_samples):
         "differences": differences(models),
         "charts": draw(models, pairs, facts, comparisons, in_figure, with_vectors, data),
     }
+
+
+def has_vectors(model):
+    """Whether a model makes vectors of users."""
+    return model.runs[-1].recipe.form == "two_tower"
 
 
 def of_class(titles, is_local):

@@ -6,9 +6,8 @@ import shlex
 from typing import NamedTuple
 
 from tfmtr.evaluation.baselines.table import BASELINES
-from tfmtr.training import Recipe
-
-NOT_OPTIONS = ("embedding_dim", "unknown_rate")  # of `tfmtr train`
+from tfmtr.recipe import STORED_AS_TABLES as PARTS
+from tfmtr.recipe import Recipe, as_toml
 
 
 class Record(NamedTuple):
@@ -64,9 +63,10 @@ def train_command(run):
 
     Example:
     >>> from tfmtr.report.runs import Run
-    >>> recipe = Recipe(share="none", upsample=False, units=(64, 32), literal=True, seed=3).document()
-    >>> train_command(Run("runs/a b", {"recipe": recipe, "data": "runs/data"}, {}))
-    "tfmtr train --data runs/data --share none --no-upsample --units 64,32 --literal --seed 3 --workdir 'runs/a b'"
+    >>> recipe = Recipe(share=("ple", {"num_experts": 2}), upsample=False, units=(64, 32), seed=3).document()
+    >>> train_command(Run("runs/a b", {"recipe": recipe, "data": "runs/data"}, {}))  # doctest: +NORMALIZE_WHITESPACE
+    "tfmtr train --data runs/data --share ple --set share.num_experts=2 --no-upsample --units 64,32 --seed 3
+     --workdir 'runs/a b'"
     >>> train_command(Run("runs/a", {"recipe": Recipe(groups={"DE": "own"}).document(), "data": "runs/data"}, {}))
     'tfmtr train --data runs/data --share territory_branches --seed 0 --workdir runs/a'
     """
@@ -74,10 +74,14 @@ def train_command(run):
     for field in dataclasses.fields(Recipe):
         value, flag = getattr(run.recipe, field.name), field.name.replace("_", "-")
         is_default = value == field.default and field.name not in ("share", "seed")
-        if is_default or field.name in NOT_OPTIONS or isinstance(value, dict):
+        if is_default or isinstance(value, dict):
             continue
         if isinstance(value, bool):
             options.append(f"--{flag}" if value else f"--no-{flag}")
+        elif field.name in PARTS and isinstance(value, tuple):
+            options += [f"--{flag}", value[0]]
+            for name, of_part in value[1].items():
+                options += ["--set", f"{field.name}.{name}={as_toml(of_part)}"]
         else:
             options += [f"--{flag}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     return shlex.join(["tfmtr", "train", "--data", run.document["data"], *options, "--workdir", str(run.path)])

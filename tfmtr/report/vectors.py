@@ -31,7 +31,7 @@ def user_vectors(run, data, *, most=MOST, seed=0):
     Raises:
         ValueError: If `run` is no finished run.
     """
-    data, schema, model = Prepared(data), Schema.load(run), training.load(run)
+    data, schema, model = Prepared(data), Schema.load(run), training.load(run, form="two_tower")
     recipe = training.recipe_of(training.read_run(run))
     features = inputs.model_inputs(some_users(data, most, seed), schema, inputs.open_stores(data))
     tower, last = model.user_tower, len(recipe.units) - 1

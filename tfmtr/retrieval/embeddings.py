@@ -42,7 +42,7 @@ def write_embeddings(run, data, out):
     sweep(*place)
     if out.exists():
         raise ValueError(f"`out` must be a new directory; vectors of two models must not meet. Received: {out}")
-    model, schema = training.load(run), training.Schema.load(run)
+    model, schema = training.load(run, form="two_tower"), training.Schema.load(run)
     with scratch(*place) as folder:
         staging = folder / "vectors"
         (staging / "users").mkdir(parents=True)
