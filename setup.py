@@ -14,7 +14,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tfmtr", "tfmtr.*"]),
-    package_data={"tfmtr.report": ["templates/*", "templates/sections/*"], "tfmtr.serving": ["deployment/*.template"]},
+    package_data={
+        "tfmtr": ["py.typed"],
+        "tfmtr.reporting": ["templates/*", "templates/sections/*"],
+        "tfmtr.serving": ["deployment/*.template"],
+    },
     python_requires=">=3.11,<3.13",
     install_requires=[
         "tensorflow>=2.20.0,<2.22",
@@ -34,6 +38,7 @@ setup(
         "python-rapidjson",
         "typer",
         "rich",
+        "tomli-w",
         "tensorboard",
     ],
     extras_require={
@@ -49,6 +54,7 @@ setup(
             "pytest",
             "pytest-xdist",
             "ruff",
+            "basedpyright",
             "openpyxl",
             "jax",
             "hypothesis",

@@ -69,11 +69,11 @@ def make_steps(folder, names, num_users):
         log, service = daily_week.start(folder, num_users=num_users, units=(16, 8), batch_size=1024, epochs=6)
         log.write(daily_week.FIRST_DAY, daily_week.FIRST_DAY, is_open=False)
         data, run, day = folder / "data", folder / "trained" / "run", daily_week.date_of(1).isoformat()
-        command = ["train", "--data", str(data), "--workdir", str(run), "--epochs", "3"]
+        command = ["train", "--data", str(data), "--out", str(run), "--epochs", "3"]
         command += ["--units", "16,8", "--batch-size", "1024"]
         steps["train"] = Step(command, [run.parent], lambda: weights(run))
         out = folder / "exported" / "model"
-        command = ["export", "--model", str(folder / "run"), "--titles", str(data), "--out", str(out)]
+        command = ["export", str(folder / "run"), "--titles", str(data), "--out", str(out)]
         steps["export"] = Step(command, [out.parent], lambda: answers(out, data))
         published, of_day = folder / "saved_models" / "two_tower", service / "days" / day
         command = ["daily", "--service", str(service), "--day", day, "--max-drop", "0.5", "--max-shift", "0.5"]

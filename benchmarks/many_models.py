@@ -33,6 +33,7 @@ from tfmtr import training
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.simulator import simulator
 from tfmtr.evaluation.evaluate import evaluate
+from tfmtr.run import Run
 
 RECIPE = training.Recipe(units=(32, 16), epochs=1, batch_size=512, deterministic=False)
 
@@ -62,7 +63,7 @@ def main(folder, times):
         data = prepare(logs, folder / "data", progress=False).path
     cases = {
         "train": lambda i: training.train(data, folder / f"run-{i}", RECIPE, verbose=0),
-        "load": lambda i: training.load(folder / "run-0"),
+        "load": lambda i: Run(folder / "run-0").load(),
         "evaluate": lambda i: evaluate(folder / "run-0", data, baselines=()),
     }
     for name, function in cases.items():

@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 
 USERS = {"1 million": 160_000, "10 million": 1_600_000}
 
@@ -47,9 +47,9 @@ def main(folder, memory_limit):
         shutil.rmtree(run, ignore_errors=True)
         prepare = ["-m", "tfmtr.cli", "prepare", "simulator", "--num-users", users, "--out", data, "--overwrite"]
         cells["prepare", size] = peak_anonymous_memory([*prepare, "--memory-limit", memory_limit])
-        train = ["-m", "tfmtr.cli", "train", "--data", data, "--workdir", run, "--epochs", "1", "--units", "16,16"]
+        train = ["-m", "tfmtr.cli", "train", "--data", data, "--out", run, "--epochs", "1", "--units", "16,16"]
         cells["train", size] = peak_anonymous_memory(train)
-        print(size, Prepared(data).report["statistics"]["events"], "events", flush=True)
+        print(size, Dataset(data).report["statistics"]["events"], "events", flush=True)
     table = Table("step", *(f"{size} events, MB (s)" for size in USERS), "ratio")
     result = {"memory_limit": memory_limit, "date": time.strftime("%Y-%m-%d", time.gmtime()), "steps": {}}
     for step in ("prepare", "train"):

@@ -23,11 +23,13 @@ import numpy as np
 from tfmtr.datasets import preparation
 from tfmtr.datasets.examples import SPARE_DRAWS, as_utc, plan_windows
 from tfmtr.datasets.names import inside
+from tfmtr.datasets.preparation import ACTIVITY
 from tfmtr.datasets.prepare import TEST_FRACTION, VALIDATION_FRACTION, open_engine, prepare
 
 COLUMNS = ("user", "title", "territory", "bucket", "split", "sampling", "window", "is_positive", "event")
 OPTIONS = {name: p.default for name, p in inspect.signature(prepare).parameters.items() if p.default is not p.empty}
 OPTIONS |= {"test_fraction": TEST_FRACTION, "validation_fraction": VALIDATION_FRACTION}
+OPTIONS |= {"activity_lookback": ACTIVITY}  # windows here are shorter
 COHORT, STRATUM = ["bucket", "split", "sampling", "cohort"], ["bucket", "split", "sampling", "window"]
 hash_seconds = 0.0
 

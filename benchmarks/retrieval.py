@@ -152,14 +152,14 @@ def ours(make, parameters=()):
 
 def make_exact(catalogue, vectors, folder):
     """`ExactIndex`."""
-    from tfmtr.retrieval.exact import ExactIndex
+    from tfmtr.retrieval.indexes.exact import ExactIndex
 
     return ExactIndex(catalogue, vectors)
 
 
 def make_streaming(catalogue, vectors, folder):
     """`StreamingIndex` of a file."""
-    from tfmtr.retrieval.streaming import StreamingIndex
+    from tfmtr.retrieval.indexes.streaming import StreamingIndex
 
     vectors.tofile(folder / "vectors.float32")
     return StreamingIndex(catalogue, folder / "vectors.float32")
@@ -167,7 +167,7 @@ def make_streaming(catalogue, vectors, folder):
 
 def make_scann(catalogue, vectors, folder):
     """`ScannIndex`."""
-    from tfmtr.retrieval.scann import ScannIndex
+    from tfmtr.retrieval.indexes.scann import ScannIndex
 
     return ScannIndex(catalogue, vectors)
 

@@ -55,7 +55,7 @@ def make_model(folder, size):
     from tfmtr import models
     from tfmtr.encoders.raw import look_up, raw_inputs
     from tfmtr.retrieval.catalogue import Catalogue
-    from tfmtr.retrieval.exact import ExactIndex
+    from tfmtr.retrieval.indexes.exact import ExactIndex
     from tfmtr.retrieval.recommender import OPTIONS, REQUEST, Recommender
     from tfmtr.schema import Feature, Scenario, Schema, Task
 

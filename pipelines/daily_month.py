@@ -49,6 +49,7 @@ from tfmtr.evaluation.ranking import ndcg_of_users
 from tfmtr.operations.day import BadDataError, NoDataError, daily
 from tfmtr.operations.service import read_live, start_service
 from tfmtr.retrieval.index import build_index
+from tfmtr.run import Run
 from tfmtr.schema import Schema
 
 FIRST, LENGTH = 29, 30  # of the simulator's 60 days; the last one is the test's
@@ -362,7 +363,7 @@ def compare(folder, service, recipe):
     files, runs = data.examples("test", windows=[1]), {"daily": live, "at once": Path(folder, "at-once")}
     scores, ndcg, columns = {}, {}, None
     for name, run in runs.items():
-        model, schema = training.load(run), Schema.load(run)
+        model, schema = Run(run).load(), Schema.load(run)
         columns, users, positives = predict(model, files, schema, data, columns=("title", "user"))
         scores[name] = columns["stream score"]
         lists = index_lists(model, positives, schema, data, window=1, k=10, most=10_000)

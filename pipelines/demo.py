@@ -24,14 +24,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from rich.console import Console
 
 from tfmtr import training
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.prepare import prepare
-from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.public.movielens import movielens
 from tfmtr.datasets.public.online_retail import online_retail
 from tfmtr.datasets.simulator import simulator
-from tfmtr.evaluation.evaluate import evaluate, print_results
+from tfmtr.evaluation.evaluate import evaluate
+from tfmtr.evaluation.evaluation import print_tables
 from tfmtr.evaluation.tables import recommendation_table, statistics_table
-from tfmtr.export import export
+from tfmtr.exporting import export
 from tfmtr.serving.recommend import recommend
 from tfmtr.serving.server import Server
 
@@ -69,10 +70,10 @@ def main(source=None, *, runs=Path("runs/demo"), saved_models=Path("saved_models
         run = runs / model.replace(" + ", "_")
         training.train(data.path, run, training.dataclasses.replace(recipe, epochs=epochs))
         results[model] = evaluate(run, data.path)
-    print_results(results, console)
+    print_tables(results, console)
 
     console.rule("3. Export, serve, recommend")
-    version = export(run, data.path, saved_models / "two_tower")
+    version = export(run, saved_models / "two_tower", titles=data.path)
     console.print(
         f"exported {version}: {json.loads((version / 'assets.extra/tfmtr.json').read_text())['titles']} titles"
     )
@@ -88,7 +89,7 @@ def is_movielens(source):
     return Path(source).is_dir() or Path(source).suffix == ".zip"
 
 
-def a_user(data: Prepared):
+def a_user(data: Dataset):
     """A user of a test window, the first one of the files."""
     from tfmtr.inputs import read_tables
 

@@ -52,6 +52,7 @@ from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.popularity import evaluate_exposure, popularity_lift
 from tfmtr.retrieval.index import title_vectors
+from tfmtr.run import Run
 
 RESULTS = Path("docs/results/feedback_loop")
 SIZE = {"num_users": 12_000, "num_titles": 300, "num_territories": 24}
@@ -191,7 +192,7 @@ def trained_scores(world, recipe, day, folder):
     logs = dataclasses.replace(world.logs, events=folder / "events.parquet", calendar=calendar)
     data = prepare(logs, folder / "data", seed=recipe.seed, overwrite=True, progress=False)
     training.train(data.path, folder / f"run-{day}", recipe, verbose=0)
-    model, schema = training.load(folder / f"run-{day}"), training.Schema.load(folder / f"run-{day}")
+    model, schema = Run(folder / f"run-{day}").load(), Run(folder / f"run-{day}").schema
     titles, stores, queries, users = title_vectors(model, data, schema), inputs.open_stores(data), [], []
     for rows in inputs.read_tables([data.path / "users.parquet"], rows=BATCH):
         features = inputs.model_inputs(rows, schema, stores)

@@ -483,7 +483,7 @@ def check(found, right, key, name):
 
 
 def prepare_case(case, folder, engine="duckdb"):
-    """Writes a case and prepares it; returns the `Prepared` folder, or `None` where there is no positive."""
+    """Writes a case and prepares it; returns the `Dataset` folder, or `None` where there is no positive."""
     rng = np.random.default_rng(case.seed)
     tables = ("events", "users", "titles")
     paths = {name: write(getattr(case, name), folder / f"{name} 1", rng) for name in tables}

@@ -5,8 +5,8 @@ import numpy as np
 from m3oe_published import M3OE, TABLE_2
 from m3oe_tables import figures
 
-from tfmtr.report.charts import pyplot
-from tfmtr.report.tsne import draw_points, tsne
+from tfmtr.reporting.charts import pyplot
+from tfmtr.reporting.tsne import draw_points, tsne
 
 NUM_ROWS = 300
 DOMAINS = {"movielens": 1, "kuairand": 2}  # the domain that Figure 3 shows

@@ -66,8 +66,8 @@ def fold_of(name, number, source, work, *, more=None):
     more = more or {}
     commands = {
         "prepare": ["prepare", *prepare, "--fold", f"{number}/{FOLDS}", "--out", str(data), *more.get("prepare", [])],
-        "train": ["train", "--data", str(data), "--workdir", str(model), *more.get("train", [])],
-        "evaluate": ["evaluate", "--model", str(model), "--data", str(data), *more.get("evaluate", [])],
+        "train": ["train", "--data", str(data), "--out", str(model), *more.get("train", [])],
+        "evaluate": ["evaluate", str(model), "--data", str(data), *more.get("evaluate", [])],
     }
     seconds = read_json(log.with_name("seconds.json")) or {}
     for step, command in commands.items():

@@ -22,7 +22,7 @@ def evaluate_truth(data, truth, *, lookback, k=10, most=10_000):
     most probably stream if shown them: exposure, and with it the old recommender's bias, has no part in them.
 
     Args:
-        data: The `Prepared` directory of the log.
+        data: The `Dataset` directory of the log.
         truth: Its `Truth`.
         lookback: Days without a stream before a discovery.
         k: Titles of a list.

@@ -7,7 +7,7 @@ from scipy import stats
 from tfmtr.evaluation import compare
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.territories import mean_gain, won
-from tfmtr.report.gains import major_territories, only
+from tfmtr.reporting.gains import major_territories, only
 
 OURS, REFERENCE = "multi-task", "baseline + upsampling"
 BIAS = (  # metric of the lists, key of its cell, format
@@ -120,7 +120,7 @@ def page(name, cells, steps, titles, oracle, data, command):
         steps: `{contender: milliseconds of a training step}`, without the models that there are one a group of.
         titles: What `territory_study.title_document` returns.
         oracle: The document of the true propensity, or `None`.
-        data: The `Prepared` directory.
+        data: The `Dataset` directory.
         command: Text.
     """
     statistics = data.report["statistics"]["territories"]

@@ -44,9 +44,9 @@ from territory_page import BIAS, OURS, REFERENCE, page
 from xmarket_tables import write_tables
 
 from tfmtr import inputs, training
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare
-from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.public.movielens import movielens
 from tfmtr.datasets.public.online_retail import online_retail
 from tfmtr.datasets.simulator import simulator
@@ -55,9 +55,9 @@ from tfmtr.documents import write_json
 from tfmtr.evaluation.evaluate import evaluate
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.title_facts import title_facts
-from tfmtr.report.pairs import read_pairs
-from tfmtr.report.runs import Model, read_run
-from tfmtr.report.titles import describe_titles, shift_by_class
+from tfmtr.reporting.pairs import read_pairs
+from tfmtr.reporting.runs import Model, read_run
+from tfmtr.reporting.titles import describe_titles, shift_by_class
 
 RESULTS, RUNS = Path("docs/results/territory_study"), Path("runs/territory_study")
 SIMULATOR = {"num_users": 720_000, "num_titles": 600, "num_territories": 200}
@@ -147,7 +147,7 @@ def tables(name, source, folder, **size):
 def compute(data, contender, seed, file, run):
     """The document of a cell, from its file if it is there."""
     recipe = dataclasses.replace(contender.recipe, seed=seed)
-    data = Prepared(data)
+    data = Dataset(data)
     asked = {"fingerprint": data.report["fingerprint"], "recipe": recipe.document()}
     if there := known(file, asked):
         return there
@@ -155,10 +155,10 @@ def compute(data, contender, seed, file, run):
     results, stages, parameters = [], [], 0
     for i, part in enumerate(parts):
         workdir = run / f"group-{i}" if contender.is_per_group else run
-        model = training.train(part.path, workdir, recipe, verbose=2)
-        parameters += model.count_params()
-        results.append(evaluate(workdir, part.path, baselines=()))
-        stages.append(training.read_run(workdir)["stages"])
+        trained = training.train(part.path, workdir, recipe, verbose=2)
+        parameters += trained.model.count_params()
+        results.append(evaluate(trained, baselines=()).document)
+        stages.append(trained.document["stages"])
     (task,) = data.schema.tasks
     windows = {}
     for result in results:
@@ -207,7 +207,7 @@ def pooled_lists(lists):
 
 
 def split_by_group(data, out):
-    """A `Prepared` directory for each territory group, with the rows of its territories only."""
+    """A `Dataset` directory for each territory group, with the rows of its territories only."""
     groups = {}
     for (territory,), group in data.schema.scenario.groups.items():
         groups.setdefault(group, []).append(territory)
@@ -224,7 +224,7 @@ def split_by_group(data, out):
                 table = pq.read_table(source)
                 pq.write_table(table.filter(pc.is_in(table["territory"], pa.array(territories))), target)
             staging.rename(folder)
-        parts.append(Prepared(folder))
+        parts.append(Dataset(folder))
     return parts
 
 
@@ -232,8 +232,8 @@ def title_document(data, entrants, seeds, file, runs):
     """Every title under the paper's three models, from its file if it is there.
 
     Returns:
-        `{"baselines", "shifts", "titles"}`: the other models' names, `tfmtr.report.titles.ClassShift`s, and
-        `tfmtr.report.titles.Title`s with a PR-AUC, as dicts.
+        `{"baselines", "shifts", "titles"}`: the other models' names, `tfmtr.reporting.titles.ClassShift`s, and
+        `tfmtr.reporting.titles.Title`s with a PR-AUC, as dicts.
     """
     core = sorted((model for model in training.PAPER if model in entrants), key=lambda model: model == OURS)
     recipes = [entrants[model].recipe.document() for model in core]

@@ -15,9 +15,9 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from tfmtr import inputs, models
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 
-data = Prepared(sys.argv[1])
+data = Dataset(sys.argv[1])
 keras.utils.set_random_seed(0)
 
 # Batches: ({feature: tensor}, {label: tensor}), streamed from Parquet and the memory-mapped vector stores.

@@ -1,6 +1,6 @@
 """A user's titles from a vector database, with the vectors that `tfmtr embeddings` writes.
 
-    tfmtr embeddings --model runs/branches --data runs/data --out runs/vectors
+    tfmtr embeddings runs/branches --data runs/data --out runs/vectors
     python pipelines/vector_database.py --vectors runs/vectors --user-id u00000042
 
 Loads the titles' vectors into USearch, which runs inside the process, and searches with the user's vector. Any database

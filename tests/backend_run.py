@@ -17,6 +17,8 @@ def models():
     for head, share, form in combinations.covering():
         found[f"{head} {share} {form}"] = combinations.build(head, share, form), keras.optimizers.SGD(0.05)
     for name in components.names("optimizers"):
+        if training.optimizer_of(name).__module__.startswith("keras."):
+            continue  # Keras's own
         try:
             optimizer = training.optimizer_of(name)(0.05)
         except ValueError:  # it says that it needs TensorFlow

@@ -77,7 +77,7 @@ def make_logs(folder, events, users, titles, **changes):
 
 
 def prepared(folder, events, users, titles, *, options=None, **changes):
-    """The `Prepared` folder of `make_logs`, by default of logged negatives alone: all labels are cells of the log."""
+    """The `Dataset` folder of `make_logs`, by default of logged negatives alone: all labels are cells of the log."""
     logs = make_logs(folder, events, users, titles, **changes)
     return prepare(logs, folder / "out", progress=False, **{"negatives": "logged", **(options or {})})
 

@@ -42,6 +42,11 @@ LONG_FILES = (
     "test_scratch.py",
     "pipelines/test_scripts.py",
     "pipelines/test_kuairand_funnel.py",
+    "test_keras_habits.py",
+    "test_extra_package.py",
+    "pipelines/test_starting_line.py",
+    "test_face.py",
+    "datasets/public/test_public.py",
 )
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfmtr import inputs, training
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import write_json
 from tfmtr.evaluation.baseline_lists import NEW, REPEATS, baseline_lists, catalogue_of, positives_of, user_scores
 from tfmtr.evaluation.evaluate import put, row_metrics, score_writer
@@ -132,7 +132,7 @@ def write_events(path, parts):
 
 def write_run(path, data, model, seed):
     """An evaluated run of one of `MODELS`; its scores know the labels, and depend on the seed."""
-    data, recipe = Prepared(data), training.dataclasses.replace(RECIPES[model], seed=seed)
+    data, recipe = Dataset(data), training.dataclasses.replace(RECIPES[model], seed=seed)
     path.mkdir(parents=True)
     data.schema.save(path)
     history = [{"loss": 0.5 - 0.1 * i, "val_loss": 0.55 - 0.1 * i} for i in range(2)]

@@ -225,9 +225,7 @@ def test_versions_are_told_without_tensorflow():
     ("arguments", "message"),
     [
         (["train"], "error: Missing option '--data'."),
-        (["train", "--data", "d", "--workdir", "w", "--epochs", "x"], "error: Invalid value for '--epochs': "),
-        (["train", "--data", "d", "--workdir", "w", "--groups", "x"],
-         "error: Invalid value for '--groups': 'x' is not one of 'given', 'one', 'random'."),
+        (["train", "--data", "d", "--out", "w", "--epochs", "x"], "error: Invalid value for '--epochs': "),
         (["prepare", "evnts"], "error: No such command 'evnts'. Did you mean 'events'?"),
         (["--nothing"], "error: No such option: --nothing"),
     ],
@@ -249,21 +247,23 @@ def test_a_command_of_commands_shows_its_help():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--data", "{tmp}", "--workdir", "{tmp}/r", "--units", "a,b"], "`--units` must be whole numbers"),
-        (["export", "--model", "{tmp}/run", "--titles", "{tmp}"], "{tmp}/run/run.json` must be a whole JSON document"),
+        (["train", "--data", "{tmp}", "--out", "{tmp}/r", "--groups", "x"],
+         "error: `--groups` must be one of ['given', 'one', 'random']. Received: groups='x'"),
+        (["train", "--data", "{tmp}", "--out", "{tmp}/r", "--units", "a,b"], "`--units` must be whole numbers"),
+        (["export", "{tmp}/run", "--titles", "{tmp}"], "{tmp}/run/run.json` must be a whole JSON document"),
         (["rollback", "--service", "{tmp}/run"], "service.json` must be a whole JSON document"),
         (["recommend", "--model", "m", "--data", "{tmp}", "--user-id", "u", "--server", "nothing"],
          "`--server` must be host:port"),
         (["daily", "--service", "{tmp}", "--day", "2024-03-01", "--groups", "{tmp}/run/run.json"],
          "`--groups` must be a JSON file"),
-        (["evaluate", "--model", "{tmp}/run", "--data", "{tmp}", "--k", "0"], "`--k` must be positive"),
+        (["evaluate", "{tmp}/run", "--data", "{tmp}", "--k", "0"], "`--k` must be positive"),
         (["prepare", "simulator", "--out", "{tmp}/x", "--simulator-seed", "-1"], "`--simulator-seed` must not be"),
-        (["evaluate", "--model", "{tmp}/run", "--model", "{tmp}/run", "--data", "{tmp}"],
-         "`--model` must name each run once"),
-        (["index", "--model", "{tmp}/run/run.json", "--titles", "{tmp}"],
-         "`--model {tmp}/run/run.json` must be a directory made by `tfmtr train`"),
-        (["export", "--model", "{tmp}/no", "--titles", "{tmp}"],
-         "`--model {tmp}/no`, which does not exist, must be a directory made by `tfmtr train`"),
+        (["evaluate", "{tmp}/run", "{tmp}/run", "--data", "{tmp}"],
+         "`runs` must name each run once"),
+        (["index", "{tmp}/run/run.json", "--titles", "{tmp}"],
+         "`{tmp}/run/run.json` must be a directory made by `tfmtr train`"),
+        (["export", "{tmp}/no", "--titles", "{tmp}"],
+         "`{tmp}/no`, which does not exist, must be a directory made by `tfmtr train`"),
     ],
 )  # fmt: skip
 def test_what_a_user_can_mend_is_one_line_and_exit_code_1(tmp_path, arguments, message, monkeypatch, capsys):
@@ -317,12 +317,10 @@ def test_warnings_until_an_error_are_printed_before_it(monkeypatch, capsys):
 
 
 def test_two_runs_of_one_name_are_two_columns(monkeypatch):
-    from tfmtr.evaluation import evaluate
+    from tfmtr.evaluation import evaluate, evaluation
 
     shown = []
     monkeypatch.setattr(evaluate, "evaluate", lambda run, data, **options: str(run))
-    monkeypatch.setattr(evaluate, "print_results", lambda results, console, runs: shown.append((results, runs)))
-    cli.evaluate(model=[Path("a/run"), Path("b/run"), Path("c/other")], data=Path("d"))
-    ((results, runs),) = shown
-    assert results == {"a/run": "a/run", "b/run": "b/run", "other": "c/other"}
-    assert runs == {name: Path(path) for name, path in results.items()}
+    monkeypatch.setattr(evaluation, "print_tables", lambda results, console: shown.append(results))
+    cli.evaluate(runs=[Path("a/run"), Path("b/run"), Path("c/other")], data=Path("d"))
+    assert shown == [{"a/run": "a/run", "b/run": "b/run", "other": "c/other"}]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmtr import export
+from tfmtr import exporting
 from tfmtr.optimizers.sparse_adam import SparseAdam
 
 WITHOUT_TENSORFLOW = """
@@ -75,7 +75,7 @@ def test_what_needs_tensorflow_says_so(tmp_path, monkeypatch):
     refused = {
         "`SparseAdam` needs": lambda: SparseAdam(0.1),
         "`balance=pcgrad` needs": lambda: model.compile("sgd", balance="pcgrad"),
-        "An export needs": lambda: export.export(tmp_path, tmp_path, tmp_path),
+        "An export needs": lambda: exporting.export(tmp_path, tmp_path, titles=tmp_path),
     }
     for message, attempt in refused.items():
         with pytest.raises(ValueError, match=rf"{re.escape(message)} .*KERAS_BACKEND=tensorflow, or .*: .*='jax'"):

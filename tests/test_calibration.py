@@ -6,10 +6,11 @@ import pytest
 
 from tfmtr import calibration, inputs, training
 from tfmtr.calibration import Calibrate, Map, apply, choose, errors, fit, fit_map, log_odds
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.evaluate import predict
 from tfmtr.evaluation.metrics import expected_calibration_error
-from tfmtr.export import export
+from tfmtr.exporting import export
+from tfmtr.run import Run
 from tfmtr.schema import Schema
 
 tf = pytest.importorskip("tensorflow")
@@ -110,7 +111,7 @@ def run(tiny, tmp_path_factory):
 
 
 def served(run, tiny, folder):
-    data = Prepared(tiny)
+    data = Dataset(tiny)
     table = next(inputs.read_tables(data.examples("test", windows=[3]), rows=200))
     raw = {name: tf.constant(table[name].to_pylist()) for name in ("territory", "language")}
     raw["age"] = tf.constant(table["age"].to_pylist(), tf.float32)
@@ -119,7 +120,7 @@ def served(run, tiny, folder):
     features = inputs.model_inputs(table, data.schema, stores)
     raw |= {name: tf.constant(features[name]) for name in ("user_vector", "title_vector")}
     raw["genres"] = tf.constant(genres)
-    loaded = tf.saved_model.load(export(run, tiny, folder))  # must outlive its functions
+    loaded = tf.saved_model.load(export(run, folder, titles=tiny))  # must outlive its functions
     return np.asarray(loaded.signatures["serving_default"](**raw)["event"])[:, 0], table
 
 
@@ -128,7 +129,7 @@ def test_a_run_is_calibrated_on_validation_rows_and_served_so(run, tiny, tmp_pat
     file = run / "calibration.json"
     file.unlink(missing_ok=True)
     plain, table = served(run, tiny, tmp_path / "plain")
-    document = calibration.calibrate(run, tiny, by=by, method=method)
+    document = calibration.calibrate(run, tiny, by=by, method=method).document
     assert json.loads(file.read_text()) == json.loads(json.dumps(document))
     cell = document["error"]["event"][""]
     assert cell["rows"] == 1000
@@ -144,8 +145,8 @@ def test_a_run_is_calibrated_on_validation_rows_and_served_so(run, tiny, tmp_pat
 
 
 def test_rows_know_the_name_of_their_scenario(run, tiny):
-    data, schema = Prepared(tiny), Schema.load(run)
-    values, _, _ = predict(training.load(run), data.examples("validation"), schema, data, columns=["scenario"])
+    data, schema = Dataset(tiny), Schema.load(run)
+    values, _, _ = predict(Run(run).load(), data.examples("validation"), schema, data, columns=["scenario"])
     expected = [schema.scenario.groups.get((territory,), "") for territory in values["territory"]]
     assert values["scenario"].tolist() == expected
     assert len(set(expected)) == 3
@@ -261,7 +262,7 @@ def test_scores_that_are_no_numbers_are_refused(run, tiny, monkeypatch):
 
 
 def test_the_probability_of_one_task_given_another_is_the_ratio_of_the_calibrated_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "read_run", lambda run: {"stages": {"3": {}}})
+    monkeypatch.setattr(calibration, "last_window", lambda run: 3)
     maps = {
         "click": {"": {"method": "platt", "values": (1.0, 1.0)}},
         "buy": {"": {"method": "platt", "values": (1.0, -1.0)}},
@@ -296,5 +297,5 @@ def test_bad_input(run, tiny, tmp_path):
     file = run / "calibration.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"window": 2}))
     with pytest.raises(ValueError, match=r"run `tfmtr calibrate` again.* calibrated in window 2, .* window 3"):
-        export(run, tiny, tmp_path / "models")
+        export(run, tmp_path / "models", titles=tiny)
     file.unlink()

@@ -1,5 +1,6 @@
 """The command from logs to served answers, and what it says to wrong input."""
 
+import dataclasses
 import datetime
 import gc
 import inspect
@@ -20,15 +21,16 @@ from typer.testing import CliRunner
 from tfmtr import cli, inputs, training
 from tfmtr.calibration import calibrate
 from tfmtr.cli import app
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.prepare import prepare
-from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.simulator import simulator
 from tfmtr.evaluation.evaluate import evaluate
 from tfmtr.evaluation.index_lists import ListCase, ranking_of
 from tfmtr.evaluation.past import Past
 from tfmtr.operations.day import daily
-from tfmtr.report.page import report
-from tfmtr.retrieval.index import KINDS, build_index
+from tfmtr.reporting.page import report
+from tfmtr.retrieval.index import build_index
+from tfmtr.run import Run
 from tfmtr.serving.metrics import METRICS
 from tfmtr.serving.recommend import recommend, user_inputs
 from tfmtr.serving.server import Server
@@ -50,8 +52,8 @@ def folder(tmp_path_factory):
     output = run(*prepare, "--out", folder / "data", "--num-groups", 2)
     assert "overall" in output
     train = ("train", "--data", folder / "data", "--epochs", 1, "--units", "32,16", "--batch-size", 1024)
-    run(*train, "--workdir", folder / "run", "--share", "territory_branches", "--head", "parallel")
-    run("export", "--model", folder / "run", "--titles", folder / "data", "--out", folder / "models")
+    run(*train, "--out", folder / "run", "--share", "territory_branches", "--head", "parallel")
+    run("export", folder / "run", "--titles", folder / "data", "--out", folder / "models")
     return folder
 
 
@@ -83,16 +85,71 @@ def test_every_level_has_help(command):
 
 def test_the_command_s_defaults_are_those_of_the_functions():
     """They are written down twice, because `--help` must not import TensorFlow."""
-    pairs = [(cli.train, training.Recipe), (cli.prepare_simulator, prepare), (cli.prepare_simulator, simulator)]
-    pairs += [(cli.calibrate, calibrate), (cli.daily, daily), (cli.report, report)]
+    pairs = [(cli.prepare_simulator, prepare), (cli.prepare_simulator, simulator), (cli.calibrate, calibrate)]
+    pairs += [(cli.daily, daily), (cli.report, report)]
     for command, function in [*pairs, (cli.evaluate, evaluate), (cli.recommend, recommend)]:
         ours, theirs = (inspect.signature(f).parameters for f in (command, function))
         empty = inspect.Parameter.empty
         common = [n for n in ours.keys() & theirs.keys() if empty not in (ours[n].default, theirs[n].default)]
         assert common
         for name in set(common) - {"seed", "units"}:
-            assert ours[name].default == theirs[name].default, (function.__name__, name)
-    assert tuple(map(int, inspect.signature(cli.train).parameters["units"].default.split(","))) == training.Recipe.units
+            own = ours[name].default
+            assert (str(own) if isinstance(own, Path) else own) == theirs[name].default, (function.__name__, name)
+
+
+def test_the_options_of_train_are_the_recipe_s_fields():
+    """None of them has a value of its own: what is not typed is the recipe file's, or the recipe's default."""
+    parameters = inspect.signature(cli.train).parameters
+    fields = {field.name for field in dataclasses.fields(training.Recipe)}
+    assert set(parameters) == fields | {"data", "out", "recipe", "changes", "strategy"}
+    assert all(parameters[name].default is None for name in fields)
+    output = " ".join(run("train", "--help").split())
+    assert "Rows of one step. [default: 8192]" in output
+    assert (
+        "--upsample / --no-upsample Whether the disjoint set of active users is trained on too. [default: --ups"
+        in output
+    )
+
+
+def test_a_recipe_file_options_and_changes_come_in_this_order(tiny, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('epochs = 3\nbatch_size = 700\nl2 = 1e-5\n[share]\nname = "ple"\nnum_experts = 3\n')
+    given = ("--epochs", 2, "--units", "8,4", "--batch-size", 600, "--task-weights", "event=2")
+    changes = ("--set", "epochs=1", "--set", "share.num_experts=2")
+    run("train", "--data", tiny, "--recipe", recipe, *given, *changes, "--out", tmp_path / "run")
+    assert Run(tmp_path / "run").recipe == training.Recipe(
+        share=("ple", {"num_experts": 2}), epochs=1, batch_size=600, l2=1e-5, units=(8, 4), task_weights={"event": 2.0}
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "share.num_expert=4", "--share", "ple"], "Did you mean 'num_experts'?"),
+        (["--set", "balance.alpha=4"], "`--balance` must be there before it has options: `--set balance=...`"),
+        (["--set", "nothing=4"], "A recipe must have keys of"),
+        (["--set", "share"], "`--set` must be key=value"),
+        (["--task-weights", "event=x"], "`--task-weights` must be task=number pairs. Received: 'event=x'"),
+        (["--task-weights", "evnt=2"], "`--task-weights` must be one of ['event']. Did you mean 'event'?"),
+        (["--row-weights", "share"], "`--row-weights` must be left out, as there is nothing to choose from."),
+        (["--recipe", "{tmp}/none.toml"], "`--recipe` must be a TOML file that can be read. Received: {tmp}/none.toml"),
+        (["--share", "no.module:part"], "`--share` must be the import path of a function"),
+        (["--form", "graph"], "`--form` must be one of ['two_tower', 'ranking']: graph is not built yet."),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_one_line_and_nothing_is_written(
+    tiny, tmp_path, arguments, message, monkeypatch, capsys
+):
+    arguments = [argument.format(tmp=tmp_path) for argument in arguments]
+    words = ["tfmtr", "train", "--data", str(tiny), "--out", str(tmp_path / "run"), *arguments]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    text = capsys.readouterr().err
+    assert message.format(tmp=tmp_path) in text
+    assert len(text.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_server_s_modules_are_out_of_the_garbage_collector_s_sight(monkeypatch):
@@ -175,7 +232,7 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
     trained = []
     monkeypatch.setattr(training, "train", lambda data, workdir, recipe: trained.append(recipe))
     run(
-        *("train", "--data", tmp_path, "--workdir", tmp_path / "run", "--share", "mmoe", "--head", "esmm"),
+        *("train", "--data", tmp_path, "--out", tmp_path / "run", "--share", "mmoe", "--head", "esmm"),
         *("--no-upsample", "--groups", "one", "--units", "8,4", "--literal", "--epochs", 3, "--patience", 5),
         *("--batch-size", 7, "--learning-rate", 0.5, "--seed", 9, "--no-deterministic"),
         *("--balance", "pcgrad", "--optimizer", "sparse_adam"),
@@ -219,7 +276,7 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
             *("--fold", "2/5", "--out", tmp_path / "out", *arguments),
         )
     logs = asked.pop("logs")
-    assert asked == {**options, "like": Prepared(tiny), "fold": "2/5"}
+    assert asked == {**options, "like": Dataset(tiny), "fold": "2/5"}
     assert (logs.columns, logs.tasks) == ({"user": "uid", "name": "text"}, {"click": "c", "buy": "b:after=click"})
     assert logs.training == {"position": "p:id"}
     assert logs.time_zones == {"DE": "Europe/Berlin"}
@@ -234,7 +291,7 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
 
 
 def test_evaluate_prints_a_table_and_writes_json(folder):
-    output = run("evaluate", "--model", folder / "run", "--data", folder / "data", "--baselines", "recent, ease")
+    output = run("evaluate", folder / "run", "--data", folder / "data", "--baselines", "recent, ease")
     assert "event per territory" in output
     assert "Lists of 10 titles that the user did not have before the window" in output
     assert "ease" in output
@@ -243,7 +300,7 @@ def test_evaluate_prints_a_table_and_writes_json(folder):
 
 def test_the_report_s_options_reach_its_function(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("tfmtr.report.page.report", lambda *a, **k: asked.append((a, k)) or "a file")
+    monkeypatch.setattr("tfmtr.reporting.page.report", lambda *a, **k: asked.append((a, k)) or "a file")
     options = ("--data", tmp_path, "--compare", "--task", "like", "--num-samples", 7)
     assert run("report", "a", "b", "--out", tmp_path / "page.html", *options) == "a file\n"
     keywords = {"data": tmp_path, "compare": True, "task": "like", "num_samples": 7}
@@ -252,7 +309,7 @@ def test_the_report_s_options_reach_its_function(tmp_path, monkeypatch):
 
 def test_a_report_is_written_of_a_run_as_it_is(folder):
     options = ("--k", 5, "--local-share", 0.25, "--baselines", "none")
-    run("evaluate", "--model", folder / "run", "--data", folder / "data", *options)
+    run("evaluate", folder / "run", "--data", folder / "data", *options)
     file = folder / "report.html"
     assert run("report", folder / "run", "--out", file, "--num-samples", 20) == f"{file}\n"
     page, document = Page(file.read_text()), json.loads((folder / "run" / "evaluation.json").read_text())
@@ -267,14 +324,14 @@ def test_a_report_is_written_of_a_run_as_it_is(folder):
 
 
 def test_calibrate_prints_errors_before_and_after(folder):
-    output = run("calibrate", "--model", folder / "run", "--data", folder / "data", "--method", "isotonic")
+    output = run("calibrate", folder / "run", "--data", folder / "data", "--method", "isotonic")
     document = json.loads((folder / "run" / "calibration.json").read_text())
     (folder / "run" / "calibration.json").unlink()
     assert (document["by"], document["method"]) == ("territory", "isotonic")
     assert f"{document['error']['event']['']['before']:.4f}" in output
     with pytest.raises(ValueError, match=r"`by` must be one of .* Received: by='nothing'"):
-        run("calibrate", "--model", folder / "run", "--data", folder / "data", "--by", "nothing")
-    run("calibrate", "--model", folder / "run", "--data", folder / "data", "--min-count", 10**6, "--by", "scenario")
+        run("calibrate", folder / "run", "--data", folder / "data", "--by", "nothing")
+    run("calibrate", folder / "run", "--data", folder / "data", "--min-count", 10**6, "--by", "scenario")
     cells = json.loads((folder / "run" / "calibration.json").read_text())["error"]["event"]
     assert {cell["map"] for group, cell in cells.items() if group} <= {"of all", "identity"}  # no map of their own
     (folder / "run" / "calibration.json").unlink()
@@ -283,7 +340,7 @@ def test_calibrate_prints_errors_before_and_after(folder):
 def test_a_client_of_the_protocol_alone_gets_what_numpy_computes(folder, server):
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-    data = Prepared(folder / "data")
+    data = Dataset(folder / "data")
     stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.port}"))
 
     def predict(signature, values):
@@ -330,9 +387,11 @@ def test_a_client_of_the_protocol_alone_gets_what_numpy_computes(folder, server)
 
     # A pair's served score equals its offline score.
     pairs = next(inputs.read_tables(data.examples("test", windows=[3]), rows=50))
-    offline = training.load(folder / "run").predict(
-        inputs.model_inputs(pairs, data.schema, inputs.open_stores(data)), verbose=0
-    )["event"]
+    offline = (
+        Run(folder / "run")
+        .load()
+        .predict(inputs.model_inputs(pairs, data.schema, inputs.open_stores(data)), verbose=0)["event"]
+    )
     one = {name: [] for name in (*row, *titles)}
     for pair in pairs.to_pylist():
         for name, value in user_inputs(data, pair).items():
@@ -346,8 +405,8 @@ def test_a_client_of_the_protocol_alone_gets_what_numpy_computes(folder, server)
 
 def test_a_served_list_is_the_offline_one(folder, server):
     """The list that an evaluation of the window that is served would judge: the same titles in the same order."""
-    data = Prepared(folder / "data")
-    model, past, window = training.load(folder / "run"), Past(data), data.next_window
+    data = Dataset(folder / "data")
+    model, past, window = Run(folder / "run").load(), Past(data), data.next_window
     users = pq.read_table(data.path / "users.parquet")
     had = np.diff(past.had(np.arange(len(users)), window).indptr)
     index = build_index(model, data, data.schema)
@@ -364,7 +423,7 @@ def test_a_served_list_is_the_offline_one(folder, server):
 
 
 def test_recommend_prints_names_and_leaves_out_what_was_seen(folder, server):
-    data, address = Prepared(folder / "data"), f"127.0.0.1:{server.port}"
+    data, address = Dataset(folder / "data"), f"127.0.0.1:{server.port}"
     seen = pq.read_table(data.path / "events.parquet").to_pandas().groupby("user").title.agg(set)
     user = seen.map(len).idxmax()
     answer = recommend(address, "two_tower", data.path, user, k=10)
@@ -408,34 +467,37 @@ def test_a_k_beyond_the_catalogue_is_refused_with_the_number_of_titles(folder, s
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--data", "{tmp}", "--workdir", "{tmp}/run"], "must be a directory made by `tfmtr prepare`"),
-        (["train", "--data", "{data}", "--workdir", "{tmp}/r", "--share", "pel"], "`--share` must be one of"),
-        (["evaluate", "--model", "{tmp}/no", "--data", "{data}"],
+        (["train", "--data", "{tmp}", "--out", "{tmp}/run"], "must be a directory made by `tfmtr prepare`"),
+        (["train", "--data", "{data}", "--out", "{tmp}/r", "--share", "pel"], "`--share` must be one of"),
+        (["evaluate", "{tmp}/no", "--data", "{data}"],
          "/no`, which does not exist, must be a directory made by `tfmtr train`: "),
-        (["export", "--model", "{tmp}", "--titles", "{data}"], "must be a directory made by `tfmtr train`"),
+        (["export", "{tmp}", "--titles", "{data}"], "must be a directory made by `tfmtr train`"),
         (["prepare", "events", "--events", "e", "--users", "u", "--titles", "t", "--map", "user", "--out", "{tmp}/o"],
          "`--map` must be name=column pairs. Received: 'user'"),
     ],
 )  # fmt: skip
-def test_wrong_input_is_an_error_message_and_exit_code_1(folder, tmp_path, arguments, message):
+def test_wrong_input_is_an_error_message_and_exit_code_1(folder, tmp_path, arguments, message, monkeypatch, capsys):
     arguments = [argument.format(tmp=tmp_path, data=folder / "data") for argument in arguments]
-    result = subprocess.run([sys.executable, "-m", "tfmtr.cli", *arguments], capture_output=True, text=True)
-    assert result.returncode == 1
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+    monkeypatch.setattr(sys, "argv", ["tfmtr", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    text = capsys.readouterr().err
+    assert message in text
+    assert "Traceback" not in text
 
 
-def test_what_a_server_refuses_is_a_message_too(folder, server):
-    ask = [sys.executable, "-m", "tfmtr.cli", "recommend", "--model", "two_tower", "--data", folder / "data"]
+def test_what_a_server_refuses_is_a_message_too(folder, server, monkeypatch, capsys):
+    ask = ["tfmtr", "recommend", "--model", "two_tower", "--data", str(folder / "data")]
     for address, k, message in (
         (f"127.0.0.1:{server.port}", "81", "`-k` must be at most 80, the number of titles in the index.\n"),
         ("127.0.0.1:1", "3", "error: No server answers at `--server 127.0.0.1:1`; it must be the gRPC port"),
     ):
-        arguments = [*ask, "--user-id", "u00000003", "--server", address, "-k", k]
-        result = subprocess.run(arguments, capture_output=True, text=True)
-        assert result.returncode == 1
-        assert message in result.stderr
-        assert "Traceback" not in result.stderr
+        monkeypatch.setattr(sys, "argv", [*ask, "--user-id", "u00000003", "--server", address, "-k", k])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 1
+        assert message in capsys.readouterr().err
 
 
 def test_prepared_report_says_what_was_done(folder):
@@ -445,14 +507,13 @@ def test_prepared_report_says_what_was_done(folder):
 
 
 def test_the_index_alone_is_exported_and_what_it_needs_is_said(folder, tmp_path):
-    index = ("index", "--model", folder / "run", "--titles", folder / "data", "--out", tmp_path / "index")
+    index = ("index", folder / "run", "--titles", folder / "data", "--out", tmp_path / "index")
     left = tmp_path / "index" / "tmp-scratch-abcdefgh" / "version"  # by an export that was killed
     left.mkdir(parents=True)
     (left.parent / ".lock").touch()
     assert run(*index).strip() == str(tmp_path / "index" / "1")
-    output = run(*index, "--kind", "scann")
+    output = run(*index, "--index", "scann")
     assert str(tmp_path / "index" / "2") in output
     assert sorted(path.name for path in (tmp_path / "index").iterdir()) == ["1", "2"]
     found = " ".join(output.split())
     assert "needs: an image of TensorFlow Serving with ScaNN's operations (Scann>ScannSearchBatched" in found
-    assert list(cli.Index) == list(KINDS)

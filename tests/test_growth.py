@@ -4,6 +4,7 @@ import pytest
 
 from tfmtr import components, models, training
 from tfmtr.growth import grow_schema, warm_start
+from tfmtr.run import Run
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 ATTENDS_TO_ALL = {"hinet", "m3oe"}  # a new scenario takes part in the mixtures of the old ones
@@ -172,15 +173,15 @@ def test_another_recipe_is_refused(tmp_path):
 def test_a_run_goes_on_and_a_finished_one_is_left(tiny, tmp_path, monkeypatch):
     recipe = training.Recipe(units=(8,), epochs=1, batch_size=256)
     training.train(tiny, tmp_path / "first", recipe, verbose=0)
-    files = training.Prepared(tiny).examples("train", windows=[1])
+    files = training.Dataset(tiny).examples("train", windows=[1])
     training.go_on(tmp_path / "first", tiny, files, tmp_path / "second", verbose=0)
-    first, second = (training.read_run(tmp_path / name) for name in ("first", "second"))
+    first, second = (Run(tmp_path / name).document for name in ("first", "second"))
     assert second["start"] == first["run_id"]
     assert list(second["stages"]) == ["4"]
-    models_ = [training.load(tmp_path / name) for name in ("first", "second")]
-    steps = [len(list(training.inputs.batches(training.Prepared(tiny), files, batch_size=256)))]
-    before = np.load(training.newest_weights(tmp_path / "first"))["optimizer/0"]
-    assert int(np.load(training.newest_weights(tmp_path / "second"))["optimizer/0"]) == int(before) + steps[0]
+    models_ = [Run(tmp_path / name).load() for name in ("first", "second")]
+    steps = [len(list(training.inputs.batches(training.Dataset(tiny), files, batch_size=256)))]
+    before = np.load(Run(tmp_path / "first").weights())["optimizer/0"]
+    assert int(np.load(Run(tmp_path / "second").weights())["optimizer/0"]) == int(before) + steps[0]
     assert np.abs(np.asarray(models_[0].variables[3]) - np.asarray(models_[1].variables[3])).max() > 0
     monkeypatch.setattr(training, "_fit_stage", lambda *a, **k: pytest.fail("trained again"))
     assert training.go_on(tmp_path / "first", tiny, files, tmp_path / "second") == second["grown"]

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tfmtr import inputs
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 
@@ -44,7 +44,7 @@ def test_the_order_is_a_function_of_the_generator(numbers):
 
 
 def test_epochs_follow_one_another_and_can_be_repeated(tiny):
-    data = Prepared(tiny)
+    data = Dataset(tiny)
     files = data.examples("train")
 
     def epochs(count, **options):
@@ -92,7 +92,7 @@ def test_memory_is_used_again_once_nobody_refers_to_it():
 
 
 def test_batches_that_are_kept_are_not_overwritten(tiny):
-    data = Prepared(tiny)
+    data = Dataset(tiny)
     options = {"batch_size": 64, "seed": 3}
     kept = [x["title_vector"] for x, _ in inputs.batches(data, data.examples("train"), **options)]
     once = (x["title_vector"].numpy().copy() for x, _ in inputs.batches(data, data.examples("train"), **options))
@@ -101,7 +101,7 @@ def test_batches_that_are_kept_are_not_overwritten(tiny):
 
 
 def test_an_iterator_ends_without_waiting_for_its_tuning(tiny):
-    data = Prepared(tiny)
+    data = Dataset(tiny)
     for dataset in (
         inputs.batches(data, data.examples("train")),
         inputs.in_memory({"n": np.ones(2)}, {"label": np.ones(2)}, batch_size=1),
@@ -170,11 +170,11 @@ def test_labels_that_were_not_observed_are_nan():
 
 def test_no_files_is_an_error_that_says_what_to_do(tiny):
     with pytest.raises(ValueError, match=r"at least one row .*run `tfmtr prepare`.* Received: 0 files"):
-        inputs.batches(Prepared(tiny), [])
+        inputs.batches(Dataset(tiny), [])
 
 
 def test_a_first_file_without_rows_is_read_over(tiny, tmp_path):
-    data = Prepared(tiny)
+    data = Dataset(tiny)
     (file,) = data.examples("validation")
     empty = tmp_path / "empty.parquet"
     pq.write_table(pq.read_table(file, partitioning=None).slice(0, 0), empty)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfmtr import inputs
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.encoders.raw import lookup
 
 tf = pytest.importorskip("tensorflow")
@@ -29,7 +29,7 @@ def encoders(monkeypatch):
 
 @pytest.mark.parametrize("steps", [0, 1, 100])
 def test_batches_are_forgotten_with_their_data_set(tiny, encoders, steps):
-    data = Prepared(tiny)
+    data = Dataset(tiny)
     batches = inputs.batches(data, data.examples("train"), batch_size=500).map(lambda x, y: (x, y))
     assert len(encoders) == 1
     for _ in batches.take(steps):
@@ -40,7 +40,7 @@ def test_batches_are_forgotten_with_their_data_set(tiny, encoders, steps):
 
 
 def test_batches_are_there_for_as_long_as_somebody_reads_them(tiny, encoders):
-    data = Prepared(tiny)
+    data = Dataset(tiny)
     iterator = iter(inputs.batches(data, data.examples("train"), batch_size=500).map(lambda x, y: y))
     gc.collect()
     assert len(list(iterator)) == 6

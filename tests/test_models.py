@@ -6,14 +6,14 @@ import pytest
 from keras.src.trainers.trainer import model_supports_jit
 
 from tfmtr import inputs, models, training
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.schema import Task
 from tfmtr.sharing._shared import Shared
 
 
 @pytest.fixture(scope="module")
 def data(tiny):
-    return Prepared(tiny)
+    return Dataset(tiny)
 
 
 def one_batch(data, rows=400):

@@ -15,9 +15,10 @@ from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.names import why_reserved
 from tfmtr.datasets.prepare import prepare
 from tfmtr.evaluation.evaluate import evaluate
-from tfmtr.export import export
+from tfmtr.exporting import export
 from tfmtr.growth import warm_start
 from tfmtr.retrieval.recommender import OPTIONS, RANK_BY
+from tfmtr.run import Run
 from tfmtr.schema import Feature, Scenario, Schema, Task
 from tfmtr.serving.predict import choose_outputs, predict
 from tfmtr.serving.recommend import user_inputs
@@ -182,7 +183,7 @@ def difficult(tmp_path_factory):
     data = prepare(logs, folder / "data", progress=False)
     recipe = training.Recipe(head="esmm", units=(8, 4), epochs=1, batch_size=500, deterministic=False)
     training.train(data.path, folder / "run", recipe, verbose=0)
-    return data, folder / "run", export(folder / "run", data.path, folder / "models")
+    return data, folder / "run", export(folder / "run", folder / "models", titles=data.path)
 
 
 def test_difficult_names_are_trained_evaluated_and_served(difficult):
@@ -193,7 +194,7 @@ def test_difficult_names_are_trained_evaluated_and_served(difficult):
     assert {f.name for f in schema.by_role("training")} == set(TRAINING)
     table = next(inputs.read_tables(data.examples("test", windows=[1]), rows=20))
     x = inputs.model_inputs(table, schema, inputs.open_stores(data))
-    offline = training.load(run).predict(x, verbose=0)
+    offline = Run(run).load().predict(x, verbose=0)
     titles = pq.read_table(data.path / "titles.parquet").to_pylist()
     vectors = np.asarray(data.vectors("title").vectors, "float32")
     session, answers = SavedModelSession(version), []
@@ -217,7 +218,7 @@ def test_difficult_names_are_trained_evaluated_and_served(difficult):
     request = {name: value.astype(kinds[value.dtype.kind]) for name, value in {**user, **request}.items()}
     assert ask("recommend", request)["count"].tolist() == [3]
     assert {*ask("user_embedding", user)} == {*TASKS, "model"}
-    assert evaluate(run, data.path, baselines=())["tasks"]["2.watch-Time"]["territory"]["1"]
+    assert evaluate(run, data.path, baselines=()).document["tasks"]["2.watch-Time"]["territory"]["1"]
     own = set(pq.ParquetFile(run / "scores.parquet").schema_arrow.names) - {*TASKS}
     assert own
     assert all(why_reserved(name, "tasks", TASKS) for name in own)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from tfmtr import components, inputs, precision, training
-from tfmtr.datasets.prepared import Prepared
-from tfmtr.export import export
+from tfmtr.datasets.dataset import Dataset
+from tfmtr.exporting import export
 from tfmtr.models import two_tower
+from tfmtr.run import Run
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 tf = pytest.importorskip("tensorflow")
@@ -32,8 +33,8 @@ def run(tiny_two, tmp_path_factory):
 
 
 def test_a_run_is_loaded_under_its_own_policy(run):
-    assert training.read_run(run)["dtype_policy"] == HALF
-    assert training.load(run).get_layer("user_dense_0").compute_dtype == "bfloat16"
+    assert Run(run).document["dtype_policy"] == HALF
+    assert Run(run).load().get_layer("user_dense_0").compute_dtype == "bfloat16"
     assert keras.config.dtype_policy().name == "float32"  # as before
 
 
@@ -43,13 +44,13 @@ def test_older_runs_are_of_float32(run, tmp_path):
     del document["dtype_policy"]
     (old / "run.json").write_text(json.dumps(document))
     keras.config.set_dtype_policy(HALF)
-    assert training.load(old).get_layer("user_dense_0").compute_dtype == "float32"
+    assert Run(old).load().get_layer("user_dense_0").compute_dtype == "float32"
 
 
 def test_a_served_answer_is_that_of_the_model(run, tiny_two, tmp_path):
     keras.config.set_dtype_policy(HALF)  # in which the index and the look-ups must not be
-    loaded = tf.saved_model.load(export(run, tiny_two, tmp_path / "out"))
-    data = Prepared(tiny_two)
+    loaded = tf.saved_model.load(export(run, tmp_path / "out", titles=tiny_two))
+    data = Dataset(tiny_two)
     table = next(inputs.read_tables(data.examples("test", windows=[3]), rows=20))
     raw = {name: tf.constant(table[name].to_pylist()) for name in ("territory", "language")}
     raw["age"] = tf.constant(table["age"].to_pylist(), tf.float32)
@@ -57,7 +58,7 @@ def test_a_served_answer_is_that_of_the_model(run, tiny_two, tmp_path):
     for role in ("user", "title"):
         raw[f"{role}_vector"] = tf.constant(inputs.take_vectors(data.vectors(role).vectors, table[f"{role}_row"]))
     served = loaded.signatures["serving_default"](**raw)
-    model = training.load(run)
+    model = Run(run).load()
     offline = model.predict(inputs.model_inputs(table, data.schema, inputs.open_stores(data)), verbose=0)
     for task, values in offline.items():
         np.testing.assert_allclose(served[task], values, atol=5e-3)
@@ -83,9 +84,9 @@ def test_a_run_goes_on_under_its_policy_only(run, tiny_two, tmp_path):
         ValueError, match=r'`keras.config.set_dtype_policy\("mixed_bfloat16"\)`.* Received: \'float32\''
     ):
         training.train(tiny_two, copy, RECIPE, verbose=0)
-    files = Prepared(tiny_two).examples("train", windows=[2])
+    files = Dataset(tiny_two).examples("train", windows=[2])
     training.go_on(run, tiny_two, files, tmp_path / "day", verbose=0)
-    assert training.read_run(tmp_path / "day")["dtype_policy"] == HALF
+    assert Run(tmp_path / "day").document["dtype_policy"] == HALF
 
 
 @pytest.mark.parametrize("name", ["mixed_float16", "float16", "float64"])

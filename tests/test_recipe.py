@@ -9,7 +9,7 @@ import pytest
 
 from tfmtr import components
 from tfmtr.models import two_tower
-from tfmtr.recipe import Recipe, parse_change
+from tfmtr.recipe import ENCODERS, PARTS, Recipe, parse_change
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 SCHEMA = Schema(
@@ -133,7 +133,7 @@ def test_parts_and_options_that_cannot_be_are_refused(changes, message):
 
 def test_parts_that_need_a_value_take_it():
     refused = []
-    for folder, argument in components.ARGUMENTS.items():
+    for argument, folder in {**PARTS, "encode": ENCODERS}.items():
         for name in components.names(folder):
             try:
                 Recipe(**{argument: name}, **({"form": "ranking"} if argument == "encode" else {}))

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from tfmtr import inputs, replicas, training
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
+from tfmtr.run import Run
 
 SMALL = {"units": (16, 8), "epochs": 2, "batch_size": 250, "learning_rate": 0.01, "unknown_rate": 0.0}
 SPARSE = SMALL | {"optimizer": "sparse_adam"}
@@ -63,7 +64,7 @@ def finish(*processes):
 
 
 def stages(run):
-    return training.read_run(run)["stages"]
+    return Run(run).document["stages"]
 
 
 def check_losses(run, other):
@@ -152,7 +153,7 @@ def test_a_killed_worker_and_a_restart_end_with_the_same_result(tiny, tmp_path, 
 
 def test_each_worker_reads_its_own_rows(tiny):
     """Together all rows once, in as many batches each, of sizes that differ by one at most."""
-    data = Prepared(tiny)
+    data = Dataset(tiny)
     files = data.examples("train")
     parts = []
     for index in range(3):
@@ -168,7 +169,7 @@ def test_each_worker_reads_its_own_rows(tiny):
 
 
 def test_more_workers_than_rows(tiny):
-    data = Prepared(tiny)
+    data = Dataset(tiny)
     with pytest.raises(ValueError, match="a row for each worker"):
         inputs.batches(data, data.examples("validation")[:1], context=tf.distribute.InputContext(10**6, 0, 10**6))
 
@@ -186,4 +187,4 @@ def test_balancers_want_one_replica(monkeypatch, tiny):
     monkeypatch.setattr(replicas, "number", lambda: 2)
     recipe = training.Recipe(balance="pcgrad", units=(4,))
     with pytest.raises(ValueError, match=r"each of several replicas has its own.*Received: 2 replicas"):
-        recipe.build(recipe.adapt(Prepared(tiny).schema))
+        recipe.build(recipe.adapt(Dataset(tiny).schema))

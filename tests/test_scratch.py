@@ -13,7 +13,7 @@ import pytest
 
 from tfmtr import scratch as module
 from tfmtr.arguments import ending_in_order
-from tfmtr.datasets.prepared import Prepared, workplace
+from tfmtr.datasets.dataset import Dataset, workplace
 from tfmtr.documents import read_json, replacing, write_json
 from tfmtr.scratch import scratch, sweep
 
@@ -137,7 +137,7 @@ def test_what_was_to_be_replaced_is_there_again_if_nothing_took_its_place(tmp_pa
         folder = dead(*workplace(out)[:2], replaced="old", result="new")
         if is_read:
             with pytest.raises(ValueError, match=r"it has no prepare\.json"):
-                Prepared(out)
+                Dataset(out)
         else:
             sweep(*workplace(out))
         assert (out / "file").read_text() == "old"

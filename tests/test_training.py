@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tfmtr import checkpoints, components, inputs, training
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.diagnosis import losses_of
 from tfmtr.evaluation.evaluate import evaluate
+from tfmtr.run import Run, recipe_of
 from tfmtr.schema import Feature, Schema, Task
 
 SMALL = {"units": (16, 8), "epochs": 4, "patience": 1, "batch_size": 250, "learning_rate": 0.01}
@@ -42,7 +43,7 @@ def start(data, run, delay, recipe=SMALL):
 
 
 def losses(run):
-    stages = training.read_run(run)["stages"]
+    stages = Run(run).document["stages"]
     return [[(epoch["loss"], epoch.get("val_loss")) for epoch in stage["history"]] for stage in stages.values()]
 
 
@@ -94,19 +95,19 @@ def test_a_killed_run_goes_on_with_the_balancer_s_state(tiny_two, tmp_path):
     training.train(tiny_two, tmp_path / "unbroken", training.Recipe(**BALANCED), verbose=0)
     kill_and_resume(tiny_two, tmp_path / "run", 1, BALANCED)
     check_same(tmp_path / "run", tmp_path / "unbroken")
-    model = training.load(tmp_path / "run")
+    model = Run(tmp_path / "run").load()
     weights = np.asarray(model.balance.state["weights"])
     assert abs(weights[0] - weights[1]) > 0.01  # it has learnt something that could be lost
 
 
 def test_every_test_window_has_its_own_weights_and_the_best_epoch_is_kept(tiny, unbroken):
-    data = Prepared(tiny)
+    data = Dataset(tiny)
     validation = inputs.batches(data, data.examples("validation"), batch_size=250)
-    first = training.read_run(unbroken)["stages"]["1"]["history"]
-    model = training.load(unbroken, window=1)
+    first = Run(unbroken).document["stages"]["1"]["history"]
+    model = Run(unbroken).load(window=1)
     np.testing.assert_allclose(model.evaluate(validation, verbose=0), min(e["val_loss"] for e in first), rtol=1e-5)
     assert [len(stage) for stage in losses(unbroken)][1:] == [1, 1]  # one epoch a slice
-    weights = [training.load(unbroken, window=w).trainable_variables[0] for w in (1, 2, 3)]
+    weights = [Run(unbroken).load(window=w).trainable_variables[0] for w in (1, 2, 3)]
     assert not np.array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[1], weights[2])
 
@@ -148,9 +149,9 @@ def test_a_terminal_has_a_progress_bar(monkeypatch, is_terminal, lines):
 
 
 def test_run_document_says_what_ran(tiny, unbroken):
-    run = training.read_run(unbroken)
+    run = Run(unbroken).document
     assert run["fingerprint"] == "ab" * 32
-    assert training.recipe_of(run) == training.Recipe(**SMALL)
+    assert recipe_of(run) == training.Recipe(**SMALL)
     assert run["versions"]["tensorflow"]
     assert run["stages"]["1"]["seconds"] > 0
 
@@ -195,26 +196,26 @@ def test_a_state_in_progress_is_not_tidied_away(tmp_path):
 
 
 def test_another_recipe_needs_another_directory(tiny, unbroken):
-    with pytest.raises(ValueError, match=r"`workdir` must be new.*whose recipe differ"):
+    with pytest.raises(ValueError, match=r"`out` must be new.*whose recipe differ"):
         training.train(tiny, unbroken, training.Recipe(**{**SMALL, "seed": 1}), verbose=0)
 
 
 @pytest.mark.parametrize("change", [{"units": (12, 8)}, {"share": "none"}, {"units": (16, 8, 8)}])
 def test_weights_of_another_model_are_refused(tiny, unbroken, change):
-    model = training.Recipe(**{**SMALL, **change}).build(Prepared(tiny).schema)
+    model = training.Recipe(**{**SMALL, **change}).build(Dataset(tiny).schema)
     with pytest.raises(ValueError, match="written by another recipe or schema"):
         training.restore(model, unbroken / "weights/window-1.npz")
 
 
 def test_a_window_that_was_not_trained_for_is_named(unbroken, tmp_path):
     with pytest.raises(ValueError, match=r"`window` must be one that .* there are \[1, 2, 3\]"):
-        training.load(unbroken, window=9)
+        Run(unbroken).load(window=9)
     with pytest.raises(ValueError, match="must be a directory made by `tfmtr train`"):
-        training.load(tmp_path)
+        Run(tmp_path).load()
 
 
 def test_controls_change_the_groups_only(tiny):
-    schema = Prepared(tiny).schema
+    schema = Dataset(tiny).schema
     one = training.Recipe(groups="one").adapt(schema)
     random = training.Recipe(groups="random", seed=3).adapt(schema)
     assert one.scenario.num_groups == 1
@@ -234,7 +235,7 @@ def test_controls_change_the_groups_only(tiny):
 
 
 def test_a_multi_task_system_has_a_tower_for_each_scenario(tiny):
-    schema = Prepared(tiny).schema
+    schema = Dataset(tiny).schema
     recipe = training.Recipe(**{**SMALL, "share": "shared_bottom"})
     sizes = [training.dataclasses.replace(recipe, per_pair=on).build(schema).count_params() for on in (False, True)]
     assert sizes[1] > sizes[0]
@@ -243,7 +244,7 @@ def test_a_multi_task_system_has_a_tower_for_each_scenario(tiny):
 
 
 def test_the_sum_of_the_groups_means_is_another_loss(tiny):
-    data = Prepared(tiny)
+    data = Dataset(tiny)
     (batch,) = inputs.batches(data, data.examples("train")[:1], batch_size=4096, schema=data.schema).take(1)
     losses = []
     for normalizer in ("rows", "groups"):
@@ -273,16 +274,14 @@ def test_a_head_that_needs_the_titles_id_trains_and_is_evaluated(tiny, tmp_path)
     assert "title" in {feature.name for feature in Schema.load(tmp_path / "run").by_role("training")}
     (history, *_) = losses(tmp_path / "run")
     assert np.isfinite(history).all()
-    result = evaluate(tmp_path / "run", tiny, baselines=())
+    result = evaluate(tmp_path / "run", tiny, baselines=()).document
     assert 0 < result["recall"]["1"] < 1
 
 
 def test_a_recipe_is_stored_as_before_where_it_says_nothing_new():
     assert not {"balance", "optimizer"} & set(training.Recipe().document())
     assert training.Recipe(balance="mgda").document()["balance"] == "mgda"
-    assert (
-        training.recipe_of({"recipe": training.Recipe(optimizer="sparse_adam").document()}).optimizer == "sparse_adam"
-    )
+    assert recipe_of({"recipe": training.Recipe(optimizer="sparse_adam").document()}).optimizer == "sparse_adam"
 
 
 @pytest.mark.parametrize("name", components.names("optimizers"))
@@ -345,7 +344,7 @@ def test_weights_without_a_document_are_nobody_s(tiny, unbroken, tmp_path, there
     (run / "run.json").unlink()
     if there == "checkpoint":
         (run / "weights").rename(run / "checkpoint")
-    with pytest.raises(ValueError, match=r"`workdir` must be new.* but no run\.json that says whose"):
+    with pytest.raises(ValueError, match=r"`out` must be new.* but no run\.json that says whose"):
         training.train(tiny, run, training.Recipe(**SMALL), verbose=0)
 
 
@@ -362,13 +361,13 @@ def test_a_run_that_fails_says_where_to_look_and_leaves_the_directory_to_any_rec
         with pytest.raises(ValueError, match=message):
             training.train(tiny, run, training.Recipe(**DIVERGES), verbose=0)
         assert sorted(path.name for path in run.iterdir()) == ["logs", "run.json", "schema.json"]
-        assert training.read_run(run)["failed"]["window"] == 1
+        assert Run(run).document["failed"]["window"] == 1
     (run / "evaluation.json").write_text("{}")
     (run / "weights").mkdir()
     (run / "weights" / "window-1.npz").write_text("of the run that failed")
     training.train(tiny, run, training.Recipe(**SMALL | {"epochs": 1}), verbose=0)
     assert sorted(path.name for path in run.iterdir()) == ["logs", "run.json", "schema.json", "weights"]
-    assert "failed" not in training.read_run(run)
+    assert "failed" not in Run(run).document
 
 
 def poisoned(unbroken, tmp_path):
@@ -384,7 +383,7 @@ def poisoned(unbroken, tmp_path):
 
 
 def test_later_windows_and_days_fail_the_same_way(tiny, unbroken, tmp_path):
-    run, data = poisoned(unbroken, tmp_path), Prepared(tiny)
+    run, data = poisoned(unbroken, tmp_path), Dataset(tiny)
     with pytest.raises(ValueError, match="for window 2 has none"):
         training.train(tiny, run, training.Recipe(**SMALL), verbose=0)
     assert (run / "weights/window-1.npz").exists()
@@ -410,7 +409,7 @@ def test_the_epochs_that_are_not_finite_are_named_in_one_line(tiny, tmp_path, ca
 
     monkeypatch.setattr(checkpoints, "not_finite", not_finite)
     training.train(tiny, tmp_path / "run", training.Recipe(**SMALL), verbose=0)
-    run = training.read_run(tmp_path / "run")
+    run = Run(tmp_path / "run").document
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert re.search(r"warning: window 1: not finite in epochs 2 \(epoch 2: .* kept is epoch 1, the best", line)
     assert run["warnings"] == [line.removeprefix("warning: ")]
@@ -429,11 +428,11 @@ def test_losses_of_very_different_size_are_said_before_the_first_step(tiny_two, 
     training.train(data, tmp_path / "run", recipe, verbose=0)
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert re.search(r"that of like is [\d,]+ times that of event.*scale the label of like.*`Task.weight`", line)
-    assert training.read_run(tmp_path / "run")["warnings"] == [line.removeprefix("warning: ")]
-    schema = Prepared(data).schema
+    assert Run(tmp_path / "run").document["warnings"] == [line.removeprefix("warning: ")]
+    schema = Dataset(data).schema
     for own, changes in ((schema, {"balance": "uncertainty"}), (weighted(schema), {})):
         chosen = training.dataclasses.replace(recipe, **changes)
-        assert training._starting_warnings(chosen.build(own), Prepared(data), own, chosen) == []
+        assert training._starting_warnings(chosen.build(own), Dataset(data), own, chosen) == []
 
 
 def weighted(schema):
@@ -441,7 +440,7 @@ def weighted(schema):
 
 
 def test_looking_at_the_losses_changes_nothing(tiny_two):
-    data = Prepared(tiny_two)
+    data = Dataset(tiny_two)
     recipe = training.Recipe(**SMALL, head="in_batch_softmax")  # which learns titles' frequencies in training
     schema = recipe.adapt(data.schema)
     model = recipe.build(schema)
@@ -458,13 +457,13 @@ def test_an_unknown_optimizer_is_refused():
 
 def test_a_budget_of_updates_ends_within_an_epoch(tiny, tmp_path):
     recipe = training.Recipe(units=(8,), batch_size=250, updates=25, patience_updates=30)
-    model = training.train(tiny, tmp_path / "run", recipe, verbose=0)
-    steps = -(-inputs.num_rows(Prepared(tiny).examples("train", sampling=("random", "active"))) // 250)
+    model = training.train(tiny, tmp_path / "run", recipe, verbose=0).model
+    steps = -(-inputs.num_rows(Dataset(tiny).examples("train", sampling=("random", "active"))) // 250)
     assert 25 / steps > 1  # so that the second epoch is cut
-    history = training.read_run(tmp_path / "run")["stages"]["1"]["history"]
+    history = Run(tmp_path / "run").document["stages"]["1"]["history"]
     assert len(history) == -(-25 // steps)
     # Each further window is one whole epoch of its slice.
-    files = [Prepared(tiny).examples("train", windows=[w], sampling=("random", "active")) for w in (1, 2)]
+    files = [Dataset(tiny).examples("train", windows=[w], sampling=("random", "active")) for w in (1, 2)]
     assert int(model.optimizer.iterations) == 25 + sum(-(-inputs.num_rows(of) // 250) for of in files)
 
 
@@ -474,14 +473,14 @@ def test_a_ranking_model_trains_resumes_and_is_evaluated(tiny_two, tmp_path):
         balance="pcgrad",
     )  # fmt: skip
     training.train(tiny_two, tmp_path / "run", recipe, verbose=0)
-    assert training.recipe_of(training.read_run(tmp_path / "run")) == recipe
-    model = training.load(tmp_path / "run")
+    assert Run(tmp_path / "run").recipe == recipe
+    model = Run(tmp_path / "run").load()
     assert model.name == "ranking"
-    document = evaluate(tmp_path / "run", tiny_two)
+    document = evaluate(tmp_path / "run", tiny_two).document
     assert document["tasks"]["event"]["territory"]["1"]["overall"]["pr_auc"] > 0.1
     assert document["lists"] == {}
     with pytest.raises(ValueError, match=r"must be of form=two_tower for this step; .* Received: form=ranking"):
-        training.load(tmp_path / "run", form="two_tower")
+        Run(tmp_path / "run").load(form="two_tower")
     with pytest.raises(ValueError, match="whose recipe differ"):
         training.train(tiny_two, tmp_path / "run", training.Recipe(form="ranking"), verbose=0)
 
@@ -509,15 +508,15 @@ def test_rows_count_by_a_column(tiny, tmp_path, weight):
 
 
 def test_a_negative_weight_is_refused(tiny):
-    table = pq.read_table(Prepared(tiny).examples("validation")[0], partitioning=None)
+    table = pq.read_table(Dataset(tiny).examples("validation")[0], partitioning=None)
     with pytest.raises(ValueError, match=r"`row_weights` must name a number that is never negative\. Received: 'age'"):
         inputs.row_weights(table.set_column(3, "age", [np.full(len(table), -1.0)]), "age")
 
 
 def test_precision_is_the_recipe_s_where_it_says_one(tiny, tmp_path):
     recipe = training.Recipe(units=(8,), epochs=1, batch_size=1000, precision="mixed_bfloat16")
-    model = training.train(tiny, tmp_path / "run", recipe, verbose=0)
+    model = training.train(tiny, tmp_path / "run", recipe, verbose=0).model
     assert model.get_layer("user_dense_0").compute_dtype == "bfloat16"
     assert keras.config.dtype_policy().name == "float32"
-    assert training.read_run(tmp_path / "run")["dtype_policy"] == "mixed_bfloat16"
-    assert training.load(tmp_path / "run").get_layer("user_dense_0").compute_dtype == "bfloat16"
+    assert Run(tmp_path / "run").document["dtype_policy"] == "mixed_bfloat16"
+    assert Run(tmp_path / "run").load().get_layer("user_dense_0").compute_dtype == "bfloat16"

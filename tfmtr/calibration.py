@@ -15,8 +15,11 @@ Example:
 """
 
 import dataclasses
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,12 +27,12 @@ from keras import ops
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from tfmtr import training
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import read_json, write_json
 from tfmtr.encoders.raw import lookup
 from tfmtr.evaluation.evaluate import predict
 from tfmtr.evaluation.metrics import expected_calibration_error
+from tfmtr.run import Run
 from tfmtr.schema import check_choice
 
 METHODS = ("platt", "isotonic")
@@ -63,6 +66,30 @@ class Map:
             return np.interp(probabilities, self.knots, self.values)
         scale, offset = self.values
         return 1 / (1 + np.exp(-(scale * log_odds(np.asarray(probabilities, float)) + offset)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """The maps of a run, and what they did to the error.
+
+    Args:
+        document: What `calibration.json` holds; `calibrate` describes it.
+        path: The run directory.
+    """
+
+    document: Mapping[str, Any] = dataclasses.field(repr=False)
+    path: Path
+
+    def table(self) -> str:
+        """The errors of each group before and after, as text."""
+        from tfmtr.evaluation.fitting_table import as_text
+        from tfmtr.evaluation.tables import calibration_table
+
+        return as_text(calibration_table(self.document))
+
+    def to_json(self) -> str:
+        """The document."""
+        return json.dumps(self.document, indent=1)
 
 
 def log_odds(p):
@@ -212,19 +239,26 @@ class Calibrate(keras.layers.Layer):
         return {**super().get_config(), "maps": [dataclasses.asdict(one) for one in self.maps]}
 
 
-def calibrate(run, data, *, by="territory", method="platt", min_count=30):
+def calibrate(
+    run: str | os.PathLike,
+    data: str | os.PathLike | None = None,
+    *,
+    by: str = "territory",
+    method: str = "platt",
+    min_count: int = 30,
+) -> Calibration:
     """Fits maps for the newest model of a run on the validation rows and writes `<run>/calibration.json`.
 
     Args:
         run: Run directory made by `tfmtr train`.
-        data: Directory made by `tfmtr prepare`, the one the run was trained on.
+        data: Directory made by `tfmtr prepare`; what the run was trained on by default.
         by: `"scenario"`, or a column that a request of the served model has: an id feature or a column of the scenario.
         method: `"platt"` or `"isotonic"`.
         min_count: As for `fit`.
 
     Returns:
-        The document: `by`, `method`, `window`, `maps`, under `error` what `choose` found of each group, and under
-        `unknown` what it found of groups that no validation row is of.
+        A `Calibration` of the document: `by`, `method`, `window`, `maps`, under `error` what `choose` found of each
+        group, and under `unknown` what it found of groups that no validation row is of.
 
     Raises:
         ValueError: If `by` is no such column, no task is binary, there is no validation row, a probability is not
@@ -233,7 +267,8 @@ def calibrate(run, data, *, by="territory", method="platt", min_count=30):
     check_choice("method", method, METHODS)
     if min_count < 1:
         raise ValueError(f"`min_count` must be positive: a map needs rows. Received: min_count={min_count}")
-    data, _, schema = Prepared(data), training.read_run(run), training.Schema.load(run)
+    run = Run(run)
+    data, schema = run.data if data is None else Dataset(data), run.schema
     check_choice("by", by, request_columns(schema))
     tasks = [task for task in schema.tasks if task.kind == "binary"]
     files = data.examples("validation")
@@ -242,7 +277,7 @@ def calibrate(run, data, *, by="territory", method="platt", min_count=30):
             "Calibration needs a binary task and validation rows; prepare with a larger --validation-fraction. "
             f"Received: {[f'{task.name} of kind {task.kind}' for task in schema.tasks]}, {len(files)} files"
         )
-    columns, users, _ = predict(training.load(run), files, schema, data, columns=[by])
+    columns, users, _ = predict(run.load(), files, schema, data, columns=[by])
     scores = {task.name: columns[f"{task.name} score"] for task in tasks}
     labels = {task.name: columns[task.column] for task in tasks}
     check_finite(scores)
@@ -254,7 +289,7 @@ def calibrate(run, data, *, by="territory", method="platt", min_count=30):
         result["maps"][task] = {name: dataclasses.asdict(one) for name, one in maps.items()}
         result["error"][task], result["unknown"][task] = error, unknown
     write_json(Path(run, "calibration.json"), result)
-    return result
+    return Calibration(result, run.path)
 
 
 def choose(probabilities, labels, groups, half, *, method="platt", min_count=30):
@@ -352,7 +387,7 @@ def judge(labels, before, after, kind, why):
 
 def last_window(run):
     """Number of the test window that a run's newest model is for."""
-    return max(map(int, training.read_run(run)["stages"]))
+    return max(map(int, Run(run).document["stages"]))
 
 
 def errors(labels, before, after, groups):

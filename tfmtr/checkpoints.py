@@ -1,5 +1,7 @@
 """What an interrupted `fit` needs to go on: all variables, and which epoch is the best."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 
@@ -59,7 +61,7 @@ class KeepState(keras.callbacks.Callback):
             finite.
     """
 
-    def __init__(self, folder, model, *, patience=None, losses=dict):
+    def __init__(self, folder, model, *, patience=None, losses: Callable[[], dict] = dict):
         super().__init__()
         self.folder, self.patience, self.losses = folder, patience, losses
         self.others = []

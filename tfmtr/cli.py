@@ -44,7 +44,7 @@ class PrepareGroup(typer.core.TyperGroup):
         from tfmtr.datasets import public
 
         own = super().get_command(ctx, cmd_name)
-        return own or (public_command(cmd_name) if cmd_name in public.names() else None)
+        return own or (public_command(cmd_name) if cmd_name in public.names() or ":" in cmd_name else None)
 
 
 prepare_app = typer.Typer(
@@ -58,14 +58,6 @@ console = Console(stderr=True)
 
 Out = Annotated[Path, typer.Option(help="Directory to write; must be new, or prepared before and --overwrite.")]
 SOURCE_HELP = "Where the data set's own files are: the folder, archive or file."
-
-
-class Index(enum.StrEnum):
-    """Title indexes."""
-
-    exact = "exact"
-    streaming = "streaming"
-    scann = "scann"
 
 
 INDEX_HELP = "exact; streaming, whose vectors stay in a file; or scann, approximate, with operations of its own."
@@ -104,8 +96,8 @@ def prepare_options(command):
         warm_up,
         **arguments,
     ):
+        from tfmtr.datasets.dataset import Dataset
         from tfmtr.datasets.prepare import prepare
-        from tfmtr.datasets.prepared import Prepared
         from tfmtr.evaluation.tables import funnel_table, statistics_table
         from tfmtr.scratch import scratch
 
@@ -139,7 +131,7 @@ def prepare_options(command):
                 missing_vectors=missing_vectors,
                 contradictions=contradictions,
                 text_encoder=text_encoder,
-                like=like and Prepared(like),
+                like=like and Dataset(like),
                 overwrite=overwrite,
             )
         Console().print(statistics_table(prepared.report))
@@ -266,7 +258,7 @@ def prepare_options(command):
             "like",
             Annotated[
                 Path | None,
-                typer.Option(help="Prepared directory that these data continue: same columns, same vectors of texts."),
+                typer.Option(help="Dataset directory that these data continue: same columns, same vectors of texts."),
             ],
             None,
         ),
@@ -449,7 +441,7 @@ def prepare_events(
     )
 
 
-def train(*, data, workdir, recipe, changes, strategy, **options):
+def train(*, data, out, recipe, changes, strategy, **options):
     """Train a model, then window by window as the tests will see it.
 
     What decides the result is a recipe: a TOML file, what the options below say in its place, and last what --set says,
@@ -463,8 +455,8 @@ def train(*, data, workdir, recipe, changes, strategy, **options):
     given |= dict(map(parse_change, changes or ()))
     made = Recipe.load(recipe, given) if recipe else Recipe.from_document({}, given)
     with replicas.make_strategy(strategy).scope():
-        training.train(data, workdir, made)
-    console.print(Text(f"run: {workdir}"), soft_wrap=True)
+        training.train(data, out, made)
+    console.print(Text(f"run: {out}"), soft_wrap=True)
 
 
 def recipe_value(name, text):
@@ -490,7 +482,7 @@ def _train_signature():
     required = inspect.Parameter.empty
     parameters = [
         option("data", Path, required, help="Directory made by `tfmtr prepare`."),
-        option("workdir", Path, required, help="Run directory; an interrupted run there goes on."),
+        option("out", Path, required, help="Run directory; an interrupted run there goes on."),
         option("recipe", Path | None, help="TOML file with the recipe; its defaults otherwise."),
         option("changes", list[str] | None, flags=["--set"], help="key=value of the recipe, such as l2=1e-5; repeat."),
     ]
@@ -514,8 +506,10 @@ app.command()(train)
 
 @app.command()
 def evaluate(
-    model: Annotated[list[Path], typer.Option(help="Run directory; repeat to compare, the last against the others.")],
-    data: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run directories; the last one's gains are over the others.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Directory made by `tfmtr prepare`; what each run was trained on by default.")
+    ] = None,
     k: Annotated[int, typer.Option(help="Titles for recall@k.")] = 10,
     local_share: Annotated[
         float, typer.Option(help="A title is local in at most this share of the territories.")
@@ -528,6 +522,9 @@ def evaluate(
         int | None,
         typer.Option(help="Rank each positive among so many titles, too, as many papers do; 100 has 99 random others."),
     ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A further metric of lists, package.module:function; repeat.")
+    ] = None,
 ):
     """Evaluate runs on the test windows, per territory, beside what people have without them.
 
@@ -535,19 +532,18 @@ def evaluate(
     see, are tuned on validation users and fitted anew before each window. Lists are as they are served: titles that a
     user had before the window are in none.
     """
-    from tfmtr.evaluation import evaluate as evaluation
+    from tfmtr.evaluation.evaluate import evaluate as evaluate_run
+    from tfmtr.evaluation.evaluation import print_tables
 
-    names = [run.resolve().name for run in model]
-    names = [str(run) if names.count(name) > 1 else name for run, name in zip(model, names, strict=True)]
+    names = [run.resolve().name for run in runs]
+    names = [str(run) if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
     if len(set(names)) < len(names):
-        raise ValueError(f"`--model` must name each run once. Received: {', '.join(map(str, model))}")
-    runs = dict(zip(names, model, strict=True))
+        raise ValueError(f"`runs` must name each run once. Received: {', '.join(map(str, runs))}")
     wanted = None
     if baselines is not None:
         wanted = [] if baselines == "none" else [name.strip() for name in baselines.split(",")]
-    options = {"k": k, "local_share": local_share, "baselines": wanted, "among": among}
-    results = {name: evaluation.evaluate(run, data, **options) for name, run in runs.items()}
-    evaluation.print_results(results, Console(), runs)
+    options = {"k": k, "local_share": local_share, "baselines": wanted, "among": among, "metrics": metric or ()}
+    print_tables({name: evaluate_run(run, data, **options) for name, run in zip(names, runs, strict=True)}, Console())
 
 
 @app.command()
@@ -562,15 +558,15 @@ def report(
     num_samples: Annotated[int, typer.Option(help="Bootstrap samples of the intervals.")] = 1000,
 ):
     """Write a page about evaluated runs that opens anywhere; seeds of one model are one row."""
-    from tfmtr.report.page import report as write_report
+    from tfmtr.reporting.page import report as write_report
 
     print(write_report(runs, out, data=data, compare=compare, task=task, num_samples=num_samples))
 
 
 @app.command()
 def calibrate(
-    model: Annotated[Path, typer.Option(help="Run directory.")],
-    data: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`, that of the run.")],
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    data: Annotated[Path | None, typer.Option(help="Directory made by `tfmtr prepare`; the run's by default.")] = None,
     by: Annotated[
         str, typer.Option(help="A map for each value: an id feature, a column of the scenario, or scenario.")
     ] = "territory",
@@ -581,42 +577,46 @@ def calibrate(
     from tfmtr.calibration import calibrate as fit
     from tfmtr.evaluation.tables import calibration_table
 
-    Console().print(calibration_table(fit(model, data, by=by, method=method, min_count=min_count)))
+    Console().print(calibration_table(fit(run, data, by=by, method=method, min_count=min_count).document))
 
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Option(help="Run directory.")],
-    titles: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`, whose titles are indexed.")],
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    titles: Annotated[
+        Path | None,
+        typer.Option(help="Directory made by `tfmtr prepare`, whose titles are indexed; the run's data by default."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Directory of the served model.")] = Path("saved_models/two_tower"),
-    index: Annotated[Index, typer.Option(help=INDEX_HELP)] = Index.exact,
+    index: Annotated[str, typer.Option(help=INDEX_HELP)] = "exact",
 ):
     """Export a model and its title index as the next version, at once."""
-    from tfmtr.export import export as export_model
+    from tfmtr.exporting import export as export_model
 
-    print_version(export_model(model, titles, out, index=str(index)))
+    print_version(export_model(run, out, titles=titles, index=index))
 
 
 @app.command()
 def index(
-    model: Annotated[Path, typer.Option(help="Run directory.")],
-    titles: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`, whose titles are indexed.")],
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    titles: Annotated[
+        Path | None,
+        typer.Option(help="Directory made by `tfmtr prepare`, whose titles are indexed; the run's data by default."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Directory of the served index.")] = Path("saved_models/index"),
-    kind: Annotated[Index, typer.Option(help=INDEX_HELP)] = Index.exact,
+    kind: Annotated[str, typer.Option("--index", help=INDEX_HELP)] = "exact",
 ):
     """Export the title index with the towers only, as the next version: the titles of the day, without the scores."""
-    from tfmtr.export import export_index
+    from tfmtr.exporting import export_index
 
-    print_version(export_index(model, titles, out, kind=str(kind)))
+    print_version(export_index(run, out, titles=titles, index=kind))
 
 
 def print_version(version):
-    """Prints where a version is, and what it needs of the server."""
-    from tfmtr.export import needs
-
+    """Prints where a `Version` is, and what it needs of the server."""
     print(version)
-    if text := needs(version):
-        note("needs", "yellow", text)
+    if version.needs:
+        note("needs", "yellow", version.needs)
 
 
 Step = enum.StrEnum("Step", ["prepare", "train", "gate", "export"])
@@ -728,15 +728,18 @@ def forget(
 
 @app.command()
 def embeddings(
-    model: Annotated[Path, typer.Option(help="Run directory.")],
-    data: Annotated[Path, typer.Option(help="Directory made by `tfmtr prepare`, whose users and titles get vectors.")],
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
     out: Annotated[Path, typer.Option(help="Directory to write; must be new.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Directory made by `tfmtr prepare`, of whose users and titles; the run's data by default."),
+    ] = None,
 ):
     """Write users' and titles' vectors as Parquet, for a vector database."""
     from tfmtr.datasets.report import counted
     from tfmtr.retrieval.embeddings import write_embeddings
 
-    manifest = write_embeddings(model, data, out)
+    manifest = write_embeddings(run, out, data=data)
     users, titles = (counted(manifest[name], name) for name in ("users", "titles"))
     print(f"{out}: {users}, {titles}, {manifest['width']} wide")
 

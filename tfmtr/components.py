@@ -16,6 +16,7 @@ import inspect
 import numbers
 import pkgutil
 from collections.abc import Mapping
+from typing import Any
 
 from tfmtr.schema import check_choice, nearest
 
@@ -25,6 +26,9 @@ ARGUMENTS = {  # what a folder's parts are chosen by
     "heads": "head",
     "balancing": "balance",
     "optimizers": "optimizer",
+    "datasets.public": "data set",
+    "retrieval.indexes": "index",
+    "evaluation.list_metrics": "metrics",
 }
 # Arguments that every part of a folder is called with.
 POSITIONAL = {"encoders.interactions": 2, "sharing": 2, "heads": 1, "balancing": 1, "optimizers": 0}
@@ -41,7 +45,7 @@ def names(folder):
     return sorted({*_files(folder), *_entry_points(folder)})
 
 
-def find(folder, part):
+def find(folder: str, part: Any) -> Any:
     """The function of a part, with its options; a function is returned as it is.
 
     Raises:

@@ -20,7 +20,7 @@ def read_json(file):
 
 
 def read_facts(version):
-    """What `tfmtr.export` wrote about a version, from the version's directory; `None` for another tool's SavedModel."""
+    """What `tfmtr export` wrote about a version, from the version's directory; `None` for another tool's SavedModel."""
     return read_json(version / "assets.extra" / "tfmtr.json")
 
 

@@ -148,6 +148,40 @@ def _vectors(table, schema, stores, **options):
     return {f.name: take_vectors(stores[f.role], table[f"{f.role}_row"], **options) for f in there}
 
 
+def encode_frame(frame, schema):
+    """Features and labels of a pandas DataFrame, as `fit` and `predict` of a joint model take them.
+
+    Args:
+        frame: Columns as the log has them: text for ids, numbers, lists for sets, sequences and vectors; the scenario's
+            columns; and the label columns that there are.
+        schema: The `Schema`.
+
+    Returns:
+        `({name: array}, {label column: float32 array with NaN where it is null})`.
+
+    Raises:
+        ValueError: If a feature or a column of the scenario is missing, or a vector has another width.
+    """
+    lacking = sorted({*(f.name for f in schema.features), *schema.scenario.columns} - set(frame.columns))
+    training = {feature.name for feature in schema.by_role("training")}
+    if lacking := [name for name in lacking if name not in training]:
+        raise ValueError(
+            f"`frame` must have a column for every feature and for the scenario. Received: none for {lacking}"
+        )
+    vectors = {}
+    for feature in schema.features:
+        if feature.kind == "vector":
+            vectors[feature.name] = np.stack(frame[feature.name].to_numpy()).astype("float32")
+            if vectors[feature.name].shape[1:] != (feature.width,):
+                raise ValueError(
+                    f"`{feature.name}` must have {feature.width} numbers in each row. Received: shape "
+                    f"{vectors[feature.name].shape}"
+                )
+    table = pa.Table.from_pandas(frame.drop(columns=list(vectors)), preserve_index=False)
+    tasks = [task for task in schema.tasks if task.column in frame.columns]
+    return Encoder(schema)(table) | vectors, labels(table, schema.replace(tasks=tasks)) if tasks else {}
+
+
 def labels(table, schema):
     """`{label column: float32 array of shape (rows,)}` with NaN where a label was not observed."""
     return {
@@ -276,7 +310,7 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
     wherever and whenever it is read, so an interrupted run can repeat its epoch.
 
     Args:
-        prepared: The `Prepared` directory the files are from.
+        prepared: The `Dataset` directory the files are from.
         files: Example files, as `prepared.examples(...)` lists them.
         batch_size: Positive integer.
         seed: Integer, or several, to shuffle with, or `None` for the order on disk.
@@ -398,7 +432,7 @@ def check_rows(prepared, files, purpose=""):
     """Raises a `ValueError` unless example files of a prepared directory have a row.
 
     Args:
-        prepared: The `Prepared` directory.
+        prepared: The `Dataset` directory.
         files: Its files.
         purpose: What for, such as `"validation"`.
     """

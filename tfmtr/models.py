@@ -1,11 +1,12 @@
 """Puts the parts together: encode, share, score, head."""
 
+import functools
 import inspect
 
 import keras
 from keras import ops
 
-from tfmtr import components, replicas
+from tfmtr import components, precision, replicas
 from tfmtr.backends import check_tensorflow, is_tensorflow
 from tfmtr.checks import check_integer, check_number, check_widths
 from tfmtr.encoders.embed import CATEGORICAL, embed, embed_fields, encode_inputs, join
@@ -17,15 +18,18 @@ from tfmtr.layers.embedding_table import EmbeddingTable
 from tfmtr.layers.routed_dense import RoutedDense
 from tfmtr.layers.score import DotScore, QueryScale
 from tfmtr.layers.unknown_scenario import UnknownScenario
-from tfmtr.schema import ROLES, TRAINING, check_choice
-from tfmtr.sharing._shared import as_shared
+from tfmtr.schema import ROLES, TRAINING, Schema, check_choice
+from tfmtr.sharing._shared import as_shared, per_pair
 
 
+@keras.saving.register_keras_serializable(package="tfmtr")
 class JointModel(keras.Model):
     """A joint model with its head's losses, trained by Keras `fit`.
 
     Its outputs are all tensors that a loss may need: `outputs`, `logits`, `vectors` and `training`, each by name.
-    What is served is `predictor`, a plain functional model.
+    What is served is `predictor`, a plain functional model. It is fitted from a `tf.data.Dataset`, from a dictionary of
+    encoded arrays, or from a pandas DataFrame with the schema's columns as the log has them, which
+    `tfmtr.inputs.encode_frame` encodes. `save("m.keras")` keeps how it was built beside its weights.
 
     Args:
         inputs: `{name: KerasTensor}` of what is served.
@@ -43,7 +47,8 @@ class JointModel(keras.Model):
         given = {**inputs, **training_inputs}
         name_apart(given, tensors)
         super().__init__(inputs=given, outputs=tensors, **kwargs)
-        self.head, self.schema, self.balance = head, schema, None
+        self.head, self.schema, self.balance, self.built_with = head, schema, None, None
+        self.balance_name = None
         self.predictor = keras.Model(inputs, tensors["outputs"], name="predictor")
 
     def compile(self, optimizer="adam", *, balance=None, **kwargs):
@@ -72,12 +77,13 @@ class JointModel(keras.Model):
         if balance is not None:
             check_tensorflow(f"`balance={balance}`", "leave it out: the sum of the losses is minimised")
         super().compile(optimizer=optimizer, **{"jit_compile": False if is_tensorflow() else "auto", **kwargs})
-        self.balance = None
+        self.balance, self.balance_name = None, balance
         if balance is not None:
             from tfmtr.balancing._step import Balance  # imports TensorFlow
 
             self.balance = Balance(self, components.find("balancing", balance))
-            self.optimizer.build(self.trainable_variables)
+        # Where the first step makes the optimizer's variables, TensorFlow traces it twice.
+        self.optimizer.build(self.trainable_variables)
 
     def losses_by_name(self, x, y, y_pred, sample_weight=None):
         """The head's losses, `{name: scalar}`."""
@@ -98,6 +104,30 @@ class JointModel(keras.Model):
         self._loss_tracker.update_state(loss, sample_weight=ops.shape(x["scenario"])[0])
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
+    def fit(self, x=None, y=None, **kwargs):
+        """As `keras.Model.fit`; `x` may be a DataFrame, which has the labels, too."""
+        return super().fit(*self._encoded(x, y), **{**kwargs, **self._encoded_validation(kwargs)})
+
+    def evaluate(self, x=None, y=None, **kwargs):
+        """As `keras.Model.evaluate`; `x` may be a DataFrame, which has the labels, too."""
+        return super().evaluate(*self._encoded(x, y), **kwargs)
+
+    def _encoded(self, x, y):
+        if not is_frame(x):
+            if is_frame(y):
+                y = {task.column: y[task.column].to_numpy("float32") for task in self.schema.tasks}
+            return x, y
+        from tfmtr.inputs import encode_frame
+
+        features, labels = encode_frame(x if y is None else x.assign(**dict(y)), self.schema)
+        return {name: features[name] for name in self.input}, labels
+
+    def _encoded_validation(self, kwargs):
+        data = kwargs.get("validation_data")
+        if is_frame(data):
+            return {"validation_data": self._encoded(data, None)}
+        return {"validation_data": self._encoded(*data)} if isinstance(data, tuple) and is_frame(data[0]) else {}
+
     def test_step(self, *args):
         """The loss of one batch."""
         return replicas.reducible(super().test_step(*args))
@@ -113,16 +143,60 @@ class JointModel(keras.Model):
         """Probabilities `{task: array of shape (rows, 1)}`.
 
         Args:
-            x: `{name: array}` or a `tf.data.Dataset` of such batches; features known in training only are left out.
+            x: `{name: array}`, a DataFrame, or a `tf.data.Dataset` of batches; features known in training only are
+                left out.
             **kwargs: As for `keras.Model.predict`.
         """
 
         def served(features):
             return {name: features[name] for name in self.predictor.input}
 
+        if is_frame(x):
+            from tfmtr.inputs import encode_frame
+
+            x, _ = encode_frame(x, self.schema)
         return self.predictor.predict(served(x) if isinstance(x, dict) else x.map(served), **kwargs)
 
+    def export(self, filepath, **kwargs):
+        """As `keras.Model.export`, of what is served: encoded features in, probabilities out.
 
+        `tfmtr.export` makes a version with a title index, which takes raw values.
+        """
+        return self.predictor.export(filepath, **kwargs)
+
+    def get_config(self):
+        """How the model was built.
+
+        Raises:
+            ValueError: If it was not built by `two_tower` or `ranking`, or of a function without an import path.
+        """
+        if self.built_with is None:
+            raise ValueError(
+                "A joint model is saved as it was built by `tfmtr.models.two_tower` or `ranking`; of one that was put "
+                "together otherwise save `model.predictor`, which is what is served. Received: such a model"
+            )
+        form, schema, options = self.built_with
+        options = {name: _as_saved(name, value) for name, value in options.items()}
+        return {"form": form, "schema": schema.to_json(), "options": options, "precision": self.dtype_policy.name}
+
+    @classmethod
+    def from_config(cls, config):
+        """Builds the model that `get_config` describes."""
+        options = {name: _from_saved(name, value) for name, value in config["options"].items()}
+        with precision.use(config["precision"]):
+            return FORMS[config["form"]](Schema.from_json(config["schema"]), **options)
+
+    def get_compile_config(self):
+        """The optimizer and the balancer."""
+        balance = None if self.balance_name is None else _as_saved("balance", self.balance_name)
+        return {"optimizer": keras.optimizers.serialize(self.optimizer), "balance": balance}
+
+    def compile_from_config(self, config):
+        """Compiles as `get_compile_config` says."""
+        self.compile(keras.optimizers.deserialize(config["optimizer"]), balance=config["balance"])
+
+
+@keras.saving.register_keras_serializable(package="tfmtr")
 class TwoTower(JointModel):
     """A joint model whose logits are `<query, title> + bias`.
 
@@ -149,6 +223,48 @@ class TwoTower(JointModel):
         }
 
 
+PART_OF = {"share": "sharing", "head": "heads", "balance": "balancing", "encode": "encoders.interactions"}
+
+
+def is_frame(x):
+    """Whether this is a pandas DataFrame; pandas is not imported for it."""
+    return type(x).__module__.partition(".")[0] == "pandas" and hasattr(x, "columns")
+
+
+def _as_saved(name, value):
+    """An option of a builder as JSON has it.
+
+    Raises:
+        ValueError: If it is a function without an import path.
+    """
+    if name not in PART_OF or value is None or (name == "encode" and value == "fwfm"):
+        return value
+    part, options = components.parse(PART_OF[name], value)
+    if callable(part):
+        raise ValueError(
+            f"`{name}` must be a name, or a function that others can import, for the model to be saved; write it into "
+            f"a module, or save `model.predictor`. Received: {name}={part!r}"
+        )
+    return {components.NAME: part, **options} if options else part
+
+
+def _from_saved(name, value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _rebuildable(builder):
+    """A builder whose models know how they were built."""
+
+    @functools.wraps(builder)
+    def build(schema, **options):
+        model = builder(schema, **options)
+        model.built_with = (builder.__name__, schema, options)
+        return model
+
+    return build
+
+
+@_rebuildable
 def two_tower(
     schema,
     *,
@@ -160,6 +276,7 @@ def two_tower(
     literal=False,
     encode=None,
     dropout=0.0,
+    per_pair=False,
 ):
     """Builds a two-tower model: the dot product of a user's and a title's vector, in one or many scenarios.
 
@@ -187,6 +304,7 @@ def two_tower(
         encode: `"fwfm"` for field-weighted factorisation machines in place of dense layers (see
             `tfmtr/encoders/field_weighted.py`); tasks share the embeddings, so `share` must be `"none"`.
         dropout: Share of each hidden layer's outputs that a training step leaves out.
+        per_pair: Whether a multi-task file is made multi-domain: each pair of task and scenario is a task to it.
 
     Returns:
         A `TwoTower` model.
@@ -206,6 +324,7 @@ def two_tower(
     """
     units = check_widths("units", units)
     _check_sizes(embedding_dim, unknown_rate, dropout)
+    given, share = share, _find_share(share, per_pair)
     head = components.find("heads", head)(schema.tasks)
     schema, towers = head.complete(schema), head.towers()
     user_inputs = encode_inputs(schema, "user", "context", scenario=True)
@@ -225,10 +344,10 @@ def two_tower(
         )
     else:
         check_choice("encode", encode, ("fwfm",))
-        if getattr(share, "__name__", share) != "none" or literal or dropout:
+        if share is not components.find("sharing", "none") or literal or dropout:
             raise ValueError(
                 '`encode="fwfm"` is a two-tower model of its own, whose tasks share their embeddings: it needs '
-                f'share="none", literal=False and no dropout. Received: share={share!r}, literal={literal}, '
+                f'share="none", literal=False and no dropout. Received: share={given!r}, literal={literal}, '
                 f"dropout={dropout}"
             )
         vectors, title, terms, bases = _field_towers(schema, user_inputs, title_inputs, **options)
@@ -258,6 +377,7 @@ def two_tower(
     )
 
 
+@_rebuildable
 def ranking(
     schema,
     *,
@@ -269,6 +389,7 @@ def ranking(
     encode=None,
     has_first_order=False,
     dropout=0.0,
+    per_pair=False,
 ):
     """Builds a ranking model: embeddings of all features, sharing, one logit per tower.
 
@@ -285,6 +406,7 @@ def ranking(
             options): what happens to `x` before sharing. By default nothing.
         has_first_order: Whether a linear model of the features is added to the logits.
         dropout: Share of what sharing is given that a training step leaves out.
+        per_pair: As for `two_tower`.
 
     Returns:
         A `JointModel`.
@@ -302,7 +424,7 @@ def ranking(
     (None, 1)
     """
     _check_sizes(embedding_dim, unknown_rate, dropout)
-    name, head = head, components.find("heads", head)(schema.tasks)
+    name, head, share = head, components.find("heads", head)(schema.tasks), _find_share(share, per_pair)
     if head.is_two_tower_only:
         raise ValueError(
             "This head compares a row's query with the titles of other rows, which a ranking model does not have; use "
@@ -348,6 +470,12 @@ def add_l2(model, factor):
     """Adds `factor` times the sum of squares of `kernels` to a model's losses; call it before `compile`."""
     for variable in kernels(model):
         variable.regularizer = keras.regularizers.L2(factor)
+
+
+def _find_share(share, is_per_pair):
+    """The sharing function."""
+    function = components.find("sharing", share)
+    return per_pair(function) if is_per_pair else function
 
 
 def _check_sizes(embedding_dim, unknown_rate, dropout):
@@ -404,7 +532,6 @@ def _share(share, x, inputs, schema, features, towers, embedding_dim, unknown_ra
     prior features in tables of their own; `scenario_features` (batch, width), an embedding of the scenario;
     `task_representations` {tower: (batch, width)}, `x` with embedding tables of the task's own.
     """
-    share = components.find("sharing", share)
     scenario, num_scenarios = _scenario(inputs, schema, unknown_rate)
     wanted = inspect.signature(share).parameters
     categorical = [f for f in features if f.kind in CATEGORICAL]
@@ -470,3 +597,6 @@ def _tower(x, units, name, dropout):
         if dropout and i + 1 < len(units):
             x = keras.layers.Dropout(dropout, name=f"{name}_dropout_{i}")(x)
     return x, linear
+
+
+FORMS = {"two_tower": two_tower, "ranking": ranking}

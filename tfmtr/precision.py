@@ -2,8 +2,7 @@
 
 import contextlib
 
-DEFAULT = "float32"  # of runs that do not say
-POLICIES = (DEFAULT, "mixed_bfloat16")
+POLICIES = ("float32", "mixed_bfloat16")
 
 
 def current():
@@ -37,14 +36,8 @@ def use(name):
         keras.config.set_dtype_policy(before)
 
 
-def policy_of(run):
-    """The policy's name of a run document."""
-    return run.get("dtype_policy", DEFAULT)
-
-
-def check_policy(run, workdir, policy):
-    """Raises a `ValueError` unless a policy is the one that a run began under."""
-    own = policy_of(run)
+def check_policy(own, workdir, policy):
+    """Raises a `ValueError` unless a policy is `own`, the one that the run in `workdir` began under."""
     if own != policy:
         raise ValueError(
             f"A run must go on under the dtype policy that it began under: call "

@@ -1,7 +1,6 @@
 """What decides a run's result, beside the data: the recipe that a run directory stores, and a TOML file holds."""
 
 import dataclasses
-import functools
 import inspect
 import json
 import math
@@ -9,14 +8,17 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
 from tfmtr import components
 from tfmtr.checks import check_boolean, check_integer, check_number, check_widths
 from tfmtr.precision import POLICIES
-from tfmtr.schema import TRAINING, Scenario, check_choice, nearest
+from tfmtr.schema import TRAINING, Scenario, Schema, check_choice, nearest
+
+if TYPE_CHECKING:
+    from tfmtr.models import JointModel
 
 FORMS = ("two_tower", "ranking")
 LATER_FORMS = ("graph",)  # of the design, not built yet
@@ -260,7 +262,7 @@ class Recipe:
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from None
 
-    def adapt(self, schema):
+    def adapt(self, schema: Schema) -> Schema:
         """The schema with this recipe's scenarios and weights, and the features that its head reads in training.
 
         Raises:
@@ -296,21 +298,20 @@ class Recipe:
             scenario = Scenario(scenario.columns, dict(zip(scenario.groups, groups, strict=True)))
         return schema.replace(scenario=scenario)
 
-    def build(self, schema):
+    def build(self, schema: Schema) -> "JointModel":
         """The compiled model of this recipe, with seeded weights."""
         import keras  # a recipe is made, read and checked without TensorFlow, as far as its parts are
 
         from tfmtr import models
-        from tfmtr.heads.parallel import parallel
-        from tfmtr.sharing._shared import per_pair
 
         keras.utils.set_random_seed(self.seed)
-        head, share = components.find("heads", self.head), components.find("sharing", self.share)
+        head = self.head
         if self.normalizer == "groups":
-            head = functools.partial(parallel, normalizer="groups", num_groups=schema.scenario.num_groups)
+            head = ("parallel", {"normalizer": "groups", "num_groups": schema.scenario.num_groups})
         options = {
-            "share": per_pair(share) if self.per_pair else share,
+            "share": self.share,
             "head": head,
+            "per_pair": self.per_pair,
             "embedding_dim": self.embedding_dim,
             "unknown_rate": self.unknown_rate,
             "dropout": self.dropout,
@@ -319,17 +320,13 @@ class Recipe:
         if self.form == "two_tower":
             model = models.two_tower(schema, **options, units=self.units, literal=self.literal)
         else:
-            if self.encode is not None:
-                options["encode"] = components.find(ENCODERS, self.encode)
             model = models.ranking(schema, **options)
         if self.l2:
             models.add_l2(model, self.l2)
-        balance = None if self.balance is None else components.find("balancing", self.balance)
-        model.compile(self.make_optimizer(model), balance=balance)
-        model.optimizer.build(model.trainable_variables)
+        model.compile(self.make_optimizer(model), balance=self.balance)
         return model
 
-    def make_optimizer(self, model):
+    def make_optimizer(self, model: "JointModel") -> Any:
         """The optimizer of a model, with schedule, decay and clipping."""
         import keras
 
@@ -351,11 +348,11 @@ class Recipe:
             optimizer.exclude_from_weight_decay(var_list=others)
         return optimizer
 
-    def epochs_of(self, steps):
+    def epochs_of(self, steps: int) -> int:
         """Most epochs, where an epoch has so many steps."""
         return self.epochs if self.updates is None else math.ceil(self.updates / steps)
 
-    def patience_of(self, steps):
+    def patience_of(self, steps: int) -> int:
         """Epochs without a better validation loss, where an epoch has so many steps."""
         return self.patience if self.patience_updates is None else math.ceil(self.patience_updates / steps)
 
@@ -376,7 +373,7 @@ def option_texts() -> dict[str, str]:
     >>> option_texts()["batch_size"]
     'Rows of one step.'
     """
-    section = inspect.getdoc(Recipe).partition("Args:\n")[2].partition("\n\n")[0]
+    section = (inspect.getdoc(Recipe) or "").partition("Args:\n")[2].partition("\n\n")[0]
     found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE)
     return {name: " ".join(text.replace("`", "").split()) for name, text in found}
 
@@ -441,11 +438,11 @@ def _change(document, key, value):
             f"`{name}` must be there before it has options: `--set {name}=...` says which. Received: {key}={value!r}"
         )
     else:
-        table = {components.NAME: part} if isinstance(part, str) else _as_table(name, part)
-        document[name] = {**table, option: value}
+        table = _as_table(name, part)
+        document[name] = {**({components.NAME: table} if isinstance(table, str) else table), option: value}
 
 
-def _as_table(name, part):
+def _as_table(name: str, part: Any) -> Any:
     """What stands for a part as a file has it: its name, or a table."""
     if part is None or isinstance(part, (str, Mapping)):
         return part

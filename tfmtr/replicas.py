@@ -10,6 +10,7 @@ Everything here is what it would be without replicas where there are none, on ot
 
 import json
 import os
+from typing import Any
 
 import keras
 
@@ -49,7 +50,7 @@ def make_strategy(name=None):
     return tf.distribute.MirroredStrategy() if name == "mirrored" else tf.distribute.get_strategy()
 
 
-def strategy():
+def strategy() -> Any:
     """The strategy of the scope that this is called in; `None` on other backends than TensorFlow."""
     if not is_tensorflow():
         return None

@@ -19,9 +19,10 @@ True
 import dataclasses
 import difflib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 ROLES = ("user", "title", "context")  # of the features that a model is served with
 TRAINING = "training"  # role of what is known in training only
@@ -107,7 +108,7 @@ class Feature:
     mean: float = 0.0
     std: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("role", self.role, (*ROLES, TRAINING))
         check_choice("kind", self.kind, ("id", "string", "number") if self.role == TRAINING else KINDS)
         object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
@@ -144,7 +145,7 @@ class Task:
     mean: float = 0.5
     after: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("kind", self.kind, TASK_KINDS)
         if self.column is None:
             object.__setattr__(self, "column", self.name)
@@ -171,7 +172,7 @@ class Scenario:
     groups: Mapping[tuple[str, ...], str]
     order: Sequence[str] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
         object.__setattr__(self, "order", tuple(self.order))
         object.__setattr__(self, "groups", {tuple(key): group for key, group in sorted(self.groups.items())})
@@ -185,12 +186,12 @@ class Scenario:
                 )
 
     @property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         """Names of the groups, `order` first; the name at position i has scenario index i + 1."""
         return (*self.order, *sorted(set(self.groups.values()) - set(self.order)))
 
     @property
-    def num_groups(self):
+    def num_groups(self) -> int:
         """Number of named groups; the model has one branch more, the default one."""
         return len(self.names)
 
@@ -212,7 +213,7 @@ class Schema:
     scenario: Scenario
     slices: Sequence[str] = ("territory",)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in ("features", "tasks", "slices"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         if not self.tasks:
@@ -230,15 +231,15 @@ class Schema:
                     f"{role!r}: {vectors}"
                 )
 
-    def by_role(self, *roles):
+    def by_role(self, *roles: str) -> tuple[Feature, ...]:
         """Features of the given roles, in order."""
         return tuple(feature for feature in self.features if feature.role in roles)
 
-    def replace(self, **changes):
+    def replace(self, **changes: Any) -> "Schema":
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
-    def to_json(self):
+    def to_json(self) -> str:
         """The schema as indented JSON text."""
         document = dataclasses.asdict(self)
         for task in document["tasks"]:
@@ -250,7 +251,7 @@ class Schema:
         return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text):
+    def from_json(cls, text: str) -> "Schema":
         """The schema that `to_json` wrote."""
         document = json.loads(text)
         scenario = document["scenario"]
@@ -263,12 +264,12 @@ class Schema:
             slices=document["slices"],
         )
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> None:
         """Writes `schema.json` into the directory `path`."""
         Path(path, "schema.json").write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike) -> "Schema":
         """Reads `schema.json` from the directory `path`.
 
         Raises:

@@ -1,39 +1,30 @@
-"""Training: Keras `fit` that survives a kill, with the paper's incremental daily training.
-
-A run directory holds
-
-    run.json        arguments, versions, seeds, data fingerprint, figures
-    schema.json     the Schema the model was built from
-    weights/window-<i>.npz   all variables, model and optimizer, as evaluated on test window i
-    checkpoint/     state of the stage in progress
-    logs/           TensorBoard
-
-and, once it is evaluated, `evaluation.json` and `scores.parquet`; see `tfmtr.evaluation.evaluate`.
-"""
+"""Training: Keras `fit` that survives a kill, with the paper's incremental daily training. See `tfmtr.run`."""
 
 import contextlib
 import dataclasses  # noqa: F401 - scripts say `training.dataclasses.replace(recipe, ...)`
-import importlib.metadata
-import platform
+import os
 import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from tfmtr import inputs, precision, replicas
 from tfmtr.checkpoints import KeepState, restore, save
 from tfmtr.checks import check_integer
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.diagnosis import describe, losses_of, not_finite, not_finite_error, uneven_losses, warn
-from tfmtr.documents import read_json, write_json
+from tfmtr.documents import write_json
+from tfmtr.folders import FORMATS
 from tfmtr.growth import grow_schema, warm_start
 from tfmtr.recipe import Recipe, optimizer_of
+from tfmtr.run import Run, precision_of, versions, weights_of, windows_of
 from tfmtr.schema import Schema
 from tfmtr.scratch import remove
 
-__all__ = ["CONTROLS", "PAPER", "Recipe", "go_on", "load", "optimizer_of", "restore", "save", "train"]
+__all__ = ["CONTROLS", "PAPER", "Recipe", "go_on", "optimizer_of", "restore", "save", "train"]
 
 LEFT_BEHIND = ("run.tmp", "weights/*.tmp", "checkpoint/*/*.tmp")  # by a kill in the middle of a write
 OF_A_RUN = ("weights", "checkpoint", "logs", "evaluation.json", "scores.parquet", "calibration.json")
@@ -47,11 +38,12 @@ CONTROLS = {
     "one group": Recipe(share="territory_branches", groups="one"),
     "random groups": Recipe(share="territory_branches", groups="random"),
 }
-VERSIONS_OF = ("tensorflow", "keras", "numpy", "pyarrow", "duckdb", "ibis-framework", "scikit-learn")
 
 
-def train(data, workdir, recipe=None, *, verbose="auto"):
-    """Trains a model, window by window, and leaves everything in `workdir`.
+def train(
+    data: str | os.PathLike, out: str | os.PathLike, recipe: Recipe | None = None, *, verbose: str | int = "auto"
+) -> Run:
+    """Trains a model, window by window, and leaves everything in `out`.
 
     The training window is fitted with early stopping on validation users. Then, for each further test
     window i, the model is trained for one epoch on the slice of window i - 1 (users disjoint from all test
@@ -59,24 +51,24 @@ def train(data, workdir, recipe=None, *, verbose="auto"):
     windows are kept, the interrupted epoch starts again with the same order.
 
     In the scope of a `tf.distribute` strategy (see `tfmtr.replicas`) the replicas share each batch: `batch_size` is
-    that of all. Workers read their own part of the files, and the first one writes `workdir`, which all must see.
+    that of all. Workers read their own part of the files, and the first one writes `out`, which all must see.
 
     Args:
         data: Directory made by `tfmtr prepare`.
-        workdir: Run directory; made if it does not exist.
+        out: Run directory; made if it does not exist.
         recipe: The `Recipe`; a run that is resumed must have the same one.
         verbose: As for Keras `fit`.
 
     Returns:
-        The trained `JointModel`, as of the last test window.
+        The `Run`, whose `model` is as of the last test window.
 
     Raises:
-        ValueError: If `workdir` holds a run of another recipe, of other data or of another dtype policy, unless that
+        ValueError: If `out` holds a run of another recipe, of other data or of another dtype policy, unless that
             run failed; if the recipe does not fit the data, or has a balancer and there are several replicas: then
             nothing is written. If a stage has no epoch whose losses and variables are finite: that run has failed, and
             any recipe may take its place.
     """
-    recipe, data, workdir = recipe or Recipe(), Prepared(data), Path(workdir)
+    recipe, data, workdir = recipe or Recipe(), Dataset(data), Path(out)
     schema, policy = recipe.adapt(data.schema), recipe.precision or precision.current()
     _check_rows(data, recipe)
     run = _find_run(workdir, recipe, schema, data, policy)
@@ -84,7 +76,10 @@ def train(data, workdir, recipe=None, *, verbose="auto"):
         model = recipe.build(schema)
         warnings = [] if run else _starting_warnings(model, data, schema, recipe)
         run = _open_run(run, workdir, recipe, schema, data, policy, warnings=warnings)
-        return _train(model, data, workdir, recipe, schema, run, _lines(verbose))
+        _train(model, data, workdir, recipe, schema, run, _lines(verbose))
+    trained = Run(workdir)
+    trained.model = model
+    return trained
 
 
 def _lines(verbose):
@@ -135,9 +130,9 @@ def op_determinism(is_on):
 def _train(model, data, workdir, recipe, schema, run, verbose):
     """Trains what `run` still lacks, window by window."""
     validation = data.examples("validation")
-    finished = [window for window in data.test_windows if _weights(workdir, window).exists()]
+    finished = [window for window in data.test_windows if weights_of(workdir, window).exists()]
     if finished:
-        restore(model, _weights(workdir, finished[-1]))
+        restore(model, weights_of(workdir, finished[-1]))
     for window in data.test_windows[len(finished) :]:
         first = window == data.test_windows[0]
         windows = None if first else [window - 1]  # the whole training window, or the slice of the day before
@@ -149,7 +144,6 @@ def _train(model, data, workdir, recipe, schema, run, verbose):
                 validation=validation if first else None, verbose=verbose,
             )  # fmt: skip
         _end_stage(run, model, keep, recipe, workdir, window, started)
-    return model
 
 
 def _end_stage(run, model, keep, recipe, workdir, window, started):
@@ -161,7 +155,7 @@ def _end_stage(run, model, keep, recipe, workdir, window, started):
     replicas.wait()  # until all workers have read the checkpoint
     history = keep.history if keep else []
     if keep and keep.best_epoch is None:
-        reason = not_finite_error(window, keep.problems, recipe, precision.policy_of(run))
+        reason = not_finite_error(window, keep.problems, recipe, precision_of(run))
         if replicas.is_chief():
             write_json(
                 workdir / "run.json", {**run, "failed": {"window": window, "reason": reason, "history": history}}
@@ -179,7 +173,7 @@ def _end_stage(run, model, keep, recipe, workdir, window, started):
     run["stages"][str(window)] = {"history": history, "seconds": round(time.perf_counter() - started, 2)}
     if replicas.is_chief():
         write_json(workdir / "run.json", run)
-        save(model, _weights(workdir, window))
+        save(model, weights_of(workdir, window))
         shutil.rmtree(workdir / "checkpoint", ignore_errors=True)
 
 
@@ -190,7 +184,7 @@ def _warn(run, text):
         run["warnings"].append(text)
 
 
-def go_on(run, data, files, workdir, *, epochs=1, verbose="auto"):
+def go_on(run, data, files, out, *, epochs=1, verbose="auto"):
     """Trains a run's newest model on more data, as a run of its own: what a service does every day.
 
     The model starts with the weights and the optimizer's state of `run`; vocabularies and territory groups may have
@@ -200,7 +194,7 @@ def go_on(run, data, files, workdir, *, epochs=1, verbose="auto"):
         run: Run directory of the model so far.
         data: Directory made by `tfmtr prepare`, of the new data.
         files: Example files to train on.
-        workdir: Run directory; made if it does not exist.
+        out: Run directory; made if it does not exist.
         epochs: Times that each row is seen.
         verbose: As for Keras `fit`.
 
@@ -208,22 +202,22 @@ def go_on(run, data, files, workdir, *, epochs=1, verbose="auto"):
         Names of the variables that grew or are new, sorted.
 
     Raises:
-        ValueError: If `data` does not fit the model, `files` is empty, or `workdir` holds another run, unless that
+        ValueError: If `data` does not fit the model, `files` is empty, or `out` holds another run, unless that
             failed; if no epoch's losses and variables are finite.
     """
     epochs = check_integer("epochs", epochs, least=1)
-    data, workdir, before = Prepared(data), Path(workdir), read_run(run)
-    recipe, window, policy = recipe_of(before), data.next_window, precision.policy_of(before)
-    old = Schema.load(run)
+    data, workdir, before = Dataset(data), Path(out), Run(run)
+    recipe, window, policy = before.recipe, data.next_window, precision_of(before.document)
+    old = before.schema
     schema = grow_schema(old, recipe.adapt(data.schema))
-    facts = {"start": before["run_id"]}
+    facts = {"start": before.run_id}
     document = _find_run(workdir, recipe, schema, data, policy, **facts)
-    if document and _weights(workdir, window).exists():
+    if document and weights_of(workdir, window).exists():
         return _open_run(document, workdir, recipe, schema, data, policy, **facts)["grown"]
     inputs.check_rows(data, files, "training")
     with op_determinism(recipe.deterministic), precision.use(policy):
         model = recipe.build(schema)
-        grown = warm_start(model, schema, old, newest_weights(run))
+        grown = warm_start(model, schema, old, before.weights())
         document = _open_run(document, workdir, recipe, schema, data, policy, **facts)
         document["grown"] = grown
         started = time.perf_counter()
@@ -235,84 +229,6 @@ def go_on(run, data, files, workdir, *, epochs=1, verbose="auto"):
     return grown
 
 
-def newest_weights(workdir):
-    """File with the variables of a run's newest model."""
-    there = _windows(workdir)
-    if not there:
-        raise ValueError(f"`{workdir}` must be a finished run: it has no weights. Finish it with `tfmtr train`.")
-    return _weights(workdir, there[-1])
-
-
-def _weights(workdir, window):
-    return Path(workdir, "weights", f"window-{window}.npz")
-
-
-def _windows(workdir):
-    return sorted(int(file.stem.removeprefix("window-")) for file in Path(workdir, "weights").glob("window-*.npz"))
-
-
-def load(workdir, *, window=None, form=None):
-    """The model of a run, as it was evaluated on a test window (the last one by default).
-
-    Raises:
-        ValueError: If `workdir` is no finished run, has no weights for `window`, or is not of the `form` that is asked
-            for.
-    """
-    workdir = Path(workdir)
-    run = read_run(workdir)
-    check_form(run, workdir, form)
-    there = _windows(workdir)
-    window = window if window is not None or not there else there[-1]
-    if window not in there:
-        raise ValueError(
-            f"`window` must be one that {workdir} has weights for; finish the run with `tfmtr train`. "
-            f"Received: window={window}, there are {there}"
-        )
-    with precision.use(precision.policy_of(run)):
-        model = recipe_of(run).build(Schema.load(workdir))
-    restore(model, _weights(workdir, window))
-    return model
-
-
-def check_form(run, workdir, form="two_tower"):
-    """Raises a `ValueError` unless a run's document is of a form, where one is asked for."""
-    if form is not None and (found := recipe_of(run).form) != form:
-        raise ValueError(
-            f"The run in {workdir} must be of form={form} for this step; those of form={found} are trained and "
-            f"evaluated so far. Received: form={found}"
-        )
-
-
-def read_run(workdir):
-    """The document `run.json` of a run directory."""
-    document = read_json(Path(workdir, "run.json"))
-    if document is None:
-        raise ValueError(f"`{workdir}` must be a directory made by `tfmtr train`: it has no run.json.")
-    return document
-
-
-def data_of(workdir):
-    """The `Prepared` directory that a run was trained on.
-
-    Raises:
-        ValueError: If it is not where it was, or another one is there.
-    """
-    run = read_run(workdir)
-    data = Prepared(run["data"])
-    if data.report["fingerprint"] != run["fingerprint"]:
-        raise ValueError(
-            f"`{workdir}` must have the data that it was trained on, with the fingerprint {run['fingerprint'][:8]}; "
-            f"bring them back, or correct `data` in its run.json. Received: {data.path.absolute()} with "
-            f"{data.report['fingerprint'][:8]}"
-        )
-    return data
-
-
-def recipe_of(run):
-    """The `Recipe` of a run document."""
-    return Recipe.from_document(run["recipe"])
-
-
 class StopAfter(keras.callbacks.Callback):
     """Ends training after so many updates of the optimizer, wherever in an epoch that is."""
 
@@ -322,8 +238,9 @@ class StopAfter(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the optimizer's count."""
-        if int(self.model.optimizer.iterations) >= self.updates:
-            self.model.stop_training = True
+        model: Any = self.model
+        if int(model.optimizer.iterations) >= self.updates:
+            model.stop_training = True
 
 
 def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validation, verbose, epochs=1):
@@ -396,25 +313,25 @@ def _find_run(workdir, recipe, schema, data, policy, **facts):
     """
     document = {"recipe": recipe.document(), "fingerprint": data.report["fingerprint"], **facts}
     if not (workdir / "run.json").exists():
-        if _windows(workdir) or (workdir / "checkpoint").exists():
+        if windows_of(workdir) or (workdir / "checkpoint").exists():
             raise ValueError(
-                "`workdir` must be new, or hold the same run to resume; choose another directory. Received: "
+                "`out` must be new, or hold the same run to resume; choose another directory. Received: "
                 f"{workdir}, which has weights or a checkpoint, but no run.json that says whose"
             )
         return None
-    run = read_run(workdir)
+    run = Run(workdir).document
     different = [key for key, value in document.items() if run.get(key) != value]
     if "failed" in run:
-        is_same = not different and precision.policy_of(run) == policy and Schema.load(workdir) == schema
+        is_same = not different and precision_of(run) == policy and Schema.load(workdir) == schema
         return run if is_same else None
     if Schema.load(workdir) != schema:
         different.append("schema")
     if different:
         raise ValueError(
-            f"`workdir` must be new, or hold the same run to resume; choose another directory. "
+            f"`out` must be new, or hold the same run to resume; choose another directory. "
             f"Received: {workdir}, whose {' and '.join(sorted(different))} differ"
         )
-    precision.check_policy(run, workdir, policy)
+    precision.check_policy(precision_of(run), workdir, policy)
     return run
 
 
@@ -441,6 +358,7 @@ def _open_run(run, workdir, recipe, schema, data, policy, warnings=(), **facts):
 def _new_run(recipe, data, policy, warnings, facts):
     fingerprint = data.report["fingerprint"]
     return {
+        "format": FORMATS["run"],
         "recipe": recipe.document(),
         "fingerprint": fingerprint,
         **facts,
@@ -470,12 +388,7 @@ def _tidy(workdir):
         for file in workdir.glob(pattern):
             file.unlink()
     for folder in workdir.glob("checkpoint/window-*"):
-        if _weights(workdir, folder.name.removeprefix("window-")).exists():
+        if weights_of(workdir, folder.name.removeprefix("window-")).exists():
             shutil.rmtree(folder)
     with contextlib.suppress(OSError):  # one of a stage in progress is in it
         (workdir / "checkpoint").rmdir()
-
-
-def versions():
-    """Versions of Python and of the packages that decide a result."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in VERSIONS_OF}}

@@ -68,9 +68,15 @@ def test_equal_is_the_plain_sum():
     np.testing.assert_allclose(balanced, plain, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["pcgrad", "mgda", "uncertainty", "grad_drop", "adatask"])
 @pytest.mark.parametrize(
-    ("head", "share", "form"), [("escm2", "ple", "two_tower"), ("cross_distil", "stem", "ranking")]
+    ("name", "head", "share", "form"),
+    [
+        ("pcgrad", "escm2", "ple", "two_tower"),
+        ("mgda", "cross_distil", "stem", "ranking"),
+        ("uncertainty", "escm2", "ple", "two_tower"),
+        ("grad_drop", "cross_distil", "stem", "ranking"),
+        ("adatask", "escm2", "ple", "two_tower"),
+    ],
 )
 def test_any_head_and_sharing_file(name, head, share, form):
     losses = fit(build(name, share, head, form, keras.optimizers.SGD))

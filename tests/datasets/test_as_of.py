@@ -20,7 +20,7 @@ FIRST_CUT, LAST_CUT = 1, 3
 def whole(make_logs, module_tables, tmp_path_factory):
     """The small log, prepared whole, and prepared without the events from each window on.
 
-    `{user_history: (Prepared, {window: Prepared})}`: without vectors of history, rows of the user store are the same.
+    `{user_history: (Dataset, {window: Dataset})}`: without vectors of history, rows of the user store are the same.
     """
     events, users, titles = module_tables
     for number in range(4):  # titles that are new in window 0, 1, 2 and 3

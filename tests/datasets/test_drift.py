@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tfmtr.datasets import drift
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 
@@ -19,7 +19,7 @@ def folder(path, titles, vectors, users=(), user_vectors=None, **columns):
     homes = {"user": [u for u, _ in users], "territory": [t for _, t in users], "user_row": list(range(len(users)))}
     pq.write_table(pa.table(homes), path / "users.parquet")
     (path / "prepare.json").write_text("{}")
-    return Prepared(path)
+    return Dataset(path)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_what_is_missing_of_titles(tmp_path):
     assert drift.medians_of_numbers(data, schema) == {("title", "length"): 3.0}
     pq.write_table(pa.table({"window": [1, 2, 2]}), data.path / "availability.parquet")
     (data.path / "prepare.json").write_text('{"windows": [{"window": 1}]}')
-    assert drift.titles_on_offer(Prepared(data.path)) == 2
+    assert drift.titles_on_offer(Dataset(data.path)) == 2
 
 
 def test_users_who_moved(tmp_path):

@@ -14,7 +14,7 @@ END = datetime.datetime(2024, 3, 22)
 
 @pytest.fixture(scope="module")
 def funnel(tmp_path_factory):
-    """A log with rows of every fate: the data frame, and the `Prepared` folder."""
+    """A log with rows of every fate: the data frame, and the `Dataset` folder."""
     events, users, titles = base()
     events.loc[events.index % 50 == 1, "user"] = None
     events.loc[(events.title == "t039") & (events.time < pd.Timestamp(END)), "title"] = "t038"  # new in the test window

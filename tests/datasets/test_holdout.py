@@ -40,7 +40,7 @@ def check_history(data, had):
 
 @pytest.fixture(scope="module")
 def without(tmp_path_factory):
-    """The base log without its times: the events' clicks, and the `Prepared` folder."""
+    """The base log without its times: the events' clicks, and the `Dataset` folder."""
     events, users, titles = base()
     data = prepared(tmp_path_factory.mktemp("without"), events.drop(columns="time"), users, titles, **WITHOUT)
     return events[events.click == 1], data
@@ -152,7 +152,7 @@ def split_log(seed=0):
 
 @pytest.fixture(scope="module", params=["no times", "times"])
 def given(request, tmp_path_factory):
-    """A log of a given split: its clicks, whether it has times, and the `Prepared` folder."""
+    """A log of a given split: its clicks, whether it has times, and the `Dataset` folder."""
     events, users, titles = split_log()
     has_times, changes = request.param == "times", {"split_column": "part", "calendar": Calendar()}
     if not has_times:

@@ -41,7 +41,7 @@ def base(users=300, titles=40, per=12, seed=0):
 
 @pytest.fixture
 def prepared(tmp_path):
-    """A function from tables and `Logs` arguments to the `Prepared` folder and all its examples."""
+    """A function from tables and `Logs` arguments to the `Dataset` folder and all its examples."""
 
     def run(events, users, titles, **changes):
         paths = {}

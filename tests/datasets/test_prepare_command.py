@@ -1,7 +1,6 @@
 """The options of `tfmtr prepare` about windows, times and splits, as they are typed."""
 
 import json
-import subprocess
 import sys
 
 import pandas as pd
@@ -9,6 +8,7 @@ import pytest
 from base_log import base, write
 from typer.testing import CliRunner
 
+from tfmtr import cli
 from tfmtr.cli import app
 
 
@@ -83,8 +83,11 @@ def test_the_windows_are_said_and_the_funnel_is_shown(tables, tmp_path):
         (["--warm-up", "1.5"], "`--warm-up` must be a share of the events, at least 0 and below 1"),
     ],
 )
-def test_what_is_refused_names_the_option(tables, arguments, message):
-    result = subprocess.run([sys.executable, "-m", "tfmtr", *tables, *arguments], capture_output=True, text=True)
-    assert result.returncode == 1, result.stderr
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+def test_what_is_refused_names_the_option(tables, arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tfmtr", *map(str, tables), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    text = capsys.readouterr().err
+    assert message in text
+    assert "Traceback" not in text

@@ -1,6 +1,7 @@
 import io
 import json
 import shutil
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -10,15 +11,17 @@ from rich.console import Console
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tfmtr import inputs, models, training
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.baselines.table import BASELINES
-from tfmtr.evaluation.evaluate import evaluate, print_results
+from tfmtr.evaluation.evaluate import evaluate
+from tfmtr.evaluation.evaluation import Evaluation, print_tables
 from tfmtr.evaluation.index_lists import ranking_of
 from tfmtr.evaluation.list_scores import read_list_scores
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.shortcomings import shortcomings
 from tfmtr.evaluation.title_facts import title_facts
 from tfmtr.retrieval.index import build_index, title_vectors
+from tfmtr.run import Run
 
 RECIPE = training.Recipe(units=(16, 8), epochs=2, batch_size=500, learning_rate=0.01, deterministic=False)
 
@@ -27,16 +30,16 @@ RECIPE = training.Recipe(units=(16, 8), epochs=2, batch_size=500, learning_rate=
 def evaluated(tiny, tmp_path_factory):
     run = tmp_path_factory.mktemp("evaluate") / "run"
     training.train(tiny, run, RECIPE, verbose=0)
-    return run, evaluate(run, tiny, k=5, local_share=0.7)
+    return run, evaluate(run, tiny, k=5, local_share=0.7).document
 
 
 def test_each_window_is_scored_by_the_model_trained_up_to_it(tiny, evaluated):
     run, result = evaluated
-    data = Prepared(tiny)
+    data = Dataset(tiny)
     for window in (1, 3):
         table = pq.ParquetFile(data.examples("test", windows=[window])[0]).read()
         x = inputs.model_inputs(table, data.schema, inputs.open_stores(data))
-        scores = training.load(run, window=window).predict(x, verbose=0)["event"][:, 0]
+        scores = Run(run).load(window=window).predict(x, verbose=0)["event"][:, 0]
         cells = result["tasks"]["event"]["territory"][str(window)]
         labels, territory = table["event"].to_numpy(), table["territory"].to_numpy()
         assert cells["overall"]["pr_auc"] == pytest.approx(average_precision_score(labels, scores), abs=1e-6)
@@ -48,8 +51,8 @@ def test_each_window_is_scored_by_the_model_trained_up_to_it(tiny, evaluated):
 
 def test_recall_is_of_the_new_positives_among_the_new_titles(tiny, evaluated):
     run, result = evaluated
-    data, window = Prepared(tiny), 2
-    model = training.load(run, window=window)
+    data, window = Dataset(tiny), 2
+    model = Run(run).load(window=window)
     ids, vectors, *_ = title_vectors(model, data, data.schema)
     table = pq.ParquetFile(data.examples("test", windows=[window])[0]).read()
     x = inputs.model_inputs(table, data.schema, inputs.open_stores(data))
@@ -77,18 +80,18 @@ def test_recall_is_of_the_new_positives_among_the_new_titles(tiny, evaluated):
 
 def test_scores_are_kept_in_the_order_of_the_test_rows(tiny, evaluated):
     run, _ = evaluated
-    data, scores = Prepared(tiny), pq.read_table(run / "scores.parquet").to_pandas()
+    data, scores = Dataset(tiny), pq.read_table(run / "scores.parquet").to_pandas()
     assert list(scores.columns) == ["window", "event"]
     for window in data.test_windows:
         table = pq.ParquetFile(data.examples("test", windows=[window])[0]).read()
         x = inputs.model_inputs(table, data.schema, inputs.open_stores(data))
-        expected = training.load(run, window=window).predict(x, verbose=0)["event"][:, 0]
+        expected = Run(run).load(window=window).predict(x, verbose=0)["event"][:, 0]
         np.testing.assert_allclose(scores.event[scores.window == window], expected, atol=1e-6)
 
 
 def test_gauc_and_title_classes_are_of_the_rows_that_they_name(tiny, evaluated):
     run, result = evaluated
-    data, scores = Prepared(tiny), pq.read_table(run / "scores.parquet").to_pandas()
+    data, scores = Dataset(tiny), pq.read_table(run / "scores.parquet").to_pandas()
     rows = pq.ParquetFile(data.examples("test", windows=[2])[0]).read().to_pandas()
     rows["score"] = scores.event[scores.window == 2].to_numpy()
     both = [of for _, of in rows.groupby("user") if of.event.nunique() == 2]
@@ -151,8 +154,8 @@ def test_baselines_stand_beside_the_model_in_the_same_lists(tiny, evaluated):
 
 
 def test_a_cold_user_s_list_is_what_is_popular_as_it_is_served(tiny, evaluated):
-    data, window = Prepared(tiny), 2
-    model, past = training.load(evaluated[0], window=window), Past(data)
+    data, window = Dataset(tiny), 2
+    model, past = Run(evaluated[0]).load(window=window), Past(data)
     table = pq.ParquetFile(data.examples("test", windows=[window])[0]).read().slice(0, 6)
     rows = np.where(np.arange(6) % 2, -1, table["user_row"].to_numpy())  # every second one without a vector
     table = table.set_column(table.column_names.index("user_row"), "user_row", pa.array(rows))
@@ -176,7 +179,7 @@ def test_a_cold_user_s_list_is_what_is_popular_as_it_is_served(tiny, evaluated):
 
 def test_popularity_s_lists_are_what_counting_gives(tiny, evaluated):
     run, result = evaluated
-    data, window, scores = Prepared(tiny), 3, read_list_scores(run)
+    data, window, scores = Dataset(tiny), 3, read_list_scores(run)
     options = result["baselines"]["tuned"]["popularity"]["options"]
     events = pq.read_table(data.path / "events.parquet").to_pandas().query("window < 3")
     homes = pq.read_table(data.path / "users.parquet").to_pandas().set_index("user").territory
@@ -201,14 +204,14 @@ def test_popularity_s_lists_are_what_counting_gives(tiny, evaluated):
 def test_baselines_are_chosen_by_name_or_left_out(tiny, evaluated, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(evaluated[0], run)
-    result = evaluate(run, tiny, k=5, baselines=["ease", "popularity"], among=10)
+    result = evaluate(run, tiny, k=5, baselines=["ease", "popularity"], among=10).document
     for cells in (result["among"], result["baselines"]["among"]["ease"]):
         assert cells["2"]["overall"]["hit_rate"] > result["lists"]["ranking"]["2"]["overall"]["recall"]
     out = io.StringIO()
-    print_results({"a": result}, Console(file=out, width=200))
+    print_tables({"a": Evaluation(result, run)}, Console(file=out, width=200))
     assert " among 10" in out.getvalue()
     assert set(result["baselines"]["ranking"]) == {"ease", "popularity"}
-    few = evaluate(run, tiny, k=5, baselines=[], among=10_000)
+    few = evaluate(run, tiny, k=5, baselines=[], among=10_000).document
     assert few["baselines"] is None
     positives = sum(cells["overall"]["users"] for cells in few["among"].values())
     assert few["warnings"] == [f"{positives} positives were ranked among fewer than 10000 titles: no more could be had"]
@@ -218,7 +221,7 @@ def test_baselines_are_chosen_by_name_or_left_out(tiny, evaluated, tmp_path):
 
 def test_a_model_below_the_best_baseline_is_warned_of_with_causes(tiny, evaluated, tmp_path):
     result = json.loads(json.dumps(evaluated[1]))
-    document, data = training.read_run(evaluated[0]), Prepared(tiny)
+    document, data = Run(evaluated[0]).document, Dataset(tiny)
     best = result["baselines"]["best"]
     cell = {"ours": 0.1, "theirs": 0.2, "ratio": 0.5, "low": 0.4, "high": 0.6, "users": 40}
     result["baselines"]["compared"][best] = cell
@@ -243,15 +246,15 @@ def test_a_model_below_the_best_baseline_is_warned_of_with_causes(tiny, evaluate
 def test_a_model_without_an_index_has_no_lists(tiny, evaluated, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(evaluated[0], run)
-    ranking = models.ranking(Prepared(tiny).schema)
-    monkeypatch.setattr(training, "load", lambda *_, **__: ranking)
-    monkeypatch.setattr(training, "restore", lambda *_: None)
-    result = evaluate(run, tiny)
+    ranking = models.ranking(Dataset(tiny).schema)
+    monkeypatch.setattr(Run, "load", lambda *_, **__: ranking)
+    monkeypatch.setattr(sys.modules[evaluate.__module__], "restore", lambda *_: None)
+    result = evaluate(run, tiny).document
     assert result["lists"] == {}
     assert result["recall"] == {"1": None, "2": None, "3": None}
     assert result["gauc"]["event"]["territory"]["1"]["overall"]["rows"] > 0
     out = io.StringIO()
-    print_results({"a": result}, Console(file=out, width=100))
+    print_tables({"a": Evaluation(result, run)}, Console(file=out, width=100))
     assert "There are no lists: no test users, a model without an index" in out.getvalue()
     assert result["baselines"] is None
 
@@ -260,7 +263,8 @@ def test_the_document_is_json_and_printable(evaluated):
     run, result = evaluated
     assert json.loads((run / "evaluation.json").read_text()) == result
     out = io.StringIO()
-    print_results({"a": result, "b": result}, Console(file=out, width=100))
+    found = Evaluation(result, run)
+    print_tables({"a": found, "b": found}, Console(file=out, width=100))
     assert "event per territory" in out.getvalue()
     assert "PR-AUC b" in out.getvalue()
     assert "+0.0%" in out.getvalue()

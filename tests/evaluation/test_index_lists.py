@@ -5,7 +5,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.index_lists import IndexLists, list_metrics, profiles
 from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.past import Past
@@ -14,7 +14,7 @@ from tfmtr.evaluation.title_facts import TitleFacts, title_facts
 
 def test_a_profile_is_what_was_chosen_before_the_window(tiny, tmp_path):
     shutil.copytree(tiny, tmp_path / "data")
-    data = Prepared(tmp_path / "data")
+    data = Dataset(tmp_path / "data")
     positives = {}
     for window in data.test_windows:
         (file,) = data.examples("test", windows=[window])

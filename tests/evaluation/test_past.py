@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare
-from tfmtr.datasets.prepared import Prepared
 from tfmtr.evaluation.baseline_lists import catalogue_of, positives_of
 from tfmtr.evaluation.index_lists import AmongCase, ListCase, best_titles
 from tfmtr.evaluation.past import Past
@@ -204,7 +204,7 @@ def test_data_that_do_not_tell_what_users_had_are_refused(case, tmp_path):
     with pytest.raises(
         ValueError, match=r"must have events.parquet, which tells what users had; prepare the data again"
     ):
-        Past(Prepared(tmp_path / "data"))
+        Past(Dataset(tmp_path / "data"))
 
 
 def test_times_may_have_milliseconds(case, tmp_path):
@@ -214,7 +214,7 @@ def test_times_may_have_milliseconds(case, tmp_path):
     events = pq.read_table(file).to_pandas()
     events["time"] += pd.Timedelta(milliseconds=250)
     events.to_parquet(file, index=False)
-    whole, later = Past(data).history(1), Past(Prepared(tmp_path / "data")).history(1)
+    whole, later = Past(data).history(1), Past(Dataset(tmp_path / "data")).history(1)
     is_older = whole.age > 2 / 86_400
     np.testing.assert_allclose(whole.age[is_older] - later.age[is_older], 0.25 / 86_400, atol=1e-9)
     assert later.age.min() > 0

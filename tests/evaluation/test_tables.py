@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tfmtr.datasets.funnel import FATES
 from tfmtr.evaluation import tables
-from tfmtr.evaluation.evaluate import print_results
+from tfmtr.evaluation.evaluation import Evaluation, print_tables
 from tfmtr.evaluation.fitting_table import FittingTable
 from tfmtr.evaluation.tables import pr_auc_table, statistics_table
 
@@ -245,12 +245,12 @@ def test_names_cannot_command_the_terminal():
     assert not re.search(r"\x1b\[2J|\x07|\x9b", styled)
 
 
-def test_results_are_printed_as_they_are_called():
+def test_results_are_printed_as_they_are_called(tmp_path):
     windows = {1: {"DE": cell(0.25, 10)}}
     name = "runs/" + "very-" * 20 + "long [bold]run[/]"
     document = {"tasks": {"click": {"territory": windows}}, **lists_document(), "warnings": ["below ease [x]"]}
     file = io.StringIO()
-    print_results({name: document}, Console(file=file, width=80))
+    print_tables({name: Evaluation(document, tmp_path)}, Console(file=file, width=80))
     lines = file.getvalue().splitlines()
     assert "click per territory" in lines
     assert lines[-1] == f"warning: {name}: below ease [x]"

@@ -5,12 +5,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.title_facts import title_facts
 
 
 def test_popularity_counts_the_random_positives_of_the_training_windows_only(tiny):
-    data = Prepared(tiny)
+    data = Dataset(tiny)
     facts = title_facts(data)
     (file,) = data.examples("train")
     assert "sampling=random/window=0" in str(file)  # the active users' rows and the later windows are others
@@ -28,7 +28,7 @@ def with_catalogue(tiny, path, rows):
     shutil.copytree(tiny, path)
     columns = dict(zip(("territory", "title", "window"), map(list, zip(*rows, strict=True)), strict=True))
     pq.write_table(pa.table(columns), path / "availability.parquet")
-    return Prepared(path)
+    return Dataset(path)
 
 
 def test_a_title_is_local_by_the_first_catalogue_that_has_it(tiny, tmp_path):
@@ -46,16 +46,16 @@ def test_a_title_is_local_by_the_first_catalogue_that_has_it(tiny, tmp_path):
 
 def test_test_rows_do_not_matter(tiny, tmp_path):
     shutil.copytree(tiny, tmp_path / "data")
-    data = Prepared(tmp_path / "data")
+    data = Dataset(tmp_path / "data")
     for file in data.examples("test", windows=data.test_windows):
         table = pq.ParquetFile(file).read()
         ones = table.set_column(table.column_names.index("event"), "event", pa.array(np.ones(len(table), "float32")))
         pq.write_table(ones, file)
-    ours, theirs = title_facts(data), title_facts(Prepared(tiny))
+    ours, theirs = title_facts(data), title_facts(Dataset(tiny))
     assert np.array_equal(ours.popularity, theirs.popularity)
     assert np.array_equal(ours.local, theirs.local)
 
 
 def test_the_share_must_be_one(tiny):
     with pytest.raises(ValueError, match=r"`local_share` must be a share of .* Received: local_share=3"):
-        title_facts(Prepared(tiny), local_share=3)
+        title_facts(Dataset(tiny), local_share=3)

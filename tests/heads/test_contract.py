@@ -45,15 +45,19 @@ def all_labels(tasks, number=24):
     }
 
 
-def alternating():
-    """Each head with each sharing file in one of the two forms; `pipelines/combinations.py` goes through both."""
+def some():
+    """Each head with a third of the sharing files, and so each of these with a third of the heads, in one of the forms.
+
+    `pipelines/combinations.py` goes through all.
+    """
     shares, one_form = components.names("sharing"), {head for head, _ in combinations.REFUSED}
     for head, share, form in combinations.combinations():
-        if head in one_form or (NAMES.index(head) + shares.index(share) + FORMS.index(form)) % 2 == 0:
+        place = NAMES.index(head) + shares.index(share)
+        if place % 3 == 0 and (head in one_form or (place // 3 + FORMS.index(form)) % 2 == 0):
             yield head, share, form
 
 
-@pytest.mark.parametrize(("head", "share", "form"), alternating())
+@pytest.mark.parametrize(("head", "share", "form"), some())
 def test_any_sharing_file_makes_a_step_with_finite_loss_and_gradients(head, share, form):
     combinations.check_step(combinations.build(head, share, form), combinations.labels(combinations.tasks_of(head)))
 

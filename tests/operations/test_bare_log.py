@@ -9,16 +9,16 @@ import pytest
 from base_log import START, base
 
 from tfmtr import training
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare
-from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_json
 from tfmtr.evaluation.evaluate import evaluate
-from tfmtr.export import export
+from tfmtr.exporting import export
 from tfmtr.operations.day import daily
 from tfmtr.operations.forgetting import forget
 from tfmtr.operations.service import read_live, start_service
-from tfmtr.report.page import report
+from tfmtr.reporting.page import report
 from tfmtr.serving.recommend import recommend
 from tfmtr.serving.server import Server
 
@@ -58,7 +58,7 @@ def last(day):
 def test_a_day_of_a_log_without_tables_is_promoted(service):
     folder, events, record = service
     assert record["status"] == "promoted", record["reasons"]
-    data = Prepared(folder / "service/days" / record["day"] / "data")
+    data = Dataset(folder / "service/days" / record["day"] / "data")
     assert set(pq.read_table(data.path / "users.parquet")["user"].to_pylist()) == set(events.user)
     assert data.schema.scenario.groups == {("all",): "group-1"}
     window = next(row for row in record["funnel"] if row["window"] == 0)
@@ -91,7 +91,7 @@ def test_it_is_evaluated_and_reported(service, tmp_path):
 
 def test_a_model_of_it_is_exported_and_a_user_forgotten(service, tmp_path):
     folder, _, record = service
-    version = export(folder / "run", folder / "data", tmp_path / "model")
+    version = export(folder / "run", tmp_path / "model", titles=folder / "data")
     assert read_json(version / "assets.extra/tfmtr.json")["titles"] == 40
     assert read_live(folder / "service")["day"] == record["day"]
     lines = forget("u0009", data=[folder / "data"])

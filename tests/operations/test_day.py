@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tfmtr import training
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import read_json, write_json
 from tfmtr.operations import day as module
 from tfmtr.operations import late_rows
@@ -19,6 +19,7 @@ from tfmtr.operations.day import daily
 from tfmtr.operations.forgetting import forget
 from tfmtr.operations.service import LockedError, owned, read_live, rollback, start_service
 from tfmtr.retrieval.embeddings import write_embeddings
+from tfmtr.run import Run
 from tfmtr.serving.versions import find_versions
 
 
@@ -76,20 +77,20 @@ def test_a_server_takes_each_version_and_its_titles_are_of_the_territory(week):
 
 def test_the_third_day_goes_on_from_the_first(week):
     _, service, results, _ = week
-    runs = [training.read_run(result["run"]) for result in results]
+    runs = [Run(result["run"]).document for result in results]
     assert runs[2]["start"] == runs[0]["run_id"]
     assert runs[1]["start"] == runs[0]["run_id"]
-    assert runs[0]["start"] == training.read_run(service.parent / "run")["run_id"]
+    assert runs[0]["start"] == Run(service.parent / "run").run_id
 
 
 def test_a_new_territory_and_its_group_are_in_the_model_and_the_catalogue(week):
     log, _, results, _ = week
     assert results[0]["grown"] == []
     assert "event_branches/kernel_5" in results[2]["grown"]
-    schema = training.Schema.load(results[2]["run"])
+    schema = Run(results[2]["run"]).schema
     assert schema.scenario.names[-1] == "a new group"
     assert schema.scenario.groups[(log.new,)] == "a new group"
-    old = training.Schema.load(results[0]["run"])
+    old = Run(results[0]["run"]).schema
     assert schema.scenario.names[:-1] == old.scenario.names
     assert log.new in schema.features[0].vocabulary + schema.features[1].vocabulary + schema.features[2].vocabulary
 
@@ -100,7 +101,7 @@ def test_late_rows_are_those_that_no_slice_had_before(week):
     late = pa.concat_tables([pq.read_table(file) for file in (folder / "late").glob("*.parquet")])
 
     def positives_of(day, window):
-        files = Prepared(day / "data").examples("train", windows=[window], sampling=late_rows.SAMPLINGS)
+        files = Dataset(day / "data").examples("train", windows=[window], sampling=late_rows.SAMPLINGS)
         rows = [row for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
         return {(row["user"], row["title"]): row["event"] for row in rows}
 
@@ -263,7 +264,7 @@ def test_back_to_the_model_before_and_before_that(copy):
     live = rollback(service, say=lines.append)  # the run that it all began with was never published
     assert (live["version"], live["day"], live["before"]) == (4, None, [])
     facts = read_json(out / "4" / "assets.extra" / "tfmtr.json")
-    assert facts["run_id"] == training.read_run(service.parent / "run")["run_id"]
+    assert facts["run_id"] == Run(service.parent / "run").run_id
     with pytest.raises(ValueError, match="nothing to go back to"):
         rollback(service)
     assert "as version 4" in lines[1]
@@ -303,7 +304,7 @@ def test_what_cannot_be_done_is_said(week, tmp_path, tiny):
 def test_a_user_is_forgotten_and_nobody_else(copy):
     _, service = copy
     live = read_live(service)
-    write_embeddings(live["run"], service / "days" / live["day"] / "data", service.parent / "vectors")
+    write_embeddings(live["run"], service.parent / "vectors", data=service / "days" / live["day"] / "data")
     files = sorted([*service.parent.glob("data/**/*.parquet"), *service.glob("days/**/*.parquet")])
     files += sorted(service.parent.glob("vectors/users/*.parquet"))
     counts = {}

@@ -16,16 +16,17 @@ from days_log import DAYS, OPTIONS, Tables, begin, copy_of, date, run_day
 from rich.console import Console
 
 from tfmtr import training
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.drift import changed_vectors
 from tfmtr.datasets.prepare import prepare
-from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_json, write_json
-from tfmtr.export import export, export_index
+from tfmtr.exporting import export, export_index
 from tfmtr.operations import day as module
 from tfmtr.operations.day import BadDataError, NoDataError, daily
 from tfmtr.operations.forgetting import forget
 from tfmtr.operations.record import page
 from tfmtr.operations.service import LockedError, owned, read_live, start_service
+from tfmtr.run import Run
 from tfmtr.serving.recommend import recommend
 from tfmtr.serving.server import Server
 
@@ -101,8 +102,8 @@ def test_a_day_with_new_changed_and_removed_titles_is_an_ordinary_day(after_one_
     served = pq.read_table(folder / "model" / "1" / "assets.extra" / "titles.parquet")["title"].to_pylist()
     assert "t900" in served
     assert "t000" not in served
-    old = training.Schema.load(folder / "run")
-    new = training.Schema.load(record["run"])
+    old = Run(folder / "run").schema
+    new = Run(record["run"]).schema
     length = {feature.name: feature for feature in old.features}["length"]
     assert length in new.features  # the mean stays the model's
     data = folder / "service" / "days" / record["day"] / "data"
@@ -115,7 +116,7 @@ def test_newer_titles_are_exported_with_an_older_model(after_one_day, tmp_path, 
     """Row 1: `tfmtr export --titles`, `tfmtr index`, and `recommend` with the newer data."""
     folder, record = after_one_day
     data = folder / "service" / "days" / record["day"] / "data"
-    version = function(folder / "run", data, tmp_path / "out")
+    version = function(folder / "run", tmp_path / "out", titles=data)
     facts = read_json(version / "assets.extra" / "tfmtr.json")
     assert facts["titles"] == 40
     with Server(version.parent, model_name="older", port=0) as server:
@@ -133,7 +134,7 @@ def test_what_a_model_needs_of_titles_is_named(after_one_day, tmp_path):
         r"`titles` must have the features.*no 'length', which is of the kind number; 'title_vector' of 7 numbers, not 6"
     )
     with pytest.raises(ValueError, match=text):
-        export(folder / "run", data, tmp_path / "out")
+        export(folder / "run", tmp_path / "out", titles=data)
     assert not (tmp_path / "out").exists()
 
 
@@ -289,7 +290,7 @@ def test_the_service_begins_with_the_data_of_its_run(base_folder, tmp_path, monk
     monkeypatch.chdir(base_folder)
     other = prepare_again(base_folder, tmp_path / "work" / "data")
     run = read_json(tmp_path / "run" / "run.json")
-    assert os.path.isabs(training._new_run(training.Recipe(), Prepared("data"), None, (), {})["data"])
+    assert os.path.isabs(training._new_run(training.Recipe(), Dataset("data"), None, (), {})["data"])
     report = read_json(other.path / "prepare.json")
     assert all(os.path.isabs(report["logs"][name]) for name in ("events", "users", "titles", "title_vectors"))
     monkeypatch.chdir(tmp_path / "work")
@@ -412,12 +413,12 @@ def test_a_failed_run_leaves_the_day_as_it_was(service, monkeypatch):
     service.write(events=rows[::2], name="events/new")
     refused = run_day(service)
     folder = service.folder.parent / "service" / "days" / refused["day"]
-    fingerprint = Prepared(folder / "data").report["fingerprint"]
+    fingerprint = Dataset(folder / "data").report["fingerprint"]
     service.write(events=rows.assign(click="no"), name="events/new")
     with pytest.raises(BadDataError):
         run_day(service, retry=True)
     assert read_json(folder / "day.json") == refused
-    assert Prepared(folder / "data").report["fingerprint"] == fingerprint
+    assert Dataset(folder / "data").report["fingerprint"] == fingerprint
     service.write(events=service.of_day(DAYS + 1), name="events/new")
     with pytest.raises(NoDataError):
         run_day(service, retry=True)
@@ -429,7 +430,7 @@ def test_a_failed_run_leaves_the_day_as_it_was(service, monkeypatch):
     assert not (folder / "data").exists()
     module.restore(folder)
     assert read_json(folder / "day.json") == refused
-    assert Prepared(folder / "data").report["fingerprint"] == fingerprint
+    assert Dataset(folder / "data").report["fingerprint"] == fingerprint
 
 
 def raise_interrupt(*arguments, **options):
@@ -472,7 +473,7 @@ def test_who_is_forgotten_is_forgotten_by_the_model_of_the_day(service, quick, m
         patch.setattr(module, "gate", lambda *a, **k: {"is_open": False, "reasons": ["no"], "notes": [], "parts": {}})
         rows = run_day(service)["fitted"]["rows"]
     folder = service.folder.parent / "service"
-    data = Prepared(folder / "days" / date(DAYS).isoformat() / "data")
+    data = Dataset(folder / "days" / date(DAYS).isoformat() / "data")
     user = pq.ParquetFile(data.examples("train", windows=[0])[0]).read(["user"])["user"][0].as_py()
     forget(user, service=folder)
     lines = []
@@ -504,13 +505,13 @@ def test_days_of_titles_whose_vectors_are_of_their_text(tmp_path, quick):
     tables.write(events=tables.of_day(DAYS), name="events/new")
     record = run_day(tables)
     assert record["status"] == "promoted"
-    two = [Prepared(tmp_path / "text" / "data"), Prepared(Path(record["run"]).parent / "data")]
+    two = [Dataset(tmp_path / "text" / "data"), Dataset(Path(record["run"]).parent / "data")]
     compared, changed = changed_vectors(two[1], two[0])
     assert compared > 30
     assert changed == 0
     other = prepare(tables.logs(title_vectors=None), tmp_path / "other", num_groups=2, progress=False)
     with pytest.raises(ValueError, match=r"`titles` must have the vectors of the model's data.*prepare with --like"):
-        export(tmp_path / "text" / "run", other.path, tmp_path / "out")
+        export(tmp_path / "text" / "run", tmp_path / "out", titles=other.path)
 
 
 def test_options_are_checked_before_anything_is_done(service):

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tfmtr import inputs, training
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.evidence import compare_lists
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.past import Past
@@ -17,6 +17,7 @@ from tfmtr.operations.gating import _p_value, gate
 from tfmtr.operations.list_gate import choose_popularity, judge_lists, verdict
 from tfmtr.operations.record import _lists
 from tfmtr.retrieval.index import title_vectors
+from tfmtr.run import Run
 from tfmtr.schema import Schema
 
 RECIPE = training.Recipe(units=(16, 8), epochs=6, batch_size=256, patience=6)
@@ -31,13 +32,13 @@ def live(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(tiny, tmp_path_factory):
-    """Prepared data whose last two windows have validation rows: the tests' windows are cut off.
+    """Dataset data whose last two windows have validation rows: the tests' windows are cut off.
 
     What training users have is two days older than in `tiny`, and validation users had every fourth title of theirs.
     """
     path = tmp_path_factory.mktemp("gate-data") / "data"
     shutil.copytree(tiny, path)
-    prepared = Prepared(path)
+    prepared = Dataset(path)
     (folder,) = path.glob("examples/split=validation/sampling=random/window=0")
     shutil.copytree(folder, folder.with_name("window=-1"))
     windows = [{"window": w, "start": f"2025-01-0{9 + w}", "end": f"2025-01-{10 + w:02}"} for w in (-1, 0)]
@@ -75,7 +76,7 @@ def worst(live, tmp_path):
     """A copy of the live model whose titles' vectors point the other way: its lists are the live one's from behind."""
     folder = tmp_path / "worst"
     shutil.copytree(live, folder)
-    file = training.newest_weights(folder)
+    file = Run(folder).weights()
     with np.load(file) as archive:
         arrays = {name: archive[name] for name in archive.files}
     for name in ("model/29", "model/30"):  # the title tower's last kernel and bias
@@ -86,8 +87,8 @@ def worst(live, tmp_path):
 
 def held(live, candidate, data):
     """What `judge_lists` says of two runs."""
-    runs = [(training.load(run), Schema.load(run)) for run in (live, candidate)]
-    return judge_lists(runs, Prepared(data))
+    runs = [(Run(run).load(), Schema.load(run)) for run in (live, candidate)]
+    return judge_lists(runs, Dataset(data))
 
 
 def lists_by_hand(data, scores):
@@ -120,7 +121,7 @@ def lists_by_hand(data, scores):
 
 def scores_of(run, data):
     """A function for `lists_by_hand`: the model's own scores, from its two towers."""
-    data, model, schema = Prepared(data), training.load(run), Schema.load(run)
+    data, model, schema = Dataset(data), Run(run).load(), Schema.load(run)
     titles = title_vectors(model, data, schema)
     place, stores = {title: i for i, title in enumerate(titles.ids)}, inputs.open_stores(data)
 
@@ -148,7 +149,7 @@ def counts_of(data):
 def changed(live, folder, change):
     """A copy of a run whose newest weights went through `change`."""
     shutil.copytree(live, folder)
-    file = training.newest_weights(folder)
+    file = Run(folder).weights()
     with np.load(file) as archive:
         arrays = {name: archive[name] for name in archive.files}
     rng = np.random.default_rng(0)
@@ -328,7 +329,7 @@ def test_recent_popularity_is_taken_where_it_did_better_before(data, tmp_path):
     events = pd.DataFrame({**events, "is_history": True})
     events = events[~((events.time < "2025-01-01") & events.title.isin(liked))]
     events.to_parquet(path / "events.parquet", index=False)
-    prepared = Prepared(path)
+    prepared = Dataset(path)
     assert choose_popularity(prepared, Past(prepared), k=10) == ("recent", {"days": 2.0, "by_territory": True})
     shutil.rmtree(file.parent)  # nothing to judge by
     assert choose_popularity(prepared, Past(prepared), k=10) == ("popularity", {"by_territory": True})
@@ -351,6 +352,6 @@ def test_where_nothing_can_be_said_of_lists_a_note_says_why(live, data, tmp_path
         "lists were not held against popularity: the data have no events.parquet, which tells what users had; prepare "
         "them again"
     ]
-    model = training.load(live)
+    model = Run(live).load()
     runs = [(object(), None), (model, Schema.load(live))]
-    assert "a model without a title index makes none" in judge_lists(runs, Prepared(data))["notes"][0]
+    assert "a model without a title index makes none" in judge_lists(runs, Dataset(data))["notes"][0]

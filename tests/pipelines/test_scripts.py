@@ -43,9 +43,9 @@ def test_xmarket_as_ones_own_logs_from_tables_to_recommendations(shared_data, tm
     output = command("prepare", "events", *tables, *options, *windows, "--out", tmp_path / "data")
     assert all(market in output for market in ("ca", "uk", "fr", "de", "mx", "jp", "in"))
     train = ("train", "--data", tmp_path / "data", "--epochs", 1, "--units", "32,16")
-    command(*train, "--workdir", tmp_path / "run")
-    assert "liked per territory" in command("evaluate", "--model", tmp_path / "run", "--data", tmp_path / "data")
-    command("export", "--model", tmp_path / "run", "--titles", tmp_path / "data", "--out", tmp_path / "models")
+    command(*train, "--out", tmp_path / "run")
+    assert "liked per territory" in command("evaluate", tmp_path / "run", "--baselines", "popularity")
+    command("export", tmp_path / "run", "--out", tmp_path / "models")
     with Server(tmp_path / "models", model_name="m", port=0) as server:
         answer = recommend(f"127.0.0.1:{server.port}", "m", tmp_path / "data", "nobody", territory="jp", k=5)
     assert len(answer["titles"]) == 5

@@ -8,11 +8,11 @@ import territory_study as study
 from sklearn.metrics import average_precision_score
 
 from tfmtr import training
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.prepare import prepare
-from tfmtr.datasets.prepared import Prepared
 from tfmtr.documents import read_json
 from tfmtr.evaluation.territories import mean_gain
-from tfmtr.report.gains import only
+from tfmtr.reporting.gains import only
 
 SIZE = {"num_users": 5_000, "num_titles": 80, "num_territories": 8}
 CHANGES = {"epochs": 1, "patience": 1, "units": (16, 8), "batch_size": 1024}
@@ -57,7 +57,7 @@ def test_every_group_has_a_model_and_test_rows_of_its_own(computed):
             name: cell["rows"] for name, cell in own["windows"][window].items() if name != "overall"
         }
     assert own["validation_loss"] is None  # of groups, no loss of the whole
-    data = Prepared(folder / "runs/simulator/data")
+    data = Dataset(folder / "runs/simulator/data")
     parts = study.split_by_group(data, folder / "parts")
     rows = [[pq.read_table(file)["territory"].to_pylist() for file in part.examples("train")] for part in parts]
     total = sum(pq.read_metadata(file).num_rows for file in data.examples("train"))
@@ -92,7 +92,7 @@ def test_the_truth_ranks_better_than_every_model(computed, tmp_path):
         for window, cell in documents[0]["lists"]["exposure"].items():
             assert truth["lists"]["exposure"][window]["users"] == cell["users"]
     _, of_log = study.tables("simulator", None, tmp_path, **SIZE)
-    data = Prepared(folder / "runs/simulator/data")
+    data = Dataset(folder / "runs/simulator/data")
     (file,) = data.examples("test", windows=[2])
     rows = pq.ParquetFile(file).read()
     scores = of_log.propensity(rows["user"], rows["title"], 58, lookback=30)  # the last of 60 days but one
@@ -131,7 +131,7 @@ def test_titles_are_those_of_the_runs(computed):
 
 
 def test_the_page_has_the_figures_of_the_cells(computed):
-    data = Prepared(computed[0] / "runs/simulator/data")
+    data = Dataset(computed[0] / "runs/simulator/data")
     names = list(data.report["statistics"]["territories"])
 
     def cell(value):

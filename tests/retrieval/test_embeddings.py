@@ -7,9 +7,10 @@ import pytest
 import vector_database
 
 from tfmtr import inputs, training
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.retrieval.embeddings import check_same_model, write_embeddings
 from tfmtr.retrieval.index import matrix
+from tfmtr.run import Run
 from tfmtr.schema import Schema, Task
 
 
@@ -26,12 +27,12 @@ def run(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vectors(run):
-    write_embeddings(run / "run", run / "data", run / "vectors")
+    write_embeddings(run / "run", run / "vectors", data=run / "data")
     return run / "vectors"
 
 
 def test_dot_products_are_the_model_s_logits(run, vectors):
-    data, model = Prepared(run / "data"), training.load(run / "run")
+    data, model = Dataset(run / "data"), Run(run / "run").load()
     manifest = json.loads((vectors / "manifest.json").read_text())
     titles = pq.read_table(vectors / "titles.parquet").to_pandas().set_index("title")
     users = pq.read_table(vectors / "users").to_pandas().set_index("user")
@@ -45,14 +46,14 @@ def test_dot_products_are_the_model_s_logits(run, vectors):
         np.testing.assert_allclose(p[task][:, 0], expected, atol=1e-2)  # the row's features may be of an earlier window
     both = 2.0 * np.stack(users.vector_click) + 0.5 * np.stack(users.vector_like)
     np.testing.assert_allclose(np.stack(users.vector), both, rtol=1e-5)
-    assert manifest["run_id"] == training.read_run(run / "run")["run_id"]
+    assert manifest["run_id"] == Run(run / "run").run_id
 
 
 def test_users_are_streamed_in_parts(run, vectors, tmp_path, monkeypatch):
     monkeypatch.setattr("tfmtr.retrieval.embeddings.BATCH", 50)
     (tmp_path / "tmp-parts-scratch-abcdefgh" / "vectors").mkdir(parents=True)  # of a run that was killed
     (tmp_path / "tmp-parts-scratch-abcdefgh" / ".lock").touch()
-    write_embeddings(run / "run", run / "data", tmp_path / "parts")
+    write_embeddings(run / "run", tmp_path / "parts", data=run / "data")
     assert [path.name for path in tmp_path.iterdir()] == ["parts"]
     assert len(list((tmp_path / "parts" / "users").iterdir())) > 1
     whole, parts = (pq.read_table(path / "users").sort_by("user") for path in (vectors, tmp_path / "parts"))
@@ -75,10 +76,10 @@ def test_a_vector_database_finds_what_numpy_computes(vectors):
 def test_vectors_of_another_run_are_refused(run, vectors, tmp_path):
     (tmp_path / "1" / "assets.extra").mkdir(parents=True)
     facts = tmp_path / "1" / "assets.extra" / "tfmtr.json"
-    facts.write_text(json.dumps({"run_id": training.read_run(run / "run")["run_id"]}))
+    facts.write_text(json.dumps({"run_id": Run(run / "run").run_id}))
     check_same_model(vectors, tmp_path / "1")
     facts.write_text('{"run_id": "other"}')
     with pytest.raises(ValueError, match=r"vectors and served model must be of one run.* of run other"):
         check_same_model(vectors, tmp_path / "1")
     with pytest.raises(ValueError, match="`out` must be a new directory"):
-        write_embeddings(run / "run", run / "data", vectors)
+        write_embeddings(run / "run", vectors, data=run / "data")

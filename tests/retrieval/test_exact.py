@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfmtr.retrieval.catalogue import Catalogue
-from tfmtr.retrieval.exact import ExactIndex
+from tfmtr.retrieval.indexes.exact import ExactIndex
 from tfmtr.retrieval.recommender import OPTIONS, Recommender
 
 tf = pytest.importorskip("tensorflow")

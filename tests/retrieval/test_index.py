@@ -5,13 +5,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfmtr import training
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.retrieval.index import build_index
 
 
 def test_the_catalogue_is_the_newest_one_or_that_of_the_window_asked_for(tiny, tmp_path):
     folder = shutil.copytree(tiny, tmp_path / "data")
-    data = Prepared(folder)
+    data = Dataset(folder)
     newest = data.test_windows[-1] + 1
     rows = [("PL", "t1", newest), ("PL", "t3", newest), ("DE", "t3", newest), ("PL", "t7", 2), ("FR", "t8", 2)]
     columns = dict(zip(("territory", "title", "window"), zip(*rows, strict=True), strict=True))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfmtr.retrieval.catalogue import Catalogue
-from tfmtr.retrieval.scann import SMALLEST_TREE, ScannIndex
+from tfmtr.retrieval.indexes.scann import SMALLEST_TREE, ScannIndex
 
 tf = pytest.importorskip("tensorflow")
 TITLES, WIDTH = 3000, 16

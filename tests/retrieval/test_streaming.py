@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tfmtr.retrieval.catalogue import Catalogue
-from tfmtr.retrieval.exact import ExactIndex
-from tfmtr.retrieval.streaming import StreamingIndex
+from tfmtr.retrieval.indexes.exact import ExactIndex
+from tfmtr.retrieval.indexes.streaming import StreamingIndex
 
 tf = pytest.importorskip("tensorflow")
 RNG = np.random.default_rng(0)

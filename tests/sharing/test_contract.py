@@ -14,6 +14,8 @@ from tfmtr.sharing._shared import as_shared
 NAMES = components.names("sharing")
 FORMS = ["two_tower", "ranking"]
 EACH = pytest.mark.parametrize(("name", "form"), [(name, form) for name in NAMES for form in FORMS])
+# What takes long is seen in one form of each file, by turns.
+BY_TURNS = pytest.mark.parametrize(("name", "form"), [(name, FORMS[i % 2]) for i, name in enumerate(NAMES)])
 TASKS = [Task("click", mean=0.3), Task("like", mean=0.1)]
 
 
@@ -124,14 +126,14 @@ def test_no_two_equal_shaped_kernels_start_equal(name, form):
             assert not same, (path, other)
 
 
-@EACH
+@BY_TURNS
 def test_learns_a_small_problem(name, form):
     _, history = trained(name, form)
     # Without sharing, a ranking model is a logistic regression: it cannot learn a product of two inputs.
     assert history[-1] < (1.0 if (name, form) == ("none", "ranking") else 0.8) * history[0]
 
 
-@EACH
+@BY_TURNS
 def test_keras_and_saved_model_keep_the_predictions(name, form, tmp_path):
     tf = pytest.importorskip("tensorflow")
     (model, _), (x, _) = trained(name, form), data(64)

@@ -19,8 +19,8 @@ def changed_vectors(data, before):
     model's store, and vectors of the same width mean something else.
 
     Args:
-        data: A `Prepared`.
-        before: The `Prepared` that a model was trained on.
+        data: A `Dataset`.
+        before: The `Dataset` that a model was trained on.
 
     Returns:
         `(compared, changed)`, numbers of titles.
@@ -117,7 +117,7 @@ def shares_of_values(data, schema):
     """Shares of the users and titles whose values a model does not know, and of those that have none.
 
     Args:
-        data: A `Prepared`.
+        data: A `Dataset`.
         schema: The model's `Schema`.
 
     Returns:

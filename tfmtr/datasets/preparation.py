@@ -69,7 +69,7 @@ class Preparation:
         folder: Folder for work files, removed by the caller.
         options: The options of `prepare`.
         advance: Function `advance(text, total=None)` that shows progress.
-        like: The `Prepared` that these data continue, or `None`.
+        like: The `Dataset` that these data continue, or `None`.
     """
 
     def __init__(self, engine, logs, out, folder, options, advance, like=None):

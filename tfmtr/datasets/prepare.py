@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import math
+import os
 from pathlib import Path
 
 import duckdb
@@ -10,12 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tfmtr.datasets.column_types import check_pages
+from tfmtr.datasets.dataset import Dataset, workplace
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.files import find_files
 from tfmtr.datasets.holdout import is_drawn
-from tfmtr.datasets.logs import Calendar
+from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.preparation import Preparation
-from tfmtr.datasets.prepared import Prepared, workplace
 from tfmtr.datasets.tables import parse_memory
 from tfmtr.schema import check_choice
 from tfmtr.scratch import scratch, sweep
@@ -25,32 +26,32 @@ SPLITTING = ("fold", "test_fraction", "validation_fraction")
 
 
 def prepare(
-    logs,
-    out,
+    logs: Logs,
+    out: str | os.PathLike,
     *,
-    seed=0,
-    alpha=10.0,
-    negatives="both",
-    low_ratings="hide",
-    seen="rated",
-    test_fraction=None,
-    validation_fraction=None,
-    fold=None,
-    random_fraction=0.5,
-    active_fraction=1.0,
-    activity_lookback=None,
-    discovery_lookback=datetime.timedelta(days=30),
-    num_groups=4,
-    engine="duckdb",
-    spark_master=None,
-    memory_limit="4GB",
-    missing_vectors="error",
-    contradictions="refuse",
-    text_encoder=None,
-    like=None,
-    overwrite=False,
-    progress=True,
-):
+    seed: int = 0,
+    alpha: float = 10.0,
+    negatives: str = "both",
+    low_ratings: str = "hide",
+    seen: str = "rated",
+    test_fraction: float | None = None,
+    validation_fraction: float | None = None,
+    fold: str | tuple[int, int] | None = None,
+    random_fraction: float = 0.5,
+    active_fraction: float = 1.0,
+    activity_lookback: datetime.timedelta | None = None,
+    discovery_lookback: datetime.timedelta = datetime.timedelta(days=30),
+    num_groups: int = 4,
+    engine: str = "duckdb",
+    spark_master: str | None = None,
+    memory_limit: str = "4GB",
+    missing_vectors: str = "error",
+    contradictions: str = "refuse",
+    text_encoder: str | os.PathLike | None = None,
+    like: str | os.PathLike | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Dataset:
     """Turns a log into labelled examples, feature stores and a schema.
 
     The folder is written under a temporary name beside `out` and renamed at the end. The same log,
@@ -58,7 +59,7 @@ def prepare(
 
     Args:
         logs: A `Logs`.
-        out: Folder to make; see `tfmtr.datasets.prepared` for what is in it.
+        out: Folder to make; see `tfmtr.datasets.dataset` for what is in it.
         seed: Integer that every random choice depends on.
         alpha: Negatives for each positive.
         negatives: Where they come from: `"logged"`, impressions that the log has; `"sampled"`, titles that were
@@ -87,13 +88,13 @@ def prepare(
         contradictions: What to do about a label 1 of a task whose label of the task it follows is 0, such as a purchase
             without a click: `"refuse"`, or `"keep"`: heads for cascades train on 0 there, tests see the label as it is.
         text_encoder: Path of a KerasHub preset that turns title text into vectors, or `None` for TF-IDF.
-        like: A `Prepared` folder that these data continue: their tables must have the same columns, and texts get the
+        like: A `Dataset` that these data continue: their tables must have the same columns, and texts get the
             vectors that were fitted then. `None` for data of their own.
         overwrite: Whether to replace a prepared folder.
         progress: Whether to show a progress bar, if standard error is a terminal.
 
     Returns:
-        A `Prepared`.
+        A `Dataset`.
 
     Raises:
         ValueError: If an option, a table or a vector is not what it must be, or `out` is in use. The warnings until
@@ -104,7 +105,7 @@ def prepare(
     options = {name: value for name, value in locals().items() if name not in (*others, "others")}
     complete_split(options, logs)
     check_options(options)
-    out = Path(out)
+    out, like = Path(out), None if like is None else Dataset(like)
     sweep(*workplace(out))
     check_output(out, overwrite)
     with scratch(*workplace(out)) as folder, progress_bar(progress) as advance:
@@ -121,7 +122,7 @@ def prepare(
         if out.exists():
             out.rename(Path(folder, "replaced"))  # `workplace` brings it back if this process ends here
         result.rename(out)
-    return Prepared(out)
+    return Dataset(out)
 
 
 def open_engine(folder, options):

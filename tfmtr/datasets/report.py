@@ -9,6 +9,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from tfmtr.folders import FORMATS
 from tfmtr.schema import Task
 
 PARTITIONS = ("split", "sampling", "window")
@@ -139,6 +140,7 @@ def build_report(logs, options, windows, counts, territories, num_titles, warnin
     columns = (*PARTITIONS, "rows", "positives", "users")
     packages = [*PACKAGES, *(["pyspark"] if options["engine"] == "spark" else [])]
     return {
+        "format": FORMATS["data"],
         "windows": [{"window": w.number, "start": w.start.isoformat(), "end": w.end.isoformat()} for w in windows],
         "examples": [{name: row[name] for name in columns} for row in counts],
         "statistics": {

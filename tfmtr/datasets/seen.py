@@ -8,7 +8,7 @@ def seen_pairs(con, data):
 
     Args:
         con: An Ibis connection to DuckDB.
-        data: A `Prepared`.
+        data: A `Dataset`.
 
     Returns:
         Table `user`, `title`, each pair once.
@@ -21,7 +21,7 @@ def had_pairs(con, data):
 
     Args:
         con: An Ibis connection to DuckDB.
-        data: A `Prepared`.
+        data: A `Dataset`.
 
     Returns:
         Table `user`, `title`, each pair once.

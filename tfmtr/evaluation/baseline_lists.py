@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.preparation import JUDGED_WINDOWS
-from tfmtr.datasets.prepared import Prepared
 from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.baselines.tuning import fit, tune
 from tfmtr.evaluation.index_lists import AmongCase, IndexLists, ListCase, best_titles, is_positive
@@ -39,7 +39,7 @@ class BaselineLists:
     scores: pd.DataFrame
 
 
-def baseline_lists(data, *, k=10, most=10_000, names=None, among=None):
+def baseline_lists(data, *, k=10, most=10_000, names=None, among=None, metrics=()):
     """Lists of baselines in every test window.
 
     Each has at most 12 tries, judged by NDCG of validation users' lists in the last training windows; the best options
@@ -47,11 +47,12 @@ def baseline_lists(data, *, k=10, most=10_000, names=None, among=None):
     service would, and knows of a test user what that user had until then.
 
     Args:
-        data: A `Prepared` directory.
+        data: A `Dataset` directory.
         k: Titles of a list.
         most: Most users of a window.
         names: Names of baselines; all that can be had by default.
         among: Titles that each positive is ranked among, too; see `AmongCase`. `None` for no such figures.
+        metrics: As for `evaluate_lists`.
 
     Returns:
         `BaselineLists`.
@@ -60,14 +61,15 @@ def baseline_lists(data, *, k=10, most=10_000, names=None, among=None):
         ValueError: If a name is unknown, or the directory does not tell what users had.
         ImportError: If a baseline that is asked for by name needs a package that is not installed.
     """
-    data = Prepared(data.path)
+    data = Dataset(data.path)
     key = data.report["fingerprint"], data.report.get("forgotten", 0)
-    return _baseline_lists(str(data.path.absolute()), key, k, most, None if names is None else tuple(names), among)
+    names = None if names is None else tuple(names)
+    return _baseline_lists(str(data.path.absolute()), key, k, most, names, among, tuple(metrics))
 
 
 @functools.lru_cache(maxsize=2)  # the runs of one command are on the same data
-def _baseline_lists(path, key, k, most, names, among):
-    data = Prepared(path)
+def _baseline_lists(path, key, k, most, names, among, metrics):
+    data = Dataset(path)
     past, window_days = Past(data), length_in_days(data)
     cases = validation_cases(data, past)
 
@@ -104,11 +106,11 @@ def _baseline_lists(path, key, k, most, names, among):
             for kind, case in pair.items():
                 lists = case.index_lists(rank)
                 cells = document["ranking" if kind == NEW else "repeats"].setdefault(name, {})
-                cells[str(window)] = evaluate_lists(lists.lists)
-                scores.append(user_scores(lists, past, history, window).assign(contender=name, list=kind))
+                cells[str(window)] = evaluate_lists(lists.lists, metrics)
+                scores.append(user_scores(lists, past, history, window, metrics).assign(contender=name, list=kind))
             if among is not None:
                 cells = document["among"].setdefault(name, {})
-                cells[str(window)] = evaluate_lists(AmongCase(pair[NEW], among).lists(rank))
+                cells[str(window)] = evaluate_lists(AmongCase(pair[NEW], among).lists(rank), metrics)
     return BaselineLists(document, pd.concat(scores, ignore_index=True) if scores else pd.DataFrame())
 
 
@@ -130,7 +132,7 @@ def positives_of(data, files, columns=LIST_COLUMNS):
     """Arrow table of the primary task's positives in example files.
 
     Args:
-        data: A `Prepared` directory.
+        data: A `Dataset` directory.
         files: Example files of it.
         columns: Names of the columns; `None` for all, which a model needs, and then there must be a file.
     """
@@ -169,7 +171,7 @@ def ranking_by(score, past, k):
     return rank
 
 
-def user_scores(found: IndexLists, past, history, window):
+def user_scores(found: IndexLists, past, history, window, metrics=()):
     """One row for each user: the own metrics, and those of titles that were new when the window began.
 
     Args:
@@ -177,6 +179,7 @@ def user_scores(found: IndexLists, past, history, window):
         past: The `Past`.
         history: Its `History` before the window.
         window: Number of the window.
+        metrics: As for `evaluate_lists`.
 
     Returns:
         Data frame `window`, `user`, `is_new_user` (no event before the window), the metrics of `metrics_of_users`, and
@@ -200,7 +203,7 @@ def user_scores(found: IndexLists, past, history, window):
             "window": window,
             "user": found.users,
             "is_new_user": ~had_any[numbers],
-            **metrics_of_users(lists),
+            **metrics_of_users(lists, metrics),
             **counts,
         }
     )

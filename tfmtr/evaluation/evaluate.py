@@ -1,27 +1,30 @@
 """Evaluates a run on its test windows: metrics per slice and task, and of the lists that its index returns."""
 
 import contextlib
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.text import Text
 
-from tfmtr import inputs, training
+from tfmtr import inputs
+from tfmtr.checkpoints import restore
 from tfmtr.checks import check_integer
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import replacing, write_json
 from tfmtr.evaluation.baseline_lists import baseline_lists, user_scores
 from tfmtr.evaluation.baselines.table import BASELINES
+from tfmtr.evaluation.evaluation import Evaluation
 from tfmtr.evaluation.index_lists import AmongCase, ListCase, is_positive, list_metrics, profiles, ranking_of
 from tfmtr.evaluation.list_scores import (
     MODEL,
     NEW,
     REPEATS,
-    between_runs,
     compare_with,
     means_of,
     segments_of,
@@ -31,16 +34,26 @@ from tfmtr.evaluation.metrics import evaluate_task
 from tfmtr.evaluation.past import Past, has_events
 from tfmtr.evaluation.ranking import evaluate_lists, gauc, recall_at_k
 from tfmtr.evaluation.shortcomings import shortcomings
-from tfmtr.evaluation.tables import lists_table, pr_auc_table, segments_table
 from tfmtr.evaluation.title_facts import LOCAL_SHARE, title_facts
 from tfmtr.models import TwoTower
 from tfmtr.retrieval.index import build_index
-from tfmtr.schema import Schema, check_choice
+from tfmtr.run import Run, versions
+from tfmtr.schema import check_choice
 
 BATCH = 8192
 
 
-def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, baselines=None, among=None):
+def evaluate(
+    run: str | os.PathLike,
+    data: str | os.PathLike | None = None,
+    *,
+    k: int = 10,
+    recall_users: int = 10_000,
+    local_share: float = LOCAL_SHARE,
+    baselines: Sequence[str] | None = None,
+    among: int | None = None,
+    metrics: Sequence[str] = (),
+) -> Evaluation:
     """Evaluates test window i with the model that was trained up to window i - 1, beside what people have without it.
 
     Writes `evaluation.json` and, for figures that need them, `scores.parquet` with the score of every test row (its
@@ -55,7 +68,7 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
 
     Args:
         run: Run directory made by `tfmtr train`.
-        data: Directory made by `tfmtr prepare`.
+        data: Directory made by `tfmtr prepare`; what the run was trained on by default.
         k: Titles that the index returns.
         recall_users: Most users that have lists.
         local_share: See `tfmtr.evaluation.title_facts.title_facts`, which says what a local title is.
@@ -63,9 +76,12 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
             empty.
         among: Titles that each positive is ranked among, too, as in many papers (100: with 99 random ones that the user
             did not have); `None` for no such figures.
+        metrics: Metrics of lists beside those of `tfmtr/evaluation/list_metrics/`: import paths of functions like
+            theirs.
 
     Returns:
-        The document written to `<run>/evaluation.json`; cells are as the functions describe that make them:
+        An `Evaluation` of the document written to `<run>/evaluation.json`; cells are as the functions describe that
+        make them:
 
         * `"tasks"` (`evaluate_task`), `"gauc"` (of binary tasks): `{task: {slice column: {window: {slice: cell}}}}`;
         * `"title_classes"` (`evaluate_task`): `{task: {window: {"global", "local" or "overall": cell}}}`;
@@ -85,7 +101,8 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
     """
     if k < 1:
         raise ValueError(f"`k` must be positive, for example 10. Received: k={k}")
-    data, document, schema = Prepared(data), training.read_run(run), Schema.load(run)
+    run = Run(run)
+    data, document, schema = run.data if data is None else Dataset(data), run.document, run.schema
     names = None if baselines is None else list(baselines)
     for name in names or ():
         check_choice("baselines", name, tuple(BASELINES))
@@ -98,15 +115,16 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
         )
     facts = title_facts(data, local_share=local_share)
     parts = ("tasks", "gauc", "title_classes", "recall", "lists", "repeats", "among", "left_out")
-    model, found, list_scores, few = None, {part: {} for part in parts}, [], 0
+    model, list_scores, few = None, [], 0
+    found: dict[str, Any] = {part: {} for part in parts}
     past = Past(data) if has_events(data) else None
     scores = Path(run, "scores.parquet")
     with score_writer(scores, schema) as write_scores:
         for window in data.test_windows:
             if model is None:
-                model = training.load(run, window=window)
+                model = run.load(window=window)
             else:
-                training.restore(model, Path(run, "weights", f"window-{window}.npz"))
+                restore(model, run.weights(window))
             files = data.examples("test", windows=[window])
             columns, users, positives = predict(model, files, schema, data, columns=("title_row",))
             write_scores(window, columns)
@@ -120,21 +138,25 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
                 for kind, before in ((NEW, past), (REPEATS, None)):
                     case = ListCase(positives, index.catalogue, most=recall_users, past=before, window=window)
                     lists = case.index_lists(rank)
-                    list_scores.append(user_scores(lists, past, history, window).assign(contender=MODEL, list=kind))
+                    list_scores.append(
+                        user_scores(lists, past, history, window, metrics).assign(contender=MODEL, list=kind)
+                    )
                     if kind == REPEATS:
-                        found["repeats"][str(window)] = evaluate_lists(lists.lists)
+                        found["repeats"][str(window)] = evaluate_lists(lists.lists, metrics)
                         continue
                     if among is not None:
                         some = AmongCase(case, among)
-                        found["among"][str(window)] = evaluate_lists(some.lists(rank))
+                        found["among"][str(window)] = evaluate_lists(some.lists(rank), metrics)
                         few += some.few
                     found["recall"][str(window)] = recall_at_k(lists.lists)
                     found["left_out"][str(window)] = case.left_out
-                    for metric, cells in list_metrics(lists, facts, profiles(past, lists.users, window)).items():
+                    for metric, cells in list_metrics(
+                        lists, facts, profiles(past, lists.users, window), metrics
+                    ).items():
                         put(found, ("lists", metric, str(window)), cells)
     found["baselines"], found["means"], found["segments"], found["warnings"] = None, {}, {}, []
     if list_scores and (names is None or names):
-        others = baseline_lists(data, k=k, most=recall_users, names=names, among=among)
+        others = baseline_lists(data, k=k, most=recall_users, names=names, among=among, metrics=metrics)
         list_scores.append(others.scores)
         found["baselines"] = {**others.document, "compared": compare_with(pd.concat(list_scores), MODEL)}
     if list_scores:
@@ -152,7 +174,7 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
         "forgotten": data.report.get("forgotten", 0),
         "data": str(data.path),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "versions": training.versions(),
+        "versions": versions(),
         "k": k,
         "ranked_among": among,
         "times": data.report.get("times", True),
@@ -161,7 +183,7 @@ def evaluate(run, data, *, k=10, recall_users=10_000, local_share=LOCAL_SHARE, b
         **found,
     }
     write_json(Path(run, "evaluation.json"), result)
-    return result
+    return Evaluation(result, run.path)
 
 
 @contextlib.contextmanager
@@ -205,41 +227,14 @@ def put(tree, path, value):
     tree[last] = value
 
 
-def print_results(results, console, runs=None):
-    """Prints a table of PR-AUC per slice for each binary task, and of the lists of models and baselines.
-
-    The last model's gains are over the others.
-
-    Args:
-        results: `{model: document of evaluate}`.
-        console: `rich.console.Console`.
-        runs: `{model: run directory}`, for the ratios of the last model's lists to the others'.
-    """
-    *_, last = results.values()
-    for task, slices in last["tasks"].items():
-        for column, windows in slices.items():
-            if any("pr_auc" in cell for cells in windows.values() for cell in cells.values()):
-                console.print(Text.assemble("\n", (task, "bold"), f" per {column}"))
-                console.print(pr_auc_table({name: result["tasks"][task][column] for name, result in results.items()}))
-    console.print()
-    console.print(lists_table(results, between_runs(runs or {})))
-    segments = segments_table(results)
-    if segments.row_count:
-        console.print()
-        console.print(segments)
-    for name, result in results.items():
-        for warning in result.get("warnings", ()):
-            console.print(Text(f"warning: {name}: {warning}"), soft_wrap=True)
-
-
 def predict(model, files, schema, data, *, columns=()):
     """Runs a model over files of examples.
 
     Args:
         model: A `JointModel`.
-        files: Example files, as `Prepared.examples` lists them.
+        files: Example files, as `Dataset.examples` lists them.
         schema: The model's `Schema`.
-        data: The `Prepared` directory the files are from.
+        data: The `Dataset` directory the files are from.
         columns: Columns of the examples that are wanted beside the slices, as text, or `"scenario"` for the name of
             the row's, or `"title_row"`, an integer.
 

@@ -1,14 +1,17 @@
 """A terminal table that is never cut."""
 
+import io
 import textwrap
 import unicodedata
 
 from rich import box
 from rich.align import Align
 from rich.cells import cell_len
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+WIDTH = 120  # of a table as text
 NUMBER_WIDTH = 10  # at which headings of numbers are broken where there is room
 
 
@@ -134,3 +137,20 @@ def printable(text):
 
 def _sum(widths, gap):
     return sum(widths) + gap * (len(widths) - 1)
+
+
+def text_of(show):
+    """What a function prints to the console that it is given, as text without marks."""
+    file = io.StringIO()
+    show(Console(file=file, width=WIDTH))
+    return file.getvalue()
+
+
+def as_text(table):
+    """A table as text.
+
+    >>> from rich.table import Table
+    >>> print(as_text(Table("title", box=None)).strip())
+    title
+    """
+    return text_of(lambda console: console.print(table))

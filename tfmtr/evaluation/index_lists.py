@@ -166,7 +166,7 @@ def index_lists(model, positives, schema, data, *, window, k, most, past=None):
         model: A `TwoTower` model.
         positives: Arrow table of the window's positive test rows, at least one.
         schema: The model's `Schema`.
-        data: The `Prepared` directory.
+        data: The `Dataset` directory.
         window: The test window.
         k: Titles of a list.
         most: Most users: those that come first in the files' hash order.
@@ -188,7 +188,7 @@ def ranking_of(model, index, schema, data, *, k, popularity=None):
         model: A `TwoTower` model.
         index: Its exact index of the window.
         schema: Its `Schema`.
-        data: The `Prepared` directory.
+        data: The `Dataset` directory.
         k: Titles of a list.
         popularity: What `Past.popularity` returns: cold users get what is popular in their territory, as they are
             served. `None` ranks theirs by the model, too.
@@ -224,7 +224,7 @@ def is_positive(labels):
 
 
 def is_cold(rows, features, schema):
-    """Of which rows no taste is known, boolean of shape `(rows,)`, as `tfmtr.export.is_cold` has it of requests.
+    """Of which rows no taste is known, boolean of shape `(rows,)`, as `tfmtr.exporting.is_cold` has it of requests.
 
     Args:
         rows: Arrow table of examples.
@@ -267,13 +267,14 @@ def best_titles(scores, allowed, k):
     return best
 
 
-def list_metrics(found, facts, profile):
+def list_metrics(found, facts, profile, metrics=()):
     """Every metric of `IndexLists` by its name.
 
     Args:
         found: `IndexLists`.
         facts: The directory's `TitleFacts`.
         profile: What `profiles` returns for the lists' users.
+        metrics: As for `evaluate_lists`.
 
     Returns:
         `{metric: {territory: cell}}` of `evaluate_lists` (`"ranking"`), `evaluate_exposure` (`"exposure"`),
@@ -285,7 +286,7 @@ def list_metrics(found, facts, profile):
     quality = np.full(len(rated), -1)
     quality[rated] = quantile_bins(facts.rate[rated], num_bins=QUALITY_BINS)
     return {
-        "ranking": evaluate_lists(lists),
+        "ranking": evaluate_lists(lists, metrics),
         "exposure": evaluate_exposure(lists, popularity, available=found.available),
         "exposure_curve": exposure_curve(lists, popularity),
         "hit_rate_by_popularity": hit_rate_by_popularity(lists, popularity),

@@ -12,7 +12,18 @@ from tfmtr.evaluation.evidence import LEAST_USERS, compare_lists
 FILE = "list_scores.parquet"
 MODEL = "model"  # the contender that is no baseline
 NEW, REPEATS = "new", "repeats"  # lists without what the user had before the window, and with it
-METRICS = ("ndcg", "recall", "capped_recall", "mrr", "hit_rate")
+# Columns of a user's list that are no metrics.
+FACTS = {
+    "window",
+    "user",
+    "is_new_user",
+    "positives",
+    "hits",
+    "new_title_positives",
+    "new_title_hits",
+    "contender",
+    "list",
+}
 
 
 def write_list_scores(run, scores):
@@ -95,10 +106,10 @@ def means_of(scores):
         `{"new" or "repeats": {contender: {metric: float, "lists": int, "users": int}}}`; metrics are `None` under 20
         users.
     """
-    found = {}
+    found, metrics = {}, [column for column in scores.columns if column not in FACTS]
     for (kind, name), rows in scores.groupby(["list", "contender"]):
         users = int(rows.user.nunique())
-        means = {m: float(rows[m].mean()) if users >= LEAST_USERS else None for m in METRICS}
+        means = {m: float(rows[m].mean()) if users >= LEAST_USERS else None for m in metrics}
         found.setdefault(kind, {})[name] = {**means, "lists": len(rows), "users": users}
     return found
 

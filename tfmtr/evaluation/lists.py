@@ -88,6 +88,16 @@ class Lists:
         np.minimum.at(best, at[found], ranks[found])
         return best
 
+    @functools.cached_property
+    def num_positives(self):
+        """Number of each user's positives, integers of shape `(users,)`."""
+        return np.bincount(self.positive_users, minlength=len(self.ranked_titles))
+
+    @functools.cached_property
+    def num_hits(self):
+        """Number of each user's positives that the list has, floats of shape `(users,)`."""
+        return np.bincount(self.positive_users, np.isfinite(self.positive_ranks), len(self.ranked_titles))
+
     def by_slice(self):
         """Indices of the users, the recommendations (of `recommended`) and the positives of every slice.
 

@@ -23,7 +23,7 @@ class Past:
     on and of the others for their own lists only.
 
     Args:
-        data: A `Prepared` directory with `events.parquet`.
+        data: A `Dataset` directory with `events.parquet`.
 
     Attributes:
         users: Ids of all users, Arrow text of shape `(users,)`; a user's number is the place here.

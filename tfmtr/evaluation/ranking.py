@@ -6,8 +6,13 @@ Cells are those of `tfmtr.evaluation.metrics`: by slice and pooled, n/a under 30
 import numpy as np
 import pandas as pd
 
+from tfmtr import components
 from tfmtr.evaluation.areas import areas
+from tfmtr.evaluation.list_metrics.ndcg import ndcg
+from tfmtr.evaluation.list_metrics.recall import recall
 from tfmtr.evaluation.metrics import OVERALL, observed_rows, rows_by_slice, why_not_available
+
+FOLDER = "evaluation.list_metrics"
 
 
 def gauc(labels, scores, slices, users):
@@ -59,29 +64,18 @@ def gauc(labels, scores, slices, users):
     return {name: cell(index) for name, index in rows_by_slice(slices, names).items()}
 
 
-def evaluate_lists(lists):
-    """Recall, NDCG, MRR and hit rate of recommendation lists, as means over the users with a held-out positive.
+def evaluate_lists(lists, metrics=()):
+    """All metrics of `tfmtr/evaluation/list_metrics/`, as means over the users with a held-out positive.
 
-    With the ranks r of those of a user's n positives that the list of k titles has,
-
-        recall = |ranks| / n          ndcg = sum 1 / log2(1 + r) / sum_{i=1}^{min(n, k)} 1 / log2(1 + i)
-        capped_recall = |ranks| / min(n, k)
-        mrr = 1 / min r, or 0         hit_rate = 1 if there is any, else 0.
-
-    The metrics are those at the lists' own k. A user with more positives than k cannot reach a recall of 1, but one of
-    capped recall and of NDCG.
-
-    Reference: Järvelin and Kekäläinen, Cumulated Gain-Based Evaluation of IR Techniques, TOIS 2002,
-    https://doi.org/10.1145/582415.582418 (NDCG; here with binary gains and the discount log2(1 + r), which counts from
-    the first rank); Voorhees, The TREC-8 Question Answering Track Report, 1999 (MRR); Deshpande and Karypis, Item-Based
-    Top-N Recommendation Algorithms, TOIS 2004, https://doi.org/10.1145/963770.963776 (hit rate).
+    They are those at the lists' own length.
 
     Args:
         lists: `Lists`.
+        metrics: Further ones: import paths or functions.
 
     Returns:
-        `{slice: cell}` as `evaluate_task` returns it, with `recall`, `capped_recall`, `ndcg`, `mrr` and `hit_rate` in
-        [0, 1], `positives`, `users` (those with a positive) and `reason`.
+        `{slice: cell}` as `evaluate_task` returns it, with each metric by its name, `positives`, `users` (those with a
+        positive) and `reason`.
 
     Example:
     >>> from tfmtr.evaluation.lists import Lists
@@ -90,7 +84,7 @@ def evaluate_lists(lists):
     >>> cell["recall"], round(cell["ndcg"], 4), cell["mrr"], cell["hit_rate"]
     (1.0, 0.6309, 0.5, 1.0)
     """
-    metrics, num_positives = _per_user(lists)
+    found, num_positives = {name: metric(lists) for name, metric in functions(metrics).items()}, lists.num_positives
     known = num_positives > 0
 
     def cell(users):
@@ -98,7 +92,7 @@ def evaluate_lists(lists):
         reason = why_not_available(lists.num_pairs, num_users, positives)
         means = {
             name: float(values[users][known[users]].mean()) if reason is None else None
-            for name, values in metrics.items()
+            for name, values in found.items()
         }
         return {**means, "positives": positives, "users": num_users, "reason": reason}
 
@@ -113,9 +107,8 @@ def recall_at_k(lists):
     >>> recall_at_k(Lists([[3, 7], [5, -1]], ["DE", "PL"], [0, 0, 1], [8, 7, 5], num_titles=9))
     0.75
     """
-    metrics, num_positives = _per_user(lists)
-    recall = metrics["recall"][num_positives > 0]
-    return float(recall.mean()) if recall.size else None
+    values = recall(lists)[lists.num_positives > 0]
+    return float(values.mean()) if values.size else None
 
 
 def mean_over_lists(windows, metric):
@@ -138,8 +131,12 @@ def mean_over_lists(windows, metric):
     return sum(cell[metric] * cell["users"] for cell in cells) / lists if lists else None
 
 
-def metrics_of_users(lists):
+def metrics_of_users(lists, metrics=()):
     """Each user's own metrics, in the order of the lists.
+
+    Args:
+        lists: `Lists`.
+        metrics: As for `evaluate_lists`.
 
     Returns:
         `{metric: float array of shape (users,)}` of `evaluate_lists`, NaN for users without a held-out positive, and
@@ -151,9 +148,9 @@ def metrics_of_users(lists):
     >>> found["ndcg"], found["positives"]
     (array([1., 0.]), array([1, 1]))
     """
-    metrics, num_positives = _per_user(lists)
-    own = {name: np.where(num_positives > 0, values, np.nan) for name, values in metrics.items()}
-    return {**own, "positives": num_positives}
+    known = lists.num_positives > 0
+    own = {name: np.where(known, metric(lists), np.nan) for name, metric in functions(metrics).items()}
+    return {**own, "positives": lists.num_positives}
 
 
 def ndcg_of_users(lists):
@@ -164,23 +161,21 @@ def ndcg_of_users(lists):
     >>> ndcg_of_users(Lists([[3, 7], [5, -1]], ["DE", "PL"], [0, 1], [3, 8], num_titles=9))
     array([1., 0.])
     """
-    ndcg = metrics_of_users(lists)["ndcg"]
-    return ndcg[~np.isnan(ndcg)]
+    return ndcg(lists)[lists.num_positives > 0]
 
 
-def _per_user(lists):
-    """`({metric: array of shape (users,)}, numbers of positives)`; metrics of users without a positive mean nothing."""
-    users, ranks, (num_users, k) = lists.positive_users, lists.positive_ranks, lists.ranked_titles.shape
-    num_positives = np.bincount(users, minlength=num_users)
-    ideal = np.append(1, np.cumsum(1 / np.log2(1 + np.arange(1, k + 1))))[np.minimum(num_positives, k)]
-    hits = np.bincount(users, np.isfinite(ranks), num_users)
-    reciprocal = np.zeros(num_users)
-    np.maximum.at(reciprocal, users, 1 / ranks)
-    metrics = {
-        "recall": hits / np.maximum(num_positives, 1),
-        "capped_recall": hits / np.clip(num_positives, 1, k),
-        "ndcg": np.bincount(users, 1 / np.log2(1 + ranks), num_users) / ideal,
-        "mrr": reciprocal,
-        "hit_rate": reciprocal > 0,
-    }
-    return metrics, num_positives
+def functions(metrics=()):
+    """`{name: function}` of all list metrics.
+
+    Args:
+        metrics: Those beside the ones that are found by name: import paths or functions.
+
+    Raises:
+        ValueError: If one cannot be found, or two have one name.
+    """
+    found = {name: components.find(FOLDER, name) for name in components.names(FOLDER)}
+    for metric in metrics:
+        function = components.find(FOLDER, metric)
+        if found.setdefault(function.__name__, function) is not function:
+            raise ValueError(f"`metrics` must have names of their own. Received: {function.__name__!r} twice")
+    return found

@@ -16,7 +16,7 @@ def shortcomings(found, run, data):
     Args:
         found: The document of `evaluate` so far, with `"baselines"` and `"segments"`.
         run: The document `run.json`.
-        data: The `Prepared` directory.
+        data: The `Dataset` directory.
 
     Returns:
         List of text: one if the mean NDCG of the model's lists is below that of the baseline that validation users

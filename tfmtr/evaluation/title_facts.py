@@ -42,7 +42,7 @@ def title_facts(data, *, local_share=LOCAL_SHARE):
     titles' too.
 
     Args:
-        data: The `Prepared` directory.
+        data: The `Dataset` directory.
         local_share: From 0 to 1. In the simulator titles of one territory or culture are in up to 29 % of 24
             territories, 95 % of the global ones in more.
 

@@ -29,7 +29,7 @@ def check_data(data, before, schema, *, day, days, lost=0.0, max_loss=MAX_LOSS, 
     """Compares a day's data with those that the live model was trained on.
 
     Args:
-        data: The `Prepared` directory of the day, whose last window is the day.
+        data: The `Dataset` directory of the day, whose last window is the day.
         before: That of the live model.
         schema: The live model's `Schema`.
         day: Date of the day, a text such as `"2025-02-17"`.

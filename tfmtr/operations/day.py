@@ -25,17 +25,17 @@ import pyarrow.parquet as pq
 from tfmtr import training
 from tfmtr.calibration import calibrate
 from tfmtr.checks import check_integer
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.drift import moved_users
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.examples import EmptyWindowError
 from tfmtr.datasets.groups import to_globe
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare
-from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.seen import had_pairs
 from tfmtr.documents import read_json, write_json
 from tfmtr.evaluation.metrics import OVERALL
-from tfmtr.export import export
+from tfmtr.exporting import export
 from tfmtr.operations.checks import (
     MAX_LOSS,
     MAX_MOVE,
@@ -58,6 +58,7 @@ from tfmtr.operations.service import (
     table_paths,
 )
 from tfmtr.operations.steps import Steps, state_of
+from tfmtr.run import Run
 from tfmtr.schema import Schema, check_choice
 from tfmtr.scratch import remove, sweep
 from tfmtr.serving.errors import ServerError
@@ -241,7 +242,7 @@ class _Day:
             self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - began, 2)
 
     def prepare(self, late_days):
-        """The `Prepared` directory of the day and the days before it, with the live model's groups."""
+        """The `Dataset` directory of the day and the days before it, with the live model's groups."""
         settings, out = self.settings, self.folder / "data"
         logs = dict(settings["logs"])
         like = data_of(settings, self.live["run"])
@@ -249,12 +250,12 @@ class _Day:
             **{name: state_of(path) for name, path in table_paths(logs).items()},
             "how it is prepared": {name: settings[name] for name in ("logs", "options")},
             "the number of late days": late_days,
-            "the live model": training.read_run(self.live["run"])["run_id"],
+            "the live model": Run(self.live["run"]).run_id,
         }
         self.steps.open("prepare", key, keep=BEFORE if (self.folder / "day.json").exists() else None)
         if (out / "prepare.json").is_file():
             self.tell("prepared before, from the same files")
-            return Prepared(out)
+            return Dataset(out)
         groups = {territory: group for (territory,), group in like.schema.scenario.groups.items()}
         logs["groups"] = _join_neighbours({**groups, **(logs["groups"] or {})}, logs["neighbours"] or {})
         end = datetime.datetime.combine(self.day, datetime.time()) + DAY
@@ -295,7 +296,7 @@ class _Day:
         earlier = ended_days(self.service, day)
         known = read_json(earlier[-1] / "day.json").get("late") if earlier else None
         if known is None:  # the first day, or the first one that this is counted on
-            base = Prepared(self.settings["data"]).report.get("days", report["days"])
+            base = Dataset(self.settings["data"]).report.get("days", report["days"])
             known = {"accounted": {date: c["rows"] for date, c in base.items() if earlier or date < since}, "left": {}}
         counts = account(rows, windows, accounted=known["accounted"], left=known["left"], since=since)
         files = late_files(self.service, data, self.folder / "late", day, self.settings)
@@ -327,26 +328,26 @@ class _Day:
 
     def train(self, data, late, epochs):
         """The live model goes on."""
-        before, run = training.read_run(self.live["run"]), self.folder / "run"
+        before, run = Run(self.live["run"]), self.folder / "run"
         key = {
             "the data": [data.report["fingerprint"], data.report.get("forgotten", 0)],
             "the late rows": [state_of(file) for file in late],
-            "the live model": before["run_id"],
+            "the live model": before.run_id,
             "the number of epochs": epochs,
         }
         self.steps.open("train", key)
-        sampling = SAMPLINGS if training.recipe_of(before).upsample else SAMPLINGS[:1]
+        sampling = SAMPLINGS if before.recipe.upsample else SAMPLINGS[:1]
         files = data.examples("train", windows=[0], sampling=sampling)
         files += [file for file in late if file.stem in sampling]
         grown = training.go_on(self.live["run"], data.path, files, run, epochs=epochs, verbose=0)
         self.tell(f"trained on {_count(files)} rows, {_count(late)} of them late; {len(grown)} variables grew")
         self.record |= {"run": str(run), "grown": grown}
-        self.record["fitted"] = {"rows": _count(files), "epochs": epochs, "stages": training.read_run(run)["stages"]}
+        self.record["fitted"] = {"rows": _count(files), "epochs": epochs, "stages": Run(run).document["stages"]}
 
     def judge(self, data, limits):
         """The gate's second half: the new model against the live one."""
         bounds = {name: limits[name] for name in ("max_drop", "max_shift")}
-        runs = [training.read_run(run)["run_id"] for run in (self.live["run"], self.folder / "run")]
+        runs = [Run(run).run_id for run in (self.live["run"], self.folder / "run")]
         key = {"the live model": runs[0], "the new model": runs[1], **bounds}
         self.steps.open("gate", key)
         found = read_json(self.folder / "gate.json")
@@ -360,11 +361,11 @@ class _Day:
     def export(self, data):
         """Calibrates, exports and tries."""
         live, run, version = self.live, self.folder / "run", self.folder / "version"
-        self.steps.open("export", {"the new model": training.read_run(run)["run_id"]})
+        self.steps.open("export", {"the new model": Run(run).run_id})
         before = read_json(Path(live["run"]) / "calibration.json") or {"by": "territory", "method": "platt"}
         calibrate(run, data.path, by=before["by"], method=before["method"])
         remove(version)
-        try_version(export(run, data.path, version), data)
+        try_version(export(run, version, titles=data.path), data)
         self.tell("exported and tried")
 
     def publish(self):
@@ -396,7 +397,7 @@ def count_fallbacks(data):
     """How many users and titles of a prepared day are served by a fallback.
 
     Args:
-        data: A `Prepared`.
+        data: A `Dataset`.
 
     Returns:
         `{"users_of_the_default_branch", "cold_users", "cold_titles"}`: users of territories without a group; users
@@ -424,7 +425,7 @@ def try_version(version, data, *, num_users=20):
 
     Args:
         version: Directory of the version.
-        data: The `Prepared` directory that the users are from.
+        data: The `Dataset` directory that the users are from.
         num_users: How many are asked for, the first of the table.
 
     Raises:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import replacing, write_json
 from tfmtr.operations.service import owned, read_live, read_service
 
@@ -50,7 +50,7 @@ def _forget(user, service, data, embeddings):
         raise ValueError("Name what to forget in: --service, --data or --embeddings. Received: none of them")
     lines, trained, logs = [], [], set()
     for folder in folders:
-        prepared = Prepared(folder)
+        prepared = Dataset(folder)
         count, learnt = _forget_prepared(user, prepared)
         lines.append(f"{folder}: {count} rows removed")
         if learnt:

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from tfmtr import training
-from tfmtr.datasets.prepared import Prepared
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.compare import LEVEL, holm, paired_bootstrap
 from tfmtr.evaluation.evaluate import predict
 from tfmtr.evaluation.metrics import OVERALL, evaluate_task
 from tfmtr.operations.list_gate import judge_lists
+from tfmtr.run import Run
 
 METRICS = {"binary": ("pr_auc", 1), "regression": ("mse", -1)}  # metric, and whether more of it is better
 
@@ -47,10 +47,10 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
     for name, value in (("max_drop", max_drop), ("max_shift", max_shift)):
         if not value > 0:
             raise ValueError(f"`{name}` must be positive, such as 0.05 for 5 %. Received: {name}={value}")
-    data = Prepared(data)
+    data = Dataset(data)
     last = data.next_window - 1
     before = [window["window"] for window in data.report["windows"] if window["window"] < last]
-    runs = [(training.load(run), training.Schema.load(run)) for run in (live, candidate)]
+    runs = [(run.model, run.schema) for run in (Run(live), Run(candidate))]
     parts, reasons, notes = {}, [], []
     for part, windows in (("last", [last]), ("before", before)):
         files = data.examples("validation", windows=windows)

@@ -7,9 +7,9 @@ trained on; of older ones the rows are counted, said and left.
 import ibis
 import pyarrow.parquet as pq
 
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.examples import is_event
-from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.sampling import digest
 from tfmtr.documents import read_json
 from tfmtr.scratch import scratch
@@ -63,7 +63,7 @@ def late_files(service, data, out, day, settings):
 
     Args:
         service: Directory of the service.
-        data: The `Prepared` directory of the day.
+        data: The `Dataset` directory of the day.
         out: Folder of the files, made if it is not there.
         day: Date of the day, a text.
         settings: The document `service.json`.
@@ -107,7 +107,7 @@ def _write(service, data, out, day, settings):
 def _homes(service, settings, date):
     """The users table as of a day: of the day itself, or of the newest before it, or of the data it began with."""
     folders = [f for f in sorted(service.glob("days/*")) if f.name <= date and (f / "data/prepare.json").is_file()]
-    return (folders[-1] / "data" if folders else Prepared(settings["data"]).path) / "users.parquet"
+    return (folders[-1] / "data" if folders else Dataset(settings["data"]).path) / "users.parquet"
 
 
 def _as_of(con, rows, users):
@@ -119,7 +119,7 @@ def _as_of(con, rows, users):
 
 def _slices(folder, start, sampling):
     """Training files of an earlier day's directory whose window starts at `start`: trained on, or refused."""
-    data = Prepared(folder / "data")
+    data = Dataset(folder / "data")
     numbers = [window["window"] for window in data.report["windows"] if window["start"] == start]
     if read_json(folder / "day.json")["status"] != "promoted":
         numbers = [number for number in numbers if number == 0]  # what came late that day may still be trained on

@@ -33,7 +33,7 @@ def judge_lists(runs, data, *, k=10, num_samples=2000):
 
     Args:
         runs: `(model, schema)` of the live and of the new model.
-        data: `Prepared` directory.
+        data: `Dataset` directory.
         k: Titles of a list.
         num_samples: Bootstrap samples over users.
 
@@ -84,7 +84,7 @@ def choose_popularity(data, past, *, k):
     """`(name, options)` of the popularity that did best for validation users before the last window.
 
     Args:
-        data: `Prepared` directory.
+        data: `Dataset` directory.
         past: Its `Past`.
         k: Titles of a list.
     """

@@ -17,12 +17,13 @@ import shutil
 import socket
 from pathlib import Path
 
-from tfmtr import training
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.logs import PATHS
-from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.text import TEXT
 from tfmtr.documents import read_facts, read_json, write_json
-from tfmtr.export import export, publish
+from tfmtr.exporting import export, publish
+from tfmtr.folders import FORMATS, check_format
+from tfmtr.run import Run
 from tfmtr.scratch import scratch
 from tfmtr.serving.versions import find_versions
 
@@ -54,8 +55,8 @@ def start_service(service, run, out, **tables):
     service, run = Path(service), Path(run).absolute()
     if (service / "service.json").exists():
         raise ValueError(f"`service` must be new to start it from a run; leave out --start. Received: {service}")
-    training.check_form(training.read_run(run), run)
-    data = training.data_of(run)
+    Run(run).check_form()
+    data = Run(run).data
     report = data.report
     logs = {**report["logs"], **{name: str(path) for name, path in tables.items()}}
     is_fitted = logs["title_vectors"] is None and report["options"]["text_encoder"] is None
@@ -78,6 +79,7 @@ def start_service(service, run, out, **tables):
         )
     tests = [window for window in report["windows"] if window["window"] > 0]
     document = {
+        "format": FORMATS["service"],
         "run": str(run),
         "data": str(data.path.absolute()),
         "out": str(Path(out).absolute()),
@@ -115,7 +117,7 @@ def rollback(service, *, say=print):
 
         def put():
             if previous["version"] is None or not source.is_dir():  # the run that the service began with
-                export(run, data_of(settings, run).path, out)
+                export(run, out, titles=data_of(settings, run).path)
             else:
                 publish_copy(source, out)
 
@@ -139,7 +141,7 @@ def make_live(service, settings, live, records, put):
         The new document, as `read_live` returns it.
     """
     versions, _ = find_versions(Path(settings["out"]))
-    run_id = training.read_run(live["run"])["run_id"]
+    run_id = Run(live["run"]).run_id
     plan = {"after": max(versions, default=0), "run_id": run_id, "live": live, "records": records}
     write_json(service / PLAN, plan)
     put()
@@ -179,13 +181,14 @@ def read_service(service):
     """The document `service.json`.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or a newer version of this package wrote it.
     """
     document = read_json(Path(service) / "service.json")
     if document is None:
         raise ValueError(
             f"`service` must be a service's directory; make one with `tfmtr daily --start RUN`. Received: {service}"
         )
+    check_format("service", document, service)
     return document
 
 
@@ -206,8 +209,8 @@ def table_paths(logs):
 
 
 def data_of(settings, run):
-    """The `Prepared` directory of a service's first run or of a day's."""
-    return Prepared(settings["data"] if run == settings["run"] else Path(run).parent / "data")
+    """The `Dataset` directory of a service's first run or of a day's."""
+    return Dataset(settings["data"] if run == settings["run"] else Path(run).parent / "data")
 
 
 def publish_copy(version, out):

@@ -6,17 +6,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfmtr import inputs, training
-from tfmtr.datasets.prepared import Prepared
+from tfmtr import inputs
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import read_facts, read_json, write_json
 from tfmtr.retrieval.index import column, title_vectors
+from tfmtr.run import Run, versions
 from tfmtr.scratch import scratch, sweep
 
 BATCH = 8192
 MANIFEST = "manifest.json"
 
 
-def write_embeddings(run, data, out):
+def write_embeddings(run, out, *, data=None):
     """Writes the vectors of all users and titles of a prepared directory under a run's newest model.
 
         out/titles.parquet          title, vector, and a digest of what it was computed from
@@ -28,8 +29,8 @@ def write_embeddings(run, data, out):
 
     Args:
         run: Run directory made by `tfmtr train`.
-        data: Directory made by `tfmtr prepare`.
         out: Directory to write; must be new.
+        data: Directory made by `tfmtr prepare`; what the run was trained on by default.
 
     Returns:
         The manifest, a dictionary.
@@ -37,12 +38,13 @@ def write_embeddings(run, data, out):
     Raises:
         ValueError: If `out` exists, or `run` or `data` is not what it must be.
     """
-    out, data, document = Path(out), Prepared(data), training.read_run(run)
+    run, out = Run(run), Path(out)
+    data, document = run.data if data is None else Dataset(data), run.document
     place = (out.parent, f"tmp-{out.name}-")
     sweep(*place)
     if out.exists():
         raise ValueError(f"`out` must be a new directory; vectors of two models must not meet. Received: {out}")
-    model, schema = training.load(run, form="two_tower"), training.Schema.load(run)
+    model, schema = run.load(form="two_tower"), run.schema
     with scratch(*place) as folder:
         staging = folder / "vectors"
         (staging / "users").mkdir(parents=True)
@@ -68,7 +70,7 @@ def write_embeddings(run, data, out):
             "users": count,
             "biases": model.biases,
             "weights": weights,
-            "versions": training.versions(),
+            "versions": versions(),
         }
         write_json(staging / MANIFEST, manifest)
         staging.rename(out)

@@ -8,17 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tfmtr import inputs
+from tfmtr import components, inputs
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.seen import had_pairs
 from tfmtr.retrieval.catalogue import Catalogue
-from tfmtr.retrieval.exact import ExactIndex
-from tfmtr.retrieval.scann import ScannIndex
-from tfmtr.retrieval.streaming import StreamingIndex
-from tfmtr.schema import check_choice
 
 BATCH = 4096
-KINDS = ("exact", "streaming", "scann")
+FOLDER = "retrieval.indexes"
 
 
 def build_index(model, titles, schema, *, window=None, vectors=None, kind="exact", file=None):
@@ -26,27 +22,24 @@ def build_index(model, titles, schema, *, window=None, vectors=None, kind="exact
 
     Args:
         model: A `TwoTower` model.
-        titles: The `Prepared` directory.
+        titles: The `Dataset` directory.
         schema: The model's `Schema`.
         window: Whose catalogue is searched; by default the newest, after the last window.
         vectors: The `TitleVectors`; computed if not given.
-        kind: `exact` (`ExactIndex`), `streaming` (`StreamingIndex`) or `scann` (`ScannIndex`).
-        file: Where a streaming index's vectors are written.
+        kind: A file of `tfmtr/retrieval/indexes/`, or a function like theirs.
+        file: Where an index may write vectors, as the streaming one does.
 
     Raises:
-        ValueError: If `kind` is none of these, or its package is not installed.
+        ValueError: If there is no such index, or its package is not installed.
     """
-    check_choice("kind", kind, KINDS)
+    make = components.find(FOLDER, kind)
     vectors = vectors or title_vectors(model, titles, schema)
     ids = vectors.ids
     is_served = window is None  # an evaluation asks for no filters and has no cold users
     window = titles.next_window if is_served else window
     known = (title_attributes(titles, schema), popularity(titles, ids)) if is_served else ()
     catalogue = Catalogue(ids, availability(titles, ids, window), *known)
-    if kind == "streaming":
-        vectors.vectors.tofile(file)
-        return StreamingIndex(catalogue, file)
-    return {"exact": ExactIndex, "scann": ScannIndex}[kind](catalogue, vectors.vectors)
+    return make(catalogue, vectors.vectors, file)
 
 
 def availability(titles, ids, window):
@@ -121,7 +114,7 @@ def title_vectors(model, titles, schema, known=None):
 
     Args:
         model: A `TwoTower` model.
-        titles: The `Prepared` directory.
+        titles: The `Dataset` directory.
         schema: The model's `Schema`.
         known: `TitleVectors` under the same model: those of titles whose features are the same are taken from there.
     """

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfmtr import names
 from tfmtr.encoders.raw import lookup
 from tfmtr.retrieval.diversify import diversify
-from tfmtr.retrieval.exact import cut, width_of
+from tfmtr.retrieval.indexes.exact import cut, width_of
 
 OVERFETCH = 4  # candidates for each title wanted, where a second stage reorders them
 TEXT, TEXTS = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.string)

@@ -1,5 +1,11 @@
 """A client for any server that speaks TF Serving's gRPC protocol."""
 
+# Protobuf makes its classes when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import grpc
 import numpy as np
 import tensorflow as tf
@@ -32,7 +38,7 @@ class Client:
         scores = client.predict({"user_id": ["42"], "title_id": ["7"]})["click"]
     """
 
-    def __init__(self, address, model, *, version=None, timeout=10.0):
+    def __init__(self, address: str, model: str, *, version: int | None = None, timeout: float = 10.0) -> None:
         self._spec = model_pb2.ModelSpec(name=model)
         if version is not None:
             self._spec.version.value = version
@@ -43,7 +49,9 @@ class Client:
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
         self._signatures = None
 
-    def predict(self, inputs, signature_name=DEFAULT_SIGNATURE, output_filter=()):
+    def predict(
+        self, inputs: Mapping[str, Any], signature_name: str = DEFAULT_SIGNATURE, output_filter: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
         """Runs a signature.
 
         Args:
@@ -67,7 +75,7 @@ class Client:
         response = self._call(self._predictions.Predict, request)
         return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
-    def metadata(self):
+    def metadata(self) -> dict[str, Any]:
         """The signatures of the model: `{name: SignatureDef}`."""
         request = get_model_metadata_pb2.GetModelMetadataRequest(
             model_spec=self._spec, metadata_field=["signature_def"]
@@ -76,12 +84,12 @@ class Client:
         self._call(self._predictions.GetModelMetadata, request).metadata["signature_def"].Unpack(signatures)
         return dict(signatures.signature_def)
 
-    def status(self):
+    def status(self) -> list[Any]:
         """The versions that the server has seen, newest first: a list of `ModelVersionStatus` messages."""
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=self._spec)
         return list(self._call(self._models.GetModelStatus, request).model_version_status)
 
-    def close(self):
+    def close(self) -> None:
         """Closes the connection."""
         self._channel.close()
 

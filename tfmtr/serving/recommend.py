@@ -7,8 +7,8 @@ import grpc
 import ibis
 import numpy as np
 
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.engines.duckdb import read_files
-from tfmtr.datasets.prepared import Prepared
 from tfmtr.datasets.seen import seen_pairs
 from tfmtr.serving.client import Client, ServerError
 
@@ -39,7 +39,7 @@ def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.
     """
     if k < 1:
         raise ValueError(f"`k` must be positive. Received: k={k}")
-    data = Prepared(data)
+    data = Dataset(data)
     tables = ibis.duckdb.connect()
     users = read_files(tables, [data.path / "users.parquet"])
     row = next(iter(users.filter(users.user == str(user_id)).to_pyarrow().to_pylist()), None)
@@ -85,7 +85,7 @@ def user_inputs(data, row, signature=None):
     """Raw inputs of one user, `{column: array of one row}`; what the row does not say is unknown.
 
     Args:
-        data: The `Prepared` directory.
+        data: The `Dataset`, or a `Version` where the row has no `user_row`.
         row: The user's row, `{column: value}`.
         signature: `SignatureDef` of the model, which may be older than the data: lists have its lengths, and features
             that it does not know are left out. By default the inputs are those of the data.
@@ -104,8 +104,9 @@ def user_inputs(data, row, signature=None):
         value = row.get(feature.name)
         if feature.kind == "vector":
             store = row.get("user_row")
-            vector = np.zeros(feature.width) if store is None or store < 0 else data.vectors("user").vectors[store]
-            inputs[feature.name] = np.asarray(vector, np.float32)[None]
+            if value is None:
+                value = np.zeros(feature.width) if store is None or store < 0 else data.vectors("user").vectors[store]
+            inputs[feature.name] = np.asarray(value, np.float32)[None]
         elif feature.kind == "number":
             inputs[feature.name] = np.asarray([feature.mean if value is None else value], np.float32)
         elif feature.kind in ("set", "sequence"):

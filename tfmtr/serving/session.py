@@ -118,7 +118,7 @@ def load(path, session, tags):
     except tf.errors.NotFoundError as error:
         if "Op type not registered 'Scann>" not in error.message:
             raise
-    from tfmtr.retrieval.scann import load_operations
+    from tfmtr.retrieval.indexes.scann import load_operations
 
     load_operations()
     return loader.load(session, list(tags))

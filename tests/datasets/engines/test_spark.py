@@ -33,10 +33,11 @@ OPTIONS = {
 }
 
 
-def prepare_twice(logs, folder, monkeypatch, **options):
-    """The same log prepared by both engines in three buckets, of which Spark takes two at once."""
-    monkeypatch.setattr(preparation, "BUCKET_EVENTS", 400)
-    monkeypatch.setattr(Spark, "pass_buckets", 2)
+def prepare_twice(logs, folder, monkeypatch, *, passes=1, **options):
+    """The same log prepared by both engines: in one bucket, or in three of which Spark takes two at once."""
+    if passes == 2:
+        monkeypatch.setattr(preparation, "BUCKET_EVENTS", 400)
+        monkeypatch.setattr(Spark, "pass_buckets", 2)
     duckdb = prepare(logs, folder / "duckdb", **OPTIONS, **options)
     return duckdb, prepare(
         logs, folder / "my day=01 50%20" / "spark [1]", engine="spark", spark_master="local[2]", **OPTIONS, **options
@@ -79,7 +80,7 @@ def test_histories_zones_and_features_of_all_kinds(spark, make_logs, tables, tmp
     titles.loc[2, "title name"] = None
     events = pd.concat([events, events.iloc[:7].assign(uid="nobody"), events.iloc[7:12].assign(asin="nothing")])
     zones = {"DE": "Europe/Berlin", "US": "America/New_York"}
-    both = prepare_twice(make_logs(events, users, titles, time_zones=zones), tmp_path, monkeypatch)
+    both = prepare_twice(make_logs(events, users, titles, time_zones=zones), tmp_path, monkeypatch, passes=2)
     check_same(*both)
     kinds = {feature.name: feature.kind for feature in both[1].schema.features}
     assert (kinds["is_kid"], kinds["height"], kinds["words"], kinds["user_vector"]) == ("id", "number", "set", "vector")
@@ -195,17 +196,14 @@ def test_a_table_without_rows_keeps_its_columns(spark, tmp_path):
     assert set(spark.folder.iterdir()) == before  # nothing is left of what `stream` needs
 
 
-def test_windows_that_are_chosen(spark, make_logs, tables, tmp_path, monkeypatch):
-    both = prepare_twice(make_logs(*tables, calendar=Calendar()), tmp_path, monkeypatch, fold="2/3")
-    check_same(*both)
-    assert both[1].report["calendar"]["text"].startswith("3 of 2 days for training, 2 for the tests, after a warm-up")
-
-
-@pytest.mark.parametrize(("has_times", "is_given"), [(False, False), (False, True), (True, True)])
+@pytest.mark.parametrize(("has_times", "is_given"), [(False, False), (True, True)])
 def test_logs_without_times_and_of_a_given_split(spark, make_logs, tables, tmp_path, monkeypatch, has_times, is_given):
     events, users, titles = tables
     events["part"] = np.random.default_rng(0).choice(["train", "val", "test"], len(events), p=[0.6, 0.2, 0.2])
     changes = {"calendar": Calendar(), "has_times": has_times, "split_column": "part" if is_given else None}
+    if is_given:  # and what is rated low is hidden
+        events["stars"] = np.random.default_rng(0).integers(1, 6, len(events))
+        changes["tasks"] = {"liked": "stars>3"}
     if not has_times:
         changes["columns"] = {"user": "uid", "title": "asin", "territory": "market", "name": "title name"}
     both = prepare_twice(make_logs(events, users, titles, **changes), tmp_path, monkeypatch)
@@ -214,7 +212,10 @@ def test_logs_without_times_and_of_a_given_split(spark, make_logs, tables, tmp_p
 
 
 def test_ratings_of_events_alone(spark, make_logs, tables, tmp_path, monkeypatch):
-    """A threshold of a float32 column with nulls and NaN, territories of events, sampled beside logged negatives."""
+    """A threshold of a float32 column with nulls and NaN, territories of events, sampled beside logged negatives.
+
+    Windows are chosen, and test users are a fold.
+    """
     events, users, titles = tables
     rng = np.random.default_rng(0)
     stars = rng.choice([1.3, 2.3, 3.3, 4.3, None, np.nan], len(events)).astype("object")
@@ -222,19 +223,14 @@ def test_ratings_of_events_alone(spark, make_logs, tables, tmp_path, monkeypatch
     events["market"] = rng.choice(["DE", "FR", "US", None], len(events))
     logs = make_logs(events, users, titles, tasks={"liked": "stars>=3.3", "loved": "stars > 4:after=liked"})
     columns = {name: column for name, column in logs.columns.items() if name != "name"}
-    logs = dataclasses.replace(logs, users=None, titles=None, columns=columns)
-    options = {"low_ratings": "negatives", "seen": "impressions"}
+    logs = dataclasses.replace(logs, users=None, titles=None, columns=columns, calendar=Calendar())
+    options = {"low_ratings": "negatives", "seen": "impressions", "fold": "2/3"}
     both = prepare_twice(logs, tmp_path, monkeypatch, **options)
     check_same(*both)
+    assert both[1].report["calendar"]["text"].startswith("3 of 2 days for training, 2 for the tests, after a warm-up")
     assert any("users have events in several territories" in text for text in both[1].report["warnings"])
     low = events.stars.astype("float64") < 3.2
     assert sum(row["low_rated"] for row in both[1].report["funnel"]) == low.sum()
-
-
-def test_hidden_ratings(spark, make_logs, tables, tmp_path, monkeypatch):
-    events, users, titles = tables
-    events["stars"] = np.random.default_rng(0).integers(1, 6, len(events))
-    check_same(*prepare_twice(make_logs(events, users, titles, tasks={"liked": "stars>3"}), tmp_path, monkeypatch))
 
 
 def test_nan_is_no_rating(spark):

@@ -122,7 +122,7 @@ def test_youshu_s_lists_and_users_have_their_books(shared_data, tmp_path):
 
 def test_a_given_split_is_prepared_as_it_is(shared_data, tmp_path):
     folder = shared_data("youshu-bundles/user_bundle.parquet").parent
-    data = prepare(public.find("youshu")(folder, tmp_path / "tables"), tmp_path / "data", **NO_PROGRESS)
+    data = prepare(public.find("youshu")(folder, tmp_path / "tables"), tmp_path / "data", alpha=1.0, **NO_PROGRESS)
     assert data.report["times"] is False
     kept = read(data.path / "events.parquet")
     assert kept.split.value_counts().to_dict() == {"train": 34_416, "test": 9_746, "validation": 5_189}

@@ -2,31 +2,28 @@
 
 A file has one function `name(source, out, *, ...options) -> Logs`, with dashes for underscores in `tfmtr prepare NAME`.
 The first paragraph of its docstring is what `--help` says of it; the options are keywords with a type and a help text,
-`Annotated[type, "Help."]`. A `source` that may be `None` is optional.
+`Annotated[type, "Help."]`. A `source` that may be `None` is optional. Other packages' data sets are entry points of the
+group `tfmtr.datasets.public`, or are named by their import path.
 """
 
-import importlib
-from pathlib import Path
+from tfmtr import components
 
-from tfmtr.schema import check_choice
+FOLDER = "datasets.public"
 
 
 def names():
-    """Names of the data sets, as they are typed: the files of this folder.
+    """Names of the data sets, as they are typed: the files of this folder, and what installed packages have.
 
     >>> "xmarket" in names(), "online-retail" in names()
     (True, True)
     """
-    files = Path(__file__).parent.glob("[!_]*.py")
-    return sorted(file.stem.replace("_", "-") for file in files)
+    return [name.replace("_", "-") for name in components.names(FOLDER)]
 
 
 def find(name):
-    """The function of a data set by its name, with dashes or underscores.
+    """The function of a data set by its name, with dashes or underscores, or by its import path.
 
     Raises:
         ValueError: If there is none of that name.
     """
-    check_choice("data set", name.replace("_", "-"), names())
-    stem = name.replace("-", "_")
-    return getattr(importlib.import_module(f"tfmtr.datasets.public.{stem}"), stem)
+    return components.find(FOLDER, name if ":" in name else name.replace("-", "_"))

@@ -1,0 +1,74 @@
+"""Parts of another package: they train, are evaluated, exported and served, by entry point and by import path."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent / "extra_package"
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import tfmtr
+from tfmtr import cli
+
+prefix, folder = sys.argv[1], Path(sys.argv[2])
+
+
+def command(*words):
+    sys.argv = ["tfmtr", *map(str, words)]
+    try:
+        cli.main()
+    except SystemExit as ended:
+        assert not ended.code, words
+
+
+source = folder / "numbers.csv"
+source.write_text("number\\n" + "\\n".join(map(str, range(40))))
+data = f"{prefix}own_data" if prefix else "own-data"
+command("prepare", data, "--source", source, "--users", 400, "--out", folder / "data")
+small = ["--epochs", 1, "--batch-size", 1024, "--units", "8,4", "--set", "share.width=4", "--set", "head.factor=0.5"]
+parts = ["--share", f"{prefix}own_share", "--head", f"{prefix}own_head"]
+command("train", "--data", folder / "data", *parts, *small, "--out", folder / "run")
+metric = ["--metric", f"{prefix}own_metric"] if prefix else []
+command("evaluate", folder / "run", "--baselines", "popularity", *metric)
+command("export", folder / "run", "--index", f"{prefix}own_index", "--out", folder / "models/own")
+with tfmtr.serve(folder / "models/own/1") as server:
+    assert len(server.recommend({"territory": "all"}, k=3).titles) == 3
+ranking = ["--form", "ranking", "--share", "none", "--encode", f"{prefix}own_encoder", "--set", "encode.power=3"]
+command("train", "--data", folder / "data", *ranking, "--epochs", 1, "--out", folder / "ranking")
+"""
+
+
+def python(*arguments, has_package=True):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if has_package:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE), os.environ.get("PYTHONPATH")]))
+    call = [sys.executable, *map(str, arguments)]
+    return subprocess.run(call, check=False, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("prefix", ["", "tfmtr_extra:"], ids=["entry point", "import path"])
+def test_parts_of_another_package_go_all_the_way(prefix, tmp_path):
+    result = python("-c", SCRIPT, prefix, tmp_path)
+    assert result.returncode == 0, result.stderr
+    recipe = json.loads((tmp_path / "run/run.json").read_text())["recipe"]
+    assert recipe["share"] == {"name": f"{prefix}own_share", "width": 4}
+    assert recipe["head"] == {"name": f"{prefix}own_head", "factor": 0.5}
+    assert json.loads((tmp_path / "ranking/run.json").read_text())["recipe"]["encode"]["power"] == 3
+    means = json.loads((tmp_path / "run/evaluation.json").read_text())["means"]["new"]
+    assert 0 <= means["model"]["own_metric"] <= means["model"]["hit_rate"]
+    if not prefix:
+        return
+    # A run's import path is run only where that is allowed, and where it can be found.
+    evaluate = ("evaluate", tmp_path / "run", "--baselines", "none")
+    locked = python("-m", "tfmtr", "--no-import-paths", *evaluate)
+    assert locked.returncode == 1
+    assert "must be the name of a part with `--no-import-paths`" in locked.stderr
+    missing = python("-m", "tfmtr", *evaluate, has_package=False)
+    assert missing.returncode == 1
+    assert "No module named 'tfmtr_extra'" in missing.stderr

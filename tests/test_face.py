@@ -1,0 +1,138 @@
+"""The public names, as the README's script uses them."""
+
+import ast
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tfmtr
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_importing_the_package_imports_no_tensorflow():
+    code = "import sys, tfmtr; dir(tfmtr); tfmtr.Recipe, tfmtr.Logs; print({'tensorflow', 'keras'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_no_public_name_is_a_module_s_and_all_can_be_had():
+    for name in tfmtr.__all__:
+        value = getattr(tfmtr, name)
+        assert inspect.ismodule(value) == (name == "models"), name
+    modules = {module.name for module in pkgutil.iter_modules(tfmtr.__path__)}
+    assert modules & set(tfmtr.__all__) == {"models"}
+    assert set(tfmtr.__all__) <= set(dir(tfmtr))
+    with pytest.raises(AttributeError, match="module 'tfmtr' has no attribute 'nothing'"):
+        tfmtr.nothing  # noqa: B018
+
+
+def test_the_readme_tells_of_every_public_name():
+    text = README.read_text(encoding="utf-8")
+    assert [name for name in tfmtr.__all__ if f"tfmtr.{name}" not in text] == []
+
+
+def test_what_type_checkers_see_is_what_there_is():
+    tree = ast.parse(Path(tfmtr.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == {**tfmtr._HOMES, "models": "tfmtr"}
+    assert sorted(seen) == tfmtr.__all__
+
+
+@pytest.mark.parametrize("name", [name for name in tfmtr.__all__ if name != "models"])
+def test_every_public_argument_is_typed(name):
+    value = getattr(tfmtr, name)
+    functions = [value] if inspect.isfunction(value) else [
+        member for key, member in vars(value).items() if inspect.isfunction(member) and not key.startswith("_")
+    ] + ([value.__init__] if "__init__" in vars(value) else [])  # fmt: skip
+    for function in functions:
+        untyped = [
+            p.name
+            for p in inspect.signature(function).parameters.values()
+            if p.annotation is p.empty and p.name not in ("self", "cls")
+        ]
+        assert untyped == [], (function, untyped)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """A log in the columns of the README's script."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("logs")
+    users = pd.DataFrame({"uid": [f"u{i}" for i in range(300)], "market": rng.choice(["DE", "FR"], 300)})
+    users["age"] = rng.integers(18, 70, 300)
+    titles = pd.DataFrame({"asin": [f"t{i}" for i in range(40)], "text": [f"film {i} {i % 2}" for i in range(40)]})
+    days = pd.to_timedelta(rng.integers(0, 28 * 86_400, 4000), unit="s")
+    events = pd.DataFrame({"uid": rng.choice(users.uid, 4000), "asin": rng.choice(titles.asin, 4000)})
+    events = events.assign(ts=pd.Timestamp("2025-01-01") + days)
+    (folder / "events").mkdir()
+    for i in range(2):
+        events[i::2].to_parquet(folder / f"events/{i}.parquet", index=False)
+    users.to_parquet(folder / "users.parquet", index=False)
+    titles.to_parquet(folder / "titles.parquet", index=False)
+    return folder
+
+
+def test_each_step_takes_what_the_one_before_returned(tables, tmp_path):
+    columns = {"user": "uid", "title": "asin", "territory": "market", "time": "ts"}
+    logs = tfmtr.Logs(
+        events=tables / "events/", users=tables / "users.parquet", titles=tables / "titles.parquet", columns=columns
+    )
+    data = tfmtr.prepare(logs, tmp_path / "data")
+    recipe = tfmtr.Recipe(share=("ple", {"num_experts": 2}), head="parallel", units=(16, 8), epochs=1, batch_size=512)
+    run = tfmtr.train(data, tmp_path / "ple", recipe)
+    assert run.recipe == recipe
+    assert run.data == data
+    assert run.model is run.model
+    evaluation = tfmtr.evaluate(run, baselines=["popularity"])
+    text = evaluation.table()
+    assert "popularity" in text
+    assert f"{evaluation.ndcg:.4f}" in text
+    assert run.evaluation == evaluation
+    assert evaluation.ratios["popularity"]["users"] > 20
+    assert "before" in tfmtr.calibrate(run).table()
+    version = tfmtr.export(run, tmp_path / "saved_models/ple")
+    assert version.number == 1
+    assert version.facts["run_id"] == run.run_id
+    page = tfmtr.report(run, tmp_path / "page.html")
+    assert page.is_file()
+    with tfmtr.serve(version) as server:
+        answer = server.recommend({"territory": "DE", "age": 25}, k=5)
+        assert len(answer.titles) == 5
+        assert "cold_user" in answer.fallback
+        assert str(answer).count("\n") > 5
+        assert not set(server.recommend({"territory": "DE"}, k=5, seen=answer.titles).titles) & set(answer.titles)
+        with pytest.raises(ValueError, match=r"`features` must be one of .*Did you mean 'age'\?"):
+            server.recommend({"agee": 3})
+    # Paths do as well, and folders of the same path are equal.
+    assert tfmtr.Run(str(tmp_path / "ple")) == run
+    assert tfmtr.Dataset(tfmtr.Dataset(str(tmp_path / "data"))) == data
+    assert tfmtr.Version(version.path) == version
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("Run", "must be a directory made by `tfmtr train`: it has no run.json"),
+        ("Dataset", "must be a directory made by `tfmtr prepare`: it has no prepare.json"),
+        ("Version", "must be a version made by `tfmtr export`, `<model>/<number>`: it has no assets.extra/tfmtr.json"),
+    ],
+)
+def test_what_is_no_such_folder_is_refused(what, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        getattr(tfmtr, what)(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("what", "file"), [("Run", "run.json"), ("Dataset", "prepare.json"), ("Version", "assets.extra/tfmtr.json")]
+)
+def test_a_folder_of_a_newer_version_is_refused(what, file, tmp_path):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text('{"format": 99}')
+    with pytest.raises(ValueError, match=r"must be of format 2 or older.* make it anew with .*Received: format 99"):
+        getattr(tfmtr, what)(tmp_path)

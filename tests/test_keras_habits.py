@@ -1,0 +1,134 @@
+"""What a Keras user does with a model: fits it from what is at hand, saves it, loads it elsewhere, exports it."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from tfmtr import inputs, models
+from tfmtr.schema import Feature, Scenario, Schema, Task
+
+SCHEMA = Schema(
+    [
+        Feature("user", "user", "id", ["a", "b", "c"]),
+        Feature("age", "user", "number", mean=40.0, std=10.0),
+        Feature("tastes", "user", "set", ["drama", "news"], width=2),
+        Feature("movie", "title", "id", ["m1", "m2"]),
+        Feature("poster", "title", "vector", width=3),
+    ],
+    [Task("click"), Task("like")],
+    Scenario(["land"], {("DE",): "west", ("PL",): "east"}),
+)
+FORMS = {
+    "two_tower": {"units": (8, 4), "share": ("ple", {"num_experts": 2})},
+    "ranking": {"share": "shared_bottom", "per_pair": True, "encode": ("cross", {"num_layers": 1})},
+}
+LOAD = """
+import sys, numpy as np, tfmtr
+assert 'keras' not in sys.modules
+import keras
+model = keras.saving.load_model(sys.argv[1])
+x = dict(np.load(sys.argv[2]))
+print(type(model).__name__, type(model.optimizer).__name__, model.balance_name)
+np.save(sys.argv[3], model.predict(x, verbose=0)["click"])
+"""
+
+
+def frame(rows=400, seed=0):
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame({"user": rng.choice(["a", "b", "c", "new", None], rows), "age": rng.normal(40, 10, rows)})
+    table["land"], table["movie"] = rng.choice(["DE", "PL", "FR"], rows), rng.choice(["m1", "m2"], rows)
+    table["tastes"] = [list(rng.choice(["drama", "news", "x"], rng.integers(0, 3))) for _ in range(rows)]
+    table["poster"] = list(rng.normal(size=(rows, 3)).astype("float32"))
+    table["click"] = ((table.age > 40) == (table.movie == "m1")).astype(float)
+    table["like"] = table.click.where(rng.random(rows) < 0.5)  # null: not observed
+    return table
+
+
+@pytest.fixture(params=FORMS)
+def model(request):
+    keras.utils.set_random_seed(0)
+    return getattr(models, request.param)(SCHEMA, embedding_dim=4, **FORMS[request.param])
+
+
+def test_it_fits_from_a_frame_a_dictionary_and_a_dataset(model):
+    table = frame()
+    x, y = inputs.encode_frame(table, SCHEMA)
+    assert x["user"].tolist()[:5] == [
+        ["a", "b", "c"].index(u) + 1 if u in ("a", "b", "c") else 0 for u in table.user[:5]
+    ]
+    model.compile(keras.optimizers.Adam(0.03))
+    variables = [*model.variables, *model.optimizer.variables]
+    start, losses = [np.asarray(variable) for variable in variables], []
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(100)
+    for arguments in ((table,), (x, y), (x, table[["click", "like"]]), (batches,)):
+        for variable, value in zip(variables, start, strict=True):
+            variable.assign(value)
+        options = {} if arguments[0] is batches else {"batch_size": 100}
+        history = model.fit(*arguments, epochs=2, shuffle=False, verbose=0, **options).history
+        losses.append(history["loss"])
+    np.testing.assert_allclose(losses, [losses[0]] * 4, rtol=1e-5)
+    assert losses[0][-1] < losses[0][0]
+    np.testing.assert_allclose(
+        model.predict(table, verbose=0)["click"], model.predict(x, verbose=0)["click"], rtol=1e-5
+    )
+    assert model.evaluate(table, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0), rel=1e-5)
+    assert "val_loss" in model.fit(table, validation_data=frame(50, seed=1), epochs=1, verbose=0).history
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t.drop(columns="age"),
+            r"`frame` must have a column for every .* Received: none for \['age'\]",
+        ),
+        (lambda t: t.drop(columns="land"), r"Received: none for \['land'\]"),
+        (
+            lambda t: t.assign(poster=[[1.0]] * len(t)),
+            r"`poster` must have 3 numbers in each row.* \(400, 1\)",
+        ),
+    ],
+)
+def test_a_frame_that_lacks_something_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        inputs.encode_frame(change(frame()), SCHEMA)
+
+
+def test_a_saved_model_is_loaded_in_another_process_and_goes_on(model, tmp_path):
+    table = frame()
+    model.compile(keras.optimizers.Adam(0.01), balance="pcgrad")
+    model.fit(table, epochs=1, verbose=0)
+    model.save(tmp_path / "m.keras")
+    x, _ = inputs.encode_frame(table, SCHEMA)
+    np.savez(tmp_path / "x.npz", **x)
+    call = [sys.executable, "-c", LOAD, tmp_path / "m.keras", tmp_path / "x.npz", tmp_path / "out.npy"]
+    result = subprocess.run(list(map(str, call)), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == [type(model).__name__, "Adam", "pcgrad"]
+    expected = model.predict(x, verbose=0)["click"]
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-6)
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    losses = [one.fit(table, epochs=1, shuffle=False, verbose=0).history["loss"][0] for one in (model, loaded)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # weights and the optimizer's state are those
+
+
+def test_a_model_of_a_nameless_function_says_what_can_be_saved(tmp_path):
+    def mine(x, scenario, *, towers, num_scenarios):
+        return {tower: keras.layers.Dense(4)(x) for tower in towers}
+
+    model = models.ranking(SCHEMA, share=mine)
+    with pytest.raises(ValueError, match=r"`share` must be a name, or .* save `model\.predictor`.*=<function"):
+        model.save(tmp_path / "m.keras")
+
+
+def test_what_is_served_is_exported(model, tmp_path):
+    x, _ = inputs.encode_frame(frame(20), SCHEMA)
+    model.export(str(tmp_path / "saved"), verbose=False)
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))  # must outlive its function
+    served = loaded.serve({name: tf.constant(value) for name, value in x.items()})
+    np.testing.assert_allclose(served["click"], model.predict(x, verbose=0)["click"], atol=1e-6)

@@ -1,0 +1,62 @@
+"""Folders that one step leaves and the next one takes: their paths, and the format they are written in."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# What this version writes. An older folder without a number is of format 1, and is read as far as it goes.
+FORMATS = {"data": 2, "run": 2, "version": 2, "service": 2}
+MADE_BY = {"data": "tfmtr prepare", "run": "tfmtr train", "version": "tfmtr export", "service": "tfmtr daily --start"}
+
+
+class Folder(os.PathLike):
+    """What has a path: it can stand wherever the path can.
+
+    Attributes:
+        path: The directory.
+    """
+
+    path: Path
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __truediv__(self, name: str | os.PathLike) -> Path:
+        return self.path / name
+
+    @property
+    def name(self) -> str:
+        """The directory's own name."""
+        return self.path.name
+
+    @property
+    def parent(self) -> Path:
+        """The directory that it is in."""
+        return self.path.parent
+
+
+def check_format(kind: str, document: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Raises a `ValueError` if a folder was written by a newer version of this package.
+
+    Args:
+        kind: Key of `FORMATS`.
+        document: The folder's document; without `format` it is of format 1.
+        path: The folder.
+
+    Example:
+    >>> check_format("run", {}, "runs/a")
+    >>> check_format("run", {"format": 9}, "runs/a")
+    Traceback (most recent call last):
+    ValueError: `runs/a` must be of format 2 or older, which this version reads: install a newer tfmtr, or make it
+    anew with `tfmtr train`. Received: format 9
+    """
+    found = document.get("format", 1)
+    if not isinstance(found, int) or found > FORMATS[kind]:
+        raise ValueError(
+            f"`{os.fspath(path)}` must be of format {FORMATS[kind]} or older, which this version reads: install a "
+            f"newer tfmtr, or make it anew with `{MADE_BY[kind]}`. Received: format {found}"
+        )

@@ -1,0 +1,112 @@
+"""What the templates of a page show."""
+
+from tfmtr.datasets.funnel import NO_TIMES
+from tfmtr.evaluation.metrics import OVERALL
+from tfmtr.evaluation.title_facts import title_facts
+from tfmtr.reporting.figures import draw
+from tfmtr.reporting.gains import compare_models, major_territories
+from tfmtr.reporting.lists import describe_lists
+from tfmtr.reporting.overview import BY_TERRITORY, overview
+from tfmtr.reporting.pairs import read_pairs
+from tfmtr.reporting.reproduce import differences, evaluate_command, records, versions
+from tfmtr.reporting.titles import choose_titles, describe_titles, shift_by_class
+
+TITLES_IN_FIGURE = 2  # of a class
+
+
+def contents(models, data, task, *, compare, num_samples):
+    """What the templates show, by name; `"charts"` are by theirs, `None` where there is too little evidence."""
+    evaluation = models[-1].runs[-1].evaluation
+    pairs, facts = read_pairs(data, models, task), title_facts(data, local_share=evaluation["local_share"])
+    statistics = data.report["statistics"]["territories"]
+    positives = {name: facts.territories.get(name, 0) for name in statistics}
+    majors = major_territories({name: of["positives"] for name, of in statistics.items()})
+    territories = describe_territories(statistics, positives, majors)
+    comparisons = []
+    if len(models) > 1:
+        comparisons = compare_models(models, pairs, positives, majors, task, num_samples=num_samples)
+    ranked = [row["territory"] for row in territories]
+    titles = describe_titles(choose_titles(pairs, facts), models, pairs, facts, data)
+    in_figure = [title for kind in (True, False) for title in of_class(titles, kind)[:TITLES_IN_FIGURE]]
+    with_vectors = [model for model in (models if compare else models[-1:]) if has_vectors(model)]
+    by_territory = {name: overview(models, task, name) for name in (*ranked, OVERALL)}
+    return {
+        "model": models[-1].name,
+        "model_names": [model.name for model in models],
+        "has_seeds": any(len(model.runs) > 1 for model in models),
+        "task": task,
+        "windows": data.test_windows,
+        "num_samples": num_samples,
+        "k": evaluation["k"],
+        "local_share": evaluation["local_share"],
+        "num_titles": evaluation["titles"],
+        "lists": describe_lists(models, num_samples=num_samples),
+        "no_times": NO_TIMES if data.report.get("times") is False else None,
+        "comparisons": comparisons,
+        "titles": titles,
+        "figure_titles": in_figure,
+        "class_shifts": shift_by_class(models, pairs, facts),
+        "overview": overview(models, task),
+        "territory_metrics": BY_TERRITORY,
+        "by_territory": {name: figures for name, figures in by_territory.items() if has_figures(figures)},
+        "vector_models": [model.name for model in with_vectors],
+        "territories": territories,
+        "num_territories": len(territories),
+        "num_major": sum(row["is_major"] for row in territories),
+        "fingerprint": data.report["fingerprint"],
+        "examples": sum_examples(data.report["examples"]),
+        **{name: data.report[name] for name in ("warnings", "logs", "options")},
+        "calendar": data.report["windows"],
+        "records": records(models),
+        "evaluate_command": evaluate_command(models),
+        "versions": versions(models, data),
+        "differences": differences(models),
+        "charts": draw(models, pairs, facts, comparisons, in_figure, with_vectors, data),
+    }
+
+
+def has_vectors(model):
+    """Whether a model makes vectors of users."""
+    return model.runs[-1].recipe.form == "two_tower"
+
+
+def of_class(titles, is_local):
+    """Those of some `Title`s that are local, or those that are global."""
+    return [title for title in titles if title.is_local == is_local]
+
+
+def has_figures(metrics):
+    """Whether any model has any metric of the territory's own."""
+    return any(figure.mean is not None for name in BY_TERRITORY for figure in metrics[name].values())
+
+
+def describe_territories(statistics, positives, majors):
+    """The data's territories as dictionaries, most training positives first.
+
+    Args:
+        statistics: `{territory: {"group":, "users":, "events":, "positives":}}` of `prepare.json`.
+        positives: `{territory: positives in the training rows}`.
+        majors: Names of the major territories.
+    """
+    total = sum(positives.values())
+    return [
+        {
+            "territory": name,
+            "is_major": name in majors,
+            "training_positives": positives[name],
+            "share": positives[name] / total,
+            **statistics[name],
+        }
+        for name in sorted(positives, key=lambda name: (-positives[name], name))
+    ]
+
+
+def sum_examples(examples):
+    """Rows and positives of each split and sampling, the training windows together."""
+    sums = {}
+    for part in examples:
+        windows = "training" if part["window"] <= 0 else f"test {part['window']}"
+        row = sums.setdefault((part["split"], part["sampling"], windows), {"rows": 0, "positives": 0})
+        row["rows"] += part["rows"]
+        row["positives"] += part["positives"]
+    return [{"split": key[0], "sampling": key[1], "windows": key[2], **row} for key, row in sums.items()]
