@@ -5,6 +5,7 @@ import datetime
 import gc
 import inspect
 import json
+import os
 import subprocess
 import sys
 import types
@@ -517,3 +518,10 @@ def test_the_index_alone_is_exported_and_what_it_needs_is_said(folder, tmp_path)
     assert sorted(path.name for path in (tmp_path / "index").iterdir()) == ["1", "2"]
     found = " ".join(output.split())
     assert "needs: an image of TensorFlow Serving with ScaNN's operations (Scann>ScannSearchBatched" in found
+
+
+def test_a_shell_completes_commands():
+    words = {"_TFMTR_COMPLETE": "complete_bash", "COMP_WORDS": "tfmtr ev", "COMP_CWORD": "1"}
+    command = Path(sys.executable).with_name("tfmtr")
+    result = subprocess.run([command], env={**os.environ, **words}, capture_output=True, text=True)
+    assert (result.returncode, result.stdout.split()) == (0, ["evaluate"])

@@ -25,7 +25,7 @@ from tfmtr.serving.options import ServerOptions
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
 )
 
