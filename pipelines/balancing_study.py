@@ -32,13 +32,12 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import head_study
-import keras
 import numpy as np
 from cells import table as markdown
 from head_study import value_text
 from sklearn.metrics import log_loss, roc_auc_score
 
-from tfmtr import components, inputs, models
+from tfmtr import components, inputs
 from tfmtr.datasets.kuairand import LIKE, TASKS, kuairand
 from tfmtr.datasets.movielens_domains import movielens_domains
 from tfmtr.evaluation import compare
@@ -103,9 +102,6 @@ def run(schema, parts, name, seed, recipe):
     """Trains and evaluates one system with one balancer and one seed; the name is `<system>+<balancer or head>`."""
     share, _, balance = name.partition("+")
     head, balance = (balance, "equal") if balance in HEADS else ("parallel", balance)
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    model = models.ranking(schema, share=share, head=head)
     x, y = parts["validation"]
 
     def losses(model):
@@ -113,8 +109,8 @@ def run(schema, parts, name, seed, recipe):
         return sum(log_loss(y[t.column], p[t.name][:, 0].astype(float)) for t in schema.tasks)
 
     chosen = options(balance, parts["train"][1], schema.tasks, recipe)
-    make = functools.partial(components.find("balancing", balance), **chosen)
-    history = head_study.fit(model, *parts["train"], recipe, losses, balance=make)
+    what = {"share": share, "head": head, "balance": (balance, chosen)}
+    model, history = head_study.fit(what, schema, *parts["train"], recipe, losses, seed=seed)
     test, by_scenario = evaluate(model, schema, *parts["test"])
     return {
         "options": chosen,

@@ -26,21 +26,18 @@ Expected: see `docs/results/entire_space/README.md`.
 """
 
 import argparse
-import functools
 import os
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import head_study
-import keras
 import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
 
-from tfmtr import components, models
+from tfmtr import components
 from tfmtr.datasets.impressions import impressions
 from tfmtr.evaluation.metrics import expected_calibration_error
-from tfmtr.sharing.shared_bottom import shared_bottom
 
 RESULTS = Path("docs/results/entire_space")
 TASKS = {"esm2": ("click", "cart", "purchase"), "hm3": ("click", "view", "cart", "purchase")}
@@ -104,17 +101,15 @@ def run(head, seed, recipe):
     test = impressions(recipe["rows"], seed=3 * seed + 2, **world)
     wanted = TASKS.get(head, ("click", "purchase"))
     schema = train.schema.replace(tasks=[task for task in train.schema.tasks if task.name in wanted])
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    share = functools.partial(shared_bottom, units=(64,), tower_units=(32,))
-    chosen = functools.partial(components.find("heads", head), **OPTIONS.get(head, {}))
-    model = models.ranking(schema, share=share, head=chosen, embedding_dim=8)
+    parts = {"share": ("shared_bottom", {"units": (64,), "tower_units": (32,)}), "embedding_dim": 8}
 
     def loss(model):
         p = head_study.predict(model, validation.x, "purchase", "click")
         return log_loss(validation.y["purchase"], p["purchase"])
 
-    history = head_study.fit(model, train.x, {name: train.y[name] for name in wanted}, recipe, loss)
+    labels = {name: train.y[name] for name in wanted}
+    parts["head"] = (head, OPTIONS.get(head, {}))
+    model, history = head_study.fit(parts, schema, train.x, labels, recipe, loss, seed=seed)
     return {"val_ctcvr": history, "test": evaluate(model, test)}
 
 

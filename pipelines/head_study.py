@@ -15,24 +15,28 @@ from tfmtr.evaluation import compare
 BASELINE = "naive_cvr"
 
 
-class ValidationLoss(keras.callbacks.Callback):
-    """Adds a figure to an epoch's: `loss(model)` under the name `val_task`, for early stopping to watch."""
+def fit(parts, schema, x, y, recipe, loss, *, seed):
+    """Trains with a recipe, the epoch chosen by `loss(model)` on validation rows.
 
-    def __init__(self, loss):
-        super().__init__()
-        self.loss = loss
+    Args:
+        parts: Fields of the `Recipe` that say what is trained.
+        schema: The `Schema`.
+        x: `{input: array}`.
+        y: `{label column: array}`.
+        recipe: The study's recipe.
+        loss: Function of the model.
+        seed: Of weights and order.
 
-    def on_epoch_end(self, epoch, logs=None):
-        """Evaluates."""
-        logs["val_task"] = float(self.loss(self.model))
-
-
-def fit(model, x, y, recipe, loss, *, balance=None):
-    """Trains with a recipe, the epoch chosen by `loss(model)` on validation rows; returns it epoch by epoch."""
-    model.compile(keras.optimizers.Adam(recipe["learning_rate"]), balance=balance)
-    stop = keras.callbacks.EarlyStopping("val_task", mode="min", patience=recipe["patience"], restore_best_weights=True)
-    options = {"batch_size": recipe["batch_size"], "epochs": recipe["max_epochs"], "verbose": 0}
-    return model.fit(x, y, callbacks=[ValidationLoss(loss), stop], **options).history["val_task"]
+    Returns:
+        The model, and the loss epoch by epoch.
+    """
+    keras.utils.clear_session()
+    budget = {name: recipe[name] for name in ("batch_size", "learning_rate", "patience")}
+    whole = training.Recipe(
+        form="ranking", unknown_rate=0.0, deterministic=False, seed=seed, epochs=recipe["max_epochs"], **budget, **parts
+    )
+    model, history = training.fit(whole, schema, (x, y), judge=loss)
+    return model, history["judged"]
 
 
 def predict(model, x, task, before):

@@ -29,14 +29,12 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import head_study
-import keras
 import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
 
 from tfmtr import components, inputs, models
 from tfmtr.datasets.kuairand import LIKE, TASKS, kuairand
 from tfmtr.evaluation.metrics import expected_calibration_error
-from tfmtr.sharing.shared_bottom import shared_bottom
 
 RESULTS = Path("docs/results/kuairand_funnel")
 RECIPE = {"batch_size": 4096, "learning_rate": 3e-3, "max_epochs": 8, "patience": 2}
@@ -93,16 +91,13 @@ def evaluate(model, x, y):
 
 def run(schema, parts, head, seed, recipe):
     """Trains and evaluates one head with one seed."""
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    chosen = functools.partial(components.find("heads", head), **OPTIONS.get(head, {}))
-    model = models.ranking(schema, share=functools.partial(shared_bottom, units=(256,)), head=chosen)
     x, y = parts["validation"]
 
     def loss(model):
         return log_loss(y[TASKS["long_view"]], head_study.predict(model, x, "long_view", "click")["long_view"])
 
-    history = head_study.fit(model, *parts["train"], recipe, loss)
+    what = {"share": ("shared_bottom", {"units": (256,)}), "head": (head, OPTIONS.get(head, {}))}
+    model, history = head_study.fit(what, schema, *parts["train"], recipe, loss, seed=seed)
     return {"val_long_view": history, "test": evaluate(model, *parts["test"])}
 
 

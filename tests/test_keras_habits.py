@@ -1,5 +1,6 @@
 """What a Keras user does with a model: fits it from what is at hand, saves it, loads it elsewhere, exports it."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tfmtr import inputs, models
+from tfmtr import inputs, models, training
+from tfmtr.recipe import Recipe
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 SCHEMA = Schema(
@@ -132,3 +134,57 @@ def test_what_is_served_is_exported(model, tmp_path):
     loaded = tf.saved_model.load(str(tmp_path / "saved"))  # must outlive its function
     served = loaded.serve({name: tf.constant(value) for name, value in x.items()})
     np.testing.assert_allclose(served["click"], model.predict(x, verbose=0)["click"], atol=1e-6)
+
+
+RECIPE = Recipe(form="ranking", share="mmoe", epochs=6, patience=1, batch_size=100, learning_rate=0.05, seed=3)
+
+
+def test_fit_is_the_loop_that_one_would_write():
+    table, known = frame(), frame(200, seed=1)
+    (x, y), (known_x, known_y) = (inputs.encode_frame(one, SCHEMA) for one in (table, known))
+
+    def judge(model):
+        return -np.corrcoef(model.predict(known_x, verbose=0)["click"][:, 0], known_y["click"])[0, 1]
+
+    fitted = training.fit(RECIPE, SCHEMA, (x, y), judge=judge)
+    keras.utils.set_random_seed(3)
+    model = models.ranking(SCHEMA, share="mmoe", unknown_rate=0.05)
+    model.compile(keras.optimizers.Adam(0.05))
+    stop = keras.callbacks.EarlyStopping("judged", mode="min", patience=1, restore_best_weights=True)
+    with training.op_determinism(True):
+        history = model.fit(
+            x, y, batch_size=100, epochs=6, verbose=0, callbacks=[training.Judge(judge), stop]
+        ).history  # fmt: skip
+    assert fitted.history == {name: pytest.approx(values, rel=1e-6) for name, values in history.items()}
+    assert judge(fitted.model) == pytest.approx(min(history["judged"]), rel=1e-6)  # the best epoch is kept
+    assert len(history["judged"]) <= 6
+
+
+def test_fit_takes_a_frame_a_dataset_and_a_budget():
+    table = frame()
+    x, y = inputs.encode_frame(table, SCHEMA)
+    recipe = dataclasses.replace(RECIPE, updates=7, patience_updates=None)
+    batches = inputs.in_memory(x, y, batch_size=100)
+    for train in (table, batches.apply(tf.data.experimental.assert_cardinality(4))):
+        fitted = training.fit(recipe, SCHEMA, train, validation=table)
+        assert int(fitted.model.optimizer.iterations) == 7  # the second epoch of four batches is cut
+        assert len(fitted.history["val_loss"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "train", "message"),
+    [
+        (
+            {},
+            lambda x, y: inputs.in_memory(x, y, batch_size=50).filter(lambda *_: True),
+            "a dataset that knows how many",
+        ),
+        ({"learning_rate": 1e38}, lambda x, y: (x, y), "No epoch has a finite val_loss: lower `learning_rate`"),
+        ({"task_weights": {"buy": 1.0}}, lambda x, y: (x, y), "`task_weights` must be one of"),
+    ],
+)
+def test_what_cannot_be_fitted_is_said(changes, train, message):
+    table = frame()
+    recipe = dataclasses.replace(RECIPE, **{"epochs": 2, **changes})
+    with pytest.raises(ValueError, match=message):
+        training.fit(recipe, SCHEMA, train(*inputs.encode_frame(table, SCHEMA)), validation=table)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tfmtr.schema import Feature, Scenario, Schema, Task
     from tfmtr.serving.client import Client
     from tfmtr.serving.local import serve
-    from tfmtr.training import train
+    from tfmtr.training import fit, train
     from tfmtr.version import Version
 
 _HOMES = {
@@ -55,6 +55,7 @@ _HOMES = {
     "calibrate": "tfmtr.calibration",
     "evaluate": "tfmtr.evaluation.evaluate",
     "export": "tfmtr.exporting",
+    "fit": "tfmtr.training",
     "prepare": "tfmtr.datasets.prepare",
     "report": "tfmtr.reporting.page",
     "serve": "tfmtr.serving.local",
@@ -77,6 +78,7 @@ __all__ = [
     "calibrate",
     "evaluate",
     "export",
+    "fit",
     "models",
     "prepare",
     "report",

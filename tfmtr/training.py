@@ -6,10 +6,12 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from tfmtr import inputs, precision, replicas
 from tfmtr.checkpoints import KeepState, restore, save
@@ -19,12 +21,13 @@ from tfmtr.diagnosis import describe, losses_of, not_finite, not_finite_error, u
 from tfmtr.documents import write_json
 from tfmtr.folders import FORMATS
 from tfmtr.growth import grow_schema, warm_start
+from tfmtr.models import is_frame
 from tfmtr.recipe import Recipe, optimizer_of
 from tfmtr.run import Run, precision_of, versions, weights_of, windows_of
 from tfmtr.schema import Schema
 from tfmtr.scratch import remove
 
-__all__ = ["CONTROLS", "PAPER", "Recipe", "go_on", "optimizer_of", "restore", "save", "train"]
+__all__ = ["CONTROLS", "PAPER", "Fitted", "Recipe", "fit", "go_on", "optimizer_of", "restore", "save", "train"]
 
 LEFT_BEHIND = ("run.tmp", "weights/*.tmp", "checkpoint/*/*.tmp")  # by a kill in the middle of a write
 OF_A_RUN = ("weights", "checkpoint", "logs", "evaluation.json", "scores.parquet", "calibration.json")
@@ -80,6 +83,103 @@ def train(
     trained = Run(workdir)
     trained.model = model
     return trained
+
+
+class Fitted(NamedTuple):
+    """What `fit` returns.
+
+    Attributes:
+        model: The `JointModel` as of the best epoch.
+        history: `{figure: [one float an epoch]}`, as Keras has it; `judged` where there is a judge.
+    """
+
+    model: Any
+    history: dict[str, list[float]]
+
+
+class Judge(keras.callbacks.Callback):
+    """Adds a figure to an epoch's: `judge(model)`, under the name `judged`."""
+
+    def __init__(self, judge):
+        super().__init__()
+        self.judge = judge
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Judges the model."""
+        logs["judged"] = float(self.judge(self.model))
+
+
+def fit(
+    recipe: Recipe,
+    schema: Schema,
+    train: Any,
+    validation: Any = None,
+    *,
+    judge: Callable[[Any], float] | None = None,
+    verbose: str | int = 0,
+) -> Fitted:
+    """Trains a recipe's model on rows that are at hand, without a run directory: what studies and notebooks do.
+
+    Args:
+        recipe: The `Recipe`; `upsample` and `row_weights` are of prepared data only.
+        schema: The `Schema` of the rows.
+        train: `(x, y)` of encoded arrays, see `tfmtr.inputs.encode_frame`; a DataFrame; or a `tf.data.Dataset` of
+            batches that knows how many they are. Arrays are shuffled anew in each epoch, by the recipe's seed.
+        validation: The same, or `None`.
+        judge: Function of the model whose value is the better the lower it is; by default the loss of `validation`.
+            It decides which epoch is kept, and with the recipe's patience when training ends. Without it and without
+            `validation` the last epoch is kept.
+        verbose: As for Keras `fit`.
+
+    Returns:
+        A `Fitted`.
+
+    Raises:
+        ValueError: If the recipe does not fit the schema, a dataset does not know how many batches it has, or no epoch
+            has a finite figure to be judged by.
+
+    Example:
+    >>> from tfmtr.schema import Feature, Scenario, Task
+    >>> schema = Schema([Feature("age", "user", "number")], [Task("click")], Scenario(["land"], {("DE",): "west"}))
+    >>> x = {"age": np.linspace(-1, 1, 64, dtype="float32"), "scenario": np.ones(64, "int32")}
+    >>> recipe = Recipe(form="ranking", share="none", epochs=5, batch_size=16, learning_rate=0.1)
+    >>> losses = fit(recipe, schema, (x, {"click": (x["age"] > 0).astype("float32")})).history["loss"]
+    >>> losses[-1] < losses[0]
+    True
+    """
+    if is_frame(train):
+        train = inputs.encode_frame(train, schema)
+    batches = not isinstance(train, tuple)
+    steps = int(train.cardinality()) if batches else -(-len(next(iter(train[1].values()))) // recipe.batch_size)
+    if steps < 1:
+        raise ValueError(
+            "`train` must be arrays with rows, or a dataset that knows how many batches it has "
+            f"(`tf.data.experimental.assert_cardinality`). Received: {steps} batches"
+        )
+    with op_determinism(recipe.deterministic), precision.use(recipe.precision or precision.current()):
+        model = recipe.build(recipe.adapt(schema))
+        callbacks: list[Any] = [] if judge is None else [Judge(judge)]
+        monitor = "judged" if judge is not None else None if validation is None else "val_loss"
+        if monitor is not None:
+            patience = recipe.patience_of(steps)
+            stop = keras.callbacks.EarlyStopping(monitor, mode="min", patience=patience, restore_best_weights=True)
+            callbacks.append(stop)
+        if recipe.updates is not None:
+            callbacks.append(StopAfter(recipe.updates))
+        arguments = {"x": train} if batches else {"x": train[0], "y": train[1], "batch_size": recipe.batch_size}
+        history = model.fit(
+            **arguments,
+            epochs=recipe.epochs_of(steps),
+            validation_data=validation,
+            callbacks=callbacks,
+            verbose=verbose,
+        ).history
+    if not np.isfinite(history[monitor or "loss"]).any():
+        raise ValueError(
+            f"No epoch has a finite {monitor or 'loss'}: lower `learning_rate`, or look at the data. Received: "
+            f"{history[monitor or 'loss']}"
+        )
+    return Fitted(model, history)
 
 
 def _lines(verbose):
