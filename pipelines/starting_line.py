@@ -80,7 +80,7 @@ def fold_of(name, number, source, work, *, more=None):
     return {
         "set": name,
         "fold": f"{number}/{FOLDS}",
-        "commands": {step: f"tfmtr {' '.join(command)}" for step, command in commands.items()},
+        "commands": {step: in_general(command, source, work) for step, command in commands.items()},
         "seconds": seconds,
         "windows": report["windows"][0]["start"] + " to " + report["windows"][-1]["end"],
         "num_windows": len(report["windows"]),
@@ -93,6 +93,11 @@ def fold_of(name, number, source, work, *, more=None):
         "date": result["date"],
         "versions": result["versions"],
     }, scores
+
+
+def in_general(command, source, work):
+    """A command as text, with words in the place of this machine's paths."""
+    return f"tfmtr {' '.join(command)}".replace(str(source), "DATA").replace(str(work), "WORK")
 
 
 def pooled(name, lines, scores):
