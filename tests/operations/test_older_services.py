@@ -15,7 +15,7 @@ from tfmtr.serving.recommend import recommend
 from tfmtr.serving.server import Server
 
 ARCHIVE = Path(__file__).with_name("service_of_format_1.tar.xz")
-MADE_AT = "/tmp/oldsvc/base"  # where the archive's folder was when it was made
+MADE_AT = "/a-service"  # where the archive says that its folder is
 
 
 @pytest.fixture
