@@ -65,7 +65,7 @@ def parse(folder, part):
     A function becomes the name or the import path that it can be found by, if it has one. Lists become tuples.
 
     Raises:
-        ValueError: If it cannot stand for a part, or an option is nothing that a file can hold.
+        ValueError: If it cannot stand for a part.
 
     Example:
     >>> parse("sharing", {"name": "ple", "num_experts": 4})
@@ -84,7 +84,7 @@ def parse(folder, part):
         name = path_of(name, folder) or name
     elif not isinstance(name, str):
         check_choice(argument, part, names(folder))
-    return name, {key: _plain(argument, key, value) for key, value in options.items()}
+    return name, {key: _plain(value) for key, value in options.items()}
 
 
 def stored(folder, part):
@@ -243,14 +243,14 @@ def _is_of_kind(value, default):
     return next((isinstance(value, of) for kind, of in kinds.items() if isinstance(default, kind)), True)
 
 
-def _plain(argument, key, value):
-    """An option as a file can hold it; a function that has an import path is held by it."""
+def _plain(value):
+    """An option as a file can hold it, as far as one can."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (tuple, list)):
-        return tuple(_plain(argument, key, item) for item in value)
+        return tuple(_plain(item) for item in value)
     if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
-        return {name: _plain(argument, key, item) for name, item in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     return value  # a recipe with it can be built, and not stored

@@ -25,6 +25,15 @@ class Folder(os.PathLike):
     def __str__(self) -> str:
         return str(self.path)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.path.absolute() == self.path.absolute()
+
+    def __hash__(self) -> int:
+        return hash(self.path.absolute())
+
     def __truediv__(self, name: str | os.PathLike) -> Path:
         return self.path / name
 

@@ -182,7 +182,7 @@ class JointModel(keras.Model):
     @classmethod
     def from_config(cls, config):
         """Builds the model that `get_config` describes."""
-        options = {name: _from_saved(name, value) for name, value in config["options"].items()}
+        options = {name: _from_saved(value) for name, value in config["options"].items()}
         with precision.use(config["precision"]):
             return FORMS[config["form"]](Schema.from_json(config["schema"]), **options)
 
@@ -248,7 +248,7 @@ def _as_saved(name, value):
     return {components.NAME: part, **options} if options else part
 
 
-def _from_saved(name, value):
+def _from_saved(value):
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -50,15 +50,6 @@ class Run(Folder):
         self.path = Path(path)
         check_format("run", self.document, self.path)
 
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Run) and self.path.absolute() == other.path.absolute()
-
-    def __hash__(self) -> int:
-        return hash(self.path.absolute())
-
     @property
     def document(self) -> dict[str, Any]:
         """The document `run.json` as it is now."""

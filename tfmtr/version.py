@@ -26,15 +26,6 @@ class Version(Folder):
         self.path = Path(path)
         check_format("version", self.facts, self.path)
 
-    def __repr__(self) -> str:
-        return f"Version({str(self.path)!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Version) and self.path.absolute() == other.path.absolute()
-
-    def __hash__(self) -> int:
-        return hash(self.path.absolute())
-
     @property
     def number(self) -> int:
         """The version's number, which is the directory's name."""

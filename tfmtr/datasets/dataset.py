@@ -81,15 +81,6 @@ class Dataset(Folder):
             )
         check_format("data", self.report, self.path)
 
-    def __repr__(self) -> str:
-        return f"Dataset({str(self.path)!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Dataset) and self.path == other.path
-
-    def __hash__(self) -> int:
-        return hash(self.path)
-
     @functools.cached_property
     def schema(self) -> Schema:
         """The `Schema` of the examples."""

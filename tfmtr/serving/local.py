@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from tfmtr.evaluation.fitting_table import as_text
 from tfmtr.schema import check_choice
 from tfmtr.serving.client import Client
-from tfmtr.serving.recommend import user_inputs
+from tfmtr.serving.recommend import ask, user_inputs
 from tfmtr.serving.server import Server
 from tfmtr.version import Version
 
@@ -105,17 +104,8 @@ class LocalServer(Server):
             check_choice("features", name, known)
         with self.client() as client:
             inputs = user_inputs(self.version, dict(features), client.metadata()["recommend"])
-            inputs["request_territory"] = np.asarray([territory or features.get("territory") or ""], object)
-            inputs["seen"] = np.asarray([list(seen) or [""]], object)
-            inputs["k"] = np.asarray([k], np.int32)
-            answer = client.predict(inputs, signature_name="recommend")
-        count = int(answer["count"][0])
-        fallback = answer.get("fallback", [b""])[0].decode()
-        return Recommendations(
-            tuple(title.decode() for title in answer["titles"][0][:count]),
-            tuple(float(score) for score in answer["scores"][0][:count]),
-            tuple(name for name in fallback.split(",") if name),
-        )
+            found = ask(client, inputs, territory=territory or features.get("territory"), seen=seen, k=k)
+        return Recommendations(*found)
 
 
 def serve(

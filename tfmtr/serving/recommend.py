@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import NamedTuple
 
 import grpc
 import ibis
@@ -51,12 +52,10 @@ def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.
     seen = seen_pairs(tables, data)
     seen = seen.filter(seen.user == str(user_id)).title.to_pyarrow().to_pylist()
     row = row or {"territory": territory}
-    request = {"request_territory": np.asarray([territory or row["territory"] or ""], object)}
-    request |= {"seen": np.asarray([seen or [""]], object), "k": np.asarray([k], np.int32)}
     with Client(server, model, timeout=timeout) as client:
         try:
             inputs = user_inputs(data, row, client.metadata().get("recommend"))
-            answer = client.predict({**inputs, **request}, signature_name="recommend")
+            answer = ask(client, inputs, territory=territory or row["territory"], seen=seen, k=k)
         except ServerError as error:
             if error.code != grpc.StatusCode.UNAVAILABLE or not re.search("connect|DNS", error.message):
                 raise
@@ -64,21 +63,53 @@ def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.
                 f"No server answers at `server={server}`; it must be the gRPC port of one that `tfmtr serve` started. "
                 f"Received: {error.message}"
             ) from error
-    count = int(answer["count"][0])
-    ids = [title.decode() for title in answer["titles"][0][:count]]
     titles = read_files(tables, [data.path / "titles.parquet"])
-    names = titles.filter(titles.title.isin(ids)).select("title", "name").to_pyarrow().to_pylist()
+    names = titles.filter(titles.title.isin(answer.titles)).select("title", "name").to_pyarrow().to_pylist()
     names = {title["title"]: title["name"] for title in names}
-    scores = answer["scores"][0][:count]
     return {
         "territory": territory or row["territory"],
         "is_known": "user" in row,
-        "fallback": [name for name in answer.get("fallback", [b""])[0].decode().split(",") if name],
+        "fallback": list(answer.fallback),
         "titles": [
-            {"title": title, "name": names.get(title), "score": float(score)}
-            for title, score in zip(ids, scores, strict=True)
+            {"title": title, "name": names.get(title), "score": score}
+            for title, score in zip(answer.titles, answer.scores, strict=True)
         ],
     }
+
+
+class Answer(NamedTuple):
+    """What the signature `recommend` answers for one user.
+
+    Attributes:
+        titles: Ids of the titles, best first.
+        scores: Their scores.
+        fallback: What was not known; see `tfmtr.retrieval.recommender.Recommender`.
+    """
+
+    titles: tuple[str, ...]
+    scores: tuple[float, ...]
+    fallback: tuple[str, ...]
+
+
+def ask(client, inputs, *, territory, seen, k):
+    """Asks for one user's titles: an `Answer`.
+
+    Args:
+        client: `Client` of the model.
+        inputs: What `user_inputs` returns.
+        territory: Whose catalogue is searched; `None` where it is not known.
+        seen: Ids of titles that are left out.
+        k: How many titles.
+    """
+    request = {"request_territory": np.asarray([territory or ""], object)}
+    request |= {"seen": np.asarray([list(seen) or [""]], object), "k": np.asarray([k], np.int32)}
+    answer = client.predict({**inputs, **request}, signature_name="recommend")
+    count = int(answer["count"][0])
+    return Answer(
+        tuple(title.decode() for title in answer["titles"][0][:count]),
+        tuple(float(score) for score in answer["scores"][0][:count]),
+        tuple(name for name in answer.get("fallback", [b""])[0].decode().split(",") if name),
+    )
 
 
 def user_inputs(data, row, signature=None):
