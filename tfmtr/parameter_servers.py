@@ -79,7 +79,7 @@ class ShardedTable(EmbeddingTable):
         check_tensorflow("`ShardedTable`", "take an `EmbeddingTable`")
         self.num_shards = num_shards
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Sequence[int | None]) -> None:
         """Makes each variable on its server."""
         import tensorflow as tf
 
