@@ -385,9 +385,9 @@ def judge(labels, before, after, kind, why):
     return {"tried": new, "map": IDENTITY, "why": f"error would be {new:.4f}"}
 
 
-def last_window(run):
+def last_window(run: Run) -> int:
     """Number of the test window that a run's newest model is for."""
-    return max(map(int, Run(run).document["stages"]))
+    return max(map(int, run.document["stages"]))
 
 
 def errors(labels, before, after, groups):
@@ -414,7 +414,7 @@ def calibrated_outputs(run, outputs, raw, encoded, schema):
     where one of them is calibrated.
 
     Args:
-        run: Run directory.
+        run: The `Run`.
         outputs: `{name: KerasTensor of shape (batch, 1)}`.
         raw: `{column: KerasTensor}` of the request.
         encoded: The model's inputs, with `scenario`.

@@ -16,7 +16,7 @@ from tfmtr.evaluation.baselines.tuning import fit, tune
 from tfmtr.evaluation.index_lists import AmongCase, IndexLists, ListCase, best_titles, is_positive
 from tfmtr.evaluation.list_scores import NEW, REPEATS
 from tfmtr.evaluation.past import Past
-from tfmtr.evaluation.ranking import evaluate_lists, metrics_of_users, ndcg_of_users
+from tfmtr.evaluation.ranking import evaluate_lists, functions, metrics_of_users, ndcg_of_users
 from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.index import availability
 
@@ -64,12 +64,12 @@ def baseline_lists(data, *, k=10, most=10_000, names=None, among=None, metrics=(
     data = Dataset(data.path)
     key = data.report["fingerprint"], data.report.get("forgotten", 0)
     names = None if names is None else tuple(names)
-    return _baseline_lists(str(data.path.absolute()), key, k, most, names, among, tuple(metrics))
+    return _baseline_lists(str(data.path.absolute()), key, k, most, names, among, tuple(functions(metrics).items()))
 
 
 @functools.lru_cache(maxsize=2)  # the runs of one command are on the same data
 def _baseline_lists(path, key, k, most, names, among, metrics):
-    data = Dataset(path)
+    data, metrics = Dataset(path), dict(metrics)
     past, window_days = Past(data), length_in_days(data)
     cases = validation_cases(data, past)
 

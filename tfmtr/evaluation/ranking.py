@@ -3,6 +3,8 @@
 Cells are those of `tfmtr.evaluation.metrics`: by slice and pooled, n/a under 30 positives or 20 users.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -10,9 +12,11 @@ from tfmtr import components
 from tfmtr.evaluation.areas import areas
 from tfmtr.evaluation.list_metrics.ndcg import ndcg
 from tfmtr.evaluation.list_metrics.recall import recall
+from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.metrics import OVERALL, observed_rows, rows_by_slice, why_not_available
 
 FOLDER = "evaluation.list_metrics"
+Metric = Callable[[Lists], np.ndarray]
 
 
 def gauc(labels, scores, slices, users):
@@ -71,7 +75,7 @@ def evaluate_lists(lists, metrics=()):
 
     Args:
         lists: `Lists`.
-        metrics: Further ones: import paths or functions.
+        metrics: Further ones: import paths or functions; or all, as `functions` returns them.
 
     Returns:
         `{slice: cell}` as `evaluate_task` returns it, with each metric by its name, `positives`, `users` (those with a
@@ -164,15 +168,23 @@ def ndcg_of_users(lists):
     return ndcg(lists)[lists.num_positives > 0]
 
 
-def functions(metrics=()):
-    """`{name: function}` of all list metrics.
+def functions(metrics: Mapping[str, Metric] | Sequence[str | Metric] = ()) -> Mapping[str, Metric]:
+    """`{name: function}` of all list metrics, looked up once by who has many lists.
 
     Args:
-        metrics: Those beside the ones that are found by name: import paths or functions.
+        metrics: Those beside the ones that are found by name: import paths or functions. Or what this function
+            returned, which is returned as it is.
 
     Raises:
         ValueError: If one cannot be found, or two have one name.
+
+    Example:
+    >>> metrics = functions()
+    >>> functions(metrics) is metrics
+    True
     """
+    if isinstance(metrics, Mapping):
+        return metrics
     found = {name: components.find(FOLDER, name) for name in components.names(FOLDER)}
     for metric in metrics:
         function = components.find(FOLDER, metric)
