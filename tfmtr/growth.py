@@ -11,9 +11,8 @@ import re
 
 import numpy as np
 
+from tfmtr.kinds import KINDS
 from tfmtr.schema import Scenario
-
-LISTS = ("set", "sequence")  # kinds whose index 0 is padding, and 1 the unknown value
 
 
 def grow_schema(old, new):
@@ -47,7 +46,7 @@ def grow_schema(old, new):
                 f"A model can go on with the same {what} only; train a new one with `tfmtr train`. Received: "
                 f"{sorted(set(kinds[1].items()) ^ set(kinds[0].items()))} are in one of the two"
             )
-    vectors = [{f.name: f.width for f in schema.features if f.kind == "vector"} for schema in (old, new)]
+    vectors = [{f.name: f.width for f in schema.features if KINDS[f.kind].has_fixed_width} for schema in (old, new)]
     if vectors[0] != vectors[1]:
         raise ValueError(f"Vectors must be as wide as the model's. Received: {vectors[1]}, expected {vectors[0]}")
     if old.scenario.columns != new.scenario.columns:
@@ -81,7 +80,7 @@ def warm_start(model, schema, old, file):
     Raises:
         ValueError: If the model lacks a variable of the file, or has a smaller one.
     """
-    unknown = {f"{feature.name}_embedding": int(feature.kind in LISTS) for feature in schema.features}
+    unknown = {f"{f.name}_embedding": KINDS[f.kind].unknown for f in schema.features if KINDS[f.kind].is_categorical}
     new_groups = schema.scenario.num_groups - old.scenario.num_groups
     grown = set()
     with np.load(file) as archive:

@@ -9,16 +9,17 @@ from keras import ops
 from tfmtr import components, precision, replicas
 from tfmtr.backends import check_tensorflow, is_tensorflow
 from tfmtr.checks import check_integer, check_number, check_widths
-from tfmtr.encoders.embed import CATEGORICAL, embed, embed_fields, encode_inputs, join
+from tfmtr.encoders.embed import embed, embed_fields, encode_inputs, join
 from tfmtr.encoders.field_weighted import as_fields, field_towers
 from tfmtr.encoders.first_order import first_order
 from tfmtr.encoders.graph_names import name_apart
 from tfmtr.heads._head import TrainingGraph
+from tfmtr.kinds import KINDS
 from tfmtr.layers.embedding_table import EmbeddingTable
 from tfmtr.layers.routed_dense import RoutedDense
 from tfmtr.layers.score import DotScore, QueryScale
 from tfmtr.layers.unknown_scenario import UnknownScenario
-from tfmtr.schema import ROLES, TRAINING, Schema, check_choice
+from tfmtr.schema import ROLES, TRAINING, Feature, Schema, check_choice
 from tfmtr.sharing._shared import as_shared, per_pair
 
 
@@ -437,7 +438,7 @@ def ranking(
     x = join(fields)
     if encode is not None:
         encode = components.find("encoders.interactions", encode)
-        x = encode(x, {f.name: fields[f.name] for f in features if f.kind in CATEGORICAL})
+        x = encode(x, {f.name: fields[f.name] for f in features if KINDS[f.kind].is_categorical})
     if dropout:
         x = keras.layers.Dropout(dropout, name="dropout")(x)
     towers = head.towers()
@@ -534,7 +535,7 @@ def _share(share, x, inputs, schema, features, towers, embedding_dim, unknown_ra
     """
     scenario, num_scenarios = _scenario(inputs, schema, unknown_rate)
     wanted = inspect.signature(share).parameters
-    categorical = [f for f in features if f.kind in CATEGORICAL]
+    categorical = [f for f in features if KINDS[f.kind].is_categorical]
     sides = {}
     if "fields" in wanted or "task_representations" in wanted or "prior" in wanted:
         needs = getattr(share, "func", share)
@@ -543,7 +544,7 @@ def _share(share, x, inputs, schema, features, towers, embedding_dim, unknown_ra
         parts = embed_fields(inputs, categorical, embedding_dim=embedding_dim, name="fields")
         sides["fields"] = ops.stack(list(parts.values()), axis=1)
     if "prior" in wanted:
-        chosen = [f for f in categorical if f.name in prior] or [f for f in categorical if f.kind == "id"]
+        chosen = [f for f in categorical if f.name in prior] or [f for f in categorical if is_one_of_a_vocabulary(f)]
         sides["prior"] = embed(inputs, chosen or categorical, embedding_dim=embedding_dim, name="prior")
     if "scenario_features" in wanted:
         table = EmbeddingTable(num_scenarios, embedding_dim, name="scenario_embedding")
@@ -554,6 +555,12 @@ def _share(share, x, inputs, schema, features, towers, embedding_dim, unknown_ra
         }
     shared = as_shared(share(x, scenario, towers=towers, num_scenarios=num_scenarios, **sides))
     return shared._replace(bases={tower: shared.bases.get(tower, x) for tower in towers})
+
+
+def is_one_of_a_vocabulary(feature: Feature) -> bool:
+    """Whether a feature has one value of a vocabulary in each row, as an id."""
+    kind = KINDS[feature.kind]
+    return kind.has_vocabulary and not kind.is_wide
 
 
 def check_has_embeddings(share, categorical):

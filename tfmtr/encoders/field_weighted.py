@@ -5,6 +5,7 @@ import itertools
 import keras
 from keras import ops
 
+from tfmtr.kinds import KINDS
 from tfmtr.layers.field_query import FieldQuery
 
 
@@ -58,7 +59,7 @@ def field_towers(user_fields, title_fields, towers):
 
 def as_fields(fields, features, width):
     """Fields of one width: numbers and vectors through a linear map of their own."""
-    linear = {feature.name for feature in features if feature.kind in ("number", "vector")}
+    linear = {feature.name for feature in features if not KINDS[feature.kind].is_categorical}
     return {
         name: keras.layers.Dense(width, use_bias=False, name=f"{name}_field")(value) if name in linear else value
         for name, value in fields.items()

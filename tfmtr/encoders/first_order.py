@@ -2,7 +2,8 @@
 
 import keras
 
-from tfmtr.encoders.embed import CATEGORICAL, embed
+from tfmtr.encoders.embed import embed
+from tfmtr.kinds import KINDS
 
 
 def first_order(inputs, features, towers):
@@ -24,7 +25,7 @@ def first_order(inputs, features, towers):
     terms = []
     for feature in features:
         value = embed(inputs, [feature], embedding_dim=len(towers), name="first_order")
-        if feature.kind not in CATEGORICAL:
+        if not KINDS[feature.kind].is_categorical:
             name = f"first_order_{feature.name}"
             value = keras.layers.Dense(len(towers), use_bias=False, kernel_initializer="zeros", name=name)(value)
         terms.append(value)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from tfmtr import components, inputs
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.seen import had_pairs
+from tfmtr.kinds import KINDS
 from tfmtr.retrieval.catalogue import Catalogue
 
 BATCH = 4096
@@ -72,7 +73,7 @@ def popularity(titles, ids):
 
 def title_attributes(titles, schema):
     """`{feature: one list of texts for each title}` of the ids, strings and sets that titles have."""
-    wanted = [f for f in schema.by_role("title") if f.kind in ("id", "string", "set") and f.name != "title"]
+    wanted = [f for f in schema.by_role("title") if KINDS[f.kind].is_filter and f.name != "title"]
     table = pq.read_table(titles.path / "titles.parquet", columns=[f.name for f in wanted])
     attributes = {}
     for feature in wanted:
