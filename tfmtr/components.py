@@ -29,6 +29,7 @@ ARGUMENTS = {  # what a folder's parts are chosen by
     "datasets.public": "data set",
     "retrieval.indexes": "index",
     "evaluation.list_metrics": "metrics",
+    "signatures": "signatures",
 }
 # Arguments that every part of a folder is called with.
 POSITIONAL = {"encoders.interactions": 2, "sharing": 2, "heads": 1, "balancing": 1, "optimizers": 0}
