@@ -209,6 +209,7 @@ def test_the_names_of_a_command_end_where_its_options_begin():
     assert typed_names(["prepare", "events", "--out", "train"]) == ["prepare", "events"]
     assert typed_names(["prepare", "xmarket", "--source", "events"]) == ["prepare", "xmarket"]
     assert typed_names(["train", "export"]) == ["train"]
+    assert typed_names(["--no-import-paths", "train", "--out", "x"]) == ["train"]
     assert typed_names(["--version", "train"]) == typed_names([]) == typed_names(["nothing"]) == []
 
 
