@@ -342,8 +342,8 @@ def public_command(name: str) -> "Command":
     for parameter in own:
         if typing.get_origin(parameter.annotation) is not Annotated:
             raise ValueError(
-                "`data set` must be a function like those of tfmtr/datasets/public, whose options have a type and a help "
-                f'text: Annotated[type, "Help."]. Received: {name!r}, {parameter}'
+                "`data set` must be a function like those of tfmtr/datasets/public, whose options have a type and a "
+                f'help text: Annotated[type, "Help."]. Received: {name!r}, {parameter}'
             )
         kind, text = typing.get_args(parameter.annotation)[:2]
         options.append(parameter.replace(annotation=Annotated[kind, typer.Option(help=text)]))
