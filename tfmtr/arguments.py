@@ -214,7 +214,7 @@ def in_words_of(command: "Command", message: str, typed: Sequence[str] = ()) -> 
     Returns:
         A text.
     """
-    words = [part for word in typed for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    words = words_of(typed)
     changed = {text.partition("=")[0].strip() for word, text in itertools.pairwise(words) if word == "--set"}
     options = {}
     for parameter in command.params:
@@ -254,6 +254,15 @@ def in_words_of(command: "Command", message: str, typed: Sequence[str] = ()) -> 
         pieces += [ARGUMENT.sub(option, message[end : match.start()]), place(match)]
         end = match.end()
     return "".join([*pieces, ARGUMENT.sub(option, message[end:])])
+
+
+def words_of(typed: Sequence[str]) -> list[str]:
+    """What was typed, with options and their values apart.
+
+    >>> words_of(["train", "--set=l2=1", "a=b"])
+    ['train', '--set', 'l2=1', 'a=b']
+    """
+    return [part for word in typed for part in (word.split("=", 1) if word.startswith("--") else [word])]
 
 
 def typed_path(path: str, words: Sequence[str]) -> str:

@@ -29,6 +29,7 @@ from tfmtr.arguments import (
     texts_of,
     typed_path,
     whole_numbers,
+    words_of,
 )
 from tfmtr.evaluation.fitting_table import printable
 from tfmtr.serving.options import ServerOptions
@@ -881,7 +882,7 @@ def main() -> NoReturn:
             note("warning", "yellow", warning)
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:
-            text = f"{typed_path(str(error.filename), typed)}: {error.strerror}"
+            text = f"{typed_path(str(error.filename), words_of(typed))}: {error.strerror}"
         if isinstance(error, ValueError | ImportError | ServerError):
             text = in_words_of(command_of(names), text, typed[len(names) :])
         elif not isinstance(error, OSError):
