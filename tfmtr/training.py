@@ -74,6 +74,8 @@ def train(
             nothing is written. If a stage has no epoch whose losses and variables are finite: that run has failed, and
             any recipe may take its place.
     """
+    if not isinstance(recipe, Recipe | None):
+        raise ValueError(f"`recipe` must be a `Recipe`; `Recipe.load(file)` reads a file. Received: recipe={recipe!r}")
     recipe, data, workdir = recipe or Recipe(), Dataset(data), Path(out)
     schema, policy = recipe.adapt(data.schema), recipe.precision or precision.current()
     _check_rows(data, recipe)
