@@ -18,10 +18,11 @@ from tfmtr.backends import check_tensorflow
 from tfmtr.calibration import calibrated_outputs
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.drift import changed_vectors
+from tfmtr.diagnosis import not_finite
 from tfmtr.documents import read_facts, write_json
 from tfmtr.encoders.graph_names import name_apart
 from tfmtr.encoders.raw import look_up, raw_inputs
-from tfmtr.folders import FORMATS
+from tfmtr.folders import FORMATS, check_out
 from tfmtr.models import JointModel, TwoTower
 from tfmtr.names import MODEL, QUERY, SCENARIO, weight_name
 from tfmtr.retrieval.index import FOLDER, TitleVectors, build_index, title_vectors
@@ -107,6 +108,7 @@ def _export(run, out, titles, kind, *, has_scores):
     check_tensorflow("An export", "export in a process of its own: weights are the same on every backend")
     components.find(FOLDER, kind)
     out = Path(out)
+    check_out(out)
     if isinstance(run, JointModel):
         model, document, schema, titles = _of_model(run, titles)
         run = None
@@ -114,6 +116,7 @@ def _export(run, out, titles, kind, *, has_scores):
         run = Run(run)
         model, document, schema = run.load(form="two_tower"), run.document, run.schema
         titles = run.data if titles is None else Dataset(titles)
+    _check_finite(model)
     check_inputs(schema.by_role("title"), titles.schema.by_role("title"), "titles")
     if run is not None:
         _check_meaning(run, document, titles)
@@ -141,6 +144,15 @@ def _export(run, out, titles, kind, *, has_scores):
             facts["needs"] = f"an image of TensorFlow Serving with ScaNN's operations ({', '.join(operations)})"
         write_json(extra / "tfmtr.json", facts)
         return Version(publish(staging, out))
+
+
+def _check_finite(model):
+    """Raises a `ValueError` if a model has a variable that is not finite: all that it serves would be NaN."""
+    if bad := not_finite(model.variables):
+        raise ValueError(
+            "`run` must be a model whose variables are finite; train it with a lower learning rate, or look at the "
+            f"data. Received: NaN or infinity in {len(bad)} of {len(model.variables)} variables, the first one {bad[0]}"
+        )
 
 
 def _of_model(model, titles):
