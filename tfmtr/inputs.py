@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from tfmtr.datasets.dataset import Dataset
-    from tfmtr.schema import Schema
+    from tfmtr.schema import Feature, Schema
 
 CACHE_LINE = 64
 WEIGHT = "row weight"  # beside features and labels; no column of the examples can be called so
