@@ -136,3 +136,8 @@ def test_a_folder_of_a_newer_version_is_refused(what, file, tmp_path):
     (tmp_path / file).write_text('{"format": 99}')
     with pytest.raises(ValueError, match=r"must be of format 2 or older.* make it anew with .*Received: format 99"):
         getattr(tfmtr, what)(tmp_path)
+
+
+def test_evaluations_can_be_in_a_set():
+    evaluations = {tfmtr.Evaluation({"k": 10}, Path("run")), tfmtr.Evaluation({"k": 5}, Path("run"))}
+    assert len(evaluations) == 2

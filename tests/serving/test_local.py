@@ -96,6 +96,7 @@ def asked(version, monkeypatch):
         *(({"age": age}, {}, "`features` must have a finite number for 'age'") for age in ("3", True, float("nan"))),
         *(({"tags": tags}, {}, "`features` must have a list of texts for 'tags'") for tags in ("a", [1])),
         *(({"taste": v}, {}, "`features` must have 2 finite numbers for 'taste'") for v in ([1], "ab", [1, np.inf], 1)),
+        ({}, {"territory": 3}, "`territory` must be text"),
         ({"agee": 3}, {}, r"`features` must be one of .*Did you mean 'age'\?"),
     ],
 )

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from rich.table import Table
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig  # pyright: ignore[reportAttributeAccessIssue]
 
-from tfmtr.checks import check_integer
+from tfmtr.checks import check_integer, is_finite
 from tfmtr.evaluation.fitting_table import as_text
 from tfmtr.evaluation.tables import FALLBACKS
 from tfmtr.schema import Feature, check_choice
@@ -126,6 +126,8 @@ class LocalServer(Server):
             check_choice("features", name, known)
             _check_value(name, value, known[name])
         k = check_integer("k", k, least=1, most=2**31 - 1)
+        if territory is not None and not isinstance(territory, str):
+            raise ValueError(f"`territory` must be text. Received: territory={territory!r}")
         if not _are_texts(seen):
             raise ValueError(f"`seen` must be a list of ids, which are text. Received: seen={seen!r}")
         with self.client() as client:
@@ -145,17 +147,15 @@ def _check_value(name: str, value: Any, feature: Feature | None) -> None:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if feature and kind == "vector":
         must = f"{feature.width} finite numbers"
-        is_it = np.shape(value) == (feature.width,) and np.asarray(value).dtype.kind in "fiu"
-        is_it = is_it and bool(np.isfinite(value).all())
+        row = np.asarray(value)
+        is_it = row.shape == (feature.width,) and row.dtype.kind in "fiu" and bool(np.isfinite(row).all())
     elif kind in ("set", "sequence"):
         must, is_it = "a list of texts", _are_texts(value)
     elif kind == "number":
-        must, is_it = "a finite number", is_number and bool(np.isfinite(float(value)))
+        must, is_it = "a finite number", is_number and is_finite(value)
     else:
-        must, is_it = (
-            "one text",
-            isinstance(value, str) or (kind == "id" and is_number and isinstance(value, numbers.Integral)),
-        )
+        is_whole = kind == "id" and is_number and isinstance(value, numbers.Integral)
+        must, is_it = "one text", isinstance(value, str) or is_whole
     if value is not None and not is_it:
         raise ValueError(f"`features` must have {must} for {name!r}. Received: {name}={value!r}")
 
