@@ -23,14 +23,14 @@ from tfmtr.folders import FORMATS
 from tfmtr.growth import grow_schema, warm_start
 from tfmtr.models import is_frame
 from tfmtr.recipe import Recipe, optimizer_of
-from tfmtr.run import Run, precision_of, versions, weights_of, windows_of
+from tfmtr.run import LIST_MODEL, Run, precision_of, versions, weights_of, windows_of
 from tfmtr.schema import Schema
 from tfmtr.scratch import remove
 
 __all__ = ["CONTROLS", "PAPER", "Fitted", "Recipe", "fit", "go_on", "optimizer_of", "restore", "save", "train"]
 
-LEFT_BEHIND = ("run.tmp", "weights/*.tmp", "checkpoint/*/*.tmp")  # by a kill in the middle of a write
-OF_A_RUN = ("weights", "checkpoint", "logs", "evaluation.json", "scores.parquet", "calibration.json")
+LEFT_BEHIND = ("run.tmp", "listwise.tmp", "weights/*.tmp", "checkpoint/*/*.tmp")  # by a kill in the middle of a write
+OF_A_RUN = ("weights", "checkpoint", "logs", LIST_MODEL, "evaluation.json", "scores.parquet", "calibration.json")
 # The three models of Gampa et al. 2023, section 4.2, and the controls that a gain of branches is compared with.
 PAPER = {
     "baseline": Recipe(share="none", upsample=False),
@@ -80,6 +80,8 @@ def train(
         warnings = [] if run else _starting_warnings(model, data, schema, recipe)
         run = _open_run(run, workdir, recipe, schema, data, policy, warnings=warnings)
         _train(model, data, workdir, recipe, schema, run, _lines(verbose))
+        if recipe.listwise and not (workdir / LIST_MODEL).exists():
+            _order_lists(model, data, workdir, recipe, schema, run)
     trained = Run(workdir)
     trained.model = model
     return trained
@@ -246,6 +248,24 @@ def _train(model, data, workdir, recipe, schema, run, verbose):
         _end_stage(run, model, keep, recipe, workdir, window, started)
 
 
+def _order_lists(model, data, workdir, recipe, schema, run):
+    """Fits the run's list model beside the towers as they were for the first test window."""
+    from tfmtr.listwise.fit import fit_list_model, why_not
+
+    reason, started = why_not(data, recipe.form), time.perf_counter()
+    run["listwise"] = {"reason": reason}
+    if reason is None and replicas.is_chief():
+        restore(model, weights_of(workdir, data.test_windows[0]))
+        found, document = fit_list_model(model, data, schema, seed=recipe.seed)
+        restore(model, weights_of(workdir, data.test_windows[-1]))
+        run["listwise"] |= {**document, "seconds": round(time.perf_counter() - started, 2)}
+        found.save(workdir / "listwise.tmp")
+        (workdir / "listwise.tmp").rename(workdir / LIST_MODEL)
+    if replicas.is_chief():
+        write_json(workdir / "run.json", run)
+    replicas.wait()
+
+
 def _end_stage(run, model, keep, recipe, workdir, window, started):
     """Writes what is known after a stage, and drops its checkpoint.
 
@@ -325,6 +345,9 @@ def go_on(run, data, files, out, *, epochs=1, verbose="auto"):
             model, data, files, schema, recipe, workdir, window=window, validation=None, epochs=epochs,
             verbose=_lines(verbose),
         )  # fmt: skip
+        if (before.path / LIST_MODEL).exists() and replicas.is_chief():
+            shutil.copyfile(before.path / LIST_MODEL, workdir / "listwise.tmp")
+            (workdir / "listwise.tmp").rename(workdir / LIST_MODEL)
         _end_stage(document, model, keep, recipe, workdir, window, started)
     return grown
 

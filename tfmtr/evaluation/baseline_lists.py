@@ -114,12 +114,16 @@ def _baseline_lists(path, key, k, most, names, among, metrics):
     return BaselineLists(document, pd.concat(scores, ignore_index=True) if scores else pd.DataFrame())
 
 
-def validation_cases(data, past, *, before=1, most=MOST_VALIDATION):
-    """`[(window, ListCase)]` of validation users in the last training windows, those `before` one, oldest first."""
+def validation_cases(data, past, *, before=1, most=MOST_VALIDATION, columns=LIST_COLUMNS):
+    """`[(window, ListCase)]` of validation users in the last training windows, those `before` one, oldest first.
+
+    Their rows have `columns`, `None` for all, which a model needs.
+    """
     windows = [row["window"] for row in data.report["windows"] if -JUDGED_WINDOWS < row["window"] < before]
     cases = []
     for window in windows:
-        table = positives_of(data, data.examples("validation", windows=[window]))
+        files = data.examples("validation", windows=[window])
+        table = positives_of(data, files, columns) if files else []
         if len(table):
             catalogue = catalogue_of(data, window)
             case = ListCase(table, catalogue, most=most, past=past, window=window)

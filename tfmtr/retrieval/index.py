@@ -17,7 +17,7 @@ BATCH = 4096
 FOLDER = "retrieval.indexes"
 
 
-def build_index(model, titles, schema, *, window=None, vectors=None, kind="exact", file=None):
+def build_index(model, titles, schema, *, window=None, vectors=None, scorer=None, kind="exact", file=None):
     """The index of a prepared directory's titles under a model.
 
     Args:
@@ -26,6 +26,7 @@ def build_index(model, titles, schema, *, window=None, vectors=None, kind="exact
         schema: The model's `Schema`.
         window: Whose catalogue is searched; by default the newest, after the last window.
         vectors: The `TitleVectors`; computed if not given.
+        scorer: The `tfmtr.listwise.model.Scorer` of the window, whose coordinates stand beside the towers' vectors.
         kind: A file of `tfmtr/retrieval/indexes/`, or a function like theirs.
         file: Where an index may write vectors, as the streaming one does.
 
@@ -39,7 +40,7 @@ def build_index(model, titles, schema, *, window=None, vectors=None, kind="exact
     window = titles.next_window if is_served else window
     known = (title_attributes(titles, schema), popularity(titles, ids)) if is_served else ()
     catalogue = Catalogue(ids, availability(titles, ids, window), *known)
-    return make(catalogue, vectors.vectors, file)
+    return make(catalogue, vectors.vectors if scorer is None else scorer.join_titles(vectors.vectors), file)
 
 
 def availability(titles, ids, window):
