@@ -1,6 +1,6 @@
 """Fits a `ListModel` to a prepared directory, beside a two-tower model that is trained."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,21 +8,26 @@ import numpy as np
 from tfmtr import inputs
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.baseline_lists import length_in_days, validation_cases
-from tfmtr.evaluation.index_lists import best_titles
+from tfmtr.evaluation.index_lists import BATCH, best_titles
+from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.past import EVENTS, Past, has_events
 from tfmtr.evaluation.ranking import ndcg_of_users
 from tfmtr.listwise.model import HALF_LIFE, ListModel, Scorer, start_of, windows_before
 from tfmtr.listwise.parts import find_parts, learn_factors
-from tfmtr.listwise.residual import Residual, train_residual
-from tfmtr.listwise.rows import first_windows, list_rows
+from tfmtr.listwise.residual import Residual, Start, train_residual
+from tfmtr.listwise.rows import ListRows, first_windows, list_rows
 from tfmtr.models import TwoTower
 from tfmtr.retrieval.index import title_vectors
 from tfmtr.schema import Schema
 
 LEARNT_WINDOWS = 3  # the last training windows: factors are learnt from their lists
 RESIDUAL_WINDOWS = 8  # the last training windows: the residual is learnt from their lists
-MODEL_WEIGHTS = (0.0, 0.1, 0.25, 0.5, 1.0)
-LEAST_JUDGES = 200  # lists of validation users; with fewer nothing is chosen
+JUDGING_WINDOWS = 2  # the last of these: they say how long the residual is trained, from those before them
+MOST_JUDGING = 1_000  # lists of such a window
+MODEL_WEIGHTS = (0.0, 0.1, 0.25, 0.5)
+LEAST_JUDGES = 200  # lists; with fewer nothing is chosen
+EPOCHS = 8  # of the residual where nothing is chosen
+MODEL_WEIGHT = 0.1  # where nothing is chosen
 K = 10
 
 
@@ -42,8 +47,9 @@ def fit_list_model(
 
     1. The closed forms and the prior as of each of the last training windows, from what was before it.
     2. How much each of them counts, from training users' lists in the last three.
-    3. A residual by a softmax over titles; validation users' lists say which epoch is kept.
-    4. How much the towers' score counts beside it: one of five values, by validation users' lists.
+    3. A residual by a softmax over titles. It is learnt twice: without the last two windows, whose lists then say how
+       many epochs are best, and from all windows for so many epochs.
+    4. How much the towers' score counts beside it: one of four values, by validation users' lists.
 
     Args:
         model: A `TwoTower` model, trained on the training windows.
@@ -69,52 +75,75 @@ def fit_list_model(
     starts = {}
     for window in windows[-RESIDUAL_WINDOWS:]:
         starts[window] = start_of(parts.pop(window) if window in parts else parts_of(window), factors)
-    judges = Judges(model, data, schema, past)
-    num_judges = judges.number
-
-    def scorer(window: int, residual: Residual, weight: float) -> Scorer:
-        return Scorer.of(starts[window], residual, vectors, past.territories, half_life, weight)
-
-    def judge(residual: Residual) -> float:
-        return judges(lambda window: scorer(window, residual, 0.0))
-
-    is_judged = num_judges >= LEAST_JUDGES
-    residual, history = train_residual(
-        list(starts.values()),
-        [rows[window] for window in starts],
-        first,
-        vectors,
-        judge=judge if is_judged else None,
-        seed=seed,
+    used = list(starts)
+    seen, judged = used[:-JUDGING_WINDOWS], used[-JUDGING_WINDOWS:]
+    cases = [(starts[window], some(rows[window], MOST_JUDGING, seed)) for window in judged]
+    lists, epochs, history = sum(len(row) for _, row in cases), EPOCHS, []
+    if lists >= LEAST_JUDGES and sum(len(rows[window]) for window in seen):
+        _, history = train_residual(
+            [starts[window] for window in seen],
+            [rows[window] for window in seen],
+            first,
+            vectors,
+            judge=lambda residual: ndcg_of_rows(cases, residual, vectors, first),
+            seed=seed,
+        )
+        epochs = max(history, key=lambda row: row["judged"])["epoch"]
+    residual, _ = train_residual(
+        list(starts.values()), [rows[window] for window in used], first, vectors, epochs=epochs, seed=seed
     )
-    tries = []
-    if is_judged:
-        tries = [
-            {"model_weight": weight, "ndcg": judges(lambda window, weight=weight: scorer(window, residual, weight))}
-            for weight in MODEL_WEIGHTS
-        ]
+    judges, tries, weight = Judges(model, data, schema, past), [], MODEL_WEIGHT
+    if judges.number >= LEAST_JUDGES:
+        for one in MODEL_WEIGHTS:
+            scorers = {
+                window: Scorer.of(starts[window], residual, vectors, past.territories, half_life, one)
+                for window, _ in judges.cases
+            }
+            tries.append({"model_weight": one, "ndcg": judges(scorers)})
         weight = max(tries, key=lambda row: row["ndcg"])["model_weight"]
-    else:
-        weight = MODEL_WEIGHTS[len(MODEL_WEIGHTS) // 2]
-    titles = tuple(past.titles)
-    found = ListModel(factors, residual, titles, tuple(past.territories), days, weight)
+    found = ListModel(factors, residual, tuple(past.titles), tuple(past.territories), days, weight)
     return found, {
-        "judges": num_judges,
-        "chosen": is_judged,
         "factors": [round(float(value), 4) for value in factors],
         "rows": {str(window): len(rows[window]) for window in starts},
         "positives": int(sum(rows[window].wanted.nnz for window in starts)),
-        "residual": history,
-        "tries": tries,
+        "judging": {"lists": lists, "epochs": history},
+        "epochs": epochs,
+        "judges": {"lists": judges.number, "tries": tries},
         "model_weight": weight,
     }
+
+
+def some(rows: ListRows, most: int, seed: int) -> ListRows:
+    """At most so many rows, drawn."""
+    if len(rows) <= most:
+        return rows
+    return rows.take(np.sort(np.random.default_rng([seed, most]).choice(len(rows), most, replace=False)))
+
+
+def ndcg_of_rows(
+    cases: list[tuple[Start, ListRows]], residual: Residual, vectors: np.ndarray, first: np.ndarray
+) -> float:
+    """Mean NDCG of lists of what users took, of the titles that there were."""
+    found, before, after = [], residual.inputs(vectors), residual.outputs(vectors)
+    for start, rows in cases:
+        for begin in range(0, len(rows), BATCH):
+            row = rows.take(np.arange(begin, min(begin + BATCH, len(rows))))
+            scores = (row.pasts @ start.inputs) @ start.outputs.T + start.prior + start.homes[row.homes] @ start.local.T
+            scores += (row.pasts @ before + residual.homes[row.homes]) @ after.T + residual.bias
+            allowed = (first <= row.window) & ~row.had.toarray()
+            user, title = row.wanted.nonzero()
+            names = np.full(len(row), "all")
+            found.append(
+                ndcg_of_users(Lists(best_titles(scores, allowed, K), names, user, title, num_titles=len(first)))
+            )
+    return float(np.concatenate(found).mean())
 
 
 class Judges:
     """Validation users' lists in the last training windows, and how good an order of them is.
 
     Call arguments:
-        scorer: Function of a window that returns its `Scorer`.
+        scorers: `{window: Scorer}`.
 
     Returns:
         Mean NDCG over all lists, NaN without one.
@@ -125,25 +154,23 @@ class Judges:
         self.number = sum(len(case.users) for _, case in self.cases)
         stores = inputs.open_stores(data)
         self.titles = title_vectors(model, data, schema).vectors if self.cases else None
-        self.scores = []
+        self.queries = []
         for _, case in self.cases:
             features = inputs.model_inputs(case.rows, schema, stores)
             asked = {name: features[name] for name in model.user_tower.input}
-            self.scores.append(np.asarray(model.user_tower.predict(asked, verbose=0)[schema.tasks[0].name]))
+            self.queries.append(np.asarray(model.user_tower.predict(asked, verbose=0)[schema.tasks[0].name]))
 
-    def __call__(self, scorer: Callable[[int], Scorer]) -> float:
+    def __call__(self, scorers: Mapping[int, Scorer]) -> float:
         """Judges; see the class."""
         found = []
-        for (window, case), queries in zip(self.cases, self.scores, strict=True):
-            of_window = scorer(window)
-            own = of_window.queries_of(self.past, self.past.numbers(case.users), window)
-            titles = of_window.join_titles(self.titles)
-            joined = of_window.join_queries(queries, own)
+        for (window, case), queries in zip(self.cases, self.queries, strict=True):
+            scorer, titles = scorers[window], scorers[window].join_titles(self.titles)
+            own = scorer.queries_of(self.past, self.past.numbers(case.users), window)
+            asked = scorer.join_queries(queries, own)
             place = {user: number for number, user in enumerate(case.users.tolist())}
 
-            def rank(rows, allowed, joined=joined, titles=titles, place=place):
-                numbers = [place[user] for user in rows["user"].to_pylist()]
-                return best_titles(joined[numbers] @ titles.T, allowed, K)
+            def rank(rows, allowed, asked=asked, titles=titles, place=place):
+                return best_titles(asked[[place[user] for user in rows["user"].to_pylist()]] @ titles.T, allowed, K)
 
             found.append(ndcg_of_users(case.lists(rank)))
         values = np.concatenate(found) if found else np.zeros(0)

@@ -9,12 +9,11 @@ from tfmtr.listwise.rows import ListRows
 
 WIDTH = 64
 BATCH = 256
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.1
 DROPOUT = 0.5  # of the titles of a past
-EPOCHS = 24  # at most
-JUDGED_EVERY = 3  # epochs
-UNJUDGED_EPOCHS = 12  # where nobody can judge
+EPOCHS = 16  # at most
+JUDGED_EVERY = 2  # epochs
 PATIENCE = 2  # judgements
 MOST_TITLES = 50_000  # in a softmax: those that most users had
 
@@ -81,6 +80,7 @@ def train_residual(
     first: np.ndarray,
     vectors: np.ndarray,
     *,
+    epochs: int = EPOCHS,
     judge: Callable[[Residual], float] | None = None,
     seed: int = 0,
 ) -> tuple[Residual, list[dict]]:
@@ -95,8 +95,9 @@ def train_residual(
         rows: The `ListRows` of the same windows.
         first: What `first_windows` returns.
         vectors: Titles' vectors, float32 of shape `(titles, vector width)`.
+        epochs: How often each row is seen, at most; with 0 the residual adds nothing.
         judge: Function of a `Residual` that is the better the larger it is; training ends when it has not grown for
-            some epochs, and the best one is kept. Without it training has a fixed length.
+            some epochs, and the best one is kept. Without it the last one is.
         seed: Of first values, order and dropout.
 
     Returns:
@@ -105,6 +106,9 @@ def train_residual(
     import keras
     import tensorflow as tf
 
+    if not epochs or not any(map(len, rows)):
+        width, homes = vectors.shape[1], max(len(start.homes) for start in starts)
+        return Residual.zeros(len(first), width, homes), []
     num_titles, num_homes = len(first), max(len(start.homes) for start in starts)
     zero = Residual.zeros(num_titles, vectors.shape[1], num_homes)
     rng = np.random.default_rng(seed)
@@ -137,7 +141,7 @@ def train_residual(
     best, history = zero, [{"epoch": 0, "loss": None, "judged": judge(zero) if judge else None}]
     best_figure, waited = history[0]["judged"], 0
     cases = [(start, row) for start, row in zip(starts, rows, strict=True) if len(row)]
-    for epoch in range(1, (EPOCHS if judge else UNJUDGED_EPOCHS) + 1):
+    for epoch in range(1, epochs + 1):
         batches = []
         for place, (_, row) in enumerate(cases):
             order = rng.permutation(len(row))
@@ -165,7 +169,7 @@ def train_residual(
             else:
                 waited += 1
             # The first epochs unlearn what the random factors do, so lists are worse for a while.
-            if waited > PATIENCE and epoch >= EPOCHS // 2:
+            if waited > PATIENCE and epoch >= epochs // 2:
                 break
     return (best if judge else now()), history
 

@@ -24,7 +24,7 @@ MOST_JUDGES = 500  # users of a window who choose the popularity: a day should n
 NOT_HELD = "lists were not held against popularity"
 
 
-def judge_lists(runs, data, *, k=10, num_samples=2000):
+def judge_lists(runs, data, *, orders=(None, None), k=10, num_samples=2000):
     """Holds the lists of the live and of the new model against popularity's, for validation users of the last window.
 
     Lists are as they are served: titles that the user had before the window are in none, and no positives. Popularity
@@ -34,6 +34,7 @@ def judge_lists(runs, data, *, k=10, num_samples=2000):
     Args:
         runs: `(model, schema)` of the live and of the new model.
         data: `Dataset` directory.
+        orders: Their `ListModel`s, `None` where towers alone order lists.
         k: Titles of a list.
         num_samples: Bootstrap samples over users.
 
@@ -65,15 +66,12 @@ def judge_lists(runs, data, *, k=10, num_samples=2000):
     name, options = choose_popularity(data, past, k=k)
     popular = values(ranking_by(fit(name, options, past.history(window)), past, k))
     cells, popularity = [], past.popularity(window)
-    for model, schema in runs:
-        index = build_index(model, data, schema, window=window)
-        cells.append(
-            compare_lists(
-                values(ranking_of(model, index, schema, data, k=k, popularity=popularity)),
-                popular,
-                num_samples=num_samples,
-            )
-        )
+    for (model, schema), order in zip(runs, orders, strict=True):
+        scorer = None if order is None else order.as_of(data, past, window)
+        index = build_index(model, data, schema, window=window, scorer=scorer)
+        options = {"popularity": popularity, "scorer": scorer, "past": past, "window": window}
+        rank = ranking_of(model, index, schema, data, k=k, **options)
+        cells.append(compare_lists(values(rank), popular, num_samples=num_samples))
     popular = {"name": name, "options": options, "ndcg": cells[0]["theirs"]}
     reasons, notes = verdict(*cells, name)
     lists = {"users": len(case.users), "left_out": case.left_out, "popularity": popular}
