@@ -12,7 +12,7 @@ from tfmtr.listwise.prior import SPEEDS, log_shares
 from tfmtr.listwise.rows import ListRows
 
 ROW_HALF_LIFE = 3.0  # windows after which a row counts half for what users take next
-MOST_SCORES = 8_000_000  # of rows and titles that weights are learnt from
+MOST_SCORES = 3_000_000  # of rows and titles that weights are learnt from
 PENALTY = 1e-4
 
 

@@ -5,7 +5,7 @@ from scipy import sparse
 
 from tfmtr.evaluation.past import Past
 
-MOST = 50  # titles of a past, offline and served
+MOST = 100  # titles of a past, offline and served
 
 
 def fold(ages: np.ndarray, half_life: float | None) -> np.ndarray:
