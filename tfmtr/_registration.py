@@ -9,6 +9,10 @@ import importlib
 import importlib.machinery
 import pkgutil
 import sys
+from collections.abc import Sequence
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 KERAS = "keras.src.saving.object_registration"
 PREFIX = "tfmtr>"
@@ -16,7 +20,7 @@ FOLDERS = ("tfmtr.layers", "tfmtr.sharing", "tfmtr.optimizers")
 MODULES = ("tfmtr.models", "tfmtr.encoders.raw", "tfmtr.calibration", "tfmtr.parameter_servers")
 
 
-def import_all():
+def import_all() -> None:
     """Imports every module that has a class for saved models."""
     for folder in FOLDERS:
         for module in pkgutil.iter_modules(importlib.import_module(folder).__path__):
@@ -30,7 +34,7 @@ class Classes(dict):
 
     is_complete = False
 
-    def __contains__(self, name):
+    def __contains__(self, name: object) -> bool:
         if (
             not super().__contains__(name)
             and isinstance(name, str)
@@ -45,13 +49,13 @@ class Classes(dict):
 class _Loader:
     """Loads Keras's module of the dictionary, and replaces that."""
 
-    def __init__(self, loader):
+    def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
-    def create_module(self, spec):
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 
-    def exec_module(self, module):
+    def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
         replace(module)
 
@@ -60,22 +64,22 @@ class _Finder:
     """Finds Keras's module of the dictionary for `_Loader`, once."""
 
     @staticmethod
-    def find_spec(name, path=None, target=None):
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != KERAS:
             return None
         sys.meta_path.remove(_Finder)
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
-        if spec is not None:
+        if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader)  # pyright: ignore[reportAttributeAccessIssue]
         return spec
 
 
-def replace(module):
+def replace(module: ModuleType) -> None:
     """Replaces the dictionary of Keras's module, with what is in it."""
-    module.GLOBAL_CUSTOM_OBJECTS = Classes(module.GLOBAL_CUSTOM_OBJECTS)
+    module.GLOBAL_CUSTOM_OBJECTS = Classes(module.GLOBAL_CUSTOM_OBJECTS)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def install():
+def install() -> None:
     """Replaces Keras's dictionary now, or when Keras is imported."""
     if KERAS in sys.modules:
         replace(sys.modules[KERAS])

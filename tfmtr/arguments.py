@@ -12,9 +12,17 @@ import itertools
 import json
 import re
 import signal
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfmtr.schema import check_choice
+
+if TYPE_CHECKING:
+    from typer._click.core import Command  # Typer's own copy of Click, to which it gives no public name
+
+    from tfmtr.datasets.logs import Calendar
 
 # Python's arguments that a command spells otherwise than by its option's own name.
 ALIASES = {
@@ -35,7 +43,7 @@ PATH = re.compile(r"`([^`]+)`(?= must be (?:a directory made by|a finished run|e
 MOST_WINDOWS, MOST_DAYS = 100_000, 1_000_000
 
 
-def pairs(option, texts, keys=None):
+def pairs(option: str, texts: Sequence[str], keys: Collection[str] | None = None) -> dict[str, str]:
     """`["a=b"]` as a dictionary.
 
     Args:
@@ -64,7 +72,7 @@ def pairs(option, texts, keys=None):
     return result
 
 
-def texts_of(option, path, example):
+def texts_of(option: str, path: Path | None, example: str) -> dict[str, str] | None:
     """The JSON object `{text: text}` of a file that an option names, or `None` where it was not given.
 
     Args:
@@ -76,20 +84,20 @@ def texts_of(option, path, example):
         ValueError: If the file is no such object, or a key comes twice; it names option, file and key.
     """
 
-    def check(value):
+    def check(value: Any) -> str:
         return value.strip() if isinstance(value, str) else ""
 
     return _read_object(option, path, check, f'{{"territory": "{example}"}}, a text for each territory')
 
 
-def places_of(option, path):
+def places_of(option: str, path: Path | None) -> dict[str, tuple[float, float]] | None:
     """The JSON object `{text: (longitude, latitude)}` of a file that an option names, or `None`.
 
     Raises:
         ValueError: As for `texts_of`.
     """
 
-    def check(value):
+    def check(value: Any) -> object:
         numbers = value if isinstance(value, list) and len(value) == 2 else ()
         if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
             return None
@@ -100,15 +108,15 @@ def places_of(option, path):
     return places and {name: tuple(place) for name, place in places.items()}
 
 
-def _read_object(option, path, check, what):
+def _read_object(option: str, path: Path | None, check: Callable[[Any], object], what: str) -> dict[str, Any] | None:
     """A JSON object each of whose values fulfils `check`."""
     if path is None:
         return None
 
-    def refuse(received):
+    def refuse(received: str) -> NoReturn:
         raise ValueError(f"`--{option}` must be a JSON file of {what}. Received: {path}, {received}") from None
 
-    def unique(items):
+    def unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = {}
         for key, value in items:
             if key in found:
@@ -136,7 +144,15 @@ def _read_object(option, path, check, what):
     return document
 
 
-def calendar_of(calendar, *, window_days=None, train_windows=None, test_windows=None, end=None, warm_up=None):
+def calendar_of(
+    calendar: "Calendar",
+    *,
+    window_days: float | None = None,
+    train_windows: int | None = None,
+    test_windows: int | None = None,
+    end: datetime.datetime | None = None,
+    warm_up: float | None = None,
+) -> "Calendar":
     """A `Calendar` with what the options of the same names say, if they say anything.
 
     Raises:
@@ -163,8 +179,8 @@ def calendar_of(calendar, *, window_days=None, train_windows=None, test_windows=
             f"Received: {warm_up}, {num_train} windows of {length / datetime.timedelta(days=1):g} days"
         )
     try:
-        (calendar.end or datetime.datetime(2000, 1, 1)) - num_train * length
-        (calendar.end or datetime.datetime(2000, 1, 1)) + (num_test + 1) * length
+        (calendar.end or datetime.datetime(2000, 1, 1)) - num_train * length  # pyright: ignore[reportUnusedExpression]
+        (calendar.end or datetime.datetime(2000, 1, 1)) + (num_test + 1) * length  # pyright: ignore[reportUnusedExpression]
     except OverflowError:
         raise ValueError(
             f"`--end` and the windows must lie between the years 1 and 9999. Received: {num_train} and "
@@ -173,7 +189,7 @@ def calendar_of(calendar, *, window_days=None, train_windows=None, test_windows=
     return calendar
 
 
-def whole_numbers(option, text):
+def whole_numbers(option: str, text: str) -> tuple[int, ...]:
     """`"512,256"` as `(512, 256)`.
 
     Raises:
@@ -187,7 +203,7 @@ def whole_numbers(option, text):
         ) from None
 
 
-def in_words_of(command, message, typed=()):
+def in_words_of(command: "Command", message: str, typed: Sequence[str] = ()) -> str:
     """A message about Python's arguments, with the options of a command in their place.
 
     Args:
@@ -204,7 +220,7 @@ def in_words_of(command, message, typed=()):
         if names and names[0].startswith("-"):
             options[parameter.name] = (names[0], *parameter.secondary_opts)
 
-    def option(match):
+    def option(match: re.Match[str]) -> str:
         name, value, bracket = match.groups()
         known = next((n for n in (name, *ALIASES.get(name, ()), name.removesuffix("s")) if n in options), None)
         if known is None:
@@ -221,7 +237,7 @@ def in_words_of(command, message, typed=()):
         text = " and ".join(filter(None, [", ".join(f"`{one}`" for one in found[:-1]), f"`{found[-1]}`"]))
         return text + "".join(rest[1:])
 
-    def place(match):
+    def place(match: re.Match[str]) -> str:
         path = match[1]
         words = [part for word in typed for part in (word.split("=", 1) if word.startswith("--") else [word])]
         name = next((name for name, word in itertools.pairwise(words) if str(Path(word)) == path), "")
@@ -237,13 +253,13 @@ def in_words_of(command, message, typed=()):
 
 
 @contextlib.contextmanager
-def ending_in_order():
+def ending_in_order() -> Iterator[None]:
     """Makes SIGTERM and SIGHUP end the process as Ctrl-C does: `with` blocks clean up; the status is 128 + the signal.
 
     A signal that is ignored, as under `nohup`, stays so.
     """
 
-    def end(number, frame):
+    def end(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
     numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]

@@ -3,12 +3,12 @@
 import keras
 
 
-def is_tensorflow():
+def is_tensorflow() -> bool:
     """Whether Keras's backend is TensorFlow: rows can be partitioned by a tensor's values, gradients may be sparse."""
     return keras.backend.backend() == "tensorflow"
 
 
-def check_tensorflow(part, instead):
+def check_tensorflow(part: str, instead: str) -> None:
     """Raises a `ValueError` unless Keras's backend is TensorFlow.
 
     Args:

@@ -33,7 +33,7 @@ from tfmtr.encoders.raw import lookup
 from tfmtr.evaluation.evaluate import predict
 from tfmtr.evaluation.metrics import expected_calibration_error
 from tfmtr.run import Run
-from tfmtr.schema import check_choice
+from tfmtr.schema import Schema, check_choice
 
 METHODS = ("platt", "isotonic")
 IDENTITY = "identity"
@@ -58,7 +58,7 @@ class Map:
     values: Sequence[float] = ()
     knots: Sequence[float] = ()
 
-    def __call__(self, probabilities):
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, an array of the same shape."""
         if self.method == IDENTITY:
             return np.asarray(probabilities)
@@ -92,13 +92,13 @@ class Calibration:
         return json.dumps(self.document, indent=1)
 
 
-def log_odds(p):
+def log_odds(p: np.ndarray) -> np.ndarray:
     """Logit of probabilities, kept finite."""
     p = np.clip(p, EPSILON, 1 - EPSILON)
     return np.log(p) - np.log1p(-p)
 
 
-def fit_map(probabilities, labels, method):
+def fit_map(probabilities: np.ndarray, labels: np.ndarray, method: str) -> Map | None:
     """The `Map` of a method that fits rows best.
 
     Platt scaling maximises the likelihood of `sigmoid(a logit(p) + b)` (Platt 1999, on the log-odds instead of a
@@ -124,7 +124,14 @@ def fit_map(probabilities, labels, method):
     return Map(method, (scale, offset)) if scale > 0 else None
 
 
-def fit(probabilities, labels, groups, *, method="platt", min_count=30):
+def fit(
+    probabilities: Mapping[str, np.ndarray],
+    labels: Mapping[str, np.ndarray],
+    groups: np.ndarray,
+    *,
+    method: str = "platt",
+    min_count: int = 30,
+) -> dict[str, dict[str, Map]]:
     """Fits a map for each task and group that has rows enough, and one for all rows.
 
     Args:
@@ -157,7 +164,7 @@ def fit(probabilities, labels, groups, *, method="platt", min_count=30):
     return maps
 
 
-def check_finite(probabilities):
+def check_finite(probabilities: Mapping[str, np.ndarray]) -> None:
     """Raises a `ValueError` if a probability of a task is not a finite number."""
     for task, p in probabilities.items():
         wrong = np.asarray(p)[~np.isfinite(p)]
@@ -168,7 +175,9 @@ def check_finite(probabilities):
             )
 
 
-def apply(maps, probabilities, groups):
+def apply(
+    maps: Mapping[str, Mapping[str, Map]], probabilities: Mapping[str, np.ndarray], groups: np.ndarray
+) -> dict[str, np.ndarray]:
     """Calibrated `{task: array of shape (rows,)}`; arguments as for `fit`."""
     calibrated = {}
     for task, p in probabilities.items():
@@ -194,7 +203,7 @@ class Calibrate(keras.layers.Layer):
         Calibrated probabilities of shape `(batch, 1)`.
     """
 
-    def __init__(self, maps, **kwargs):
+    def __init__(self, maps: Sequence[Map | Mapping[str, Any]], **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         self.maps = [one if isinstance(one, Map) else Map(**one) for one in maps]
         self.is_identity = np.asarray([one.method == IDENTITY for one in self.maps])
@@ -205,22 +214,22 @@ class Calibrate(keras.layers.Layer):
         rows = [unused if one.method == IDENTITY else one for one in self.maps]
         longest = max(2, *(len(one.values) for one in rows))
 
-        def padded(rows):
+        def padded(rows: Sequence[Sequence[float]]) -> np.ndarray:
             return np.asarray([[*row, *[row[-1]] * (longest - len(row))] for row in rows], "float32")
 
         self.values = padded([one.values for one in rows])
         self.knots = padded([one.knots for one in rows]) if is_isotonic else None
 
-    def call(self, inputs, group):
+    def call(self, inputs: keras.KerasTensor, group: keras.KerasTensor) -> keras.KerasTensor:
         """Calibrates."""
         is_identity = ops.take(self.is_identity, group, axis=0)[:, None]
-        return ops.where(is_identity, inputs, self._calibrate(inputs, group))
+        return ops.where(is_identity, inputs, self._calibrate(inputs, group))  # pyright: ignore[reportReturnType]
 
-    def _calibrate(self, inputs, group):
+    def _calibrate(self, inputs: keras.KerasTensor, group: keras.KerasTensor) -> keras.KerasTensor:
         values = ops.take(self.values, group, axis=0)  # (batch, values)
         if self.knots is None:
             p = ops.clip(inputs, EPSILON, 1 - EPSILON)
-            return ops.sigmoid(values[:, :1] * (ops.log(p) - ops.log1p(-p)) + values[:, 1:])
+            return ops.sigmoid(values[:, :1] * (ops.log(p) - ops.log1p(-p)) + values[:, 1:])  # pyright: ignore[reportReturnType]
         knots = ops.take(self.knots, group, axis=0)
         right = ops.clip(ops.sum(ops.cast(knots <= inputs, "int32"), axis=1, keepdims=True), 1, knots.shape[1] - 1)
         (x0, y0), (x1, y1) = (
@@ -228,13 +237,15 @@ class Calibrate(keras.layers.Layer):
             for place in (right - 1, right)
         )
         share = ops.clip((inputs - x0) / ops.maximum(x1 - x0, 1e-12), 0.0, 1.0)
-        return y0 + share * (y1 - y0)
+        return y0 + share * (y1 - y0)  # pyright: ignore[reportReturnType]
 
-    def compute_output_shape(self, inputs_shape, group_shape):
+    def compute_output_shape(
+        self, inputs_shape: tuple[int | None, ...], group_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
         """Shape of the probabilities."""
         return inputs_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
         return {**super().get_config(), "maps": [dataclasses.asdict(one) for one in self.maps]}
 
@@ -292,7 +303,15 @@ def calibrate(
     return Calibration(result, run.path)
 
 
-def choose(probabilities, labels, groups, half, *, method="platt", min_count=30):
+def choose(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    half: np.ndarray,
+    *,
+    method: str = "platt",
+    min_count: int = 30,
+) -> tuple[dict[str, Map], dict[str, dict[str, Any]], dict[str, Any]]:
     """Fits one task's maps and keeps those that make the error of their rows smaller.
 
     A group has its own map, or, with too few rows, the map of all rows. It is tried on each half of the users, fitted
@@ -345,7 +364,9 @@ def choose(probabilities, labels, groups, half, *, method="platt", min_count=30)
     return maps, error, unknown
 
 
-def crossed(probabilities, labels, half, method):
+def crossed(
+    probabilities: np.ndarray, labels: np.ndarray, half: np.ndarray, method: str
+) -> tuple[np.ndarray, str | None]:
     """Probabilities of each half by the map of the other half, and what kept a map from being fitted, or `None`."""
     found = probabilities.astype(float)
     halves = [which for which in (0, 1) if (half == which).any()]
@@ -362,7 +383,7 @@ def crossed(probabilities, labels, half, method):
     return found, None
 
 
-def judge(labels, before, after, kind, why):
+def judge(labels: np.ndarray, before: np.ndarray, after: np.ndarray, kind: str, why: str | None) -> dict[str, Any]:
     """What is served of some rows, and why: the map of a kind only if their error falls with it.
 
     Args:
@@ -385,12 +406,12 @@ def judge(labels, before, after, kind, why):
     return {"tried": new, "map": IDENTITY, "why": f"error would be {new:.4f}"}
 
 
-def last_window(run):
+def last_window(run: str | os.PathLike) -> int:
     """Number of the test window that a run's newest model is for."""
     return max(map(int, Run(run).document["stages"]))
 
 
-def errors(labels, before, after, groups):
+def errors(labels: np.ndarray, before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> dict[str, dict[str, Any]]:
     """Expected calibration errors of all rows (group `""`) and of each group, `{group: {rows, before, after}}`."""
     known, found = ~np.isnan(labels), {}
     for name in (POOLED, *np.unique(groups)):
@@ -401,13 +422,19 @@ def errors(labels, before, after, groups):
     return found
 
 
-def request_columns(schema):
+def request_columns(schema: Schema) -> list[str]:
     """What rows can be grouped by when they are served: texts of a request, and the scenario."""
     ids = [feature.name for feature in schema.by_role("user", "title", "context") if feature.kind == "id"]
     return ["scenario", *schema.scenario.columns, *(name for name in ids if name not in schema.scenario.columns)]
 
 
-def calibrated_outputs(run, outputs, raw, encoded, schema):
+def calibrated_outputs(
+    run: str | os.PathLike,
+    outputs: dict[str, keras.KerasTensor],
+    raw: Mapping[str, keras.KerasTensor],
+    encoded: Mapping[str, keras.KerasTensor],
+    schema: Schema,
+) -> dict[str, keras.KerasTensor]:
     """A served graph's outputs, calibrated if the run is.
 
     What depends on two tasks, such as `purchase|click`, becomes the ratio of their calibrated probabilities, in rows
@@ -452,5 +479,5 @@ def calibrated_outputs(run, outputs, raw, encoded, schema):
         if bar and task in changed and before in changed:
             ratio = ops.minimum(found[task] / ops.maximum(found[before], EPSILON), 1.0)
             is_changed = ops.take(changed[task] | changed[before], group, axis=0)[:, None]
-            found[name] = ops.where(is_changed, ratio, outputs[name])
+            found[name] = ops.where(is_changed, ratio, outputs[name])  # pyright: ignore[reportArgumentType]
     return found

@@ -1,6 +1,8 @@
 """What an interrupted `fit` needs to go on: all variables, and which epoch is the best."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,16 +12,16 @@ from tfmtr.diagnosis import not_finite
 from tfmtr.documents import read_json, replacing, write_json
 
 
-def save(model, file):
+def save(model: keras.Model, file: Path) -> None:
     """Writes all variables of a compiled model and its optimizer, at once or not at all."""
     arrays = {f"{kind}/{i}": np.asarray(v) for kind, vs in variables_of(model).items() for i, v in enumerate(vs)}
     paths = {f"{kind}_paths": np.asarray([v.path for v in vs]) for kind, vs in variables_of(model).items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **arrays, **paths)
+        np.savez(stream, **arrays, **paths)  # pyright: ignore[reportArgumentType]
 
 
-def restore(model, file):
+def restore(model: keras.Model, file: Path) -> None:
     """Reads what `save` wrote into a model of the same architecture.
 
     Raises:
@@ -37,7 +39,7 @@ def restore(model, file):
                 variable.assign(array)
 
 
-def variables_of(model):
+def variables_of(model: keras.Model) -> dict[str, list[keras.Variable]]:
     """All that is kept of a model, `{"model": variables, "optimizer": variables}`."""
     return {"model": model.variables, "optimizer": model.optimizer.variables}
 
@@ -61,54 +63,62 @@ class KeepState(keras.callbacks.Callback):
             finite.
     """
 
-    def __init__(self, folder, model, *, patience=None, losses: Callable[[], dict] = dict):
+    def __init__(
+        self, folder: Path, model: keras.Model, *, patience: int | None = None, losses: Callable[[], dict] = dict
+    ) -> None:
         super().__init__()
         self.folder, self.patience, self.losses = folder, patience, losses
-        self.others = []
-        self.state = {"history": [], "callbacks": [], "problems": [], "best_epoch": None, "finished": False}
+        self.others: list[keras.callbacks.Callback] = []
+        self.state: dict[str, Any] = {
+            "history": [],
+            "callbacks": [],
+            "problems": [],
+            "best_epoch": None,
+            "finished": False,
+        }
         if state := read_json(folder / "state.json"):
             self.state |= state
             restore(model, self._file(len(self.history) - 1))
 
     @property
-    def history(self):
+    def history(self) -> list[dict[str, float]]:
         """Figures of the finished epochs."""
         return self.state["history"]
 
     @property
-    def problems(self):
+    def problems(self) -> list[dict[str, Any]]:
         """What is not finite, one dictionary an epoch; see `tfmtr.diagnosis.describe`."""
         return self.state["problems"]
 
     @property
-    def next_epoch(self):
+    def next_epoch(self) -> int:
         """The epoch to go on with."""
         return len(self.history)
 
     @property
-    def is_finished(self):
+    def is_finished(self) -> bool:
         """Whether the stage ended, by early stopping or by its last epoch."""
         return self.state["finished"]
 
     @property
-    def best_epoch(self):
+    def best_epoch(self) -> int | None:
         """The best finite epoch, or `None`."""
         return self.state["best_epoch"]
 
     @property
-    def best(self):
+    def best(self) -> Path:
         """File with the variables of the best epoch."""
         return self._file(self.best_epoch)
 
-    def _file(self, epoch):
+    def _file(self, epoch: int | None) -> Path:
         return self.folder / f"epoch-{epoch}.npz"
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Gives the other callbacks the state they had."""
         for callback, attributes in zip(self.others, self.state["callbacks"], strict=False):
             vars(callback).update(attributes)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes the state, and decides whether training goes on."""
         figures = {name: float(value) for name, value in (logs or {}).items()}
         history, previous = [*self.history, figures], self.best_epoch
@@ -117,7 +127,7 @@ class KeepState(keras.callbacks.Callback):
         bad = {problem["epoch"] for problem in problems}
         # Without validation the last one; of several that are equal the first.
         monitored = {i: row.get("val_loss", -i) for i, row in enumerate(history) if i not in bad}
-        best_epoch = min(monitored, key=monitored.get, default=None)
+        best_epoch = min(monitored, key=monitored.__getitem__, default=None)
         is_lost = problem is not None and problem["variable"] is not None
         is_late = self.patience is not None and epoch - (best_epoch or 0) >= max(self.patience, 1)
         if is_lost or is_late:
@@ -131,12 +141,12 @@ class KeepState(keras.callbacks.Callback):
         }
         if not replicas.is_chief():
             return
-        save(self.model, self._file(epoch))
+        save(self.model, self._file(epoch))  # pyright: ignore[reportArgumentType]
         write_json(self.folder / "state.json", self.state)
         for old in {epoch - 1, previous} - {epoch, best_epoch, None}:
             self._file(old).unlink(missing_ok=True)
 
-    def _problem(self, epoch, figures):
+    def _problem(self, epoch: int, figures: dict[str, float]) -> dict[str, Any] | None:
         """What is not finite in an epoch, or `None`."""
         paths = not_finite(self.model.variables)
         bad_figures = {name: value for name, value in figures.items() if not np.isfinite(value)}
@@ -151,7 +161,7 @@ class KeepState(keras.callbacks.Callback):
         }
 
 
-def _plain_attributes(callback):
+def _plain_attributes(callback: keras.callbacks.Callback) -> dict[str, int | float | str | None]:
     """Attributes of a callback that JSON can hold: counters, best values, flags."""
     plain = {}
     for name, value in vars(callback).items():

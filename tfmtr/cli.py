@@ -11,16 +11,24 @@ import os
 import re
 import sys
 import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.text import Text
 
 from tfmtr.arguments import calendar_of, ending_in_order, in_words_of, pairs, places_of, texts_of, whole_numbers
 from tfmtr.evaluation.fitting_table import printable
 from tfmtr.serving.options import ServerOptions
+
+if TYPE_CHECKING:
+    from typer._click.core import Command, Context  # Typer's own copy of Click, to which it gives no public name
+
+    from tfmtr.datasets.logs import Logs
+    from tfmtr.version import Version
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,13 +41,13 @@ app = typer.Typer(
 class PrepareGroup(typer.core.TyperGroup):
     """Has a command for every file of `tfmtr/datasets/public`, made when it is asked for."""
 
-    def list_commands(self, ctx):
+    def list_commands(self, ctx: "Context") -> list[str]:
         """Names of all commands."""
         from tfmtr.datasets import public
 
         return [*super().list_commands(ctx), *public.names()]
 
-    def get_command(self, ctx, cmd_name):
+    def get_command(self, ctx: "Context", cmd_name: str) -> "Command | None":
         """The command of a name, `None` if there is none."""
         from tfmtr.datasets import public
 
@@ -63,39 +71,39 @@ SOURCE_HELP = "Where the data set's own files are: the folder, archive or file."
 INDEX_HELP = "exact; streaming, whose vectors stay in a file; or scann, approximate, with operations of its own."
 
 
-def prepare_options(command):
+def prepare_options(command: Callable[..., "Logs"]) -> Callable[..., None]:
     """Adds the options that all data sets share to a command `(logs...) -> Logs` and prepares what it returns."""
     import functools
 
     @functools.wraps(command)
     def wrapped(
         *,
-        out,
-        seed,
-        alpha,
-        negatives,
-        low_ratings,
-        seen,
-        test_fraction,
-        validation_fraction,
-        fold,
-        random_fraction,
-        num_groups,
-        engine,
-        spark_master,
-        memory_limit,
-        missing_vectors,
-        contradictions,
-        text_encoder,
-        like,
-        overwrite,
-        window_days,
-        train_windows,
-        test_windows,
-        end,
-        warm_up,
-        **arguments,
-    ):
+        out: Path,
+        seed: int,
+        alpha: float,
+        negatives: str,
+        low_ratings: str,
+        seen: str,
+        test_fraction: float | None,
+        validation_fraction: float | None,
+        fold: str | None,
+        random_fraction: float,
+        num_groups: int,
+        engine: str,
+        spark_master: str | None,
+        memory_limit: str,
+        missing_vectors: str,
+        contradictions: str,
+        text_encoder: Path | None,
+        like: Path | None,
+        overwrite: bool,
+        window_days: float | None,
+        train_windows: int | None,
+        test_windows: int | None,
+        end: datetime.datetime | None,
+        warm_up: float | None,
+        **arguments: Any,
+    ) -> None:
         from tfmtr.datasets.dataset import Dataset
         from tfmtr.datasets.prepare import prepare
         from tfmtr.evaluation.tables import funnel_table, statistics_table
@@ -142,7 +150,7 @@ def prepare_options(command):
         for warning in prepared.report["warnings"]:
             note("warning", "yellow", warning)
 
-    def option(name, annotation, default):
+    def option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
     shared = [
@@ -265,17 +273,17 @@ def prepare_options(command):
         option("overwrite", Annotated[bool, typer.Option(help="Replace a prepared directory.")], False),
     ]
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "tables"]
-    wrapped.__signature__ = inspect.Signature([*own, *shared])
+    wrapped.__signature__ = inspect.Signature([*own, *shared])  # pyright: ignore[reportAttributeAccessIssue]
     wrapped.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
     return wrapped
 
 
-def note(kind, style, text):
+def note(kind: str, style: str, text: str) -> None:
     """Prints a line such as `warning: ...` to standard error."""
     console.print(Text.assemble((kind, style), f": {printable(text)}"), soft_wrap=True)
 
 
-def print_versions(is_asked):
+def print_versions(is_asked: bool) -> None:
     """Answers `--version`; TensorFlow is not imported for it."""
     from importlib.metadata import PackageNotFoundError, version
 
@@ -299,7 +307,7 @@ def options(
             help="Run the code that recipes and runs name as package.module:function; see SECURITY.md.",
         ),
     ] = True,
-):
+) -> None:
     """From interaction logs to served recommendations, with one model for many territories and tasks."""
     if not import_paths:
         from tfmtr import components
@@ -307,7 +315,7 @@ def options(
         components.lock()
 
 
-def public_command(name):
+def public_command(name: str) -> "Command":
     """The command `tfmtr prepare NAME` of a public data set: its source, its own options, and those that all have."""
     from tfmtr.datasets import public
 
@@ -326,7 +334,7 @@ def public_command(name):
         kind, text = typing.get_args(parameter.annotation)
         options.append(parameter.replace(annotation=Annotated[kind, typer.Option(help=text)]))
 
-    def command(*, tables, source, **arguments):
+    def command(*, tables: Path, source: Path | None, **arguments: Any) -> "Logs":
         return function(source, tables, **arguments)
 
     command.__signature__ = inspect.Signature(options)
@@ -340,7 +348,7 @@ def public_command(name):
 @prepare_options
 def prepare_simulator(
     *,
-    tables,
+    tables: Path,
     num_users: Annotated[int, typer.Option(help="Users of the service.")] = 20_000,
     num_titles: Annotated[int, typer.Option(help="Titles of the catalogue.")] = 400,
     num_territories: Annotated[int, typer.Option(help="Territories.")] = 24,
@@ -350,7 +358,7 @@ def prepare_simulator(
     impressions: Annotated[bool, typer.Option(help="Log what was shown and not streamed, too.")] = False,
     widths: Annotated[tuple[int, int], typer.Option(help="Of the user and of the title vectors.")] = (64, 96),
     simulator_seed: Annotated[int, typer.Option(help="Of the simulated world.")] = 0,
-):
+) -> "Logs":
     """A simulated video service in many territories; needs no data."""
     from tfmtr.datasets.simulator import simulator
 
@@ -374,7 +382,7 @@ def prepare_simulator(
 @prepare_options
 def prepare_events(
     *,
-    tables,
+    tables: Path,
     events: Annotated[Path, typer.Option(help="Events: Parquet or CSV, one file or a folder.")],
     users: Annotated[Path | None, typer.Option(help="Users: one row each; those of the events by default.")] = None,
     titles: Annotated[Path | None, typer.Option(help="Titles: one row each; those of the events by default.")] = None,
@@ -418,7 +426,7 @@ def prepare_events(
         str | None,
         typer.Option(help="Column of the events that says train, validation or test, where a split is given."),
     ] = None,
-):
+) -> "Logs":
     """Your own logs: an events table and, where you have them, a users and a titles table."""
     from tfmtr.datasets.logs import Logs
 
@@ -441,7 +449,9 @@ def prepare_events(
     )
 
 
-def train(*, data, out, recipe, changes, strategy, **options):
+def train(
+    *, data: Path, out: Path, recipe: Path | None, changes: list[str] | None, strategy: str | None, **options: Any
+) -> None:
     """Train a model, then window by window as the tests will see it.
 
     What decides the result is a recipe: a TOML file, what the options below say in its place, and last what --set says,
@@ -459,7 +469,7 @@ def train(*, data, out, recipe, changes, strategy, **options):
     console.print(Text(f"run: {out}"), soft_wrap=True)
 
 
-def recipe_value(name, text):
+def recipe_value(name: str, text: Any) -> Any:
     """The value of a recipe's field from what was typed for its option."""
     if name == "units":
         return whole_numbers("units", text)
@@ -472,10 +482,10 @@ def recipe_value(name, text):
     return text
 
 
-def _train_signature():
+def _train_signature() -> inspect.Signature:
     from tfmtr.recipe import Recipe, option_texts
 
-    def option(name, kind, default=None, **about):
+    def option(name: str, kind: Any, default: Any = None, **about: Any) -> inspect.Parameter:
         annotation = Annotated[kind, typer.Option(*about.pop("flags", ()), **about)]
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -525,7 +535,7 @@ def evaluate(
     metric: Annotated[
         list[str] | None, typer.Option(help="A further metric of lists, package.module:function; repeat.")
     ] = None,
-):
+) -> None:
     """Evaluate runs on the test windows, per territory, beside what people have without them.
 
     Writes evaluation.json into each run. Popularity, nearest neighbours, ALS, EASE and a blend see what the model may
@@ -556,7 +566,7 @@ def report(
     compare: Annotated[bool, typer.Option("--compare", help="Show two runs side by side.")] = False,
     task: Annotated[str | None, typer.Option(help="A binary task; the first one by default.")] = None,
     num_samples: Annotated[int, typer.Option(help="Bootstrap samples of the intervals.")] = 1000,
-):
+) -> None:
     """Write a page about evaluated runs that opens anywhere; seeds of one model are one row."""
     from tfmtr.reporting.page import report as write_report
 
@@ -572,7 +582,7 @@ def calibrate(
     ] = "territory",
     method: Annotated[str, typer.Option(help="platt or isotonic.")] = "platt",
     min_count: Annotated[int, typer.Option(help="Positives, and negatives, for a map of one's own.")] = 30,
-):
+) -> None:
     """Fit the probabilities to validation rows; `export` then serves them so."""
     from tfmtr.calibration import calibrate as fit
     from tfmtr.evaluation.tables import calibration_table
@@ -589,7 +599,7 @@ def export(
     ] = None,
     out: Annotated[Path, typer.Option(help="Directory of the served model.")] = Path("saved_models/two_tower"),
     index: Annotated[str, typer.Option(help=INDEX_HELP)] = "exact",
-):
+) -> None:
     """Export a model and its title index as the next version, at once."""
     from tfmtr.exporting import export as export_model
 
@@ -605,14 +615,14 @@ def index(
     ] = None,
     out: Annotated[Path, typer.Option(help="Directory of the served index.")] = Path("saved_models/index"),
     kind: Annotated[str, typer.Option("--index", help=INDEX_HELP)] = "exact",
-):
+) -> None:
     """Export the title index with the towers only, as the next version: the titles of the day, without the scores."""
     from tfmtr.exporting import export_index
 
     print_version(export_index(run, out, titles=titles, index=kind))
 
 
-def print_version(version):
+def print_version(version: "Version") -> None:
     """Prints where a `Version` is, and what it needs of the server."""
     print(version)
     if version.needs:
@@ -663,7 +673,7 @@ def daily(
     again_from: Annotated[
         Step | None, typer.Option("--from", help="Do a day again from this step on, whether or not anything changed.")
     ] = None,
-):
+) -> None:
     """Prepare, check, train, judge, export and publish one day of a service.
 
     The data are judged first, against those of the live model: rows, users and titles that are missing, rows that
@@ -705,7 +715,7 @@ def daily(
 
 
 @app.command()
-def rollback(service: Service):
+def rollback(service: Service) -> None:
     """Make the model live again that was so before the newest one."""
     from tfmtr.operations.service import rollback as go_back
 
@@ -718,7 +728,7 @@ def forget(
     service: Annotated[Path | None, typer.Option(help="Directory of a service's days.")] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Directory made by `tfmtr prepare`; repeat.")] = None,
     embeddings: Annotated[list[Path] | None, typer.Option(help="Directory made by `tfmtr embeddings`; repeat.")] = None,
-):
+) -> None:
     """Remove a user's rows and vectors, and say what a deployed model may still hold."""
     from tfmtr.operations.forgetting import forget as forget_user
 
@@ -734,7 +744,7 @@ def embeddings(
         Path | None,
         typer.Option(help="Directory made by `tfmtr prepare`, of whose users and titles; the run's data by default."),
     ] = None,
-):
+) -> None:
     """Write users' and titles' vectors as Parquet, for a vector database."""
     from tfmtr.datasets.report import counted
     from tfmtr.retrieval.embeddings import write_embeddings
@@ -749,7 +759,7 @@ def deploy_kit(
     model: Annotated[Path, typer.Option(help="Directory of the model's versions.")] = Path("saved_models/two_tower"),
     out: Annotated[Path, typer.Option(help="Directory to write.")] = Path("deploy"),
     name: Annotated[str | None, typer.Option(help="Name that clients ask for; the directory's by default.")] = None,
-):
+) -> None:
     """Write what TensorFlow Serving on a GPU needs: configurations, Docker and Kubernetes files, clients, warm-up."""
     from tfmtr.serving.deploy_kit import deploy_kit as write_kit
 
@@ -760,7 +770,7 @@ def deploy_kit(
 class ServeCommand(typer.core.TyperCommand):
     """Takes flags as `tensorflow_model_server` does: `--name=value`, also of those that are true or false."""
 
-    def parse_args(self, ctx, args):
+    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
         """Turns `--enable_x=true` into `--enable_x`, and `=false` into `--no_enable_x`; answers `--version`."""
         if {"--version", "--version=true"} & set(args):
             print_versions(True)
@@ -774,7 +784,7 @@ class ServeCommand(typer.core.TyperCommand):
         return super().parse_args(ctx, found)
 
 
-def serve(**options):
+def serve(**options: Any) -> None:
     """Serve models over TF Serving's gRPC and REST protocols; flags as of tensorflow_model_server."""
     from tfmtr.serving.server import serve as serve_models
 
@@ -785,7 +795,7 @@ def serve(**options):
     serve_models(options.pop("model_base_path"), **options)
 
 
-def _serve_signature():
+def _serve_signature() -> inspect.Signature:
     parameters = []
     for field in dataclasses.fields(ServerOptions):
         kind = int if field.name == "rest_api_port" else field.type
@@ -813,7 +823,7 @@ def recommend(
         str | None,
         typer.Option(help="Whose catalogue; the user's own by default."),
     ] = None,
-):
+) -> None:
     """Ask a server for one user's recommendations."""
     from tfmtr.evaluation.tables import recommendation_table
     from tfmtr.serving.recommend import recommend as ask
@@ -823,7 +833,7 @@ def recommend(
     Console().print(recommendation_table(user_id, ask(server, model, data, user_id, k=k, territory=territory)))
 
 
-def main():
+def main() -> NoReturn:
     """Runs the command; what the user can mend is a message, not a stack trace (set TFMTR_TRACEBACK for one)."""
     from tfmtr.serving.errors import ServerError
 
@@ -831,7 +841,7 @@ def main():
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     typed = sys.argv[1:]
     names = typed_names(typed)
-    usage_error = typer.BadParameter.__mro__[2]  # click's own, which typer does not give a name
+    usage_error: Any = typer.BadParameter.__mro__[2]  # click's own, which typer does not give a name
     try:
         # A server finishes what runs before it ends, and answers the signals itself.
         with contextlib.nullcontext() if names[:1] == ["serve"] else ending_in_order():
@@ -861,9 +871,10 @@ def main():
     raise SystemExit(status if isinstance(status, int) else 0)
 
 
-def typed_names(typed):
+def typed_names(typed: Sequence[str]) -> list[str]:
     """The words of what was typed that name a command, such as `["prepare", "events"]`."""
-    command, names = typer.main.get_command(app), []
+    command: Any = typer.main.get_command(app)
+    names = []
     for word in typed:
         command = command.get_command(None, word) if hasattr(command, "commands") else None
         if command is None:
@@ -872,9 +883,9 @@ def typed_names(typed):
     return names
 
 
-def command_of(names):
+def command_of(names: Sequence[str]) -> "Command":
     """The command of these names."""
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
     for name in names:
         command = command.get_command(None, name)
     return command

@@ -15,7 +15,8 @@ import importlib.metadata
 import inspect
 import numbers
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 from tfmtr.schema import check_choice, nearest
@@ -36,7 +37,7 @@ NAME = "name"  # key of a part's name where it stands in a file together with it
 _LOCKED = []  # whether import paths are refused, in this process
 
 
-def names(folder):
+def names(folder: str) -> list[str]:
     """Sorted names of the parts of a folder; files that begin with `_` are shared pieces.
 
     >>> "territory_branches" in names("sharing")
@@ -59,7 +60,7 @@ def find(folder: str, part: Any) -> Any:
     return functools.partial(function, **options) if options else function
 
 
-def parse(folder, part):
+def parse(folder: str, part: Any) -> tuple[str | Callable[..., Any], dict[str, Any]]:
     """`(name or function, options)` of what stands for a part.
 
     A function becomes the name or the import path that it can be found by, if it has one. Lists become tuples.
@@ -87,7 +88,7 @@ def parse(folder, part):
     return name, {key: _plain(value) for key, value in options.items()}
 
 
-def stored(folder, part):
+def stored(folder: str, part: Any) -> Any:
     """What stands for a part in a recipe: its name, or `(name, options)` where there are options.
 
     >>> stored("sharing", ["ple", {"units": [64, 32]}])
@@ -97,7 +98,7 @@ def stored(folder, part):
     return (name, options) if options else name
 
 
-def check_part(folder, part):
+def check_part(folder: str, part: Any) -> None:
     """Raises a `ValueError` unless there is such a part, and it has the options that it is given.
 
     Args:
@@ -133,7 +134,7 @@ def check_part(folder, part):
         )
 
 
-def path_of(function, folder):
+def path_of(function: Any, folder: str) -> str | None:
     """The name or import path that a function can be found by again; `None` where it has none.
 
     >>> from tfmtr.sharing.ple import ple
@@ -152,18 +153,18 @@ def path_of(function, folder):
     return own if module == f"tfmtr.{folder}.{own}" else f"{module}:{name}"
 
 
-def lock():
+def lock() -> None:
     """Refuses import paths in this process from now on: with them, a recipe or a run decides what code is run."""
     _LOCKED.append(True)
 
 
-def _files(folder):
+def _files(folder: str) -> list[str]:
     package = importlib.import_module(f"tfmtr.{folder}")
     return [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
 
 
 @functools.cache
-def _entry_points(folder):
+def _entry_points(folder: str) -> dict[str, importlib.metadata.EntryPoint]:
     found = {}
     for point in importlib.metadata.entry_points(group=f"tfmtr.{folder}"):
         if point.name in found or point.name in _files(folder):
@@ -175,7 +176,7 @@ def _entry_points(folder):
     return found
 
 
-def _function(folder, name):
+def _function(folder: str, name: str) -> Callable[..., Any]:
     """The function of a name or an import path."""
     if ":" in name:
         return _imported(folder, name)
@@ -186,7 +187,7 @@ def _function(folder, name):
     return getattr(importlib.import_module(f"tfmtr.{folder}.{name}"), attribute)
 
 
-def _imported(folder, path):
+def _imported(folder: str, path: str) -> Callable[..., Any]:
     """The function of an import path."""
     argument = ARGUMENTS.get(folder, folder)
     if _LOCKED:
@@ -207,11 +208,11 @@ def _imported(folder, path):
     return function
 
 
-def _attribute(module, name):
+def _attribute(module: ModuleType, name: str) -> Any:
     return functools.reduce(getattr, name.split("."), module)
 
 
-def _options_of(folder, function):
+def _options_of(folder: str, function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
     """`({name: Parameter} of the options that a recipe may set, whether it takes any others)`."""
     given = set()
     if folder == "sharing":
@@ -233,7 +234,7 @@ def _options_of(folder, function):
     return {p.name: p for p in reversed(parameters) if p.kind not in open_ended and p.name not in given}, is_open
 
 
-def _is_of_kind(value, default):
+def _is_of_kind(value: Any, default: Any) -> bool:
     """Whether a value can stand where a default does: a number for a number, text for text, a list for a list."""
     if default is None or default is inspect.Parameter.empty or value is None or callable(default):
         return True
@@ -243,7 +244,7 @@ def _is_of_kind(value, default):
     return next((isinstance(value, of) for kind, of in kinds.items() if isinstance(default, kind)), True)
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """An option as a file can hold it, as far as one can."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()

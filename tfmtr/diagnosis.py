@@ -3,22 +3,41 @@
 import itertools
 import math
 import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfmtr import inputs, replicas
 
+if TYPE_CHECKING:
+    import keras
+
+    from tfmtr.datasets.dataset import Dataset
+    from tfmtr.models import JointModel
+    from tfmtr.recipe import Recipe
+    from tfmtr.schema import Schema, Task
+
 MOST_RATIO = 100  # between two tasks' losses that are added, without a word
 NUM_BATCHES = 4
 
 
-def warn(text):
+def warn(text: str) -> None:
     """Prints one line to stderr."""
     if replicas.is_chief():
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def losses_of(model, data, files, schema, *, batch_size, num_batches=NUM_BATCHES):
+def losses_of(
+    model: "JointModel",
+    data: "Dataset",
+    files: Sequence[Path],
+    schema: "Schema",
+    *,
+    batch_size: int,
+    num_batches: int = NUM_BATCHES,
+) -> dict[str, float]:
     """The head's losses as the model is, without training: means over the first batches of the files.
 
     Returns:
@@ -42,7 +61,7 @@ def losses_of(model, data, files, schema, *, batch_size, num_batches=NUM_BATCHES
     return {name: float(np.mean([losses[name] for losses in found])) for name in found[0]}
 
 
-def uneven_losses(losses, tasks):
+def uneven_losses(losses: Mapping[str, float], tasks: Sequence["Task"]) -> str | None:
     """A warning where the losses of two tasks differ so much that their sum is one of them; otherwise `None`.
 
     Args:
@@ -59,7 +78,7 @@ def uneven_losses(losses, tasks):
     known = {task.name: losses[task.name] for task in tasks if 0 < losses.get(task.name, 0) < math.inf}
     if len(known) < 2 or any(task.weight != 1 for task in tasks):
         return None
-    small, large = min(known, key=known.get), max(known, key=known.get)
+    small, large = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
     if known[large] <= MOST_RATIO * known[small]:
         return None
     kinds = {task.name: task.kind for task in tasks}
@@ -73,7 +92,7 @@ def uneven_losses(losses, tasks):
     )
 
 
-def not_finite(variables):
+def not_finite(variables: Iterable["keras.Variable"]) -> list[str]:
     """Paths of the variables that have a value which is not finite, in their order."""
     found = []
     for variable in variables:
@@ -84,7 +103,7 @@ def not_finite(variables):
     return found
 
 
-def describe(problems):
+def describe(problems: Sequence[Mapping[str, Any]]) -> str:
     """The first epoch that is not finite and the first after which a variable is not, as text.
 
     Args:
@@ -99,7 +118,7 @@ def describe(problems):
     return "; ".join(_describe(problem) for problem in problems if problem in (problems[0], lost))
 
 
-def _describe(problem):
+def _describe(problem: Mapping[str, Any]) -> str:
     parts = [f"{name} {value:.4g}" for name, value in problem["figures"].items()]
     if problem["losses"]:
         losses = " and ".join(f"{name} {loss:.4g}" for name, loss in problem["losses"].items())
@@ -109,7 +128,7 @@ def _describe(problem):
     return f"epoch {problem['epoch'] + 1}: {', '.join(parts)}"
 
 
-def not_finite_error(window, problems, recipe, policy):
+def not_finite_error(window: int, problems: Sequence[Mapping[str, Any]], recipe: "Recipe", policy: str) -> str:
     """The message for a stage none of whose epochs is finite."""
     return (
         f"Training must have an epoch whose loss, validation loss and variables are all finite, and that for window "

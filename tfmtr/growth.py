@@ -8,15 +8,21 @@ value, a new group as the default branch.
 import collections
 import dataclasses
 import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfmtr.schema import Scenario
+from tfmtr.schema import Scenario, Schema
+
+if TYPE_CHECKING:
+    import keras
 
 LISTS = ("set", "sequence")  # kinds whose index 0 is padding, and 1 the unknown value
 
 
-def grow_schema(old, new):
+def grow_schema(old: Schema, new: Schema) -> Schema:
     """The schema of a model that goes on: what `new` knows more, at places after those of `old`.
 
     Vocabularies and groups grow. Means and deviations stay, or the inputs would mean something else; so do widths and
@@ -66,7 +72,7 @@ def grow_schema(old, new):
     return old.replace(features=features, scenario=Scenario(old.scenario.columns, groups, order))
 
 
-def warm_start(model, schema, old, file):
+def warm_start(model: "keras.Model", schema: Schema, old: Schema, file: Path) -> list[str]:
     """Gives a compiled model the variables of an earlier one, and of its optimizer, and lets the rest grow.
 
     Args:
@@ -109,7 +115,7 @@ def warm_start(model, schema, old, file):
     return sorted(grown)
 
 
-def _names(kind, paths):
+def _names(kind: str, paths: Iterable[str]) -> list[str]:
     """Paths of variables without the numbers that Keras gives optimizers and generators, which say nothing."""
     names, count = [], collections.Counter()
     for path in paths:
@@ -119,12 +125,12 @@ def _names(kind, paths):
     return names
 
 
-def _default_branch(path):
+def _default_branch(path: str) -> str:
     """Path of what the default branch has in the place of another one: its number, the last one, is 0."""
     return re.sub(r"_\d+(?=(?:_[a-z]+)*$)", "_0", path)
 
 
-def _grow(value, shape, path, *, entry, new_groups):
+def _grow(value: np.ndarray, shape: tuple[int, ...], path: str, *, entry: int | None, new_groups: int) -> np.ndarray:
     """The array with more entries along the axes on which `shape` is longer.
 
     They are like `entry` of a table; otherwise each group has a block of entries, and theirs is the first block.

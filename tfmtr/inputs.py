@@ -1,8 +1,13 @@
 """Examples (Parquet) to tf.data batches: streamed, shuffled as a function of (seed, epoch), prefetched."""
 
+from __future__ import annotations
+
 import itertools
 import sys
 import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +16,29 @@ import pyarrow.parquet as pq
 
 from tfmtr.encoders.raw import SEPARATOR
 
+if TYPE_CHECKING:
+    import pandas as pd
+    import tensorflow as tf
+
+    from tfmtr.datasets.dataset import Dataset
+    from tfmtr.schema import Feature, Schema
+
 CACHE_LINE = 64
 WEIGHT = "row weight"  # beside features and labels; no column of the examples can be called so
 FREE = 3  # references to memory that nobody uses: of the list, of the loop over it, and of the question
 
 
-def read_tables(files, *, rows, columns=None, rng=None, pool=16, span=None, dictionaries=None, convert=None):
+def read_tables(
+    files: Sequence[Path],
+    *,
+    rows: int | Iterable[int],
+    columns: Sequence[str] | None = None,
+    rng: np.random.Generator | None = None,
+    pool: int = 16,
+    span: Sequence[int] | None = None,
+    dictionaries: Sequence[str] | None = None,
+    convert: Callable[[pa.Table], pa.Table] | None = None,
+) -> Iterator[pa.Table]:
     """Yields Arrow tables of `rows` rows (the last one may be shorter), never holding more than a pool.
 
     Row groups are read in order, or, with `rng`, in random order into a pool of `pool * rows` rows that
@@ -33,7 +55,7 @@ def read_tables(files, *, rows, columns=None, rng=None, pool=16, span=None, dict
         dictionaries: Text columns to read as dictionaries.
         convert: Function of a row group's table, of which the rows of its result are read.
     """
-    pieces = list(_pieces(files, *(span or (0, float("inf")))))
+    pieces = list(_pieces(files, *(span or (0, sys.maxsize))))
     if rng is not None:
         rng.shuffle(pieces)
     sizes = itertools.repeat(rows) if isinstance(rows, int) else iter(rows)
@@ -62,7 +84,7 @@ def read_tables(files, *, rows, columns=None, rng=None, pool=16, span=None, dict
         pa.default_memory_pool().release_unused()
 
 
-def _pieces(files, first, stop):
+def _pieces(files: Iterable[Path], first: int, stop: int) -> Iterator[tuple[Path, int, int, int]]:
     """Row groups `(file, group, start, stop)`, cut to the rows from `first` to `stop` of all."""
     before = 0
     for file in files:
@@ -91,7 +113,7 @@ class Encoder:
         `{name: array}` of int32 or float32.
     """
 
-    def __init__(self, schema):
+    def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self.vocabularies = {f.name: pa.array(f.vocabulary, pa.string()) for f in schema.features if f.vocabulary}
         keys = [SEPARATOR.join(values) for values in schema.scenario.groups]
@@ -99,7 +121,7 @@ class Encoder:
         numbers = [schema.scenario.names.index(group) + 1 for group in schema.scenario.groups.values()]
         self.groups = np.asarray([0, *numbers], "int32")
 
-    def __call__(self, table):
+    def __call__(self, table: pa.Table) -> dict[str, np.ndarray]:
         """Encodes a table."""
         there = [f for f in self.schema.features if f.kind != "vector" and f.name in table.column_names]
         arrays = {feature.name: self._feature(table[feature.name].combine_chunks(), feature) for feature in there}
@@ -107,29 +129,29 @@ class Encoder:
             arrays["scenario"] = self._scenario(table)
         return arrays
 
-    def _feature(self, column, feature):
+    def _feature(self, column: pa.Array, feature: Feature) -> np.ndarray:
         if feature.kind == "number":
             values = pc.fill_null(column.cast(pa.float64()), feature.mean).to_numpy(zero_copy_only=False)
             return ((values - feature.mean) / feature.std).astype("float32")
         if feature.kind == "string":
-            return _by_value(column, lambda values: _hash(values, feature.width))
+            return _by_value(column, lambda values: _hash(values, feature.width))  # pyright: ignore[reportArgumentType]
         vocabulary = self.vocabularies.get(feature.name, pa.array([], pa.string()))
         if feature.kind == "id":
             return _by_value(column, lambda values: _index(values, vocabulary)) + 1
         return _padded(column, feature, vocabulary)
 
-    def _scenario(self, table):
+    def _scenario(self, table: pa.Table) -> np.ndarray:
         """Scenario of every row: 0 where no group lists it."""
         columns = [table[column].combine_chunks() for column in self.schema.scenario.columns]
         if len(columns) == 1:
             found = _by_value(columns[0], lambda values: _index(pc.fill_null(values, ""), self.scenario_keys))
         else:
             columns = [pc.fill_null(column.cast(pa.string()), "") for column in columns]
-            found = _index(pc.binary_join_element_wise(*columns, SEPARATOR), self.scenario_keys)
+            found = _index(pc.binary_join_element_wise(*columns, SEPARATOR), self.scenario_keys)  # pyright: ignore[reportAttributeAccessIssue]
         return self.groups[found + 1]
 
 
-def model_inputs(table, schema, stores):
+def model_inputs(table: pa.Table, schema: Schema, stores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Encoded features of an Arrow table, vectors among them, as `encode_inputs` wants them.
 
     Args:
@@ -143,12 +165,14 @@ def model_inputs(table, schema, stores):
     return Encoder(schema)(table) | _vectors(table, schema, stores)
 
 
-def _vectors(table, schema, stores, **options):
+def _vectors(
+    table: pa.Table, schema: Schema, stores: Mapping[str, np.ndarray], **options: Recycled | None
+) -> dict[str, np.ndarray]:
     there = [f for f in schema.features if f.kind == "vector" and f"{f.role}_row" in table.column_names]
     return {f.name: take_vectors(stores[f.role], table[f"{f.role}_row"], **options) for f in there}
 
 
-def encode_frame(frame, schema):
+def encode_frame(frame: pd.DataFrame, schema: Schema) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Features and labels of a pandas DataFrame, as `fit` and `predict` of a joint model take them.
 
     Args:
@@ -171,7 +195,7 @@ def encode_frame(frame, schema):
     vectors = {}
     for feature in schema.features:
         if feature.kind == "vector":
-            vectors[feature.name] = np.stack(frame[feature.name].to_numpy()).astype("float32")
+            vectors[feature.name] = np.stack(frame[feature.name].tolist()).astype("float32")
             if vectors[feature.name].shape[1:] != (feature.width,):
                 raise ValueError(
                     f"`{feature.name}` must have {feature.width} numbers in each row. Received: shape "
@@ -182,15 +206,15 @@ def encode_frame(frame, schema):
     return Encoder(schema)(table) | vectors, labels(table, schema.replace(tasks=tasks)) if tasks else {}
 
 
-def labels(table, schema):
+def labels(table: pa.Table, schema: Schema) -> dict[str, np.ndarray]:
     """`{label column: float32 array of shape (rows,)}` with NaN where a label was not observed."""
-    return {
+    return {  # pyright: ignore[reportReturnType]
         task.column: pc.fill_null(table[task.column].cast(pa.float32()), float("nan")).to_numpy(zero_copy_only=False)
         for task in schema.tasks
     }
 
 
-def row_weights(table, name):
+def row_weights(table: pa.Table, name: str) -> np.ndarray:
     """Weights of rows, float32 of shape `(rows,)`: a column's, 1 where it is null, as it is of sampled negatives.
 
     Raises:
@@ -202,7 +226,7 @@ def row_weights(table, name):
     return weights
 
 
-def take_vectors(vectors, rows, *, empty=None):
+def take_vectors(vectors: np.ndarray, rows: pa.Array | pa.ChunkedArray, *, empty: Recycled | None = None) -> np.ndarray:
     """Rows of a memory-mapped matrix as float32; row -1 or null is the zero vector.
 
     Args:
@@ -248,10 +272,10 @@ class Recycled:
     3
     """
 
-    def __init__(self, most=12):
+    def __init__(self, most: int = 12) -> None:
         self.memory, self.most = [], most
 
-    def __call__(self, shape):
+    def __call__(self, shape: tuple[int, ...]) -> np.ndarray:
         """Makes an array."""
         size = 4 * int(np.prod(shape))
         for memory in self.memory:
@@ -265,7 +289,7 @@ class Recycled:
         return memory[start : start + size].view("float32").reshape(shape)
 
 
-def _by_value(column, function):
+def _by_value(column: pa.Array, function: Callable[[pa.Array], np.ndarray]) -> np.ndarray:
     """`function` of a text column, called with its different values only where these are known: of dictionaries."""
     if not pa.types.is_dictionary(column.type):
         return function(column.cast(pa.string()))
@@ -274,36 +298,46 @@ def _by_value(column, function):
     return found[pc.fill_null(column.indices, len(found) - 1).to_numpy(zero_copy_only=False)]
 
 
-def _index(values, vocabulary):
+def _index(values: pa.Array, vocabulary: pa.Array) -> np.ndarray:
     """Position in the vocabulary, -1 where unknown, int32."""
-    found = pc.index_in(values, value_set=vocabulary, skip_nulls=True)
+    found = pc.index_in(values, value_set=vocabulary, skip_nulls=True)  # pyright: ignore[reportAttributeAccessIssue]
     return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype("int32")
 
 
-def _hash(values, buckets):
+def _hash(values: pa.Array, buckets: int) -> np.ndarray:
     import keras
 
     values = pc.fill_null(values, "").to_numpy(zero_copy_only=False)
     return np.asarray(keras.layers.Hashing(num_bins=buckets)(values), "int32")
 
 
-def _padded(column, feature, vocabulary):
+def _padded(column: pa.Array, feature: Feature, vocabulary: pa.Array) -> np.ndarray:
     """Indices of a list column, shape `(rows, width)`: 0 pads, 1 is unknown.
 
     Of longer lists a set keeps the first values, a sequence the newest.
     """
     offsets = column.offsets.to_numpy()
     lengths = np.where(np.asarray(column.is_valid()), np.diff(offsets), 0)
-    kept = np.minimum(lengths, feature.width)
+    kept = np.minimum(lengths, feature.width)  # pyright: ignore[reportCallIssue, reportArgumentType]
     start = offsets[:-1] + (lengths - kept if feature.kind == "sequence" else 0)
     values = _index(column.values.cast(pa.string()), vocabulary) + 2
-    position = np.arange(feature.width)
+    position = np.arange(feature.width)  # pyright: ignore[reportCallIssue, reportArgumentType]
     source = np.minimum(start[:, None] + position, max(len(values) - 1, 0))
     inside = position < kept[:, None]
     return np.where(inside, values[source] if len(values) else 0, 0).astype("int32")
 
 
-def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schema=None, context=None, weights=None):
+def batches(
+    prepared: Dataset,
+    files: Sequence[Path],
+    *,
+    batch_size: int = 8192,
+    seed: int | Sequence[int] | None = None,
+    first_epoch: int = 0,
+    schema: Schema | None = None,
+    context: tf.distribute.InputContext | None = None,
+    weights: str | None = None,
+) -> tf.data.Dataset:
     """A `tf.data.Dataset` of `(features, labels)` batches over example files, with `weights` of `(.., .., weights)`.
 
     Each time the dataset is iterated, the next epoch begins: epoch e of seed s has the same order
@@ -354,7 +388,7 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
     label_names = {task.column for task in schema.tasks}
     store_rows = sorted({f"{f.role}_row" for f in schema.features if f.kind == "vector"})
 
-    def encoded(table):
+    def encoded(table: pa.Table) -> pa.Table:
         """Numbers for a row group's text, so that what follows, for each row, is quick."""
         arrays = encode(table) | labels(table, schema)
         if weights is not None:
@@ -362,21 +396,21 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
         arrays = {name: _as_column(array) for name, array in arrays.items()}
         return pa.table(arrays | {name: table[name] for name in store_rows})
 
-    def split(table, empty=None):
+    def split(table: pa.Table, empty: Recycled | None = None) -> tuple[dict[str, np.ndarray] | np.ndarray, ...]:
         x = {name: _as_array(table[name].combine_chunks()) for name in table.column_names if name not in store_rows}
         y = {name: x.pop(name) for name in label_names}
         weight = (x.pop(WEIGHT),) if weights is not None else ()
-        return x | _vectors(table, schema, stores, empty=empty), y, *weight
+        return x | _vectors(table, schema, stores, empty=empty), y, *weight  # pyright: ignore[reportReturnType]
 
     options = {"columns": columns, "dictionaries": text, "convert": encoded}
 
-    def read():
+    def read() -> Iterator[tuple[dict[str, np.ndarray] | np.ndarray, ...]]:
         rng = None if seed is None else np.random.default_rng([*np.atleast_1d(seed), next(epoch)])
         empty = Recycled()  # of this epoch only
         for table in read_tables(files, rows=rows, rng=rng, span=span, **options):
             yield split(table, empty)
 
-    def spec(array):
+    def spec(array: np.ndarray) -> tf.TensorSpec:
         return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
 
     signature = tf.nest.map_structure(spec, split(next(read_tables(files, rows=1, **options))))
@@ -388,7 +422,9 @@ def batches(prepared, files, *, batch_size=8192, seed=None, first_epoch=0, schem
     return without_autotune(dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4))
 
 
-def in_memory(x, y, *, batch_size, seed=None):
+def in_memory(
+    x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray], *, batch_size: int, seed: int | None = None
+) -> tf.data.Dataset:
     """A `tf.data.Dataset` of `(features, labels)` batches of arrays that are in memory.
 
     Args:
@@ -410,7 +446,7 @@ def in_memory(x, y, *, batch_size, seed=None):
     return without_autotune(batches.prefetch(2))
 
 
-def without_autotune(dataset):
+def without_autotune(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """A `tf.data.Dataset` that ends at once.
 
     TensorFlow 2.20 tunes datasets in a thread that sleeps for 10 ms, 20 ms, 40 ms and so on; often the end of an
@@ -423,12 +459,12 @@ def without_autotune(dataset):
     return dataset.with_options(options)
 
 
-def num_steps(files, batch_size):
+def num_steps(files: Iterable[Path], batch_size: int) -> int:
     """Batches of an epoch, the last one smaller."""
     return -(-num_rows(files) // batch_size)
 
 
-def check_rows(prepared, files, purpose=""):
+def check_rows(prepared: Dataset, files: Sequence[Path], purpose: str = "") -> None:
     """Raises a `ValueError` unless example files of a prepared directory have a row.
 
     Args:
@@ -444,24 +480,24 @@ def check_rows(prepared, files, purpose=""):
         )
 
 
-def num_rows(files):
+def num_rows(files: Iterable[Path]) -> int:
     """Rows of all files."""
     return sum(pq.read_metadata(file).num_rows for file in files)
 
 
-def _as_column(array):
+def _as_column(array: np.ndarray) -> pa.Array:
     """An array as a column of a table; one of two dimensions as lists."""
     flat = pa.array(array.reshape(-1))
     return flat if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
 
 
-def _as_array(column):
+def _as_array(column: pa.Array) -> np.ndarray:
     """The array of a column that `_as_column` made."""
     if not pa.types.is_fixed_size_list(column.type):
         return column.to_numpy(zero_copy_only=False)
     return column.flatten().to_numpy().reshape(-1, column.type.list_size)
 
 
-def open_stores(prepared):
+def open_stores(prepared: Dataset) -> dict[str, np.ndarray]:
     """`{role: memory-mapped matrix}` of the vector features' stores."""
     return {f.role: prepared.vectors(f.role).vectors for f in prepared.schema.features if f.kind == "vector"}

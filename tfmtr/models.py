@@ -2,8 +2,12 @@
 
 import functools
 import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfmtr import components, precision, replicas
@@ -13,13 +17,16 @@ from tfmtr.encoders.embed import CATEGORICAL, embed, embed_fields, encode_inputs
 from tfmtr.encoders.field_weighted import as_fields, field_towers
 from tfmtr.encoders.first_order import first_order
 from tfmtr.encoders.graph_names import name_apart
-from tfmtr.heads._head import TrainingGraph
+from tfmtr.heads._head import Head, TrainingGraph
 from tfmtr.layers.embedding_table import EmbeddingTable
 from tfmtr.layers.routed_dense import RoutedDense
 from tfmtr.layers.score import DotScore, QueryScale
 from tfmtr.layers.unknown_scenario import UnknownScenario
-from tfmtr.schema import ROLES, TRAINING, Schema, check_choice
-from tfmtr.sharing._shared import as_shared, per_pair
+from tfmtr.schema import ROLES, TRAINING, Feature, Schema, check_choice
+from tfmtr.sharing._shared import Shared, as_shared, per_pair
+
+Tensors = dict[str, keras.KerasTensor]
+Builder = TypeVar("Builder", bound=Callable[..., "JointModel"])
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -43,15 +50,27 @@ class JointModel(keras.Model):
         predictor: Model from the inputs to `{task: probability of shape (batch, 1)}`.
     """
 
-    def __init__(self, inputs, training_inputs, tensors, head, schema, **kwargs):
+    def __init__(
+        self,
+        inputs: Tensors,
+        training_inputs: Tensors,
+        tensors: dict[str, Tensors],
+        head: Head,
+        schema: Schema,
+        **kwargs: Any,
+    ) -> None:
         given = {**inputs, **training_inputs}
         name_apart(given, tensors)
         super().__init__(inputs=given, outputs=tensors, **kwargs)
-        self.head, self.schema, self.balance, self.built_with = head, schema, None, None
-        self.balance_name = None
+        self.head, self.schema = head, schema
+        self.balance: Any = None
+        self.built_with: tuple[str, Schema, dict[str, Any]] | None = None
+        self.balance_name: Any = None
         self.predictor = keras.Model(inputs, tensors["outputs"], name="predictor")
 
-    def compile(self, optimizer="adam", *, balance=None, **kwargs):
+    def compile(
+        self, optimizer: str | keras.optimizers.Optimizer = "adam", *, balance: Any = None, **kwargs: Any
+    ) -> None:
         """Compiles with the head's losses.
 
         On the TensorFlow backend `jit_compile` is off unless asked for. It has XLA compile the whole step, once for
@@ -85,16 +104,24 @@ class JointModel(keras.Model):
         # Where the first step makes the optimizer's variables, TensorFlow traces it twice.
         self.optimizer.build(self.trainable_variables)
 
-    def losses_by_name(self, x, y, y_pred, sample_weight=None):
+    def losses_by_name(
+        self,
+        x: Mapping[str, keras.KerasTensor | np.ndarray],
+        y: Mapping[str, keras.KerasTensor | np.ndarray],
+        y_pred: dict[str, Tensors],
+        sample_weight: keras.KerasTensor | Tensors | None = None,
+    ) -> Tensors:
         """The head's losses, `{name: scalar}`."""
         context = {"scenario": x["scenario"], "sample_weight": sample_weight, "training": y_pred["training"]}
         return self.head.losses(y_pred["outputs"], y_pred["logits"], y_pred["vectors"], y, context)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> keras.KerasTensor:
         """Sum of the head's losses and the layers' own; of several replicas each has its part of it."""
-        return sum(self.losses_by_name(x, y, y_pred, sample_weight).values()) + sum(self.losses) / replicas.number()
+        return sum(self.losses_by_name(x, y, y_pred, sample_weight).values()) + sum(self.losses) / replicas.number()  # pyright: ignore[reportReturnType]
 
-    def train_step(self, *args):
+    def train_step(self, *args: Any) -> Any:
         """One update by the balancer, or of the sum of all losses."""
         if self.balance is None:
             return replicas.reducible(super().train_step(*args))  # the batch; on JAX the state before it
@@ -104,15 +131,15 @@ class JointModel(keras.Model):
         self._loss_tracker.update_state(loss, sample_weight=ops.shape(x["scenario"])[0])
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
-    def fit(self, x=None, y=None, **kwargs):
+    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`; `x` may be a DataFrame, which has the labels, too."""
         return super().fit(*self._encoded(x, y), **{**kwargs, **self._encoded_validation(kwargs)})
 
-    def evaluate(self, x=None, y=None, **kwargs):
+    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`; `x` may be a DataFrame, which has the labels, too."""
         return super().evaluate(*self._encoded(x, y), **kwargs)
 
-    def _encoded(self, x, y):
+    def _encoded(self, x: Any, y: Any) -> tuple[Any, Any]:
         if not is_frame(x):
             if is_frame(y):
                 y = {task.column: y[task.column].to_numpy("float32") for task in self.schema.tasks}
@@ -122,24 +149,24 @@ class JointModel(keras.Model):
         features, labels = encode_frame(x if y is None else x.assign(**dict(y)), self.schema)
         return {name: features[name] for name in self.input}, labels
 
-    def _encoded_validation(self, kwargs):
+    def _encoded_validation(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         data = kwargs.get("validation_data")
         if is_frame(data):
             return {"validation_data": self._encoded(data, None)}
         return {"validation_data": self._encoded(*data)} if isinstance(data, tuple) and is_frame(data[0]) else {}
 
-    def test_step(self, *args):
+    def test_step(self, *args: Any) -> dict[str, keras.KerasTensor]:
         """The loss of one batch."""
         return replicas.reducible(super().test_step(*args))
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Nothing: a functional model is built.
 
         Keras 3.15 averages the first batches of the replicas here to learn the shapes of the inputs
         (`keras/src/backend/tensorflow/trainer.py`), which fails for integers and for batches of different sizes.
         """
 
-    def predict(self, x, **kwargs):
+    def predict(self, x: Any, **kwargs: Any) -> dict[str, np.ndarray]:
         """Probabilities `{task: array of shape (rows, 1)}`.
 
         Args:
@@ -148,7 +175,7 @@ class JointModel(keras.Model):
             **kwargs: As for `keras.Model.predict`.
         """
 
-        def served(features):
+        def served(features: Mapping[str, Any]) -> dict[str, Any]:
             return {name: features[name] for name in self.predictor.input}
 
         if is_frame(x):
@@ -157,14 +184,14 @@ class JointModel(keras.Model):
             x, _ = encode_frame(x, self.schema)
         return self.predictor.predict(served(x) if isinstance(x, dict) else x.map(served), **kwargs)
 
-    def export(self, filepath, **kwargs):
+    def export(self, filepath: str | os.PathLike, **kwargs: Any) -> None:
         """As `keras.Model.export`, of what is served: encoded features in, probabilities out.
 
         `tfmtr.export` makes a version with a title index, which takes raw values.
         """
         return self.predictor.export(filepath, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """How the model was built.
 
         Raises:
@@ -180,18 +207,18 @@ class JointModel(keras.Model):
         return {"form": form, "schema": schema.to_json(), "options": options, "precision": self.dtype_policy.name}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Mapping[str, Any]) -> "JointModel":
         """Builds the model that `get_config` describes."""
         options = {name: _from_saved(value) for name, value in config["options"].items()}
         with precision.use(config["precision"]):
             return FORMS[config["form"]](Schema.from_json(config["schema"]), **options)
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict[str, Any]:
         """The optimizer and the balancer."""
         balance = None if self.balance_name is None else _as_saved("balance", self.balance_name)
         return {"optimizer": keras.optimizers.serialize(self.optimizer), "balance": balance}
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: Mapping[str, Any]) -> None:
         """Compiles as `get_compile_config` says."""
         self.compile(keras.optimizers.deserialize(config["optimizer"]), balance=config["balance"])
 
@@ -206,7 +233,19 @@ class TwoTower(JointModel):
         biases: `{tower: bias}`, floats to add to the dot product to have the logit.
     """
 
-    def __init__(self, inputs, training_inputs, tensors, head, schema, *, queries, title, scores, **kwargs):
+    def __init__(
+        self,
+        inputs: Tensors,
+        training_inputs: Tensors,
+        tensors: dict[str, Tensors],
+        head: Head,
+        schema: Schema,
+        *,
+        queries: Tensors,
+        title: Mapping[str, Any],
+        scores: Mapping[str, DotScore],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(inputs, training_inputs, tensors, head, schema, **kwargs)
         self.score_names = {tower: layer.name for tower, layer in scores.items()}
         users = {name: value for name, value in inputs.items() if name not in title["inputs"]}
@@ -214,11 +253,11 @@ class TwoTower(JointModel):
         self.title_tower = keras.Model(title["inputs"], title["vector"], name="title_tower")
 
     @property
-    def biases(self):
+    def biases(self) -> dict[str, float]:
         """Learnt bias of every tower, 0 where it has none."""
         layers = {tower: self.get_layer(self.score_names[tower]) for tower in self.user_tower.output}
         return {
-            tower: 0.0 if layer.initial_bias is None else float(ops.convert_to_numpy(layer.bias))
+            tower: 0.0 if layer.initial_bias is None else float(ops.convert_to_numpy(layer.bias))  # pyright: ignore[reportArgumentType]
             for tower, layer in layers.items()
         }
 
@@ -226,12 +265,12 @@ class TwoTower(JointModel):
 PART_OF = {"share": "sharing", "head": "heads", "balance": "balancing", "encode": "encoders.interactions"}
 
 
-def is_frame(x):
+def is_frame(x: Any) -> bool:
     """Whether this is a pandas DataFrame; pandas is not imported for it."""
     return type(x).__module__.partition(".")[0] == "pandas" and hasattr(x, "columns")
 
 
-def _as_saved(name, value):
+def _as_saved(name: str, value: Any) -> Any:
     """An option of a builder as JSON has it.
 
     Raises:
@@ -248,36 +287,36 @@ def _as_saved(name, value):
     return {components.NAME: part, **options} if options else part
 
 
-def _from_saved(value):
+def _from_saved(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _rebuildable(builder):
+def _rebuildable(builder: Builder) -> Builder:
     """A builder whose models know how they were built."""
 
     @functools.wraps(builder)
-    def build(schema, **options):
+    def build(schema: Schema, **options: Any) -> JointModel:
         model = builder(schema, **options)
         model.built_with = (builder.__name__, schema, options)
         return model
 
-    return build
+    return cast(Builder, build)
 
 
 @_rebuildable
 def two_tower(
-    schema,
+    schema: Schema,
     *,
-    share="none",
-    head="parallel",
-    units=(512, 512),
-    embedding_dim=16,
-    unknown_rate=0.05,
-    literal=False,
-    encode=None,
-    dropout=0.0,
-    per_pair=False,
-):
+    share: Any = "none",
+    head: Any = "parallel",
+    units: Sequence[int] = (512, 512),
+    embedding_dim: int = 16,
+    unknown_rate: float = 0.05,
+    literal: bool = False,
+    encode: str | None = None,
+    dropout: float = 0.0,
+    per_pair: bool = False,
+) -> TwoTower:
     """Builds a two-tower model: the dot product of a user's and a title's vector, in one or many scenarios.
 
     Both towers are dense layers with batch normalisation and ReLU. `share` acts on the user's side only:
@@ -363,7 +402,7 @@ def two_tower(
     training_inputs = encode_inputs(schema, TRAINING)
     inputs = {**user_inputs, **title_inputs}
     logits = _add_terms(logits, terms)
-    graph = TrainingGraph(schema, {**inputs, **training_inputs}, bases, vectors, logits, queries, title)
+    graph = TrainingGraph(schema, {**inputs, **training_inputs}, dict(bases), vectors, logits, queries, title)
     return TwoTower(
         inputs,
         training_inputs,
@@ -379,18 +418,18 @@ def two_tower(
 
 @_rebuildable
 def ranking(
-    schema,
+    schema: Schema,
     *,
-    share="none",
-    head="parallel",
-    embedding_dim=16,
-    unknown_rate=0.0,
-    prior=(),
-    encode=None,
-    has_first_order=False,
-    dropout=0.0,
-    per_pair=False,
-):
+    share: Any = "none",
+    head: Any = "parallel",
+    embedding_dim: int = 16,
+    unknown_rate: float = 0.0,
+    prior: Sequence[str] = (),
+    encode: Any = None,
+    has_first_order: bool = False,
+    dropout: float = 0.0,
+    per_pair: bool = False,
+) -> JointModel:
     """Builds a ranking model: embeddings of all features, sharing, one logit per tower.
 
         x = encode([e_1 .. e_n]),    {tower: u_t} = share(x, scenario),    logit_t = w_t u_t + b_t (+ first order)
@@ -451,7 +490,7 @@ def ranking(
             layer = RoutedDense(1, num_scenarios, bias_initializer=bias, name=f"{tower}_logit", dtype="float32")
             logits[tower] = layer(vector, scenario)
         else:
-            layer = keras.layers.Dense(1, bias_initializer=bias, name=f"{tower}_logit", dtype="float32")
+            layer = keras.layers.Dense(1, bias_initializer=bias, name=f"{tower}_logit", dtype="float32")  # pyright: ignore[reportArgumentType]
             logits[tower] = layer(vector)
     logits = _add_terms(logits, shared.terms)
     if has_first_order:
@@ -461,32 +500,42 @@ def ranking(
     return JointModel(inputs, training_inputs, _tensors(head, graph), head, schema, name="ranking")
 
 
-def kernels(model):
+def kernels(model: keras.Model) -> list[keras.Variable]:
     """The weights of a model that may be kept small: kernels and embeddings, not biases, scales and statistics."""
     return [variable for variable in model.trainable_variables if len(variable.shape) > 1]
 
 
-def add_l2(model, factor):
+def add_l2(model: keras.Model, factor: float) -> None:
     """Adds `factor` times the sum of squares of `kernels` to a model's losses; call it before `compile`."""
     for variable in kernels(model):
         variable.regularizer = keras.regularizers.L2(factor)
 
 
-def _find_share(share, is_per_pair):
+def _find_share(share: Any, is_per_pair: bool) -> Callable[..., Any]:
     """The sharing function."""
     function = components.find("sharing", share)
     return per_pair(function) if is_per_pair else function
 
 
-def _check_sizes(embedding_dim, unknown_rate, dropout):
+def _check_sizes(embedding_dim: int, unknown_rate: float, dropout: float) -> None:
     check_integer("embedding_dim", embedding_dim, least=1)
     check_number("unknown_rate", unknown_rate, least=0, below=1)
     check_number("dropout", dropout, least=0, below=1)
 
 
 def _dense_towers(
-    schema, user_inputs, title_inputs, share, units, *, towers, embedding_dim, unknown_rate, literal, dropout
-):
+    schema: Schema,
+    user_inputs: Tensors,
+    title_inputs: Tensors,
+    share: Callable[..., Any],
+    units: Sequence[int],
+    *,
+    towers: tuple[str, ...],
+    embedding_dim: int,
+    unknown_rate: float,
+    literal: bool,
+    dropout: float,
+) -> tuple[Tensors, keras.KerasTensor, Mapping[str, keras.KerasTensor], Mapping[str, keras.KerasTensor]]:
     """User vectors by tower, the title vector, terms beside the logits and bases, from dense layers and `share`."""
     features = schema.by_role("user", "context")
     user, user_linear = _tower(embed(user_inputs, features, embedding_dim=embedding_dim), units, "user", dropout)
@@ -505,7 +554,9 @@ def _dense_towers(
     return vectors, title if literal else title_linear, shared.terms, shared.bases
 
 
-def _field_towers(schema, user_inputs, title_inputs, *, towers, embedding_dim):
+def _field_towers(
+    schema: Schema, user_inputs: Tensors, title_inputs: Tensors, *, towers: tuple[str, ...], embedding_dim: int
+) -> tuple[Tensors, keras.KerasTensor, Tensors, Tensors]:
     """The same from the fields of a field-weighted factorisation machine."""
     sides = []
     for inputs, features in (
@@ -513,19 +564,29 @@ def _field_towers(schema, user_inputs, title_inputs, *, towers, embedding_dim):
         (title_inputs, schema.by_role("title")),
     ):
         sides.append(as_fields(embed_fields(inputs, features, embedding_dim=embedding_dim), features, embedding_dim))
-    queries, title, terms = field_towers(*sides, towers)
+    queries, title, terms = field_towers(sides[0], sides[1], towers)
     return queries, title, terms, queries  # a query is the tower's only layer
 
 
-def _scenario(inputs, schema, unknown_rate):
+def _scenario(inputs: Tensors, schema: Schema, unknown_rate: float) -> tuple[keras.KerasTensor, int]:
     """The row's scenario and the number of scenarios, with or without a default branch."""
     groups = schema.scenario.num_groups
     if unknown_rate:
         return UnknownScenario(unknown_rate, name="unknown_scenario")(inputs["scenario"]), groups + 1
-    return ops.maximum(inputs["scenario"] - 1, 0), max(groups, 1)
+    return ops.maximum(inputs["scenario"] - 1, 0), max(groups, 1)  # pyright: ignore[reportReturnType]
 
 
-def _share(share, x, inputs, schema, features, towers, embedding_dim, unknown_rate, prior=()):
+def _share(
+    share: Callable[..., Any],
+    x: keras.KerasTensor,
+    inputs: Tensors,
+    schema: Schema,
+    features: Sequence[Feature],
+    towers: tuple[str, ...],
+    embedding_dim: int,
+    unknown_rate: float,
+    prior: Sequence[str] = (),
+) -> Shared:
     """Calls a sharing function with the side inputs that its signature asks for; returns a `Shared`.
 
     Side inputs: `fields` (batch, fields, width), the embeddings one by one; `prior` (batch, width), those of the
@@ -556,7 +617,7 @@ def _share(share, x, inputs, schema, features, towers, embedding_dim, unknown_ra
     return shared._replace(bases={tower: shared.bases.get(tower, x) for tower in towers})
 
 
-def check_has_embeddings(share, categorical):
+def check_has_embeddings(share: str, categorical: Sequence[Feature]) -> None:
     """Raises a `ValueError` that names the sharing function unless there is a categorical feature."""
     if not categorical:
         raise ValueError(
@@ -565,16 +626,16 @@ def check_has_embeddings(share, categorical):
         )
 
 
-def _as_float32(tensor):
+def _as_float32(tensor: keras.KerasTensor) -> keras.KerasTensor:
     """What is served, indexed and compared is float32, whatever the towers compute in."""
-    return tensor if tensor.dtype == "float32" else ops.cast(tensor, "float32")
+    return tensor if tensor.dtype == "float32" else ops.cast(tensor, "float32")  # pyright: ignore[reportReturnType]
 
 
-def _add_terms(logits, terms):
-    return {tower: logit + terms[tower] if tower in terms else logit for tower, logit in logits.items()}
+def _add_terms(logits: Tensors, terms: Mapping[str, keras.KerasTensor]) -> Tensors:
+    return {tower: logit + terms[tower] if tower in terms else logit for tower, logit in logits.items()}  # pyright: ignore[reportReturnType]
 
 
-def _tensors(head, graph):
+def _tensors(head: Head, graph: TrainingGraph) -> dict[str, Tensors]:
     training = head.training(graph)
     return {
         "outputs": head.outputs(graph.logits),
@@ -584,7 +645,9 @@ def _tensors(head, graph):
     }
 
 
-def _tower(x, units, name, dropout):
+def _tower(
+    x: keras.KerasTensor, units: Sequence[int], name: str, dropout: float
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Dense layers with batch normalisation and ReLU; returns the last layer's output with and without them."""
     for i, width in enumerate(units):
         linear = keras.layers.Dense(width, name=f"{name}_dense_{i}")(x)

@@ -15,12 +15,12 @@ MODEL = "model"  # the same, and output of `user_embedding` beside the tasks
 DERIVED = re.compile(r"(.+)_(calibration|calibrator|counterfactual|hazard_\d+|imputation|otherwise|teacher)")
 
 
-def weight_name(task):
+def weight_name(task: str) -> str:
     """Input of `recommend` that weighs a task."""
     return f"weight_{task}"
 
 
-def derived_from(name):
+def derived_from(name: str) -> str | None:
     """The task, if there is one, of whose name a head would make this name for a tower or a loss.
 
     >>> derived_from("click_teacher"), derived_from("click")

@@ -5,6 +5,8 @@ python -m tfmtr.parameter_servers 7000      # on each machine that holds rows
 
 import contextlib
 import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
@@ -13,12 +15,15 @@ from tfmtr.backends import check_tensorflow
 from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.embedding_table import EmbeddingTable
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 JOB = "parameter_server"
 _servers = {"devices": (), "min_rows": 0}
 
 
 @contextlib.contextmanager
-def sharded_tables(addresses, *, min_rows=1_000_000):
+def sharded_tables(addresses: Sequence[str], *, min_rows: int = 1_000_000) -> Iterator[None]:
     """Inside, models that are built have their large tables on parameter servers, row i on server i mod n.
 
     A step fetches each row of its batch once and sends one gradient for it; `SparseAdam` and `RowWiseAdagrad` keep
@@ -46,7 +51,7 @@ def sharded_tables(addresses, *, min_rows=1_000_000):
         _servers.update(before)
 
 
-def table(rows, width, **options):
+def table(rows: int, width: int, **options: Any) -> EmbeddingTable:
     """The layer of a table of so many rows: an `EmbeddingTable`, or a `ShardedTable` inside `sharded_tables`."""
     if _servers["devices"] and rows >= _servers["min_rows"]:
         return ShardedTable(rows, width, num_shards=len(_servers["devices"]), **options)
@@ -68,13 +73,13 @@ class ShardedTable(EmbeddingTable):
     Call arguments, Returns: As `EmbeddingTable`.
     """
 
-    def __init__(self, input_dim, output_dim, num_shards, **kwargs):
+    def __init__(self, input_dim: int, output_dim: int, num_shards: int, **kwargs: Any) -> None:
         super().__init__(input_dim, output_dim, **kwargs)
         check_sizes(num_shards=num_shards)
         check_tensorflow("`ShardedTable`", "take an `EmbeddingTable`")
         self.num_shards = num_shards
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         """Makes each variable on its server."""
         import tensorflow as tf
 
@@ -88,7 +93,7 @@ class ShardedTable(EmbeddingTable):
                     )
                 )
 
-    def call(self, inputs):
+    def call(self, inputs: "tf.Tensor") -> "tf.Tensor":
         """Fetches each row once."""
         import tensorflow as tf
 
@@ -98,14 +103,14 @@ class ShardedTable(EmbeddingTable):
         rows = tf.compat.v1.nn.embedding_lookup(shards, unique, partition_strategy="mod")
         rows = tf.gather(rows, tf.reshape(place, tf.shape(indices)))
         rows.set_shape((*indices.shape, self.output_dim))
-        return ops.cast(rows, self.compute_dtype)
+        return ops.cast(rows, self.compute_dtype)  # pyright: ignore[reportReturnType]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "num_shards": self.num_shards}
 
 
-def _connect(addresses):
+def _connect(addresses: list[str]) -> tuple[str, ...]:
     """Names of the servers' devices."""
     import tensorflow as tf
 
@@ -115,7 +120,7 @@ def _connect(addresses):
     return devices
 
 
-def serve(port):
+def serve(port: int) -> None:
     """Holds rows until the process is ended."""
     import tensorflow as tf
 

@@ -1,11 +1,13 @@
 """Which precision a run computes in: Keras's dtype policy, which is the process's, not the model's."""
 
 import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
 POLICIES = ("float32", "mixed_bfloat16")
 
 
-def current():
+def current() -> str:
     """Name of the process's policy.
 
     Raises:
@@ -24,7 +26,7 @@ def current():
 
 
 @contextlib.contextmanager
-def use(name):
+def use(name: str) -> Iterator[None]:
     """Makes models that are built inside compute under a policy, whatever the process has."""
     import keras
 
@@ -36,7 +38,7 @@ def use(name):
         keras.config.set_dtype_policy(before)
 
 
-def check_policy(own, workdir, policy):
+def check_policy(own: str, workdir: Path, policy: str) -> None:
     """Raises a `ValueError` unless a policy is `own`, the one that the run in `workdir` began under."""
     if own != policy:
         raise ValueError(

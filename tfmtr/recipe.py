@@ -381,7 +381,7 @@ def option_texts() -> dict[str, str]:
     return {name: " ".join(text.replace("`", "").split()) for name, text in found}
 
 
-def optimizer_of(name):
+def optimizer_of(name: str) -> Any:
     """The class of an optimizer's name, of the file `tfmtr/optimizers/<name>.py`."""
     return components.find("optimizers", name)
 
@@ -393,7 +393,7 @@ def as_toml(value: Any) -> str:
     ('[64, 32]', 'erf', '{a = true, b = "4"}')
     """
 
-    def text(value):
+    def text(value: Any) -> str:
         if isinstance(value, (tuple, list)):
             return f"[{', '.join(map(text, value))}]"
         if isinstance(value, Mapping):
@@ -422,7 +422,7 @@ def parse_change(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _change(document, key, value):
+def _change(document: dict[str, Any], key: str, value: Any) -> None:
     """Sets a key, or an option of a part, in a document."""
     name, _, option = key.partition(".")
     if not option:
@@ -458,7 +458,7 @@ def _as_table(name: str, part: Any) -> Any:
     return {components.NAME: function, **options}
 
 
-def _encoder(form, encode):
+def _encoder(form: str, encode: Any) -> Any:
     """What stands for the encoder."""
     if encode is None:
         return None
@@ -469,7 +469,7 @@ def _encoder(form, encode):
     return components.stored(ENCODERS, encode)
 
 
-def _schedule(recipe):
+def _schedule(recipe: Recipe) -> tuple[str, dict[str, Any]] | None:
     """What stands for the schedule: `(name, options)`, which Keras takes."""
     if recipe.schedule is None:
         return None
@@ -477,6 +477,7 @@ def _schedule(recipe):
     if not isinstance(name, str):
         name, options = components.parse("optimizers", recipe.schedule)
     check_choice("schedule", name, SCHEDULES)
+    name = str(name)
     import keras
 
     try:
@@ -489,10 +490,10 @@ def _schedule(recipe):
     return name, options
 
 
-def _start(name, rate):
+def _start(name: str, rate: float) -> dict[str, float]:
     """What a schedule is given of the learning rate: where it starts, but for one that lists all rates."""
     return {} if name == "piecewise_constant_decay" else {"initial_learning_rate": rate}
 
 
-def _camel(name):
+def _camel(name: str) -> str:
     return name.title().replace("_", "")

@@ -10,17 +10,20 @@ Everything here is what it would be without replicas where there are none, on ot
 
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from tfmtr.backends import is_tensorflow
 from tfmtr.schema import check_choice
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
 
-def make_strategy(name=None):
+def make_strategy(name: str | None = None) -> "tf.distribute.Strategy":
     """The strategy of a name; `None` is `"multi_worker"` if the environment names several workers, or else `"none"`.
 
     Must come before TensorFlow has done anything, as workers find one another then.
@@ -59,12 +62,12 @@ def strategy() -> Any:
     return tf.distribute.get_strategy()
 
 
-def number():
+def number() -> int:
     """Number of replicas."""
     return 1 if strategy() is None else strategy().num_replicas_in_sync
 
 
-def total(values):
+def total(values: keras.KerasTensor) -> keras.KerasTensor:
     """Sum of a tensor over all replicas, in the middle of a replica's step; the tensor itself anywhere else."""
     if number() == 1:
         return values
@@ -74,7 +77,7 @@ def total(values):
     return values if replica is None else replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
-def worker():
+def worker() -> tuple[int, int]:
     """`(index, number of workers)` of this process; the first one is the chief, who writes files."""
     resolver = getattr(strategy(), "cluster_resolver", None)
     cluster = resolver.cluster_spec().as_dict() if resolver else {}
@@ -84,12 +87,12 @@ def worker():
     return (chiefs if resolver.task_type == "worker" else 0) + resolver.task_id, chiefs + workers
 
 
-def is_chief():
+def is_chief() -> bool:
     """Whether this process writes files."""
     return worker()[0] == 0
 
 
-def wait():
+def wait() -> None:
     """Returns when all workers are here."""
     if worker()[1] > 1:
         import tensorflow as tf
@@ -97,14 +100,14 @@ def wait():
         strategy().reduce(tf.distribute.ReduceOp.SUM, strategy().run(_one), axis=None)
 
 
-def _one():
-    return keras.ops.ones(())
+def _one() -> keras.KerasTensor:
+    return keras.ops.ones(())  # pyright: ignore[reportReturnType]
 
 
-def reducible(logs):
+def reducible(logs: dict[str, keras.KerasTensor]) -> dict[str, keras.KerasTensor]:
     """Figures of a step as Keras can average them over workers.
 
     Keras 3.15 calls `strategy.reduce("MEAN", value, axis=0)` on the scalars that `train_step` returns
     (`reduce_per_replica` in `keras/src/backend/tensorflow/trainer.py`), and a scalar has no axis 0.
     """
-    return {name: keras.ops.reshape(value, (1,)) for name, value in logs.items()} if worker()[1] > 1 else logs
+    return {name: keras.ops.reshape(value, (1,)) for name, value in logs.items()} if worker()[1] > 1 else logs  # pyright: ignore[reportReturnType]

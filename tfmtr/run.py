@@ -176,7 +176,7 @@ def precision_of(document: dict[str, Any]) -> str:
     return document.get("dtype_policy", DEFAULT_PRECISION)
 
 
-def weights_of(path: str | os.PathLike, window: int) -> Path:
+def weights_of(path: str | os.PathLike, window: int | str) -> Path:
     """File with the variables as of a window."""
     return Path(path, "weights", f"window-{window}.npz")
 

@@ -20,7 +20,7 @@ import dataclasses
 import difflib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ KINDS = ("id", "string", "number", "vector", "set", "sequence")
 TASK_KINDS = ("binary", "regression")
 
 
-def check_inputs(needed, given, argument):
+def check_inputs(needed: Iterable["Feature"], given: Iterable["Feature"], argument: str) -> None:
     """Raises a `ValueError` that names the differences unless a table's features are what a model needs.
 
     Vocabularies, means and lengths of lists are the model's own: values that it does not know are unknown to it.
@@ -57,7 +57,7 @@ def check_inputs(needed, given, argument):
         )
 
 
-def check_choice(argument, value, choices, *, of=""):
+def check_choice(argument: str, value: Any, choices: Collection[Any], *, of: str = "") -> None:
     """Raises a `ValueError` that lists `choices` and the nearest one unless `value` is one of them.
 
     Args:
@@ -73,7 +73,7 @@ def check_choice(argument, value, choices, *, of=""):
     raise ValueError(f"`{argument}`{of} must {must}.{hint} Received: {argument}={value!r}")
 
 
-def nearest(value, choices):
+def nearest(value: Any, choices: Iterable[Any]) -> str:
     """What may have been meant, as the end of a sentence; empty where nothing is near.
 
     >>> nearest("plee", ["ple", "mmoe"])

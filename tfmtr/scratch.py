@@ -19,6 +19,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 MARK = "scratch-"
@@ -26,7 +27,7 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def scratch(parent, prefix, rescue=None):
+def scratch(parent: str | os.PathLike, prefix: str, rescue: Callable[[Path], object] | None = None) -> Iterator[Path]:
     """Makes a folder that is there for the `with` block only, and first removes those of ended processes.
 
     What is to stay is renamed out of the folder: it is on the same file system as its place.
@@ -54,7 +55,7 @@ def scratch(parent, prefix, rescue=None):
             os.close(lock)
 
 
-def sweep(parent, prefix, rescue=None):
+def sweep(parent: str | os.PathLike, prefix: str, rescue: Callable[[Path], object] | None = None) -> None:
     """Removes the folders of ended processes; those of living ones, of other threads too, are left alone.
 
     Args:
@@ -81,12 +82,12 @@ def sweep(parent, prefix, rescue=None):
             os.close(lock)
 
 
-def remove(path):
+def remove(path: Path) -> None:
     """Removes a file, a link or a folder, if it is there."""
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
-def _make(parent, prefix):
+def _make(parent: Path, prefix: str) -> tuple[Path, int]:
     """A new folder and the descriptor that holds its lock."""
     parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -106,7 +107,7 @@ def _make(parent, prefix):
         os.close(lock)
 
 
-def _remove(folder, rescue):
+def _remove(folder: Path, rescue: Callable[[Path], object] | None) -> None:
     if rescue is not None and folder.is_dir():
         rescue(folder)
     for path in folder.iterdir() if folder.is_dir() else ():

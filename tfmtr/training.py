@@ -6,9 +6,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -21,11 +21,14 @@ from tfmtr.diagnosis import describe, losses_of, not_finite, not_finite_error, u
 from tfmtr.documents import write_json
 from tfmtr.folders import FORMATS
 from tfmtr.growth import grow_schema, warm_start
-from tfmtr.models import is_frame
+from tfmtr.models import JointModel, is_frame
 from tfmtr.recipe import Recipe, optimizer_of
 from tfmtr.run import LIST_MODEL, Run, precision_of, versions, weights_of, windows_of
 from tfmtr.schema import Schema
 from tfmtr.scratch import remove
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 __all__ = ["CONTROLS", "PAPER", "Fitted", "Recipe", "fit", "go_on", "optimizer_of", "restore", "save", "train"]
 
@@ -102,11 +105,11 @@ class Fitted(NamedTuple):
 class Judge(keras.callbacks.Callback):
     """Adds a figure to an epoch's: `judge(model)`, under the name `judged`."""
 
-    def __init__(self, judge):
+    def __init__(self, judge: Callable[[Any], float]) -> None:
         super().__init__()
         self.judge = judge
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Judges the model."""
         logs["judged"] = float(self.judge(self.model))
 
@@ -184,16 +187,16 @@ def fit(
     return Fitted(model, history)
 
 
-def _lines(verbose):
+def _lines(verbose: str | int) -> str | int:
     """A progress bar is for a terminal; elsewhere an epoch is one plain line."""
     return verbose if verbose != "auto" else 1 if sys.stdout.isatty() else 2
 
 
-def _samplings(recipe):
+def _samplings(recipe: Recipe) -> tuple[str, ...]:
     return ("random", "active") if recipe.upsample else ("random",)
 
 
-def _check_rows(data, recipe):
+def _check_rows(data: Dataset, recipe: Recipe) -> None:
     """Raises a `ValueError` unless there is something to train on, to validate with and to train for."""
     if not data.test_windows:
         raise ValueError(
@@ -204,7 +207,7 @@ def _check_rows(data, recipe):
     inputs.check_rows(data, data.examples("validation"), "validation")
 
 
-def _starting_warnings(model, data, schema, recipe):
+def _starting_warnings(model: JointModel, data: Dataset, schema: Schema, recipe: Recipe) -> list[str]:
     """What can be said before the first step; reads the first rows, so that those which do not fit fail here."""
     if replicas.number() > 1:
         return []
@@ -215,7 +218,7 @@ def _starting_warnings(model, data, schema, recipe):
 
 
 @contextlib.contextmanager
-def op_determinism(is_on):
+def op_determinism(is_on: bool) -> Iterator[None]:
     """Makes TensorFlow's ops deterministic while it lasts; the setting is the process's, and other models may mind."""
     from tensorflow.python.framework import config  # TensorFlow exports no way to ask or to switch it off
 
@@ -229,7 +232,15 @@ def op_determinism(is_on):
         config.disable_op_determinism()
 
 
-def _train(model, data, workdir, recipe, schema, run, verbose):
+def _train(
+    model: JointModel,
+    data: Dataset,
+    workdir: Path,
+    recipe: Recipe,
+    schema: Schema,
+    run: dict[str, Any],
+    verbose: str | int,
+) -> None:
     """Trains what `run` still lacks, window by window."""
     validation = data.examples("validation")
     finished = [window for window in data.test_windows if weights_of(workdir, window).exists()]
@@ -248,7 +259,9 @@ def _train(model, data, workdir, recipe, schema, run, verbose):
         _end_stage(run, model, keep, recipe, workdir, window, started)
 
 
-def _order_lists(model, data, workdir, recipe, schema, run):
+def _order_lists(
+    model: JointModel, data: Dataset, workdir: Path, recipe: Recipe, schema: Schema, run: dict[str, Any]
+) -> None:
     """Fits the run's list model beside the towers as they were for the first test window."""
     from tfmtr.listwise.fit import fit_list_model, why_not
 
@@ -266,7 +279,15 @@ def _order_lists(model, data, workdir, recipe, schema, run):
     replicas.wait()
 
 
-def _end_stage(run, model, keep, recipe, workdir, window, started):
+def _end_stage(
+    run: dict[str, Any],
+    model: JointModel,
+    keep: KeepState | None,
+    recipe: Recipe,
+    workdir: Path,
+    window: int,
+    started: float,
+) -> None:
     """Writes what is known after a stage, and drops its checkpoint.
 
     Raises:
@@ -297,14 +318,22 @@ def _end_stage(run, model, keep, recipe, workdir, window, started):
         shutil.rmtree(workdir / "checkpoint", ignore_errors=True)
 
 
-def _warn(run, text):
+def _warn(run: dict[str, Any], text: str) -> None:
     """Says a line, and has the run document remember it."""
     warn(text)
     if text not in run.setdefault("warnings", []):
         run["warnings"].append(text)
 
 
-def go_on(run, data, files, out, *, epochs=1, verbose="auto"):
+def go_on(
+    run: str | os.PathLike,
+    data: str | os.PathLike,
+    files: Sequence[Path],
+    out: str | os.PathLike,
+    *,
+    epochs: int = 1,
+    verbose: str | int = "auto",
+) -> list[str]:
     """Trains a run's newest model on more data, as a run of its own: what a service does every day.
 
     The model starts with the weights and the optimizer's state of `run`; vocabularies and territory groups may have
@@ -355,18 +384,30 @@ def go_on(run, data, files, out, *, epochs=1, verbose="auto"):
 class StopAfter(keras.callbacks.Callback):
     """Ends training after so many updates of the optimizer, wherever in an epoch that is."""
 
-    def __init__(self, updates):
+    def __init__(self, updates: int) -> None:
         super().__init__()
         self.updates = updates
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the optimizer's count."""
         model: Any = self.model
         if int(model.optimizer.iterations) >= self.updates:
             model.stop_training = True
 
 
-def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validation, verbose, epochs=1):
+def _fit_stage(
+    model: JointModel,
+    data: Dataset,
+    files: Sequence[Path],
+    schema: Schema,
+    recipe: Recipe,
+    workdir: Path,
+    *,
+    window: int,
+    validation: Sequence[Path] | None,
+    verbose: str | int,
+    epochs: int = 1,
+) -> KeepState:
     """Fits one window; returns its `KeepState`, and the model has the best epoch's variables if there is one.
 
     `files` and `validation` are example files, those of validation `None` where there is no early stopping: then there
@@ -377,7 +418,7 @@ def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validatio
     if validation is not None:
         epochs, patience = recipe.epochs_of(steps), recipe.patience_of(steps)
 
-    def losses():
+    def losses() -> dict[str, float]:
         return losses_of(model, data, files, schema, batch_size=recipe.batch_size, num_batches=1)
 
     keep = KeepState(
@@ -390,7 +431,7 @@ def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validatio
     if validation is not None and recipe.updates is not None:
         callbacks.append(StopAfter(recipe.updates))
     if replicas.is_chief():
-        callbacks.append(keras.callbacks.TensorBoard(workdir / "logs" / f"window-{window}", write_graph=False))
+        callbacks.append(keras.callbacks.TensorBoard(str(workdir / "logs" / f"window-{window}"), write_graph=False))
     keep.others = callbacks
     if not keep.is_finished:
         known, known_steps = _batches(data, validation, recipe, schema) if validation is not None else (None, None)
@@ -408,10 +449,12 @@ def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validatio
     return keep
 
 
-def _batches(data, files, recipe, schema, **order):
+def _batches(
+    data: Dataset, files: Sequence[Path], recipe: Recipe, schema: Schema, **order: Any
+) -> tuple["tf.data.Dataset | tf.distribute.DistributedDataset", int | None]:
     """Batches for `fit`, and the steps of an epoch where several replicas share them."""
 
-    def read(context=None):
+    def read(context: "tf.distribute.InputContext | None" = None) -> "tf.data.Dataset":
         return inputs.batches(
             data,
             files,
@@ -428,7 +471,9 @@ def _batches(data, files, recipe, schema, **order):
     return shared, inputs.num_steps(files, recipe.batch_size)
 
 
-def _find_run(workdir, recipe, schema, data, policy, **facts):
+def _find_run(
+    workdir: Path, recipe: Recipe, schema: Schema, data: Dataset, policy: str, **facts: Any
+) -> dict[str, Any] | None:
     """The document of the same run that `workdir` holds; `None` where it holds none, or one that failed.
 
     Raises:
@@ -458,7 +503,16 @@ def _find_run(workdir, recipe, schema, data, policy, **facts):
     return run
 
 
-def _open_run(run, workdir, recipe, schema, data, policy, warnings=(), **facts):
+def _open_run(
+    run: dict[str, Any] | None,
+    workdir: Path,
+    recipe: Recipe,
+    schema: Schema,
+    data: Dataset,
+    policy: str,
+    warnings: Sequence[str] = (),
+    **facts: Any,
+) -> dict[str, Any]:
     """Writes the document of a new run, in the place of one that failed, or tidies up after the same one was killed.
 
     What fails before this leaves the directory as it was.
@@ -478,7 +532,9 @@ def _open_run(run, workdir, recipe, schema, data, policy, warnings=(), **facts):
     return run
 
 
-def _new_run(recipe, data, policy, warnings, facts):
+def _new_run(
+    recipe: Recipe, data: Dataset, policy: str, warnings: Sequence[str], facts: Mapping[str, Any]
+) -> dict[str, Any]:
     fingerprint = data.report["fingerprint"]
     return {
         "format": FORMATS["run"],
@@ -494,7 +550,7 @@ def _new_run(recipe, data, policy, warnings, facts):
     }
 
 
-def _replace(workdir, schema, run):
+def _replace(workdir: Path, schema: Schema, run: Mapping[str, Any]) -> None:
     """Writes a new run's documents, when nothing is left of one that failed; a kill in between leaves none or that."""
     workdir.mkdir(parents=True, exist_ok=True)
     if (workdir / "run.json").exists():
@@ -505,7 +561,7 @@ def _replace(workdir, schema, run):
     write_json(workdir / "run.json", run)
 
 
-def _tidy(workdir):
+def _tidy(workdir: Path) -> None:
     """Removes what a kill in the middle of a write, or right after the last one, left behind."""
     for pattern in LEFT_BEHIND:
         for file in workdir.glob(pattern):

@@ -1,9 +1,18 @@
 """What every balancer is made of."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tfmtr.models import JointModel
+
+Tensor: TypeAlias = "tf.Tensor"
+Tensors: TypeAlias = "dict[str, tf.Tensor]"
+Outputs: TypeAlias = "dict[str, dict[str, tf.Tensor]]"  # of a `JointModel`
 
 TINY = 1e-12
 
@@ -50,19 +59,19 @@ class Balancer(NamedTuple):
         owner: `{further loss: the loss it belongs to}`. A parameter is shared if losses of two owners reach it.
     """
 
-    objective: Callable | None = None
-    objectives: Callable | None = None
-    coefficients: Callable | None = None
-    merge: Callable | None = None
-    update: Callable | None = None
-    step: Callable | None = None
+    objective: Callable[[Tensor, Tensors], tuple[Tensor, Tensors]] | None = None
+    objectives: Callable[[Tensor, Tensors], tuple[Tensor, Tensor, Tensors]] | None = None
+    coefficients: Callable[[Tensor, Tensor, Tensors], tuple[Tensor, Tensor, Tensors]] | None = None
+    merge: Callable[[Tensor, int, Tensor, Tensors], tuple[Tensor, Tensors]] | None = None
+    update: Callable[[Tensor, int, Tensor, Tensors, Tensor], tuple[Tensor, Tensors]] | None = None
+    step: Callable[["JointModel", Tensors, Callable, Callable], tuple[Outputs, Tensor, Tensors]] | None = None
     state: dict[str, np.ndarray] = {}  # noqa: RUF012 - a NamedTuple's default is never written to
     parameters: dict[str, np.ndarray] = {}  # noqa: RUF012
-    losses: Callable | None = None
+    losses: Callable[[Tensors, Tensors, Tensors], Tensors] | None = None
     owner: dict[str, str] = {}  # noqa: RUF012
 
 
-def check_two(problem, name):
+def check_two(problem: Problem, name: str) -> None:
     """Raises a `ValueError` unless there are two or more losses to balance."""
     if len(problem.losses) < 2:
         raise ValueError(
@@ -71,14 +80,14 @@ def check_two(problem, name):
         )
 
 
-def check_positive(**values):
+def check_positive(**values: float) -> None:
     """Raises a `ValueError` that names the value which is not positive."""
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
 
 
-def check_range(low, high, **values):
+def check_range(low: float, high: float, **values: float) -> None:
     """Raises a `ValueError` that names the value which is outside `[low, high]`."""
     for name, value in values.items():
         if not low <= value <= high:

@@ -1,5 +1,7 @@
 """Small convex problems over a few coefficients, solved in the graph."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tfmtr.balancing._balancer import TINY
@@ -8,7 +10,7 @@ STEPS = 60
 SIZES = 24  # step sizes that are tried at once, each half of the one before
 
 
-def to_simplex(points):
+def to_simplex(points: tf.Tensor) -> tf.Tensor:
     """Euclidean projection of each row onto `{w >= 0, sum w = 1}` (Duchi et al. 2008, figure 1)."""
     size = points.shape[-1]
     sorted_ = tf.sort(points, direction="DESCENDING")
@@ -17,7 +19,9 @@ def to_simplex(points):
     return tf.maximum(points - tf.gather(excess, count - 1, axis=-1, batch_dims=len(points.shape) - 1), 0)
 
 
-def minimum_on_simplex(objective, gradient, size):
+def minimum_on_simplex(
+    objective: Callable[[tf.Tensor], tf.Tensor], gradient: Callable[[tf.Tensor], tf.Tensor], size: int
+) -> tf.Tensor:
     """`argmin_w objective(w)` over the simplex, by projected gradients with a search over step sizes.
 
     Args:
@@ -30,7 +34,7 @@ def minimum_on_simplex(objective, gradient, size):
     """
     sizes = tf.reshape(tf.constant([0.5**k for k in range(-4, SIZES - 4)], tf.float64), (-1, 1))
 
-    def body(i, w):
+    def body(i: tf.Tensor, w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         slope = gradient(w)
         slope = slope / tf.maximum(tf.reduce_max(tf.abs(slope)), 1e-30)
         tried = tf.concat([to_simplex(w - sizes * slope), w], axis=0)
@@ -41,7 +45,7 @@ def minimum_on_simplex(objective, gradient, size):
     return w[0]
 
 
-def balance_point(gram, power):
+def balance_point(gram: tf.Tensor, power: float) -> tf.Tensor:
     """`w > 0` with `gram w = w^-power`, by damped Newton steps on `w gram w / 2 - sum_t int w_t^-power`.
 
     The function is convex, its minimum is the point. Gradients that are zero have no such point; they get one from a
@@ -58,7 +62,7 @@ def balance_point(gram, power):
     scale = tf.maximum(tf.reduce_max(tf.linalg.diag_part(gram)), 1e-30)
     g = gram / scale + 1e-9 * tf.eye(size, dtype=tf.float64)
 
-    def body(i, w):
+    def body(i: tf.Tensor, w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         residual = tf.linalg.matvec(g, w) - w**-power
         hessian = g + tf.linalg.diag(power * w ** (-power - 1))
         step = tf.linalg.solve(hessian, residual[:, None])[:, 0]
@@ -72,7 +76,7 @@ def balance_point(gram, power):
     return w * scale ** (-1 / (1 + power))
 
 
-def bargained(gram, power, max_norm):
+def bargained(gram: tf.Tensor, power: float, max_norm: float) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
     """`(shared, own, {})` with `G w = w^-power` over the tasks that have a gradient."""
     there = tf.linalg.diag_part(gram) > TINY
     # A task without a gradient gets one that conflicts with nobody, and then no weight.

@@ -1,12 +1,20 @@
 """One training step with a balancer: one forward pass, the losses' gradients, one update."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfmtr import replicas
-from tfmtr.balancing._balancer import Problem
+from tfmtr.balancing._balancer import Balancer, Outputs, Problem, Tensor, Tensors
 from tfmtr.optimizers._tables import is_table
+
+if TYPE_CHECKING:
+    from tfmtr.models import JointModel
+
+Gradient = tf.Tensor | tf.IndexedSlices
 
 
 class Balance(keras.layers.Layer):
@@ -17,7 +25,7 @@ class Balance(keras.layers.Layer):
         make: Function of a file in `tfmtr/balancing/`.
     """
 
-    def __init__(self, model, make):
+    def __init__(self, model: "JointModel", make: Callable[[Problem], Balancer]) -> None:
         super().__init__(name="balance", dtype="float32")
         if replicas.number() > 1:
             raise ValueError(
@@ -31,7 +39,7 @@ class Balance(keras.layers.Layer):
         )
         if balancer.losses is not None:  # it brings further losses along, which belong to those that there are
 
-            def all_losses(x, y, y_pred):
+            def all_losses(x: Tensors, y: Tensors, y_pred: Outputs) -> Tensors:
                 return model.losses_by_name(x, y, y_pred) | balancer.losses(y_pred["outputs"], y, x)
 
             reached, masks = probe(model, variables, all_losses, balancer.owner)
@@ -45,11 +53,13 @@ class Balance(keras.layers.Layer):
         }  # fmt: skip
         self.built = True
 
-    def step(self, model, x, y, sample_weight):
+    def step(self, model: "JointModel", x: Tensors, y: Tensors, sample_weight: Any) -> tuple[Outputs, Tensor]:
         """Updates the model by one batch; returns the model's outputs and the sum of its own losses."""
         if self.balancer.step is not None:
 
-            def backward(variables, x=x, y=y, sample_weight=sample_weight):
+            def backward(
+                variables: list[keras.Variable], x: Tensors = x, y: Tensors = y, sample_weight: Any = sample_weight
+            ) -> tuple[Outputs, Tensor, list[Gradient | None]]:
                 with tf.GradientTape() as tape:
                     y_pred = model(x, training=True)
                     loss = model.compute_loss(x, y, y_pred, sample_weight)
@@ -59,7 +69,7 @@ class Balance(keras.layers.Layer):
                     tape.gradient(loss, [variable.value for variable in variables]),
                 )
 
-            def train(variables):
+            def train(variables: list[keras.Variable]) -> tuple[Outputs, Tensor]:
                 y_pred, loss, gradients = backward(variables)
                 self.apply(model, gradients, variables)
                 return y_pred, loss
@@ -96,21 +106,23 @@ class Balance(keras.layers.Layer):
         return y_pred, own if extra is None else own + extra
 
     @staticmethod
-    def apply(model, gradients, variables):
+    def apply(model: "JointModel", gradients: Sequence[Gradient | None], variables: list[keras.Variable]) -> None:
         """Lets the optimizer update the variables that have a gradient."""
         pairs = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
         model.optimizer.apply([g for g, _ in pairs], [v for _, v in pairs])
 
-    def remember(self, updates):
+    def remember(self, updates: Tensors) -> None:
         """Keeps what the balancer wants to know in the next step."""
         for name, value in updates.items():
             self.state[name].assign(value)
 
-    def values(self):
+    def values(self) -> Tensors:
         """What the balancer remembers, as tensors."""
         return {name: variable.value for name, variable in self.state.items()}
 
-    def apart(self, tape, totals, variables):
+    def apart(
+        self, tape: tf.GradientTape, totals: list[Tensor], variables: list[keras.Variable]
+    ) -> list[Gradient | None]:
         """Gradients of one scalar for what is shared, of the other for the rest."""
         shared, own = (tape.gradient(total, [v.value for v in variables]) for total in totals)
         gradients = []
@@ -123,7 +135,9 @@ class Balance(keras.layers.Layer):
                 gradients.append(self.masks[i] * a + (1 - self.masks[i]) * b)
         return gradients
 
-    def combined(self, tape, losses, variables, rate):
+    def combined(
+        self, tape: tf.GradientTape, losses: Tensors, variables: list[keras.Variable], rate: Tensor
+    ) -> tuple[list[Gradient | None], Tensors]:
         """A gradient for each variable, from one backward pass a loss."""
         by_loss = {}
         for name in self.names:
@@ -159,7 +173,9 @@ class Balance(keras.layers.Layer):
             gradients.append(total)
         return gradients, updates
 
-    def change(self, variable, index, part, losses, state, rate):
+    def change(
+        self, variable: keras.Variable, index: int, part: "Compact", losses: Tensor, state: Tensors, rate: Tensor
+    ) -> Tensors:
         """Updates a shared parameter without the optimizer; returns what is remembered of all parameters."""
         own = {name for name in state if name.endswith(f"_{index}")}
         known = {name.rpartition("_")[0] if name in own else name: value for name, value in state.items()}
@@ -194,7 +210,7 @@ class Compact:
         stack: Tensor of shape `(losses, ...)`.
     """
 
-    def __init__(self, gradients, mask=None):
+    def __init__(self, gradients: Sequence[Gradient | None], mask: np.ndarray | None = None) -> None:
         there = [g for g in gradients if g is not None]
         self.rows, self.shape = None, None
         if any(isinstance(g, tf.IndexedSlices) for g in there):
@@ -213,17 +229,22 @@ class Compact:
         if mask is not None:
             self.stack = self.stack * mask
 
-    def gram(self):
+    def gram(self) -> Tensor:
         """Inner products, shape `(losses, losses)`."""
         flat = tf.cast(tf.reshape(self.stack, (self.stack.shape[0], -1)), tf.float32)
         return tf.matmul(flat, flat, transpose_b=True)
 
-    def restore(self, gradient):
+    def restore(self, gradient: Tensor) -> Gradient:
         """The combined gradient in the form that the optimizer takes."""
         return gradient if self.rows is None else tf.IndexedSlices(gradient, self.rows, self.shape)
 
 
-def probe(model, variables, losses_of, owner):
+def probe(
+    model: "JointModel",
+    variables: list[keras.Variable],
+    losses_of: Callable[[Tensors, Tensors, Outputs], Tensors],
+    owner: Mapping[str, str],
+) -> tuple[dict[str, set[int]], dict[int, np.ndarray | None]]:
     """Which loss reaches which parameter, from the gradients of a random batch at random weights.
 
     Returns:
@@ -258,7 +279,7 @@ def probe(model, variables, losses_of, owner):
     return reached, masks
 
 
-def shared_slices(supports):
+def shared_slices(supports: Sequence[np.ndarray]) -> np.ndarray | None:
     """0 for the slices, along one axis, that just one owner reaches, 1 for the others; `None` if there are none.
 
     Args:
@@ -277,7 +298,7 @@ def shared_slices(supports):
     return None if best is None else 1 - best.astype("float32")
 
 
-def example_batch(model, rng, rows=64):
+def example_batch(model: "JointModel", rng: np.random.Generator, rows: int = 64) -> tuple[Tensors, Tensors]:
     """Random numbers, all scenarios, the first value of every vocabulary, and labels of both kinds."""
     x = {}
     for name, value in model.input.items():
@@ -289,17 +310,17 @@ def example_batch(model, rng, rows=64):
     return x, {task.column: tf.constant(rng.integers(0, 2, rows), "float32") for task in model.schema.tasks}
 
 
-def stacked(losses):
+def stacked(losses: Tensors) -> Tensor:
     """`{name: scalar}` as float32 of shape `(losses,)`."""
     return tf.stack([tf.cast(loss, tf.float32) for loss in losses.values()])
 
 
-def constant(value):
+def constant(value: Any) -> Callable[..., tf.Tensor]:
     """Initializer of an array."""
     return lambda shape, dtype: tf.constant(np.asarray(value), dtype=dtype)
 
 
-def scaled(gradient, factor):
+def scaled(gradient: Gradient | None, factor: Tensor) -> Gradient | None:
     """A gradient, sparse or not, times a scalar."""
     if gradient is None:
         return None
@@ -309,7 +330,7 @@ def scaled(gradient, factor):
     return gradient * factor
 
 
-def add(a, b):
+def add(a: Gradient | None, b: Gradient | None) -> Gradient | None:
     """Sum of two gradients of which each may be `None` or sparse."""
     if a is None or b is None:
         return b if a is None else a

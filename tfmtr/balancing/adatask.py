@@ -1,13 +1,22 @@
 """Every task has its own accumulators of the adaptive learning rate."""
 
+from typing import Literal
+
 import numpy as np
 import tensorflow as tf
 
-from tfmtr.balancing._balancer import Balancer, check_range, check_two
+from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors, check_range, check_two
 from tfmtr.schema import check_choice
 
 
-def adatask(problem, *, method="adam", beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+def adatask(
+    problem: Problem,
+    *,
+    method: Literal["adam", "adagrad", "rmsprop"] = "adam",
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-7,
+) -> Balancer:
     """Lets each task take its own adaptive step on the shared parameters, so that none decides the others' rate.
 
         Adam:     m_t, v_t of g_t and g_t^2 as in Adam,    step = rate sum_t m_t' / (sqrt(v_t') + epsilon)
@@ -38,7 +47,7 @@ def adatask(problem, *, method="adam", beta_1=0.9, beta_2=0.999, epsilon=1e-7):
     check_range(0, 1, beta_1=beta_1, beta_2=beta_2)
     last = len(problem.shapes) - 1
 
-    def update(gradients, index, losses, state, rate):
+    def update(gradients: Tensor, index: int, losses: Tensor, state: Tensors, rate: Tensor) -> tuple[Tensor, Tensors]:
         count = tf.cast(state["step"] + 1, tf.float32)
         updates = {"step": state["step"] + (1 if index == last else 0)}
         if method == "adagrad":

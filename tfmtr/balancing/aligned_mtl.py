@@ -1,12 +1,14 @@
 """Gradients are turned and scaled until none conflicts and none dominates."""
 
+from typing import Literal
+
 import tensorflow as tf
 
-from tfmtr.balancing._balancer import Balancer, check_two
+from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors, check_two
 from tfmtr.schema import check_choice
 
 
-def aligned_mtl(problem, *, scale="min"):
+def aligned_mtl(problem: Problem, *, scale: Literal["min", "median", "rmse"] = "min") -> Balancer:
     """Replaces the matrix of gradients by the nearest one whose singular values are all equal.
 
         G = V diag(lambda) V^T,    w = sqrt(sigma) V diag(1 / sqrt(lambda)) V^T 1,    g = sum_t w_t g_t
@@ -30,7 +32,7 @@ def aligned_mtl(problem, *, scale="min"):
     check_two(problem, "aligned_mtl")
     check_choice("scale", scale, ("min", "median", "rmse"))
 
-    def coefficients(gram, losses, state):
+    def coefficients(gram: Tensor, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         values, vectors = tf.linalg.eigh(tf.cast(gram, tf.float64))  # in ascending order
         is_there = values > 1e-9 * tf.maximum(values[-1], 1e-30)
         count = tf.reduce_sum(tf.cast(is_there, tf.int32))

@@ -1,17 +1,23 @@
 """Network and architecture weights take turns."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmtr.balancing._balancer import Balancer, check_positive
+from tfmtr.balancing._balancer import Balancer, Outputs, Problem, Tensor, Tensors, check_positive
 from tfmtr.layers.fusion_weight import FusionWeight
 from tfmtr.schema import check_choice
+
+if TYPE_CHECKING:
+    from tfmtr.models import JointModel
 
 BETAS = (0.9, 0.999)  # of Adam
 
 
-def bilevel(problem, *, every=10, batch="next"):
+def bilevel(problem: Problem, *, every: int = 10, batch: str | tf.data.Dataset = "next") -> Balancer:
     """Updates the architecture's weights once in `every` steps, the network's in the others, both by the sum of losses.
 
         W <- W - rate grad_W L(batch)    for `every` - 1 batches,    then    a <- a - rate grad_a L(a batch)
@@ -55,7 +61,7 @@ def bilevel(problem, *, every=10, batch="next"):
             "`FusionWeight` layers, as share=m3oe has. Received: a model without"
         )
 
-    def learn(model, state, backward):
+    def learn(model: "JointModel", state: Tensors, backward: Callable[..., Any]) -> tuple[Outputs, Tensor, Tensors]:
         """One step of Adam for the architecture."""
         batch = {} if others is None else dict(zip(("x", "y"), next(others), strict=True), sample_weight=None)
         y_pred, loss, gradients = backward(chosen, **batch)
@@ -67,7 +73,9 @@ def bilevel(problem, *, every=10, batch="next"):
             variable.assign_sub(part)
         return y_pred, loss, {"turn": turn, "moment_0": first, "moment_1": second}
 
-    def step(model, state, backward, train):
+    def step(
+        model: "JointModel", state: Tensors, backward: Callable[..., Any], train: Callable[..., Any]
+    ) -> tuple[Outputs, Tensor, Tensors]:
         network = [v for v in model.trainable_variables if not any(v is own for own in chosen)]
         is_turn = tf.equal(state["step"] % every, every - 1)
         kept = {name: state[name] for name in ("turn", "moment_0", "moment_1")}

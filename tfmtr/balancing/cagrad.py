@@ -3,11 +3,11 @@
 import tensorflow as tf
 from keras import ops
 
-from tfmtr.balancing._balancer import Balancer, check_range, check_two
+from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors, check_range, check_two
 from tfmtr.balancing._solve import minimum_on_simplex
 
 
-def cagrad(problem, *, c=0.4):
+def cagrad(problem: Problem, *, c: float = 0.4) -> Balancer:
     """Maximises the least improvement of a task within a ball around the mean gradient `g_0`.
 
         max_d min_t <g_t, d>    with    |d - g_0| <= c |g_0|
@@ -33,13 +33,13 @@ def cagrad(problem, *, c=0.4):
     check_range(0, 1, c=c)
     size = len(problem.losses)
 
-    def coefficients(gram, losses, state):
+    def coefficients(gram: Tensor, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         scale = tf.maximum(tf.reduce_max(gram), 1e-30)
         g = tf.cast(gram / scale, tf.float64)
         mean = tf.reduce_mean(g, axis=1)  # <g_t, g_0>
         radius = c * tf.sqrt(tf.maximum(tf.reduce_mean(g), 0))
 
-        def norm(w):
+        def norm(w: Tensor) -> Tensor:
             return tf.sqrt(tf.maximum(tf.einsum("ni,ij,nj->n", w, g, w), 1e-24))
 
         w = minimum_on_simplex(

@@ -2,10 +2,10 @@
 
 from keras import ops
 
-from tfmtr.balancing._balancer import TINY, Balancer, check_two
+from tfmtr.balancing._balancer import TINY, Balancer, Problem, Tensor, Tensors, check_two
 
 
-def db_mtl(problem):
+def db_mtl(problem: Problem) -> Balancer:
     """Balances both scales: of the losses and of the gradients.
 
         g_t = gradient of log L_t,    g = max_u |g_u| sum_t g_t / |g_t|
@@ -27,7 +27,7 @@ def db_mtl(problem):
     """
     check_two(problem, "db_mtl")
 
-    def coefficients(gram, losses, state):
+    def coefficients(gram: Tensor, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         slope = ops.where(losses > TINY, 1 / ops.maximum(losses, TINY), 0.0)
         norms = ops.sqrt(ops.diagonal(gram)) * slope
         shared = ops.where(norms > TINY, slope * ops.max(norms) / ops.maximum(norms, TINY), 0.0)

@@ -3,10 +3,10 @@
 import numpy as np
 from keras import ops
 
-from tfmtr.balancing._balancer import Balancer, check_positive, check_two
+from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors, check_positive, check_two
 
 
-def dynamic_weight_average(problem, *, temperature=2.0, period=100):
+def dynamic_weight_average(problem: Problem, *, temperature: float = 2.0, period: int = 100) -> Balancer:
     """Weighs each loss by its latest rate of descent.
 
         w_t = T exp(r_t / temperature) / sum_u exp(r_u / temperature),    r_t = L_t(p - 1) / L_t(p - 2)
@@ -31,7 +31,7 @@ def dynamic_weight_average(problem, *, temperature=2.0, period=100):
     check_positive(temperature=temperature, period=period)
     size = len(problem.losses)
 
-    def objective(losses, state):
+    def objective(losses: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
         is_known = state["periods"] >= 2
         ratio = state["last"] / ops.maximum(state["before"], 1e-12)
         weights = ops.where(is_known, size * ops.softmax(ratio / temperature), ops.ones_like(losses))

@@ -2,10 +2,10 @@
 
 from keras import ops
 
-from tfmtr.balancing._balancer import Balancer
+from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors
 
 
-def equal(problem):
+def equal(problem: Problem) -> Balancer:
     """Minimises `sum_t L_t`, with the tasks' own weights in the losses: what `balance=None` does, by the same step.
 
     Reference: Zhao et al., Joint Modeling in Recommendations: A Survey, 2025, equation 4.
@@ -17,7 +17,7 @@ def equal(problem):
         A `Balancer`.
     """
 
-    def objective(losses, state):
+    def objective(losses: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
         return ops.sum(losses), {}
 
     return Balancer(objective)

@@ -1,10 +1,10 @@
 """Alpha-fair shares of the improvement."""
 
-from tfmtr.balancing._balancer import Balancer, check_positive, check_two
+from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors, check_positive, check_two
 from tfmtr.balancing._solve import bargained
 
 
-def fair_grad(problem, *, alpha=2.0, max_norm=1.0):
+def fair_grad(problem: Problem, *, alpha: float = 2.0, max_norm: float = 1.0) -> Balancer:
     """Takes the direction that maximises the alpha-fair utility of the tasks' improvements.
 
         max_d sum_t <g_t, d>^(1 - alpha) / (1 - alpha)    over a ball
@@ -30,7 +30,7 @@ def fair_grad(problem, *, alpha=2.0, max_norm=1.0):
     check_two(problem, "fair_grad")
     check_positive(alpha=alpha)
 
-    def coefficients(gram, losses, state):
+    def coefficients(gram: Tensor, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         return bargained(gram, 1 / alpha, max_norm)
 
     return Balancer(coefficients=coefficients)

@@ -1,13 +1,15 @@
 """A weight for each loss, chosen beforehand."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from keras import ops
 
-from tfmtr.balancing._balancer import Balancer
+from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors
 from tfmtr.schema import check_choice
 
 
-def fixed_weights(problem, *, weights):
+def fixed_weights(problem: Problem, *, weights: Mapping[str, float]) -> Balancer:
     """Minimises `sum_t w_t L_t`.
 
     Args:
@@ -26,7 +28,7 @@ def fixed_weights(problem, *, weights):
             raise ValueError(f"`weights` must not be negative. Received: {name}={weight}")
     w = np.asarray([weights.get(name, 1.0) for name in problem.losses], "float32")
 
-    def objective(losses, state):
+    def objective(losses: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
         return ops.sum(w * losses), {}
 
     return Balancer(objective)

@@ -2,10 +2,10 @@
 
 from keras import ops
 
-from tfmtr.balancing._balancer import Balancer
+from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors
 
 
-def geometric(problem):
+def geometric(problem: Problem) -> Balancer:
     """Minimises `prod_t L_t^(1 / T)`, so that each loss counts by its relative change.
 
     Reference: Chennupati et al., MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy for
@@ -19,7 +19,7 @@ def geometric(problem):
         A `Balancer`.
     """
 
-    def objective(losses, state):
+    def objective(losses: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
         there = ops.cast(losses > 0, losses.dtype)
         logarithms = there * ops.log(ops.where(losses > 0, losses, 1.0))
         return ops.exp(ops.sum(logarithms) / ops.maximum(ops.sum(there), 1.0)), {}

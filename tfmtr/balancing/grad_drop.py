@@ -3,10 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from tfmtr.balancing._balancer import TINY, Balancer, check_range, check_two
+from tfmtr.balancing._balancer import TINY, Balancer, Problem, Tensor, Tensors, check_range, check_two
 
 
-def grad_drop(problem, *, leak=0.0, seed=0):
+def grad_drop(problem: Problem, *, leak: float = 0.0, seed: int = 0) -> Balancer:
     """Keeps, element by element, the gradients of one sign, drawn by how much of the whole has it.
 
         P = (1 + sum_t g_t / sum_t |g_t|) / 2,    U uniform in [0, 1]
@@ -31,7 +31,7 @@ def grad_drop(problem, *, leak=0.0, seed=0):
     check_range(0, 1, leak=leak)
     last = len(problem.shapes) - 1
 
-    def merge(gradients, index, losses, state):
+    def merge(gradients: Tensor, index: int, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
         total = tf.reduce_sum(tf.abs(gradients), axis=0)
         purity = 0.5 * (1 + tf.reduce_sum(gradients, axis=0) / tf.maximum(total, TINY))
         u = tf.random.stateless_uniform(tf.shape(purity), seed=tf.stack([seed * 10_007 + index, state["step"]]))

@@ -3,10 +3,10 @@
 import numpy as np
 from keras import ops
 
-from tfmtr.balancing._balancer import TINY, Balancer, check_positive, check_two
+from tfmtr.balancing._balancer import TINY, Balancer, Problem, Tensor, Tensors, check_positive, check_two
 
 
-def grad_norm(problem, *, alpha=1.5, learning_rate=0.025):
+def grad_norm(problem: Problem, *, alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
     """Learns weights `w` for which each task's gradient norm fits its rate of training.
 
         G_t = |w_t g_t|,    r_t = (L_t / L_t(0)) / mean_u (L_u / L_u(0))
@@ -35,13 +35,13 @@ def grad_norm(problem, *, alpha=1.5, learning_rate=0.025):
         raise ValueError(f"`alpha` must not be negative. Received: alpha={alpha}")
     size = len(problem.losses)
 
-    def coefficients(gram, losses, state):
+    def coefficients(gram: Tensor, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         w, norms = state["weights"], ops.sqrt(ops.diagonal(gram))
         first = ops.where(state["first"] > 0, state["first"], losses)
         there = (losses > 0) & (norms > TINY)  # a task without labels in the batch is let be
         count = ops.maximum(ops.sum(ops.cast(there, "float32")), 1.0)
 
-        def mean(values):
+        def mean(values: Tensor) -> Tensor:
             return ops.sum(ops.where(there, values, 0.0)) / count
 
         progress = losses / ops.maximum(first, TINY)

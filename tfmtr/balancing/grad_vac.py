@@ -4,10 +4,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfmtr.balancing._balancer import TINY, Balancer, check_range, check_two
+from tfmtr.balancing._balancer import TINY, Balancer, Problem, Tensor, Tensors, check_range, check_two
 
 
-def grad_vac(problem, *, rate=0.01, seed=0):
+def grad_vac(problem: Problem, *, rate: float = 0.01, seed: int = 0) -> Balancer:
     """Adds to each task's gradient so much of another's that their cosine reaches its moving average.
 
         if phi_ij < rho_ij:
@@ -35,7 +35,7 @@ def grad_vac(problem, *, rate=0.01, seed=0):
     check_range(0, 1, rate=rate)
     size = len(problem.losses)
 
-    def coefficients(gram, losses, state):
+    def coefficients(gram: Tensor, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         draws = tf.random.stateless_uniform((size, size), seed=ops.stack([seed, state["step"]]))
         order, mixed, rho = ops.argsort(draws, axis=1), ops.eye(size), state["rho"]
         for place in range(size):

@@ -3,10 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from tfmtr.balancing._balancer import TINY, Balancer, check_positive, check_two
+from tfmtr.balancing._balancer import TINY, Balancer, Problem, Tensor, Tensors, check_positive, check_two
 
 
-def imtl(problem, *, learning_rate=0.01):
+def imtl(problem: Problem, *, learning_rate: float = 0.01) -> Balancer:
     """Scales the losses to one size and takes the direction that has the same projection on every task's gradient.
 
         L'_t = exp(s_t) L_t - s_t, minimised over `s_t` too,    g = sum_t a_t g'_t with sum_t a_t = 1
@@ -32,7 +32,7 @@ def imtl(problem, *, learning_rate=0.01):
     check_two(problem, "imtl")
     check_positive(learning_rate=learning_rate)
 
-    def coefficients(gram, losses, state):
+    def coefficients(gram: Tensor, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         scale = tf.exp(state["log_scale"])
         g = tf.cast(gram * scale[:, None] * scale[None, :], tf.float64)
         there = tf.linalg.diag_part(gram) > TINY

@@ -1,13 +1,22 @@
 """Gradients of auxiliary tasks are brought near the main task's, parameter by parameter."""
 
+from typing import Literal
+
 import numpy as np
 import tensorflow as tf
 
-from tfmtr.balancing._balancer import TINY, Balancer, check_range, check_two
+from tfmtr.balancing._balancer import TINY, Balancer, Problem, Tensor, Tensors, check_range, check_two
 from tfmtr.schema import check_choice
 
 
-def metabalance(problem, *, main=None, relax=0.7, beta=0.9, strategy="reduce"):
+def metabalance(
+    problem: Problem,
+    *,
+    main: str | None = None,
+    relax: float = 0.7,
+    beta: float = 0.9,
+    strategy: Literal["reduce", "enlarge", "both"] = "reduce",
+) -> Balancer:
     """Scales each auxiliary gradient of each parameter towards the length of the main task's.
 
         m_t <- beta m_t + (1 - beta) |g_t|,    g_t <- relax (m_main / m_t) g_t + (1 - relax) g_t,    g = sum_t g_t
@@ -35,7 +44,7 @@ def metabalance(problem, *, main=None, relax=0.7, beta=0.9, strategy="reduce"):
     check_range(0, 1, relax=relax, beta=beta)
     place = list(problem.losses).index(main)
 
-    def merge(gradients, index, losses, state):
+    def merge(gradients: Tensor, index: int, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
         axes = tuple(range(1, len(gradients.shape)))
         norms = tf.sqrt(tf.reduce_sum(gradients**2, axis=axes))
         averages = beta * state["norms"][index] + (1 - beta) * norms

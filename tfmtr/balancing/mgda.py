@@ -1,14 +1,16 @@
 """The direction in which no task gets worse: the shortest vector between the gradients."""
 
+from typing import Literal
+
 import tensorflow as tf
 from keras import ops
 
-from tfmtr.balancing._balancer import TINY, Balancer, check_two
+from tfmtr.balancing._balancer import TINY, Balancer, Problem, Tensor, Tensors, check_two
 from tfmtr.balancing._solve import minimum_on_simplex
 from tfmtr.schema import check_choice
 
 
-def mgda(problem, *, normalize="none"):
+def mgda(problem: Problem, *, normalize: Literal["none", "l2", "loss", "loss+"] = "none") -> Balancer:
     """Takes the point of least norm in the convex hull of the tasks' gradients.
 
         min_w |sum_t w_t g_t|^2    with    w >= 0, sum w = 1
@@ -30,7 +32,7 @@ def mgda(problem, *, normalize="none"):
     check_two(problem, "mgda")
     check_choice("normalize", normalize, ("none", "l2", "loss", "loss+"))
 
-    def coefficients(gram, losses, state):
+    def coefficients(gram: Tensor, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         by = ops.ones_like(losses)
         if normalize in ("l2", "loss+"):
             by = by * ops.sqrt(ops.diagonal(gram))
@@ -43,7 +45,7 @@ def mgda(problem, *, normalize="none"):
         absent = 2 * tf.reduce_max(tf.linalg.diag_part(g)) + 1e-30
         g = g / tf.maximum(tf.reduce_max(g), 1e-30) + tf.linalg.diag(tf.where(there, tf.zeros_like(absent), 1e6))
 
-        def objective(w):
+        def objective(w: Tensor) -> Tensor:
             return tf.einsum("ni,ij,nj->n", w, g, w)
 
         w = minimum_on_simplex(objective, lambda w: 2 * tf.matmul(w, g), g.shape[0])

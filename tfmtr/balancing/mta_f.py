@@ -2,11 +2,12 @@
 
 from keras import ops
 
-from tfmtr.balancing._balancer import Balancer
+from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors
 from tfmtr.heads._head import observed_mean
+from tfmtr.schema import Task
 
 
-def mta_f(problem, *, weight=1.0, group="scenario"):
+def mta_f(problem: Problem, *, weight: float = 1.0, group: str = "scenario") -> Balancer:
     """Penalises predictions for negatives that differ between groups, task heads and shared parameters apart.
 
         F(rows) = sum_g |rows of g| / |rows| (mean p over rows of g - mean p over rows)^2
@@ -40,7 +41,7 @@ def mta_f(problem, *, weight=1.0, group="scenario"):
         )
     tasks = [t for t in problem.model.schema.tasks if t.kind == "binary" and t.name in problem.losses]
 
-    def losses(outputs, labels, x):
+    def losses(outputs: Tensors, labels: Tensors, x: Tensors) -> Tensors:
         found = {}
         is_positive = ops.any(ops.stack([labels[task.column] == 1 for task in tasks]), axis=0)
         for task in tasks:
@@ -52,7 +53,7 @@ def mta_f(problem, *, weight=1.0, group="scenario"):
     parts = {penalty(task, part): part for task in tasks for part in ("own", "shared")}
     names = [*problem.losses, *parts]
 
-    def objectives(losses, state):
+    def objectives(losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         shared, own = (
             ops.convert_to_tensor([weight * float(parts[n] == kind) if n in parts else 1.0 for n in names], "float32")
             for kind in ("shared", "own")
@@ -63,12 +64,12 @@ def mta_f(problem, *, weight=1.0, group="scenario"):
     return Balancer(objectives=objectives, losses=losses, owner=owner)
 
 
-def penalty(task, part):
+def penalty(task: Task, part: str) -> str:
     """Name of a further loss."""
     return f"{task.name}_fairness_{part}"
 
 
-def gap(p, rows, group):
+def gap(p: Tensor, rows: Tensor, group: Tensor) -> Tensor:
     """`F` over the rows where the mask is set; 0 if there are none. From the 64th on groups are one."""
     group = ops.minimum(group, 63)
     label = ops.where(rows, 1.0, float("nan"))

@@ -1,10 +1,10 @@
 """Tasks bargain for the direction; the weights are Nash's solution."""
 
-from tfmtr.balancing._balancer import Balancer, check_positive, check_two
+from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors, check_positive, check_two
 from tfmtr.balancing._solve import bargained
 
 
-def nash_mtl(problem, *, max_norm=1.0):
+def nash_mtl(problem: Problem, *, max_norm: float = 1.0) -> Balancer:
     """Takes the direction that maximises the sum of the logarithms of the tasks' improvements.
 
         max_d sum_t log <g_t, d>    over a ball;    d = sum_t w_t g_t    with    G w = 1 / w,    G the inner products
@@ -30,7 +30,7 @@ def nash_mtl(problem, *, max_norm=1.0):
     if max_norm:
         check_positive(max_norm=max_norm)
 
-    def coefficients(gram, losses, state):
+    def coefficients(gram: Tensor, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         return bargained(gram, 1.0, max_norm)
 
     return Balancer(coefficients=coefficients)

@@ -4,10 +4,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfmtr.balancing._balancer import TINY, Balancer, check_two
+from tfmtr.balancing._balancer import TINY, Balancer, Problem, Tensor, Tensors, check_two
 
 
-def pcgrad(problem, *, seed=0):
+def pcgrad(problem: Problem, *, seed: int = 0) -> Balancer:
     """Removes from each task's gradient what conflicts with other tasks' gradients, one after the other.
 
         g_i <- g_i - min(<g_i, g_j>, 0) / |g_j|^2 g_j    for the other tasks j in random order;    g = sum_i g_i
@@ -30,7 +30,7 @@ def pcgrad(problem, *, seed=0):
     check_two(problem, "pcgrad")
     size = len(problem.losses)
 
-    def coefficients(gram, losses, state):
+    def coefficients(gram: Tensor, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         draws = tf.random.stateless_uniform((size, size), seed=ops.stack([seed, state["step"]]))
         order = ops.argsort(draws, axis=1)
         mixed = ops.eye(size)  # row i: the coefficients of task i's projected gradient

@@ -4,10 +4,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfmtr.balancing._balancer import Balancer
+from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors
 
 
-def random_weighting(problem, *, seed=0):
+def random_weighting(problem: Problem, *, seed: int = 0) -> Balancer:
     """Minimises `sum_t w_t L_t` with `w = T softmax(z)`, z standard normal at every step.
 
     Reference: Lin et al., Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning, TMLR
@@ -23,7 +23,7 @@ def random_weighting(problem, *, seed=0):
     """
     size = len(problem.losses)
 
-    def objective(losses, state):
+    def objective(losses: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
         z = tf.random.stateless_normal((size,), seed=ops.stack([seed, state["step"]]))
         return ops.sum(size * ops.softmax(z) * losses), {"step": state["step"] + 1}
 

@@ -3,10 +3,10 @@
 import numpy as np
 from keras import ops
 
-from tfmtr.balancing._balancer import Balancer, check_positive, check_two
+from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors, check_positive, check_two
 
 
-def stch(problem, *, mu=1.0, warmup=100):
+def stch(problem: Problem, *, mu: float = 1.0, warmup: int = 100) -> Balancer:
     """Minimises the smooth Tchebycheff scalarisation of the losses, each relative to its mean of the first steps.
 
         L = T mu log sum_t exp(log(L_t / n_t) / mu),    n_t the mean of L_t over the first `warmup` steps
@@ -32,7 +32,7 @@ def stch(problem, *, mu=1.0, warmup=100):
     check_positive(mu=mu, warmup=warmup)
     size = len(problem.losses)
 
-    def objective(losses, state):
+    def objective(losses: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
         there = losses > 0  # a batch may lack a task's labels
         logarithms = ops.log(ops.where(there, losses, 1.0))
         is_warm = state["steps"] >= warmup

@@ -3,10 +3,10 @@
 import numpy as np
 from keras import ops
 
-from tfmtr.balancing._balancer import Balancer
+from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors
 
 
-def uncertainty(problem):
+def uncertainty(problem: Problem) -> Balancer:
     """Minimises `sum_t exp(-s_t) L_t + s_t / 2` over the model and `s_t = log sigma_t^2`, which start at 0.
 
     Reference: Kendall et al., Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018,
@@ -20,7 +20,7 @@ def uncertainty(problem):
         A `Balancer`.
     """
 
-    def objective(losses, state):
+    def objective(losses: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
         s = state["log_variance"]
         return ops.sum(ops.exp(-s) * losses + s / 2), {}
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tfmtr.datasets.world import AGE_BANDS, LATENT, attraction, personal_tastes, relevance
+from tfmtr.datasets.world import AGE_BANDS, LATENT, World, attraction, personal_tastes, relevance
 
 BLOCK = 1_024  # users whose appeals are computed at once
 EVENING, EVENING_HOURS = 20.5, 3.0
@@ -26,13 +26,13 @@ class Audience:
         world: The `World`.
     """
 
-    def __init__(self, world):
+    def __init__(self, world: World) -> None:
         self.world = world
         self.days = world.exposure.shape[1]
         self.totals = world.exposure.sum(axis=1)
         self.calendars = _cumulate(np.moveaxis(world.exposure, 1, 2).reshape(-1, self.days))
 
-    def draw_users(self, rng, size):
+    def draw_users(self, rng: np.random.Generator, size: int) -> np.ndarray:
         """Draws users: most are there all the time, a quarter joins later, a fifth leaves.
 
         Args:
@@ -52,7 +52,9 @@ class Audience:
         users["left"] = np.where(rng.random(size) < 0.2, rng.integers(joined + 1, self.days + 1), self.days)
         return users
 
-    def draw_events(self, rng, users, *, streamed=True):
+    def draw_events(
+        self, rng: np.random.Generator, users: np.ndarray, *, streamed: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draws what users stream, or what they are shown and do not stream.
 
         A Poisson number of showings of which each is streamed by chance are two independent Poisson numbers, so the
@@ -81,7 +83,9 @@ class Audience:
         order = np.lexsort((seconds, user))
         return user[order], title[order], seconds[order]
 
-    def _draw_titles(self, rng, users, streamed):
+    def _draw_titles(
+        self, rng: np.random.Generator, users: np.ndarray, streamed: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Row of the user and of the title of all events of a block, as if its users were always there."""
         affinity = users["taste"] @ self.world.latents
         likely = relevance(affinity, self.world.qualities)
@@ -91,13 +95,13 @@ class Audience:
         return user, _draw(rng, _cumulate(means), means.shape[1], user)
 
 
-def _rates(rng, size):
+def _rates(rng: np.random.Generator, size: int) -> np.ndarray:
     """Titles that users of average taste stream a day: heavy-tailed, and three users in ten hardly come at all."""
     is_dormant = rng.random(size) < 0.3
     return np.minimum(rng.lognormal(-2.3, 1.1, size), 6.0) * np.where(is_dormant, 0.03, 1.0)
 
 
-def _cumulate(weights):
+def _cumulate(weights: np.ndarray) -> np.ndarray:
     """Cumulative shares of the weights of row `i`, rising from `i` to `i + 1`; one array for all rows."""
     cumulative = weights.cumsum(axis=1, dtype=np.float64)
     cumulative /= np.where(cumulative[:, -1:] > 0, cumulative[:, -1:], 1.0)  # a row of zeros is never drawn from
@@ -105,7 +109,7 @@ def _cumulate(weights):
     return cumulative.ravel()
 
 
-def _draw(rng, cumulative, num_columns, row):
+def _draw(rng: np.random.Generator, cumulative: np.ndarray, num_columns: int, row: np.ndarray) -> np.ndarray:
     """A column for each given row, drawn by its weight, never one without weight.
 
     Draws are multiples of 2 ** -24, which stay exact when a row number is added.

@@ -4,8 +4,10 @@ import dataclasses
 import datetime
 import itertools
 import math
+from collections.abc import Mapping, Sequence
 
-from tfmtr.datasets.examples import as_utc
+from tfmtr.datasets.examples import Window, as_utc
+from tfmtr.datasets.logs import Calendar
 
 SECOND, HOUR, DAY = (datetime.timedelta(seconds=number) for number in (1, 3_600, 86_400))
 LENGTHS = [hours * HOUR for hours in (1, 2, 6)] + [days * DAY for days in (1, 2, 4, 7, 14, 28, 91, 182, 364)]
@@ -16,12 +18,17 @@ NUM_TEST = 3
 LIMIT = 1_000
 
 
-def is_complete(calendar):
+def is_complete(calendar: Calendar) -> bool:
     """Whether a calendar says how long windows are and how many there are for training."""
     return calendar.length is not None and calendar.num_train is not None
 
 
-def complete(calendar, hours, earliest, latest):
+def complete(
+    calendar: Calendar,
+    hours: Sequence[tuple[datetime.datetime, int]],
+    earliest: datetime.datetime,
+    latest: datetime.datetime,
+) -> Calendar:
     """The calendar with what it leaves open chosen, so that its windows cover the log but for a warm-up.
 
     The warm-up is the first part of the events, from the calendar's start on; windows begin about where it ends.
@@ -93,19 +100,27 @@ class _Plan:
 class _Log:
     """What is known of a log: how long windows fit into it."""
 
-    def __init__(self, calendar, hours, start, is_whole, opening, latest):
+    def __init__(
+        self,
+        calendar: Calendar,
+        hours: Sequence[tuple[datetime.datetime, int]],
+        start: datetime.datetime,
+        is_whole: bool,
+        opening: datetime.datetime,
+        latest: datetime.datetime,
+    ) -> None:
         self.calendar, self.hours, self.start, self.is_whole = calendar, hours, start, is_whole
         self.opening, self.latest = opening, latest
 
-    def unit(self, length):
+    def unit(self, length: datetime.timedelta) -> datetime.timedelta:
         """Of what windows of a length begin and end with."""
         return next((unit for unit in (DAY, HOUR) if not length % unit), SECOND)
 
-    def last(self, length):
+    def last(self, length: datetime.timedelta) -> datetime.datetime:
         """Where windows of a length end at the latest."""
         return floor(self.latest, self.unit(length)) + self.unit(length)
 
-    def plan(self, length):
+    def plan(self, length: datetime.timedelta) -> _Plan | None:
         """A `_Plan`, or `None` where there is no room."""
         calendar, last = self.calendar, self.last(length)
         first = floor(self.start, SECOND if length % DAY else DAY) if self.is_whole else self.start
@@ -126,7 +141,7 @@ class _Log:
         events = sum(events for hour, events in self.hours if hour + HOUR > begin)
         return _Plan(length, num_train, num_test, end, events / (num_train + num_test))
 
-    def length_of(self, num_train, num_test):
+    def length_of(self, num_train: int, num_test: int) -> datetime.timedelta:
         """The length of so many windows, in whole days if there is a day for each, else in hours or seconds."""
         for unit in (DAY, HOUR, SECOND):
             last = self.last(unit)
@@ -141,7 +156,7 @@ class _Log:
         return datetime.timedelta(0)
 
 
-def choose(plans):
+def choose(plans: Sequence[_Plan]) -> _Plan:
     """The plan that suits a log best; plans are in the order of their lengths."""
     fit = [plan for plan in plans if plan.num_train + plan.num_test <= MOST] or plans[-1:]
     best = fit[0]
@@ -152,7 +167,7 @@ def choose(plans):
     return best
 
 
-def quantile(hours, share):
+def quantile(hours: Sequence[tuple[datetime.datetime, int]], share: float) -> datetime.datetime:
     """Start of the hour in which a share of the events is reached.
 
     >>> start = datetime.datetime(2024, 1, 1)
@@ -164,17 +179,17 @@ def quantile(hours, share):
     return next(hour for (hour, _), events in zip(hours, sums, strict=True) if events > share * total)
 
 
-def floor(time, unit):
+def floor(time: datetime.datetime, unit: datetime.timedelta) -> datetime.datetime:
     """The last full day, hour or second before a time."""
     return time - (time - datetime.datetime.min) % unit
 
 
-def floor_length(length, unit):
+def floor_length(length: datetime.timedelta, unit: datetime.timedelta) -> datetime.timedelta:
     """A length in whole units."""
     return length - length % unit
 
 
-def span(length):
+def span(length: datetime.timedelta) -> str | None:
     """A length in words.
 
     >>> span(28 * DAY), span(HOUR), span(1.5 * DAY)
@@ -187,7 +202,7 @@ def span(length):
     return None
 
 
-def describe(windows, first, events):
+def describe(windows: Sequence[Window], first: datetime.datetime, events: Mapping[int, int]) -> str:
     """One line about windows.
 
     Args:

@@ -9,6 +9,8 @@ True
 
 import contextlib
 import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +23,7 @@ INTEGERS = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}  # of the largest integer of so many bits
 
 
-def plain(dtype):
+def plain(dtype: pa.DataType) -> pa.DataType:
     """The type without what says only how values are stored: dictionaries, views and large offsets.
 
     >>> plain(pa.dictionary(pa.int8(), pa.large_string()))
@@ -44,7 +46,7 @@ def plain(dtype):
     return dtype
 
 
-def common_type(one, two, *, is_id=False):
+def common_type(one: pa.DataType, two: pa.DataType, *, is_id: bool = False) -> pa.DataType | None:
     """The type that holds all values of two types exactly, or `None`.
 
     Whole numbers of 64 bits and floats have `float64`, if the numbers are no larger than `WHOLE`, which the caller must
@@ -84,21 +86,21 @@ def common_type(one, two, *, is_id=False):
     return pa.decimal128(whole + scale, scale) if whole + scale <= MAX_DIGITS else None
 
 
-def needs_bound(source, target):
+def needs_bound(source: pa.DataType, target: pa.DataType) -> bool:
     """Whether numbers of `source` are exact as `target` only up to `WHOLE`."""
     return pa.types.is_floating(target) and pa.types.is_integer(source) and source.bit_width == 64
 
 
-def _is_time(dtype):
+def _is_time(dtype: pa.DataType) -> bool:
     return pa.types.is_date(dtype) or pa.types.is_timestamp(dtype)
 
 
-def _is_number(dtype):
+def _is_number(dtype: pa.DataType) -> bool:
     kinds = pa.types
     return kinds.is_integer(dtype) or kinds.is_floating(dtype) or kinds.is_decimal(dtype) or kinds.is_boolean(dtype)
 
 
-def _common_integer(one, two):
+def _common_integer(one: pa.DataType, two: pa.DataType) -> pa.DataType:
     signed = [pa.types.is_signed_integer(dtype) for dtype in (one, two)]
     if signed[0] == signed[1]:
         return one if one.bit_width >= two.bit_width else two
@@ -109,14 +111,16 @@ def _common_integer(one, two):
     return wider[0] if wider else pa.decimal128(DIGITS[64], 0)
 
 
-def _digits(dtype):
+def _digits(dtype: pa.DataType) -> tuple[int, int]:
     """Digits before and after the point."""
     if pa.types.is_decimal(dtype):
         return dtype.precision - dtype.scale, dtype.scale
     return DIGITS[dtype.bit_width], 0
 
 
-def unify(files, argument, *, ids=()):
+def unify(
+    files: Sequence[Path], argument: str, *, ids: Collection[str] = ()
+) -> tuple[dict[str, pa.DataType], list[tuple[dict[str, pa.DataType], list[Path]]]]:
     """Opens Parquet files and decides one type for each of their columns.
 
     Columns that hold only nulls, and files without rows, decide nothing.
@@ -169,7 +173,7 @@ def unify(files, argument, *, ids=()):
 
 
 @contextlib.contextmanager
-def naming(file, argument):
+def naming(file: Path, argument: str) -> Iterator[None]:
     """Makes Arrow's error about a Parquet file a `ValueError` that names the file."""
     try:
         yield
@@ -179,14 +183,14 @@ def naming(file, argument):
         ) from error
 
 
-def check_pages(file, argument):
+def check_pages(file: Path, argument: str) -> None:
     """Reads a Parquet file to its end; raises a `ValueError` that names it if a part between its ends is damaged."""
     with naming(file, argument), pq.ParquetFile(file) as opened:
         for _ in opened.iter_batches():
             pass
 
 
-def header_hint(names):
+def header_hint(names: Iterable[str]) -> str:
     """What to say of names one of which is a number or a date, as where a CSV file has no header; empty otherwise.
 
     >>> header_hint(["u1", "2024-03-01 10:00:00"]), header_hint(["user", "2nd"])
@@ -196,7 +200,7 @@ def header_hint(names):
     return " The names look like values: a CSV file must begin with a line of its columns' names." if is_value else ""
 
 
-def check_spelling(names, argument, file):
+def check_spelling(names: Iterable[str], argument: str, file: Path) -> None:
     """Raises a `ValueError` if two of the names are the same, or differ in case only: engines take them for one."""
     seen = {}
     for name in names:

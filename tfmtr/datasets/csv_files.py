@@ -11,12 +11,17 @@ import csv
 import dataclasses
 import gzip
 import io
+import os
 import re
 import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
 
 import duckdb
 
 from tfmtr.datasets.column_types import check_spelling
+from tfmtr.datasets.files import TableFiles
 from tfmtr.datasets.report import counted
 
 DELIMITERS = ",\t;|"
@@ -54,7 +59,9 @@ class Form:
     columns: tuple[str, ...]
 
 
-def csv_to_parquet(con, found, out, argument, ids):
+def csv_to_parquet(
+    con: duckdb.DuckDBPyConnection, found: TableFiles, out: Path, argument: str, ids: Collection[str]
+) -> list[str]:
     """Writes the CSV files of a table as one Parquet file.
 
     Args:
@@ -94,7 +101,7 @@ def csv_to_parquet(con, found, out, argument, ids):
     )
 
 
-def read_form(file, argument):
+def read_form(file: Path, argument: str) -> Form:
     """The `Form` of a file, from its header: the delimiter that parts it into most columns.
 
     Raises:
@@ -122,13 +129,13 @@ def read_form(file, argument):
     return Form(delimiter, "\\" if re.search(r'[^"]\\"', head) and '""' not in head else '"', tuple(columns))
 
 
-def open_text(file):
+def open_text(file: Path) -> TextIO:
     """Opens a file, also a compressed one, as UTF-8 without its byte order mark."""
     opened = gzip.open if file.name.lower().endswith(".gz") else open
     return opened(file, "rt", encoding="utf-8-sig", newline="")
 
 
-def scan(form, files, has_partitions):
+def scan(form: Form, files: Iterable[Path], has_partitions: bool) -> str:
     """DuckDB's expression that reads files as text."""
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in form.columns)
     return (
@@ -139,7 +146,9 @@ def scan(form, files, has_partitions):
     )
 
 
-def decide_types(con, rows, names, ids):
+def decide_types(
+    con: duckdb.DuckDBPyConnection, rows: str, names: Sequence[str], ids: Collection[str]
+) -> dict[str, str]:
     """`{column: DuckDB's type}`: the first of `CONDITIONS` that all values of a column meet, text if there is none.
 
     Ids are text, or `"WHOLE"` where all are whole numbers, some perhaps written as floats.
@@ -169,22 +178,22 @@ def decide_types(con, rows, names, ids):
     return types
 
 
-def quoted(name):
+def quoted(name: str) -> str:
     """A name in DuckDB's quotes."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def literal(text):
+def literal(text: str | Path) -> str:
     """A text in DuckDB's quotes."""
     return "'" + str(text).replace("'", "''") + "'"
 
 
-def as_pattern(path):
+def as_pattern(path: str | os.PathLike) -> str:
     """A path as DuckDB takes it, which reads names as patterns: one that matches this path alone."""
     return re.sub(r"[\[*?]", r"[\g<0>]", str(path))
 
 
-def _names(forms, found, argument):
+def _names(forms: Mapping[Form, list[Path]], found: TableFiles, argument: str) -> list[str]:
     """Columns of all files, in the order of the first one."""
     (first, (file, *_)), *others = forms.items()
     for form, (other, *_) in others:
@@ -202,12 +211,12 @@ def _names(forms, found, argument):
     return [name for name in [*first.columns, *found.partitions] if not name.startswith(UNNAMED)]
 
 
-def _unnamed(forms):
+def _unnamed(forms: Mapping[Form, list[Path]]) -> list[str]:
     count = sum(name.startswith(UNNAMED) for name in next(iter(forms)).columns)
     return [counted(count, "columns without a name were left out")] if count else []
 
 
-def _cast(name, dtype):
+def _cast(name: str, dtype: str) -> str:
     if dtype == "TIMESTAMP":  # what has an offset becomes UTC
         return f"({quoted(name)}::TIMESTAMPTZ AT TIME ZONE 'UTC')::TIMESTAMP"
     if dtype == "WHOLE":
@@ -215,7 +224,7 @@ def _cast(name, dtype):
     return f"{quoted(name)}::{dtype}"
 
 
-def _message(error, found, argument):
+def _message(error: duckdb.Error, found: TableFiles, argument: str) -> str:
     """DuckDB's error about a line, in one."""
     text = str(error)
     line, file = re.search(r"CSV Error on Line: (\d+)", text), re.search(r"^\s*file = (.+)$", text, re.M)
@@ -229,7 +238,9 @@ def _message(error, found, argument):
     )
 
 
-def _almost_numbers(con, rows, names, forms, argument):
+def _almost_numbers(
+    con: duckdb.DuckDBPyConnection, rows: str, names: Sequence[str], forms: Mapping[Form, list[Path]], argument: str
+) -> list[str]:
     """Warnings about text columns most of whose values are numbers: the first value that is none, and its place."""
     if not names:
         return []
@@ -243,23 +254,23 @@ def _almost_numbers(con, rows, names, forms, argument):
     ]
 
 
-def _whole_floats(con, rows, names, argument):
+def _whole_floats(con: duckdb.DuckDBPyConnection, rows: str, names: Iterable[str], argument: str) -> list[str]:
     """Warnings about ids that were written as floats."""
     warnings = []
     for name in names:
         query = f"SELECT count(*), min({quoted(name)}) FROM ({rows}) WHERE {quoted(name)} LIKE '%.0'"
-        count, first = con.execute(query).fetchone()
+        [(count, first)] = con.execute(query).fetchall()
         if count:
             warnings.append(counted(count, f"ids of the column {name!r} of {argument} lost the .0, such as {first}"))
     return warnings
 
 
-def _first_text(name, forms):
+def _first_text(name: str, forms: Mapping[Form, list[Path]]) -> str:
     """`"'unknown' in line 7 of a.csv"`: the first value of a column that is no number."""
     for form, files in forms.items():
         for file in files:
             with open_text(file) as text:
-                options = {"delimiter": form.delimiter}
+                options: dict[str, Any] = {"delimiter": form.delimiter}
                 if form.escape == "\\":
                     options |= {"escapechar": "\\", "doublequote": False}
                 place, lines = form.columns.index(name), csv.reader(text, **options)
@@ -270,7 +281,7 @@ def _first_text(name, forms):
     return "in the name of a folder"
 
 
-def _is_number(text):
+def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:

@@ -30,7 +30,7 @@ them).
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from tfmtr.schema import Schema
 from tfmtr.scratch import sweep
 
 
-def workplace(out):
+def workplace(out: str | os.PathLike) -> tuple[Path, str, Callable[[Path], None]]:
     """Where `tfmtr prepare` works on a directory: the arguments of `tfmtr.scratch.scratch`.
 
     With `--overwrite` the old directory is moved into that folder before the new one takes its place. Whoever removes
@@ -49,7 +49,7 @@ def workplace(out):
     """
     out = Path(out)
 
-    def rescue(folder):
+    def rescue(folder: Path) -> None:
         replaced = folder / "replaced"
         if replaced.exists() and not out.exists():
             replaced.rename(out)

@@ -4,6 +4,10 @@ Such a data set is one Arrow table, a row an impression or rating, with the feat
 column a task, `domain` (what selects a row's branch) and `split`, and the `Schema` of the training rows.
 """
 
+# Arrow makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -17,7 +21,7 @@ SPLITS = ("train", "validation", "test")
 Protocol = Literal["time", "random", "row"]
 
 
-def split_rows(num_rows, *, protocol, time=None, seed=0):
+def split_rows(num_rows: int, *, protocol: Protocol, time: np.ndarray | None = None, seed: int = 0) -> pa.Array:
     """Splits rows 8:1:1 into train, validation and test.
 
     The order of the rows decides everything that a result says: by `time`, test rows come after all training
@@ -42,12 +46,13 @@ def split_rows(num_rows, *, protocol, time=None, seed=0):
     """
     check_choice("protocol", protocol, PROTOCOLS)
     if protocol == "time":
-        if np.shape(time) != (num_rows,):
+        times = np.asarray(time)
+        if times.shape != (num_rows,):
             raise ValueError(
                 f'`time` must have one value a row, shape ({num_rows},), for protocol="time". '
-                f"Received: time.shape={np.shape(time)}"
+                f"Received: time.shape={times.shape}"
             )
-        order = np.argsort(np.asarray(time), kind="stable")
+        order = np.argsort(times, kind="stable")
     elif protocol == "random":
         order = np.random.default_rng(seed).permutation(num_rows)
     else:
@@ -58,12 +63,19 @@ def split_rows(num_rows, *, protocol, time=None, seed=0):
     return pa.DictionaryArray.from_arrays(split, list(SPLITS)).cast(pa.string())
 
 
-def look_up(table, column, keys):
+def look_up(table: pa.Table, column: str, keys: pa.ChunkedArray) -> pa.Table:
     """The rows of `table` whose `column` has the given keys, in the keys' order; null where there is none."""
     return table.take(pc.index_in(keys, value_set=table[column].combine_chunks()))
 
 
-def describe(table, *, user, title, numbers=(), tasks):
+def describe(
+    table: pa.Table,
+    *,
+    user: Iterable[str],
+    title: Iterable[str],
+    numbers: Collection[str] = (),
+    tasks: Mapping[str, str],
+) -> Schema:
     """The schema of a table of this kind: vocabularies, means and label means are those of the training rows.
 
     Args:
@@ -78,7 +90,9 @@ def describe(table, *, user, title, numbers=(), tasks):
     """
     train = table.filter(pc.equal(table["split"], "train"))
     features = []
-    for name, role in [*((name, "user") for name in user), *((name, "title") for name in title), ("domain", "context")]:
+    roles: list[tuple[str, Literal["user", "title", "context"]]]
+    roles = [*((name, "user") for name in user), *((name, "title") for name in title), ("domain", "context")]
+    for name, role in roles:
         if name in numbers:
             mean, std = pc.mean(train[name]).as_py(), pc.stddev(train[name]).as_py()
             features.append(Feature(name, role, "number", mean=mean, std=std or 1.0))
@@ -93,7 +107,7 @@ def describe(table, *, user, title, numbers=(), tasks):
     )
 
 
-def _vocabulary(column):
+def _vocabulary(column: pa.ChunkedArray) -> list[str]:
     """All values, most frequent first, ties in order of the text; null and empty text left out."""
     counts = pa.Table.from_struct_array(pc.value_counts(column.combine_chunks()))
     counts = counts.sort_by([("counts", "descending"), ("values", "ascending")])

@@ -1,18 +1,23 @@
 """Whether two prepared directories speak of the same titles and users: what changed from the one to the other."""
 
+# Arrow makes its functions when it is imported, and Ibis says less of its columns than they can do:
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false
+
 import ibis
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.engines.duckdb import read_files
+from tfmtr.schema import Schema
 
 MOST = 20_000  # rows that are compared
 BLOCK = 65_536
 
 
-def changed_vectors(data, before):
+def changed_vectors(data: Dataset, before: Dataset) -> tuple[int, int]:
     """How many title vectors differ, of titles that are in both with a vector and have not changed otherwise.
 
     An upstream store, or a text encoder, gives an unchanged title the vector that it had. If it does not, it is another
@@ -46,12 +51,12 @@ def changed_vectors(data, before):
     return int(np.sum(there)), int(np.sum(there & ~is_same))
 
 
-def _titles(data):
+def _titles(data: Dataset) -> pa.Table:
     table = pq.read_table(data.path / "titles.parquet")
     return table.append_column("row", pa.array(np.arange(len(table))))
 
 
-def similarity_of_users(data, before):
+def similarity_of_users(data: Dataset, before: Dataset) -> float | None:
     """Median cosine between a user's vector and the one that the user had before; `None` where none can be compared.
 
     Users' vectors move with what they watch, so they may change; those of another model have nothing to do with the old
@@ -71,7 +76,7 @@ def similarity_of_users(data, before):
     return float(np.median((two[0] * two[1]).sum(axis=1)[norms > 0] / norms[norms > 0])) if (norms > 0).any() else None
 
 
-def moved_users(data, before):
+def moved_users(data: Dataset, before: Dataset) -> dict[tuple[str, str], int]:
     """`{(territory before, territory now): number of users}` of users who are in both, most users first."""
     con = ibis.duckdb.connect()
     now, then = (read_files(con, [one.path / "users.parquet"]).select("user", "territory") for one in (data, before))
@@ -81,27 +86,27 @@ def moved_users(data, before):
     return {(row["before"], row["territory"]): row["users"] for row in rows.to_pylist()}
 
 
-def users_of_both(data, before):
+def users_of_both(data: Dataset, before: Dataset) -> int:
     """Number of users who are in both."""
     con = ibis.duckdb.connect()
     now, then = (read_files(con, [one.path / "users.parquet"]).select("user") for one in (data, before))
     return int(con.execute(now.semi_join(then, "user").count()))
 
 
-def titles_on_offer(data):
+def titles_on_offer(data: Dataset) -> int:
     """Number of pairs of a territory and a title in the catalogue after the last window, which is served."""
     table = pq.read_table(data.path / "availability.parquet", columns=["window"])
     return int(np.sum(table["window"].to_numpy() == data.next_window))
 
 
-def share_without_vector(data):
+def share_without_vector(data: Dataset) -> float:
     """Share of the titles whose vector is the zero vector."""
     vectors = data.vectors("title").vectors
     empty = sum(int(np.sum(~vectors[i : i + BLOCK].any(axis=1))) for i in range(0, len(vectors), BLOCK))
     return empty / max(1, len(vectors))
 
 
-def medians_of_numbers(data, schema):
+def medians_of_numbers(data: Dataset, schema: Schema) -> dict[tuple[str, str], float | None]:
     """`{("user" or "title", feature): median}` of the numbers that a model reads, `None` where all are missing."""
     medians = {}
     for role in ("user", "title"):
@@ -113,7 +118,7 @@ def medians_of_numbers(data, schema):
     return medians
 
 
-def shares_of_values(data, schema):
+def shares_of_values(data: Dataset, schema: Schema) -> dict[tuple[str, str, str], float]:
     """Shares of the users and titles whose values a model does not know, and of those that have none.
 
     Args:

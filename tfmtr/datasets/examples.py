@@ -9,12 +9,18 @@ Tables are processed in buckets of users. Everything here is per user or per buc
 all buckets and one pass a bucket give the same rows.
 """
 
+# Ibis says less of its columns than they can do, and of its functions than they take:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+
 import dataclasses
 import datetime
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import ibis
+import ibis.expr.types as ir
+from ibis import Deferred
 
+from tfmtr.datasets.logs import Calendar
 from tfmtr.datasets.sampling import DRAW_DIGITS, digest, draw, is_below
 
 STRATUM = ("bucket", "split", "sampling", "window")
@@ -39,7 +45,7 @@ class EmptyWindowError(ValueError):
     """The log has no event in the last window, though the calendar says when it ends."""
 
 
-def plan_windows(calendar, earliest, latest):
+def plan_windows(calendar: Calendar, earliest: datetime.datetime, latest: datetime.datetime) -> list[Window]:
     """Places the calendar's windows on a log.
 
     Without `calendar.end` the last test window ends with the log: at the midnight (UTC) after its last
@@ -94,19 +100,19 @@ def plan_windows(calendar, earliest, latest):
     return windows
 
 
-def as_utc(time):
+def as_utc(time: datetime.datetime) -> datetime.datetime:
     """A datetime in UTC without its time zone; a naive one is UTC already."""
     return time if time.tzinfo is None else time.astimezone(datetime.UTC).replace(tzinfo=None)
 
 
-def windows_table(windows, **columns):
+def windows_table(windows: Sequence[Window], **columns: Sequence[datetime.datetime]) -> ibis.Table:
     """A table of the windows' numbers, `window`, and further columns of datetimes."""
     numbers = [window.number for window in windows]
     schema = {"window": "int64", **dict.fromkeys(columns, "timestamp(6)")}
     return ibis.memtable({"window": numbers, **columns}, schema=schema)
 
 
-def number_window(time, windows):
+def number_window(time: ir.Value, windows: Sequence[Window]) -> ir.IntegerValue:
     """Number of the window that a time falls into.
 
     Args:
@@ -122,7 +128,16 @@ def number_window(time, windows):
     return ibis.cases(*bounds, else_=windows[-1].number + 1).cast("int64")
 
 
-def assign_users(users, *, seed, test_fraction, validation_fraction, random_fraction, active_fraction, fold=None):
+def assign_users(
+    users: ibis.Table,
+    *,
+    seed: int,
+    test_fraction: float,
+    validation_fraction: float,
+    random_fraction: float,
+    active_fraction: float,
+    fold: tuple[int, int] | None = None,
+) -> ibis.Table:
     """Gives every user one split and one pool, for good.
 
     Test and validation users are all random users. Of the others a part is random too; the rest is the
@@ -143,7 +158,7 @@ def assign_users(users, *, seed, test_fraction, validation_fraction, random_frac
         `"active"`, or `"none"` for users of no example).
     """
 
-    def part(purpose, fraction):
+    def part(purpose: str, fraction: float) -> ir.BooleanValue:
         return is_below(digest(seed, purpose, users.user), fraction)
 
     held_out = digest(seed, "split", users.user)
@@ -163,7 +178,9 @@ def assign_users(users, *, seed, test_fraction, validation_fraction, random_frac
     return users.mutate(split=split, sampling=sampling)
 
 
-def cohorts(users, events, windows, lookback):
+def cohorts(
+    users: ibis.Table, events: ibis.Table, windows: Sequence[Window], lookback: datetime.timedelta
+) -> ibis.Table:
     """The users of which examples are made.
 
     A random user belongs to the cohort `"all"`, which serves every window. A user of the active pool
@@ -192,7 +209,14 @@ def cohorts(users, events, windows, lookback):
     return members.mutate(user_position=position)
 
 
-def catalogue(first_events, territories, windows, *, table=None, is_anywhere=False):
+def catalogue(
+    first_events: ibis.Table,
+    territories: ibis.Table,
+    windows: Sequence[Window],
+    *,
+    table: ibis.Table | None = None,
+    is_anywhere: bool = False,
+) -> ibis.Table:
     """The titles that each territory can be offered in each window.
 
     A title is available in a window if it is at the window's start: `start <= window.start < end` of the
@@ -227,7 +251,9 @@ def catalogue(first_events, territories, windows, *, table=None, is_anywhere=Fal
     return available.mutate(title_position=position)
 
 
-def discoveries(events, labels, lookback, *, is_greatest=False):
+def discoveries(
+    events: ibis.Table, labels: Iterable[str], lookback: datetime.timedelta, *, is_greatest: bool = False
+) -> ibis.Table:
     """First-time content discoveries: events without one of the same user and title shortly before.
 
     Args:
@@ -245,13 +271,13 @@ def discoveries(events, labels, lookback, *, is_greatest=False):
     return first_in_window(fresh, order[1:]).drop("earlier")
 
 
-def first_in_window(events, labels):
+def first_in_window(events: ibis.Table, labels: Iterable[str | Deferred]) -> ibis.Table:
     """The first row of each user, title and window."""
     order = ibis.row_number().over(group_by=("user", "title", "window"), order_by=("time", *labels))
     return events.mutate(order=order).filter(lambda t: t.order == 0).drop("order")
 
 
-def place(rows, members, titles_available):
+def place(rows: ibis.Table, members: ibis.Table, titles_available: ibis.Table) -> ibis.Table:
     """Adds cohort and availability to rows of users and titles.
 
     Args:
@@ -275,7 +301,7 @@ def place(rows, members, titles_available):
     return joined.mutate(is_available=joined.is_available.fill_null(False)).drop(*(f"{key}_right" for key in keys))
 
 
-def from_then_on(rows, windows):
+def from_then_on(rows: ibis.Table, windows: Sequence[Window]) -> ibis.Table:
     """The pairs of some rows in the window of the first one and in all later ones.
 
     Args:
@@ -290,13 +316,22 @@ def from_then_on(rows, windows):
     return pairs.filter(pairs["first"] <= pairs.window).select("user", "title", "window")
 
 
-def wanted_negatives(positives, alpha):
+def wanted_negatives(positives: ibis.Table, alpha: float) -> ibis.Table:
     """Number of negatives, `round(alpha * positives)`, for each stratum: table `STRATUM`, `cohort`, `wanted`."""
     strata = positives.group_by(*STRATUM, "cohort").aggregate(positives=positives.count())
     return strata.mutate(wanted=(strata.positives * alpha + 0.5).floor().cast("int64"))
 
 
-def sampled_negatives(positives, members, titles_available, *, seed, alpha, logged=None, refused=None):
+def sampled_negatives(
+    positives: ibis.Table,
+    members: ibis.Table,
+    titles_available: ibis.Table,
+    *,
+    seed: int,
+    alpha: float,
+    logged: ibis.Table | None = None,
+    refused: ibis.Table | None = None,
+) -> ibis.Table:
     """Draws negatives: a user of the cohort, then a title available to that user, both uniformly.
 
     Pairs that are positive in the window and repeated pairs are dropped. More pairs are drawn than wanted
@@ -351,7 +386,9 @@ def sampled_negatives(positives, members, titles_available, *, seed, alpha, logg
     return first_wanted(pairs.anti_join(taken, ("user", "title", "window")), "draw")
 
 
-def logged_negatives(impressions, positives, labels, *, seed, alpha):
+def logged_negatives(
+    impressions: ibis.Table, positives: ibis.Table, labels: Iterable[str], *, seed: int, alpha: float
+) -> ibis.Table:
     """Logged impressions of pairs that are not positive in the window, at most `alpha` a positive.
 
     Args:
@@ -369,13 +406,15 @@ def logged_negatives(impressions, positives, labels, *, seed, alpha):
     return first_wanted(pairs.mutate(draw=digest(seed, "impression", pairs.user, pairs.title, pairs.window)), "draw")
 
 
-def first_wanted(pairs, order):
+def first_wanted(pairs: ibis.Table, order: str) -> ibis.Table:
     """The first `wanted` rows of each stratum."""
     rank = ibis.row_number().over(group_by=STRATUM, order_by=order)
     return pairs.mutate(rank=rank).filter(lambda t: t.rank < t.wanted).drop("rank", "wanted", order)
 
 
-def label_examples(positives, negatives, tasks, training=()):
+def label_examples(
+    positives: ibis.Table, negatives: Iterable[ibis.Table], tasks: Mapping[str, str], training: Collection[str] = ()
+) -> ibis.Table:
     """Positives and negatives in one table.
 
     A sampled negative has the label 0 for a binary task and null for a regression, where nothing was
@@ -393,10 +432,10 @@ def label_examples(positives, negatives, tasks, training=()):
     """
     keys = (*STRATUM, "user", "title", "territory")
 
-    def missing(kind):
+    def missing(kind: str) -> ir.Value:
         return ibis.literal(0).cast("float64") if kind == "binary" else ibis.null("float64")
 
-    def complete(table):
+    def complete(table: ibis.Table) -> ibis.Table:
         empty = {task: missing(kind) for task, kind in tasks.items() if task not in table.columns}
         empty |= {name: ibis.null(positives[name].type()) for name in training if name not in table.columns}
         return table.mutate(**empty, is_positive=False).select(*columns)
@@ -405,6 +444,6 @@ def label_examples(positives, negatives, tasks, training=()):
     return ibis.union(positives.mutate(is_positive=True).select(*columns), *map(complete, negatives))
 
 
-def is_event(events: Any, task):
+def is_event(events: ibis.Table, task: str) -> ir.BooleanValue:
     """Whether a row is an event: the first task's label is neither 0 (a logged impression) nor null."""
     return events[task].notnull() & (events[task] != 0.0)

@@ -1,10 +1,18 @@
 """Extra columns of the users and titles tables as features, by their type."""
 
+# Ibis says less of its columns than they can do, and of its functions than they take:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+
 import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal
 
 import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
 import numpy as np
 
+from tfmtr.datasets.engines._engine import Engine
 from tfmtr.datasets.names import inside, outside
 from tfmtr.datasets.report import counted
 from tfmtr.schema import Feature
@@ -16,7 +24,7 @@ LARGEST = float(np.finfo("float32").max)
 WHOLE = 2**24  # whole numbers up to it are exact in float32
 
 
-def column_kind(dtype):
+def column_kind(dtype: dt.DataType) -> Literal["id", "number", "set", "vector"] | None:
     """What a column of this Ibis type becomes: `"id"`, `"number"`, `"set"`, `"vector"` or `None` (nothing).
 
     Text and booleans are categories, integers are numbers (cast codes to text), lists of text are sets,
@@ -33,12 +41,12 @@ def column_kind(dtype):
     return None
 
 
-def column_kinds(table, keys):
+def column_kinds(table: ibis.Table, keys: Collection[str]) -> dict[str, str | None]:
     """`{name: kind}` of the columns that a user brings; `keys` are the table's ids and the like."""
     return {outside(name): column_kind(table[name].type()) for name in table.columns if name not in keys}
 
 
-def check_drift(kinds, before):
+def check_drift(kinds: Mapping[str, Mapping[str, str]], before: Mapping[str, Mapping[str, str]]) -> None:
     """Raises a `ValueError` unless the tables have the features of the data that they continue.
 
     Args:
@@ -62,7 +70,7 @@ def check_drift(kinds, before):
             )
 
 
-def check_widths(features, before):
+def check_widths(features: Iterable[Feature], before: Iterable[Feature]) -> None:
     """Raises a `ValueError` unless the vectors among the features are as wide as in the data that they continue."""
     widths = {feature.name: feature.width for feature in before if feature.kind == "vector"}
     for feature in features:
@@ -73,7 +81,9 @@ def check_widths(features, before):
             )
 
 
-def find_features(engine, table, role, names):
+def find_features(
+    engine: Engine, table: ibis.Table, role: Literal["user", "title", "training"], names: Iterable[str]
+) -> list[Feature]:
     """Features of the named columns.
 
     Args:
@@ -98,11 +108,11 @@ def find_features(engine, table, role, names):
             longest = engine.execute(column.length().max())
             width = min(MAX_SET, max(1, 0 if longest != longest or longest is None else int(longest)))
             values = vocabulary(engine, table.select(value=column.unnest()))
-            features.append(Feature(name, role, kind, values, width=width))
+            features.append(Feature(name, role, "set", values, width=width))
     return features
 
 
-def is_finite(value):
+def is_finite(value: ir.Value) -> ir.BooleanValue:
     """Whether a float is neither infinite nor NaN, which is the largest number for every engine; null for null.
 
     Not by `isinf` and `notnull`: Ibis compiles the one to false for Spark, and the other to false for NaN.
@@ -110,12 +120,12 @@ def is_finite(value):
     return value.abs() < math.inf
 
 
-def fits(value):
+def fits(value: ir.Value) -> ir.BooleanValue:
     """Whether a float is a finite float32, which examples are written in; null for null."""
     return value.abs() <= LARGEST
 
 
-def count_changed(engine, table, names):
+def count_changed(engine: Engine, table: ibis.Table, names: Sequence[str]) -> list[str]:
     """Warnings about numbers that the examples cannot have as they are.
 
     Args:
@@ -144,7 +154,7 @@ def count_changed(engine, table, names):
     ]
 
 
-def count_missing(engine, table, argument, names):
+def count_missing(engine: Engine, table: ibis.Table, argument: str, names: Sequence[str]) -> list[str]:
     """A warning about numbers that rows of a table lack, or that no float32 can be.
 
     Args:
@@ -168,7 +178,7 @@ def count_missing(engine, table, argument, names):
     return [f"{what}, {counts}{others}"] if lacking else []
 
 
-def number_moments(engine, table, name):
+def number_moments(engine: Engine, table: ibis.Table, name: str) -> tuple[float, float]:
     """Mean and standard deviation of a column's finite values, to nine digits; 0 and 1 where there are none."""
     value = table[name].cast("float64")
     finite = table.filter(fits(value))
@@ -179,7 +189,7 @@ def number_moments(engine, table, name):
     return mean, std if std > 0 else 1.0
 
 
-def vocabulary(engine, values):
+def vocabulary(engine: Engine, values: ibis.Table) -> list[str]:
     """The most frequent values of the column `value`, ties in order of the text; null and empty text left out."""
     counts = (
         values.filter(values.value.notnull(), values.value != "").group_by("value").aggregate(rows=lambda t: t.count())
@@ -188,7 +198,7 @@ def vocabulary(engine, values):
     return [row["value"] for row in engine.rows(counts)]
 
 
-def as_feature(table, feature):
+def as_feature(table: ibis.Table, feature: Feature) -> ir.Value:
     """The column as it is written, with its own name.
 
     Null text is empty, and so is a null set. A number that is null, infinite or too large for float32 is null: who

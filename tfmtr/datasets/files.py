@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 SUFFIXES = {"parquet": (".parquet",), "csv": (".csv", ".csv.gz")}
@@ -29,7 +29,7 @@ class TableFiles:
     left_out: Sequence[Path] = ()
 
 
-def find_files(path, argument):
+def find_files(path: str | os.PathLike, argument: str) -> TableFiles:
     """The files of a table: one file, or all of a folder and of the folders in it.
 
     Files and folders whose names begin with a dot or an underscore are left out, as Hive and Spark leave them out: they
@@ -77,7 +77,7 @@ def find_files(path, argument):
     return TableFiles(path, files, bool(found["csv"]), partitions, [f for f in inside if f not in set(files)])
 
 
-def _walk(root, argument):
+def _walk(root: Path, argument: str) -> Iterator[Path]:
     """All files under a folder that are not hidden, also of linked folders.
 
     Raises:
@@ -101,11 +101,11 @@ def _walk(root, argument):
                 yield path
 
 
-def _is_hidden(path):
+def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path.parts)
 
 
-def _partitions(root, files, argument):
+def _partitions(root: Path, files: Sequence[Path], argument: str) -> dict[str, list[str | None]]:
     values, columns = {}, None
     for file in files:
         own = {}

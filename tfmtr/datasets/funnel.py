@@ -1,6 +1,8 @@
 """What becomes of the rows of the events table: in each window every row has one fate."""
 
 import collections
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 FATES = {
     "incomplete": "without user, title or time",
@@ -35,7 +37,7 @@ NO_TIMES = "No times: the order of events is not known, and what is history is d
 DROPPED = ("incomplete", "unknown_title", "unknown_user", "unlabelled", "unavailable")
 
 
-def stages(rows):
+def stages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What is left of the log after each stage.
 
     Args:
@@ -69,15 +71,17 @@ class Funnel:
     (2, 3)
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.windows = collections.defaultdict(collections.Counter)
         self.splits = collections.Counter()
 
-    def add(self, window, **counts):
+    def add(self, window: int | None, **counts: int | None) -> None:
         """Adds counts to those of a window; `None` is for rows without a time."""
         self.windows[window].update({name: int(count or 0) for name, count in counts.items()})
 
-    def add_of_users(self, window, split, sampling, *, discoveries, placed, positives):
+    def add_of_users(
+        self, window: int, split: str, sampling: str, *, discoveries: int, placed: int, positives: int
+    ) -> None:
         """Counts what became of discoveries of one kind of users in a window.
 
         Args:
@@ -101,7 +105,7 @@ class Funnel:
         self.splits[*key, "unavailable"] += placed - positives
         self.splits[*key, reason] += discoveries - placed
 
-    def by_split(self):
+    def by_split(self) -> list[dict[str, Any]]:
         """`[{"split", "sampling", "windows", "positives", "unavailable", <reason why there are no examples>}]`.
 
         `windows` is `"training"` for those up to 0 and `"tests"` for those after. Together they are the discoveries.
@@ -117,15 +121,15 @@ class Funnel:
         ]
         return [row for row in found if any(row[fate] for fate in fates)]
 
-    def of(self, window):
+    def of(self, window: int | None) -> collections.Counter[str]:
         """Counts of a window, 0 for what it has none of."""
         return self.windows[window]
 
-    def total(self, name):
+    def total(self, name: str) -> int:
         """Sum over all windows."""
         return sum(counts[name] for counts in self.windows.values())
 
-    def document(self):
+    def document(self) -> list[dict[str, Any]]:
         """`[{"window", "rows", <fate>, ..., "doubles"}]`, by window; the fates add up to the rows.
 
         `doubles` are rows that others repeat, of the last window of data that continue others.

@@ -1,14 +1,20 @@
 """Territory groups: the scenarios of a multi-territory model."""
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 
 MAJOR_SHARE = 0.8
 MAX_ROUNDS = 100
+Territory = TypeVar("Territory", str, tuple[str, ...])  # a name, or a name of each of several columns
 
 
-def territory_groups(volumes, neighbours, num_groups):
+def territory_groups(
+    volumes: Mapping[str, int], neighbours: Mapping[str, tuple[float, float]] | None, num_groups: int
+) -> dict[str, str]:
     """Groups neighbouring territories, with as many major and minor ones in each group.
 
     Majors are the biggest territories that together hold 80 % of the volume, at least one a group. Majors
@@ -55,7 +61,7 @@ def territory_groups(volumes, neighbours, num_groups):
     return {territory: f"group-{order.index(assigned[territory]) + 1}" for territory in sorted(volumes)}
 
 
-def random_groups(territories, num_groups, seed):
+def random_groups(territories: Iterable[Territory], num_groups: int, seed: int) -> dict[Territory, str]:
     """Equally large groups drawn at random: the control of a grouping.
 
     Args:
@@ -77,7 +83,7 @@ def random_groups(territories, num_groups, seed):
     }
 
 
-def check_num_groups(territories, num_groups):
+def check_num_groups(territories: Collection[Any], num_groups: int) -> None:
     """Raises a `ValueError` unless there are territories and a positive number of groups."""
     if num_groups < 1 or not territories:
         raise ValueError(
@@ -86,7 +92,7 @@ def check_num_groups(territories, num_groups):
         )
 
 
-def assign_neighbours(volumes, places, num_groups):
+def assign_neighbours(volumes: Sequence[int], places: Sequence[tuple[float, float]], num_groups: int) -> list[int]:
     """Group index of each territory, see `territory_groups`.
 
     Args:
@@ -101,7 +107,8 @@ def assign_neighbours(volumes, places, num_groups):
     share = np.cumsum(volumes) / max(1, np.sum(volumes))
     num_majors = min(len(points), max(num_groups, int(np.searchsorted(share, MAJOR_SHARE)) + 1))
     parts = [part for part in (np.arange(num_majors), np.arange(num_majors, len(points))) if len(part)]
-    centers = KMeans(num_groups, n_init=10, random_state=0).fit(points[:num_majors]).cluster_centers_
+    clusters = KMeans(num_groups, n_init=10, random_state=0)  # pyright: ignore[reportArgumentType]
+    centers = clusters.fit(points[:num_majors]).cluster_centers_
     groups = np.full(len(points), -1)
     for _ in range(MAX_ROUNDS):
         before = groups.copy()
@@ -116,7 +123,7 @@ def assign_neighbours(volumes, places, num_groups):
     return groups.tolist()
 
 
-def to_globe(places):
+def to_globe(places: Sequence[tuple[float, float]]) -> np.ndarray:
     """Points of shape `(n, 3)` on the unit sphere from longitudes and latitudes in degrees."""
     longitude, latitude = np.radians(np.asarray(places, "float64").reshape(-1, 2)).T
     return np.stack(

@@ -1,14 +1,21 @@
 """User vectors from history: the mean vector of the last titles that a user had before a window."""
 
+# Ibis says less of its columns than they can do, and of its functions than they take:
+# pyright: reportArgumentType=false, reportOperatorIssue=false
+
+from collections.abc import Iterator, Sequence
+
 import ibis
 import numpy as np
 import scipy.sparse
+
+from tfmtr.datasets.examples import Window
 
 MAX_TITLES = 50
 CHUNK_ROWS = 65_536
 
 
-def history_states(users, events, windows):
+def history_states(users: ibis.Table, events: ibis.Table, windows: Sequence[Window]) -> ibis.Table:
     """The windows before which a user's history changed; between them it is the same.
 
     Args:
@@ -32,7 +39,7 @@ def history_states(users, events, windows):
     )
 
 
-def recent_titles(states, events, titles):
+def recent_titles(states: ibis.Table, events: ibis.Table, titles: ibis.Table) -> ibis.Table:
     """The last `MAX_TITLES` different titles that a user had before the window of each state.
 
     Args:
@@ -56,7 +63,9 @@ def recent_titles(states, events, titles):
     )
 
 
-def mean_vectors(rows, title_rows, title_vectors, count):
+def mean_vectors(
+    rows: np.ndarray, title_rows: np.ndarray, title_vectors: np.ndarray, count: int
+) -> Iterator[np.ndarray]:
     """Yields the mean title vectors of the rows `0 .. count - 1`, in chunks; zero where there is no title.
 
     Args:

@@ -16,12 +16,20 @@ A pair counts once. Titles are available everywhere and from the start, or as th
 times. Internally every window is a day of a clock that nobody sees.
 """
 
+# Ibis says less of its columns than they can do, and of its functions than they take:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+
 import datetime
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import ibis
+import ibis.expr.types as ir
 
 from tfmtr.datasets import examples as make
+from tfmtr.datasets.engines._engine import Engine
+from tfmtr.datasets.logs import Logs
 from tfmtr.datasets.sampling import digest, draw, is_below
 
 EPOCH, DAY = datetime.datetime(2000, 1, 1), datetime.timedelta(days=1)
@@ -38,24 +46,24 @@ TEXTS = {
 }
 
 
-def is_drawn(logs):
+def is_drawn(logs: Logs) -> bool:
     """Whether the windows of a `Logs` are no spans of time."""
     return not logs.has_times or logs.split_column is not None
 
 
-def windows(is_given):
+def windows(is_given: bool) -> list[make.Window]:
     """The `Window`s, on the clock that nobody sees: `-1 .. 1` where the split is given, else 0 and 1."""
     numbers = range(-1 if is_given else 0, 2)
     return [make.Window(number, EPOCH + number * DAY, EPOCH + (number + 1) * DAY) for number in numbers]
 
 
-def split_word(column):
+def split_word(column: ir.Value) -> ir.Value:
     """What a row is for, from the text of its split column: one of `SPLITS`, or the text itself."""
     word = column.cast("string").strip().lower()
     return word.cases(*SYNONYMS.items(), else_=word)
 
 
-def check_splits(engine, events, column):
+def check_splits(engine: Engine, events: ibis.Table, column: str) -> dict[str, int]:
     """Raises a `ValueError` unless every row's `row_split` is one of `SPLITS`, with rows of train and test.
 
     Returns:
@@ -74,14 +82,14 @@ def check_splits(engine, events, column):
     return counts
 
 
-def draw_validation(events, seed):
+def draw_validation(events: ibis.Table, seed: int) -> ibis.Table:
     """Events of a split without validation rows: a tenth of the training pairs, drawn by a hash, become them."""
     is_drawn = is_below(digest(seed, "validation", events.user, events.title), VALIDATION)
     drawn = (events.row_split == "train") & is_drawn
     return events.mutate(row_split=drawn.ifelse("validation", events.row_split))
 
 
-def count_early_tests(engine, events):
+def count_early_tests(engine: Engine, events: ibis.Table) -> int:
     """Number of test rows from before the last training row, whose time is `told`."""
     last = engine.execute(events.filter(events.row_split == "train").told.max())
     if last is None:
@@ -89,7 +97,9 @@ def count_early_tests(engine, events):
     return engine.execute(((events.row_split == "test") & (events.told < ibis.literal(last, "timestamp"))).sum()) or 0
 
 
-def with_clock(engine, events, *, seed, fractions, is_given, has_times):
+def with_clock(
+    engine: Engine, events: ibis.Table, *, seed: int, fractions: Mapping[str, Any], is_given: bool, has_times: bool
+) -> ibis.Table:
     """Events with `time` on the clock that nobody sees, and what was their time as `told`.
 
     Args:
@@ -132,7 +142,7 @@ def with_clock(engine, events, *, seed, fractions, is_given, has_times):
     return events.drop(*({"part", "place"} & set(events.columns))) if is_given else events.drop("split")
 
 
-def count_overlaps(engine, events):
+def count_overlaps(engine: Engine, events: ibis.Table) -> dict[str, int]:
     """How many pairs are in two parts of a given split.
 
     Returns:
@@ -152,7 +162,7 @@ def count_overlaps(engine, events):
     return engine.rows(both)[0]
 
 
-def splits_of_users(users, events):
+def splits_of_users(users: ibis.Table, events: ibis.Table) -> ibis.Table:
     """Users with the split of their rows: that of training if they have any, of whom features are learnt.
 
     Args:
@@ -174,7 +184,7 @@ def splits_of_users(users, events):
     return users.drop("is_train", "is_validation")
 
 
-def users_by_split(users, events):
+def users_by_split(users: ibis.Table, events: ibis.Table) -> ibis.Table:
     """One row for each split that a user has rows of, instead of one a user; all but training users are random ones.
 
     Args:

@@ -1,8 +1,18 @@
 """Ids of users and titles as text, the same whatever type a table keeps them in."""
 
+# Ibis says less of its columns than they can do, and of its functions than they take:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+
 import unicodedata
+from collections.abc import Collection, Mapping
+from typing import NoReturn
+
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
 
 from tfmtr.datasets.column_types import WHOLE
+from tfmtr.datasets.engines._engine import Engine
 from tfmtr.datasets.features import is_finite
 
 SAMPLE = 500  # ids that are looked at for what they differ in
@@ -17,7 +27,7 @@ CHANGES = (  # what ids may differ in, and how it is undone
 )
 
 
-def as_id(engine, table, argument, column):
+def as_id(engine: Engine, table: ibis.Table, argument: str, column: str) -> ir.Value:
     """The column as text, null where it is empty: a number that is whole is the same id as an integer or a float.
 
     Args:
@@ -59,7 +69,12 @@ def as_id(engine, table, argument, column):
     return text
 
 
-def refuse_mismatch(engine, tables, key, dtypes):
+def refuse_mismatch(
+    engine: Engine,
+    tables: Mapping[str, ibis.Table],
+    key: str,
+    dtypes: Mapping[str, dt.DataType | None],  # pyright: ignore[reportGeneralTypeIssues]
+) -> NoReturn:
     """Raises a `ValueError` that shows ids of two tables: none of the first has one that the second has.
 
     Args:
@@ -68,8 +83,8 @@ def refuse_mismatch(engine, tables, key, dtypes):
         key: `"user"`, `"title"` or `"territory"`.
         dtypes: `{argument: type of the ids as they came}` of both, for the message.
     """
-    argument, owner = tables
-    changes = differences(engine, *tables.values(), key)
+    (argument, strangers), (owner, table) = tables.items()
+    changes = differences(engine, strangers, table, key)
     hint = f" They would match but for {changes}." if changes else ""
     ids = {name: _sample(engine, table, key)[:3] for name, table in tables.items()}
     shown = ", ".join(f"{name} {some} ({dtypes[name]})" for name, some in ids.items())
@@ -80,7 +95,7 @@ def refuse_mismatch(engine, tables, key, dtypes):
     )
 
 
-def differences(engine, strangers, table, key):
+def differences(engine: Engine, strangers: ibis.Table, table: ibis.Table, key: str) -> str:
     """What ids that a table does not have, but would have, differ in from its own, as text; empty if in nothing known.
 
     Args:
@@ -96,7 +111,7 @@ def differences(engine, strangers, table, key):
     return ", or ".join(sorted(found))
 
 
-def would_match(engine, ids, table, key):
+def would_match(engine: Engine, ids: Collection[str], table: ibis.Table, key: str) -> list[str]:
     """What ids differ in from those of a table: names of `CHANGES` that make one of them the same.
 
     Args:
@@ -113,6 +128,6 @@ def would_match(engine, ids, table, key):
     return [name for name, changed in forms if changed & found]
 
 
-def _sample(engine, table, key):
+def _sample(engine: Engine, table: ibis.Table, key: str) -> list[str]:
     rows = table.filter(table[key].notnull()).select(key).distinct().order_by(key).limit(SAMPLE)
     return [row[key] for row in engine.rows(rows)]

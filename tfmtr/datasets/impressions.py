@@ -4,7 +4,7 @@ Real logs say whether a click led to a purchase, never whether an impression tha
 a purchase is drawn for every impression as if it were clicked, and the log shows it where it was.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 
@@ -30,15 +30,24 @@ class Impressions(NamedTuple):
     """
 
     schema: Schema
-    x: dict
-    y: dict
-    probability: dict
+    x: dict[str, np.ndarray]
+    y: dict[str, np.ndarray]
+    probability: dict[str, np.ndarray]
     would_purchase: np.ndarray
 
 
 def impressions(
-    rows, *, num_users=2_000, num_titles=500, confounding=1.0, hidden=0.0, position=0.0, delay=0.0, world=0, seed=0
-):
+    rows: int,
+    *,
+    num_users: int = 2_000,
+    num_titles: int = 500,
+    confounding: float = 1.0,
+    hidden: float = 0.0,
+    position: float = 0.0,
+    delay: float = 0.0,
+    world: int = 0,
+    seed: int = 0,
+) -> Impressions:
     """Draws impressions of random users and titles.
 
     What makes people click also makes them go on and buy: their affinity to the title, and an intent of the moment
@@ -102,27 +111,28 @@ def impressions(
     any_cart = view * cart[1] + (1 - view) * cart[0]
     conversion = any_cart * buy[1] + (1 - any_cart) * buy[0]
 
-    def draw(p):
+    def draw(p: np.ndarray | float) -> np.ndarray:
         return (rng.random(rows) < p).astype("float32")
 
     clicked = draw(clicked_there)
     viewed = draw(view)
     carted = draw(np.where(viewed == 1, cart[1], cart[0]))
     would_purchase = draw(np.where(carted == 1, buy[1], buy[0]))
-    y = dict(zip(TASKS, (clicked, clicked * viewed, clicked * carted, clicked * would_purchase), strict=True))
+    labels = (clicked, clicked * viewed, clicked * carted, clicked * would_purchase)
+    y: dict[str, np.ndarray] = dict(zip(TASKS, labels, strict=True))
     x = {"user": 1 + user, "title": 1 + title, "intent": seen.astype("float32"), "scenario": np.ones(rows, "int32")}
     x |= {name: x[name].astype("int32") for name in ("user", "title")}
     training = []
     if position:
-        training.append(Feature("position", "training", "id", map(str, range(NUM_POSITIONS))))
+        training.append(Feature("position", "training", "id", tuple(map(str, range(NUM_POSITIONS)))))
         x["position"] = (1 + place).astype("int32")
     if delay:
         training.append(Feature("elapsed", "training", "number"))
         y["purchase"], x["elapsed"] = _seen(y["purchase"], delay, np.random.default_rng([3, world, seed]))
     schema = Schema(
         [
-            Feature("user", "user", "id", map(str, range(num_users))),
-            Feature("title", "title", "id", map(str, range(num_titles))),
+            Feature("user", "user", "id", tuple(map(str, range(num_users)))),
+            Feature("title", "title", "id", tuple(map(str, range(num_titles)))),
             Feature("intent", "context", "number"),
             *training,
         ],
@@ -133,14 +143,16 @@ def impressions(
     return Impressions(schema, x, y, probability, would_purchase)
 
 
-def _places(appeal, logit, factor, rng):
+def _places(
+    appeal: np.ndarray, logit: np.ndarray, factor: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Places on the page, the higher the appeal the nearer to 0, and the probability of a click there."""
     order = np.argsort(np.argsort(-appeal + rng.normal(size=len(appeal))))
     place = order * NUM_POSITIONS // len(appeal)
     return place, sigmoid(logit + factor * (4.5 - place) / 4.5)
 
 
-def _seen(purchase, delay, rng):
+def _seen(purchase: np.ndarray, delay: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Purchases that came before the log was read, and the days until then or until the purchase."""
     until_read = rng.uniform(0, DAYS, len(purchase))
     cut = 1 - np.exp(-DAYS / delay)
@@ -149,6 +161,10 @@ def _seen(purchase, delay, rng):
     return seen.astype("float32"), np.where(seen, until_purchase, until_read).astype("float32")
 
 
-def sigmoid(x):
+@overload
+def sigmoid(x: float) -> float: ...
+@overload
+def sigmoid(x: np.ndarray) -> np.ndarray: ...
+def sigmoid(x: np.ndarray | float) -> np.ndarray | float:
     """The logistic function."""
     return 1 / (1 + np.exp(-x))

@@ -15,6 +15,11 @@ Reference: Gao et al., KuaiRand: An Unbiased Sequential Recommendation Dataset w
 SIGIR 2024, https://doi.org/10.1145/3626772.3657686.
 """
 
+# Arrow makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,6 +31,7 @@ from tfmtr.datasets.domains import Protocol, describe, look_up, split_rows
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.reading import read_table
 from tfmtr.datasets.tables import check_columns
+from tfmtr.schema import Schema
 
 DOMAINS = {0: "1", 1: "2"}  # tab -> domain, numbered as in the paper: the second is by far the largest
 OTHERS = "3"
@@ -43,7 +49,13 @@ TABLES = {
 }
 
 
-def kuairand(source, *, protocol: Protocol = "time", seed=0, tasks=MappingProxyType(TASKS)):
+def kuairand(
+    source: str | os.PathLike,
+    *,
+    protocol: Protocol = "time",
+    seed: int = 0,
+    tasks: Mapping[str, str] = MappingProxyType(TASKS),
+) -> tuple[pa.Table, Schema]:
     """Reads KuaiRand-Pure as one table of three domains.
 
     Rows that repeat an earlier one are kept, as in the published log; a random split puts some of them on both sides.
@@ -88,7 +100,7 @@ def kuairand(source, *, protocol: Protocol = "time", seed=0, tasks=MappingProxyT
     return table, schema
 
 
-def _read(folder, name, more=()):
+def _read(folder: Path, name: str, more: Iterable[str] = ()) -> pa.Table:
     """The wanted columns of one table and more, rows in file order."""
     pattern, columns = TABLES[name]
     columns = (*columns, *more)
@@ -105,7 +117,7 @@ def _read(folder, name, more=()):
     return pa.concat_tables(parts, promote_options="permissive")
 
 
-def _text(column):
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Codes as text; whole numbers without a decimal point, however the file stores them, and null as empty text."""
     if pa.types.is_floating(column.type):
         column = column.cast(pa.int64())

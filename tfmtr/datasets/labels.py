@@ -1,13 +1,23 @@
 """What a task's text says of its label: the column, a threshold, the kind, and the task that it is after."""
 
+# Ibis says less of its columns than they can do, and of its functions than they take:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
 import dataclasses
 import math
 import operator
 import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfmtr.schema import check_choice
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 KINDS = ("binary", "regression")
 OPERATORS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt, "==": operator.eq}
@@ -33,7 +43,7 @@ class Label:
     comparison: str | None = None
     threshold: float | None = None
 
-    def of(self, column):
+    def of(self, column: ir.Value) -> ir.Value:
         """The label, an Ibis float that is null where the column is null (NaN is how pandas writes a null)."""
         dtype = column.type()
         if self.comparison is None:
@@ -46,7 +56,7 @@ class Label:
         return OPERATORS[self.comparison](value, threshold).cast("int8").cast("float64")
 
 
-def parse_label(task, text, tasks=(), columns=()):
+def parse_label(task: str, text: str, tasks: Iterable[str] = (), columns: Collection[str] = ()) -> Label:
     """What `"column"`, `"column>=4"`, `"column:regression"` or `"column:after=task"` says.
 
     Args:
@@ -99,7 +109,7 @@ def parse_label(task, text, tasks=(), columns=()):
     return Label(column, kind, after, comparison, threshold)
 
 
-def check_same_tasks(tasks, before):
+def check_same_tasks(tasks: Mapping[str, str], before: Mapping[str, str]) -> None:
     """Raises a `ValueError` unless the tasks mean what they meant in the data that these continue.
 
     Args:

@@ -93,7 +93,7 @@ class Logs:
     has_times: bool = True
     split_column: str | None = None
 
-    def paths(self):
+    def paths(self) -> dict[str, Path]:
         """The tables and stores that there are, `{name: Path}`."""
         found = {name: getattr(self, name) for name in PATHS}
         return {name: Path(path) for name, path in found.items() if path not in (None, "anywhere")}

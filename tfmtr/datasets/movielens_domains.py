@@ -11,6 +11,10 @@ Reference: Zhang et al., M3oE: Multi-Domain Multi-Task Mixture-of-Experts Recomm
 https://doi.org/10.1145/3626772.3657686, Table 1; input columns as in its published code.
 """
 
+# Arrow makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +23,14 @@ import pyarrow.compute as pc
 
 from tfmtr.datasets.domains import Protocol, describe, look_up, split_rows
 from tfmtr.datasets.public.movielens import find_folder, parse
+from tfmtr.schema import Schema
 
 DOMAINS = {"1": "1", "18": "1", "25": "2", "35": "3", "45": "3", "50": "3", "56": "3"}
 
 
-def movielens_domains(source, *, protocol: Protocol = "time", seed=0):
+def movielens_domains(
+    source: str | os.PathLike, *, protocol: Protocol = "time", seed: int = 0
+) -> tuple[pa.Table, Schema]:
     """Reads MovieLens-1M as one table of three domains.
 
     Args:

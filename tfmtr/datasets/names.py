@@ -7,6 +7,7 @@ written, so there it must meet no other; `check_names` sees to that, and to all 
 
 import keyword
 import re
+from collections.abc import Collection, Iterable, Mapping
 
 from tfmtr.names import MODEL, OPTIONS, RANK_BY, REQUEST, SCENARIO, derived_from, weight_name
 
@@ -18,12 +19,12 @@ PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 TABLES = ("users", "titles")
 
 
-def inside(name):
+def inside(name: str) -> str:
     """What a column that a user brings is called inside the preparation."""
     return name if name in SHARED else PREFIX + name
 
 
-def outside(column):
+def outside(column: str) -> str:
     """The name that a column inside the preparation has for the user.
 
     >>> outside(inside("rank")), outside(inside("territory")), outside(inside("log__rank"))
@@ -32,7 +33,7 @@ def outside(column):
     return column.removeprefix(PREFIX)
 
 
-def folded(name):
+def folded(name: str) -> str:
     """What names have in common that are one to a query engine, or as arguments of an exported function.
 
     Engines do not tell upper from lower case, and TensorFlow makes arguments of names: of `2nd-age` it makes
@@ -45,7 +46,9 @@ def folded(name):
     return name if name[:1].isalpha() else f"arg_{name}"
 
 
-def check_names(tasks, training, users, titles):
+def check_names(
+    tasks: Collection[str], training: Iterable[str], users: Mapping[str, str | None], titles: Mapping[str, str | None]
+) -> None:
     """Refuses names that something else has, but for what `folded` leaves out, or that TensorFlow does not take.
 
     Args:
@@ -81,7 +84,7 @@ def check_names(tasks, training, users, titles):
         raise ValueError(f"{' '.join(problems)} Received: {', '.join(map(repr, refused))}")
 
 
-def why_reserved(name, argument, tasks):
+def why_reserved(name: str, argument: str, tasks: Collection[str]) -> str | None:
     """Why nothing of an argument of `check_names` may have this name, whatever else there is; `None` if it may."""
     low, all_tasks = folded(name), {folded(task) for task in tasks}
     if not PATTERN.fullmatch(name):
@@ -103,6 +106,6 @@ def why_reserved(name, argument, tasks):
     return None
 
 
-def _describe(argument, name):
+def _describe(argument: str, name: str) -> str:
     kind = {"tasks": "task", "training": "training column"}.get(argument)
     return f"{kind} {name!r}" if kind else f"column {name!r} of `{argument}`"

@@ -6,21 +6,29 @@ is as many buckets as the engine takes at once; the rows and their order depend 
 same for every engine. Memory does not grow with the number of users or events.
 """
 
+# Ibis says less of its columns than they can do, and of its functions than they take:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+
 import collections
 import dataclasses
 import datetime
 import json
 import math
 import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import ibis
+import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 
 from tfmtr.datasets import examples as make
 from tfmtr.datasets import holdout, stores
 from tfmtr.datasets.calendars import complete, describe, is_complete
-from tfmtr.datasets.engines._engine import ROW_GROUP
+from tfmtr.datasets.dataset import Dataset
+from tfmtr.datasets.engines._engine import ROW_GROUP, Engine
 from tfmtr.datasets.features import (
     as_feature,
     check_drift,
@@ -36,6 +44,7 @@ from tfmtr.datasets.history import history_states, mean_vectors, recent_titles
 from tfmtr.datasets.homes import find_homes
 from tfmtr.datasets.ids import differences, refuse_mismatch
 from tfmtr.datasets.labels import check_same_tasks
+from tfmtr.datasets.logs import Logs
 from tfmtr.datasets.names import check_names, inside
 from tfmtr.datasets.report import (
     PARTITIONS,
@@ -72,7 +81,16 @@ class Preparation:
         like: The `Dataset` that these data continue, or `None`.
     """
 
-    def __init__(self, engine, logs, out, folder, options, advance, like=None):
+    def __init__(
+        self,
+        engine: Engine,
+        logs: Logs,
+        out: Path,
+        folder: Path,
+        options: Mapping[str, Any],
+        advance: Callable[..., None],
+        like: Dataset | None = None,
+    ) -> None:
         self.engine, self.logs, self.out, self.folder = engine, logs, out, folder
         self.is_drawn, self.is_given = holdout.is_drawn(logs), logs.split_column is not None
         self.options, self.advance, self.like = options, advance, like
@@ -87,7 +105,7 @@ class Preparation:
         self.without_text = None  # number of titles, where vectors are made of texts
         self.newcomers = 0  # positives of users who had no event before the window
 
-    def run(self):
+    def run(self) -> None:
         """All steps in order."""
         self.read()
         self.cut_buckets()
@@ -99,21 +117,21 @@ class Preparation:
         self.write_sorted_tables()
         self.write_report()
 
-    def warn(self, count, text):
+    def warn(self, count: int, text: str) -> None:
         """Keeps the warning `counted(count, text)` if there is anything to warn of."""
         if count:
             self.warnings.append(counted(count, text))
 
-    def hint(self, strangers, table, key):
+    def hint(self, strangers: ibis.Table, table: ibis.Table, key: str) -> str:
         """What ids that match nowhere differ in, if some would match: the end of a warning."""
         changes = differences(self.engine, strangers, table, key)
         return f"; some would match but for {changes}" if changes else ""
 
-    def part(self, name, buckets):
+    def part(self, name: str, buckets: range) -> ibis.Table:
         """Some buckets of `"events"`, `"users"` or `"store"`."""
         return self.engine.read_buckets(self.folder / name, buckets)
 
-    def read(self):
+    def read(self) -> None:
         """Opens the tables and checks what needs one look at all events."""
         self.tables = read_tables(self.engine, self.logs, self.warnings)
         self.tasks = self.tables.tasks
@@ -203,7 +221,7 @@ class Preparation:
         self.passes = [range(i, min(i + size, self.num_buckets)) for i in range(0, self.num_buckets, size)]
         self.advance("Cutting buckets", total=2 * len(self.passes) + 5)
 
-    def check_like(self, before):
+    def check_like(self, before: Mapping[str, Any]) -> None:
         """Raises a `ValueError` unless the tables are of the same kind as those that these data continue."""
         times, then = self.logs.has_times, before.get("times", True)
         if times != then:
@@ -216,7 +234,7 @@ class Preparation:
         if "columns" in before:  # not in what older versions prepared
             check_drift(self.columns(), before["columns"])
 
-    def place_windows(self, known, first, last):
+    def place_windows(self, known: ibis.Table, first: datetime.datetime, last: datetime.datetime) -> None:
         """Places the calendar's windows on the log, after choosing what the calendar leaves open."""
         if self.is_drawn:
             self.windows = holdout.windows(self.is_given)
@@ -237,7 +255,7 @@ class Preparation:
         self.calendar = complete(calendar, hours, first, last)
         self.windows = make.plan_windows(self.calendar, first, last)
 
-    def find_users(self):
+    def find_users(self) -> None:
         """Finds users who are in no table, and where users live who say it in events only."""
         events, users = self.tables.events, self.tables.users
         if "territory" in events.columns:
@@ -253,7 +271,7 @@ class Preparation:
             users = self.engine.store(users, self.folder / "homes.parquet")
         self.tables = dataclasses.replace(self.tables, events=events, users=users)
 
-    def count_days(self, known, first):
+    def count_days(self, known: ibis.Table, first: datetime.datetime) -> None:
         """Counts the rows of each day, and in each window those that cannot be used; looks for the day's own."""
         is_incomplete, start = known.user.isnull() | known.title.isnull(), self.logs.calendar.start
         is_event = make.is_event(known, inside(next(iter(self.tasks))))
@@ -291,18 +309,18 @@ class Preparation:
                 f"event is of {max(self.days, default='no day')}"
             )
 
-    def columns(self):
+    def columns(self) -> dict[str, dict[str, str]]:
         """`{argument: {column: kind}}` of the columns that become something."""
         return {
             argument: {name: kind for name, kind in kinds.items() if kind is not None}
             for argument, kinds in self.kinds.items()
         }
 
-    def cut_buckets(self):
+    def cut_buckets(self) -> None:
         """Writes events and users once, in buckets by a hash of the user."""
         seed, first_label = self.options["seed"], inside(next(iter(self.tasks)))
 
-        def with_bucket(table):
+        def with_bucket(table: ibis.Table) -> ibis.Table:
             return table.mutate(bucket=draw(digest(seed, "bucket", table.user), self.num_buckets).cast("int64"))
 
         events = self.tables.events
@@ -331,14 +349,14 @@ class Preparation:
             self.upstream, ids = stores.open_store(self.engine, self.logs.user_vectors, "user_vectors", "user")
             self.engine.partition(with_bucket(ids), self.folder / "store", self.num_buckets)
 
-    def fractions(self):
+    def fractions(self) -> dict[str, Any]:
         """The arguments of `assign_users` that say which users are for what."""
         fractions = {name: self.options[name] for name in self.options if name.endswith("_fraction")}
         if self.is_given:
             return {**fractions, "test_fraction": 0.0, "validation_fraction": 0.0}
         return {**fractions, "fold": self.options["fold"] and tuple(map(int, self.options["fold"].split("/")))}
 
-    def without_validation_pairs(self, events):
+    def without_validation_pairs(self, events: ibis.Table) -> ibis.Table:
         """Events of a given split; a training row of a pair that is for validation, too, is no event."""
         overlaps = holdout.count_overlaps(self.engine, events.filter(events.is_event))
         self.warn(overlaps["validation"], "validation pairs are training pairs, too, and were left out of training")
@@ -350,17 +368,17 @@ class Preparation:
         is_left_out = events.is_validation.notnull() & (events.row_split == "train")
         return events.mutate(is_event=events.is_event & ~is_left_out).drop("is_validation")
 
-    def usable(self, events):
+    def usable(self, events: ibis.Table) -> ibis.Table:
         """Events from the calendar's start to the end of the last window."""
         events = events.filter(events.window <= self.windows[-1].number)
         start = self.logs.calendar.start
         return events.filter(events.time >= make.as_utc(start)) if start else events
 
-    def history_events(self, buckets):
+    def history_events(self, buckets: range) -> ibis.Table:
         """What counts as a user's history, activity and discoveries: usable events, no impressions."""
         return self.usable(self.part("events", buckets)).filter(lambda t: t.is_event)
 
-    def known_events(self, buckets, users):
+    def known_events(self, buckets: range, users: ibis.Table) -> ibis.Table:
         """What lists leave out, with all that a mask or a baseline may know of it: rows of `events.parquet`."""
         events, label = self.part("events", buckets), inside(next(iter(self.tasks)))
         if self.is_given:  # a training row that a validation pair left is no trace of the pair
@@ -385,11 +403,11 @@ class Preparation:
         return events.distinct()
 
     @property
-    def has_history(self):
+    def has_history(self) -> bool:
         """Whether user vectors come from history."""
         return self.upstream is None and self.logs.user_history
 
-    def states(self, buckets):
+    def states(self, buckets: range) -> ibis.Table:
         """Rows of the user store of some buckets: `user`, `bucket`, `window`, `next_window`, `row` in the bucket."""
         users = self.part("users", buckets)
         if self.has_history:
@@ -402,7 +420,7 @@ class Preparation:
             row=ibis.row_number().over(group_by="bucket", order_by="user"),
         )
 
-    def survey(self):
+    def survey(self) -> None:
         """One look at each bucket: doubles, unknown users, first events, volumes and sizes."""
         self.num_states, firsts, hint = np.zeros(self.num_buckets, "int64"), [], None
         for number, buckets in enumerate(self.passes):
@@ -444,7 +462,7 @@ class Preparation:
         self.first_events = self.engine.store(ibis.union(*firsts), self.folder / "first.parquet")
         self.group_territories()
 
-    def survey_fates(self, events):
+    def survey_fates(self, events: ibis.Table) -> None:
         """Counts what the rows of some buckets are, window by window; their users' split is null if there is none."""
         label, is_known = events[inside(next(iter(self.tasks)))], events.split.notnull()
         start = self.logs.calendar.start
@@ -465,14 +483,14 @@ class Preparation:
             self.fates.add(number, **row)
             self.fates.add(number, **{fate: left})
 
-    def count_doubles(self, events):
+    def count_doubles(self, events: ibis.Table) -> None:
         """Counts rows of the last window that another row of some buckets repeats, in user, title and time."""
         own = events.filter(events.window == self.windows[-1].number)
         rows = own.group_by("user", "title", "time").aggregate(rows=own.count())
         counted = self.engine.rows(rows.aggregate(doubles=(rows.rows - 1).sum()))[0]
         self.fates.add(self.windows[-1].number, doubles=counted["doubles"])
 
-    def survey_store(self, buckets, users):
+    def survey_store(self, buckets: range, users: ibis.Table) -> None:
         """Users of some buckets without an upstream vector."""
         ids = self.part("store", buckets)
         check_unique(self.engine, ids, "user", "user_vectors")
@@ -481,7 +499,7 @@ class Preparation:
         some = [row["user"] for row in self.engine.rows(lacking.select("user").order_by("user").limit(3))]
         self.missing = (count + self.engine.execute(lacking.count()), sorted(first + some)[:3])
 
-    def group_territories(self):
+    def group_territories(self) -> None:
         """Gives every territory its group: the caller's, or balanced over neighbours by training volume."""
         sums = self.first_events.group_by("territory")
         volumes = dict.fromkeys(self.territories, 0)
@@ -503,7 +521,7 @@ class Preparation:
             absent = sorted(set(getattr(self.logs, name) or ()) - set(self.territories))
             self.warn(len(absent), f"territories of {name!r} have no users and are not used: {absent[:10]}")
 
-    def plan_catalogue(self):
+    def plan_catalogue(self) -> None:
         """Which titles each territory can be offered in each window, and in the one after the last."""
         last = self.windows[-1]
         windows = [*self.windows, make.Window(last.number + 1, last.end, last.end + (last.end - last.start))]
@@ -539,7 +557,7 @@ class Preparation:
         self.engine.write(shown, self.out / "availability.parquet")
         self.advance("Surveying features")
 
-    def plan_features(self):
+    def plan_features(self) -> None:
         """Turns the extra columns into features, and sets lists of floats aside for the stores."""
         users = self.part("users", range(self.num_buckets))
         training = users.filter(users.split == "train")
@@ -566,11 +584,11 @@ class Preparation:
         self.warnings += count_changed(self.engine, events, numbers)
         self.advance("Writing titles")
 
-    def feature_columns(self, table, role):
+    def feature_columns(self, table: ibis.Table, role: str) -> list[ir.Value]:
         """The features of a table as they are written."""
         return [as_feature(table, feature) for feature in self.features[role]]
 
-    def write_titles(self):
+    def write_titles(self) -> None:
         """Writes titles.parquet and the title store."""
         titles = self.titles.order_by("title_row")
         self.engine.write(
@@ -593,7 +611,7 @@ class Preparation:
         self.title_vectors = np.load(self.out / "vectors/title/vectors.npy", mmap_mode="r")
         self.advance("Making examples")
 
-    def title_blocks(self, rows):
+    def title_blocks(self, rows: int) -> tuple[Iterable[np.ndarray], int]:
         """Title vectors in the order of the titles: `(iterable of matrices, width)`."""
         if self.logs.title_vectors is not None:
             vectors, ids = stores.open_store(self.engine, self.logs.title_vectors, "title_vectors", "title")
@@ -625,7 +643,7 @@ class Preparation:
         first = next(blocks)
         return (block for part in ([first], blocks) for block in part), first.shape[1]
 
-    def title_texts(self):
+    def title_texts(self) -> tuple[list[str], list[str], list[int]]:
         """What vectors are made of.
 
         Returns:
@@ -645,7 +663,7 @@ class Preparation:
         nameless = [row for row, text in enumerate(texts) if not has_name[row] and has_words([text or ""])]
         return ids, texts, nameless if any(has_name) else []
 
-    def make_examples(self):
+    def make_examples(self) -> None:
         """Writes the examples, the user store and the parts of the users and events tables, pass after pass."""
         self.user_writer, self.user_width = None, 0
         for number, buckets in enumerate(self.passes):
@@ -670,7 +688,7 @@ class Preparation:
         if self.user_writer is not None:
             self.user_writer.close()
 
-    def count_positives(self, found, placed, users):
+    def count_positives(self, found: ibis.Table, placed: ibis.Table, users: ibis.Table) -> None:
         """Counts what became of the discoveries of some buckets, by window, split and sampling."""
         keys = ("window", "split", "sampling")
         key = ("user", "split") if self.is_given else "user"
@@ -688,7 +706,7 @@ class Preparation:
         for key, counts in of_users.items():
             self.fates.add_of_users(*key, **{name: counts[name] for name in ("discoveries", "placed", "positives")})
 
-    def pass_examples(self, buckets, users, folder):
+    def pass_examples(self, buckets: range, users: ibis.Table, folder: Path) -> ibis.Table:
         """Positives and negatives of some buckets."""
         options = self.options
         kinds = {inside(task): kind for task, kind in self.tasks.items()}
@@ -738,7 +756,7 @@ class Preparation:
             negatives.append(make.sampled_negatives(positives, members, self.catalogue, **amount, **few))
         return make.label_examples(positives, negatives, kinds, training)
 
-    def write_examples(self, narrow, users, states):
+    def write_examples(self, narrow: ibis.Table, users: ibis.Table, states: ibis.Table) -> None:
         """Joins features to the examples of a pass and writes a file for each bucket, split, sampling and window."""
         counts = narrow.group_by("bucket", *PARTITIONS).aggregate(
             rows=narrow.count(),
@@ -785,7 +803,7 @@ class Preparation:
         self.engine.write_parts(rows, [row["rows"] for row in counts], paths)
         self.counts += [{name: value for name, value in row.items() if name != "bucket"} for row in counts]
 
-    def write_user_vectors(self, buckets, users, states):
+    def write_user_vectors(self, buckets: range, users: ibis.Table, states: ibis.Table) -> int:
         """Appends some buckets to the user store; returns the width, 0 without a store."""
         columns = self.vector_columns["user"]
         if self.upstream is None and not self.has_history and not columns:
@@ -811,7 +829,7 @@ class Preparation:
             self.user_writer.append_ids(table)
         return self.user_width
 
-    def history_blocks(self, buckets, states):
+    def history_blocks(self, buckets: range, states: ibis.Table) -> Iterator[np.ndarray]:
         """History vectors of some buckets in the order of their states, in blocks as `stream` cuts them."""
         if not self.has_history:
             return iter(())
@@ -820,7 +838,7 @@ class Preparation:
         first, end = (int(self.num_states[:bucket].sum()) for bucket in (buckets.start, buckets.stop))
         return mean_vectors(rows - first, title_rows, self.title_vectors, end - first)
 
-    def write_sorted_tables(self):
+    def write_sorted_tables(self) -> None:
         """Writes the users and events tables, sorted by user; sorts spill early, to stay below the buckets' memory."""
         self.engine.sort_early()
         users = self.engine.read_parquet(sorted(self.folder.glob("users_out/*.parquet")))
@@ -831,7 +849,7 @@ class Preparation:
         self.engine.write(events.order_by(*order), self.out / "events.parquet")
         self.advance("Writing the report")
 
-    def write_report(self):
+    def write_report(self) -> None:
         """Writes schema.json and prepare.json."""
         counts = sum_counts(self.counts)
         self.warn(self.fates.total("unavailable"), "positives of titles that were not available were dropped")

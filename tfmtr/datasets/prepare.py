@@ -4,7 +4,9 @@ import contextlib
 import datetime
 import math
 import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from rich.console import Console
@@ -12,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tfmtr.datasets.column_types import check_pages
 from tfmtr.datasets.dataset import Dataset, workplace
+from tfmtr.datasets.engines._engine import Engine
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.files import find_files
 from tfmtr.datasets.holdout import is_drawn
@@ -125,7 +128,7 @@ def prepare(
     return Dataset(out)
 
 
-def open_engine(folder, options):
+def open_engine(folder: Path, options: Mapping[str, Any]) -> Engine:
     """The `Engine` that the options name, with its temporary files in a folder."""
     memory = parse_memory(options["memory_limit"])
     if options["engine"] == "duckdb":
@@ -135,7 +138,7 @@ def open_engine(folder, options):
     return Spark(folder, memory, options["spark_master"])
 
 
-def complete_split(options, logs):
+def complete_split(options: dict[str, Any], logs: Logs) -> None:
     """Says in the options which users are for what: fractions that were not given, a fold as text.
 
     Raises:
@@ -166,7 +169,7 @@ def complete_split(options, logs):
         options["validation_fraction"] = VALIDATION_FRACTION
 
 
-def check_drawn(logs):
+def check_drawn(logs: Logs) -> None:
     """Raises a `ValueError` if logs without times, or of a given split, name what needs windows of time."""
     if not is_drawn(logs):
         return
@@ -182,7 +185,7 @@ def check_drawn(logs):
             raise ValueError(f"`{name}` must be left out where {reason}. Received: {name}={getattr(logs, name)!r}")
 
 
-def parse_fold(fold):
+def parse_fold(fold: str | tuple[int, int]) -> tuple[int, int]:
     """`"i/n"` or `(i, n)` as two integers.
 
     Raises:
@@ -205,7 +208,7 @@ def parse_fold(fold):
     return number, count
 
 
-def check_options(options):
+def check_options(options: Mapping[str, Any]) -> None:
     """Raises a `ValueError` unless fractions, ratios and times are in their ranges."""
     for name in ("test_fraction", "validation_fraction", "random_fraction", "active_fraction"):
         if options[name] is not None and not 0 <= options[name] <= 1:
@@ -251,7 +254,7 @@ def check_options(options):
 
 
 @contextlib.contextmanager
-def explaining(errors, logs, memory_limit):
+def explaining(errors: tuple[type[Exception], ...], logs: Logs, memory_limit: str) -> Iterator[None]:
     """Makes an engine's errors a `ValueError` where memory was short or a file is damaged."""
     try:
         yield
@@ -265,7 +268,7 @@ def explaining(errors, logs, memory_limit):
         raise
 
 
-def check_whole(logs):
+def check_whole(logs: Logs) -> None:
     """Raises a `ValueError` that names the Parquet file of a log that is damaged, if one is; reads all of them."""
     for argument in ("events", "users", "titles", "availability", "user_vectors", "title_vectors"):
         path = getattr(logs, argument)
@@ -275,7 +278,7 @@ def check_whole(logs):
                 check_pages(file, argument)
 
 
-def check_output(out, overwrite):
+def check_output(out: Path, overwrite: bool) -> None:
     """Raises a `ValueError` unless `out` is free, or a prepared folder that may be replaced."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -290,14 +293,14 @@ def check_output(out, overwrite):
 
 
 @contextlib.contextmanager
-def progress_bar(is_shown):
+def progress_bar(is_shown: bool) -> Iterator[Callable[..., None]]:
     """Shows one bar on standard error if it is a terminal; gives a function `advance(text, total=None)`."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not (is_shown and console.is_terminal)) as bar:
         task = bar.add_task("Reading tables", total=None)
 
-        def advance(text, total=None):
-            bar.update(task, advance=0 if total else 1, description=text, **({"total": total} if total else {}))
+        def advance(text: str, total: int | None = None) -> None:
+            bar.update(task, advance=0 if total else 1, description=text, total=total or None)
 
         yield advance

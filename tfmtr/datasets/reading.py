@@ -1,8 +1,14 @@
 """Files to one Ibis table, whose columns have one type each, on any engine."""
 
+# Ibis says less of its columns than they can do, and of its functions than they take:
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
+
 import datetime
+import os
 import re
 import urllib.parse
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import ibis
 import ibis.expr.datatypes as dt
@@ -11,6 +17,7 @@ from ibis.formats.pyarrow import PyArrowType
 
 from tfmtr.datasets.column_types import TIME, WHOLE, check_spelling, needs_bound, unify
 from tfmtr.datasets.csv_files import csv_to_parquet
+from tfmtr.datasets.engines._engine import Engine
 from tfmtr.datasets.files import TableFiles, find_files
 from tfmtr.datasets.names import TABLES
 from tfmtr.datasets.report import counted
@@ -18,7 +25,9 @@ from tfmtr.datasets.report import counted
 FEW = 3  # names that a message shows
 
 
-def read_table(engine, path, argument, *, ids=()):
+def read_table(
+    engine: Engine, path: str | os.PathLike, argument: str, *, ids: Collection[str] = ()
+) -> tuple[ibis.Table, list[str]]:
     """One Parquet or CSV file, or a folder of them, as an Ibis table.
 
     Each column has one type over all files of the folder and all lines of a CSV file: the common type that loses
@@ -80,7 +89,15 @@ def read_table(engine, path, argument, *, ids=()):
     ), warnings
 
 
-def _cast(engine, table, own, types, partitions, argument, file):
+def _cast(
+    engine: Engine,
+    table: ibis.Table,
+    own: Mapping[str, pa.DataType],
+    types: Mapping[str, pa.DataType],
+    partitions: Iterable[str],
+    argument: str,
+    file: Path,
+) -> ibis.Table:
     """The table of some files with the columns, in the order and of the types of all.
 
     Raises:
@@ -101,7 +118,7 @@ def _cast(engine, table, own, types, partitions, argument, file):
     return table.select(**columns, **{name: named[name] for name in partitions})
 
 
-def _join(tables):
+def _join(tables: Sequence[ibis.Table]) -> ibis.Table:
     """Several tables below one another; engines may call one type by several names."""
     first, *others = tables
     if not others:
@@ -112,7 +129,9 @@ def _join(tables):
     )
 
 
-def _check_bound(engine, table, name, argument, source, target, file):
+def _check_bound(
+    engine: Engine, table: ibis.Table, name: str, argument: str, source: pa.DataType, target: pa.DataType, file: Path
+) -> None:
     value = table[name]
     if engine.execute(((value > WHOLE) | (value < -WHOLE)).sum()):
         raise ValueError(
@@ -121,7 +140,7 @@ def _check_bound(engine, table, name, argument, source, target, file):
         )
 
 
-def kind_of(texts, is_id):
+def kind_of(texts: Iterable[str | None], is_id: bool) -> dt.DataType:
     """The Ibis type of the values in the names of folders: whole numbers and dates if all are, text otherwise.
 
     >>> [str(kind_of(texts, False)) for texts in (["1", None], ["01"], ["2024-03-01"])]
@@ -137,7 +156,7 @@ def kind_of(texts, is_id):
     return dt.string
 
 
-def _is_date(text):
+def _is_date(text: str) -> bool:
     try:
         return text == datetime.date.fromisoformat(text).isoformat()
     except ValueError:

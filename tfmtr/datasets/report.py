@@ -1,23 +1,31 @@
 """What `prepare` tells about its work: counts, warnings, label means, and the fingerprint of what it wrote."""
 
+from __future__ import annotations
+
 import collections
 import dataclasses
 import datetime
 import hashlib
 import re
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tfmtr.folders import FORMATS
 from tfmtr.schema import Task
+
+if TYPE_CHECKING:
+    from tfmtr.datasets.examples import Window
+    from tfmtr.datasets.logs import Logs
 
 PARTITIONS = ("split", "sampling", "window")
 SINGULAR = {"are": "is", "were": "was", "have": "has", "live": "lives", "lie": "lies"}
 PACKAGES = ("duckdb", "ibis-framework", "numpy", "pyarrow", "scikit-learn")
 
 
-def counted(number, text):
+def counted(number: int, text: str) -> str:
     """A number and a text that begins with a noun in the plural: for 1, noun and verbs are in the singular.
 
     Verbs are those of `SINGULAR`, between blanks, before the first colon and not in a clause `that ...`.
@@ -34,7 +42,7 @@ def counted(number, text):
     return f"1 {noun}{blank}{re.sub(verb, lambda match: SINGULAR[match[0]], rest)}{colon}{tail}"
 
 
-def sum_counts(counts):
+def sum_counts(counts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Adds up the counts of all buckets.
 
     Args:
@@ -55,7 +63,7 @@ def sum_counts(counts):
     return [{**dict(zip(PARTITIONS, key, strict=True)), **sums[key]} for key in sorted(sums)]
 
 
-def shortfall(counts, negatives):
+def shortfall(counts: Sequence[Mapping[str, Any]], negatives: str) -> list[str]:
     """A warning about the negatives that could not be found.
 
     Args:
@@ -82,7 +90,7 @@ def shortfall(counts, negatives):
     return [f"{count} of {wanted} negatives could not be found (worst: {worst}); {hint}"]
 
 
-def check_negatives(counts, negatives, num_titles):
+def check_negatives(counts: Sequence[Mapping[str, Any]], negatives: str, num_titles: int) -> None:
     """Raises a `ValueError` that says what to do if no training row is a negative.
 
     Args:
@@ -102,7 +110,9 @@ def check_negatives(counts, negatives, num_titles):
     )
 
 
-def describe_tasks(tasks, after, counts):
+def describe_tasks(
+    tasks: Mapping[str, str], after: Mapping[str, str], counts: Sequence[Mapping[str, Any]]
+) -> list[Task]:
     """The tasks with the mean label of the random training rows.
 
     Args:
@@ -118,11 +128,19 @@ def describe_tasks(tasks, after, counts):
     for task, kind in tasks.items():
         total, known = (sum(row[f"{what}_{task}"] for row in training) for what in ("sum", "known"))
         mean = float(f"{total / known:.9g}") if known else (0.5 if kind == "binary" else 0.0)
-        described.append(Task(task, kind=kind, mean=mean, after=after.get(task)))
+        described.append(Task(task, kind=kind, mean=mean, after=after.get(task)))  # pyright: ignore[reportArgumentType]
     return described
 
 
-def build_report(logs, options, windows, counts, territories, num_titles, warnings):
+def build_report(
+    logs: Logs,
+    options: Mapping[str, Any],
+    windows: Sequence[Window],
+    counts: Sequence[Mapping[str, Any]],
+    territories: Mapping[str, Mapping[str, Any]],
+    num_titles: int,
+    warnings: list[str],
+) -> dict[str, Any]:
     """The document `prepare.json`, but for the fingerprint.
 
     Args:
@@ -157,18 +175,18 @@ def build_report(logs, options, windows, counts, territories, num_titles, warnin
     }
 
 
-def as_json(value):
+def as_json(value: Any) -> Any:
     """Options as JSON can hold them: times and paths as text."""
     if dataclasses.is_dataclass(value):
         return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (datetime.timedelta, datetime.datetime, Path)):
         return str(value)
-    if isinstance(value, collections.abc.Mapping):
+    if isinstance(value, Mapping):
         return {str(key): as_json(item) for key, item in value.items()}
     return value
 
 
-def fingerprint(folder):
+def fingerprint(folder: Path) -> str:
     """SHA-256 over the sorted relative paths and the contents of all files of a folder but prepare.json.
 
     Args:

@@ -5,8 +5,13 @@ they stream, `tfmtr.datasets.truth` reads the true propensities. Users are made 
 own, and written as they come: memory is flat in their number.
 """
 
+# Arrow makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
 import contextlib
 import datetime
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +22,7 @@ import pyarrow.parquet as pq
 from tfmtr.datasets.audience import USER, Audience
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.stores import MatrixWriter, StoreWriter
-from tfmtr.datasets.world import AGE_BANDS, CONTINENTS, LATENT, make_world
+from tfmtr.datasets.world import AGE_BANDS, CONTINENTS, LATENT, World, make_world
 
 START = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
 NUM_TRAIN, NUM_TEST = 14, 3
@@ -43,18 +48,18 @@ NOUNS = (
 
 
 def simulator(
-    out,
+    out: str | os.PathLike,
     *,
-    num_users=20_000,
-    num_titles=400,
-    num_territories=24,
-    days=60,
-    heterogeneity=0.7,
-    feedback=0.4,
-    impressions=False,
-    widths=(64, 96),
-    seed=0,
-):
+    num_users: int = 20_000,
+    num_titles: int = 400,
+    num_territories: int = 24,
+    days: int = 60,
+    heterogeneity: float = 0.7,
+    feedback: float = 0.4,
+    impressions: bool = False,
+    widths: tuple[int, int] = (64, 96),
+    seed: int = 0,
+) -> Logs:
     """Simulates a multi-territory video service and describes its tables.
 
     Beside the tables the folder `truth/` holds what no model may see; `tfmtr.datasets.truth.Truth` reads it. Equal
@@ -134,13 +139,13 @@ def simulator(
     )
 
 
-def _check_at_least(**arguments):
+def _check_at_least(**arguments: tuple[int, int]) -> None:
     for name, (value, least) in arguments.items():
         if value < least:
             raise ValueError(f"`{name}` must be an integer of at least {least}. Received: {name}={value!r}")
 
 
-def _write_truth(folder, world, territories):
+def _write_truth(folder: Path, world: World, territories: list[str]) -> None:
     """Writes all of the world that does not grow with the users."""
     titles = {"culture": world.homes, "quality": world.qualities, "latent": list(world.latents.T)}
     pq.write_table(pa.table({"title": _ids("t", 0, len(world.homes)), **titles}), folder / "titles.parquet")
@@ -158,7 +163,7 @@ def _write_truth(folder, world, territories):
     np.save(folder / "exposure.npy", world.exposure)
 
 
-def _write_titles(out, world, territories, width, rng):
+def _write_titles(out: Path, world: World, territories: list[str], width: int, rng: np.random.Generator) -> None:
     """Writes the titles, their availability and their vectors."""
     num_titles = len(world.qualities)
     ids = _ids("t", 0, num_titles)
@@ -194,7 +199,9 @@ def _write_titles(out, world, territories, width, rng):
         store.append_ids(ids)
 
 
-def _write_users(out, world, territories, num_users, view, seed, impressions):
+def _write_users(
+    out: Path, world: World, territories: list[str], num_users: int, view: np.ndarray, seed: int, impressions: bool
+) -> None:
     """Writes all that grows with the users, chunk by chunk."""
     text, territories = pa.string(), pa.array(territories)
     columns = {"user": text, "territory": text, "device": text, "age_band": text, "tenure_days": pa.int32()}
@@ -225,7 +232,7 @@ def _write_users(out, world, territories, num_users, view, seed, impressions):
             truth.append(users)
 
 
-def _describe(rng, users, names, territories):
+def _describe(rng: np.random.Generator, users: np.ndarray, names: pa.Array, territories: pa.Array) -> pa.Table:
     """The users table of a chunk, with the tenure on day 0."""
     tenure = np.where(users["joined"] > 0, 0, rng.exponential(600, len(users)))
     return pa.table(
@@ -239,7 +246,7 @@ def _describe(rng, users, names, territories):
     )
 
 
-def _upstream(rng, world, users):
+def _upstream(rng: np.random.Generator, world: World, users: np.ndarray) -> np.ndarray:
     """What an upstream model knows of users: tastes without their culture's emphasis and, last, activity.
 
     The smaller the territory, the less it knows.
@@ -255,7 +262,7 @@ def _upstream(rng, world, users):
     return (known + noise * rng.normal(0, 1, known.shape)).astype(np.float32)
 
 
-def _merge(streams, others):
+def _merge(streams: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Streams and other showings in one, by user and time, with 1 and 0 as a fourth column."""
     flags = [np.full(len(events[0]), flag, np.int8) for flag, events in ((1, streams), (0, others))]
     columns = [np.concatenate(pair) for pair in zip((*streams, flags[0]), (*others, flags[1]), strict=True)]
@@ -263,10 +270,10 @@ def _merge(streams, others):
     return [column[order] for column in columns]
 
 
-def _ids(prefix, first, size):
+def _ids(prefix: str, first: int, size: int) -> pa.Array:
     digits = pc.utf8_lpad(pa.array(np.arange(first, first + size)).cast(pa.string()), width=8, padding="0")
     return pc.binary_join_element_wise(prefix, digits, "")
 
 
-def _times(seconds):
+def _times(seconds: np.ndarray) -> pa.Array:
     return pa.array((int(START.timestamp()) + seconds) * 1_000_000).cast(pa.timestamp("us"))

@@ -1,18 +1,30 @@
 """Feature stores: checks what upstream vends and writes the stores of a prepared data set, by streaming."""
 
+# Arrow makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import DTypeLike
 
-from tfmtr.datasets.engines._engine import ROW_GROUP
+from tfmtr.datasets.engines._engine import ROW_GROUP, Engine
 from tfmtr.datasets.ids import as_id
 from tfmtr.datasets.vectors import VectorStore
 
+if TYPE_CHECKING:
+    import ibis
 
-def open_store(engine, path, name, key):
+
+def open_store(engine: Engine, path: str | os.PathLike, name: str, key: str) -> tuple[np.ndarray, ibis.Table]:
     """Opens and checks an upstream store.
 
     Args:
@@ -44,7 +56,7 @@ def open_store(engine, path, name, key):
     return store.vectors, ids.select(as_id(engine, ids, name, ids.columns[0]).name(key), store_row=ids.file_row_number)
 
 
-def check_vectors_found(count, first, key, missing_vectors):
+def check_vectors_found(count: int, first: Sequence[str], key: str, missing_vectors: str) -> None:
     """Raises a `ValueError` if users or titles have no vector and zero vectors are not allowed.
 
     Args:
@@ -61,14 +73,14 @@ def check_vectors_found(count, first, key, missing_vectors):
         )
 
 
-def gather(vectors, rows):
+def gather(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Vectors of the given rows as float32; a negative row is the zero vector."""
     found = np.asarray(vectors[np.maximum(rows, 0)], "float32")
     found[rows < 0] = 0.0
     return found
 
 
-def list_matrix(column, name):
+def list_matrix(column: pa.Array, name: str) -> np.ndarray:
     """A list column of floats as a matrix.
 
     Args:
@@ -101,13 +113,13 @@ class MatrixWriter:
         dtype: Of the array.
     """
 
-    def __init__(self, path, shape, dtype):
+    def __init__(self, path: str | os.PathLike, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         self.path, self.dtype = Path(path), np.dtype(dtype)
         header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
         with self.path.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
 
-    def append(self, block):
+    def append(self, block: np.ndarray) -> None:
         """Appends rows."""
         with self.path.open("ab") as file:
             np.ascontiguousarray(block, self.dtype).tofile(file)
@@ -124,32 +136,34 @@ class StoreWriter:
         dtype: Of the vectors, `"float32"` or `"float16"`.
     """
 
-    def __init__(self, path, rows, width, schema, dtype="float32"):
+    def __init__(
+        self, path: str | os.PathLike, rows: int, width: int, schema: pa.Schema, dtype: DTypeLike = "float32"
+    ) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
         self.vectors = MatrixWriter(Path(path, "vectors.npy"), (rows, width), dtype)
         self.ids = pq.ParquetWriter(Path(path, "ids.parquet"), schema, compression="zstd")
         self.rows, self.waiting = 0, schema.empty_table()
 
-    def append(self, blocks):
+    def append(self, blocks: Iterable[np.ndarray]) -> None:
         """Appends an iterable of float matrices of shape `(rows, width)`."""
         for block in blocks:
             self.vectors.append(block)
             self.rows += len(block)
 
-    def append_ids(self, ids):
+    def append_ids(self, ids: pa.Table) -> None:
         """Appends an Arrow table of ids, one for each vector."""
         self.waiting = pa.concat_tables([self.waiting, ids.cast(self.ids.schema)])
         while self.waiting.num_rows >= ROW_GROUP:  # so that files do not depend on how ids come
             self.ids.write_table(self.waiting.slice(0, ROW_GROUP).combine_chunks())
             self.waiting = self.waiting.slice(ROW_GROUP)
 
-    def close(self):
+    def close(self) -> None:
         """Finishes the ids; the vectors are all there."""
         if self.waiting.num_rows:
             self.ids.write_table(self.waiting.combine_chunks())
         self.ids.close()
 
 
-def array_of(table, name):
+def array_of(table: pa.Table, name: str) -> np.ndarray:
     """A column of an Arrow table as one NumPy array; null integers become -1."""
     return pc.fill_null(table.column(name), -1).to_numpy()

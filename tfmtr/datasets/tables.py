@@ -1,20 +1,28 @@
 """Reads and checks the tables of a service's log: any column names in, the words of this package out."""
 
+# Ibis says less of its columns than they can do, and of its functions than they take:
+# pyright: reportArgumentType=false
+
 import dataclasses
 import difflib
+import os
 import re
 import zoneinfo
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 
 import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
 
 from tfmtr.datasets.column_types import header_hint
+from tfmtr.datasets.engines._engine import Engine
 from tfmtr.datasets.features import fits
 from tfmtr.datasets.holdout import split_word
 from tfmtr.datasets.homes import EVERYWHERE
 from tfmtr.datasets.ids import as_id
 from tfmtr.datasets.labels import parse_label
+from tfmtr.datasets.logs import Logs
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.reading import read_table
 from tfmtr.datasets.report import counted
@@ -43,18 +51,20 @@ class Tables:
         id_types: `{"user", "title" or "territory": {table: type that its ids had}}`.
     """
 
-    events: Any
-    users: Any
-    titles: Any
+    events: ibis.Table
+    users: ibis.Table
+    titles: ibis.Table
     tasks: Mapping[str, str]
     after: Mapping[str, str] = dataclasses.field(default_factory=dict)
     has_ratings: bool = False
     training: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    availability: Any = None
-    id_types: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    availability: ibis.Table | None = None
+    id_types: Mapping[str, Mapping[str, dt.DataType | None]] = dataclasses.field(  # pyright: ignore[reportGeneralTypeIssues]
+        default_factory=dict
+    )
 
 
-def read_tables(engine, logs, warnings=None):
+def read_tables(engine: Engine, logs: Logs, warnings: list[str] | None = None) -> Tables:
     """Opens the tables that `logs` names; nothing is read yet but schemas and first rows.
 
     Args:
@@ -74,7 +84,7 @@ def read_tables(engine, logs, warnings=None):
         check_time_format(logs.time_format)
     warnings = [] if warnings is None else warnings
 
-    def read(path, argument, ids):
+    def read(path: Path, argument: str, ids: Collection[str]) -> ibis.Table:
         table, found = read_table(engine, path, argument, ids=ids)
         warnings.extend(found)
         return table
@@ -146,7 +156,7 @@ def read_tables(engine, logs, warnings=None):
     else:
         catalogue = rename_ids(engine, titles, "titles", {"title": names["title"], "name": names["name"]})
 
-    def type_of(table, key):
+    def type_of(table: ibis.Table | None, key: str) -> dt.DataType | None:  # pyright: ignore[reportGeneralTypeIssues]
         return None if table is None or names[key] not in table.columns else table[names[key]].type()
 
     tables = Tables(
@@ -174,7 +184,7 @@ def read_tables(engine, logs, warnings=None):
     return localise(engine, tables, logs.time_zones) if logs.time_zones else tables
 
 
-def localise(engine, tables, time_zones):
+def localise(engine: Engine, tables: Tables, time_zones: Mapping[str, str]) -> Tables:
     """The tables with the times of events and availability as the clocks of their territories show them.
 
     Args:
@@ -197,7 +207,7 @@ def localise(engine, tables, time_zones):
         )
     zones = ibis.memtable({"place": list(time_zones), "zone": list(time_zones.values())})
 
-    def shift(table, *columns):
+    def shift(table: ibis.Table, *columns: str) -> ibis.Table:
         table = table.left_join(zones, table.territory == zones.place)
         zone = table.zone.fill_null("UTC")
         moved = {name: engine.local_time(zone, table[name]) for name in columns}
@@ -214,7 +224,7 @@ def localise(engine, tables, time_zones):
     return dataclasses.replace(tables, events=events.drop("owner", "territory"), availability=availability)
 
 
-def check_columns(table, argument, columns, instead=""):
+def check_columns(table: ibis.Table, argument: str, columns: Iterable[str], instead: str = "") -> None:
     """Raises a `ValueError` that names the nearest column unless the table has all `columns`."""
     for column in columns:
         if column not in table.columns:
@@ -226,7 +236,7 @@ def check_columns(table, argument, columns, instead=""):
             )
 
 
-def rename_ids(engine, table, argument, names):
+def rename_ids(engine: Engine, table: ibis.Table, argument: str, names: Mapping[str, str]) -> ibis.Table:
     """The table with its id columns renamed and cast to text; `name` may be absent and is then the title's id.
 
     Raises:
@@ -246,7 +256,9 @@ def rename_ids(engine, table, argument, names):
     return table.select(**ids, **{inside(name): table[name] for name in extra})
 
 
-def read_labels(engine, events, tasks, keys):
+def read_labels(
+    engine: Engine, events: ibis.Table, tasks: Mapping[str, str], keys: Iterable[str]
+) -> tuple[dict[str, str], dict[str, str], dict[str, ir.Value], bool]:
     """Kinds and label columns of the tasks, and what follows what.
 
     Args:
@@ -287,7 +299,9 @@ def read_labels(engine, events, tasks, keys):
     )
 
 
-def read_training(engine, events, training):
+def read_training(
+    engine: Engine, events: ibis.Table, training: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, ir.Value]]:
     """Kinds and columns of what is known in training only.
 
     Args:
@@ -320,7 +334,9 @@ def read_training(engine, events, training):
     return kinds, columns
 
 
-def read_availability(engine, path, time_format=None, territory=None):
+def read_availability(
+    engine: Engine, path: str | os.PathLike, time_format: str | None = None, territory: str | None = None
+) -> tuple[ibis.Table, list[str], dict[str, dt.DataType]]:
     """The availability table with `title`, `territory` as text and `start`, `end` as timestamps or null.
 
     Where the log knows one `territory` only, the table need not name it.
@@ -347,12 +363,12 @@ def read_availability(engine, path, time_format=None, territory=None):
     return table.select(**ids, **bounds), warnings, {name: table[name].type() for name in ids}
 
 
-def is_outside_range(label, kind):
+def is_outside_range(label: ir.Value, kind: str) -> ir.BooleanValue:
     """Whether a label is none that its task may have: 0, 1 or null (binary), finite or null (regression)."""
     return ~(label.isin([0.0, 1.0]) if kind == "binary" else fits(label))
 
 
-def check_labels(engine, events, tasks):
+def check_labels(engine: Engine, events: ibis.Table, tasks: Mapping[str, str]) -> None:
     """Raises a `ValueError` with the count and the first rows unless all labels are in their range."""
     for task, kind in tasks.items():
         bad = events.filter(is_outside_range(events[task], kind))
@@ -369,7 +385,9 @@ def check_labels(engine, events, tasks):
             )
 
 
-def count_contradictions(engine, events, after, *, refuse):
+def count_contradictions(
+    engine: Engine, events: ibis.Table, after: Mapping[str, str], *, refuse: bool
+) -> dict[str, int]:
     """`{task: number of events with it and without the one it follows}`, such as purchases without a click.
 
     Raises:
@@ -390,7 +408,7 @@ def count_contradictions(engine, events, after, *, refuse):
     return counts
 
 
-def check_unique(engine, table, key, argument):
+def check_unique(engine: Engine, table: ibis.Table, key: str, argument: str) -> None:
     """Raises a `ValueError` with the count and the first three keys unless every key has one row."""
     repeated = table.group_by(key).aggregate(rows=table.count()).filter(lambda t: t.rows > 1)
     count = engine.execute(repeated.count())
@@ -402,7 +420,7 @@ def check_unique(engine, table, key, argument):
         )
 
 
-def parse_memory(text):
+def parse_memory(text: str) -> int:
     """Bytes of a size such as `"4GB"`.
 
     Raises:

@@ -1,6 +1,9 @@
 """Title text to vectors: TF-IDF and truncated SVD, or a KerasHub text encoder."""
 
 import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.decomposition import TruncatedSVD
@@ -31,12 +34,12 @@ class TextVectors:
     (2, 2)
     """
 
-    terms: tuple
+    terms: tuple[str, ...]
     weights: np.ndarray
     components: np.ndarray
 
     @classmethod
-    def fit(cls, texts, *, width=WIDTH, seed=0):
+    def fit(cls, texts: Sequence[str], *, width: int = WIDTH, seed: int = 0) -> "TextVectors":
         """Fits words and components to texts.
 
         Args:
@@ -54,14 +57,14 @@ class TextVectors:
         if len(terms) > 1:
             with np.errstate(invalid="ignore"):  # equal texts have no variance to explain
                 components = TruncatedSVD(width, random_state=seed).fit(matrix).components_
-        return cls(terms, vectorizer.idf_, components)
+        return cls(terms, vectorizer.idf_, components)  # pyright: ignore[reportArgumentType]
 
     @property
-    def width(self):
+    def width(self) -> int:
         """Columns of the vectors."""
         return len(self.components)
 
-    def __call__(self, texts, ids, nameless=()):
+    def __call__(self, texts: Sequence[str], ids: Sequence[str], nameless: Iterable[int] = ()) -> np.ndarray:
         """Float32 matrix of shape `(len(texts), width)`.
 
         Args:
@@ -70,19 +73,19 @@ class TextVectors:
             nameless: Places of titles whose text is not their own, such as a genre alone: their vectors are of equal
                 parts the text's and one of their own, so that they are told apart.
         """
-        vectors = np.zeros((len(texts), self.width))
+        vectors: np.ndarray = np.zeros((len(texts), self.width))
         if self.terms:
             vectorizer = _vectorizer(vocabulary=list(self.terms))
             vectorizer.idf_ = self.weights
             vectors = vectorizer.transform(texts) @ self.components.T
-        unknown = ~vectors.any(axis=1)
+        unknown: np.ndarray = ~vectors.any(axis=1)
         for row in {*np.flatnonzero(unknown).tolist(), *nameless}:
             rng = np.random.default_rng(list(ids[row].encode()))
             own = rng.standard_normal(self.width) / np.sqrt(self.width)
             vectors[row] = own if unknown[row] else (vectors[row] + own) / np.sqrt(2)
         return vectors.astype("float32")
 
-    def count_unknown(self, texts):
+    def count_unknown(self, texts: Sequence[str]) -> int:
         """How many texts have no known word."""
         if not self.terms:
             return len(texts)
@@ -90,27 +93,27 @@ class TextVectors:
             np.sum(_vectorizer(vocabulary=list(self.terms), use_idf=False).fit_transform(texts).getnnz(axis=1) == 0)
         )
 
-    def save(self, file):
+    def save(self, file: str | os.PathLike) -> None:
         """Writes a `.npz` file."""
         np.savez(file, terms=np.asarray(self.terms, str), weights=self.weights, components=self.components)
 
     @classmethod
-    def load(cls, file):
+    def load(cls, file: str | os.PathLike) -> "TextVectors":
         """Reads what `save` wrote."""
         with np.load(file) as arrays:
             return cls(tuple(arrays["terms"].tolist()), arrays["weights"], arrays["components"])
 
 
-def _vectorizer(**options):
+def _vectorizer(**options: Any) -> TfidfVectorizer:
     return TfidfVectorizer(token_pattern=r"(?u)\w+(?:[-']\w+)*", sublinear_tf=True, **options)
 
 
-def has_words(texts):
+def has_words(texts: Iterable[str]) -> bool:
     """Whether any text has a letter or digit."""
     return any(character.isalnum() for text in texts for character in text)
 
 
-def encoder_vectors(texts, preset):
+def encoder_vectors(texts: Sequence[str], preset: str | os.PathLike) -> Iterator[np.ndarray]:
     """Mean token states of a KerasHub text encoder.
 
     Args:
@@ -124,7 +127,7 @@ def encoder_vectors(texts, preset):
         ImportError: If KerasHub is not installed.
     """
     try:
-        import keras_hub
+        import keras_hub  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("`text_encoder` needs KerasHub; install it with: pip install tfmtr[text]") from error
     preprocessor = keras_hub.models.TextClassifierPreprocessor.from_preset(preset)

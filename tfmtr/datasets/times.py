@@ -1,13 +1,19 @@
 """Times of a log as timestamps in UTC: real ones, seconds since 1970, or text; nothing about them is guessed."""
 
+# Ibis says less of its columns than they can do, and of its functions than they take:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+
 import datetime
 import itertools
 import math
 import re
+from collections.abc import Callable, Sequence
 
 import ibis
 import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
 
+from tfmtr.datasets.engines._engine import Engine
 from tfmtr.datasets.report import counted
 
 UTC = dt.Timestamp(timezone="UTC")
@@ -59,7 +65,7 @@ FEW = 100  # most events that may lie far from all others and are then worth a w
 SHARE = 0.005  # and at most this share of all (or ten)
 
 
-def as_time(engine, table, argument, column, time_format=None):
+def as_time(engine: Engine, table: ibis.Table, argument: str, column: str, time_format: str | None = None) -> ir.Value:
     """The column as a timestamp in UTC.
 
     Args:
@@ -95,7 +101,7 @@ def as_time(engine, table, argument, column, time_format=None):
     return ibis.timestamp("1970-01-01 00:00:00") + (value * 1000).round().cast("int64").as_interval("ms")
 
 
-def _within_years(engine, time, argument, column):
+def _within_years(engine: Engine, time: ir.Value, argument: str, column: str) -> ir.Value:
     """The timestamps, unless one is infinite or of a year that Python does not know.
 
     Raises:
@@ -113,7 +119,7 @@ def _within_years(engine, time, argument, column):
     return time
 
 
-def _check_unit(engine, value, argument, column):
+def _check_unit(engine: Engine, value: ir.Value, argument: str, column: str) -> None:
     """Raises a `ValueError` that names the likely unit unless numbers can be seconds since 1970."""
     known = value.cast("float64").name("value").as_table()
     infinite = engine.execute(known.filter(known.value.isin([math.inf, -math.inf])).count())
@@ -139,24 +145,24 @@ def _check_unit(engine, value, argument, column):
     )
 
 
-def _number(value):
+def _number(value: float) -> str:
     return f"{value:.0f}" if abs(value) < 1e15 else f"{value:g}"
 
 
-def _from_text(engine, value, argument, column, time_format):
+def _from_text(engine: Engine, value: ir.Value, argument: str, column: str, time_format: str | None) -> ir.Value:
     """Text as times: year, month, day in this order, or as `time_format` says, or where the days tell the order."""
     rows = value.name("text").as_table()
     rows = rows.filter(rows.text.notnull(), rows.text != "")
     if time_format is not None:
         given = _reader(*_pattern(time_format))
 
-        def read(text):
+        def read(text: ir.Value) -> ir.Value:
             return given(text) if time_format.startswith("%Y") else ibis.coalesce(given(text), _read_iso(text))
 
     elif 2 * engine.execute(rows.text.re_search(ISO).sum().fill_null(0)) >= engine.execute(rows.count()):
         read = _read_iso
     else:
-        read = _reader(DATES + CLOCK, _order(engine, rows, argument, column))
+        read = _reader(DATES + CLOCK, _order(engine, rows, argument, column))  # pyright: ignore[reportAssignmentType]
     bad = rows.filter(read(rows.text).isnull())
     count = engine.execute(bad.count())
     if count:
@@ -168,12 +174,12 @@ def _from_text(engine, value, argument, column, time_format):
     return read(value)
 
 
-def _first(engine, rows):
+def _first(engine: Engine, rows: ibis.Table) -> list[str]:
     """The first three different texts."""
     return [row["text"] for row in engine.rows(rows.select("text").distinct().order_by("text").limit(3))]
 
 
-def _order(engine, rows, argument, column):
+def _order(engine: Engine, rows: ibis.Table, argument: str, column: str) -> tuple[str, ...]:
     """Which directive each number of dates like 31/12/2024 is, if the days tell it.
 
     Raises:
@@ -190,11 +196,11 @@ def _order(engine, rows, argument, column):
     return (*(("m", "d") if is_day[1] else ("d", "m")), "Y", "H", "M", "S", "f")
 
 
-def _read_iso(text):
+def _read_iso(text: ir.Value) -> ir.TimestampValue:
     return text.nullif("").try_cast(UTC).cast("timestamp")
 
 
-def check_time_format(time_format):
+def check_time_format(time_format: str) -> None:
     """Raises a `ValueError` unless a format has a day, a month and a year, and no other directives than `DIRECTIVES`.
 
     >>> check_time_format("%d/%m/%Y %H:%M")
@@ -209,7 +215,7 @@ def check_time_format(time_format):
         )
 
 
-def _pattern(time_format):
+def _pattern(time_format: str) -> tuple[str, list[str]]:
     """A regular expression of a format, and the directive of each of its groups."""
     check_time_format(time_format)
     parts = re.split(r"%(.)", time_format)  # text, directive, text, directive, ... text
@@ -217,10 +223,10 @@ def _pattern(time_format):
     return rf"^\s*{pattern}\s*$", [name for name in parts[1::2] if name != "%"]
 
 
-def _reader(pattern, names):
+def _reader(pattern: str, names: Sequence[str]) -> Callable[[ir.Value], ir.Value]:
     """A function from text to timestamps, null where the text is not as the pattern says."""
 
-    def read(text):
+    def read(text: ir.Value) -> ir.TimestampValue:
         part = {name: text.re_extract(pattern, place + 1) for place, name in enumerate(names)}
         year = part["Y"] if "Y" in part else (part["y"] >= "69").ifelse(ibis.literal("19"), "20") + part["y"]
         hour = part.get("H", ibis.literal("0"))
@@ -241,7 +247,15 @@ def _reader(pattern, names):
     return read
 
 
-def check_far_events(engine, events, first, last, *, window, all_windows):
+def check_far_events(
+    engine: Engine,
+    events: ibis.Table,
+    first: datetime.datetime,
+    last: datetime.datetime,
+    *,
+    window: datetime.timedelta | None,
+    all_windows: datetime.timedelta | None,
+) -> list[str]:
     """Looks for a few events that lie far from all others: their times are wrong more often than not.
 
     Args:

@@ -1,5 +1,10 @@
 """The truth of a simulated log: what every user would stream, was shown, and why."""
 
+# Arrow makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +47,7 @@ class Truth:
     (2,)
     """
 
-    def __init__(self, out):
+    def __init__(self, out: str | os.PathLike) -> None:
         folder = Path(out, "truth")
         if not folder.is_dir():
             raise ValueError(f"`out` must be a folder that `simulator` wrote. Received: {out} without truth/")
@@ -57,17 +62,17 @@ class Truth:
         self._before = np.pad(exposure.cumsum(axis=1, dtype=np.float64), ((0, 0), (1, 0), (0, 0)))
 
     @property
-    def continents(self):
+    def continents(self) -> dict[str, str]:
         """`{territory: continent}`: four groups by geography, as `Logs.groups` takes them."""
         return dict(zip(*(self.territories[name].to_pylist() for name in ("territory", "continent")), strict=True))
 
     @property
-    def cultures(self):
+    def cultures(self) -> dict[str, str]:
         """`{territory: culture}`: the four groups that have tastes in common, as `Logs.groups` takes them."""
         names = (f"culture-{culture}" for culture in self.territories["culture"].to_pylist())
         return dict(zip(self.territories["territory"].to_pylist(), names, strict=True))
 
-    def relevance(self, users, titles):
+    def relevance(self, users: Sequence[str] | pa.ChunkedArray, titles: Sequence[str] | pa.ChunkedArray) -> np.ndarray:
         """Probabilities that users stream titles when they are shown them.
 
         Args:
@@ -82,7 +87,9 @@ class Truth:
         """
         return self._compute(lambda user, title, _: relevance(*self._affinity(user, title)), users, titles, 0)
 
-    def exposure(self, users, titles, day):
+    def exposure(
+        self, users: Sequence[str] | pa.ChunkedArray, titles: Sequence[str] | pa.ChunkedArray, day: int | np.ndarray
+    ) -> np.ndarray:
         """How many times users are expected to be shown titles on a day; 0 where a title is not offered.
 
         Args:
@@ -98,7 +105,14 @@ class Truth:
         """
         return self._compute(lambda user, title, day: self._shown(user, title, day, day + 1), users, titles, day)
 
-    def propensity(self, users, titles, day, *, lookback=0):
+    def propensity(
+        self,
+        users: Sequence[str] | pa.ChunkedArray,
+        titles: Sequence[str] | pa.ChunkedArray,
+        day: int | np.ndarray,
+        *,
+        lookback: int = 0,
+    ) -> np.ndarray:
         """Probabilities that users stream titles on a day, at least once.
 
         With `lookback` it is the probability of a discovery: a stream on the day, none in so many days before. No model
@@ -117,25 +131,31 @@ class Truth:
             ValueError: If an id is unknown, or a day is not of the log.
         """
 
-        def compute(user, title, day):
+        def compute(user: np.ndarray, title: np.ndarray, day: np.ndarray) -> np.ndarray:
             likely = relevance(*self._affinity(user, title))
             earlier = self._shown(user, title, np.maximum(day - lookback, 0), day)
             return -np.exp(-likely * earlier) * np.expm1(-likely * self._shown(user, title, day, day + 1))
 
         return self._compute(compute, users, titles, day)
 
-    def _affinity(self, user, title):
+    def _affinity(self, user: np.ndarray, title: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`<taste, latent>` and the quality of pairs of rows."""
         return np.einsum("pl,pl->p", self.users["taste"][user], self._latents[title]), self._qualities[title]
 
-    def _shown(self, user, title, start, stop):
+    def _shown(self, user: np.ndarray, title: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
         """Expected showings in the days `[start, stop)` on which the user is there."""
         who = self.users[user]
         start, stop = (np.clip(day, who["joined"], who["left"]) for day in (start, stop))
         weight = self._before[who["territory"], stop, title] - self._before[who["territory"], start, title]
         return who["rate"] * weight * attraction(self._affinity(user, title)[0])
 
-    def _compute(self, function, users, titles, day):
+    def _compute(
+        self,
+        function: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+        users: Sequence[str] | pa.ChunkedArray,
+        titles: Sequence[str] | pa.ChunkedArray,
+        day: int | np.ndarray,
+    ) -> np.ndarray:
         """The function of rows of users, rows of titles and days, block by block."""
         user, title = _rows(users, "u", len(self.users), "users"), _rows(titles, "t", len(self.titles), "titles")
         rows = np.broadcast_arrays(user, title, day)
@@ -146,13 +166,13 @@ class Truth:
         return np.concatenate([np.empty(0), *blocks])
 
 
-def _rows(ids, prefix, size, argument):
+def _rows(ids: Sequence[str] | pa.ChunkedArray, prefix: str, size: int, argument: str) -> np.ndarray:
     """Row numbers of ids such as `u00000012`."""
-    ids = ids if isinstance(ids, pa.ChunkedArray) else pa.chunked_array([pa.array(ids, pa.string())])
-    is_id = pc.fill_null(pc.match_substring_regex(ids, rf"^{prefix}\d{{8}}$"), False)
-    rows = pc.utf8_slice_codeunits(pc.if_else(is_id, ids, f"{prefix}-1"), 1).cast(pa.int64()).to_numpy()
+    column = ids if isinstance(ids, pa.ChunkedArray) else pa.chunked_array([pa.array(ids, pa.string())])
+    is_id = pc.fill_null(pc.match_substring_regex(column, rf"^{prefix}\d{{8}}$"), False)
+    rows = pc.utf8_slice_codeunits(pc.if_else(is_id, column, f"{prefix}-1"), 1).cast(pa.int64()).to_numpy()
     unknown = (rows < 0) | (rows >= size)
     if unknown.any():
-        first = ids.filter(pa.array(unknown)).slice(0, 3).to_pylist()
+        first = column.filter(pa.array(unknown)).slice(0, 3).to_pylist()
         raise ValueError(f"`{argument}` must be ids of the log. Received: {unknown.sum()} others, first {first}")
     return rows

@@ -24,21 +24,21 @@ class VectorStore:
     path: Path
 
     @property
-    def vectors(self):
+    def vectors(self) -> np.ndarray:
         """The memory-mapped matrix, shape `(rows, width)`."""
         return np.lib.format.open_memmap(Path(self.path, "vectors.npy"), mode="r")
 
     @property
-    def ids(self):
+    def ids(self) -> Path:
         """Path of the Parquet file that names the rows."""
         return Path(self.path, "ids.parquet")
 
     @property
-    def width(self):
+    def width(self) -> int:
         """Width of one vector."""
         return self.vectors.shape[1]
 
-    def check(self, name):
+    def check(self, name: str) -> None:
         """Raises a `ValueError` that names the store `name` unless its files are whole, fit and are finite."""
         try:
             vectors = self.vectors

@@ -70,12 +70,14 @@ class World:
     exposure: np.ndarray
 
     @property
-    def is_offered(self):
+    def is_offered(self) -> np.ndarray:
         """Whether a territory ever offers a title, shape `(num_territories, num_titles)`."""
         return self.ends > self.starts
 
 
-def make_world(rng, *, num_titles, num_territories, days, heterogeneity, feedback):
+def make_world(
+    rng: np.random.Generator, *, num_titles: int, num_territories: int, days: int, heterogeneity: float, feedback: float
+) -> World:
     """Draws a `World`.
 
     Args:
@@ -129,7 +131,7 @@ def make_world(rng, *, num_titles, num_territories, days, heterogeneity, feedbac
     return world
 
 
-def territory_sizes(num_territories):
+def territory_sizes(num_territories: int) -> np.ndarray:
     """Relative sizes of territories, falling.
 
     The 16 largest have the orders of Table 1 of Gampa et al., "Multi-Task Learning For Reduced Popularity Bias In
@@ -153,7 +155,7 @@ def territory_sizes(num_territories):
     return 10 ** np.where(rank <= last, majors, others)
 
 
-def personal_tastes(rng, world, age):
+def personal_tastes(rng: np.random.Generator, world: World, age: np.ndarray) -> np.ndarray:
     """Tastes of users but for their territory's part, float64 of shape `(users, LATENT)`.
 
     Args:
@@ -164,17 +166,17 @@ def personal_tastes(rng, world, age):
     return world.age_tastes[age] + rng.normal(0, 0.22, (len(age), LATENT))
 
 
-def attraction(affinity):
+def attraction(affinity: np.ndarray) -> np.ndarray:
     """How many times more often than indifferent ones the previous recommender shows titles of an affinity."""
     return np.exp(0.3 * affinity)
 
 
-def relevance(affinity, qualities):
+def relevance(affinity: np.ndarray, qualities: np.ndarray) -> np.ndarray:
     """Probability that a title is streamed when it is shown."""
     return 1 / (1 + np.exp(-BIAS - affinity - qualities))
 
 
-def _availability(rng, offered, days):
+def _availability(rng: np.random.Generator, offered: np.ndarray, days: int) -> tuple[np.ndarray, np.ndarray]:
     """Start and end of each title in each territory: promotions last for weeks, staggered over territories."""
     num_titles = offered.shape[1]
     stays = rng.random(num_titles) < STAYING
@@ -186,7 +188,7 @@ def _availability(rng, offered, days):
     return starts, np.where(offered, np.maximum(ends, starts), starts)
 
 
-def _fill_exposure(rng, world, feedback):
+def _fill_exposure(rng: np.random.Generator, world: World, feedback: float) -> None:
     """Weights of one week after the other; in the first one all titles are equally popular."""
     streams = _panel(rng, world)
     popularity, days = np.ones(streams.shape), world.exposure.shape[1]
@@ -199,7 +201,7 @@ def _fill_exposure(rng, world, feedback):
         popularity = _popularity(weights.sum(axis=1) * streams, world.shares)
 
 
-def _panel(rng, world):
+def _panel(rng: np.random.Generator, world: World) -> np.ndarray:
     """Mean `attraction * relevance` over users, shape `(num_territories, num_titles)`."""
     personal = personal_tastes(rng, world, rng.integers(len(AGE_BANDS), size=PANEL))
     streams = []
@@ -209,10 +211,10 @@ def _panel(rng, world):
     return np.array(streams)
 
 
-def _popularity(streams, shares):
+def _popularity(streams: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Half local, half global streams in units of the average streamed title; 1 for titles without any."""
 
-    def relative(streams):
+    def relative(streams: np.ndarray) -> np.ndarray:
         mean = streams.sum(axis=-1, keepdims=True) / (streams > 0).sum(axis=-1, keepdims=True)
         return np.where(streams > 0, streams / mean, 1.0)
 

@@ -1,15 +1,18 @@
 """Model inputs to one representation: embeddings, numbers and vectors side by side."""
 
+from collections.abc import Mapping, Sequence
+
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfmtr.names import SCENARIO
 from tfmtr.parameter_servers import table
+from tfmtr.schema import Feature, Schema
 
 CATEGORICAL = ("id", "string", "set", "sequence")  # kinds that become embeddings
 
 
-def encode_inputs(schema, *roles, scenario=False):
+def encode_inputs(schema: Schema, *roles: str, scenario: bool = False) -> dict[str, KerasTensor]:
     """Keras inputs of the encoded features: `{name: KerasTensor}`.
 
     Indices are int32 of shape `(batch,)`, or `(batch, width)` for sets and sequences; numbers `(batch,)`
@@ -31,7 +34,9 @@ def encode_inputs(schema, *roles, scenario=False):
     return inputs
 
 
-def embed(inputs, features, *, embedding_dim=16, name=None):
+def embed(
+    inputs: Mapping[str, KerasTensor], features: Sequence[Feature], *, embedding_dim: int = 16, name: str | None = None
+) -> KerasTensor:
     """Joins features into one representation (the papers' E^Merge): the fields of `embed_fields` side by side.
 
     Args:
@@ -49,13 +54,13 @@ def embed(inputs, features, *, embedding_dim=16, name=None):
     return join(embed_fields(inputs, features, embedding_dim=embedding_dim, name=name))
 
 
-def join(fields):
+def join(fields: Mapping[str, KerasTensor]) -> KerasTensor:
     """Puts the tensors of `{name: tensor of shape (batch, width)}` side by side."""
     parts = list(fields.values())
     return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
 
-def stack(encode, fields):
+def stack(encode: str, fields: Mapping[str, KerasTensor]) -> KerasTensor:
     """Embeddings as one tensor of shape `(batch, fields, embedding_dim)`, for products of pairs of them.
 
     Raises:
@@ -69,7 +74,9 @@ def stack(encode, fields):
     return ops.stack(list(fields.values()), axis=1)
 
 
-def embed_fields(inputs, features, *, embedding_dim=16, name=None):
+def embed_fields(
+    inputs: Mapping[str, KerasTensor], features: Sequence[Feature], *, embedding_dim: int = 16, name: str | None = None
+) -> dict[str, KerasTensor]:
     """One tensor a feature.
 
     Ids and hashed strings become embeddings, sets and sequences the mean embedding of their values,

@@ -1,14 +1,16 @@
 """Field-weighted factorisation machines of many tasks: as an interaction of a ranking model, and as two towers."""
 
 import itertools
+from collections.abc import Mapping, Sequence
 
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfmtr.layers.field_query import FieldQuery
+from tfmtr.schema import Feature
 
 
-def pair_products(fields):
+def pair_products(fields: KerasTensor) -> KerasTensor:
     """Inner products of all pairs of fields: `<v_i, v_j>` for i < j, in order.
 
     Args:
@@ -23,7 +25,9 @@ def pair_products(fields):
     return ops.take(ops.reshape(products, (-1, size * size)), pairs, axis=1)
 
 
-def field_towers(user_fields, title_fields, towers):
+def field_towers(
+    user_fields: Mapping[str, KerasTensor], title_fields: Mapping[str, KerasTensor], towers: Sequence[str]
+) -> tuple[dict[str, KerasTensor], KerasTensor, dict[str, KerasTensor]]:
     """MT-FwFM as one dot product a task, so that an index of titles can serve it.
 
     With user fields U, title fields T and the sum over pairs split by who is in it:
@@ -56,7 +60,7 @@ def field_towers(user_fields, title_fields, towers):
     return queries, title, terms
 
 
-def as_fields(fields, features, width):
+def as_fields(fields: Mapping[str, KerasTensor], features: Sequence[Feature], width: int) -> dict[str, KerasTensor]:
     """Fields of one width: numbers and vectors through a linear map of their own."""
     linear = {feature.name for feature in features if feature.kind in ("number", "vector")}
     return {

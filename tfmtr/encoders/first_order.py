@@ -1,11 +1,17 @@
 """A linear model of the features beside the joint one."""
 
+from collections.abc import Mapping, Sequence
+
 import keras
+from keras import KerasTensor
 
 from tfmtr.encoders.embed import CATEGORICAL, embed
+from tfmtr.schema import Feature
 
 
-def first_order(inputs, features, towers):
+def first_order(
+    inputs: Mapping[str, KerasTensor], features: Sequence[Feature], towers: Sequence[str]
+) -> dict[str, KerasTensor]:
     """A linear model of the features beside the joint one, one for each tower.
 
         term_t = sum_f w_tf[value of f] + sum_n w_tn n

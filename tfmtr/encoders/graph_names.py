@@ -1,11 +1,12 @@
 """Different names for the layers of a graph, whatever features and tasks are called."""
 
 import itertools
+from typing import Any
 
 import keras
 
 
-def name_apart(inputs, outputs):
+def name_apart(inputs: Any, outputs: Any) -> None:
     """Gives the layers and operations between tensors different names, as a Keras model must have them.
 
     They are made of the names of features and tasks, so that two may meet: `prior_age_embedding` is the table of a

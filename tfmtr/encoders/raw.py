@@ -5,17 +5,23 @@ holds the two against each other.
 """
 
 import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfmtr.names import SCENARIO
+from tfmtr.schema import Scenario, Schema
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 SEPARATOR = "\x1f"  # joins the columns of a composed scenario
 
 
-def raw_inputs(schema, *roles, scenario=False):
+def raw_inputs(schema: Schema, *roles: str, scenario: bool = False) -> dict[str, KerasTensor]:
     """Keras inputs for raw values: `{column: KerasTensor}`.
 
     Ids and strings have shape `(batch,)` and are text, numbers `(batch,)` float32, vectors
@@ -36,7 +42,9 @@ def raw_inputs(schema, *roles, scenario=False):
     return inputs
 
 
-def look_up(raw, schema, *roles, scenario=False):
+def look_up(
+    raw: Mapping[str, KerasTensor], schema: Schema, *roles: str, scenario: bool = False
+) -> dict[str, KerasTensor]:
     """Model inputs from raw values, in the graph: the serving side of `tfmtr.inputs.model_inputs`.
 
     Args:
@@ -65,7 +73,7 @@ def look_up(raw, schema, *roles, scenario=False):
     return encoded
 
 
-def lookup(vocabulary, **options):
+def lookup(vocabulary: Iterable[str], **options: Any) -> keras.layers.StringLookup:
     """A `StringLookup` with 0 for unknown text (with `mask_token`, 0 for that and 1 for unknown).
 
     TensorFlow keeps a table for as long as the process lives; this one goes with the layer.
@@ -77,7 +85,7 @@ def lookup(vocabulary, **options):
     return layer
 
 
-def _destroy(handle):
+def _destroy(handle: "tf.Tensor") -> None:
     """Frees a table's memory."""
     import tensorflow as tf
 
@@ -86,7 +94,7 @@ def _destroy(handle):
             tf.raw_ops.DestroyResourceOp(resource=handle, ignore_lookup_error=True)
 
 
-def _scenario_index(raw, scenario):
+def _scenario_index(raw: Mapping[str, KerasTensor], scenario: Scenario) -> KerasTensor:
     key = raw[scenario.columns[0]]
     if len(scenario.columns) > 1:
         key = JoinText()([raw[column] for column in scenario.columns])
@@ -99,12 +107,12 @@ def _scenario_index(raw, scenario):
 class JoinText(keras.layers.Layer):
     """Joins text tensors of shape `(batch,)` with a separator that no value has."""
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[KerasTensor]) -> KerasTensor:
         """Joins the tensors."""
         import tensorflow as tf
 
         return tf.strings.join(inputs, separator=SEPARATOR)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Sequence[KerasTensor]) -> KerasTensor:
         """Shape and dtype of one input."""
         return keras.KerasTensor(inputs[0].shape, dtype="string")

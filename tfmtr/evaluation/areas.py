@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def areas(labels, scores, groups, num_groups):
+def areas(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, num_groups: int) -> tuple[np.ndarray, np.ndarray]:
     """Average precision and ROC AUC of every group, from one sort of all rows.
 
     With P positives i and N negatives j in a group, equal scores being one step of both curves,
@@ -52,7 +52,7 @@ def areas(labels, scores, groups, num_groups):
     return pr_auc, roc_auc
 
 
-def stable_order(codes):
+def stable_order(codes: np.ndarray) -> np.ndarray:
     """Stable argsort of integers in `[0, 2**32)`, in linear time: NumPy has radix sort for 16 bits."""
     order = np.argsort(codes.astype(np.uint16), kind="stable")
     if codes.max(initial=0) < 2**16:

@@ -3,6 +3,9 @@
 import dataclasses
 import datetime
 import functools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +14,13 @@ import pyarrow.parquet as pq
 
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.preparation import JUDGED_WINDOWS
+from tfmtr.evaluation.baselines.history import History, Score
 from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.baselines.tuning import fit, tune
 from tfmtr.evaluation.index_lists import AmongCase, IndexLists, ListCase, best_titles, is_positive
 from tfmtr.evaluation.list_scores import NEW, REPEATS
 from tfmtr.evaluation.past import Past
-from tfmtr.evaluation.ranking import evaluate_lists, metrics_of_users, ndcg_of_users
+from tfmtr.evaluation.ranking import Metrics, evaluate_lists, metrics_of_users, ndcg_of_users
 from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.index import availability
 
@@ -35,11 +39,19 @@ class BaselineLists:
         scores: Data frame, a row for each user and list; see `user_scores`.
     """
 
-    document: dict
+    document: dict[str, Any]
     scores: pd.DataFrame
 
 
-def baseline_lists(data, *, k=10, most=10_000, names=None, among=None, metrics=()):
+def baseline_lists(
+    data: Dataset,
+    *,
+    k: int = 10,
+    most: int = 10_000,
+    names: Iterable[str] | None = None,
+    among: int | None = None,
+    metrics: Metrics = (),
+) -> BaselineLists:
     """Lists of baselines in every test window.
 
     Each has at most 12 tries, judged by NDCG of validation users' lists in the last training windows; the best options
@@ -68,12 +80,20 @@ def baseline_lists(data, *, k=10, most=10_000, names=None, among=None, metrics=(
 
 
 @functools.lru_cache(maxsize=2)  # the runs of one command are on the same data
-def _baseline_lists(path, key, k, most, names, among, metrics):
+def _baseline_lists(
+    path: str,
+    key: tuple[str, int],
+    k: int,
+    most: int,
+    names: tuple[str, ...] | None,
+    among: int | None,
+    metrics: Metrics,
+) -> BaselineLists:
     data = Dataset(path)
     past, window_days = Past(data), length_in_days(data)
     cases = validation_cases(data, past)
 
-    def judge(place, score):
+    def judge(place: int, score: Score) -> float:
         found = ndcg_of_users(cases[place][1].lists(ranking_by(score, past, k)))
         return float(found.mean()) if len(found) else float("nan")
 
@@ -83,7 +103,7 @@ def _baseline_lists(path, key, k, most, names, among, metrics):
     figures = {name: row["figure"] for name, row in tuned.items() if row["reason"] is None}
     known = {name: figure for name, figure in figures.items() if figure is not None}
     document = {
-        "best": max(known, key=known.get, default=next(iter(figures), None)),
+        "best": max(known, key=known.__getitem__, default=next(iter(figures), None)),
         "validation": {
             "windows": [window for window, _ in cases],
             "user_windows": sum(len(case.users) for _, case in cases),
@@ -114,7 +134,14 @@ def _baseline_lists(path, key, k, most, names, among, metrics):
     return BaselineLists(document, pd.concat(scores, ignore_index=True) if scores else pd.DataFrame())
 
 
-def validation_cases(data, past, *, before=1, most=MOST_VALIDATION, columns=LIST_COLUMNS):
+def validation_cases(
+    data: Dataset,
+    past: Past | None,
+    *,
+    before: int = 1,
+    most: int = MOST_VALIDATION,
+    columns: Sequence[str] | None = LIST_COLUMNS,
+) -> list[tuple[int, ListCase]]:
     """`[(window, ListCase)]` of validation users in the last training windows, those `before` one, oldest first.
 
     Their rows have `columns`, `None` for all, which a model needs.
@@ -132,7 +159,7 @@ def validation_cases(data, past, *, before=1, most=MOST_VALIDATION, columns=LIST
     return cases
 
 
-def positives_of(data, files, columns=LIST_COLUMNS):
+def positives_of(data: Dataset, files: Iterable[Path], columns: Sequence[str] | None = LIST_COLUMNS) -> pa.Table:
     """Arrow table of the primary task's positives in example files.
 
     Args:
@@ -146,18 +173,20 @@ def positives_of(data, files, columns=LIST_COLUMNS):
         read = [*columns, label]
     tables = [
         table.filter(is_positive(table[label])).select(columns or table.column_names)
-        for table in (pq.read_table(file, columns=read, partitioning=None) for file in files)
+        for table in (pq.read_table(file, columns=read, partitioning=None) for file in files)  # pyright: ignore[reportArgumentType]
     ]
-    return pa.concat_tables(tables) if tables else pa.table({name: [] for name in columns})
+    if not tables and columns is not None:
+        return pa.table({name: [] for name in columns})
+    return pa.concat_tables(tables)
 
 
-def catalogue_of(data, window):
+def catalogue_of(data: Dataset, window: int) -> Catalogue:
     """The `Catalogue` of a window: the titles that each territory can be offered."""
     ids = pq.read_table(data.path / "titles.parquet", columns=["title"])["title"].to_pylist()
     return Catalogue(ids, availability(data, ids, window))
 
 
-def length_in_days(data):
+def length_in_days(data: Dataset) -> float | None:
     """Length of the windows in days, `None` where the data have no times."""
     last = data.report["windows"][-1]
     if last["start"] is None:
@@ -166,16 +195,16 @@ def length_in_days(data):
     return (end - start) / datetime.timedelta(days=1)
 
 
-def ranking_by(score, past, k):
+def ranking_by(score: Score, past: Past, k: int) -> Callable[[pa.Table, np.ndarray], np.ndarray]:
     """How a baseline ranks: the function that `ListCase.lists` asks."""
 
-    def rank(rows, allowed):
+    def rank(rows: pa.Table, allowed: np.ndarray) -> np.ndarray:
         return best_titles(score(past.numbers(rows["user"])), allowed, k)
 
     return rank
 
 
-def user_scores(found: IndexLists, past, history, window, metrics=()):
+def user_scores(found: IndexLists, past: Past, history: History, window: int, metrics: Metrics = ()) -> pd.DataFrame:
     """One row for each user: the own metrics, and those of titles that were new when the window began.
 
     Args:

@@ -5,18 +5,22 @@ users, who are the same for both models, with `paired_bootstrap`; `holm` correct
 stated before. n/a is `None`, and counts for nobody. Gains over many territories are in `territories.py`.
 """
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
-from tfmtr.evaluation.metrics import check_columns, check_labels, check_scores, why_not_available
+from tfmtr.evaluation.metrics import Windows, check_columns, check_labels, check_scores, why_not_available
 from tfmtr.schema import check_choice
 
 LEVEL = 0.05
 POWER = 0.8
 
 
-def relative_gain(model, baseline, *, metric="pr_auc"):
+def relative_gain(model: Windows, baseline: Windows, *, metric: str = "pr_auc") -> dict[Any, dict[str, float | None]]:
     """Gain of a model over a baseline in percent, `100 (model / baseline - 1)`, for each slice and window.
 
     The average over windows is the unweighted mean of their percentages; windows that are n/a are left out.
@@ -43,7 +47,7 @@ def relative_gain(model, baseline, *, metric="pr_auc"):
     """
     check_same_rows(model, baseline)
 
-    def gain(cell, reference):
+    def gain(cell: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:
         check_choice("metric", metric, cell.keys())
         if cell[metric] is None or not reference[metric]:
             return None
@@ -58,7 +62,7 @@ def relative_gain(model, baseline, *, metric="pr_auc"):
     return {**gains, "average": average}
 
 
-def check_same_rows(model, baseline):
+def check_same_rows(model: Windows, baseline: Windows) -> None:
     """Raises a `ValueError` unless two results have the same windows, slices, rows and positives."""
     counts, others = _counts(model), _counts(baseline)
     for key in {**counts, **others}:
@@ -71,7 +75,7 @@ def check_same_rows(model, baseline):
             )
 
 
-def mean_and_deviation(values):
+def mean_and_deviation(values: Iterable[float | None]) -> tuple[float | None, float | None]:
     """Mean and sample deviation (divisor n - 1) of one figure over seeds; `None` values are left out.
 
     Args:
@@ -89,7 +93,7 @@ def mean_and_deviation(values):
     return mean, float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def welch(values, others):
+def welch(values: Iterable[float | None], others: Iterable[float | None]) -> float | None:
     """Two-sided p-value of Welch's t-test between the seeds of two models.
 
     Args:
@@ -106,10 +110,18 @@ def welch(values, others):
     values, others = _present(values), _present(others)
     if min(len(values), len(others)) < 2 or np.ptp(values) == np.ptp(others) == 0:
         return None
-    return float(stats.ttest_ind(values, others, equal_var=False).pvalue)
+    return float(stats.ttest_ind(values, others, equal_var=False).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def paired_bootstrap(labels, scores, baseline_scores, users, *, num_samples=1000, seed=0):
+def paired_bootstrap(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    baseline_scores: ArrayLike,
+    users: ArrayLike,
+    *,
+    num_samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Difference of two models' PR-AUC on the same rows, with an interval over test users.
 
     Users are drawn with replacement, not rows, because the rows of one user are not independent. A
@@ -177,7 +189,7 @@ def paired_bootstrap(labels, scores, baseline_scores, users, *, num_samples=1000
     }
 
 
-def holm(p_values):
+def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction for the claims that were stated before.
 
     The i-th smallest of n p-values (from 0) is multiplied by n - i; the results may not decrease and are at most 1.
@@ -204,7 +216,7 @@ def holm(p_values):
     return adjusted.tolist()
 
 
-def benjamini_hochberg(p_values):
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     """Benjamini and Hochberg's correction for many claims, of which a small share may be false.
 
     Of the claims with an adjusted p-value up to q, at most the share q is false on average; `holm` makes any false
@@ -229,7 +241,7 @@ def benjamini_hochberg(p_values):
     return stats.false_discovery_control(_check_p_values(p_values)).tolist()
 
 
-def detectable_difference(deviation, seeds):
+def detectable_difference(deviation: float | None, seeds: int) -> float | None:
     """Smallest true difference between two models that a test over seeds finds with 80 % power at 5 %.
 
     Two-sided t-test, the same number of seeds and the same deviation for both models, solved exactly
@@ -256,25 +268,25 @@ def detectable_difference(deviation, seeds):
     freedom = 2 * (seeds - 1)
     critical = stats.t.ppf(1 - LEVEL / 2, freedom)
 
-    def missing_power(noncentrality):
-        return POWER - stats.nct.sf(critical, freedom, noncentrality)
+    def missing_power(noncentrality: float) -> float:
+        return float(POWER - stats.nct.sf(critical, freedom, noncentrality))
 
     return float(deviation * np.sqrt(2 / seeds) * optimize.brentq(missing_power, 0, 10 * critical))
 
 
-def percentile_interval(samples):
+def percentile_interval(samples: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """The 95 % percentile interval of bootstrap samples, `(low, high)`."""
     low, high = np.quantile(samples, [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high)
 
 
-def check_num_samples(num_samples):
+def check_num_samples(num_samples: int) -> None:
     """Raises a `ValueError` unless there is at least one bootstrap sample."""
     if num_samples < 1:
         raise ValueError(f"`num_samples` must be positive, for example 1000. Received: num_samples={num_samples!r}")
 
 
-def _check_p_values(p_values):
+def _check_p_values(p_values: Sequence[float]) -> np.ndarray:
     p = np.asarray(p_values, np.float64)
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError(
@@ -283,7 +295,7 @@ def _check_p_values(p_values):
     return p
 
 
-def _counts(result):
+def _counts(result: Windows) -> dict[tuple[Any, str, str], int | None]:
     return {
         (window, name, count): cell.get(count)
         for window, cells in result.items()
@@ -292,11 +304,11 @@ def _counts(result):
     }
 
 
-def _present(values):
+def _present(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def weighted_roc_auc(labels, scores, users):
+def weighted_roc_auc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> Callable[[np.ndarray], float]:
     """Function of a user's weight, integers of shape `(users,)`, that returns the weighted ROC AUC.
 
     A pair of a positive and a negative row counts as often as the product of their users' weights; ties count half. As
@@ -316,7 +328,7 @@ def weighted_roc_auc(labels, scores, users):
     labels, scores, users = labels[order], scores[order], users[order]
     starts = np.flatnonzero(np.diff(scores, prepend=-np.inf))
 
-    def roc_auc(weights):
+    def roc_auc(weights: np.ndarray) -> float:
         rows = weights[users]
         positives = np.add.reduceat(np.where(labels == 1, rows, 0), starts)
         negatives = np.add.reduceat(np.where(labels == 1, 0, rows), starts)
@@ -327,7 +339,9 @@ def weighted_roc_auc(labels, scores, users):
     return roc_auc
 
 
-def weighted_average_precision(labels, scores, users):
+def weighted_average_precision(
+    labels: np.ndarray, scores: np.ndarray, users: np.ndarray
+) -> Callable[[np.ndarray], float]:
     """Function of a user's weight, integers of shape `(users,)`, that returns the weighted average precision.
 
     All that does not depend on the weights is done once: rows are sorted, and as precision counts only where
@@ -342,7 +356,7 @@ def weighted_average_precision(labels, scores, users):
     starts = np.append(0, ends[:-1])
     all_users, positive_users = users[: ends[-1]], users[positive_rows]
 
-    def average_precision(weights):
+    def average_precision(weights: np.ndarray) -> float:
         rows = np.cumsum(np.add.reduceat(weights[all_users], starts))
         positives = np.add.reduceat(weights[positive_users], first_positive)
         recalled = np.cumsum(positives)

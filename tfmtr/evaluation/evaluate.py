@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,15 @@ from tfmtr.evaluation.list_scores import (
     segments_of,
     write_list_scores,
 )
-from tfmtr.evaluation.metrics import evaluate_task
+from tfmtr.evaluation.metrics import Cells, evaluate_task
 from tfmtr.evaluation.past import Past, has_events
 from tfmtr.evaluation.ranking import evaluate_lists, gauc, recall_at_k
 from tfmtr.evaluation.shortcomings import shortcomings
-from tfmtr.evaluation.title_facts import LOCAL_SHARE, title_facts
-from tfmtr.models import TwoTower
+from tfmtr.evaluation.title_facts import LOCAL_SHARE, TitleFacts, title_facts
+from tfmtr.models import JointModel, TwoTower
 from tfmtr.retrieval.index import build_index
 from tfmtr.run import Run, versions
-from tfmtr.schema import check_choice
+from tfmtr.schema import Schema, check_choice
 
 BATCH = 8192
 
@@ -189,7 +189,7 @@ def evaluate(
 
 
 @contextlib.contextmanager
-def score_writer(file, schema):
+def score_writer(file: Path, schema: Schema) -> Iterator[Callable[[int, Mapping[str, np.ndarray]], None]]:
     """Writes `scores.parquet`, a row group a window; gives a function `write(window, columns of predict)`."""
     fields = {"window": pa.int32(), **{task.name: pa.float32() for task in schema.tasks}}
     with (
@@ -197,7 +197,7 @@ def score_writer(file, schema):
         pq.ParquetWriter(temporary, pa.schema(fields), compression="zstd") as writer,
     ):
 
-        def write(window, columns):
+        def write(window: int, columns: Mapping[str, np.ndarray]) -> None:
             scores = {task.name: columns[f"{task.name} score"].astype("float32") for task in schema.tasks}
             rows = len(columns["title_row"])
             if rows:
@@ -206,13 +206,15 @@ def score_writer(file, schema):
         yield write
 
 
-def row_metrics(columns, users, schema, facts):
+def row_metrics(
+    columns: Mapping[str, np.ndarray], users: np.ndarray, schema: Schema, facts: TitleFacts
+) -> Iterator[tuple[tuple[str, ...], Cells]]:
     """Yields `(path in the document, {slice: cell})` of every metric of a window's rows."""
     is_local = facts.local[columns["title_row"].astype(int)]
     classes = pd.Categorical.from_codes(is_local.astype(np.int8), ["global", "local"])
     for task in schema.tasks:
         order = np.argsort(columns[f"{task.name} score"], kind="stable")  # once, for all metrics
-        rows = columns[task.column][order], columns[f"{task.name} score"][order]
+        rows = columns[task.column or task.name][order], columns[f"{task.name} score"][order]
         for column in schema.slices:
             slices = columns[column][order]
             yield ("tasks", task.name, column), evaluate_task(*rows, slices, users[order], kind=task.kind)
@@ -221,7 +223,7 @@ def row_metrics(columns, users, schema, facts):
         yield ("title_classes", task.name), evaluate_task(*rows, classes[order], users[order], kind=task.kind)
 
 
-def put(tree, path, value):
+def put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
     """Sets a value in nested dictionaries, which are made where they are missing."""
     *above, last = path
     for key in above:
@@ -229,7 +231,9 @@ def put(tree, path, value):
     tree[last] = value
 
 
-def predict(model, files, schema, data, *, columns=()):
+def predict(
+    model: JointModel, files: Sequence[Path], schema: Schema, data: Dataset, *, columns: Sequence[str] = ()
+) -> tuple[dict[str, np.ndarray], np.ndarray, pa.Table | None]:
     """Runs a model over files of examples.
 
     Args:
@@ -246,7 +250,7 @@ def predict(model, files, schema, data, *, columns=()):
     """
     stores = inputs.open_stores(data)
     wanted = [*schema.slices, *(column for column in columns if column not in schema.slices)]
-    values = {name: [] for task in schema.tasks for name in (task.column, f"{task.name} score")}
+    values = {name: [] for task in schema.tasks for name in (task.column or task.name, f"{task.name} score")}
     values |= {name: [] for name in wanted}
     users, positives = [], []
     for table in inputs.read_tables(files, rows=BATCH):

@@ -1,5 +1,8 @@
 """How sure a ratio of two models' lists is: over users and seeds, and what could have been found."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -10,7 +13,9 @@ BLOCK = 100  # samples drawn at once
 LEAST_USERS = 20
 
 
-def compare_lists(ours, theirs, *, num_samples=2000, seed=0):
+def compare_lists(
+    ours: pd.DataFrame, theirs: pd.DataFrame, *, num_samples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
     """The ratio of two means over the same user-windows, with its interval and what would have been detectable.
 
     Users are drawn with all their windows, and in each sample the seeds of a model are drawn, too: figures of a user
@@ -49,8 +54,8 @@ def compare_lists(ours, theirs, *, num_samples=2000, seed=0):
     (1.5, True, 40)
     """
     check_num_samples(num_samples)
-    ours, pairs = _by_seed(ours)
-    theirs, others = _by_seed(theirs)
+    first_values, pairs = _by_seed(ours)
+    second_values, others = _by_seed(theirs)
     if not pairs.equals(others):
         raise ValueError(
             "`ours` and `theirs` must have the same pairs of a user and a window. Received: "
@@ -58,8 +63,8 @@ def compare_lists(ours, theirs, *, num_samples=2000, seed=0):
         )
     users, names = pd.factorize(pairs.get_level_values("user"))
     found = {
-        "ours": float(ours.mean()) if len(pairs) else None,
-        "theirs": float(theirs.mean()) if len(pairs) else None,
+        "ours": float(first_values.mean()) if len(pairs) else None,
+        "theirs": float(second_values.mean()) if len(pairs) else None,
         **dict.fromkeys(("ratio", "low", "high", "p_value", "detectable")),
         "users": len(names),
         "user_windows": len(pairs),
@@ -70,7 +75,8 @@ def compare_lists(ours, theirs, *, num_samples=2000, seed=0):
     if not found["theirs"]:
         return {**found, "reason": "a mean of 0"}
     # Sums of each user over windows: a drawn user brings all of them.
-    sums = [np.stack([np.bincount(users, row, len(names)) for row in rows], axis=1) for rows in (ours, theirs)]
+    both = first_values, second_values
+    sums = [np.stack([np.bincount(users, row, len(names)) for row in rows], axis=1) for rows in both]
     rng, samples = np.random.default_rng(seed), []
     for begin in range(0, num_samples, BLOCK):
         size = min(BLOCK, num_samples - begin)
@@ -103,7 +109,7 @@ def compare_lists(ours, theirs, *, num_samples=2000, seed=0):
     }
 
 
-def interval_text(cell, digits=3):
+def interval_text(cell: Mapping[str, Any], digits: int = 3) -> str:
     """The interval of a result of `compare_lists` as text.
 
     >>> interval_text({"low": 0.8, "high": 1.25}, 2), interval_text({"low": 0.8, "high": None}, 2)
@@ -113,7 +119,7 @@ def interval_text(cell, digits=3):
     return f"{low} or more" if cell["high"] is None else f"{low} to {cell['high']:.{digits}f}"
 
 
-def _by_seed(frame):
+def _by_seed(frame: pd.DataFrame) -> tuple[np.ndarray, pd.Index]:
     """Values of shape `(seeds, pairs)`, and the sorted pairs."""
     frame = frame if "seed" in frame else frame.assign(seed=0)
     if (number := int(frame.duplicated(["user", "window", "seed"]).sum())) > 0:

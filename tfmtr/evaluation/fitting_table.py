@@ -3,12 +3,13 @@
 import io
 import textwrap
 import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 
 from rich import box
 from rich.align import Align
 from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Column, Table
 from rich.text import Text
 
 WIDTH = 120  # of a table as text
@@ -46,21 +47,21 @@ class FittingTable(Table):
     DE              0.5
     """
 
-    def __init__(self, *, num_keys=1, title=None, caption=None):
+    def __init__(self, *, num_keys: int = 1, title: str | None = None, caption: str | None = None) -> None:
         super().__init__()
         self.num_keys, self.above, self.below = num_keys, title, caption
 
-    def add(self, header, *, is_number=False):
+    def add(self, header: str, *, is_number: bool = False) -> None:
         """Adds a column; of numbers, it is not much wider than its longest word."""
         justify = "right" if is_number else "left"
         self.add_column(Text(printable(header)), justify=justify, overflow="fold")
 
-    def add_row(self, *cells):
+    def add_row(self, *cells: str | Text) -> None:
         """Adds a row of texts; a `rich.text.Text` keeps its style."""
         texts = (cell if isinstance(cell, Text) else Text(cell) for cell in cells)
         super().add_row(*(Text(printable(text.plain), style=text.style) for text in texts))
 
-    def __rich_console__(self, console, options):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The title, the tables one below the other, the caption."""
         if self.above:
             yield Text(printable(self.above), style="italic")
@@ -71,14 +72,15 @@ class FittingTable(Table):
                 yield Text("")
             sizes, headers = [least[place] for place in places], [self.columns[place].header for place in places]
             if _sum(sizes, gap) > options.max_width:
-                yield Text(headers[-1].plain, style="bold")
+                yield Text(str(headers[-1]), style="bold")
                 headers[-1] = ""
                 sizes[-1] = self._width(self.columns[places[-1]], str.split, has_header=False)
             widths = self._widths(places, sizes, headers, options.max_width, gap)
             part = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
             for place, width, header in zip(places, widths, headers, strict=True):
-                justify, limits = self.columns[place].justify, {"min_width": width, "max_width": width}
-                part.add_column(Align(header, justify, vertical="bottom"), justify=justify, overflow="fold", **limits)
+                justify = "right" if self.columns[place].justify == "right" else "left"
+                heading = Align(header, justify, vertical="bottom")
+                part.add_column(heading, justify=justify, overflow="fold", min_width=width, max_width=width)
             cells = [list(self.columns[place].cells) for place in places]
             for row, texts in zip(self.rows, zip(*cells, strict=True), strict=True):
                 part.add_row(*texts, end_section=row.end_section)
@@ -86,7 +88,7 @@ class FittingTable(Table):
         if self.below:
             yield Text(printable(self.below), style="dim italic")
 
-    def _parts(self, least, width, gap):
+    def _parts(self, least: Sequence[int], width: int, gap: int) -> Iterator[list[int]]:
         """Yields the places of each table's columns: the first ones, and as many others as there is room for."""
         keys, others = list(range(self.num_keys)), list(range(self.num_keys, len(self.columns)))
         while True:
@@ -98,35 +100,37 @@ class FittingTable(Table):
             if not others:
                 return
 
-    def _widths(self, places, widths, headers, width, gap):
+    def _widths(
+        self, places: Sequence[int], widths: list[int], headers: Sequence[RenderableType], width: int, gap: int
+    ) -> list[int]:
         """The least widths, with what is left given to texts, or what is missing taken from the widest."""
         headed = zip(places, headers, strict=True)
         wanted = [self._wanted(self.columns[place]) if header else 0 for place, header in headed]
         spare = width - _sum(widths, gap)
         missing = {i: want - widths[i] for i, want in enumerate(wanted) if want > widths[i]}
-        for i in sorted(missing, key=missing.get):  # so that most texts are on one line
+        for i in sorted(missing, key=missing.__getitem__):  # so that most texts are on one line
             given = max(0, min(spare, missing[i]))
             widths[i], spare = widths[i] + given, spare - given
         while _sum(widths, gap) > width and max(widths) > 1:
             widths[widths.index(max(widths))] -= 1
         return widths
 
-    def _wanted(self, column):
+    def _wanted(self, column: Column) -> int:
         """Cells of a column where there is room: of texts the longest one, of numbers a heading of few lines."""
         if column.justify == "left":
             return self._width(column, lambda text: [text])
-        lines = textwrap.wrap(column.header.plain, NUMBER_WIDTH, break_long_words=False, break_on_hyphens=False)
+        lines = textwrap.wrap(str(column.header), NUMBER_WIDTH, break_long_words=False, break_on_hyphens=False)
         return max(map(cell_len, lines), default=1)
 
     @staticmethod
-    def _width(column, split, *, has_header=True):
+    def _width(column: Column, split: Callable[[str], list[str]], *, has_header: bool = True) -> int:
         """Cells of the widest piece of a column; its heading is always split into words."""
-        pieces = column.header.plain.split() if has_header else []
-        pieces += [piece for text in column.cells for piece in split(text.plain)]
+        pieces = str(column.header).split() if has_header else []
+        pieces += [piece for text in column.cells for piece in split(str(text))]
         return max(map(cell_len, pieces), default=1)
 
 
-def printable(text):
+def printable(text: str) -> str:
     r"""A text with a blank for each control character, which a terminal would obey.
 
     >>> printable("a\x1b[31m\nb")
@@ -135,18 +139,18 @@ def printable(text):
     return "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in text)
 
 
-def _sum(widths, gap):
+def _sum(widths: Sequence[int], gap: int) -> int:
     return sum(widths) + gap * (len(widths) - 1)
 
 
-def text_of(show):
+def text_of(show: Callable[[Console], object]) -> str:
     """What a function prints to the console that it is given, as text without marks."""
     file = io.StringIO()
     show(Console(file=file, width=WIDTH))
     return file.getvalue()
 
 
-def as_text(table):
+def as_text(table: Table) -> str:
     """A table as text.
 
     >>> from rich.table import Table

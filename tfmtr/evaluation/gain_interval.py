@@ -1,13 +1,24 @@
 """Intervals of relative gains in PR-AUC over test users and seeds."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from tfmtr.evaluation.compare import check_num_samples, percentile_interval, weighted_average_precision
 from tfmtr.evaluation.metrics import check_columns, why_not_available
 
 
-def bootstrap_pr_auc(labels, scores, windows, users, *, num_samples=1000, seed=0):
+def bootstrap_pr_auc(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    windows: ArrayLike,
+    users: ArrayLike,
+    *,
+    num_samples: int = 1000,
+    seed: int = 0,
+) -> np.ndarray:
     """PR-AUC of several runs in every test window, for samples of test users drawn with replacement.
 
     All runs and windows of a sample have the same users, so that differences between runs are paired. As in
@@ -55,7 +66,9 @@ def bootstrap_pr_auc(labels, scores, windows, users, *, num_samples=1000, seed=0
     return samples
 
 
-def gain_interval(samples, model, baseline, *, seed=0):
+def gain_interval(
+    samples: np.ndarray, model: Sequence[int] | np.ndarray, baseline: Sequence[int] | np.ndarray, *, seed: int = 0
+) -> tuple[float, float] | tuple[None, None]:
     """95 % interval of a model's gain over a baseline in percent, as mean over windows, over users and seeds.
 
     To each sample of users belongs a draw of seeds with replacement, for each model on its own, as seeds are no pairs.
@@ -78,7 +91,7 @@ def gain_interval(samples, model, baseline, *, seed=0):
     """
     rng = np.random.default_rng(seed)
 
-    def mean_over_drawn(runs):
+    def mean_over_drawn(runs: Sequence[int] | np.ndarray) -> np.ndarray:
         drawn = np.asarray(runs)[rng.integers(len(runs), size=(len(samples), 1, len(runs)))]
         return np.take_along_axis(samples, drawn, axis=-1).mean(axis=-1)
 

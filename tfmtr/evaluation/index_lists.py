@@ -1,6 +1,9 @@
 """What the title index recommends to test users, and every metric of it."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -9,8 +12,10 @@ from scipy import sparse
 
 from tfmtr import inputs
 from tfmtr.checks import check_integer
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.local_titles import equal_opportunity, local_share
+from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.popularity import (
     evaluate_exposure,
     exposure_curve,
@@ -18,8 +23,17 @@ from tfmtr.evaluation.popularity import (
     popularity_lift,
     quantile_bins,
 )
-from tfmtr.evaluation.ranking import evaluate_lists
+from tfmtr.evaluation.ranking import Metrics, evaluate_lists
+from tfmtr.evaluation.title_facts import TitleFacts
+from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.index import build_index
+from tfmtr.schema import Schema
+
+if TYPE_CHECKING:
+    from tfmtr.listwise.model import Scorer
+    from tfmtr.models import TwoTower
+    from tfmtr.retrieval.indexes import Index
+
 
 BATCH = 256
 QUALITY_BINS = 4
@@ -36,7 +50,7 @@ class IndexLists(NamedTuple):
 
     lists: Lists
     users: np.ndarray
-    available: dict
+    available: dict[str, np.ndarray]
 
 
 class ListCase:
@@ -59,12 +73,20 @@ class ListCase:
         left_out: `{"users", "positives"}`: how many had only titles again, and how many such positives there were.
     """
 
-    def __init__(self, positives, catalogue, *, most, past=None, window=None):
+    def __init__(
+        self,
+        positives: pa.Table,
+        catalogue: Catalogue,
+        *,
+        most: int,
+        past: Past | None = None,
+        window: int | None = None,
+    ) -> None:
         self.had, self.left_out = None, {"users": 0, "positives": 0}
         users, titles = positives["user"].to_numpy().astype(str), positives["title_row"].to_numpy()
         if past is not None:
             everyone, number = np.unique(users, return_inverse=True)
-            had = past.had(past.numbers(everyone), window)
+            had = past.had(past.numbers(everyone), window)  # pyright: ignore[reportArgumentType]
             is_again = np.asarray(had[number, titles]).ravel()
             self.left_out["positives"] = int(is_again.sum())
             positives, users, titles = positives.filter(pa.array(~is_again)), users[~is_again], titles[~is_again]
@@ -88,12 +110,12 @@ class ListCase:
         self.available = dict(zip(names.tolist(), masks, strict=True))
         self.masks = masks
 
-    def allowed(self, start, stop):
+    def allowed(self, start: int, stop: int) -> np.ndarray:
         """What the lists of some users may have, boolean of shape `(users, titles)`."""
         allowed = self.masks[self.home[start:stop]]
         return allowed if self.had is None else allowed & ~self.had[start:stop].toarray()
 
-    def lists(self, rank):
+    def lists(self, rank: Callable[[pa.Table, np.ndarray], np.ndarray]) -> Lists:
         """The `Lists` that a ranking gives.
 
         Args:
@@ -109,7 +131,7 @@ class ListCase:
             num_titles=self.num_titles,
         )
 
-    def index_lists(self, rank):
+    def index_lists(self, rank: Callable[[pa.Table, np.ndarray], np.ndarray]) -> IndexLists:
         """The `IndexLists` that a ranking gives."""
         return IndexLists(self.lists(rank), self.users, self.available)
 
@@ -133,7 +155,7 @@ class AmongCase(ListCase):
         ValueError: If `number` is below 2.
     """
 
-    def __init__(self, case, number=100, *, seed=0):
+    def __init__(self, case: ListCase, number: int = 100, *, seed: int = 0) -> None:
         check_integer("among", number, least=2)
         self.case, self.number, self.seed, self.few = case, number, seed, 0
         self.owners, self.num_titles, self.available = case.positive_users, case.num_titles, case.available
@@ -143,7 +165,7 @@ class AmongCase(ListCase):
         shape = (len(case.users), case.num_titles)
         self.wanted = sparse.csr_matrix((np.ones(len(self.owners), bool), (self.owners, case.positive_titles)), shape)
 
-    def allowed(self, start, stop):
+    def allowed(self, start: int, stop: int) -> np.ndarray:
         """Each row's positive and the others that were drawn, boolean of shape `(rows, titles)`."""
         owners = self.owners[start:stop]
         distinct, place = np.unique(owners, return_inverse=True)
@@ -159,7 +181,18 @@ class AmongCase(ListCase):
         return allowed
 
 
-def index_lists(model, positives, schema, data, *, window, k, most, past=None, scorer=None):
+def index_lists(
+    model: TwoTower,
+    positives: pa.Table,
+    schema: Schema,
+    data: Dataset,
+    *,
+    window: int,
+    k: int,
+    most: int,
+    past: Past | None = None,
+    scorer: Scorer | None = None,
+) -> IndexLists:
     """The lists that the exact index returns to users with a positive of the primary task.
 
     Args:
@@ -179,11 +212,22 @@ def index_lists(model, positives, schema, data, *, window, k, most, past=None, s
     index = build_index(model, data, schema, window=window, scorer=scorer)
     case = ListCase(positives, index.catalogue, most=most, past=past, window=window)
     popularity = None if past is None else past.popularity(window)
-    options = {"popularity": popularity, "scorer": scorer, "past": past, "window": window}
-    return case.index_lists(ranking_of(model, index, schema, data, k=k, **options))
+    rank = ranking_of(model, index, schema, data, k=k, popularity=popularity, scorer=scorer, past=past, window=window)
+    return case.index_lists(rank)
 
 
-def ranking_of(model, index, schema, data, *, k, popularity=None, scorer=None, past=None, window=None):
+def ranking_of(
+    model: TwoTower,
+    index: Index,
+    schema: Schema,
+    data: Dataset,
+    *,
+    k: int,
+    popularity: Mapping[str, np.ndarray] | None = None,
+    scorer: Scorer | None = None,
+    past: Past | None = None,
+    window: int | None = None,
+) -> Callable[[pa.Table, np.ndarray], np.ndarray]:
     """How a model ranks: the function that `ListCase.lists` asks.
 
     Args:
@@ -200,11 +244,11 @@ def ranking_of(model, index, schema, data, *, k, popularity=None, scorer=None, p
     """
     stores = inputs.open_stores(data)
 
-    def rank(rows, allowed):
+    def rank(rows: pa.Table, allowed: np.ndarray) -> np.ndarray:
         features = inputs.model_inputs(rows, schema, stores)
         queries = model.user_tower.predict_on_batch({name: features[name] for name in model.user_tower.input})
         query = queries[schema.tasks[0].name]
-        if scorer is not None:
+        if scorer is not None and past is not None and window is not None:
             query = scorer.join_queries(query, scorer.queries_of(past, past.numbers(rows["user"]), window))
         found = index(query, np.full(len(rows), min(k, allowed.shape[1]), "int32"), allowed)
         best = np.where(np.isfinite(found["scores"]), found["index"], -1)
@@ -219,7 +263,7 @@ def ranking_of(model, index, schema, data, *, k, popularity=None, scorer=None, p
     return rank
 
 
-def is_positive(labels):
+def is_positive(labels: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Which rows are events, as `prepare` has it: the primary task's label is neither 0 nor null.
 
     Args:
@@ -229,10 +273,10 @@ def is_positive(labels):
     >>> is_positive(pa.array([1.0, 0.0, -2.5, None])).to_pylist()
     [True, False, True, None]
     """
-    return pc.not_equal(labels, 0)
+    return pc.not_equal(labels, 0)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def is_cold(rows, features, schema):
+def is_cold(rows: pa.Table, features: Mapping[str, np.ndarray], schema: Schema) -> np.ndarray:
     """Of which rows no taste is known, boolean of shape `(rows,)`, as `tfmtr.exporting.is_cold` has it of requests.
 
     Args:
@@ -242,14 +286,14 @@ def is_cold(rows, features, schema):
     """
     known = [np.any(features[f.name] != 0, axis=1) for f in schema.by_role("user") if f.kind == "vector"]
     known += [
-        pc.fill_null(pc.greater(pc.list_value_length(rows[f.name]), 0), False).to_numpy()
+        pc.fill_null(pc.greater(pc.list_value_length(rows[f.name]), 0), False).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
         for f in schema.by_role("user")
         if f.kind in ("set", "sequence")
     ]
     return ~np.any(known, axis=0) if known else np.zeros(len(rows), bool)
 
 
-def best_titles(scores, allowed, k):
+def best_titles(scores: np.ndarray, allowed: np.ndarray, k: int) -> np.ndarray:
     """The k allowed titles with the highest scores, best first, of equal ones those that come first.
 
     Args:
@@ -276,7 +320,9 @@ def best_titles(scores, allowed, k):
     return best
 
 
-def list_metrics(found, facts, profile, metrics=()):
+def list_metrics(
+    found: IndexLists, facts: TitleFacts, profile: tuple[np.ndarray, np.ndarray], metrics: Metrics = ()
+) -> dict[str, dict[str, Any]]:
     """Every metric of `IndexLists` by its name.
 
     Args:
@@ -305,7 +351,7 @@ def list_metrics(found, facts, profile, metrics=()):
     }
 
 
-def profiles(past, users, window):
+def profiles(past: Past, users: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
     """What users chose before a test window.
 
     Args:

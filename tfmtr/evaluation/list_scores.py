@@ -1,7 +1,11 @@
 """The metrics of every user's list, of a model and of the baselines: kept beside a run, compared, summed by segment."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -26,7 +30,7 @@ FACTS = {
 }
 
 
-def write_list_scores(run, scores):
+def write_list_scores(run: str | os.PathLike, scores: pd.DataFrame) -> None:
     """Writes the scores beside a run, sorted; see `tfmtr.evaluation.baseline_lists.user_scores`.
 
     Args:
@@ -39,19 +43,21 @@ def write_list_scores(run, scores):
         pq.write_table(pa.Table.from_pandas(scores, preserve_index=False), temporary, compression="zstd")
 
 
-def read_list_scores(run):
+def read_list_scores(run: str | os.PathLike) -> pd.DataFrame | None:
     """The scores of a run that was evaluated; `None` if it has none."""
     file = Path(run, FILE)
     return pq.read_table(file).to_pandas() if file.is_file() else None
 
 
-def values_of(scores, contender, metric="ndcg", kind=NEW):
+def values_of(scores: pd.DataFrame, contender: str, metric: str = "ndcg", kind: str = NEW) -> pd.DataFrame:
     """`user`, `window` and `value` of one contender, as `compare_lists` wants them."""
     rows = scores[(scores.contender == contender) & (scores.list == kind)]
-    return rows[["user", "window", metric]].rename(columns={metric: "value"})
+    return rows[["user", "window", metric]].rename(columns={metric: "value"})  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
 
 
-def compare_with(scores, name, *, metric="ndcg", num_samples=1000):
+def compare_with(
+    scores: pd.DataFrame, name: str, *, metric: str = "ndcg", num_samples: int = 1000
+) -> dict[str, dict[str, Any]]:
     """A contender beside each of the others.
 
     Args:
@@ -75,7 +81,7 @@ def compare_with(scores, name, *, metric="ndcg", num_samples=1000):
     return {other: {**cell, "holm": corrected.get(other)} for other, cell in found.items()}
 
 
-def between_runs(runs):
+def between_runs(runs: Mapping[str, str | os.PathLike]) -> dict[str, dict[str, Any]]:
     """The last run's lists beside each other run's.
 
     Args:
@@ -86,9 +92,10 @@ def between_runs(runs):
         no lists or was evaluated on other users.
     """
     scores = {name: read_list_scores(run) for name, run in runs.items()}
-    if len(scores) < 2 or any(frame is None for frame in scores.values()):
+    kept = {name: frame for name, frame in scores.items() if frame is not None}
+    if len(scores) < 2 or len(kept) < len(scores):
         return {}
-    values = {name: values_of(frame, MODEL) for name, frame in scores.items()}
+    values = {name: values_of(frame, MODEL) for name, frame in kept.items()}
     *others, last = values
     keys = {name: set(zip(frame.user, frame.window, strict=True)) for name, frame in values.items()}
     return {
@@ -96,7 +103,7 @@ def between_runs(runs):
     }
 
 
-def means_of(scores):
+def means_of(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     """Means over all lists, whatever their window or territory.
 
     Args:
@@ -107,14 +114,14 @@ def means_of(scores):
         users.
     """
     found, metrics = {}, [column for column in scores.columns if column not in FACTS]
-    for (kind, name), rows in scores.groupby(["list", "contender"]):
+    for (kind, name), rows in scores.groupby(["list", "contender"]):  # pyright: ignore[reportGeneralTypeIssues]
         users = int(rows.user.nunique())
-        means = {m: float(rows[m].mean()) if users >= LEAST_USERS else None for m in metrics}
+        means = {m: float(rows[m].mean()) if users >= LEAST_USERS else None for m in metrics}  # pyright: ignore[reportArgumentType]
         found.setdefault(kind, {})[name] = {**means, "lists": len(rows), "users": users}
     return found
 
 
-def segments_of(scores):
+def segments_of(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     """What lists are worth to new and known users, and how often they have new and known titles that were wanted.
 
     Args:
@@ -143,7 +150,7 @@ def segments_of(scores):
         found[name] = {
             **{
                 f"{kind} users": {
-                    "ndcg": float(part.ndcg.mean()) if part.user.nunique() >= LEAST_USERS else None,
+                    "ndcg": float(part.ndcg.mean()) if part.user.nunique() >= LEAST_USERS else None,  # pyright: ignore[reportAttributeAccessIssue]
                     "user_windows": len(part),
                 }
                 for kind, part in (("new", rows[rows.is_new_user]), ("known", rows[~rows.is_new_user]))

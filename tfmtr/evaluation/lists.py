@@ -2,9 +2,12 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from tfmtr.evaluation.areas import stable_order
 from tfmtr.evaluation.metrics import check_columns, encode_slices, observed_rows, rows_by_slice, why_not_available
@@ -40,7 +43,7 @@ class Lists:
     positive_titles: np.ndarray
     num_titles: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         ranked_titles = np.asarray(self.ranked_titles)
         if ranked_titles.ndim != 2 or ranked_titles.dtype.kind not in "iu":
             raise ValueError(
@@ -63,18 +66,18 @@ class Lists:
         object.__setattr__(self, "positive_titles", titles)
 
     @property
-    def num_pairs(self):
+    def num_pairs(self) -> int:
         """Number of pairs of a user and a title, of which the positives are some."""
         return len(self.ranked_titles) * self.num_titles
 
     @functools.cached_property
-    def recommended(self):
+    def recommended(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`(users, titles, ranks)`: the lists without their padding, integer arrays; ranks are from 1."""
         users, places = np.nonzero(self.ranked_titles >= 0)
         return users, self.ranked_titles[users, places], places + 1
 
     @functools.cached_property
-    def positive_ranks(self):
+    def positive_ranks(self) -> np.ndarray:
         """Rank of each positive in its user's list, shape `(positives,)`; `inf` where the list does not have it.
 
         A title that a list names twice has the better of its ranks.
@@ -89,16 +92,16 @@ class Lists:
         return best
 
     @functools.cached_property
-    def num_positives(self):
+    def num_positives(self) -> np.ndarray:
         """Number of each user's positives, integers of shape `(users,)`."""
         return np.bincount(self.positive_users, minlength=len(self.ranked_titles))
 
     @functools.cached_property
-    def num_hits(self):
+    def num_hits(self) -> np.ndarray:
         """Number of each user's positives that the list has, floats of shape `(users,)`."""
         return np.bincount(self.positive_users, np.isfinite(self.positive_ranks), len(self.ranked_titles))
 
-    def by_slice(self):
+    def by_slice(self) -> dict[str, tuple[np.ndarray | slice, np.ndarray | slice, np.ndarray | slice]]:
         """Indices of the users, the recommendations (of `recommended`) and the positives of every slice.
 
         Returns:
@@ -106,10 +109,10 @@ class Lists:
         """
         codes, names = encode_slices(self.slices)
         columns = codes, codes[self.recommended[0]], codes[self.positive_users]
-        parts = [rows_by_slice(column, names) for column in columns]
-        return {name: tuple(part[name] for part in parts) for name in parts[0]}
+        users, recommendations, positives = (rows_by_slice(column, names) for column in columns)
+        return {name: (users[name], recommendations[name], positives[name]) for name in users}
 
-    def hit_rate(self, positives):
+    def hit_rate(self, positives: np.ndarray | slice) -> dict[str, Any]:
         """Cell of some positives: the share that is in their users' lists, `positives`, `users` and `reason`."""
         hits = np.isfinite(self.positive_ranks[positives])
         num_users = len(np.unique(self.positive_users[positives]))
@@ -117,7 +120,9 @@ class Lists:
         rate = float(hits.mean()) if reason is None else None
         return {"hit_rate": rate, "positives": len(hits), "users": num_users, "reason": reason}
 
-    def check_titles(self, name, values, good, expected):
+    def check_titles(
+        self, name: str, values: ArrayLike, good: Callable[[np.ndarray], bool | np.ndarray], expected: str
+    ) -> np.ndarray:
         """Returns an array with one value a title, or raises a `ValueError` that says what is `expected` of it."""
         values = np.asarray(values)
         if values.shape != (self.num_titles,) or not np.all(good(values)):
@@ -128,7 +133,17 @@ class Lists:
         return values
 
 
-def rank_pairs(users, titles, labels, scores, slices, *, num_titles, k=10, seed=0):
+def rank_pairs(
+    users: ArrayLike,
+    titles: ArrayLike,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    slices: ArrayLike,
+    *,
+    num_titles: int,
+    k: int = 10,
+    seed: int = 0,
+) -> Lists:
     """The lists that a model's scores make: each user's k best titles among those they have a label for.
 
     Equal scores are ordered at random, so that no order of the rows, such as positives first, helps a model.
@@ -181,7 +196,7 @@ def rank_pairs(users, titles, labels, scores, slices, *, num_titles, k=10, seed=
     return Lists(ranked_titles, slices, users[positive], titles[positive], num_titles=num_titles)
 
 
-def _shuffle_ties(order, users, scores, seed):
+def _shuffle_ties(order: np.ndarray, users: np.ndarray, scores: np.ndarray, seed: int) -> None:
     """Shuffles, in place, the rows of a user with equal scores, which are neighbors in `order`."""
     users, scores = users[order], scores[order]
     as_before = np.zeros(len(order) + 1, bool)
@@ -191,7 +206,7 @@ def _shuffle_ties(order, users, scores, seed):
     order[tied] = order[tied][np.lexsort((np.random.default_rng(seed).random(len(ties)), ties))]
 
 
-def check_range(name, values, low, end):
+def check_range(name: str, values: np.ndarray, low: int, end: int) -> None:
     """Raises a `ValueError` unless all values are in `[low, end)`."""
     outside = values[(values < low) | (values >= end)]
     if outside.size:

@@ -5,12 +5,16 @@ comes from training data. Cells are as in `tfmtr.evaluation.metrics`: by slice a
 users.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
-from tfmtr.evaluation.metrics import why_not_available
+from tfmtr.evaluation.lists import Lists
+from tfmtr.evaluation.metrics import Cells, why_not_available
 
 
-def local_share(lists, local):
+def local_share(lists: Lists, local: ArrayLike) -> Cells:
     """Share of local titles among the recommendations of a slice, and among what its users liked.
 
     Both are shares of pairs of a user and a title. (Means over users of each one's share would differ where users
@@ -42,7 +46,7 @@ def local_share(lists, local):
     local = _check_local(lists, local)
     recommended, liked = local[lists.recommended[1]], local[lists.positive_titles]
 
-    def cell(recommendations, positives):
+    def cell(recommendations: np.ndarray | slice, positives: np.ndarray | slice) -> dict[str, Any]:
         num_users = len(np.unique(lists.positive_users[positives]))
         reason = why_not_available(lists.num_pairs, num_users, len(liked[positives]))
         ours = truth = gap = None
@@ -63,7 +67,7 @@ def local_share(lists, local):
     return {name: cell(*index[1:]) for name, index in lists.by_slice().items()}
 
 
-def equal_opportunity(lists, local, quality):
+def equal_opportunity(lists: Lists, local: ArrayLike, quality: ArrayLike) -> Cells:
     """How much more rarely a liked local title is in the list than a liked global one of equal quality.
 
     The true-positive rate of a class in a quality bin b is the share of its positives that are in their users' lists.
@@ -107,16 +111,16 @@ def equal_opportunity(lists, local, quality):
     hits, classes = np.isfinite(lists.positive_ranks), {"local": local, "global": ~local}
     num_bins = bins.max(initial=0) + 1
 
-    def count(rows):
+    def count(rows: np.ndarray) -> np.ndarray:
         return np.bincount(bins[rows], minlength=num_bins)
 
-    def cell(positives):
+    def cell(positives: np.ndarray | slice) -> dict[str, Any]:
         rows = np.arange(len(bins))[positives]
         rows = rows[bins[rows] >= 0]
         shared = (count(rows[local[rows]]) > 0) & (count(rows[~local[rows]]) > 0)
         rows = rows[shared[bins[rows]]]
         weights = count(rows[local[rows]])[shared]
-        result = {"gap": None, "local": None, "global": None, "reason": None}
+        result: dict[str, Any] = {"gap": None, "local": None, "global": None, "reason": None}
         for name, members in classes.items():
             of_class = rows[members[rows]]
             num_users = len(np.unique(lists.positive_users[of_class]))
@@ -134,5 +138,5 @@ def equal_opportunity(lists, local, quality):
     return {name: cell(positives) for name, (_, _, positives) in lists.by_slice().items()}
 
 
-def _check_local(lists, local):
+def _check_local(lists: Lists, local: ArrayLike) -> np.ndarray:
     return lists.check_titles("local", local, lambda values: values.dtype == bool, "True or False")

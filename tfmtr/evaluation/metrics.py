@@ -5,8 +5,12 @@ metrics are `None`, its counts stay and its `reason` says why. Several models ar
 `{model: {window: {slice: cell}}}`, with one `evaluate_task` result for each model and test window.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from tfmtr.evaluation.areas import areas, stable_order
 from tfmtr.schema import TASK_KINDS, check_choice
@@ -16,8 +20,13 @@ MIN_POSITIVES = 30
 MIN_USERS = 20
 CLIP = 1e-7
 
+Cells = dict[str, dict[str, Any]]  # {slice: cell}
+Windows = Mapping[Any, Mapping[str, Mapping[str, Any]]]  # {window: {slice: cell}}, by number or its text
 
-def evaluate_task(labels, scores, slices, users, *, kind="binary"):
+
+def evaluate_task(
+    labels: ArrayLike, scores: ArrayLike, slices: ArrayLike, users: ArrayLike, *, kind: str = "binary"
+) -> Cells:
     """Metrics of one task on one test window, for every slice value and pooled.
 
     A cell of a binary task has `pr_auc` (average precision: the step-wise sum over the
@@ -60,7 +69,7 @@ def evaluate_task(labels, scores, slices, users, *, kind="binary"):
     }
 
 
-def expected_calibration_error(labels, probabilities, *, num_bins=15):
+def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, num_bins: int = 15) -> float:
     """Mean distance between predicted and observed rate over bins of equal numbers of rows.
 
         ECE = sum_b |rows of b| / |rows| |mean label of b - mean probability of b|
@@ -93,7 +102,9 @@ def expected_calibration_error(labels, probabilities, *, num_bins=15):
     return float(sum(gaps) / len(labels))
 
 
-def observed_rows(labels, scores, slices, users, kind, **columns):
+def observed_rows(
+    labels: ArrayLike, scores: ArrayLike, slices: ArrayLike, users: ArrayLike, kind: str, **columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str], np.ndarray, *tuple[np.ndarray, ...]]:
     """Checks the arguments of `evaluate_task` and returns the rows that have a label, sorted by score.
 
     Returns:
@@ -112,7 +123,7 @@ def observed_rows(labels, scores, slices, users, kind, **columns):
     return labels, scores, slices[order], names, users[order], *(column[order] for column in columns.values())
 
 
-def encode_slices(slices):
+def encode_slices(slices: ArrayLike) -> tuple[np.ndarray, list[str]]:
     """Slice values as integers, -1 for null, and their names, which are text in sorted order."""
     codes, values = pd.factorize(pd.Series(slices))
     names = [str(value) for value in values]
@@ -127,7 +138,7 @@ def encode_slices(slices):
     return places[codes], [names[i] for i in order]
 
 
-def rows_by_slice(codes, names):
+def rows_by_slice(codes: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray | slice]:
     """`{slice: index of its rows}`, in the order of `names`, and last `"overall"`, the index of all rows."""
     order = stable_order(codes + 1)
     # Rows of slice i are order[bounds[i] : bounds[i + 1]]; those with a null slice (code -1) come first.
@@ -136,7 +147,7 @@ def rows_by_slice(codes, names):
     return {**rows, OVERALL: slice(None)}
 
 
-def why_not_available(rows, users, positives=None):
+def why_not_available(rows: int, users: int, positives: int | None = None) -> str | None:
     """Text that says why a cell is n/a, or `None` if its evidence is enough; `positives=None` for regression."""
     if rows == 0:
         return "no labels"
@@ -151,7 +162,7 @@ def why_not_available(rows, users, positives=None):
     return None
 
 
-def _binary_cell(labels, scores, users):
+def _binary_cell(labels: np.ndarray, scores: np.ndarray, users: int) -> dict[str, Any]:
     positive = labels == 1
     rows, positives = len(labels), int(positive.sum())
     reason = why_not_available(rows, users, positives)
@@ -174,7 +185,7 @@ def _binary_cell(labels, scores, users):
     }
 
 
-def _regression_cell(labels, scores, users):
+def _regression_cell(labels: np.ndarray, scores: np.ndarray, users: int) -> dict[str, Any]:
     reason = why_not_available(len(labels), users)
     errors = scores - labels
     return {
@@ -186,7 +197,7 @@ def _regression_cell(labels, scores, users):
     }
 
 
-def check_columns(**columns):
+def check_columns(**columns: np.ndarray) -> None:
     """Raises a `ValueError` unless all columns have the same shape `(rows,)` and `users` (codes) has no null."""
     shapes = {name: column.shape for name, column in columns.items()}
     if len(set(shapes.values())) != 1:
@@ -199,7 +210,7 @@ def check_columns(**columns):
         )
 
 
-def check_labels(labels, kind):
+def check_labels(labels: np.ndarray, kind: str) -> None:
     """Raises a `ValueError` unless observed labels are 0 or 1 (binary tasks) or finite (regression tasks)."""
     if kind == "binary":
         _check_all("labels", labels, np.isin(labels, (0, 1)), "0, 1 or NaN for a binary task")
@@ -207,7 +218,7 @@ def check_labels(labels, kind):
         _check_all("labels", labels, np.isfinite(labels), "finite numbers or NaN for a regression task")
 
 
-def check_scores(name, scores, kind):
+def check_scores(name: str, scores: np.ndarray, kind: str) -> None:
     """Raises a `ValueError` unless scores are probabilities (binary tasks) or finite (regression tasks)."""
     if kind == "binary":
         _check_all(name, scores, (scores >= 0) & (scores <= 1), "probabilities in [0, 1] for a binary task")
@@ -215,6 +226,6 @@ def check_scores(name, scores, kind):
         _check_all(name, scores, np.isfinite(scores), "finite numbers for a regression task")
 
 
-def _check_all(name, values, good, expected):
+def _check_all(name: str, values: np.ndarray, good: np.ndarray, expected: str) -> None:
     if not good.all():
         raise ValueError(f"`{name}` must be {expected}. Received: {values[~good][0]} ({(~good).sum()} such rows)")

@@ -1,6 +1,7 @@
 """What users had before a window: what their lists leave out, and what baselines are fitted on."""
 
 import datetime
+from collections.abc import Sequence
 
 import ibis
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import sparse
 
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.evaluation.baselines.history import History
 
@@ -34,7 +36,7 @@ class Past:
         ValueError: If the directory has no `events.parquet`.
     """
 
-    def __init__(self, data):
+    def __init__(self, data: Dataset) -> None:
         if not has_events(data):
             raise ValueError(
                 f"`data` must have {EVENTS}, which tells what users had; prepare the data again. Received: {data.path}"
@@ -72,12 +74,12 @@ class Past:
             found[name].to_numpy(zero_copy_only=False).astype(bool) for name in ("is_fitted", "is_history")
         )
 
-    def numbers(self, users):
+    def numbers(self, users: Sequence[str] | np.ndarray | pa.ChunkedArray) -> np.ndarray:
         """Numbers of users, int64 of shape `(users,)`, from their ids; -1 for one that is not in the table."""
-        found = pc.index_in(pa.array(users, pa.string()), value_set=self.users)
+        found = pc.index_in(pa.array(users, pa.string()), value_set=self.users)  # pyright: ignore[reportAttributeAccessIssue]
         return pc.fill_null(found, -1).to_numpy().astype(np.int64)
 
-    def had(self, users, window, *, chosen=False):
+    def had(self, users: np.ndarray, window: int, *, chosen: bool = False) -> sparse.csr_matrix:
         """What lists of a window leave out: all that users had before it.
 
         Args:
@@ -97,7 +99,7 @@ class Past:
         shape = (len(users), self.num_titles)
         return sparse.csr_matrix((np.ones(known.sum(), bool), (rows[known], self.title[known])), shape)
 
-    def popularity(self, window):
+    def popularity(self, window: int) -> dict[str, np.ndarray]:
         """How many users had each title before a window: `{territory: float32 of shape (titles,)}`."""
         known = self.is_history & (self.window < window)
         pairs = np.unique(self.user[known].astype(np.int64) * self.num_titles + self.title[known])
@@ -108,7 +110,7 @@ class Past:
             found[territory] = np.bincount(own, minlength=self.num_titles).astype("float32")
         return found
 
-    def ages(self, events, window):
+    def ages(self, events: np.ndarray, window: int) -> np.ndarray:
         """Days from some events to a window's start, positive floats; 1 where the data have no times."""
         if self.starts[window] is None:
             return np.ones(len(self.second[events]))
@@ -117,7 +119,7 @@ class Past:
         age = np.maximum(start - self.second[events], 1.0) / SECONDS_A_DAY
         return np.where(np.isnan(age), 1.0, age)
 
-    def history(self, window):
+    def history(self, window: int) -> History:
         """The `History` that baselines of a window are fitted on: all that the model may know then."""
         known = self.is_history & (self.window < window)
         age = self.ages(known, window)
@@ -131,6 +133,6 @@ class Past:
         )
 
 
-def has_events(data):
+def has_events(data: Dataset) -> bool:
     """Whether a prepared directory tells what users had; what public converters with given examples write does not."""
     return (data.path / EVENTS).is_file()

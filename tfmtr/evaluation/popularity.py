@@ -5,14 +5,20 @@ territories, or over one to judge that territory's lists by its own taste. Cells
 by slice and pooled, n/a under 20 users, and under 30 positives where positives are looked at.
 """
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
-from tfmtr.evaluation.lists import check_range
-from tfmtr.evaluation.metrics import OVERALL, check_columns, why_not_available
+from tfmtr.evaluation.lists import Lists, check_range
+from tfmtr.evaluation.metrics import OVERALL, Cells, check_columns, why_not_available
 
 
-def evaluate_exposure(lists, popularity, *, available=None):
+def evaluate_exposure(
+    lists: Lists, popularity: ArrayLike, *, available: Mapping[str, ArrayLike] | None = None
+) -> Cells:
     """Catalogue coverage, Gini index and entropy of the exposure, and average recommendation popularity.
 
     With p_j the shares of the n titles in all recommendations of a slice, the smallest first,
@@ -54,7 +60,7 @@ def evaluate_exposure(lists, popularity, *, available=None):
     slices = lists.by_slice()
     catalogues = _check_available(lists, slices, available)
 
-    def cell(name, users, recommendations):
+    def cell(name: str, users: np.ndarray | slice, recommendations: np.ndarray | slice) -> dict[str, Any]:
         counts, catalogue = np.bincount(titles[recommendations], minlength=lists.num_titles), catalogues[name]
         if counts[~catalogue].any():
             raise ValueError(
@@ -63,7 +69,7 @@ def evaluate_exposure(lists, popularity, *, available=None):
             )
         known, num_titles = ~np.isnan(means[users]), int(catalogue.sum())
         reason = why_not_available(lists.num_pairs, int(known.sum()))
-        metrics = dict.fromkeys(("coverage", "gini", "entropy", "average_popularity"))
+        metrics: dict[str, float | None] = dict.fromkeys(("coverage", "gini", "entropy", "average_popularity"))
         if reason is None:
             shares = np.sort(counts[catalogue]) / counts.sum()
             places = np.arange(1, num_titles + 1)
@@ -78,7 +84,7 @@ def evaluate_exposure(lists, popularity, *, available=None):
     return {name: cell(name, users, recommended) for name, (users, recommended, _) in slices.items()}
 
 
-def popularity_lift(lists, popularity, profile_users, profile_titles):
+def popularity_lift(lists: Lists, popularity: ArrayLike, profile_users: ArrayLike, profile_titles: ArrayLike) -> Cells:
     """By how much recommendations are more popular than what their users chose themselves.
 
     With the group average popularity GAP, the mean over the users of a slice of the mean popularity of the titles in
@@ -122,7 +128,7 @@ def popularity_lift(lists, popularity, profile_users, profile_titles):
     profile = _mean_per_user(profile_users, popularity[profile_titles], lists)
     known = ~np.isnan(recommended + profile)
 
-    def cell(users):
+    def cell(users: np.ndarray | slice) -> dict[str, Any]:
         of_list, of_profile = (means[users][known[users]] for means in (recommended, profile))
         reason = why_not_available(lists.num_pairs, len(of_list))
         lift = ours = theirs = None
@@ -140,7 +146,9 @@ def popularity_lift(lists, popularity, profile_users, profile_titles):
     return {name: cell(users) for name, (users, _, _) in lists.by_slice().items()}
 
 
-def hit_rate_by_popularity(lists, popularity, *, num_bins=10):
+def hit_rate_by_popularity(
+    lists: Lists, popularity: ArrayLike, *, num_bins: int = 10
+) -> dict[str, list[dict[str, Any]]]:
     """Share of the positives that are in their users' lists, by how popular the title is.
 
     Every positive is one trial, a hit if its title is in its user's list. Where the list favors popular titles, the
@@ -176,7 +184,7 @@ def hit_rate_by_popularity(lists, popularity, *, num_bins=10):
     }
 
 
-def exposure_curve(lists, popularity, *, num_bins=10):
+def exposure_curve(lists: Lists, popularity: ArrayLike, *, num_bins: int = 10) -> Cells:
     """What share of the recommendations goes to titles of what share of the popularity, bin by bin.
 
     Plot `exposure` over `popularity`, or the cumulative sums of both: above the diagonal at the popular end, titles
@@ -210,7 +218,7 @@ def exposure_curve(lists, popularity, *, num_bins=10):
     titles_in = np.bincount(bins, minlength=num_bins).tolist()
     popularity_of = (np.bincount(bins, popularity, num_bins) / popularity.sum()).tolist()
 
-    def cell(recommendations):
+    def cell(recommendations: np.ndarray | slice) -> dict[str, Any]:
         num_users = len(np.unique(users[recommendations]))
         reason, exposure = why_not_available(lists.num_pairs, num_users), None
         if reason is None:
@@ -227,7 +235,7 @@ def exposure_curve(lists, popularity, *, num_bins=10):
     return {name: cell(recommended) for name, (_, recommended, _) in lists.by_slice().items()}
 
 
-def quantile_bins(values, *, num_bins=10):
+def quantile_bins(values: ArrayLike, *, num_bins: int = 10) -> np.ndarray:
     """Bins of equal numbers of titles by any figure of theirs, from the lowest.
 
     A title's bin is `floor(num_bins * share of titles with a lower value)`: equal values share a bin, so many titles
@@ -253,20 +261,22 @@ def quantile_bins(values, *, num_bins=10):
     return num_bins * np.searchsorted(np.sort(values), values) // len(values)
 
 
-def _mean_per_user(users, values, lists):
+def _mean_per_user(users: np.ndarray, values: np.ndarray, lists: Lists) -> np.ndarray:
     """Mean of the values of each user, shape `(users,)`; NaN for users without any."""
     num_users = len(lists.ranked_titles)
     with np.errstate(invalid="ignore"):
         return np.bincount(users, values, num_users) / np.bincount(users, minlength=num_users)
 
 
-def _check_popularity(lists, popularity):
+def _check_popularity(lists: Lists, popularity: ArrayLike) -> np.ndarray:
     return lists.check_titles(
         "popularity", popularity, lambda values: np.isfinite(values) & (values >= 0), "a number from zero up"
     )
 
 
-def _check_available(lists, slices, available):
+def _check_available(
+    lists: Lists, slices: Iterable[str], available: Mapping[str, ArrayLike] | None
+) -> dict[str, np.ndarray]:
     """Boolean array of shape `(num_titles,)` for every slice."""
     if available is None:
         return dict.fromkeys(slices, np.ones(lists.num_titles, bool))

@@ -3,19 +3,26 @@
 Cells are those of `tfmtr.evaluation.metrics`: by slice and pooled, n/a under 30 positives or 20 users.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from tfmtr import components
 from tfmtr.evaluation.areas import areas
 from tfmtr.evaluation.list_metrics.ndcg import ndcg
 from tfmtr.evaluation.list_metrics.recall import recall
-from tfmtr.evaluation.metrics import OVERALL, observed_rows, rows_by_slice, why_not_available
+from tfmtr.evaluation.lists import Lists
+from tfmtr.evaluation.metrics import OVERALL, Cells, Windows, observed_rows, rows_by_slice, why_not_available
 
 FOLDER = "evaluation.list_metrics"
 
+Metrics = Sequence[str | Callable[[Lists], np.ndarray]]  # list metrics by import path, or themselves
 
-def gauc(labels, scores, slices, users):
+
+def gauc(labels: ArrayLike, scores: ArrayLike, slices: ArrayLike, users: ArrayLike) -> Cells:
     """GAUC: the ROC AUC of each user's own rows, averaged over users with their numbers of rows as weights.
 
         GAUC = sum_u rows_u AUC_u / sum_u rows_u
@@ -45,7 +52,7 @@ def gauc(labels, scores, slices, users):
     """
     labels, scores, slices, names, users = observed_rows(labels, scores, slices, users, "binary")
 
-    def cell(index):
+    def cell(index: np.ndarray | slice) -> dict[str, Any]:
         group, distinct = pd.factorize(users[index])
         positive = labels[index] == 1
         _, auc = areas(positive, scores[index], group, len(distinct))
@@ -64,7 +71,7 @@ def gauc(labels, scores, slices, users):
     return {name: cell(index) for name, index in rows_by_slice(slices, names).items()}
 
 
-def evaluate_lists(lists, metrics=()):
+def evaluate_lists(lists: Lists, metrics: Metrics = ()) -> Cells:
     """All metrics of `tfmtr/evaluation/list_metrics/`, as means over the users with a held-out positive.
 
     They are those at the lists' own length.
@@ -87,7 +94,7 @@ def evaluate_lists(lists, metrics=()):
     found, num_positives = {name: metric(lists) for name, metric in functions(metrics).items()}, lists.num_positives
     known = num_positives > 0
 
-    def cell(users):
+    def cell(users: np.ndarray | slice) -> dict[str, Any]:
         positives, num_users = int(num_positives[users].sum()), int(known[users].sum())
         reason = why_not_available(lists.num_pairs, num_users, positives)
         means = {
@@ -99,7 +106,7 @@ def evaluate_lists(lists, metrics=()):
     return {name: cell(users) for name, (users, _, _) in lists.by_slice().items()}
 
 
-def recall_at_k(lists):
+def recall_at_k(lists: Lists) -> float | None:
     """Recall of `evaluate_lists` over all users together, however few: a float, or `None` without a positive.
 
     Example:
@@ -111,7 +118,7 @@ def recall_at_k(lists):
     return float(values.mean()) if values.size else None
 
 
-def mean_over_lists(windows, metric):
+def mean_over_lists(windows: Windows, metric: str) -> float | None:
     """A metric's mean over the lists of all windows together, however many a window has.
 
     Args:
@@ -131,7 +138,7 @@ def mean_over_lists(windows, metric):
     return sum(cell[metric] * cell["users"] for cell in cells) / lists if lists else None
 
 
-def metrics_of_users(lists, metrics=()):
+def metrics_of_users(lists: Lists, metrics: Metrics = ()) -> dict[str, np.ndarray]:
     """Each user's own metrics, in the order of the lists.
 
     Args:
@@ -153,7 +160,7 @@ def metrics_of_users(lists, metrics=()):
     return {**own, "positives": lists.num_positives}
 
 
-def ndcg_of_users(lists):
+def ndcg_of_users(lists: Lists) -> np.ndarray:
     """NDCG of each user with a held-out positive, in the order of the lists: float array of shape `(users,)`.
 
     Example:
@@ -164,7 +171,7 @@ def ndcg_of_users(lists):
     return ndcg(lists)[lists.num_positives > 0]
 
 
-def functions(metrics=()):
+def functions(metrics: Metrics = ()) -> dict[str, Callable[[Lists], np.ndarray]]:
     """`{name: function}` of all list metrics.
 
     Args:

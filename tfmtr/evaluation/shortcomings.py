@@ -1,7 +1,10 @@
 """Says that a model is below the best baseline, and what in the data may be the cause."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.evidence import LEAST_USERS, interval_text
 from tfmtr.evaluation.list_scores import MODEL
 
@@ -10,7 +13,7 @@ FEW_NEGATIVES = 4.0
 LARGE_SHARE = 0.3
 
 
-def shortcomings(found, run, data):
+def shortcomings(found: Mapping[str, Any], run: Mapping[str, Any], data: Dataset) -> list[str]:
     """Warnings about an evaluation.
 
     Args:
@@ -32,11 +35,11 @@ def shortcomings(found, run, data):
     text += f"{cell['theirs']:.4f}"
     if cell["ratio"] is not None:
         text += f"; the ratio is {cell['ratio']:.2f} ({interval_text(cell, 2)})"
-    found = causes(found, run, data)
-    return [f"{text}. {'It may be that ' + '; '.join(found) if found else 'The data show no cause'}"]
+    reasons = causes(found, run, data)
+    return [f"{text}. {'It may be that ' + '; '.join(reasons) if reasons else 'The data show no cause'}"]
 
 
-def causes(found, run, data):
+def causes(found: Mapping[str, Any], run: Mapping[str, Any], data: Dataset) -> list[str]:
     """What the data and the run show that keeps a model's lists back: list of text."""
     report, texts = data.report, []
     titles = report.get("statistics", {}).get("titles")

@@ -1,5 +1,8 @@
 """Terminal tables of metrics and data statistics, whole at any width; the caller prints them."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 from rich.text import Text
 
 from tfmtr.datasets.funnel import FATES, NO_EXAMPLES, NO_TIMES, STAGES, stages
@@ -8,7 +11,7 @@ from tfmtr.evaluation.compare import check_same_rows, mean_and_deviation, relati
 from tfmtr.evaluation.evidence import LEAST_USERS
 from tfmtr.evaluation.fitting_table import FittingTable
 from tfmtr.evaluation.list_scores import MODEL
-from tfmtr.evaluation.metrics import OVERALL
+from tfmtr.evaluation.metrics import OVERALL, Windows
 from tfmtr.evaluation.ranking import mean_over_lists
 from tfmtr.schema import check_choice
 
@@ -19,7 +22,7 @@ FALLBACKS = {
 }
 
 
-def pr_auc_table(results, *, baseline=None):
+def pr_auc_table(results: Mapping[str, Windows], *, baseline: str | Sequence[str] | None = None) -> FittingTable:
     """PR-AUC of several models per territory, with prevalence and relative gains, as means over test windows.
 
     Territories are sorted by their positives over all windows, most first; the pooled row comes last.
@@ -82,7 +85,9 @@ def pr_auc_table(results, *, baseline=None):
     return table
 
 
-def lists_table(results, between=None):
+def lists_table(
+    results: Mapping[str, Mapping[str, Any]], between: Mapping[str, Mapping[str, Any]] | None = None
+) -> FittingTable:
     """What the lists of models and baselines are worth, the best one first, and the last model's ratio to each.
 
     Args:
@@ -139,12 +144,12 @@ def lists_table(results, between=None):
     return table
 
 
-def _beside(document, name):
+def _beside(document: Mapping[str, Any], name: str) -> tuple[dict[str, Any], ...]:
     """Means of the lists of a contender, without what users had before and with it."""
     return tuple(document.get("means", {}).get(kind, {}).get(name, {}) for kind in ("new", "repeats"))
 
 
-def _lists_caption(document, baselines):
+def _lists_caption(document: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
     """What the lists are of, which baseline was chosen, and which ones are missing."""
     means = document.get("means", {}).get("new", {}).get(MODEL)
     if not means:
@@ -165,7 +170,7 @@ def _lists_caption(document, baselines):
     return " ".join(texts)
 
 
-def segments_table(results):
+def segments_table(results: Mapping[str, Mapping[str, Any]]) -> FittingTable:
     """Lists of new and known users, and how often new and known titles that were wanted are in a list.
 
     Args:
@@ -197,7 +202,7 @@ def segments_table(results):
     return table
 
 
-def statistics_table(report):
+def statistics_table(report: Mapping[str, Any]) -> FittingTable:
     """Users, events and positives of a prepared data set per territory, most positives first, and their sum.
 
     Args:
@@ -238,7 +243,7 @@ def statistics_table(report):
     return table
 
 
-def funnel_table(report):
+def funnel_table(report: Mapping[str, Any]) -> FittingTable:
     """What became of the rows of a prepared log, over all windows: from the log to the positives of each split.
 
     A row that begins with - is what is lost on the way to the next stage, and why.
@@ -261,7 +266,7 @@ def funnel_table(report):
     table.add("share", is_number=True)
     first, *found = stages(report["funnel"])
 
-    def add(text, count):
+    def add(text: str, count: int) -> None:
         table.add_row(text, f"{count:,}", _number(count / first["rows"], "{:.1%}"))
 
     splits = report.get("splits", [])
@@ -285,7 +290,7 @@ def funnel_table(report):
     return table
 
 
-def calibration_table(document):
+def calibration_table(document: Mapping[str, Any]) -> FittingTable:
     """Expected calibration errors before and after, all rows first, then the groups with the most rows.
 
     Where the model's own probabilities are served, the map is `none` and the table says why; the last row of a task is
@@ -324,11 +329,11 @@ def calibration_table(document):
     return table
 
 
-def _map_name(kind):
+def _map_name(kind: str) -> str:
     return "none" if kind == "identity" else kind
 
 
-def recommendation_table(user, answer):
+def recommendation_table(user: str, answer: Mapping[str, Any]) -> FittingTable:
     """One user's recommendations, best first.
 
     Args:
@@ -355,14 +360,14 @@ def recommendation_table(user, answer):
     return table
 
 
-def _mean(windows, name, metric):
+def _mean(windows: Iterable[Mapping[str, Mapping[str, Any]]], name: str, metric: str) -> float | None:
     return mean_and_deviation([cells[name][metric] for cells in windows if name in cells])[0]
 
 
-def _without_times(report):
+def _without_times(report: Mapping[str, Any]) -> str | None:
     """What a table says below if the log has no times, or `None`."""
     return NO_TIMES if report.get("times") is False else None
 
 
-def _number(value, template):
+def _number(value: float | str | None, template: str) -> Text:
     return Text("n/a", style="dim") if value is None else Text(template.format(value))

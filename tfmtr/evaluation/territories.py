@@ -3,15 +3,25 @@
 Slices are pairs: both models are evaluated on the same rows. Seeds are not, see `tfmtr.evaluation.compare`.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from scipy import stats
 
 from tfmtr.evaluation.compare import check_num_samples, check_same_rows, holm, percentile_interval, welch
-from tfmtr.evaluation.metrics import OVERALL
+from tfmtr.evaluation.metrics import OVERALL, Windows
 from tfmtr.schema import check_choice
 
 
-def mean_gain(model, baseline, *, metric="pr_auc", num_samples=1000, seed=0):
+def mean_gain(
+    model: Sequence[Windows],
+    baseline: Sequence[Windows],
+    *,
+    metric: str = "pr_auc",
+    num_samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Mean over slices (territories) of a model's gain over a baseline, with an interval and a t-test.
 
     The gain of a slice is that of `relative_gain` between the models' means over seeds, as mean over windows. For
@@ -58,11 +68,17 @@ def mean_gain(model, baseline, *, metric="pr_auc", num_samples=1000, seed=0):
         drawn = (values[rng.integers(len(values), size=len(values))] for values in (ours, theirs))
         samples.append(np.nanmean(_gains(*drawn)[rng.integers(len(gains), size=len(gains))]))
     low, high = percentile_interval(samples)
-    p_value = float(stats.ttest_1samp(gains, 0.0).pvalue) if np.ptp(gains) else None
+    p_value = float(stats.ttest_1samp(gains, 0.0).pvalue) if np.ptp(gains) else None  # pyright: ignore[reportAttributeAccessIssue]
     return {"gain": float(gains.mean()), "low": low, "high": high, "p_value": p_value, **counts, "reason": None}
 
 
-def slice_gains(model, baseline, *, metric="pr_auc", correct=holm):
+def slice_gains(
+    model: Sequence[Windows],
+    baseline: Sequence[Windows],
+    *,
+    metric: str = "pr_auc",
+    correct: Callable[[Sequence[float]], list[float]] = holm,
+) -> dict[str, dict[str, float | None]]:
     """Gain of a model over a baseline in every slice (territory), with p-values corrected for their number.
 
     Args:
@@ -94,8 +110,8 @@ def slice_gains(model, baseline, *, metric="pr_auc", correct=holm):
     p_values = [
         welch(*(values[:, i] for values in by_seed)) if gains[i] == gains[i] else None for i in range(len(names))
     ]
-    known = [i for i, p in enumerate(p_values) if p is not None]
-    adjusted = dict(zip(known, correct([p_values[i] for i in known]), strict=True))
+    known = {i: p for i, p in enumerate(p_values) if p is not None}
+    adjusted = dict(zip(known, correct(list(known.values())), strict=True))
     return {
         name: {
             "gain": None if np.isnan(gains[i]) else float(gains[i]),
@@ -106,7 +122,7 @@ def slice_gains(model, baseline, *, metric="pr_auc", correct=holm):
     }
 
 
-def won(model, baseline, *, metric="pr_auc"):
+def won(model: Sequence[Windows], baseline: Sequence[Windows], *, metric: str = "pr_auc") -> tuple[int, int]:
     """In how many slices (territories) a model's mean over windows and seeds is higher than the baseline's.
 
     `mean_gain` counts positive gains beside it (`positive`), as Table 2 of Gampa et al., 2023, does; the two differ
@@ -133,7 +149,9 @@ def won(model, baseline, *, metric="pr_auc"):
     return int((ours > theirs).sum()), int((~np.isnan(ours)).sum())
 
 
-def _values(model, baseline, metric):
+def _values(
+    model: Sequence[Windows], baseline: Sequence[Windows], metric: str
+) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names of the slices, and a metric of both models with shape `(seeds, windows, slices)`, NaN where n/a."""
     for argument, results in (("model", model), ("baseline", baseline)):
         if not isinstance(results, (list, tuple)) or not results:
@@ -145,26 +163,26 @@ def _values(model, baseline, metric):
         check_same_rows(model[0], result)
     names = list(dict.fromkeys(name for cells in model[0].values() for name in cells if name != OVERALL))
 
-    def value(cell):
+    def value(cell: Mapping[str, Any] | None) -> float | None:
         if cell is None:
             return None
         check_choice("metric", metric, cell.keys())
         return cell[metric]
 
-    def array(results):
+    def array(results: Sequence[Windows]) -> np.ndarray:
         values = [[[value(result[window].get(name)) for name in names] for window in model[0]] for result in results]
         return np.array(values, np.float64)
 
     return names, array(model), array(baseline)
 
 
-def _gains(ours, theirs):
+def _gains(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """`relative_gain` of means over seeds, as mean over windows, from the arrays of `_values`."""
     ours, theirs = ours.mean(axis=0), theirs.mean(axis=0)
     return _mean_of_known(100 * (ours / np.where(theirs == 0, np.nan, theirs) - 1), axis=0)
 
 
-def _mean_of_known(values, axis):
+def _mean_of_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
     """Mean along axes without NaN; NaN where there is nothing else."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):

@@ -6,6 +6,7 @@ import ibis
 import numpy as np
 import pyarrow.parquet as pq
 
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.examples import is_event
 
@@ -28,10 +29,10 @@ class TitleFacts:
     popularity: np.ndarray
     rate: np.ndarray
     local: np.ndarray
-    territories: dict
+    territories: dict[str, int]
 
 
-def title_facts(data, *, local_share=LOCAL_SHARE):
+def title_facts(data: Dataset, *, local_share: float = LOCAL_SHARE) -> TitleFacts:
     """Popularity, rate and locality of the titles of a prepared directory; no label of a test row is read.
 
     Popularity counts the random users' rows of the training windows, so that it is the same for models with and

@@ -5,11 +5,15 @@ PR-AUC per title is `evaluate_task` with the title as slice, its gain per title 
 2023); `score_shift` is a number for their Figure 2.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from tfmtr.evaluation.metrics import (
     OVERALL,
+    Cells,
     check_columns,
     check_scores,
     encode_slices,
@@ -18,7 +22,7 @@ from tfmtr.evaluation.metrics import (
 )
 
 
-def score_shift(scores, baseline_scores, titles, users):
+def score_shift(scores: ArrayLike, baseline_scores: ArrayLike, titles: ArrayLike, users: ArrayLike) -> Cells:
     """Signed shift of each title's score distribution from a baseline to a model.
 
     The probability that a score of the model, for a user drawn at random, is higher than one of the baseline, for
@@ -61,13 +65,13 @@ def score_shift(scores, baseline_scores, titles, users):
     check_scores("scores", scores, "binary")
     check_scores("baseline_scores", baseline_scores, "binary")
 
-    def cell(rows):
+    def cell(rows: np.ndarray | slice) -> dict[str, Any]:
         num_users, shift = len(pd.unique(users[rows])), None
-        reason = why_not_available(len(rows), num_users)
+        reason = why_not_available(len(users[rows]), num_users)
         if reason is None:
             ours, theirs = np.sort(scores[rows]), np.sort(baseline_scores[rows])
             lower = (np.searchsorted(theirs, ours, "left") + np.searchsorted(theirs, ours, "right")) / 2
             shift = float(lower.mean() / len(theirs) - 0.5)
-        return {"shift": shift, "rows": len(rows), "users": num_users, "reason": reason}
+        return {"shift": shift, "rows": len(users[rows]), "users": num_users, "reason": reason}
 
     return {name: cell(rows) for name, rows in rows_by_slice(titles, names).items() if name != OVERALL}

@@ -1,12 +1,23 @@
 """What every head is made of."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NotRequired, TypedDict
 
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfmtr import replicas
+from tfmtr.schema import Feature, Schema, Task
+
+Tensors = dict[str, KerasTensor]  # by the name of an input, a tower, an output, a label column or a loss
+
+
+class Context(TypedDict):
+    """What `Head.losses` is given beside labels."""
+
+    scenario: KerasTensor
+    training: Tensors
+    sample_weight: NotRequired[KerasTensor | Tensors | None]
 
 
 class Tower(NamedTuple):
@@ -17,7 +28,7 @@ class Tower(NamedTuple):
         is_served: Whether the served graph needs it; otherwise it exists in training only.
     """
 
-    start: float = 0.0
+    start: float | None = 0.0
     is_served: bool = True
 
 
@@ -34,21 +45,21 @@ class TrainingGraph(NamedTuple):
         title: In two-tower form the title vectors of the rows, shape `(batch, d)`, otherwise `None`.
     """
 
-    schema: Any
-    inputs: dict
-    bases: dict
-    vectors: dict
-    logits: dict
-    queries: dict
-    title: Any
+    schema: Schema
+    inputs: Tensors
+    bases: Tensors
+    vectors: Tensors
+    logits: Tensors
+    queries: Tensors
+    title: KerasTensor | None
 
 
-def identity(vectors):
+def identity(vectors: Tensors) -> Tensors:
     """Towers that are not related to one another."""
     return vectors
 
 
-def nothing(graph):
+def nothing(graph: TrainingGraph) -> Tensors:
     """No training-only part."""
     return {}
 
@@ -71,21 +82,21 @@ class Head(NamedTuple):
         is_two_tower_only: Whether the head needs queries and title vectors.
     """
 
-    towers: Callable
-    outputs: Callable
-    losses: Callable
-    relate: Callable = identity
-    training: Callable = nothing
-    features: tuple = ()
+    towers: Callable[[], dict[str, Tower]]
+    outputs: Callable[[Tensors], Tensors]
+    losses: Callable[[Tensors, Tensors, Tensors, Tensors, Context], Tensors]
+    relate: Callable[[Tensors], Tensors] = identity
+    training: Callable[[TrainingGraph], Tensors] = nothing
+    features: tuple[Feature, ...] = ()
     is_two_tower_only: bool = False
 
-    def complete(self, schema):
+    def complete(self, schema: Schema) -> Schema:
         """The schema with the features that the head reads."""
         there = {feature.name for feature in schema.features}
         return schema.replace(features=[*schema.features, *(f for f in self.features if f.name not in there)])
 
 
-def training_feature(schema, name, head):
+def training_feature(schema: Schema, name: str, head: str) -> Feature:
     """The training-only feature of a name.
 
     Raises:
@@ -100,12 +111,12 @@ def training_feature(schema, name, head):
     return found[name]
 
 
-def number_of(graph, feature):
+def number_of(graph: TrainingGraph, feature: Feature) -> KerasTensor:
     """A number feature as the log has it: model inputs are normalised."""
     return graph.inputs[feature.name] * feature.std + feature.mean
 
 
-def log_odds(mean):
+def log_odds(mean: float) -> float:
     """Logit of a mean label, kept finite.
 
     >>> log_odds(0.5)
@@ -115,12 +126,12 @@ def log_odds(mean):
     return math.log(mean / (1 - mean))
 
 
-def start(task):
+def start(task: Task) -> float:
     """Where a task's own logit starts: its mean label's log-odds, or for regression the mean itself."""
     return task.mean if task.kind == "regression" else log_odds(task.mean)
 
 
-def observed_mean(values, labels, weights=None):
+def observed_mean(values: KerasTensor, labels: KerasTensor, weights: KerasTensor | None = None) -> KerasTensor:
     """Mean of `values` over the rows whose label was observed; zero if there are none.
 
     `(1/N) sum_i mask_i weight_i value_i` with N the number of observed rows, so that weights scale the
@@ -138,12 +149,12 @@ def observed_mean(values, labels, weights=None):
     return ops.sum(ops.where(mask, values, ops.zeros_like(values))) / ops.maximum(replicas.total(count), 1)
 
 
-def known(labels):
+def known(labels: KerasTensor) -> KerasTensor:
     """Labels with 0 in place of NaN, so that neither a loss nor its gradient meets a NaN."""
     return ops.where(ops.isnan(labels), ops.zeros_like(labels), labels)
 
 
-def row_loss(task, logit, label):
+def row_loss(task: Task, logit: KerasTensor, label: KerasTensor) -> KerasTensor:
     """Loss of every row, shape `(batch,)`: cross-entropy from the logit, or half the squared error.
 
     A row with a NaN label has the loss of label 0, which is finite; `observed_mean` masks it.
@@ -153,23 +164,23 @@ def row_loss(task, logit, label):
     return 0.5 * ops.square(logit - known(label))
 
 
-def row_weights(task, context):
+def row_weights(task: Task, context: Context) -> KerasTensor | None:
     """A task's weights of the rows, shape `(batch,)`, or `None`: `sample_weight` is for all tasks or one for each."""
     weights = context.get("sample_weight")
     return weights.get(task.name) if isinstance(weights, dict) else weights
 
 
-def task_towers(tasks):
+def task_towers(tasks: Sequence[Task]) -> dict[str, Tower]:
     """One tower a task, which starts at the task's mean."""
     return {task.name: Tower(start(task)) for task in tasks}
 
 
-def task_outputs(tasks, logits):
+def task_outputs(tasks: Sequence[Task], logits: Tensors) -> Tensors:
     """Each task's own output: `sigmoid(logit)`, or for regression the logit itself."""
     return {task.name: ops.sigmoid(logits[task.name]) if task.kind == "binary" else logits[task.name] for task in tasks}
 
 
-def task_losses(tasks, logits, labels, context):
+def task_losses(tasks: Sequence[Task], logits: Tensors, labels: Tensors, context: Context) -> Tensors:
     """Each task's own loss, the weighted mean over the rows where its label was observed."""
     result = {}
     for task in tasks:

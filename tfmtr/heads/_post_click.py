@@ -1,11 +1,14 @@
 """A click, then levels of actions of which each makes the next one likelier: what ESM2 and HM3 share."""
 
+from collections.abc import Sequence
+
 from tfmtr.heads._cascade import check_cascade, conditional_name, entire_space_loss, own_losses, served
-from tfmtr.heads._head import Head, Tower, start
+from tfmtr.heads._head import Context, Head, Tensors, Tower, start
 from tfmtr.heads._probability import LogProbability
+from tfmtr.schema import Task
 
 
-def post_click(tasks, head, num_levels):
+def post_click(tasks: Sequence[Task], head: str, num_levels: int) -> Head:
     """A head of one click and `num_levels` levels after it, each reached through the level before or around it.
 
         q_1 = p(1 | click),    q_k = q_{k-1} p(k | k-1) + (1 - q_{k-1}) p(k | not k-1)
@@ -33,11 +36,11 @@ def post_click(tasks, head, num_levels):
             f"{[f'{task.name} after {task.after}' for task in levels]}"
         )
 
-    def towers():
+    def towers() -> dict[str, Tower]:
         own = {task.name: Tower(start(task) if task.after is None else 0.0) for task in tasks}
         return own | {f"{task.name}_otherwise": Tower() for task in levels[1:]}
 
-    def probabilities(logits):
+    def probabilities(logits: Tensors) -> dict[str, LogProbability]:
         found = {task.name: LogProbability.of(logits[task.name]) for task in tasks if task.kind == "binary"}
         after_click = None
         for level in levels:
@@ -49,7 +52,7 @@ def post_click(tasks, head, num_levels):
             found[level.name] = found[click.name].then(after_click)
         return found
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         found = probabilities(logits)
         return own_losses(tasks, logits, labels, context) | {
             task.name: entire_space_loss(task, tasks, found[task.name], labels, context) for task in levels

@@ -21,25 +21,25 @@ class LogProbability(NamedTuple):
     no: KerasTensor
 
     @classmethod
-    def of(cls, logit):
+    def of(cls, logit: KerasTensor) -> "LogProbability":
         """The probability `sigmoid(logit)`."""
         return cls(ops.log_sigmoid(logit), ops.log_sigmoid(-logit))
 
-    def then(self, conditional):
+    def then(self, conditional: "LogProbability") -> "LogProbability":
         """Both events: `p q`, with q the second one's probability given the first."""
         return LogProbability(self.yes + conditional.yes, ops.logaddexp(self.no, self.yes + conditional.no))
 
-    def either(self, given, otherwise):
+    def either(self, given: "LogProbability", otherwise: "LogProbability") -> "LogProbability":
         """An event with probability `given` after this one and `otherwise` without it: `p q + (1 - p) r`."""
         return LogProbability(
             ops.logaddexp(self.yes + given.yes, self.no + otherwise.yes),
             ops.logaddexp(self.yes + given.no, self.no + otherwise.no),
         )
 
-    def probability(self):
+    def probability(self) -> KerasTensor:
         """The probability itself."""
         return ops.exp(self.yes)
 
-    def cross_entropy(self, label):
+    def cross_entropy(self, label: KerasTensor) -> KerasTensor:
         """Binary cross-entropy, elementwise."""
         return -(label * self.yes + (1 - label) * self.no)

@@ -1,13 +1,16 @@
 """What is known of one step of the chain is handed to the next one, as much of it as the next one wants."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
 from tfmtr.heads._cascade import cascade_label, check_cascade, followers
-from tfmtr.heads._head import Head, observed_mean, task_losses, task_outputs, task_towers
+from tfmtr.heads._head import Context, Head, Tensors, observed_mean, task_losses, task_outputs, task_towers
+from tfmtr.schema import Task
 
 
-def aitm(tasks, *, calibrator_weight=0.6):
+def aitm(tasks: Sequence[Task], *, calibrator_weight: float = 0.6) -> Head:
     """Transfers information along chains of any length, and keeps later steps no likelier than earlier ones.
 
     For a task t after task t - 1, with tower vectors `q` and the earlier one's `z` (the first of a chain has `z = q`):
@@ -37,7 +40,7 @@ def aitm(tasks, *, calibrator_weight=0.6):
     if calibrator_weight < 0:
         raise ValueError(f"`calibrator_weight` must not be negative. Received: calibrator_weight={calibrator_weight}")
 
-    def relate(vectors):
+    def relate(vectors: Tensors) -> Tensors:
         related = dict(vectors)
         for task, before in followers(tasks):
             q, name = vectors[task.name], task.name
@@ -51,7 +54,7 @@ def aitm(tasks, *, calibrator_weight=0.6):
             related[name] = ops.sum(ops.softmax(scores, axis=1) * value, axis=1)
         return related
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         labels = labels | {task.column: cascade_label(task, tasks, labels) for task in tasks}
         result = task_losses(tasks, logits, labels, context)
         for task, before in followers(tasks):

@@ -1,12 +1,17 @@
 """Two tasks teach each other how to order titles that have the same label."""
 
+from collections.abc import Sequence
+
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfmtr import replicas
 from tfmtr.heads._head import (
+    Context,
     Head,
+    Tensors,
     Tower,
+    TrainingGraph,
     observed_mean,
     row_loss,
     row_weights,
@@ -15,10 +20,18 @@ from tfmtr.heads._head import (
     task_outputs,
     task_towers,
 )
-from tfmtr.schema import check_choice
+from tfmtr.schema import Task, check_choice
 
 
-def cross_distil(tasks, *, pair=None, rank_weights=(1.0, 1.0, 1.0), distil_weight=0.5, margin=0.0, temperature=1.0):
+def cross_distil(
+    tasks: Sequence[Task],
+    *,
+    pair: Sequence[str] | None = None,
+    rank_weights: Sequence[float] = (1.0, 1.0, 1.0),
+    distil_weight: float = 0.5,
+    margin: float = 0.0,
+    temperature: float = 1.0,
+) -> Head:
     """Each of two tasks learns from a teacher that ranks by both labels, its own first.
 
     The teacher of task A, a training-only tower with score `r`, is trained on quadruplets of rows: one with both labels
@@ -67,10 +80,10 @@ def cross_distil(tasks, *, pair=None, rank_weights=(1.0, 1.0, 1.0), distil_weigh
         )
     students = [binary[name] for name in pair]
 
-    def towers():
+    def towers() -> dict[str, Tower]:
         return task_towers(tasks) | {teacher_name(task): Tower(is_served=False) for task in students}
 
-    def training(graph):
+    def training(graph: TrainingGraph) -> Tensors:
         calibrated = {}
         for task in students:
             mean = keras.initializers.Constant(start(task))
@@ -79,7 +92,7 @@ def cross_distil(tasks, *, pair=None, rank_weights=(1.0, 1.0, 1.0), distil_weigh
             calibrated[f"{task.name}_calibrated"] = layer(ops.stop_gradient(graph.logits[teacher_name(task)]))
         return calibrated
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         result = task_losses(tasks, logits, labels, context)
         for task, other in (students, students[::-1]):
             label, weights = labels[task.column], row_weights(task, context)
@@ -99,12 +112,12 @@ def cross_distil(tasks, *, pair=None, rank_weights=(1.0, 1.0, 1.0), distil_weigh
     return Head(towers, lambda logits: task_outputs(tasks, logits), losses, training=training)
 
 
-def teacher_name(task):
+def teacher_name(task: Task) -> str:
     """Name of the training-only tower that ranks by both labels."""
     return f"{task.name}_teacher"
 
 
-def quadruplet_loss(score, own, other, weights):
+def quadruplet_loss(score: KerasTensor, own: KerasTensor, other: KerasTensor, weights: Sequence[float]) -> KerasTensor:
     """`L_teacher` over a batch; arguments have shape `(batch,)`, NaN labels belong to no kind of row.
 
     Kinds that a batch lacks are left out of the order: in a cascade no purchase is without a click.
@@ -120,7 +133,7 @@ def quadruplet_loss(score, own, other, weights):
     return total
 
 
-def pair_loss(score, better, worse):
+def pair_loss(score: KerasTensor, better: KerasTensor, worse: KerasTensor) -> KerasTensor:
     """Mean of `-ln sigmoid(score_i - score_j)` over pairs of the n-th better and the n-th worse row, in turn."""
     position = ops.cumsum(ops.ones_like(score, dtype="int32")) - 1
     counts = [ops.sum(ops.cast(mask, "int32")) for mask in (better, worse)]

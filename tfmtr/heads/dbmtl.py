@@ -1,15 +1,16 @@
 """Tasks whose towers depend on those of other tasks, in any acyclic graph."""
 
 import graphlib
+from collections.abc import Mapping, Sequence
 
 import keras
 from keras import ops
 
-from tfmtr.heads._head import Head, task_losses, task_outputs, task_towers
-from tfmtr.schema import check_choice
+from tfmtr.heads._head import Context, Head, Tensors, task_losses, task_outputs, task_towers
+from tfmtr.schema import Task, check_choice
 
 
-def dbmtl(tasks, *, parents=None):
+def dbmtl(tasks: Sequence[Task], *, parents: Mapping[str, Sequence[str]] | None = None) -> Head:
     """Factorises the joint probability of the labels along a graph of tasks.
 
         p(l_1 .. l_T | x) = prod_t p(l_t | x, parents of t),    z_t = W_t ReLU(V_t [q_t, z_i for the parents i])
@@ -51,7 +52,7 @@ def dbmtl(tasks, *, parents=None):
     except graphlib.CycleError as error:
         raise ValueError(f"`parents` must have no circle. Received: {' -> '.join(error.args[1])}") from None
 
-    def relate(vectors):
+    def relate(vectors: Tensors) -> Tensors:
         related = dict(vectors)
         for name in order:
             if parents.get(name):
@@ -61,7 +62,7 @@ def dbmtl(tasks, *, parents=None):
                 related[name] = keras.layers.Dense(width, name=f"{name}_related")(x)
         return related
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         return task_losses(tasks, logits, labels, context)
 
     return Head(lambda: task_towers(tasks), lambda logits: task_outputs(tasks, logits), losses, relate)

@@ -1,5 +1,7 @@
 """Conversion in the space of clicks and, with a tower of its own, in the space of rows that were not clicked."""
 
+from collections.abc import Sequence
+
 from keras import ops
 
 from tfmtr.heads._cascade import (
@@ -12,10 +14,11 @@ from tfmtr.heads._cascade import (
     own_losses,
 )
 from tfmtr.heads._counterfactual import check_clip, propensity, selection
-from tfmtr.heads._head import Head, Tower, observed_mean, row_loss, row_weights
+from tfmtr.heads._head import Context, Head, Tensors, Tower, observed_mean, row_loss, row_weights
+from tfmtr.schema import Task
 
 
-def dcmt(tasks, *, constraint_weight=0.001, clip=0.02):
+def dcmt(tasks: Sequence[Task], *, constraint_weight: float = 0.001, clip: float = 0.02) -> Head:
     """Learns what would have been: a counterfactual tower predicts the opposite of a conversion where none was clicked.
 
     With `o` the click, `p = sg(pCTR)`, `r` the conversion, pCVR `f` and the counterfactual tower's `f*`:
@@ -50,12 +53,12 @@ def dcmt(tasks, *, constraint_weight=0.001, clip=0.02):
     if constraint_weight < 0:
         raise ValueError(f"`constraint_weight` must not be negative. Received: constraint_weight={constraint_weight}")
 
-    def towers():
+    def towers() -> dict[str, Tower]:
         own = cascade_towers(tasks)
         opposite = {opposite_name(task): Tower(-own[task.name].start, is_served=False) for task, _ in followers(tasks)}
         return own | opposite
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         found = cascade_probabilities(tasks, logits)
         result = own_losses(tasks, logits, labels, context)
         for task, before in followers(tasks):
@@ -74,6 +77,6 @@ def dcmt(tasks, *, constraint_weight=0.001, clip=0.02):
     return Head(towers, lambda logits: cascade_outputs(tasks, logits), losses)
 
 
-def opposite_name(task):
+def opposite_name(task: Task) -> str:
     """Name of the training-only counterfactual tower of a task."""
     return f"{task.name}_counterfactual"

@@ -1,5 +1,8 @@
 """Conversion with a counterfactual risk beside the risk over the entire space."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 from tfmtr.heads._cascade import (
     cascade_outputs,
     cascade_probabilities,
@@ -10,11 +13,18 @@ from tfmtr.heads._cascade import (
     own_losses,
 )
 from tfmtr.heads._counterfactual import check_clip, doubly_robust_losses, imputation_name, inverse_propensity_loss
-from tfmtr.heads._head import Head, Tower
-from tfmtr.schema import check_choice
+from tfmtr.heads._head import Context, Head, Tensors, Tower
+from tfmtr.schema import Task, check_choice
 
 
-def escm2(tasks, *, regularizer="ipw", counterfactual_weight=0.1, global_weight=1.0, clip=0.02):
+def escm2(
+    tasks: Sequence[Task],
+    *,
+    regularizer: Literal["ipw", "dr"] = "ipw",
+    counterfactual_weight: float = 0.1,
+    global_weight: float = 1.0,
+    clip: float = 0.02,
+) -> Head:
     """Keeps ESMM's loss of pCTCVR and adds one that makes pCVR itself right over all impressions.
 
         L = CE(pCTR, click) + counterfactual_weight L_CVR + global_weight CE(pCTR pCVR, click conversion)
@@ -48,11 +58,11 @@ def escm2(tasks, *, regularizer="ipw", counterfactual_weight=0.1, global_weight=
         if value < 0:
             raise ValueError(f"`{argument}` must not be negative. Received: {argument}={value}")
 
-    def towers():
+    def towers() -> dict[str, Tower]:
         names = [imputation_name(task) for task, _ in followers(tasks)] if regularizer == "dr" else []
         return cascade_towers(tasks) | dict.fromkeys(names, Tower(is_served=False))
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         found = cascade_probabilities(tasks, logits)
         result = own_losses(tasks, logits, labels, context)
         for task, before in followers(tasks):

@@ -1,6 +1,8 @@
 """Conversion after click, some of which will only be seen later."""
 
-from keras import ops
+from collections.abc import Sequence
+
+from keras import KerasTensor, ops
 
 from tfmtr.heads._cascade import (
     cascade_label,
@@ -11,13 +13,24 @@ from tfmtr.heads._cascade import (
     followers,
     own_losses,
 )
-from tfmtr.heads._head import Head, Tower, number_of, observed_mean, row_weights, training_feature
+from tfmtr.heads._head import (
+    Context,
+    Head,
+    Tensors,
+    Tower,
+    TrainingGraph,
+    number_of,
+    observed_mean,
+    row_weights,
+    training_feature,
+)
 from tfmtr.layers._sizes import check_sizes
+from tfmtr.schema import Task
 
 TINY = 1e-30
 
 
-def esdf(tasks, *, elapsed="elapsed", num_slots=4, slot=1.0):
+def esdf(tasks: Sequence[Task], *, elapsed: str = "elapsed", num_slots: int = 4, slot: float = 1.0) -> Head:
     """Learns the conversions of all impressions from a log that shows only those that have come so far.
 
     A conversion comes in one of `num_slots` slots of time, the last of which ends when conversions stop being counted.
@@ -68,16 +81,16 @@ def esdf(tasks, *, elapsed="elapsed", num_slots=4, slot=1.0):
     ((task, _),) = pairs
     hazards = [f"{task.name}_hazard_{k}" for k in range(num_slots - 1)]
 
-    def towers():
+    def towers() -> dict[str, Tower]:
         return cascade_towers(tasks) | {name: Tower(is_served=False) for name in hazards}
 
-    def training(graph):
+    def training(graph: TrainingGraph) -> Tensors:
         feature = training_feature(graph.schema, elapsed, "esdf")
         if feature.kind != "number":
             raise ValueError(f"`elapsed` must be a number feature. Received: {elapsed!r} of kind {feature.kind!r}")
         return {"slots": number_of(graph, feature) / slot}
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         result = own_losses(tasks, logits, labels, context)
         label = cascade_label(task, tasks, labels)
         time = ops.maximum(ops.cast(context["training"]["slots"], "float32"), 0.0)
@@ -92,7 +105,7 @@ def esdf(tasks, *, elapsed="elapsed", num_slots=4, slot=1.0):
     return Head(towers, lambda logits: cascade_outputs(tasks, logits), losses, training=training)
 
 
-def delay(logits, time):
+def delay(logits: list[KerasTensor], time: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
     """`log f(t)` and `log S(t)`, each of shape `(batch,)`.
 
     Args:

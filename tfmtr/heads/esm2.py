@@ -1,9 +1,13 @@
 """Purchases decomposed by what people do after the click."""
 
+from collections.abc import Sequence
+
+from tfmtr.heads._head import Head
 from tfmtr.heads._post_click import post_click
+from tfmtr.schema import Task
 
 
-def esm2(tasks):
+def esm2(tasks: Sequence[Task]) -> Head:
     """Learns a purchase through the action that usually comes before it, such as putting the title in a cart.
 
     After a click a user either does the decisive action (DAction) or something else (OAction), and may buy after

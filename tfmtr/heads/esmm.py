@@ -1,5 +1,7 @@
 """Conversion after click learnt over the entire space of impressions."""
 
+from collections.abc import Sequence
+
 from tfmtr.heads._cascade import (
     cascade_outputs,
     cascade_probabilities,
@@ -9,10 +11,11 @@ from tfmtr.heads._cascade import (
     followers,
     own_losses,
 )
-from tfmtr.heads._head import Head
+from tfmtr.heads._head import Context, Head, Tensors
+from tfmtr.schema import Task
 
 
-def esmm(tasks):
+def esmm(tasks: Sequence[Task]) -> Head:
     """Trains the conversion rate through its product with the click rate, which every row has a label for.
 
         pCTCVR = pCTR pCVR,    L = 1/N sum_i CE(pCTR_i, click_i) + 1/N sum_i CE(pCTCVR_i, click_i conversion_i)
@@ -34,7 +37,7 @@ def esmm(tasks):
     """
     check_cascade(tasks, "esmm")
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         probabilities = cascade_probabilities(tasks, logits)
         return own_losses(tasks, logits, labels, context) | {
             task.name: entire_space_loss(task, tasks, probabilities[task.name], labels, context)

@@ -1,9 +1,13 @@
 """Purchases decomposed by micro and macro behaviours after the click."""
 
+from collections.abc import Sequence
+
+from tfmtr.heads._head import Head
 from tfmtr.heads._post_click import post_click
+from tfmtr.schema import Task
 
 
-def hm3(tasks):
+def hm3(tasks: Sequence[Task]) -> Head:
     """Learns a purchase through two levels of behaviour: on the title's page (micro), then with the title (macro).
 
     Micro behaviours are such as looking at the pictures or the reviews, macro ones such as cart or wish list. Either

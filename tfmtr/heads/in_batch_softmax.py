@@ -1,10 +1,16 @@
 """Retrieval as a choice among the titles of the batch."""
 
-from keras import ops
+from collections.abc import Sequence
+from typing import Literal
+
+from keras import KerasTensor, ops
 
 from tfmtr.heads._head import (
+    Context,
     Head,
+    Tensors,
     Tower,
+    TrainingGraph,
     number_of,
     observed_mean,
     row_weights,
@@ -15,21 +21,21 @@ from tfmtr.heads._head import (
 )
 from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.streaming_frequency import StreamingFrequency
-from tfmtr.schema import Feature, check_choice
+from tfmtr.schema import Feature, Task, check_choice
 
 TITLE = Feature("title", "training", "string", width=2**31 - 1)  # a hash: no table is as wide
 
 
 def in_batch_softmax(
-    tasks,
+    tasks: Sequence[Task],
     *,
-    title="title",
-    frequency="streaming",
-    negatives="mixed",
-    num_hard_negatives=None,
-    within=None,
-    temperature=1.0,
-):
+    title: str = "title",
+    frequency: str | None = "streaming",
+    negatives: Literal["batch", "mixed"] = "mixed",
+    num_hard_negatives: int | None = None,
+    within: str | None = None,
+    temperature: float = 1.0,
+) -> Head:
     """For each task, a row that has it must find its own title among those of the batch.
 
         s_ij = <q_i, v_j> / temperature - log p_j
@@ -73,11 +79,11 @@ def in_batch_softmax(
             f"{[f'{task.name} of kind {task.kind}' for task in tasks]}, temperature={temperature}"
         )
 
-    def towers():
+    def towers() -> dict[str, Tower]:
         # The softmax does not depend on a bias, so binary towers have none.
         return {task.name: Tower(None if task.kind == "binary" else start(task)) for task in tasks}
 
-    def training(graph):
+    def training(graph: TrainingGraph) -> Tensors:
         kinds = {feature.name: feature.kind for feature in graph.schema.features}
         check_choice("title", title, [name for name, kind in kinds.items() if kind in ("id", "string")])
         tensors = {"id": graph.inputs[title], "title": graph.title}
@@ -94,7 +100,7 @@ def in_batch_softmax(
             tensors["within"] = graph.inputs[within]
         return tensors
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         given = context["training"]
         result = task_losses([task for task in tasks if task.kind != "binary"], logits, labels, context)
         candidates = ops.ones_like(given["id"], dtype="bool")
@@ -115,13 +121,13 @@ def in_batch_softmax(
 
     features = (TITLE,) if title == TITLE.name else ()
 
-    def outputs(logits):
+    def outputs(logits: Tensors) -> Tensors:
         return task_outputs(tasks, logits)
 
     return Head(towers, outputs, losses, training=training, features=features, is_two_tower_only=True)
 
 
-def is_negative(ids, candidates, within=None):
+def is_negative(ids: KerasTensor, candidates: KerasTensor, within: KerasTensor | None = None) -> KerasTensor:
     """Which titles j are negatives of row i, `(batch, batch)`: candidates of another title, from the same `within`."""
     mask = ops.logical_and(ops.expand_dims(ids, 1) != ops.expand_dims(ids, 0), ops.expand_dims(candidates, 0))
     if within is not None:
@@ -129,7 +135,7 @@ def is_negative(ids, candidates, within=None):
     return mask
 
 
-def own_log_softmax(scores, mask, num_hard_negatives=None):
+def own_log_softmax(scores: KerasTensor, mask: KerasTensor, num_hard_negatives: int | None = None) -> KerasTensor:
     """Log-probability of each row's own title among it and its negatives, shape `(batch,)`.
 
     Args:

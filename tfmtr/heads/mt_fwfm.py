@@ -1,11 +1,23 @@
 """Conversions of several types, one label a row."""
 
+from collections.abc import Sequence
+
 from keras import ops
 
-from tfmtr.heads._head import Head, task_losses, task_outputs, task_towers, training_feature
+from tfmtr.heads._head import (
+    Context,
+    Head,
+    Tensors,
+    TrainingGraph,
+    task_losses,
+    task_outputs,
+    task_towers,
+    training_feature,
+)
+from tfmtr.schema import Task
 
 
-def mt_fwfm(tasks, *, conversion_type=None):
+def mt_fwfm(tasks: Sequence[Task], *, conversion_type: str | None = None) -> Head:
     """One task a type of conversion; a row has the label of its own campaign's type and no other.
 
         logit_t = w_0t + sum_i x_i <v_i, w_t,F(i)> + sum_{i < j} x_i x_j <v_i, v_j> r_t,F(i),F(j)
@@ -32,7 +44,7 @@ def mt_fwfm(tasks, *, conversion_type=None):
         ValueError: If (when a model is built) the schema has no such feature, or its vocabulary lacks a task.
     """
 
-    def training(graph):
+    def training(graph: TrainingGraph) -> Tensors:
         if conversion_type is None:
             return {}
         feature = training_feature(graph.schema, conversion_type, "mt_fwfm")
@@ -45,7 +57,7 @@ def mt_fwfm(tasks, *, conversion_type=None):
         index = graph.inputs[conversion_type]
         return {f"is_{task.name}": ops.equal(index, feature.vocabulary.index(task.name) + 1) for task in tasks}
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         result = {}
         for task in tasks:
             own = labels

@@ -1,5 +1,7 @@
 """Conversion with inverse propensities and an imputed error: right if either is."""
 
+from collections.abc import Sequence
+
 from tfmtr.heads._cascade import (
     cascade_outputs,
     cascade_probabilities,
@@ -9,10 +11,11 @@ from tfmtr.heads._cascade import (
     own_losses,
 )
 from tfmtr.heads._counterfactual import check_clip, doubly_robust_losses, imputation_name
-from tfmtr.heads._head import Head, Tower
+from tfmtr.heads._head import Context, Head, Tensors, Tower
+from tfmtr.schema import Task
 
 
-def multi_dr(tasks, *, clip=0.02):
+def multi_dr(tasks: Sequence[Task], *, clip: float = 0.02) -> Head:
     """Adds to inverse propensity weighting a tower that imputes the error of the rows that were not clicked.
 
         L_DR  = 1/N sum_i (e_i + o_i (CE_i - e_i) / max(sg(pCTR_i), clip)),    CE_i = CE(pCVR_i, conversion_i)
@@ -41,11 +44,11 @@ def multi_dr(tasks, *, clip=0.02):
     check_cascade(tasks, "multi_dr")
     check_clip(clip)
 
-    def towers():
+    def towers() -> dict[str, Tower]:
         imputations = {imputation_name(task): Tower(is_served=False) for task, _ in followers(tasks)}
         return cascade_towers(tasks) | imputations
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         found = cascade_probabilities(tasks, logits)
         result = own_losses(tasks, logits, labels, context)
         for task, before in followers(tasks):

@@ -1,5 +1,7 @@
 """Conversion on clicked rows, each weighted by the inverse of its click probability."""
 
+from collections.abc import Sequence
+
 from tfmtr.heads._cascade import (
     cascade_outputs,
     cascade_probabilities,
@@ -9,10 +11,11 @@ from tfmtr.heads._cascade import (
     own_losses,
 )
 from tfmtr.heads._counterfactual import check_clip, inverse_propensity_loss
-from tfmtr.heads._head import Head
+from tfmtr.heads._head import Context, Head, Tensors
+from tfmtr.schema import Task
 
 
-def multi_ipw(tasks, *, clip=0.02):
+def multi_ipw(tasks: Sequence[Task], *, clip: float = 0.02) -> Head:
     """Makes the clicked rows stand for all rows, the unlikely clicks most of all.
 
         L = CE(pCTR, click) + 1/N sum_i o_i CE(pCVR_i, conversion_i) / max(sg(pCTR_i), clip)
@@ -39,7 +42,7 @@ def multi_ipw(tasks, *, clip=0.02):
     check_cascade(tasks, "multi_ipw")
     check_clip(clip)
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         found = cascade_probabilities(tasks, logits)
         return own_losses(tasks, logits, labels, context) | {
             task.name: inverse_propensity_loss(

@@ -1,5 +1,7 @@
 """Conversion trained on clicked rows alone: the baseline whose selection bias the other heads remove."""
 
+from collections.abc import Sequence
+
 from keras import ops
 
 from tfmtr.heads._cascade import (
@@ -10,10 +12,11 @@ from tfmtr.heads._cascade import (
     followers,
     own_losses,
 )
-from tfmtr.heads._head import Head, observed_mean, row_loss, row_weights
+from tfmtr.heads._head import Context, Head, Tensors, observed_mean, row_loss, row_weights
+from tfmtr.schema import Task
 
 
-def naive_cvr(tasks):
+def naive_cvr(tasks: Sequence[Task]) -> Head:
     """Trains each task on the rows in which the task that it follows happened.
 
         L_cvr = 1/|O| sum_{i in O} CE(pCVR_i, conversion_i)            O the clicked rows
@@ -36,7 +39,7 @@ def naive_cvr(tasks):
     """
     check_cascade(tasks, "naive_cvr")
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         result = own_losses(tasks, logits, labels, context)
         for task, before in followers(tasks):
             happened = cascade_label(before, tasks, labels) == 1

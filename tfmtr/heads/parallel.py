@@ -1,13 +1,18 @@
 """Independent tasks: a weighted sum of losses."""
 
-from keras import ops
+from collections.abc import Sequence
+from typing import Literal
+
+from keras import KerasTensor, ops
 
 from tfmtr import replicas
-from tfmtr.heads._head import Head, row_loss, row_weights, task_losses, task_outputs, task_towers
-from tfmtr.schema import check_choice
+from tfmtr.heads._head import Context, Head, Tensors, row_loss, row_weights, task_losses, task_outputs, task_towers
+from tfmtr.schema import Task, check_choice
 
 
-def parallel(tasks, *, normalizer="rows", num_groups=None):
+def parallel(
+    tasks: Sequence[Task], *, normalizer: Literal["rows", "groups"] = "rows", num_groups: int | None = None
+) -> Head:
     """One tower a task, one loss a task, nothing between them.
 
     Binary tasks: `p = sigmoid(logit)` and binary cross-entropy; regression tasks: the logit itself and
@@ -46,7 +51,7 @@ def parallel(tasks, *, normalizer="rows", num_groups=None):
             f"Received: normalizer={normalizer!r}, num_groups={num_groups!r}"
         )
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         if normalizer == "rows":
             return task_losses(tasks, logits, labels, context)
         result = {}
@@ -60,7 +65,9 @@ def parallel(tasks, *, normalizer="rows", num_groups=None):
     return Head(lambda: task_towers(tasks), lambda logits: task_outputs(tasks, logits), losses)
 
 
-def _sum_of_means(values, labels, scenario, num_scenarios, weights):
+def _sum_of_means(
+    values: KerasTensor, labels: KerasTensor, scenario: KerasTensor, num_scenarios: int, weights: KerasTensor | None
+) -> KerasTensor:
     """Sum over the scenarios of `observed_mean` over each one's rows."""
     observed = ops.logical_not(ops.isnan(labels))
     count = ops.segment_sum(ops.cast(observed, values.dtype), scenario, num_scenarios)

@@ -1,15 +1,26 @@
 """What a click owes to the place where the title was shown is learnt beside the model and left out when serving."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from tfmtr import components
 from tfmtr.encoders.embed import embed
-from tfmtr.heads._head import training_feature
-from tfmtr.schema import check_choice
+from tfmtr.heads._head import Context, Head, Tensors, TrainingGraph, training_feature
+from tfmtr.schema import Task, check_choice
 
 
-def position_bias(tasks, *, head="parallel", features=("position",), biased=None, drop_rate=0.1, units=(16,)):
+def position_bias(
+    tasks: Sequence[Task],
+    *,
+    head: Any = "parallel",
+    features: Sequence[str] = ("position",),
+    biased: Sequence[str] | None = None,
+    drop_rate: float = 0.1,
+    units: Sequence[int] = (16,),
+) -> Head:
     """Adds a shallow side tower of the position to the logits of another head, in training only.
 
         logit_t in the losses = logit_t + keep s_t(position),    s_t(position) = w_t ReLU(V position + c)
@@ -51,7 +62,7 @@ def position_bias(tasks, *, head="parallel", features=("position",), biased=None
     if not 0.0 <= drop_rate < 1.0:
         raise ValueError(f"`drop_rate` must be in [0, 1). Received: drop_rate={drop_rate}")
 
-    def training(graph):
+    def training(graph: TrainingGraph) -> Tensors:
         used = [training_feature(graph.schema, name, "position_bias") for name in features]
         x = embed(graph.inputs, used, embedding_dim=8, name="position_bias")
         for i, width in enumerate(units):
@@ -69,10 +80,10 @@ def position_bias(tasks, *, head="parallel", features=("position",), biased=None
         corrected = graph._replace(logits=corrected_logits(graph.logits, terms))
         return base.training(corrected) | {f"{tower}_position_bias": term for tower, term in terms.items()}
 
-    def corrected_logits(logits, terms):
+    def corrected_logits(logits: Tensors, terms: Tensors) -> Tensors:
         return logits | {tower: logits[tower] + term for tower, term in terms.items()}
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         terms = {tower: context["training"][f"{tower}_position_bias"] for tower in biased}
         logits = corrected_logits(logits, terms)
         return base.losses(base.outputs(logits), logits, vectors, labels, context)

@@ -1,12 +1,19 @@
 """A second, too small head for every tower: what it can use, the shared layers must make easy to use."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from tfmtr import components
+from tfmtr.heads._head import Context, Head, Tensors, TrainingGraph
 from tfmtr.layers.score import DotScore, QueryScale
+from tfmtr.schema import Task
 
 
-def self_auxiliary(tasks, *, head="parallel", auxiliary_weight=0.5, units=()):
+def self_auxiliary(
+    tasks: Sequence[Task], *, head: Any = "parallel", auxiliary_weight: float = 0.5, units: Sequence[int] = ()
+) -> Head:
     """Trains a small head beside each of another head's towers, on the same labels, in training only.
 
         L_t = L_t(logits) + w L_t(auxiliary logits),    auxiliary logit_k = g_k(h_k)
@@ -38,7 +45,7 @@ def self_auxiliary(tasks, *, head="parallel", auxiliary_weight=0.5, units=()):
             f"of logits, which in_batch_softmax has not. Received: head={head!r}, auxiliary_weight={auxiliary_weight}"
         )
 
-    def training(graph):
+    def training(graph: TrainingGraph) -> Tensors:
         added = {}
         for tower, options in base.towers().items():
             h = graph.bases[tower]
@@ -54,7 +61,7 @@ def self_auxiliary(tasks, *, head="parallel", auxiliary_weight=0.5, units=()):
                 added[name] = DotScore(options.start, name=name, dtype="float32")(query, graph.title)
         return base.training(graph) | added
 
-    def losses(outputs, logits, vectors, labels, context):
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         large = base.losses(outputs, logits, vectors, labels, context)
         logits = {tower: context["training"][f"{tower}_auxiliary"] for tower in base.towers()}
         small = base.losses(base.outputs(logits), logits, vectors, labels, context)

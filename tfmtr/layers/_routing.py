@@ -1,13 +1,23 @@
 """Rows to the weights of their own scenario."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfmtr.backends import is_tensorflow
-from tfmtr.layers._sizes import check_sizes
+from tfmtr.layers._sizes import Shape, check_sizes
 
 
-def route_dense(inputs, scenario, kernels, biases, *, routed):
+def route_dense(
+    inputs: KerasTensor,
+    scenario: KerasTensor,
+    kernels: Sequence[KerasTensor | keras.Variable],
+    biases: Sequence[KerasTensor | keras.Variable],
+    *,
+    routed: bool,
+) -> KerasTensor:
     """Applies one dense layer per scenario, each to the rows of its own scenario: `y_i = x_i W_{s_i} + b_{s_i}`.
 
     Args:
@@ -40,7 +50,15 @@ def route_dense(inputs, scenario, kernels, biases, *, routed):
 class RoutedLayer(keras.layers.Layer):
     """What `RoutedDense` and `StarDense` share: sizes, activation and whether rows are partitioned; abstract."""
 
-    def __init__(self, units, num_scenarios, *, activation=None, routed=None, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        num_scenarios: int,
+        *,
+        activation: str | Callable[[KerasTensor], KerasTensor] | None = None,
+        routed: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_sizes(units=units, num_scenarios=num_scenarios)
         self.units = units
@@ -49,16 +67,16 @@ class RoutedLayer(keras.layers.Layer):
         self.routed = is_tensorflow() if routed is None else routed
         self.supports_jit = not self.routed  # the parts' sizes depend on the data
 
-    def call(self, inputs, scenario):
+    def call(self, inputs: KerasTensor, scenario: KerasTensor) -> KerasTensor:
         """Applies each row's own `kernels_and_biases()`."""
         kernels, biases = self.kernels_and_biases()
         return self.activation(route_dense(inputs, scenario, kernels, biases, routed=self.routed))
 
-    def compute_output_shape(self, inputs_shape, scenario_shape=None):
+    def compute_output_shape(self, inputs_shape: Shape, scenario_shape: Shape | None = None) -> Shape:
         """Shape with the layer's own width."""
         return (inputs_shape[0], self.units)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
             **super().get_config(),

@@ -1,10 +1,12 @@
 """An embedding table of which a lookup reads the rows that are asked for and no others."""
 
+from typing import Any
+
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfmtr.backends import is_tensorflow
-from tfmtr.layers._sizes import check_sizes
+from tfmtr.layers._sizes import Shape, check_sizes
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -33,19 +35,19 @@ class EmbeddingTable(keras.layers.Layer):
     (1, 3, 4)
     """
 
-    def __init__(self, input_dim, output_dim, **kwargs):
+    def __init__(self, input_dim: int, output_dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_sizes(input_dim=input_dim, output_dim=output_dim)
         self.input_dim, self.output_dim = input_dim, output_dim
         self.autocast = False  # inputs are indices
         self.initializer = keras.initializers.get("uniform")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.embeddings = self.add_weight(
             shape=(self.input_dim, self.output_dim), initializer=self.initializer, autocast=False, name="embeddings"
         )
 
-    def call(self, inputs):
+    def call(self, inputs: KerasTensor) -> KerasTensor:
         indices = ops.cast(inputs, "int32")
         if is_tensorflow():
             import tensorflow as tf
@@ -55,8 +57,8 @@ class EmbeddingTable(keras.layers.Layer):
             rows = ops.take(self.embeddings, indices, axis=0)
         return ops.cast(rows, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape, self.output_dim)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "input_dim": self.input_dim, "output_dim": self.output_dim}

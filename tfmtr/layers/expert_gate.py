@@ -1,12 +1,15 @@
 """Softmax gates over experts."""
 
-import keras
-from keras import ops
+from typing import Any
 
+import keras
+from keras import KerasTensor, ops
+
+from tfmtr.layers._sizes import Shape
 from tfmtr.layers.experts import stacked_glorot
 
 
-def blend(weights, experts):
+def blend(weights: KerasTensor, experts: KerasTensor) -> KerasTensor:
     """Sums experts under each row's own weights, `sum_i g_i e_i`.
 
     The sum is written out: a batch of products of a row's few weights with its experts, as `einsum` makes of it, takes
@@ -21,7 +24,7 @@ def blend(weights, experts):
     """
     number = weights.shape[1]
     pairs = zip(ops.split(weights, number, axis=1), ops.unstack(experts, number, axis=1), strict=True)
-    return sum(weight * expert for weight, expert in pairs)
+    return sum(weight * expert for weight, expert in pairs)  # pyright: ignore[reportReturnType]
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -67,7 +70,7 @@ class ExpertGate(keras.layers.Layer):
     (2, 6, 5)
     """
 
-    def __init__(self, temperature=1.0, *, num_gates=None, **kwargs):
+    def __init__(self, temperature: float = 1.0, *, num_gates: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if temperature <= 0:
             raise ValueError(f"`temperature` must be positive. Received: temperature={temperature}")
@@ -76,7 +79,7 @@ class ExpertGate(keras.layers.Layer):
         self.temperature = temperature
         self.num_gates = num_gates
 
-    def build(self, inputs_shape, experts_shape):
+    def build(self, inputs_shape: Shape, experts_shape: Shape) -> None:
         gates = () if self.num_gates is None else (self.num_gates,)
         if len(experts_shape) < 3 or tuple(experts_shape[1:-2]) not in ((), gates):
             raise ValueError(
@@ -95,10 +98,10 @@ class ExpertGate(keras.layers.Layer):
             name="kernel",
         )
 
-    def _or_own(self, dimensions):
+    def _or_own(self, dimensions: str) -> str:
         return "" if self.num_gates is None else f" or (batch, {self.num_gates}, {dimensions})"
 
-    def call(self, inputs, experts):
+    def call(self, inputs: KerasTensor, experts: KerasTensor) -> KerasTensor:
         gates, kernel = self.num_gates, ops.convert_to_tensor(self.kernel)
         if gates is None:
             return blend(self._weights(ops.matmul(inputs, kernel)), experts)
@@ -107,15 +110,15 @@ class ExpertGate(keras.layers.Layer):
             logits = ops.split(logits, gates, axis=1)
         else:
             logits = map(ops.matmul, ops.unstack(inputs, gates, axis=1), ops.unstack(kernel, gates, axis=1))
-        experts = ops.unstack(experts, gates, axis=1) if len(experts.shape) == 4 else [experts] * gates
-        return ops.stack([blend(self._weights(*gate), own) for *gate, own in zip(logits, experts, strict=True)], axis=1)
+        seen = ops.unstack(experts, gates, axis=1) if len(experts.shape) == 4 else [experts] * gates
+        return ops.stack([blend(self._weights(*gate), own) for *gate, own in zip(logits, seen, strict=True)], axis=1)
 
-    def _weights(self, logits):
+    def _weights(self, logits: KerasTensor) -> KerasTensor:
         return ops.softmax(logits / self.temperature)  # (batch, num_experts)
 
-    def compute_output_shape(self, inputs_shape, experts_shape):
+    def compute_output_shape(self, inputs_shape: Shape, experts_shape: Shape) -> Shape:
         gates = () if self.num_gates is None else (self.num_gates,)
         return (experts_shape[0], *gates, experts_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature, "num_gates": self.num_gates}

@@ -1,13 +1,16 @@
 """Several dense experts as one layer."""
 
-import keras
-from keras import ops
+from collections.abc import Callable
+from typing import Any
 
-from tfmtr.layers._sizes import check_sizes
+import keras
+from keras import KerasTensor, ops
+
+from tfmtr.layers._sizes import Shape, check_sizes
 from tfmtr.layers.normalized_dense import scaled, without_mean
 
 
-def stacked_glorot(shape, dtype=None):
+def stacked_glorot(shape: tuple[int, int, int], dtype: str | None = None) -> KerasTensor:
     """Starting value of n stacked kernels, shape `(width, n, units)`: each as a dense layer of its own would start.
 
     >>> tuple(stacked_glorot((4, 3, 5)).shape)
@@ -47,7 +50,15 @@ class Experts(keras.layers.Layer):
     (2, 3, 5)
     """
 
-    def __init__(self, num_experts, units, *, activation=None, normalize=False, **kwargs):
+    def __init__(
+        self,
+        num_experts: int,
+        units: int,
+        *,
+        activation: str | Callable[[KerasTensor], KerasTensor] | None = None,
+        normalize: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_sizes(num_experts=num_experts, units=units)
         self.num_experts = num_experts
@@ -55,7 +66,7 @@ class Experts(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.normalize = normalize
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) not in (2, 3) or (len(input_shape) == 3 and input_shape[1] != self.num_experts):
             raise ValueError(
                 f"`inputs` must have shape (batch, width) or (batch, {self.num_experts}, width). "
@@ -69,7 +80,7 @@ class Experts(keras.layers.Layer):
             self.scale = self.add_weight(shape=(self.num_experts, self.units), initializer="ones", name="scale")
             self.center = self.add_weight(shape=(self.num_experts, self.units), initializer="zeros", name="center")
 
-    def call(self, inputs):
+    def call(self, inputs: KerasTensor) -> KerasTensor:
         number = self.num_experts
         kernel, bias = ops.convert_to_tensor(self.kernel), ops.convert_to_tensor(self.bias)
         if self.normalize:
@@ -78,17 +89,17 @@ class Experts(keras.layers.Layer):
             outputs = ops.matmul(inputs, ops.reshape(kernel, (inputs.shape[-1], -1))) + ops.reshape(bias, (-1,))
             return ops.reshape(self.activation(outputs), (-1, number, self.units))
         # One product an expert: what follows finds its rows in the cache, and nothing is transposed.
-        inputs = [inputs] * number if len(inputs.shape) == 2 else ops.unstack(inputs, number, axis=1)
+        seen = [inputs] * number if len(inputs.shape) == 2 else ops.unstack(inputs, number, axis=1)
         outputs = []
         for i, own in enumerate(ops.unstack(kernel, number, axis=1)):
-            output = ops.matmul(inputs[i], own) + bias[i]
+            output = ops.matmul(seen[i], own) + bias[i]
             outputs.append(scaled(output, self.scale[i], self.center[i]) if self.normalize else output)
         return ops.stack([self.activation(output) for output in outputs], axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.num_experts, self.units)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_experts": self.num_experts,

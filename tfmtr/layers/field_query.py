@@ -1,9 +1,11 @@
 """The user's side of a field-weighted factorisation machine."""
 
-import keras
-from keras import ops
+from typing import Any
 
-from tfmtr.layers._sizes import check_sizes
+import keras
+from keras import KerasTensor, ops
+
+from tfmtr.layers._sizes import Shape, check_sizes
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -30,12 +32,12 @@ class FieldQuery(keras.layers.Layer):
         ValueError: If there is no title field.
     """
 
-    def __init__(self, num_title_fields, **kwargs):
+    def __init__(self, num_title_fields: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_sizes(num_title_fields=num_title_fields)
         self.num_title_fields = num_title_fields
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         _, num_users, width = input_shape
         num_titles = self.num_title_fields
         # With r = 1 the machine starts as a plain factorisation machine.
@@ -44,15 +46,15 @@ class FieldQuery(keras.layers.Layer):
         pairs = num_titles * (num_titles - 1) // 2
         self.title_pairs = self.add_weight(shape=(pairs,), initializer="ones", name="title_pairs")
 
-    def call(self, inputs):
+    def call(self, inputs: KerasTensor) -> KerasTensor:
         met = ops.einsum("bud,ut->btd", inputs, self.weight)
         met = ops.reshape(met, (-1, met.shape[1] * met.shape[2])) + self.title_linear
         pairs = ops.zeros_like(met[:, :1]) + self.title_pairs
         return ops.concatenate([met, pairs], axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         titles = self.num_title_fields
         return (input_shape[0], titles * input_shape[-1] + titles * (titles - 1) // 2)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_title_fields": self.num_title_fields}

@@ -1,11 +1,12 @@
 """Learnt proportions of fused representations."""
 
 import math
+from typing import Any
 
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
-from tfmtr.layers._sizes import check_sizes
+from tfmtr.layers._sizes import Shape, check_sizes
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -36,7 +37,7 @@ class FusionWeight(keras.layers.Layer):
     [0.5, 0.5]
     """
 
-    def __init__(self, num_weights, *, start=0.5, **kwargs):
+    def __init__(self, num_weights: int, *, start: float = 0.5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_sizes(num_weights=num_weights)
         if not 0 < start < 1:
@@ -44,15 +45,15 @@ class FusionWeight(keras.layers.Layer):
         self.num_weights = num_weights
         self.start = start
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         logit = keras.initializers.Constant(math.log(self.start / (1 - self.start)))
         self.fusion_logit = self.add_weight(shape=(self.num_weights,), initializer=logit, name="fusion_logit")
 
-    def call(self, inputs):
+    def call(self, inputs: KerasTensor) -> KerasTensor:
         return ops.sigmoid(self.fusion_logit)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (self.num_weights,)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_weights": self.num_weights, "start": self.start}

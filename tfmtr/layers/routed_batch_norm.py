@@ -1,10 +1,12 @@
 """Batch normalisation with statistics of each scenario's own."""
 
+from typing import Any
+
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfmtr import replicas
-from tfmtr.layers._sizes import check_matrix, check_sizes
+from tfmtr.layers._sizes import Shape, check_matrix, check_sizes
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -46,7 +48,7 @@ class RoutedBatchNorm(keras.layers.Layer):
     [-1.0, 1.0, -1.0, 1.0]
     """
 
-    def __init__(self, num_scenarios, *, momentum=0.9, epsilon=1e-3, **kwargs):
+    def __init__(self, num_scenarios: int, *, momentum: float = 0.9, epsilon: float = 1e-3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_sizes(num_scenarios=num_scenarios)
         if not 0.0 <= momentum < 1.0:
@@ -55,11 +57,12 @@ class RoutedBatchNorm(keras.layers.Layer):
         self.momentum = momentum
         self.epsilon = epsilon
 
-    def build(self, inputs_shape, scenario_shape=None):
+    def build(self, inputs_shape: Shape, scenario_shape: Shape | None = None) -> None:
         check_matrix(inputs_shape)
         shared, own = (inputs_shape[-1],), (self.num_scenarios, inputs_shape[-1])
 
-        def weight(name, shape, initializer, trainable=True):  # in float32, whatever the compute dtype
+        def weight(name: str, shape: Shape, initializer: str, trainable: bool = True) -> keras.Variable:
+            # In float32, whatever the compute dtype.
             return self.add_weight(shape=shape, initializer=initializer, trainable=trainable, autocast=False, name=name)
 
         self.gamma, self.own_gamma = weight("gamma", shared, "ones"), weight("own_gamma", own, "ones")
@@ -67,12 +70,12 @@ class RoutedBatchNorm(keras.layers.Layer):
         self.moving_mean = weight("moving_mean", own, "zeros", trainable=False)
         self.moving_variance = weight("moving_variance", own, "ones", trainable=False)
 
-    def call(self, inputs, scenario, training=False):
+    def call(self, inputs: KerasTensor, scenario: KerasTensor, training: bool = False) -> KerasTensor:
         x = ops.cast(inputs, self.variable_dtype)
         mean, variance = self.moving_mean, self.moving_variance  # (scenarios, width)
         if training:
 
-            def sums(values):
+            def sums(values: KerasTensor) -> KerasTensor:
                 return replicas.total(ops.segment_sum(values, scenario, self.num_scenarios))
 
             rows = sums(ops.ones_like(x[:, :1]))  # (scenarios, 1)
@@ -89,10 +92,10 @@ class RoutedBatchNorm(keras.layers.Layer):
         y = centered * ops.take(scale, scenario, axis=0) + ops.take(shift, scenario, axis=0)
         return ops.cast(y, self.compute_dtype)
 
-    def compute_output_shape(self, inputs_shape, scenario_shape=None):
+    def compute_output_shape(self, inputs_shape: Shape, scenario_shape: Shape | None = None) -> Shape:
         return inputs_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_scenarios": self.num_scenarios,

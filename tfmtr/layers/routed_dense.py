@@ -1,9 +1,11 @@
 """A dense layer with one set of weights for each scenario."""
 
+from typing import Any
+
 import keras
 
 from tfmtr.layers._routing import RoutedLayer
-from tfmtr.layers._sizes import check_matrix
+from tfmtr.layers._sizes import Shape, check_matrix
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -45,11 +47,18 @@ class RoutedDense(RoutedLayer):
     (4, 3)
     """
 
-    def __init__(self, units, num_scenarios, *, bias_initializer="zeros", **kwargs):
+    def __init__(
+        self,
+        units: int,
+        num_scenarios: int,
+        *,
+        bias_initializer: str | keras.initializers.Initializer = "zeros",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(units, num_scenarios, **kwargs)
         self.bias_initializer = keras.initializers.get(bias_initializer)
 
-    def build(self, inputs_shape, scenario_shape=None):
+    def build(self, inputs_shape: Shape, scenario_shape: Shape | None = None) -> None:
         check_matrix(inputs_shape)
         # One variable for each scenario: the gradient of slicing one stacked kernel would be a full-size
         # tensor for each branch. The initializer is asked for anew each time: one instance repeats itself.
@@ -63,8 +72,8 @@ class RoutedDense(RoutedLayer):
                 self.add_weight(shape=(self.units,), initializer=self.bias_initializer, name=f"bias_{i}")
             )
 
-    def kernels_and_biases(self):
+    def kernels_and_biases(self) -> tuple[list[keras.Variable], list[keras.Variable]]:
         return self.kernels, self.biases
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "bias_initializer": keras.initializers.serialize(self.bias_initializer)}

@@ -1,9 +1,12 @@
 """The two-tower score: a learnt scale on the user's side, a dot product, a learnt bias."""
 
 import math
+from typing import Any
 
 import keras
-from keras import ops
+from keras import KerasTensor, ops
+
+from tfmtr.layers._sizes import Shape
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -20,10 +23,10 @@ class QueryScale(keras.layers.Layer):
         Tensor of shape `(batch, d)`.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.log_scale = self.add_weight(shape=(), initializer="zeros", name="log_scale")
 
-    def call(self, inputs):
+    def call(self, inputs: KerasTensor) -> KerasTensor:
         return inputs * (ops.exp(self.log_scale) / math.sqrt(inputs.shape[-1]))
 
 
@@ -49,11 +52,11 @@ class DotScore(keras.layers.Layer):
     4.5
     """
 
-    def __init__(self, bias=0.0, **kwargs):
+    def __init__(self, bias: float | None = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.initial_bias = bias
 
-    def build(self, query_shape, title_shape):
+    def build(self, query_shape: Shape, title_shape: Shape) -> None:
         if query_shape[-1] != title_shape[-1]:
             raise ValueError(
                 "`query` and `title` must have the same width; give the sharing's towers the width of the title tower. "
@@ -64,12 +67,12 @@ class DotScore(keras.layers.Layer):
                 shape=(), initializer=keras.initializers.Constant(self.initial_bias), name="bias"
             )
 
-    def call(self, query, title):
+    def call(self, query: KerasTensor, title: KerasTensor) -> KerasTensor:
         logit = ops.sum(query * title, axis=-1, keepdims=True)
         return logit if self.initial_bias is None else logit + self.bias
 
-    def compute_output_shape(self, query_shape, title_shape):
+    def compute_output_shape(self, query_shape: Shape, title_shape: Shape) -> Shape:
         return (query_shape[0], 1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "bias": self.initial_bias}

@@ -1,9 +1,10 @@
 """A dense layer whose kernel is the product of a shared one and the scenario's own."""
 
 import keras
+from keras import KerasTensor
 
 from tfmtr.layers._routing import RoutedLayer
-from tfmtr.layers._sizes import check_matrix
+from tfmtr.layers._sizes import Shape, check_matrix
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -43,7 +44,7 @@ class StarDense(RoutedLayer):
     (4, 3)
     """
 
-    def build(self, inputs_shape, scenario_shape=None):
+    def build(self, inputs_shape: Shape, scenario_shape: Shape | None = None) -> None:
         check_matrix(inputs_shape)
         shape = (inputs_shape[-1], self.units)
         self.kernel = self.add_weight(shape=shape, initializer="glorot_uniform", name="kernel")
@@ -54,5 +55,5 @@ class StarDense(RoutedLayer):
             self.own_kernels.append(self.add_weight(shape=shape, initializer=near_one, name=f"own_kernel_{i}"))
             self.own_biases.append(self.add_weight(shape=(self.units,), initializer="zeros", name=f"own_bias_{i}"))
 
-    def kernels_and_biases(self):
+    def kernels_and_biases(self) -> tuple[list[KerasTensor], list[KerasTensor]]:
         return [own * self.kernel for own in self.own_kernels], [own + self.bias for own in self.own_biases]

@@ -1,9 +1,11 @@
 """How often an id turns up in a stream of batches."""
 
-import keras
-from keras import ops
+from typing import Any
 
-from tfmtr.layers._sizes import check_sizes
+import keras
+from keras import KerasTensor, ops
+
+from tfmtr.layers._sizes import Shape, check_sizes
 
 PRIME = 2**31 - 1
 
@@ -36,14 +38,14 @@ class StreamingFrequency(keras.layers.Layer):
         `log p`, float32 of shape `(batch,)`, at most 0.
     """
 
-    def __init__(self, num_buckets=2**20, num_hashes=2, rate=0.05, **kwargs):
+    def __init__(self, num_buckets: int = 2**20, num_hashes: int = 2, rate: float = 0.05, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_sizes(num_buckets=num_buckets, num_hashes=num_hashes)
         if not 0.0 < rate <= 1.0:
             raise ValueError(f"`rate` must be in (0, 1]. Received: rate={rate}")
         self.num_buckets, self.num_hashes, self.rate = num_buckets, num_hashes, rate
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         size = (self.num_hashes * self.num_buckets,)
         options = {"initializer": "zeros", "trainable": False, "dtype": "int32"}
         self.step = self.add_weight(shape=(), name="step", **options)
@@ -53,7 +55,7 @@ class StreamingFrequency(keras.layers.Layer):
             shape=size, initializer="ones", trainable=False, dtype="float32", autocast=False, name="gap"
         )
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
         # JAX has no 64-bit integers by default: there products wrap around, which is a hash as well.
         ids = ops.cast(inputs, "int32" if keras.backend.backend() == "jax" else "int64")
         places = []
@@ -74,10 +76,10 @@ class StreamingFrequency(keras.layers.Layer):
             places = ops.reshape(places, (self.num_hashes, -1))
         return -ops.log(ops.max(ops.take(self.gap, places), axis=0))
 
-    def compute_output_spec(self, inputs, training=False):
+    def compute_output_spec(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
         return keras.KerasTensor(inputs.shape, dtype="float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_buckets": self.num_buckets,

@@ -1,7 +1,9 @@
 """Trains the default branch."""
 
+from typing import Any
+
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -31,7 +33,7 @@ class UnknownScenario(keras.layers.Layer):
     2
     """
 
-    def __init__(self, rate, *, seed=None, **kwargs):
+    def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0.0 <= rate < 1.0:
             raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}")
@@ -39,11 +41,11 @@ class UnknownScenario(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
         if not training or self.rate == 0.0:
             return inputs
         known = keras.random.uniform(ops.shape(inputs), seed=self.seed_generator) >= self.rate
         return inputs * ops.cast(known, inputs.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -4,6 +4,10 @@ What is compared: how many rows, users and titles there are; which rows the prep
 have no event or no group; values that are missing or that the live model does not know; vectors of another model.
 """
 
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.drift import (
     changed_vectors,
     medians_of_numbers,
@@ -15,6 +19,7 @@ from tfmtr.datasets.drift import (
     users_of_both,
 )
 from tfmtr.datasets.funnel import DROPPED, FATES
+from tfmtr.schema import Schema
 
 MAX_LOSS = 0.3
 MAX_SHARE = 0.05
@@ -25,7 +30,18 @@ WEEK = 7
 SURE = 10  # events that a territory should have had, so that none is no chance
 
 
-def check_data(data, before, schema, *, day, days, lost=0.0, max_loss=MAX_LOSS, max_share=MAX_SHARE, max_move=MAX_MOVE):
+def check_data(
+    data: Dataset,
+    before: Dataset,
+    schema: Schema,
+    *,
+    day: str,
+    days: Mapping[str, int],
+    lost: float = 0.0,
+    max_loss: float = MAX_LOSS,
+    max_share: float = MAX_SHARE,
+    max_move: float = MAX_MOVE,
+) -> list[dict[str, Any]]:
     """Compares a day's data with those that the live model was trained on.
 
     Args:
@@ -63,34 +79,39 @@ def check_data(data, before, schema, *, day, days, lost=0.0, max_loss=MAX_LOSS, 
     return found
 
 
-def reasons_of(checks):
+def reasons_of(checks: Iterable[Mapping[str, Any]]) -> list[str]:
     """Sentences of the checks that close the gate."""
     return [check["text"] for check in checks if not check["is_open"]]
 
 
-def notes_of(checks):
+def notes_of(checks: Iterable[Mapping[str, Any]]) -> list[str]:
     """Sentences of the checks that are worth a look, though the gate stays open."""
     return [check["text"] for check in checks if check["is_open"] and check.get("text")]
 
 
-def _check(name, value, before, bound, is_open, text):
+def _check(
+    name: str, value: float | None, before: float | None, bound: float | str | None, is_open: bool, text: str
+) -> dict[str, Any]:
     check = {"name": name, "value": value, "before": before, "bound": bound, "is_open": bool(is_open)}
     return check if is_open else {**check, "text": text}
 
 
-def _share(name, value, before, max_share):
+def _share(name: str, value: float, before: float, max_share: float) -> dict[str, Any]:
     bound = before + max_share
     text = f"{name}: {value:.1%}, at most {bound:.1%} ({before:.1%} before)"
     return _check(name, round(value, 6), round(before, 6), round(bound, 6), value <= bound, text)
 
 
-def _counts(data, before, rows, day, days, max_loss):
+def _counts(
+    data: Dataset, before: Dataset, rows: int, day: str, days: Mapping[str, int], max_loss: float
+) -> Iterator[dict[str, Any]]:
     week = [days[date] for date in sorted(date for date in days if date < day)[-WEEK:]]
     week = [rows for rows in week if rows >= STRAY * max(week)]
     one, other = (prepared.report["statistics"] for prepared in (data, before))
-    counts = [("rows of the day", rows, min(week, default=None))]
+    counts: list[tuple[str, int, int | None]] = [("rows of the day", rows, min(week, default=None))]
     counts += [(f"{name} in the table", one[name], other[name]) for name in ("users", "titles")]
-    counts.append(("titles of all territories on the day after", *(titles_on_offer(p) for p in (data, before))))
+    offers = (titles_on_offer(data), titles_on_offer(before))
+    counts.append(("titles of all territories on the day after", *offers))
     for name, value, expected in counts:
         bound = None if expected is None else expected * (1 - max_loss)
         seen = "the fewest of the week before" if name.startswith("rows") else "before"
@@ -98,7 +119,7 @@ def _counts(data, before, rows, day, days, max_loss):
         yield _check(name, value, expected, bound, bound is None or value >= bound, text)
 
 
-def _fates(data, before, now, max_share):
+def _fates(data: Dataset, before: Dataset, now: Mapping[str, Any], max_share: float) -> Iterator[dict[str, Any]]:
     funnel = before.report.get("funnel")
     if funnel is None:
         return  # prepared by an earlier version
@@ -111,7 +132,7 @@ def _fates(data, before, now, max_share):
         yield _share(f"rows {FATES[fate]}", now[fate] / max(1, now["rows"]), then, max_share)
 
 
-def _territories(data, before, max_share):
+def _territories(data: Dataset, before: Dataset, max_share: float) -> Iterator[dict[str, Any]]:
     """Territories that had events and have none, and those of no group, both by their events."""
     tables = [prepared.report["statistics"]["territories"] for prepared in (data, before)]
     now = {name: row.get("last_window", 0) for name, row in tables[0].items()}
@@ -131,7 +152,7 @@ def _territories(data, before, max_share):
         sum(events for name, events in counts.items() if (name,) not in known) / max(1, sum(counts.values()))
         for counts, known in zip((now, then), groups, strict=True)
     ]
-    check = _share("events of territories of no group, on the default branch", *outside, max_share)
+    check = _share("events of territories of no group, on the default branch", outside[0], outside[1], max_share)
     unlisted = sorted(name for name, events in now.items() if events and (name,) not in groups[0])
     if "text" in check:
         check["text"] += f": {', '.join(unlisted[:10])}; new ones get their group with --groups"
@@ -140,7 +161,7 @@ def _territories(data, before, max_share):
     yield _share("users who live in another territory", sum(moved.values()) / max(1, both), 0.0, max_share)
 
 
-def _values(data, before, schema, max_share):
+def _values(data: Dataset, before: Dataset, schema: Schema, max_share: float) -> Iterator[dict[str, Any]]:
     shares = [shares_of_values(prepared, schema) for prepared in (data, before)]
     texts = {"unknown": "values that the live model does not know", "missing": "values that are missing"}
     for key, value in shares[0].items():
@@ -150,7 +171,7 @@ def _values(data, before, schema, max_share):
         yield _share(f"{texts[what]}, {feature!r} of the {role}s", value, shares[1].get(key, 0.0), max_share)
 
 
-def _numbers(data, before, schema, max_move):
+def _numbers(data: Dataset, before: Dataset, schema: Schema, max_move: float) -> Iterator[dict[str, Any]]:
     medians = [medians_of_numbers(prepared, schema) for prepared in (data, before)]
     deviations = {feature.name: feature.std for feature in schema.features}
     for key, now in medians[0].items():
@@ -163,7 +184,7 @@ def _numbers(data, before, schema, max_move):
             yield _check(name, now, then, f"{then:g} ± {max_move * deviations[feature]:.3g}", move <= max_move, text)
 
 
-def _vectors(data, before, max_share):
+def _vectors(data: Dataset, before: Dataset, max_share: float) -> Iterator[dict[str, Any]]:
     compared, changed = changed_vectors(data, before)
     check = _share("vectors that changed, of titles that did not", changed / max(1, compared), 0.0, max_share)
     if "text" in check:
@@ -178,7 +199,7 @@ def _vectors(data, before, max_share):
         yield _check(name, cosine, None, LEAST_SIMILARITY, is_open, text)
 
 
-def days_expected(report, refused):
+def days_expected(report: Mapping[str, Any], refused: Collection[str]) -> dict[str, int]:
     """`{date: rows}` of the log's days that had rows and were not refused."""
     counts = report.get("days", {})
     return {date: row["rows"] for date, row in counts.items() if date not in refused and row["rows"]}

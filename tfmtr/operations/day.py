@@ -13,9 +13,12 @@ goes on with the first step that has no result yet or whose inputs have changed 
 """
 
 import datetime
+import os
 import shutil
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import ibis
 import numpy as np
@@ -65,6 +68,9 @@ from tfmtr.serving.errors import ServerError
 from tfmtr.serving.recommend import recommend
 from tfmtr.serving.server import Server
 from tfmtr.serving.versions import find_versions
+from tfmtr.version import Version
+
+Result = TypeVar("Result")
 
 DAY = datetime.timedelta(days=1)
 LOOKBACKS = ("activity_lookback", "discovery_lookback")
@@ -85,22 +91,22 @@ class BadDataError(ValueError):
 
 
 def daily(
-    service,
-    day,
+    service: str | os.PathLike,
+    day: datetime.date,
     *,
-    groups=None,
-    late_days=2,
-    max_drop=0.05,
-    max_shift=0.3,
-    max_loss=MAX_LOSS,
-    max_share=MAX_SHARE,
-    max_move=MAX_MOVE,
-    epochs=1,
-    missing_vectors=None,
-    retry=False,
-    again_from=None,
-    say=print,
-):
+    groups: Mapping[str, str] | None = None,
+    late_days: int = 2,
+    max_drop: float = 0.05,
+    max_shift: float = 0.3,
+    max_loss: float = MAX_LOSS,
+    max_share: float = MAX_SHARE,
+    max_move: float = MAX_MOVE,
+    epochs: int = 1,
+    missing_vectors: str | None = None,
+    retry: bool = False,
+    again_from: str | None = None,
+    say: Callable[[str], object] = print,
+) -> dict[str, Any]:
     """Brings a service one day further.
 
     1. Prepares the day's rows (with a `time_zones` table each territory's own day) and those of `late_days` before.
@@ -153,7 +159,7 @@ def daily(
     settings = read_service(service)
     folder, again = service / "days" / day.isoformat(), retry or again_from is not None
 
-    def tell(line):
+    def tell(line: str) -> None:
         say(f"{day}: {line}")
 
     with owned(service):
@@ -204,13 +210,24 @@ def daily(
 class _Day:
     """One day of a service, step by step; keeps what the record tells."""
 
-    def __init__(self, service, settings, live, folder, day, steps, tell):
+    def __init__(
+        self,
+        service: Path,
+        settings: dict[str, Any],
+        live: dict[str, Any],
+        folder: Path,
+        day: datetime.date,
+        steps: Steps,
+        tell: Callable[[str], object],
+    ) -> None:
         self.service, self.settings, self.live = service, settings, live
         self.folder, self.day, self.steps, self.tell = folder, day, steps, tell
         self.seconds = {}
         self.record = {"day": day.isoformat(), "status": "refused", "reasons": [], "version": None}
 
-    def run(self, late_days, epochs, limits, groups):
+    def run(
+        self, late_days: int, epochs: int, limits: Mapping[str, float], groups: Mapping[str, str]
+    ) -> dict[str, Any]:
         """The steps up to the first one that closes the gate; returns the record."""
         data = self.timed("prepare", self.prepare, late_days)
         write_json(self.service / "service.json", self.settings)  # with new groups and options
@@ -231,9 +248,9 @@ class _Day:
         else:
             self.record["live"] = {name: self.live[name] for name in ("day", "run", "version")}
             write_json(self.folder / "day.json", self.record)
-        return read_json(self.folder / "day.json")
+        return read_json(self.folder / "day.json")  # pyright: ignore[reportReturnType]
 
-    def timed(self, step, function, *arguments):
+    def timed(self, step: str, function: Callable[..., Result], *arguments: Any) -> Result:
         """Calls a function of a step and adds up its seconds."""
         began = time.perf_counter()
         try:
@@ -241,7 +258,7 @@ class _Day:
         finally:
             self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - began, 2)
 
-    def prepare(self, late_days):
+    def prepare(self, late_days: int) -> Dataset:
         """The `Dataset` directory of the day and the days before it, with the live model's groups."""
         settings, out = self.settings, self.folder / "data"
         logs = dict(settings["logs"])
@@ -263,7 +280,9 @@ class _Day:
         logs["calendar"] = Calendar(DAY, late_days + 1, 0, end=end)
         options = dict(settings["options"])
         options |= {
-            name: pd.Timedelta(options[name].replace(",", "")).to_pytimedelta() for name in LOOKBACKS if options[name]
+            name: pd.Timedelta(options[name].replace(",", "")).to_pytimedelta()  # pyright: ignore[reportAttributeAccessIssue]
+            for name in LOOKBACKS
+            if options[name]
         }
         try:
             data = prepare(Logs(**logs), out, **options, like=like, progress=False)
@@ -280,14 +299,14 @@ class _Day:
         self.tell(f"prepared {_count(self.examples(data))} rows")
         return data
 
-    def withdraw(self):
+    def withdraw(self) -> None:
         """Leaves the day as it was: with the record and the data of an earlier run, or not begun."""
         if not (self.folder / "day.json").exists():
             shutil.rmtree(self.folder)
         else:
             restore(self.folder)
 
-    def find_late(self, data):
+    def find_late(self, data: Dataset) -> list[Path]:
         """Files of late rows that are trained on; the record tells of those that are not, and of users who moved."""
         report, day = data.report, self.day.isoformat()
         rows = {date: counts["rows"] for date, counts in report["days"].items()}
@@ -312,7 +331,7 @@ class _Day:
         }
         return files
 
-    def check(self, data, limits):
+    def check(self, data: Dataset, limits: Mapping[str, float]) -> list[dict[str, Any]]:
         """The checks of the data, and what is worth a look."""
         like, schema = data_of(self.settings, self.live["run"]), Schema.load(self.live["run"])
         records = [read_json(folder / "day.json") for folder in ended_days(self.service, self.day.isoformat())]
@@ -322,11 +341,11 @@ class _Day:
             lost=self.record["lost"], **{name: limits[name] for name in ("max_loss", "max_share", "max_move")},
         )  # fmt: skip
 
-    def examples(self, data):
+    def examples(self, data: Dataset) -> list[Path]:
         """Files of the day's own training rows, of random and of active users."""
         return data.examples("train", windows=[0], sampling=SAMPLINGS)
 
-    def train(self, data, late, epochs):
+    def train(self, data: Dataset, late: Sequence[Path], epochs: int) -> None:
         """The live model goes on."""
         before, run = Run(self.live["run"]), self.folder / "run"
         key = {
@@ -344,9 +363,9 @@ class _Day:
         self.record |= {"run": str(run), "grown": grown}
         self.record["fitted"] = {"rows": _count(files), "epochs": epochs, "stages": Run(run).document["stages"]}
 
-    def judge(self, data, limits):
+    def judge(self, data: Dataset, limits: Mapping[str, float]) -> None:
         """The gate's second half: the new model against the live one."""
-        bounds = {name: limits[name] for name in ("max_drop", "max_shift")}
+        bounds: dict[str, Any] = {name: limits[name] for name in ("max_drop", "max_shift")}
         runs = [Run(run).run_id for run in (self.live["run"], self.folder / "run")]
         key = {"the live model": runs[0], "the new model": runs[1], **bounds}
         self.steps.open("gate", key)
@@ -358,7 +377,7 @@ class _Day:
         self.record |= {"reasons": found["reasons"], "gate": _overall(found), "lists": found.get("lists")}
         self.record["notes"] += found.get("notes", [])
 
-    def export(self, data):
+    def export(self, data: Dataset) -> None:
         """Calibrates, exports and tries."""
         live, run, version = self.live, self.folder / "run", self.folder / "version"
         self.steps.open("export", {"the new model": Run(run).run_id})
@@ -368,7 +387,7 @@ class _Day:
         try_version(export(run, version, titles=data.path), data)
         self.tell("exported and tried")
 
-    def publish(self):
+    def publish(self) -> None:
         """Publishes the version, makes it the live one and writes the record."""
         (version,) = find_versions(self.folder / "version")[0].values()
         entry = {name: self.live[name] for name in ("day", "run", "version")}
@@ -379,7 +398,7 @@ class _Day:
         remove(self.folder / "version")
 
 
-def restore(folder):
+def restore(folder: Path) -> None:
     """Brings the data of a day back that was done again, and not prepared to the end: its rows are known by them.
 
     Of a day that has ended it removes the version, which is published, or was not to be.
@@ -393,7 +412,7 @@ def restore(folder):
         (folder / BEFORE).rename(folder / "data")
 
 
-def count_fallbacks(data):
+def count_fallbacks(data: Dataset) -> dict[str, int]:
     """How many users and titles of a prepared day are served by a fallback.
 
     Args:
@@ -420,7 +439,7 @@ def count_fallbacks(data):
     }
 
 
-def try_version(version, data, *, num_users=20):
+def try_version(version: Path | Version, data: Dataset, *, num_users: int = 20) -> None:
     """Serves a version on a port of its own and asks for the titles of some users.
 
     Args:
@@ -444,7 +463,7 @@ def try_version(version, data, *, num_users=20):
         raise ValueError(f"`{version}` must load and answer. Received: {error}") from error
 
 
-def _join_neighbours(groups, places):
+def _join_neighbours(groups: Mapping[str, str], places: Mapping[str, Sequence[float]]) -> Mapping[str, str]:
     """The groups, with territories that have none but a place in the group of the nearest one."""
     known = [territory for territory in places if territory in groups]
     if not known:
@@ -457,7 +476,7 @@ def _join_neighbours(groups, places):
     return {**groups, **new}
 
 
-def _overall(found):
+def _overall(found: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """`{part: {task: {"live", "candidate", "change"}}}`, the gate's figures over all rows."""
     return {
         part: {
@@ -468,7 +487,7 @@ def _overall(found):
     }
 
 
-def _summary(record):
+def _summary(record: Mapping[str, Any]) -> Iterator[str]:
     """The lines that a day ends with."""
     for task, cell in record.get("gate", {}).get("last", {}).items():
         if cell["change"] is not None:
@@ -483,5 +502,5 @@ def _summary(record):
         yield from record["reasons"]
 
 
-def _count(files):
+def _count(files: Iterable[Path]) -> int:
     return sum(pq.read_metadata(file).num_rows for file in files)

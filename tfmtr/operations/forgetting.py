@@ -1,6 +1,11 @@
 """Removes a user from what this package wrote, and says what it cannot remove."""
 
+# PyArrow makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
 import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +20,13 @@ from tfmtr.operations.service import owned, read_live, read_service
 TABLES = ("users.parquet", "events.parquet", "seen.parquet")  # the last one of versions before `events.parquet`
 
 
-def forget(user, *, service=None, data=(), embeddings=()):
+def forget(
+    user: str,
+    *,
+    service: str | os.PathLike | None = None,
+    data: Sequence[str | os.PathLike] = (),
+    embeddings: Sequence[str | os.PathLike] = (),
+) -> list[str]:
     """Removes a user's rows from prepared directories and from written vectors.
 
     Of a store the row stays where others stand by their places, as zeros without an id. A file is replaced as a whole,
@@ -41,7 +52,12 @@ def forget(user, *, service=None, data=(), embeddings=()):
         return _forget(user, service, data, embeddings)
 
 
-def _forget(user, service, data, embeddings):
+def _forget(
+    user: str,
+    service: str | os.PathLike | None,
+    data: Sequence[str | os.PathLike],
+    embeddings: Sequence[str | os.PathLike],
+) -> list[str]:
     folders = [Path(folder) for folder in data]
     if service is not None:
         settings = read_service(service)
@@ -65,7 +81,7 @@ def _forget(user, service, data, embeddings):
     return [*lines, *_remains(trained, service, logs)]
 
 
-def _remains(trained, service, logs):
+def _remains(trained: Sequence[Path], service: str | os.PathLike | None, logs: Iterable[str]) -> Iterator[str]:
     """What may still hold something of the user."""
     if trained:
         yield (
@@ -81,7 +97,7 @@ def _remains(trained, service, logs):
         yield f"log: remove the user from {path} too, or the next `tfmtr prepare` brings the rows back"
 
 
-def _forget_prepared(user, prepared):
+def _forget_prepared(user: str, prepared: Dataset) -> tuple[int, bool]:
     """Number of rows removed, and whether some of them were trained on."""
     count, learnt = 0, False
     late = [] if prepared.path.name != "data" else sorted(prepared.path.parent.glob("late/*.parquet"))
@@ -99,7 +115,7 @@ def _forget_prepared(user, prepared):
     return count, learnt
 
 
-def _drop(file, user):
+def _drop(file: Path, user: str) -> int:
     """Removes a user's rows from a Parquet file, row group by row group; returns how many there were."""
     source = pq.ParquetFile(file)
     place = source.schema_arrow.names.index("user")
@@ -122,7 +138,7 @@ def _drop(file, user):
     return count
 
 
-def _clear(folder, user):
+def _clear(folder: Path, user: str) -> int:
     """Makes a user's rows of a store zeros without an id; returns how many there were."""
     ids = pq.read_table(folder / "ids.parquet")
     rows = np.flatnonzero(pc.equal(ids["user"], user).to_numpy(zero_copy_only=False))

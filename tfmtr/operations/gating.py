@@ -1,18 +1,33 @@
 """Whether a new model may take the live one's place: both are judged on rows of users that neither learnt from."""
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.compare import LEVEL, holm, paired_bootstrap
 from tfmtr.evaluation.evaluate import predict
 from tfmtr.evaluation.metrics import OVERALL, evaluate_task
+from tfmtr.models import JointModel
 from tfmtr.operations.list_gate import judge_lists
 from tfmtr.run import Run
+from tfmtr.schema import Schema
 
 METRICS = {"binary": ("pr_auc", 1), "regression": ("mse", -1)}  # metric, and whether more of it is better
 
 
-def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500):
+def gate(
+    live: str | os.PathLike,
+    candidate: str | os.PathLike,
+    data: str | os.PathLike,
+    *,
+    max_drop: float = 0.05,
+    max_shift: float = 0.3,
+    num_samples: int = 500,
+) -> dict[str, Any]:
     """Compares a new model with the live one on validation users' rows of the last window, and of those before it.
 
     The gate closes, with a reason each, if
@@ -80,7 +95,9 @@ def gate(live, candidate, data, *, max_drop=0.05, max_shift=0.3, num_samples=500
     return {"is_open": not reasons, "reasons": reasons, "notes": notes, "parts": parts, "lists": of_lists["lists"]}
 
 
-def _compare(runs, files, data, max_drop, num_samples):
+def _compare(
+    runs: Sequence[tuple[JointModel, Schema]], files: Sequence[Path], data: Dataset, max_drop: float, num_samples: int
+) -> tuple[dict[str, Any], list[str], list[str]]:
     """Cells of one part, and the reasons in it."""
     (old, _, _), (new, users, _) = (predict(model, files, schema, data) for model, schema in runs)
     cells, reasons, notes = {}, [], []
@@ -124,7 +141,9 @@ def _compare(runs, files, data, max_drop, num_samples):
     return cells, list(dict.fromkeys(reasons)), list(dict.fromkeys(notes))
 
 
-def _p_value(labels, scores, users, kind, num_samples):
+def _p_value(
+    labels: np.ndarray, scores: Sequence[np.ndarray], users: np.ndarray, kind: str, num_samples: int
+) -> float | None:
     """Two-sided p-value of the difference between the two models, over users."""
     if kind == "binary":
         return paired_bootstrap(labels, scores[1], scores[0], users, num_samples=num_samples)["p_value"]

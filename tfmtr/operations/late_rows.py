@@ -4,6 +4,10 @@ A row is late if an earlier preparation of its day did not have it. Days that th
 trained on; of older ones the rows are counted, said and left.
 """
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import ibis
 import pyarrow.parquet as pq
 
@@ -20,13 +24,20 @@ WEEK, MANY = 7, 30  # days, and rows of one day, that lost ones are a share of
 ENDED = ("promoted", "refused", "rolled back")
 
 
-def ended_days(service, day=None):
+def ended_days(service: Path, day: str | None = None) -> list[Path]:
     """Folders of the days that have ended, all or those before a date (a text), oldest first."""
     folders = sorted(folder for folder in service.glob("days/*") if day is None or folder.name < day)
     return [f for f in folders if (read_json(f / "day.json") or {}).get("status") in ENDED and (f / "data").is_dir()]
 
 
-def account(rows, windows, *, accounted, left, since):
+def account(
+    rows: Mapping[str, int],
+    windows: Sequence[str],
+    *,
+    accounted: Mapping[str, int],
+    left: Mapping[str, int],
+    since: str,
+) -> dict[str, Any]:
     """Which rows of the log no preparation took into its windows.
 
     Args:
@@ -58,7 +69,7 @@ def account(rows, windows, *, accounted, left, since):
     return {"accounted": accounted, "left": over, "new": new, "lost": lost}
 
 
-def late_files(service, data, out, day, settings):
+def late_files(service: Path, data: Dataset, out: Path, day: str, settings: Mapping[str, Any]) -> list[Path]:
     """Files of the rows of earlier days that no slice before had: positives, and `alpha` negatives for each.
 
     Args:
@@ -80,7 +91,7 @@ def late_files(service, data, out, day, settings):
     return [file for file in sorted(out.glob("*.parquet")) if pq.read_metadata(file).num_rows]
 
 
-def _write(service, data, out, day, settings):
+def _write(service: Path, data: Dataset, out: Path, day: str, settings: Mapping[str, Any]) -> None:
     con = ibis.duckdb.connect()
     windows = [w for w in data.report["windows"] if w["window"] < 0 and w["start"] >= settings["since"]]
     earlier = ended_days(service, day)
@@ -104,20 +115,20 @@ def _write(service, data, out, day, settings):
             pq.write_table(table, out / f"{sampling}.parquet")
 
 
-def _homes(service, settings, date):
+def _homes(service: Path, settings: Mapping[str, Any], date: str) -> Path:
     """The users table as of a day: of the day itself, or of the newest before it, or of the data it began with."""
     folders = [f for f in sorted(service.glob("days/*")) if f.name <= date and (f / "data/prepare.json").is_file()]
     return (folders[-1] / "data" if folders else Dataset(settings["data"]).path) / "users.parquet"
 
 
-def _as_of(con, rows, users):
+def _as_of(con: ibis.BaseBackend, rows: ibis.Table, users: Path) -> ibis.Table:
     """The rows with the territories that their users had in an earlier users table; new users keep theirs."""
     then = read_files(con, [users]).select(owner="user", home="territory")
-    joined = rows.left_join(then, rows.user == then.owner)
-    return joined.mutate(territory=joined.home.fill_null(joined.territory)).select(*rows.columns)
+    joined = rows.left_join(then, rows.user == then.owner)  # pyright: ignore[reportArgumentType]
+    return joined.mutate(territory=joined.home.fill_null(joined.territory)).select(*rows.columns)  # pyright: ignore[reportArgumentType]
 
 
-def _slices(folder, start, sampling):
+def _slices(folder: Path, start: str, sampling: str) -> list[Path]:
     """Training files of an earlier day's directory whose window starts at `start`: trained on, or refused."""
     data = Dataset(folder / "data")
     numbers = [window["window"] for window in data.report["windows"] if window["start"] == start]

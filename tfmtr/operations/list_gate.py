@@ -1,7 +1,13 @@
 """Whether a new model's lists are worth showing: they are held against what is popular, as the live one's are."""
 
-import pandas as pd
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.baseline_lists import (
     MOST_VALIDATION,
     catalogue_of,
@@ -16,15 +22,24 @@ from tfmtr.evaluation.evidence import LEAST_USERS, compare_lists, interval_text
 from tfmtr.evaluation.index_lists import ListCase, ranking_of
 from tfmtr.evaluation.past import EVENTS, Past, has_events
 from tfmtr.evaluation.ranking import metrics_of_users, ndcg_of_users
-from tfmtr.models import TwoTower
+from tfmtr.listwise.model import ListModel
+from tfmtr.models import JointModel, TwoTower
 from tfmtr.retrieval.index import build_index
+from tfmtr.schema import Schema
 
 POPULAR = ("popularity", "recent")
 MOST_JUDGES = 500  # users of a window who choose the popularity: a day should not become slow
 NOT_HELD = "lists were not held against popularity"
 
 
-def judge_lists(runs, data, *, orders=(None, None), k=10, num_samples=2000):
+def judge_lists(
+    runs: Sequence[tuple[JointModel, Schema]],
+    data: Dataset,
+    *,
+    orders: Sequence[ListModel | None] = (None, None),
+    k: int = 10,
+    num_samples: int = 2000,
+) -> dict[str, Any]:
     """Holds the lists of the live and of the new model against popularity's, for validation users of the last window.
 
     Lists are as they are served: titles that the user had before the window are in none, and no positives. Popularity
@@ -59,7 +74,7 @@ def judge_lists(runs, data, *, orders=(None, None), k=10, num_samples=2000):
         found = f"{len(case.users)} validation users liked a title in the last window that was new to them"
         return _nothing(f"{NOT_HELD}: {found}, {LEAST_USERS} needed")
 
-    def values(rank):
+    def values(rank: Callable[[pa.Table, np.ndarray], np.ndarray]) -> pd.DataFrame:
         ndcg = metrics_of_users(case.lists(rank))["ndcg"]
         return pd.DataFrame({"user": case.users, "window": window, "value": ndcg})
 
@@ -73,12 +88,12 @@ def judge_lists(runs, data, *, orders=(None, None), k=10, num_samples=2000):
         rank = ranking_of(model, index, schema, data, k=k, **options)
         cells.append(compare_lists(values(rank), popular, num_samples=num_samples))
     popular = {"name": name, "options": options, "ndcg": cells[0]["theirs"]}
-    reasons, notes = verdict(*cells, name)
+    reasons, notes = verdict(cells[0], cells[1], name)
     lists = {"users": len(case.users), "left_out": case.left_out, "popularity": popular}
     return {"lists": {**lists, "live": cells[0], "candidate": cells[1]}, "reasons": reasons, "notes": notes}
 
 
-def choose_popularity(data, past, *, k):
+def choose_popularity(data: Dataset, past: Past, *, k: int) -> tuple[str, dict[str, Any]]:
     """`(name, options)` of the popularity that did best for validation users before the last window.
 
     Args:
@@ -96,12 +111,12 @@ def choose_popularity(data, past, *, k):
     return choices[figures.index(max(figures))]  # the first, of all time, where there is no such window
 
 
-def is_below(cell):
+def is_below(cell: Mapping[str, Any]) -> bool:
     """Whether lists are below popularity's beyond chance."""
     return cell["ours"] < cell["theirs"] and cell["p_value"] < LEVEL
 
 
-def verdict(live, candidate, name):
+def verdict(live: Mapping[str, Any], candidate: Mapping[str, Any], name: str) -> tuple[list[str], list[str]]:
     """`(reasons, notes)` of the two models' cells; see `judge_lists`.
 
     Args:
@@ -121,5 +136,5 @@ def verdict(live, candidate, name):
     return [f"the new model's lists are below popularity's, and the live model's are not: {figures}"], []
 
 
-def _nothing(note):
+def _nothing(note: str) -> dict[str, Any]:
     return {"lists": None, "reasons": [], "notes": [note]}

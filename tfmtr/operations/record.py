@@ -17,6 +17,9 @@ fallbacks            users and titles that are served by a fallback
 limits, seconds      what the gate was held to; by step
 """
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 from rich import box
 from rich.console import Group
 from rich.table import Table
@@ -27,7 +30,7 @@ from tfmtr.datasets.report import counted
 from tfmtr.evaluation.evidence import interval_text
 
 
-def page(record):
+def page(record: Mapping[str, Any]) -> Group:
     """The record as one page for a terminal of 80 columns.
 
     Args:
@@ -53,14 +56,14 @@ def page(record):
     return Group(*parts)
 
 
-def _headline(record):
+def _headline(record: Mapping[str, Any]) -> str:
     words = {"promoted": "as version", "rolled back": "was version"}
     is_shown = record["status"] in words and record["version"]
     version = f" ({words[record['status']]} {record['version']})" if is_shown else ""
     return f"{record['day']}: {record['status']}{version}"
 
 
-def _list(title, texts, most=6):
+def _list(title: str, texts: Sequence[str], most: int = 6) -> Iterator[Text]:
     if texts:
         yield Text(f"{title}:")
         yield from (Text(f"  - {text}") for text in texts[:most])
@@ -68,14 +71,14 @@ def _list(title, texts, most=6):
         yield Text(f"  - and {len(texts) - most} more, in day.json")
 
 
-def _table(*columns):
+def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
     return table
 
 
-def _funnel(record):
+def _funnel(record: Mapping[str, Any]) -> Table:
     """The rows of the day and of the late days, by fate."""
     windows = [row for row in record["funnel"] if row["window"] is not None and row["window"] <= 0]
     last = max(row["window"] for row in windows)
@@ -88,7 +91,7 @@ def _funnel(record):
     return table
 
 
-def _checks(record):
+def _checks(record: Mapping[str, Any]) -> Table:
     """Figures against those before; those that are 0, then and now, in one line."""
     table = _table("against the days before", "the day", "before", "bound", "")
     plain = 0
@@ -104,17 +107,17 @@ def _checks(record):
     return table
 
 
-def _number(value, is_share):
+def _number(value: float | str | None, is_share: bool) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return f"{value:.1%}" if is_share else f"{value:,.2f}".removesuffix(".00")
 
 
-def _move(move):
+def _move(move: Mapping[str, Any]) -> str:
     return f"{move['users']} users moved from {move['from']} to {move['to']}; their earlier rows stay in {move['from']}"
 
 
-def _late(record):
+def _late(record: Mapping[str, Any]) -> Iterator[str]:
     new = record["late"]["new"]
     yield f"late rows trained on: {record['late_rows']:,}"
     if new:
@@ -122,7 +125,7 @@ def _late(record):
         yield f"rows that came too late, and are left: {sum(new.values()):,} ({dates}); --late-days takes older ones"
 
 
-def _fitted(record):
+def _fitted(record: Mapping[str, Any]) -> Iterator[str]:
     if "fitted" in record:
         fitted = record["fitted"]
         losses = [epoch["loss"] for stage in fitted["stages"].values() for epoch in stage["history"] if "loss" in epoch]
@@ -131,7 +134,7 @@ def _fitted(record):
         yield f"fitted: {fitted['rows']:,} rows, {counted(fitted['epochs'], 'epochs')}{loss}{grown}"
 
 
-def _gate(record):
+def _gate(record: Mapping[str, Any]) -> Table:
     table = _table("gate", "live", "new", "change")
     for part, tasks in record["gate"].items():
         for task, cell in tasks.items():
@@ -141,7 +144,7 @@ def _gate(record):
     return table
 
 
-def _lists(lists):
+def _lists(lists: Mapping[str, Any]) -> Table:
     """NDCG of the models' lists beside popularity's."""
     popular = lists["popularity"]
     days = f", {popular['options']['days']:g} days" if "days" in popular["options"] else ""

@@ -15,7 +15,9 @@ import fcntl
 import os
 import shutil
 import socket
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.logs import PATHS
@@ -36,7 +38,9 @@ class LockedError(ValueError):
     exit_code = 6
 
 
-def start_service(service, run, out, **tables):
+def start_service(
+    service: str | os.PathLike, run: str | os.PathLike, out: str | os.PathLike, **tables: str | os.PathLike
+) -> None:
     """Makes a service directory of a trained run; the days then go on from there.
 
     The tables, columns, tasks and options are those that the run's data were prepared with.
@@ -91,7 +95,7 @@ def start_service(service, run, out, **tables):
     write_json(service / "service.json", document)
 
 
-def rollback(service, *, say=print):
+def rollback(service: str | os.PathLike, *, say: Callable[[str], object] = print) -> dict[str, Any]:
     """Makes the model live again that was so before; its version is published anew, under the next number.
 
     Returns:
@@ -113,9 +117,9 @@ def rollback(service, *, say=print):
         source = out / str(previous["version"])
         records = {}
         if live["day"]:
-            records[live["day"]] = {**read_json(service / "days" / live["day"] / "day.json"), "status": "rolled back"}
+            records[live["day"]] = {**read_json(service / "days" / live["day"] / "day.json"), "status": "rolled back"}  # pyright: ignore[reportGeneralTypeIssues]
 
-        def put():
+        def put() -> None:
             if previous["version"] is None or not source.is_dir():  # the run that the service began with
                 export(run, out, titles=data_of(settings, run).path)
             else:
@@ -127,7 +131,13 @@ def rollback(service, *, say=print):
     return new
 
 
-def make_live(service, settings, live, records, put):
+def make_live(
+    service: Path,
+    settings: Mapping[str, Any],
+    live: Mapping[str, Any],
+    records: Mapping[str, Mapping[str, Any]],
+    put: Callable[[], object],
+) -> dict[str, Any]:
     """Publishes a version and notes it as the live one; what is interrupted in between, `settle` brings to an end.
 
     Args:
@@ -149,7 +159,7 @@ def make_live(service, settings, live, records, put):
     return read_live(service)
 
 
-def settle(service, settings):
+def settle(service: Path, settings: Mapping[str, Any]) -> None:
     """Ends what an interruption left half done: a version that is published is live, one that is not never was meant.
 
     Servers take what is published, so that is the moment that counts.
@@ -171,13 +181,13 @@ def settle(service, settings):
     (service / PLAN).unlink()
 
 
-def _inside(service, run):
+def _inside(service: Path, run: str | os.PathLike) -> str:
     """The path of a run, from the service's directory if it is in it: the directory may be moved."""
     run = Path(run)
     return str(run.relative_to(service)) if run.is_relative_to(service) else str(run)
 
 
-def read_service(service):
+def read_service(service: str | os.PathLike) -> dict[str, Any]:
     """The document `service.json`.
 
     Raises:
@@ -192,7 +202,7 @@ def read_service(service):
     return document
 
 
-def read_live(service):
+def read_live(service: str | os.PathLike) -> dict[str, Any]:
     """The document `live.json` with whole paths; before the first day the run that the service began with."""
     live = read_json(Path(service) / "live.json")
     if live is None:
@@ -203,17 +213,17 @@ def read_live(service):
     return {**first, "before": before}
 
 
-def table_paths(logs):
+def table_paths(logs: Mapping[str, Any]) -> dict[str, Path]:
     """The tables and stores that a log has, `{name: Path}`."""
     return {name: Path(logs[name]) for name in PATHS if logs[name] not in (None, "anywhere")}
 
 
-def data_of(settings, run):
+def data_of(settings: Mapping[str, Any], run: str) -> Dataset:
     """The `Dataset` directory of a service's first run or of a day's."""
     return Dataset(settings["data"] if run == settings["run"] else Path(run).parent / "data")
 
 
-def publish_copy(version, out):
+def publish_copy(version: Path, out: Path) -> int:
     """Copies a version to the next free number of `out`, there at once; returns the number."""
     with scratch(out, "tmp-") as folder:
         shutil.copytree(version, folder / "version")
@@ -221,7 +231,7 @@ def publish_copy(version, out):
 
 
 @contextlib.contextmanager
-def owned(service):
+def owned(service: Path) -> Iterator[None]:
     """Keeps a second process out of a service; the lock goes with the process that holds it, however that ends.
 
     Raises:

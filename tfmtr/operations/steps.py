@@ -1,12 +1,15 @@
 """What a day is made from, so that a day that is run again knows what has changed since."""
 
 import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from tfmtr.documents import read_json, write_json
 from tfmtr.scratch import remove
 
 
-def state_of(path):
+def state_of(path: Path) -> str:
     """A text that changes with a table's or a store's files: their names, sizes and times of change.
 
     Args:
@@ -33,13 +36,19 @@ class Steps:
         again_from: Name of the first step to do again in any case, or `None`.
     """
 
-    def __init__(self, folder, results, say, again_from=None):
+    def __init__(
+        self,
+        folder: Path,
+        results: Mapping[str, Sequence[str]],
+        say: Callable[[str], object],
+        again_from: str | None = None,
+    ) -> None:
         self.folder, self.results, self.say = folder, results, say
         self.keys = read_json(folder / "keys.json") or {}
         if again_from is not None:
             self._drop(again_from)
 
-    def open(self, step, key, keep=None):
+    def open(self, step: str, key: Mapping[str, Any], keep: str | None = None) -> None:
         """Begins a step with its key, a dictionary that JSON can hold; says what has changed since it was done.
 
         With `keep`, a name, its last result is not removed but has that name.
@@ -56,15 +65,15 @@ class Steps:
             self.keys[step] = key
             write_json(self.folder / "keys.json", self.keys)
 
-    def forget(self, step):
+    def forget(self, step: str) -> None:
         """Removes a step's key: whatever its results are made from, they are not its."""
         if self.keys.pop(step, None) is not None:
             write_json(self.folder / "keys.json", self.keys)
 
-    def _has_results(self, step):
+    def _has_results(self, step: str) -> bool:
         return any((self.folder / name).exists() for name in self.results[step])
 
-    def _drop(self, first):
+    def _drop(self, first: str) -> None:
         """Removes the results of a step and of those after it; last ones first, so that an interruption is no harm."""
         steps = list(self.results)
         for step in reversed(steps[steps.index(first) :]):

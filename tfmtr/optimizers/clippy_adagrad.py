@@ -1,9 +1,11 @@
 """Adagrad whose step never changes a weight by more than a share of it: for ranking models that would diverge."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from tfmtr.optimizers._tables import clipped, put, take, unique_rows, values_of
+from tfmtr.optimizers._tables import Gradient, Variable, clipped, put, take, unique_rows, values_of
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -43,17 +45,17 @@ class ClippyAdagrad(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=0.001,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.001,
         *,
-        initial_accumulator_value=0.1,
-        relative=0.1,
-        accumulated=0.0,
-        absolute=1e-7,
-        epsilon=1e-7,
-        clip_accumulator=False,
-        name="clippy_adagrad",
-        **kwargs,
-    ):
+        initial_accumulator_value: float = 0.1,
+        relative: float = 0.1,
+        accumulated: float = 0.0,
+        absolute: float = 1e-7,
+        epsilon: float = 1e-7,
+        clip_accumulator: bool = False,
+        name: str = "clippy_adagrad",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         for argument, value in (("relative", relative), ("accumulated", accumulated), ("absolute", absolute)):
             if value < 0:
@@ -62,7 +64,7 @@ class ClippyAdagrad(keras.optimizers.Optimizer):
         self.relative, self.accumulated, self.absolute = relative, accumulated, absolute
         self.clip_accumulator = clip_accumulator
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         """Adds the accumulators."""
         if self.built:
             return
@@ -70,10 +72,10 @@ class ClippyAdagrad(keras.optimizers.Optimizer):
         start = keras.initializers.Constant(self.initial_accumulator_value)
         self._accumulators = self.add_optimizer_variables(variables, "accumulator", initializer=start)
 
-    def _clip_gradients(self, grads):
+    def _clip_gradients(self, grads: list[Gradient]) -> list[Gradient]:
         return clipped(self, super()._clip_gradients, grads)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Gradient, variable: Variable, learning_rate: keras.KerasTensor) -> None:
         """Updates one variable."""
         gradient, accumulator = unique_rows(gradient), self._accumulators[self._get_variable_index(variable)]
         g, a, w = values_of(gradient, variable.dtype), take(accumulator, gradient), take(variable, gradient)
@@ -86,7 +88,7 @@ class ClippyAdagrad(keras.optimizers.Optimizer):
         put(self, accumulator, gradient, a + ops.square(g * scale if self.clip_accumulator else g))
         put(self, variable, gradient, w - scale * change)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
         names = ("initial_accumulator_value", "relative", "accumulated", "absolute", "epsilon", "clip_accumulator")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -1,9 +1,11 @@
 """Adagrad with one accumulator for each row of an embedding table."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from tfmtr.optimizers._tables import beside, clipped, is_table, put, take, unique_rows, values_of
+from tfmtr.optimizers._tables import Gradient, Variable, beside, clipped, is_table, put, take, unique_rows, values_of
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -31,10 +33,16 @@ class RowWiseAdagrad(keras.optimizers.Adagrad):
     TensorShape([1000, 1])
     """
 
-    def __init__(self, learning_rate=0.001, initial_accumulator_value=0.0, epsilon=1e-12, **kwargs):
+    def __init__(
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.001,
+        initial_accumulator_value: float = 0.0,
+        epsilon: float = 1e-12,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, initial_accumulator_value=initial_accumulator_value, epsilon=epsilon, **kwargs)
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         """Adds the accumulators."""
         if self.built:
             return
@@ -51,10 +59,10 @@ class RowWiseAdagrad(keras.optimizers.Adagrad):
                 accumulator = self.add_variable_from_reference(v, initializer=start, name="accumulator")
             self._accumulators.append(accumulator)
 
-    def _clip_gradients(self, grads):
+    def _clip_gradients(self, grads: list[Gradient]) -> list[Gradient]:
         return clipped(self, super()._clip_gradients, grads)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Gradient, variable: Variable, learning_rate: keras.KerasTensor) -> None:
         """Updates one variable, of a table the rows that are touched."""
         gradient, index = unique_rows(gradient), self._get_variable_index(variable)
         if index not in self._tables:

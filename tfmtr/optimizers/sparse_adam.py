@@ -1,10 +1,12 @@
 """Adam that reads and writes only the rows of an embedding table that a batch touches."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from tfmtr.backends import check_tensorflow
-from tfmtr.optimizers._tables import beside, clipped, is_table, put, take, unique_rows, values_of
+from tfmtr.optimizers._tables import Gradient, Variable, beside, clipped, is_table, put, take, unique_rows, values_of
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -35,13 +37,15 @@ class SparseAdam(keras.optimizers.Adam):
     [7]
     """
 
-    def __init__(self, learning_rate=0.001, **kwargs):
+    def __init__(
+        self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.001, **kwargs: Any
+    ) -> None:
         check_tensorflow("`SparseAdam`", "take `keras.optimizers.Adam`, since gradients of tables are dense there")
         super().__init__(learning_rate, **kwargs)
         if self.amsgrad:
             raise ValueError("`amsgrad` is not for row-sparse moments. Received: amsgrad=True")
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         """Adds the moments: of a table both in one variable."""
         if self.built:
             return
@@ -59,10 +63,10 @@ class SparseAdam(keras.optimizers.Adam):
                 self._momentums.append(self.add_variable_from_reference(variable, name="momentum"))
                 self._velocities.append(self.add_variable_from_reference(variable, name="velocity"))
 
-    def _clip_gradients(self, grads):
+    def _clip_gradients(self, grads: list[Gradient]) -> list[Gradient]:
         return clipped(self, super()._clip_gradients, grads)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Gradient, variable: Variable, learning_rate: keras.KerasTensor) -> None:
         """Updates one variable, of a table the rows that are touched."""
         gradient, index = unique_rows(gradient), self._get_variable_index(variable)
         if self._velocities[index] is not None:

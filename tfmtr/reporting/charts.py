@@ -1,11 +1,24 @@
 """Charts as inline SVG, whose colours the page decides, and as PNG."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import io
 import re
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from tfmtr.reporting.curves import Line
+    from tfmtr.reporting.gains import Comparison
+    from tfmtr.reporting.titles import Histogram
+
 
 # What is drawn in these colours is drawn in the page's own in the SVG: --ink, --line, --series-0 and so on.
 INK, LINE = "#1c1d21", "#c9ccd3"
@@ -49,7 +62,7 @@ class Chart:
     png: bytes
 
 
-def pyplot():
+def pyplot() -> ModuleType:
     """Matplotlib's pyplot, without a display."""
     try:
         import matplotlib
@@ -62,7 +75,7 @@ def pyplot():
 
 
 @contextlib.contextmanager
-def axes(*, height=HEIGHT, x=None, y=None):
+def axes(*, height: float = HEIGHT, x: str | None = None, y: str | None = None) -> Iterator[Axes]:
     """New axes in the report's style, with the names of their directions."""
     plt = pyplot()
     style = {**STYLE, "axes.prop_cycle": plt.cycler(color=SERIES)}
@@ -77,7 +90,7 @@ def axes(*, height=HEIGHT, x=None, y=None):
             plt.close(figure)
 
 
-def legend(axis):
+def legend(axis: Axes) -> None:
     """Puts a legend below the axes, where there is more than one name."""
     handles, names = axis.get_legend_handles_labels()
     if len(names) > 1:
@@ -85,13 +98,13 @@ def legend(axis):
         axis.figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=9, markerscale=1.6)
 
 
-def finish(name, axis):
+def finish(name: str, axis: Axes) -> Chart:
     """The `Chart` of axes."""
     plt = pyplot()
     svg, png = io.StringIO(), io.BytesIO()
     with plt.rc_context({"svg.hashsalt": name}):
-        axis.figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-    axis.figure.savefig(png, format="png", dpi=160)
+        axis.figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})  # pyright: ignore[reportAttributeAccessIssue]
+    axis.figure.savefig(png, format="png", dpi=160)  # pyright: ignore[reportAttributeAccessIssue]
     text = re.sub(r"<metadata>.*?</metadata>", "", svg.getvalue(), flags=re.DOTALL)
     view_box, body = re.search(r'<svg [^>]*viewBox="([^"]+)"[^>]*>(.*)</svg>', text, re.DOTALL).groups()
     # Identifiers are the page's, not the chart's alone.
@@ -102,7 +115,7 @@ def finish(name, axis):
     return Chart(name, view_box, re.sub(r"font: [^;\"]*?(\d+px)[^;\"]*", r"font-size: \1", body), png.getvalue())
 
 
-def gains_chart(name, comparison):
+def gains_chart(name: str, comparison: Comparison) -> Chart | None:
     """Gains of one `Comparison` by territory, with intervals: major territories filled, minor ones hollow.
 
     Args:
@@ -135,7 +148,9 @@ def gains_chart(name, comparison):
         return finish(name, axis)
 
 
-def lines_chart(name, lines, *, x, y, diagonal=False, places=None):
+def lines_chart(
+    name: str, lines: Sequence[Line], *, x: str, y: str, diagonal: bool = False, places: tuple[int, int] | None = None
+) -> Chart | None:
     """Lines over one another.
 
     Args:
@@ -164,7 +179,7 @@ def lines_chart(name, lines, *, x, y, diagonal=False, places=None):
         return finish(name, axis)
 
 
-def histogram_chart(name, histogram):
+def histogram_chart(name: str, histogram: Histogram) -> Chart:
     """Score histograms of one title, one outline a model.
 
     Args:

@@ -1,20 +1,25 @@
 """What the templates of a page show."""
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.funnel import NO_TIMES
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.title_facts import title_facts
 from tfmtr.reporting.figures import draw
 from tfmtr.reporting.gains import compare_models, major_territories
 from tfmtr.reporting.lists import describe_lists
-from tfmtr.reporting.overview import BY_TERRITORY, overview
+from tfmtr.reporting.overview import BY_TERRITORY, Figure, overview
 from tfmtr.reporting.pairs import read_pairs
 from tfmtr.reporting.reproduce import differences, evaluate_command, records, versions
-from tfmtr.reporting.titles import choose_titles, describe_titles, shift_by_class
+from tfmtr.reporting.runs import Model
+from tfmtr.reporting.titles import Title, choose_titles, describe_titles, shift_by_class
 
 TITLES_IN_FIGURE = 2  # of a class
 
 
-def contents(models, data, task, *, compare, num_samples):
+def contents(models: Sequence[Model], data: Dataset, task: str, *, compare: bool, num_samples: int) -> dict[str, Any]:
     """What the templates show, by name; `"charts"` are by theirs, `None` where there is too little evidence."""
     evaluation = models[-1].runs[-1].evaluation
     pairs, facts = read_pairs(data, models, task), title_facts(data, local_share=evaluation["local_share"])
@@ -65,22 +70,24 @@ def contents(models, data, task, *, compare, num_samples):
     }
 
 
-def has_vectors(model):
+def has_vectors(model: Model) -> bool:
     """Whether a model makes vectors of users."""
     return model.runs[-1].recipe.form == "two_tower"
 
 
-def of_class(titles, is_local):
+def of_class(titles: Iterable[Title], is_local: bool) -> list[Title]:
     """Those of some `Title`s that are local, or those that are global."""
     return [title for title in titles if title.is_local == is_local]
 
 
-def has_figures(metrics):
+def has_figures(metrics: Mapping[str, Mapping[str, Figure]]) -> bool:
     """Whether any model has any metric of the territory's own."""
     return any(figure.mean is not None for name in BY_TERRITORY for figure in metrics[name].values())
 
 
-def describe_territories(statistics, positives, majors):
+def describe_territories(
+    statistics: Mapping[str, Mapping[str, Any]], positives: Mapping[str, int], majors: Collection[str]
+) -> list[dict[str, Any]]:
     """The data's territories as dictionaries, most training positives first.
 
     Args:
@@ -101,7 +108,7 @@ def describe_territories(statistics, positives, majors):
     ]
 
 
-def sum_examples(examples):
+def sum_examples(examples: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows and positives of each split and sampling, the training windows together."""
     sums = {}
     for part in examples:

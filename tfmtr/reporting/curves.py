@@ -1,11 +1,15 @@
 """The lines of the charts: one a model, seeds and test windows taken together."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from tfmtr.evaluation.compare import mean_and_deviation
 from tfmtr.evaluation.metrics import OVERALL
+from tfmtr.reporting.pairs import Pairs
+from tfmtr.reporting.runs import EvaluatedRun, Model
 
 NUM_BINS = 10
 
@@ -24,7 +28,7 @@ class Line:
     y: np.ndarray
 
 
-def exposure_lines(models):
+def exposure_lines(models: Iterable[Model]) -> list[Line]:
     """Cumulative share of the recommendations over cumulative share of popularity, least popular titles first."""
     lines = []
     for model in models:
@@ -35,7 +39,7 @@ def exposure_lines(models):
     return lines
 
 
-def hit_rate_lines(models):
+def hit_rate_lines(models: Iterable[Model]) -> list[Line]:
     """Hit rate of liked titles by decile of popularity, 1 the least popular titles."""
     lines = []
     for model in models:
@@ -47,13 +51,13 @@ def hit_rate_lines(models):
     return lines
 
 
-def pooled(model, metric):
+def pooled(model: Model, metric: str) -> list[Any]:
     """The pooled cells of a list metric, one for each run and window."""
     lists = [run.evaluation["lists"].get(metric, {}) for run in model.runs]
     return [cells[OVERALL] for windows in lists for cells in windows.values()]
 
 
-def calibration_lines(models, pairs, rows):
+def calibration_lines(models: Sequence[Model], pairs: Pairs, rows: np.ndarray) -> list[Line]:
     """Observed rate over mean score in ten bins of equal numbers of rows.
 
     Args:
@@ -72,7 +76,7 @@ def calibration_lines(models, pairs, rows):
     return lines
 
 
-def loss_lines(run):
+def loss_lines(run: EvaluatedRun) -> list[Line]:
     """Loss of a run by epoch, the windows one after the other: `[training]`, or `[training, validation]`."""
     history = [epoch for stage in run.document["stages"].values() for epoch in stage["history"]]
     lines = []

@@ -1,17 +1,31 @@
 """The charts of a page, from what they show."""
 
 import functools
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tfmtr.reporting.charts import gains_chart, histogram_chart, lines_chart
+from tfmtr.datasets.dataset import Dataset
+from tfmtr.evaluation.title_facts import TitleFacts
+from tfmtr.reporting.charts import Chart, gains_chart, histogram_chart, lines_chart
 from tfmtr.reporting.curves import calibration_lines, exposure_lines, hit_rate_lines, loss_lines
-from tfmtr.reporting.titles import score_histograms
+from tfmtr.reporting.gains import Comparison
+from tfmtr.reporting.pairs import Pairs
+from tfmtr.reporting.runs import Model
+from tfmtr.reporting.titles import Title, score_histograms
 from tfmtr.reporting.tsne import tsne_chart
 from tfmtr.reporting.vectors import user_vectors
 
 
-def draw(models, pairs, facts, comparisons, titles, with_vectors, data):
+def draw(
+    models: Sequence[Model],
+    pairs: Pairs,
+    facts: TitleFacts,
+    comparisons: Iterable[Comparison],
+    titles: Iterable[Title],
+    with_vectors: Iterable[Model],
+    data: Dataset,
+) -> dict[str, Chart | None]:
     """All charts of a page by name, `None` where there is too little evidence."""
     charts = {f"gains-{i}": functools.partial(gains_chart, comparison=of) for i, of in enumerate(comparisons, start=1)}
     for histogram in score_histograms(titles, models, pairs):

@@ -1,13 +1,18 @@
 """Gains of the last model over the others, territory by territory: the headline and Table 2."""
 
 import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
 
 import numpy as np
 
 from tfmtr.evaluation.compare import mean_and_deviation, relative_gain
 from tfmtr.evaluation.gain_interval import bootstrap_pr_auc, gain_interval
-from tfmtr.evaluation.metrics import OVERALL
+from tfmtr.evaluation.metrics import OVERALL, Windows
 from tfmtr.evaluation.territories import mean_gain, slice_gains
+from tfmtr.reporting.pairs import Pairs
+from tfmtr.reporting.runs import Model
 
 MAJOR = 16
 
@@ -34,7 +39,7 @@ class Gain:
     positives: int
     model: float | None
     baseline: float | None
-    windows: dict
+    windows: dict[str, float | None]
     average: float | None
     low: float | None
     high: float | None
@@ -53,13 +58,13 @@ class Comparison:
     """
 
     baseline: str
-    gains: list
+    gains: list[Gain]
     overall: Gain
-    major: dict
-    minor: dict
+    major: dict[str, Any]
+    minor: dict[str, Any]
 
 
-def major_territories(positives, *, most=MAJOR):
+def major_territories(positives: Mapping[str, int], *, most: int = MAJOR) -> set[str]:
     """Names of the territories with most positives: 16, or half of all where there are fewer than 32.
 
     Those of all users are counted, of the test windows too: what a territory is called should not depend on which
@@ -73,7 +78,15 @@ def major_territories(positives, *, most=MAJOR):
     return set(ranked[: min(most, len(ranked) // 2)])
 
 
-def compare_models(models, pairs, positives, majors, task, *, num_samples=1000):
+def compare_models(
+    models: Sequence[Model],
+    pairs: Pairs,
+    positives: Mapping[str, int],
+    majors: AbstractSet[str],
+    task: str,
+    *,
+    num_samples: int = 1000,
+) -> list[Comparison]:
     """Compares the last model with each other one.
 
     Args:
@@ -103,7 +116,14 @@ def compare_models(models, pairs, positives, majors, task, *, num_samples=1000):
     ]
 
 
-def compare(results, other, task, positives, majors, samples):
+def compare(
+    results: Sequence[Windows],
+    other: Model,
+    task: str,
+    positives: Mapping[str, int],
+    majors: AbstractSet[str],
+    samples: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> Comparison:
     """A `Comparison` of the last model's results with those of another `Model`.
 
     Args:
@@ -139,7 +159,7 @@ def compare(results, other, task, positives, majors, samples):
         )
     gains.sort(key=lambda gain: (gain.average is None, -(gain.average or 0), -gain.training_positives, gain.territory))
 
-    def mean_over(names):
+    def mean_over(names: Collection[str]) -> dict[str, Any]:
         return mean_gain(*([only(names, result) for result in of] for of in (results, baseline)))
 
     return Comparison(
@@ -151,7 +171,7 @@ def compare(results, other, task, positives, majors, samples):
     )
 
 
-def sample_areas(models, pairs, num_samples):
+def sample_areas(models: Sequence[Model], pairs: Pairs, num_samples: int) -> dict[str, np.ndarray]:
     """`{territory: what bootstrap_pr_auc returns}`, runs in the order of the models, and last `"overall"`."""
     scores = np.concatenate([pairs.of(model) for model in models])
     rows_of = {name: np.flatnonzero(pairs.territories == name) for name in pairs.territories.categories}
@@ -164,7 +184,7 @@ def sample_areas(models, pairs, num_samples):
     }
 
 
-def mean_over_seeds(results):
+def mean_over_seeds(results: Sequence[Windows]) -> Windows:
     """`{window: {slice: cell}}` with the mean PR-AUC over results of several seeds, and the counts of the first."""
     return {
         window: {
@@ -175,6 +195,6 @@ def mean_over_seeds(results):
     }
 
 
-def only(names, result):
+def only(names: Collection[str], result: Windows) -> Windows:
     """The result of some territories."""
     return {window: {name: cell for name, cell in cells.items() if name in names} for window, cells in result.items()}

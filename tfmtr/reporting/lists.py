@@ -1,15 +1,17 @@
 """The lists of models and baselines side by side: what a page shows first."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from tfmtr.evaluation.compare import mean_and_deviation
 from tfmtr.evaluation.evidence import compare_lists, interval_text
 from tfmtr.evaluation.list_scores import MODEL, read_list_scores, values_of
-from tfmtr.evaluation.metrics import OVERALL
+from tfmtr.evaluation.metrics import OVERALL, Windows
 from tfmtr.evaluation.ranking import mean_over_lists
 from tfmtr.reporting.overview import Figure
+from tfmtr.reporting.runs import EvaluatedRun, Model
 
 METRICS = ("ndcg", "recall", "capped_recall", "hit_rate")
 AMONG = ("hit_rate", "ndcg")
@@ -32,10 +34,10 @@ class Row(NamedTuple):
     name: str
     is_model: bool
     is_best: bool
-    figures: dict
+    figures: dict[str, Figure]
     repeats: Figure
-    among: dict
-    ratio: dict | None
+    among: dict[str, Figure]
+    ratio: dict[str, Any] | None
 
 
 class Segment(NamedTuple):
@@ -48,8 +50,8 @@ class Segment(NamedTuple):
     """
 
     name: str
-    figures: dict
-    counts: dict
+    figures: dict[str, Figure]
+    counts: dict[str, int]
 
 
 class Lists(NamedTuple):
@@ -69,21 +71,21 @@ class Lists(NamedTuple):
         advice: What to do where there are no baselines; `None` where there are.
     """
 
-    rows: list
-    segments: list
+    rows: list[Row]
+    segments: list[Segment]
     verdict: str | None
     is_below: bool
-    warnings: list
+    warnings: list[tuple[str, int, str]]
     num_lists: int
     num_windows: int
-    left_out: dict
+    left_out: dict[str, int]
     among: int | None
-    missing: list
+    missing: list[str]
     validation: int
     advice: str | None
 
 
-def describe_lists(models, *, num_samples=1000):
+def describe_lists(models: Sequence[Model], *, num_samples: int = 1000) -> Lists:
     """The `Lists` of a page.
 
     A model's figures are means over its seeds. Baselines are the same for all seeds, and are those of the last run that
@@ -142,7 +144,7 @@ def describe_lists(models, *, num_samples=1000):
     )
 
 
-def model_row(model, cell, among):
+def model_row(model: Model, cell: dict[str, Any] | None, among: int | None) -> Row:
     """The `Row` of a `Model`, with the page's ratio to it, and figures among so many titles."""
     runs = [run.evaluation for run in model.runs]
     rankings, repeats = [run["lists"].get("ranking", {}) for run in runs], [run.get("repeats", {}) for run in runs]
@@ -160,23 +162,25 @@ def model_row(model, cell, among):
     )
 
 
-def among_of(run, among, name=None):
+def among_of(run: EvaluatedRun | None, among: int | None, name: str | None = None) -> Windows:
     """`{window: {territory: cell}}` of a `Run`, or of a baseline beside it, if it ranked among so many titles."""
-    if among is None or run.evaluation.get("ranked_among") != among:
+    if run is None or among is None or run.evaluation.get("ranked_among") != among:
         return {}
     return run.evaluation["among"] if name is None else run.evaluation["baselines"]["among"].get(name, {})
 
 
-def scores_of(model):
+def scores_of(model: Model) -> pd.DataFrame | None:
     """NDCG of a `Model`'s lists: data frame `user`, `window`, `value`, `seed`; `None` if a run has none."""
-    frames = [read_list_scores(run.path) for run in model.runs]
-    if any(frame is None for frame in frames):
-        return None
-    frames = [values_of(of, MODEL).assign(seed=run.recipe.seed) for of, run in zip(frames, model.runs, strict=True)]
+    frames = []
+    for run in model.runs:
+        found = read_list_scores(run.path)
+        if found is None:
+            return None
+        frames.append(values_of(found, MODEL).assign(seed=run.recipe.seed))
     return pd.concat(frames, ignore_index=True)
 
 
-def ratio(ours, theirs, num_samples):
+def ratio(ours: pd.DataFrame | None, theirs: pd.DataFrame | None, num_samples: int) -> dict[str, Any] | None:
     """The result of `compare_lists`; `None` where one has no lists, or not those of the same users in every seed."""
     if ours is None or theirs is None or not len(ours) or not len(theirs):
         return None
@@ -190,7 +194,7 @@ def ratio(ours, theirs, num_samples):
     return compare_lists(ours, theirs, num_samples=num_samples)
 
 
-def verdict(name, best):
+def verdict(name: str, best: Row) -> str:
     """How the page's model stands to the best baseline, in words.
 
     Args:
@@ -209,7 +213,7 @@ def verdict(name, best):
     return f"{name} {word} {best.name}, the best baseline: {figures}"
 
 
-def segments_of(models, beside):
+def segments_of(models: Iterable[Model], beside: EvaluatedRun | None) -> list[Segment]:
     """`Segment`s of models, then of the baselines of the `Run` beside which they were evaluated, if there is one."""
     found = {model.name: [run.evaluation.get("segments", {}).get(MODEL) for run in model.runs] for model in models}
     others = beside.evaluation.get("segments", {}) if beside else {}
@@ -227,12 +231,12 @@ def segments_of(models, beside):
     return segments
 
 
-def mean_over_seeds(values):
+def mean_over_seeds(values: Iterable[float | None]) -> Figure:
     """`Figure` of one value a seed."""
     return Figure(*mean_and_deviation(list(values)))
 
 
-def advice(model):
+def advice(model: Model) -> str:
     """Why a page has no baselines, and what to do."""
     run = model.runs[-1]
     again = f"run `tfmtr evaluate {run.path} --data {run.evaluation['data']}`"

@@ -1,9 +1,11 @@
 """Every metric of every model: means over the test windows, with deviation over seeds."""
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from tfmtr.evaluation.compare import mean_and_deviation
 from tfmtr.evaluation.metrics import OVERALL
+from tfmtr.reporting.runs import Model
 
 
 class Metric(NamedTuple):
@@ -16,7 +18,7 @@ class Metric(NamedTuple):
     """
 
     key: str
-    path: tuple
+    path: tuple[str, ...]
     slice: str | None = None
 
 
@@ -61,7 +63,7 @@ class Figure(NamedTuple):
     deviation: float | None
 
 
-def overview(models, task, territory=OVERALL):
+def overview(models: Sequence[Model], task: str, territory: str = OVERALL) -> dict[str, dict[str, Figure]]:
     """`{metric: {model: Figure}}` of a territory, or pooled over all.
 
     Args:
@@ -75,12 +77,12 @@ def overview(models, task, territory=OVERALL):
     }
 
 
-def figure(model, metric, task, territory):
+def figure(model: Model, metric: Metric, task: str, territory: str) -> Figure:
     """The `Figure` of a model; windows that are n/a are left out of a run's mean."""
     return Figure(*mean_and_deviation([value(run.evaluation, metric, task, territory) for run in model.runs]))
 
 
-def value(evaluation, metric, task, territory):
+def value(evaluation: Mapping[str, Any], metric: Metric, task: str, territory: str) -> float | None:
     """Mean over windows of one metric of one run; n/a where an earlier version did not have it."""
     windows = evaluation
     for key in metric.path:

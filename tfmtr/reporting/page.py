@@ -1,16 +1,22 @@
 """`report`: evaluated runs in, one HTML page and its figures out."""
 
+from __future__ import annotations
+
 import datetime
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.reporting.contents import contents
 from tfmtr.reporting.runs import read_models
-from tfmtr.schema import check_choice
+from tfmtr.schema import Schema, check_choice
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 def report(
@@ -70,7 +76,7 @@ def report(
     return out
 
 
-def template_environment():
+def template_environment() -> jinja2.Environment:
     """Jinja's environment of the page's templates, all of which escape what they are given."""
     try:
         import jinja2
@@ -82,7 +88,7 @@ def template_environment():
     )  # fmt: skip
 
 
-def open_data(path, evaluation):
+def open_data(path: str | os.PathLike | None, evaluation: Mapping[str, Any]) -> Dataset:
     """The `Dataset` directory that runs were evaluated on; by default where it was then."""
     path = Path(path or evaluation["data"])
     if not (path / "prepare.json").is_file():
@@ -101,7 +107,7 @@ def open_data(path, evaluation):
     return data
 
 
-def binary_task(schema, name):
+def binary_task(schema: Schema, name: str | None) -> str:
     """Name of the task that a page is about."""
     tasks = [task.name for task in schema.tasks if task.kind == "binary"]
     if not tasks:

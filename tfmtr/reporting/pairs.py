@@ -1,6 +1,8 @@
 """The test rows of a prepared directory with the scores that runs gave them."""
 
 import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfmtr import inputs
+from tfmtr.datasets.dataset import Dataset
+from tfmtr.reporting.runs import Model
 
 BATCH = 65_536
 
@@ -30,14 +34,14 @@ class Pairs:
     territories: pd.Categorical
     titles: np.ndarray
     labels: np.ndarray
-    scores: dict
+    scores: dict[Path, np.ndarray]
 
-    def of(self, model):
+    def of(self, model: Model) -> np.ndarray:
         """Scores of a model's runs, shape `(runs, rows)`."""
         return np.stack([self.scores[run.path] for run in model.runs])
 
 
-def read_pairs(data, models, task):
+def read_pairs(data: Dataset, models: Iterable[Model], task: str) -> Pairs:
     """Reads the labels of the test rows and the scores that `tfmtr evaluate` left in the run directories.
 
     Args:
@@ -85,7 +89,7 @@ def read_pairs(data, models, task):
     )
 
 
-def codes_and_values(column):
+def codes_and_values(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """A column of text as integers, -1 for null, and the values that they stand for."""
     encoded = column.combine_chunks().dictionary_encode()
     return encoded.indices.fill_null(-1).to_numpy(), encoded.dictionary.to_pylist()

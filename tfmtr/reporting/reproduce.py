@@ -3,11 +3,14 @@
 import dataclasses
 import datetime
 import shlex
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.recipe import STORED_AS_TABLES as PARTS
 from tfmtr.recipe import Recipe, as_toml
+from tfmtr.reporting.runs import EvaluatedRun, Model
 
 
 class Record(NamedTuple):
@@ -33,15 +36,15 @@ class Record(NamedTuple):
     epochs: int
     evaluated: str
     command: str
-    recipe: dict
+    recipe: dict[str, Any]
 
 
-def records(models):
+def records(models: Iterable[Model]) -> list[Record]:
     """A `Record` of every run, by model."""
     return [record(model.name, run) for model in models for run in model.runs]
 
 
-def record(name, run):
+def record(name: str, run: EvaluatedRun) -> Record:
     """The `Record` of a run of a model of this name."""
     stages = run.document["stages"].values()
     started = datetime.datetime.strptime(run.document["run_id"].partition("-")[0], "%Y%m%dT%H%M%S")
@@ -58,7 +61,7 @@ def record(name, run):
     )
 
 
-def train_command(run):
+def train_command(run: EvaluatedRun) -> str:
     """The `tfmtr train` of a run; what it cannot say stays in the recipe.
 
     Example:
@@ -88,7 +91,7 @@ def train_command(run):
     return shlex.join(["tfmtr", "train", "--data", run.document["data"], *options, "--out", str(run.path)])
 
 
-def versions(models, data):
+def versions(models: Iterable[Model], data: Dataset) -> dict[str, str]:
     """`{package: {versions}}` of the runs and of the data, as sorted text; more than one where they differ."""
     found = {}
     documents = [data.report, *(of for model in models for run in model.runs for of in (run.document, run.evaluation))]
@@ -98,7 +101,7 @@ def versions(models, data):
     return {package: ", ".join(sorted(of)) for package, of in sorted(found.items())}
 
 
-def differences(models):
+def differences(models: Iterable[Model]) -> dict[str, dict[str, Any]]:
     """`{field: {model: value}}` of the recipes' fields that are not the same in all models."""
     recipes = {model.name: dataclasses.asdict(model.runs[0].recipe) for model in models}
     return {
@@ -108,7 +111,7 @@ def differences(models):
     }
 
 
-def evaluate_command(models):
+def evaluate_command(models: Sequence[Model]) -> str:
     """The `tfmtr evaluate` of all runs."""
     evaluation = models[-1].runs[-1].evaluation
     paths = [str(run.path) for model in models for run in model.runs]

@@ -1,11 +1,15 @@
 """Evaluated runs, put together by model: seeds of one recipe are one model."""
 
 import dataclasses
+import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tfmtr.documents import read_json
+from tfmtr.evaluation.metrics import Windows
+from tfmtr.recipe import Recipe
 from tfmtr.run import Run, recipe_of
 
 SAME = {  # what runs must share to stand in one table, and what to do where they do not
@@ -27,16 +31,16 @@ class EvaluatedRun:
     """
 
     path: Path
-    document: dict
-    evaluation: dict
+    document: dict[str, Any]
+    evaluation: dict[str, Any]
 
     @property
-    def recipe(self):
+    def recipe(self) -> Recipe:
         """The `Recipe`."""
         return recipe_of(self.document)
 
     @property
-    def scores(self):
+    def scores(self) -> Path:
         """The file with the score of every test row."""
         return self.path / "scores.parquet"
 
@@ -50,14 +54,14 @@ class Model(NamedTuple):
     """
 
     name: str
-    runs: tuple
+    runs: tuple[EvaluatedRun, ...]
 
-    def results(self, task):
+    def results(self, task: str) -> list[Windows]:
         """`{window: {territory: cell}}` of a task, one for each run."""
         return [run.evaluation["tasks"][task]["territory"] for run in self.runs]
 
 
-def read_models(paths, *, is_merged=True):
+def read_models(paths: Iterable[str | os.PathLike], *, is_merged: bool = True) -> list[Model]:
     """Reads run directories.
 
     Args:
@@ -88,7 +92,7 @@ def read_models(paths, *, is_merged=True):
     return [Model(name, tuple(of)) for name, of in zip(names, members.values(), strict=True)]
 
 
-def read_run(path):
+def read_run(path: Path) -> EvaluatedRun:
     """An `EvaluatedRun`, or a `ValueError` that says which command is missing."""
     document, evaluation = Run(path).document, read_json(path / "evaluation.json")
     if evaluation is None or "lists" not in evaluation or not (path / "scores.parquet").is_file():
@@ -99,7 +103,7 @@ def read_run(path):
     return EvaluatedRun(path, document, evaluation)
 
 
-def check_same(runs):
+def check_same(runs: Sequence[EvaluatedRun]) -> None:
     """Raises a `ValueError` unless all runs were evaluated on the same data in the same way."""
     first = runs[0]
     for run in runs[1:]:
@@ -112,7 +116,7 @@ def check_same(runs):
                 )
 
 
-def names_of(paths, *, has_seeds=False):
+def names_of(paths: Sequence[Path], *, has_seeds: bool = False) -> list[str]:
     """A short and different name for each path: its last parts, as few as needed.
 
     Args:

@@ -1,13 +1,18 @@
 """Single titles under the models: Table 3 and Figure 2, and the shift of all titles' scores by class."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.compare import mean_and_deviation
 from tfmtr.evaluation.metrics import OVERALL, evaluate_task
+from tfmtr.evaluation.title_facts import TitleFacts
 from tfmtr.evaluation.titles import score_shift
+from tfmtr.reporting.pairs import Pairs
+from tfmtr.reporting.runs import Model
 
 NUM_BINS = 20
 
@@ -32,9 +37,9 @@ class Title:
     row: int
     training_positives: int
     positives: int
-    pr_auc: dict
-    gain: dict
-    shift: dict
+    pr_auc: dict[str, float | None]
+    gain: dict[str, float | None]
+    shift: dict[str, float | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +72,10 @@ class Histogram:
 
     title: Title
     edges: np.ndarray
-    shares: dict
+    shares: dict[str, np.ndarray]
 
 
-def choose_titles(pairs, facts, *, per_class=5):
+def choose_titles(pairs: Pairs, facts: TitleFacts, *, per_class: int = 5) -> list[int]:
     """Rows of the local and of the global titles with most training positives, local ones first.
 
     Titles with enough test rows for a PR-AUC (30 positives, 20 users) come before the others. Scores do not matter.
@@ -86,14 +91,16 @@ def choose_titles(pairs, facts, *, per_class=5):
     cells = evaluate_task(pairs.labels, np.zeros(len(pairs.labels)), pairs.titles, pairs.users)
     tested = [int(row) for row in cells if row != OVERALL]
 
-    def rank(row):
+    def rank(row: int) -> tuple[bool, int, int]:
         return cells[str(row)]["reason"] is not None, -facts.popularity[row], row
 
     chosen = (sorted((row for row in tested if facts.local[row] == is_local), key=rank) for is_local in (True, False))
     return [row for of_class in chosen for row in of_class[:per_class]]
 
 
-def describe_titles(chosen, models, pairs, facts, data):
+def describe_titles(
+    chosen: Sequence[int], models: Sequence[Model], pairs: Pairs, facts: TitleFacts, data: Dataset
+) -> list[Title]:
     """PR-AUC, gains and shifts of chosen titles.
 
     Args:
@@ -116,11 +123,15 @@ def describe_titles(chosen, models, pairs, facts, data):
     names = pq.read_table(data.path / "titles.parquet", columns=["name"])["name"]
     model = models[-1]
 
-    def describe(row):
+    def describe(row: int) -> Title:
         pr_auc = {
             name: mean_and_deviation([of[str(row)]["pr_auc"] for of in seeds])[0] for name, seeds in cells.items()
         }
         ours = pr_auc[model.name]
+
+        def gain(theirs: float | None) -> float | None:
+            return 100 * (ours / theirs - 1) if ours is not None and theirs else None
+
         return Title(
             id=str(facts.ids[row]),
             name=names[row].as_py() or str(facts.ids[row]),
@@ -129,14 +140,14 @@ def describe_titles(chosen, models, pairs, facts, data):
             training_positives=int(facts.popularity[row]),
             positives=cells[model.name][0][str(row)]["positives"],
             pr_auc=pr_auc,
-            gain={name: 100 * (ours / pr_auc[name] - 1) if pr_auc[name] else None for name in shifts},
+            gain={name: gain(pr_auc[name]) for name in shifts},
             shift={name: of.get(str(row)) for name, of in shifts.items()},
         )
 
     return [describe(row) for row in chosen]
 
 
-def shift_by_class(models, pairs, facts):
+def shift_by_class(models: Sequence[Model], pairs: Pairs, facts: TitleFacts) -> list[ClassShift]:
     """`ClassShift` of local and global titles, for the last model over each other one."""
     rows, found = np.arange(len(pairs.titles)), []
     for other in models[:-1]:
@@ -148,7 +159,7 @@ def shift_by_class(models, pairs, facts):
     return found
 
 
-def shift_by_title(model, other, pairs, rows):
+def shift_by_title(model: Model, other: Model, pairs: Pairs, rows: np.ndarray) -> dict[str, float | None]:
     """`{title row as text: score_shift, mean over seeds}` of some rows; the i-th seeds of both are held together."""
     cells = [
         score_shift(ours[rows], theirs[rows], pairs.titles[rows], pairs.users[rows])
@@ -157,7 +168,7 @@ def shift_by_title(model, other, pairs, rows):
     return {title: mean_and_deviation([of[title]["shift"] for of in cells])[0] for title in cells[0]}
 
 
-def score_histograms(titles, models, pairs):
+def score_histograms(titles: Iterable[Title], models: Sequence[Model], pairs: Pairs) -> list[Histogram]:
     """`Histogram` of each of some `Title`s."""
     found = []
     for title in titles:

@@ -1,13 +1,22 @@
 """Vectors of several groups in one plane, by t-SNE."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from tfmtr.reporting.charts import axes, finish, legend
+from tfmtr.reporting.charts import Chart, axes, finish, legend
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 PERPLEXITY = 30.0
 
 
-def tsne(groups, *, seed=0):
+def tsne(groups: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, np.ndarray]:
     """Vectors of several groups in one plane.
 
     Reference: van der Maaten and Hinton, Visualizing Data using t-SNE, JMLR 2008,
@@ -37,7 +46,7 @@ def tsne(groups, *, seed=0):
     return dict(zip(groups, np.split(points, ends), strict=True))
 
 
-def draw_points(axis, points):
+def draw_points(axis: Axes, points: Mapping[str, np.ndarray]) -> None:
     """Draws what `tsne` returns, a colour a group, on Matplotlib axes without ticks."""
     for name, own in points.items():
         axis.scatter(*own.T, s=6, label=name, alpha=0.7)
@@ -45,7 +54,7 @@ def draw_points(axis, points):
     axis.set_yticks([])
 
 
-def tsne_chart(name, groups):
+def tsne_chart(name: str, groups: Mapping[str, np.ndarray]) -> Chart:
     """The `Chart` of vectors by group, as `tsne` takes them."""
     with axes() as axis:
         draw_points(axis, tsne(groups))

@@ -1,5 +1,7 @@
 """What a two-tower run makes of users, before and after the branch of their territory group."""
 
+import os
+
 import keras
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,9 @@ MOST = 1_000
 BATCH = 65_536
 
 
-def user_vectors(run, data, *, most=MOST, seed=0):
+def user_vectors(
+    run: str | os.PathLike, data: str | os.PathLike, *, most: int = MOST, seed: int = 0
+) -> dict[str, dict[str, np.ndarray]]:
     """Vectors of test users before and after the branch, by territory group.
 
     Before is what `share` gets, the output of the shared user tower; after is the query of the primary task. A model
@@ -39,7 +43,7 @@ def user_vectors(run, data, *, most=MOST, seed=0):
     names = {layer.name for layer in tower.layers if not isinstance(layer, keras.layers.InputLayer)}
     shared = next(name for name in (f"user_relu_{last}", f"user_dense_{last}") if name in names)  # linear if unshared
     tensors = {"before": tower.get_layer(shared).output, "after": tower.output[schema.tasks[0].name]}
-    vectors = keras.Model(tower.input, tensors).predict({name: features[name] for name in tower.input}, verbose=0)
+    vectors = keras.Model(tower.input, tensors).predict({name: features[name] for name in tower.input}, verbose=0)  # pyright: ignore[reportArgumentType]
     groups = np.array(["no group", *schema.scenario.names])[features["scenario"]]
     return {
         stage: {str(group): of[groups == group] for group in np.unique(groups)}
@@ -47,7 +51,7 @@ def user_vectors(run, data, *, most=MOST, seed=0):
     }
 
 
-def some_users(data, most, seed):
+def some_users(data: Dataset, most: int, seed: int) -> pa.Table:
     """The first test row of each of some users of the last test window, an Arrow table."""
     files = data.examples("test", windows=data.test_windows[-1:])
     column = pa.concat_tables(inputs.read_tables(files, rows=BATCH, columns=["user"]))["user"]

@@ -1,5 +1,8 @@
 """Which titles a request may be answered with: availability, seen titles, allow-lists, attributes; what is popular."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -35,7 +38,14 @@ class Catalogue(keras.layers.Layer):
         tf.errors.InvalidArgumentError: If `where` names an attribute that titles do not have.
     """
 
-    def __init__(self, titles, availability, attributes=None, popularity=None, **kwargs):
+    def __init__(
+        self,
+        titles: Sequence[str],
+        availability: Mapping[str, np.ndarray],
+        attributes: Mapping[str, Sequence[Sequence[str]]] | None = None,
+        popularity: Mapping[str, np.ndarray] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})  # whatever the towers compute in
         titles, attributes = [str(title) for title in titles], attributes or {}
         if len(set(titles)) != len(titles):
@@ -72,7 +82,7 @@ class Catalogue(keras.layers.Layer):
         self.popularity = self._constant("popularity", np.log1p(counts).astype("float16"))
         self.built = True
 
-    def _constant(self, name, value):
+    def _constant(self, name: str, value: np.ndarray) -> keras.Variable:
         return self.add_weight(
             shape=value.shape,
             initializer=lambda shape, dtype: value,
@@ -81,25 +91,27 @@ class Catalogue(keras.layers.Layer):
             name=name,
         )
 
-    def call(self, territory, seen, allow=None, where=None):
+    def call(
+        self, territory: tf.Tensor, seen: tf.Tensor, allow: tf.Tensor | None = None, where: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Allowed titles; see the class."""
         allowed = tf.gather(tf.convert_to_tensor(self.available), self.territory_index(territory))
-        allowed = allowed & ~self.listed(seen, tf.shape(allowed)[0])
+        allowed = allowed & ~self.listed(seen, tf.shape(allowed)[0])  # pyright: ignore[reportOperatorIssue]
         if allow is not None:
             given = tf.reduce_any(allow != "", axis=1, keepdims=True)
             allowed = allowed & (self.listed(allow, tf.shape(allow)[0]) | ~given)
         return allowed if where is None else allowed & self.matching(where)
 
-    def is_known(self, territory):
+    def is_known(self, territory: tf.Tensor) -> tf.Tensor:
         """Which territories the catalogue knows, boolean of shape `(batch,)`."""
         return self.territory_index(territory) > 0
 
-    def popular(self, territory):
+    def popular(self, territory: tf.Tensor) -> tf.Tensor:
         """Log popularity of all titles in each row's territory, float32 of shape `(batch, titles)`."""
         rows = tf.gather(tf.convert_to_tensor(self.popularity), self.territory_index(territory))
         return tf.cast(rows, tf.float32)
 
-    def listed(self, ids, rows):
+    def listed(self, ids: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         """Which titles a list of ids names, shape `(rows, titles)`."""
         index = self.title_index(ids) - 1
         cells = tf.where(index >= 0)  # (pairs, 2)
@@ -107,7 +119,7 @@ class Catalogue(keras.layers.Layer):
         mask = tf.zeros([rows, self.num_titles], tf.bool)
         return tf.tensor_scatter_nd_update(mask, cells, tf.ones(tf.shape(cells)[:1], tf.bool))
 
-    def matching(self, where):
+    def matching(self, where: tf.Tensor) -> tf.Tensor:
         """Which titles fit the conditions, shape `(rows, titles)`."""
         is_negative = tf.strings.regex_full_match(where, "[^=]*!=.*")
         plain = tf.strings.regex_replace(where, "^([^=]*)!=", r"\1=")
@@ -120,14 +132,14 @@ class Catalogue(keras.layers.Layer):
         codes, rows = tf.convert_to_tensor(self.codes), tf.shape(where)[0]
         nothing = tf.zeros([rows, self.num_titles], tf.bool)
 
-        def add(i, excluded, *found):
+        def add(i: tf.Tensor, excluded: tf.Tensor, *found: tf.Tensor) -> tuple[tf.Tensor, ...]:
             wanted = value[:, i][:, None]
             has = tf.zeros_like(nothing)
-            for column in range(codes.shape[1]):  # no (batch, titles, values) at once
+            for column in range(self.codes.shape[1]):  # no (batch, titles, values) at once
                 has = has | ((codes[:, column][None, :] == wanted) & (wanted >= 0))
             negative, own = is_negative[:, i][:, None], attribute[:, i][:, None]
-            found = [f | (has & (own == a) & ~negative) for a, f in enumerate(found, start=1)]
-            return i + 1, excluded | (has & negative & (own > 0)), *found
+            updated = [f | (has & (own == a) & ~negative) for a, f in enumerate(found, start=1)]
+            return i + 1, excluded | (has & negative & (own > 0)), *updated
 
         start = (tf.constant(0), nothing, *(nothing for _ in self.attributes))
         _, excluded, *found = tf.while_loop(lambda i, *_: i < tf.shape(where)[1], add, start)
@@ -138,7 +150,7 @@ class Catalogue(keras.layers.Layer):
         return fits
 
 
-def encode(names, attributes):
+def encode(names: Sequence[str], attributes: Mapping[str, Sequence[Sequence[str]]]) -> tuple[list[str], np.ndarray]:
     """Texts `"attribute=value"` and, for each title, their positions, padded with -1: shape `(titles, most values)`."""
     values, columns = [], []
     for name in names:

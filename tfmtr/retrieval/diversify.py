@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 
-def diversify(scores, vectors, k, diversity):
+def diversify(scores: tf.Tensor, vectors: tf.Tensor, k: tf.Tensor, diversity: tf.Tensor) -> tf.Tensor:
     """Chooses titles one by one, each as good and as unlike those before it as possible.
 
         next = argmax_j (1 - diversity) s_j - diversity max_{i chosen} cos(v_i, v_j)
@@ -30,7 +30,9 @@ def diversify(scores, vectors, k, diversity):
     relevance = tf.where(there, (1 - diversity[:, None]) * relevance, relevance)
     unit = tf.math.l2_normalize(vectors, axis=2)
 
-    def choose(i, likest, taken, chosen):
+    def choose(
+        i: tf.Tensor, likest: tf.Tensor, taken: tf.Tensor, chosen: tf.TensorArray
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.TensorArray]:
         value = relevance - tf.where(i > 0, diversity[:, None] * likest, 0.0)
         # What is no candidate comes last, in its own order; nothing comes twice.
         best = tf.argmax(tf.where(taken, -np.inf, value), axis=1, output_type=tf.int32)

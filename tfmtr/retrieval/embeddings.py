@@ -1,6 +1,8 @@
 """Users' and titles' vectors as Parquet, for a vector database or a store beside the server."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +20,9 @@ BATCH = 8192
 MANIFEST = "manifest.json"
 
 
-def write_embeddings(run, out, *, data=None):
+def write_embeddings(
+    run: str | os.PathLike, out: str | os.PathLike, *, data: str | os.PathLike | None = None
+) -> dict[str, Any]:
     """Writes the vectors of all users and titles of a prepared directory under a run's newest model.
 
         out/titles.parquet          title, vector, and a digest of what it was computed from
@@ -64,7 +68,7 @@ def write_embeddings(run, out, *, data=None):
             queries = model.user_tower.predict_on_batch({name: features[name] for name in model.user_tower.input})
             queries = {name: np.asarray(query, np.float32) for name, query in queries.items()}
             columns = {name: table[name] for name in ("user", *schema.scenario.columns) if name in table.column_names}
-            vector = sum(weights.get(name, 1.0) * query for name, query in queries.items())
+            vector = np.asarray(sum(weights.get(name, 1.0) * query for name, query in queries.items()))
             if scorer is not None:
                 own = scorer.queries_of(past, past.numbers(table["user"]), data.next_window)
                 vector, rest = scorer.join_queries(vector, own), np.zeros_like(own)
@@ -90,7 +94,7 @@ def write_embeddings(run, out, *, data=None):
         return manifest
 
 
-def check_same_model(embeddings, version):
+def check_same_model(embeddings: str | os.PathLike, version: str | os.PathLike) -> None:
     """Raises unless vectors are of the model that an exported version serves.
 
     Args:

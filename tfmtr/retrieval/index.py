@@ -1,6 +1,10 @@
 """The title index of a prepared directory under a model."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ibis
 import numpy as np
@@ -9,15 +13,33 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfmtr import components, inputs
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.seen import had_pairs
 from tfmtr.retrieval.catalogue import Catalogue
+from tfmtr.schema import Schema
+
+if TYPE_CHECKING:
+    from tfmtr.listwise.model import Scorer
+    from tfmtr.models import TwoTower
+    from tfmtr.retrieval.indexes import Index
+
 
 BATCH = 4096
 FOLDER = "retrieval.indexes"
 
 
-def build_index(model, titles, schema, *, window=None, vectors=None, scorer=None, kind="exact", file=None):
+def build_index(
+    model: TwoTower,
+    titles: Dataset,
+    schema: Schema,
+    *,
+    window: int | None = None,
+    vectors: TitleVectors | None = None,
+    scorer: Scorer | None = None,
+    kind: Any = "exact",
+    file: str | os.PathLike | None = None,
+) -> Index:
     """The index of a prepared directory's titles under a model.
 
     Args:
@@ -38,15 +60,16 @@ def build_index(model, titles, schema, *, window=None, vectors=None, scorer=None
     ids = vectors.ids
     is_served = window is None  # an evaluation asks for no filters and has no cold users
     window = titles.next_window if is_served else window
-    known = (title_attributes(titles, schema), popularity(titles, ids)) if is_served else ()
-    catalogue = Catalogue(ids, availability(titles, ids, window), *known)
+    attributes = title_attributes(titles, schema) if is_served else None
+    popular = popularity(titles, ids) if is_served else None
+    catalogue = Catalogue(ids, availability(titles, ids, window), attributes, popular)
     return make(catalogue, vectors.vectors if scorer is None else scorer.join_titles(vectors.vectors), file)
 
 
-def availability(titles, ids, window):
+def availability(titles: Dataset, ids: Sequence[str], window: int) -> dict[str, np.ndarray]:
     """`{territory: which titles it has in a window, boolean of shape (titles,)}`."""
     table = pq.read_table(titles.path / "availability.parquet", filters=[("window", "=", window)])
-    rows = pc.index_in(table["title"], value_set=pa.array(ids)).to_numpy()
+    rows = pc.index_in(table["title"], value_set=pa.array(ids)).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
     territories = table["territory"].combine_chunks().dictionary_encode()
     found = {}
     for code, territory in enumerate(territories.dictionary.to_pylist()):
@@ -55,14 +78,14 @@ def availability(titles, ids, window):
     return found
 
 
-def popularity(titles, ids):
+def popularity(titles: Dataset, ids: Sequence[str]) -> dict[str, np.ndarray]:
     """`{territory: how many users had each title, float32 of shape (titles,)}`."""
     con = ibis.duckdb.connect()
     users = read_files(con, [titles.path / "users.parquet"]).select("user", "territory")
     had = had_pairs(con, titles).inner_join(users, "user")
     counts = con.to_pyarrow(had.group_by("territory", "title").aggregate(users=had.count()))
-    counts = counts.filter(pc.is_in(counts["title"], value_set=pa.array(ids)))
-    rows = pc.index_in(counts["title"], value_set=pa.array(ids)).to_numpy()
+    counts = counts.filter(pc.is_in(counts["title"], value_set=pa.array(ids)))  # pyright: ignore[reportAttributeAccessIssue]
+    rows = pc.index_in(counts["title"], value_set=pa.array(ids)).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
     territories, numbers, found = counts["territory"].to_numpy(), counts["users"].to_numpy(), {}
     for territory in np.unique(territories.astype(str)):
         found[territory] = np.zeros(len(ids), "float32")
@@ -71,7 +94,7 @@ def popularity(titles, ids):
     return found
 
 
-def title_attributes(titles, schema):
+def title_attributes(titles: Dataset, schema: Schema) -> dict[str, list[list[str]]]:
     """`{feature: one list of texts for each title}` of the ids, strings and sets that titles have."""
     wanted = [f for f in schema.by_role("title") if f.kind in ("id", "string", "set") and f.name != "title"]
     table = pq.read_table(titles.path / "titles.parquet", columns=[f.name for f in wanted])
@@ -93,24 +116,24 @@ class TitleVectors(NamedTuple):
         num_new: How many vectors were computed, not known before.
     """
 
-    ids: list
+    ids: list[str]
     vectors: np.ndarray
     digests: np.ndarray
     num_new: int
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> None:
         """Writes a Parquet file: `title`, `digest`, `vector`."""
         columns = {"title": self.ids, "digest": self.digests, "vector": column(self.vectors)}
         pq.write_table(pa.table(columns), path)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike) -> TitleVectors:
         """Reads what `save` wrote."""
         table = pq.read_table(path)
         return cls(table["title"].to_pylist(), matrix(table["vector"]), table["digest"].to_numpy(), 0)
 
 
-def title_vectors(model, titles, schema, known=None):
+def title_vectors(model: TwoTower, titles: Dataset, schema: Schema, known: TitleVectors | None = None) -> TitleVectors:
     """The `TitleVectors` of all titles of a prepared directory.
 
     Args:
@@ -143,7 +166,7 @@ def title_vectors(model, titles, schema, known=None):
     return TitleVectors(ids, np.concatenate(vectors), np.concatenate(digests), num_new)
 
 
-def digest(features):
+def digest(features: Mapping[str, np.ndarray]) -> np.ndarray:
     """uint64 of shape `(rows,)` that tells rows apart: a sum of their 32-bit words, each times an odd random number."""
     rng = np.random.default_rng(0)
     total = np.uint64(0)
@@ -151,16 +174,16 @@ def digest(features):
         words = np.ascontiguousarray(features[name]).view(np.uint32).reshape(len(features[name]), -1)
         factors = rng.integers(0, 2**63, words.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
         total = total + np.sum(words.astype(np.uint64) * factors, axis=1, dtype=np.uint64)
-    return total
+    return np.asarray(total)
 
 
-def column(vectors):
+def column(vectors: np.ndarray) -> pa.FixedSizeListArray:
     """A matrix as a column of lists of one size, without a copy of each row."""
     vectors = np.ascontiguousarray(vectors, np.float32)
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
 
 
-def matrix(values):
+def matrix(values: pa.FixedSizeListArray | pa.ChunkedArray) -> np.ndarray:
     """A column of lists of one size as a matrix."""
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     return values.flatten().to_numpy().reshape(len(values), values.type.list_size)

@@ -1,5 +1,10 @@
 """From a query to the answer of a request: search, second stage, diversification, ids."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -8,6 +13,10 @@ from tfmtr import names
 from tfmtr.encoders.raw import lookup
 from tfmtr.retrieval.diversify import diversify
 from tfmtr.retrieval.indexes.exact import cut, width_of
+
+if TYPE_CHECKING:
+    from tfmtr.retrieval.indexes import Index
+
 
 OVERFETCH = 4  # candidates for each title wanted, where a second stage reorders them
 TEXT, TEXTS = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.string)
@@ -49,14 +58,29 @@ class Recommender(keras.layers.Layer):
         tf.errors.InvalidArgumentError: If `k` is out of its range, `rank_by` is no output, or `where` no condition.
     """
 
-    def __init__(self, index, *, outputs=None, biases=None, names=(), **kwargs):
+    def __init__(
+        self,
+        index: Index,
+        *,
+        outputs: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None,
+        biases: Mapping[str, float] | None = None,
+        names: Iterable[str] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})  # whatever the towers compute in
         self.index, self.catalogue = index, index.catalogue
         self.outputs, self.biases, self.names = outputs, biases, sorted(names)
         self.output_index = lookup(self.names)
         self.built = True
 
-    def call(self, query, request, queries=None, is_cold=None, has_default_branch=None):
+    def call(
+        self,
+        query: tf.Tensor,
+        request: Mapping[str, tf.Tensor],
+        queries: Mapping[str, tf.Tensor] | None = None,
+        is_cold: tf.Tensor | None = None,
+        has_default_branch: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
         """Answers; see the class."""
         batch, size, k = tf.shape(query)[0], self.catalogue.num_titles, request["k"]
         width = width_of(k, size)
@@ -76,7 +100,7 @@ class Recommender(keras.layers.Layer):
             order = tf.argsort(scores, axis=1, direction="DESCENDING", stable=True)
             index, scores = (tf.gather(value, order, batch_dims=1) for value in (index, scores))
             number = tf.reduce_sum(tf.cast(allowed, tf.int32), axis=1)
-            is_exact = is_exact & (~is_ranked | (number <= wanted))
+            is_exact = is_exact & (~is_ranked | (number <= wanted))  # pyright: ignore[reportOperatorIssue]
         index, scores = tf.cond(
             tf.reduce_any(is_cold),
             lambda: self.popular(is_cold, request["request_territory"], allowed, index, scores),
@@ -85,7 +109,7 @@ class Recommender(keras.layers.Layer):
         order = tf.cond(
             tf.reduce_any(is_mixed),
             lambda: diversify(scores, self.index.vectors_of(index), width, options["diversity"]),
-            lambda: tf.tile(tf.range(width)[None, :], [batch, 1]),
+            lambda: tf.tile(tf.range(width)[None, :], [batch, 1]),  # pyright: ignore[reportArgumentType]
         )
         index, scores = (tf.gather(value, order, batch_dims=1) for value in (index, scores))
         scores = cut(scores, k)
@@ -94,7 +118,7 @@ class Recommender(keras.layers.Layer):
             "titles": tf.where(is_there, self.catalogue.title_id(tf.cast(index, tf.int64) + 1), ""),
             "scores": scores,
             "count": tf.reduce_sum(tf.cast(is_there, tf.int32), axis=1),
-            "is_exact": (is_exact | is_cold) & ~is_mixed,
+            "is_exact": (is_exact | is_cold) & ~is_mixed,  # pyright: ignore[reportOperatorIssue]
             "fallback": join_names(
                 {
                     "cold_user": is_cold,
@@ -104,20 +128,24 @@ class Recommender(keras.layers.Layer):
             ),
         }
 
-    def popular(self, is_cold, territory, allowed, index, scores):
+    def popular(
+        self, is_cold: tf.Tensor, territory: tf.Tensor, allowed: tf.Tensor, index: tf.Tensor, scores: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Index and scores, of cold users what is popular."""
         popular = tf.where(allowed & is_cold[:, None], self.catalogue.popular(territory), -np.inf)
         own_scores, own_index = tf.math.top_k(popular, tf.shape(index)[1])
         return tf.where(is_cold[:, None], own_index, index), tf.where(is_cold[:, None], own_scores, scores)
 
-    def ranked(self, queries, index, scores, rank_by):
+    def ranked(
+        self, queries: Mapping[str, tf.Tensor], index: tf.Tensor, scores: tf.Tensor, rank_by: tf.Tensor
+    ) -> tf.Tensor:
         """Scores, where a row asks for it the probability of that name."""
         vectors = self.index.vectors_of(index)
         logits = {
             tower: tf.reshape(tf.einsum("bd,bcd->bc", q, vectors) + self.biases[tower], [-1, 1])
             for tower, q in queries.items()
         }
-        outputs = self.outputs(logits)
+        outputs = self.outputs(logits)  # pyright: ignore[reportOptionalCall]
         stacked = tf.stack([tf.reshape(outputs[name], tf.shape(scores)) for name in self.names], axis=1)
         which = self.output_index(rank_by)
         text = f"`rank_by` must be empty or one of {self.names}."
@@ -128,12 +156,12 @@ class Recommender(keras.layers.Layer):
         return tf.where((rank_by != "")[:, None] & (scores > -np.inf), own, scores)
 
 
-def repeat(value, batch):
+def repeat(value: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
     """One row for all, as one for each."""
     return tf.broadcast_to(value, tf.concat([[batch], tf.shape(value)[1:]], axis=0))
 
 
-def join_names(conditions):
+def join_names(conditions: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """Names whose condition holds, joined by commas: `{name: boolean of shape (batch,)}` gives text of that shape."""
     parts = [tf.where(condition, f"{name},", "") for name, condition in conditions.items()]
     return tf.strings.regex_replace(tf.strings.join(parts), ",$", "")

@@ -1,14 +1,19 @@
 """Requests of many clients as one run of the graph, by TF Serving's rules."""
 
+from __future__ import annotations
+
 import dataclasses
 import threading
 import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent import futures
+from typing import Any, Self
 
 import grpc
 import numpy as np
 
 from tfmtr.serving.errors import ServerError, invalid_argument
+from tfmtr.serving.session import SavedModelSession
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +35,13 @@ class BatchingOptions:
     batch_timeout_micros: int = 0
     max_enqueued_batches: int = 10
     num_batch_threads: int = 0
-    allowed_batch_sizes: tuple = ()
+    allowed_batch_sizes: tuple[int, ...] = ()
     pad_variable_length_inputs: bool = False
     enable_large_batch_splitting: bool = False
     max_execution_batch_size: int = 0
 
     @classmethod
-    def from_proto(cls, proto):
+    def from_proto(cls, proto: Any) -> Self:
         """The options of a `BatchingParameters` message.
 
         Raises:
@@ -65,7 +70,7 @@ class BatchingOptions:
         return options
 
     @property
-    def largest(self):
+    def largest(self) -> int:
         """Most rows of one run."""
         if self.enable_large_batch_splitting:
             return self.max_execution_batch_size or self.max_batch_size
@@ -76,7 +81,7 @@ class BatchingOptions:
 class Task:
     """One request, or a part of one, that waits to be run."""
 
-    feeds: dict
+    feeds: dict[str, np.ndarray]
     rows: int
     done: futures.Future = dataclasses.field(default_factory=futures.Future)
     deadline: float = float("inf")
@@ -90,7 +95,7 @@ class BatchScheduler:
         num_cpus: Threads where the options do not say.
     """
 
-    def __init__(self, options, num_cpus):
+    def __init__(self, options: BatchingOptions, num_cpus: int) -> None:
         self.options = options
         self._changed = threading.Condition()
         self._queues = {}  # {key: [Batch]}, the last one open for more tasks
@@ -100,7 +105,7 @@ class BatchScheduler:
         for thread in self._threads:
             thread.start()
 
-    def close(self):
+    def close(self) -> None:
         """Ends the threads; what waits is run first."""
         with self._changed:
             self._is_closed = True
@@ -108,7 +113,7 @@ class BatchScheduler:
         for thread in self._threads:
             thread.join()
 
-    def submit(self, key, task, run):
+    def submit(self, key: Hashable, task: Task, run: Callable[[list[Task]], None]) -> None:
         """Puts a task into the open batch of its key, which `run(tasks)` runs.
 
         Raises:
@@ -130,7 +135,7 @@ class BatchScheduler:
             batches[-1].rows += task.rows
             self._changed.notify()
 
-    def _next(self):
+    def _next(self) -> Batch | None:
         """The first batch that is full or due; `None` once closed. Called with the lock."""
         while True:
             now, wait = time.monotonic(), None
@@ -151,7 +156,7 @@ class BatchScheduler:
                 return None
             self._changed.wait(wait)
 
-    def _work(self):
+    def _work(self) -> None:
         while True:
             with self._changed:
                 batch = self._next()
@@ -164,9 +169,9 @@ class BatchScheduler:
 class Batch:
     """Tasks that will be run together."""
 
-    run: object
+    run: Callable[[list[Task]], None]
     due: float
-    tasks: list = dataclasses.field(default_factory=list)
+    tasks: list[Task] = dataclasses.field(default_factory=list)
     rows: int = 0
 
 
@@ -179,11 +184,11 @@ class BatchingSession:
         owns_scheduler: Whether nobody else uses it, so that it ends with the session.
     """
 
-    def __init__(self, session, scheduler, *, owns_scheduler=False):
+    def __init__(self, session: SavedModelSession, scheduler: BatchScheduler, *, owns_scheduler: bool = False) -> None:
         self._session, self._scheduler, self._owns_scheduler = session, scheduler, owns_scheduler
         self.signatures = session.signatures
 
-    def run(self, feeds, fetches, timeout_seconds=None):
+    def run(self, feeds: Mapping[str, Any], fetches: Sequence[str], timeout_seconds: float | None = None) -> list[Any]:
         """As `SavedModelSession.run`; waits for the batch.
 
         Raises:
@@ -223,12 +228,12 @@ class BatchingSession:
                 ) from None
         return parts[0] if len(parts) == 1 else [np.concatenate(values) for values in zip(*parts, strict=True)]
 
-    def _kind(self, value):
+    def _kind(self, value: np.ndarray) -> tuple[str, int | tuple[int, ...]]:
         """What arrays must share to be put together: one client's odd request must not fail others'."""
         is_padded = self._scheduler.options.pad_variable_length_inputs
         return value.dtype.str, value.ndim if is_padded else value.shape[1:]
 
-    def _run_batch(self, tasks, fetches):
+    def _run_batch(self, tasks: list[Task], fetches: Sequence[str]) -> None:
         now = time.monotonic()
         tasks = [task for task in tasks if task.deadline > now]  # nobody waits for the others
         if not tasks:
@@ -244,7 +249,7 @@ class BatchingSession:
         for task, result in zip(tasks, results, strict=True):
             task.done.set_result(result)
 
-    def _results(self, tasks, fetches):
+    def _results(self, tasks: list[Task], fetches: Sequence[str]) -> list[list[Any]]:
         timeout = max(task.deadline for task in tasks) - time.monotonic()
         rows = sum(task.rows for task in tasks)
         size = next((n for n in self._scheduler.options.allowed_batch_sizes if n >= rows), rows)
@@ -263,7 +268,7 @@ class BatchingSession:
         ends = np.cumsum([task.rows for task in tasks])
         return [[output[end - task.rows : end] for output in outputs] for task, end in zip(tasks, ends, strict=True)]
 
-    def _joined(self, parts, padding):
+    def _joined(self, parts: list[np.ndarray], padding: int) -> np.ndarray:
         shapes = {part.shape[1:] for part in parts}
         if len(shapes) > 1:
             shape = np.max(list(shapes), axis=0)
@@ -278,12 +283,15 @@ class BatchingSession:
             parts = [*parts, np.repeat(parts[-1][:1], padding, axis=0)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def cancel(self):
+    def cancel(self) -> None:
         """As `SavedModelSession.cancel`."""
         self._session.cancel()
 
-    def close(self):
+    def close(self) -> None:
         """As `SavedModelSession.close`."""
         if self._owns_scheduler:
             self._scheduler.close()
         self._session.close()
+
+
+Session = SavedModelSession | BatchingSession

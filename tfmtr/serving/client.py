@@ -2,13 +2,13 @@
 
 # Protobuf makes its classes when it is imported:
 # pyright: reportAttributeAccessIssue=false
-
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import grpc
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import Message
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -93,20 +93,20 @@ class Client:
         """Closes the connection."""
         self._channel.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _dtype(self, signature_name, name):
+    def _dtype(self, signature_name: str, name: str) -> tf.DType | None:
         if self._signatures is None:
             self._signatures = self.metadata()
         signature = self._signatures.get(signature_name)
         return tf.as_dtype(signature.inputs[name].dtype) if signature and name in signature.inputs else None
 
-    def _call(self, method, request):
+    def _call(self, method: Callable[..., Any], request: Message) -> Any:
         try:
             return method(request, timeout=self._timeout)
         except grpc.RpcError as error:
-            raise ServerError(error.code(), first_clause(error.details())) from error
+            raise ServerError(error.code(), first_clause(error.details() or "")) from error

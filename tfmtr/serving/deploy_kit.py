@@ -1,17 +1,21 @@
 """Everything that TensorFlow Serving on a GPU needs beside the model: configurations, manifests, clients, warm-up."""
 
 import json
+import os
 import re
 import string
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import op_def_registry
-from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.predict_pb2 import PredictRequest  # pyright: ignore[reportAttributeAccessIssue]
 
 from tfmtr.documents import read_facts
 from tfmtr.serving.versions import find_versions
@@ -24,7 +28,7 @@ FOREIGN_PACKAGES = ("Scann", "Addons")  # a library that is loaded in this proce
 TEMPLATES = resources.files("tfmtr.serving") / "deployment"
 
 
-def deploy_kit(model, out, *, name=None):
+def deploy_kit(model: str | os.PathLike, out: str | os.PathLike, *, name: str | None = None) -> list[str]:
     """Writes the files that serve an exported model with the official GPU image, and warm-up requests into its version.
 
     Args:
@@ -81,12 +85,12 @@ def deploy_kit(model, out, *, name=None):
     return sorted(files)
 
 
-def fill(file, values):
+def fill(file: str, values: Mapping[str, Any]) -> str:
     """Text of a template, its `$name`s replaced."""
     return string.Template((TEMPLATES / f"{file}.template").read_text(encoding="utf-8")).substitute(values)
 
 
-def newest_version(model):
+def newest_version(model: str | os.PathLike) -> Path:
     """Directory of the largest version.
 
     Raises:
@@ -99,7 +103,7 @@ def newest_version(model):
     return versions[max(versions)]
 
 
-def foreign_operations(saved_model):
+def foreign_operations(saved_model: SavedModel) -> set[str]:
     """Names of the operations of a `SavedModel` that stock TensorFlow does not have."""
     found = set()
     for meta_graph in saved_model.meta_graphs:
@@ -110,18 +114,18 @@ def foreign_operations(saved_model):
     return {op for op in found if op_def_registry.get(op) is None or op.partition(">")[0] in FOREIGN_PACKAGES}
 
 
-def batch_size(titles):
+def batch_size(titles: int) -> int:
     """Most rows of one run: as many as the scores of all titles leave memory for, a power of two in [16, 1024]."""
     rows = SCORE_BYTES // (4 * max(titles, 1))
     return int(min(1024, max(16, 2 ** int(np.log2(max(rows, 1))))))
 
 
-def batch_sizes(largest):
+def batch_sizes(largest: int) -> list[int]:
     """Sizes that batches are padded to, so that the graph meets few shapes."""
     return [2**i for i in range(3, int(np.log2(largest)) + 1)]
 
 
-def example_inputs(signature, rows=1, k=10):
+def example_inputs(signature: SignatureDef, rows: int = 1, k: int = 10) -> dict[str, np.ndarray]:
     """Arrays that a signature takes: an unknown user, an unknown title, `k` results."""
     arrays = {}
     for alias, info in signature.inputs.items():
@@ -134,7 +138,9 @@ def example_inputs(signature, rows=1, k=10):
     return arrays
 
 
-def warm_up_requests(name, signatures, largest, k=10):
+def warm_up_requests(
+    name: str, signatures: Mapping[str, SignatureDef], largest: int, k: int = 10
+) -> list[PredictRequest]:
     """A `PredictRequest` for every signature, for one row and for each batch size."""
     requests = []
     for signature in sorted(set(signatures) - {NO_REQUEST}):
@@ -146,5 +152,5 @@ def warm_up_requests(name, signatures, largest, k=10):
     return requests
 
 
-def _json(document):
+def _json(document: Any) -> str:
     return json.dumps(document, indent=1, default=lambda value: value.tolist()) + "\n"

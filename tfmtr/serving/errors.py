@@ -19,13 +19,13 @@ class ServerError(Exception):
     'NOT_FOUND: Could not find any versions of model m'
     """
 
-    def __init__(self, code, message):
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(f"{code.name}: {message}")
         self.code = code
         self.message = message
 
 
-def first_clause(message):
+def first_clause(message: str) -> str:
     r"""What an assertion in a graph says, without what TensorFlow adds to it; other texts as they are.
 
     >>> first_clause("assertion failed: [`k` must be at most 60.] [Condition x <= y ...] [100]\n\t [[{{node Assert}}]]")
@@ -35,11 +35,11 @@ def first_clause(message):
     return match[1].replace("\\'", "'") if match else message
 
 
-def invalid_argument(message):
+def invalid_argument(message: str) -> ServerError:
     """A `ServerError` with the code of most refusals."""
     return ServerError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
-def not_found(message):
+def not_found(message: str) -> ServerError:
     """A `ServerError` for a model, version or signature that is not there."""
     return ServerError(grpc.StatusCode.NOT_FOUND, message)

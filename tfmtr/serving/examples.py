@@ -1,13 +1,21 @@
 """The rules of Classify, Regress and MultiInference: `tf.Example`s in, classes or numbers out."""
 
+# Protobuf makes its classes when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
+from collections.abc import Mapping, Sequence
+
 import grpc
 import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.framework.types_pb2 import DataType
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis.classification_pb2 import ClassificationResult
+from tensorflow_serving.apis.input_pb2 import Input
 from tensorflow_serving.apis.regression_pb2 import RegressionResult
 
+from tfmtr.serving.batching import Session
 from tfmtr.serving.errors import ServerError, invalid_argument
 from tfmtr.serving.tensor_proto import as_array
 
@@ -15,7 +23,7 @@ INPUT, CLASSES, SCORES, OUTPUT = "inputs", "classes", "scores", "outputs"
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
 
-def find_signature(session, name):
+def find_signature(session: Session, name: str) -> SignatureDef:
     """The `SignatureDef` called `name`.
 
     Raises:
@@ -26,7 +34,7 @@ def find_signature(session, name):
     return session.signatures[name]
 
 
-def serialized(request_input):
+def serialized(request_input: Input) -> np.ndarray:
     """The examples of an `Input` as one string array of shape `(examples,)`, the context in front of each.
 
     Raises:
@@ -46,17 +54,17 @@ def serialized(request_input):
     return array
 
 
-def _check_one_input(signature):
+def _check_one_input(signature: SignatureDef) -> None:
     if len(signature.inputs) != 1:
         raise invalid_argument("Expected one input Tensor.")
 
 
-def _check_input_alias(signature, kind):
+def _check_input_alias(signature: SignatureDef, kind: str) -> None:
     if INPUT not in signature.inputs:
         raise invalid_argument(f"No {kind} inputs found in SignatureDef: {_text(signature)}")
 
 
-def classification_outputs(signature):
+def classification_outputs(signature: SignatureDef) -> list[str]:
     """Aliases of the outputs to fetch: `classes`, `scores` or both.
 
     Raises:
@@ -75,7 +83,7 @@ def classification_outputs(signature):
     return found
 
 
-def regression_outputs(signature):
+def regression_outputs(signature: SignatureDef) -> list[str]:
     """Aliases of the outputs to fetch: `outputs`.
 
     Raises:
@@ -90,7 +98,7 @@ def regression_outputs(signature):
     return [OUTPUT]
 
 
-def classification_result(arrays, num_examples):
+def classification_result(arrays: Mapping[str, np.ndarray], num_examples: int) -> ClassificationResult:
     """The `ClassificationResult` of fetched arrays: labels are empty and scores 0 where the model has none.
 
     Args:
@@ -129,7 +137,7 @@ def classification_result(arrays, num_examples):
     return result
 
 
-def regression_result(arrays, num_examples):
+def regression_result(arrays: Mapping[str, np.ndarray], num_examples: int) -> RegressionResult:
     """The `RegressionResult` of the fetched array `outputs`, of shape `(examples,)` or `(examples, 1)`.
 
     Raises:
@@ -157,7 +165,12 @@ METHODS = {
 }
 
 
-def run(session, signatures, request_input, timeout_seconds=None):
+def run(
+    session: Session,
+    signatures: Sequence[tuple[SignatureDef, str]],
+    request_input: Input,
+    timeout_seconds: float | None = None,
+) -> list[ClassificationResult | RegressionResult]:
     """Runs several signatures of examples at once.
 
     Args:
@@ -182,7 +195,7 @@ def run(session, signatures, request_input, timeout_seconds=None):
     ]
 
 
-def check_method(method):
+def check_method(method: str) -> None:
     """Raises unless MultiInference has the method.
 
     Raises:
@@ -192,14 +205,14 @@ def check_method(method):
         raise ServerError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported signature method_name: {method}")
 
 
-def _text(signature):
+def _text(signature: SignatureDef) -> str:
     return text_format.MessageToString(signature)
 
 
-def _shape(array):
+def _shape(array: np.ndarray) -> str:
     return "[" + ",".join(map(str, array.shape)) + "]"
 
 
-def _type(array):
+def _type(array: np.ndarray) -> str:
     dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
     return DataType.Name(dtype.as_datatype_enum)

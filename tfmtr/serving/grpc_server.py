@@ -1,13 +1,25 @@
 """The gRPC port: PredictionService and ModelService."""
 
+# Protobuf makes its classes when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
 import logging
 import os
 import time
+from collections.abc import Callable, Iterable, Mapping
 from concurrent import futures
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest, ClassificationResponse
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
+from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse
 
 from tfmtr.serving.errors import ServerError
 from tfmtr.serving.handlers import (
@@ -20,6 +32,7 @@ from tfmtr.serving.handlers import (
     answer_status,
 )
 from tfmtr.serving.metrics import LATENCY, METRICS
+from tfmtr.serving.models import Models
 
 MAX_ERROR_BYTES = 1024
 YEAR_SECONDS = 365 * 24 * 3600
@@ -33,7 +46,7 @@ logger = logging.getLogger(__name__)
 logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # else a traceback for each message that cannot be parsed
 
 
-def limit_text(text):
+def limit_text(text: str) -> str:
     """`text`, cut after 1024 bytes as TF Serving does.
 
     Example:
@@ -46,13 +59,13 @@ def limit_text(text):
     return encoded[:MAX_ERROR_BYTES].decode(errors="ignore") + "...TRUNCATED"
 
 
-def _remaining_seconds(context):
+def _remaining_seconds(context: grpc.ServicerContext) -> float | None:
     # A call without deadline has one in the far future, beyond the range of TensorFlow's milliseconds.
     seconds = context.time_remaining()
     return seconds if seconds is not None and seconds < YEAR_SECONDS else None
 
 
-def _measured(api, context, answer, models, request):
+def _measured(api: str, context: grpc.ServicerContext, answer: Callable[..., Any], models: Models, request: Any) -> Any:
     """`_respond`, counted; of the successes the latency, too."""
     started, name = time.perf_counter(), request.model_spec.name
     try:
@@ -64,7 +77,7 @@ def _measured(api, context, answer, models, request):
             METRICS.observe(LATENCY, time.perf_counter() - started, model_name=name, API=api, entrypoint="GRPC")
 
 
-def _respond(context, answer, *arguments):
+def _respond(context: grpc.ServicerContext, answer: Callable[..., Any], *arguments: Any) -> Any:
     remaining = _remaining_seconds(context)
     if remaining is not None and remaining <= 0:
         context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded before the request was run")
@@ -81,35 +94,39 @@ def _respond(context, answer, *arguments):
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Procedures that run a model; those not defined here answer UNIMPLEMENTED."""
 
-    def __init__(self, models):
+    def __init__(self, models: Models) -> None:
         self._models = models
 
-    def Predict(self, request, context):  # noqa: D102, N802
+    def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:  # noqa: D102, N802
         return _measured("Predict", context, answer_predict, self._models, request)
 
-    def Classify(self, request, context):  # noqa: D102, N802
+    def Classify(self, request: ClassificationRequest, context: grpc.ServicerContext) -> ClassificationResponse:  # noqa: D102, N802
         return _measured("Classify", context, answer_classify, self._models, request)
 
-    def Regress(self, request, context):  # noqa: D102, N802
+    def Regress(self, request: RegressionRequest, context: grpc.ServicerContext) -> RegressionResponse:  # noqa: D102, N802
         return _measured("Regress", context, answer_regress, self._models, request)
 
-    def MultiInference(self, request, context):  # noqa: D102, N802
+    def MultiInference(self, request: MultiInferenceRequest, context: grpc.ServicerContext) -> MultiInferenceResponse:  # noqa: D102, N802
         return _respond(context, answer_multi_inference, self._models, request, _remaining_seconds(context))
 
-    def GetModelMetadata(self, request, context):  # noqa: D102, N802
+    def GetModelMetadata(  # noqa: D102, N802
+        self, request: GetModelMetadataRequest, context: grpc.ServicerContext
+    ) -> GetModelMetadataResponse:
         return _respond(context, answer_metadata, self._models, request)
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """Procedures about models; those not defined here answer UNIMPLEMENTED."""
 
-    def __init__(self, models):
+    def __init__(self, models: Models) -> None:
         self._models = models
 
-    def GetModelStatus(self, request, context):  # noqa: D102, N802
+    def GetModelStatus(self, request: GetModelStatusRequest, context: grpc.ServicerContext) -> GetModelStatusResponse:  # noqa: D102, N802
         return _respond(context, answer_status, self._models, request)
 
-    def HandleReloadConfigRequest(self, request, context):  # noqa: D102, N802
+    def HandleReloadConfigRequest(  # noqa: D102, N802
+        self, request: ReloadConfigRequest, context: grpc.ServicerContext
+    ) -> ReloadConfigResponse:
         return _respond(context, answer_reload, self._models, request, _remaining_seconds(context))
 
 
@@ -134,21 +151,21 @@ class GrpcServer:
 
     def __init__(
         self,
-        models,
-        host,
-        port,
-        grace_seconds,
+        models: Models,
+        host: str,
+        port: int,
+        grace_seconds: float,
         *,
-        max_threads=None,
-        max_request_bytes=None,
-        channel_arguments=(),
-        socket_path=None,
-        tls=None,
-        has_health=False,
-    ):
+        max_threads: int | None = None,
+        max_request_bytes: int | None = None,
+        channel_arguments: Mapping[str, int | str] | Iterable[tuple[str, int | str]] = (),
+        socket_path: str | None = None,
+        tls: grpc.ServerCredentials | None = None,
+        has_health: bool = False,
+    ) -> None:
         self._grace_seconds = grace_seconds
         options = dict(OPTIONS) | {"grpc.max_receive_message_length": max_request_bytes or -1} | dict(channel_arguments)
-        workers = futures.ThreadPoolExecutor(max_threads or 4 * os.cpu_count(), "grpc")
+        workers = futures.ThreadPoolExecutor(max_threads or 4 * (os.cpu_count() or 1), "grpc")
         self._server = grpc.server(workers, options=list(options.items()))
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(models), self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._server)
@@ -164,7 +181,7 @@ class GrpcServer:
             raise OSError(str(error)) from error
         self._server.start()
 
-    def stop(self):
+    def stop(self) -> None:
         """Refuses new calls at once and waits for the running ones."""
         if self._health:
             self._health.enter_graceful_shutdown()

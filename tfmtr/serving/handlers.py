@@ -1,11 +1,19 @@
 """What each remote procedure answers, whatever the transport: request message in, response message out."""
 
+# Protobuf makes its classes when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import Message
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     inference_pb2,
     model_management_pb2,
+    model_pb2,
     predict_pb2,
     regression_pb2,
 )
@@ -13,17 +21,21 @@ from tensorflow_serving.apis import (
 from tfmtr.serving import examples
 from tfmtr.serving.errors import invalid_argument
 from tfmtr.serving.metrics import METRICS, RUNTIME
+from tfmtr.serving.models import Models
 from tfmtr.serving.predict import DEFAULT_SIGNATURE, check_inputs, choose_outputs, find_signature, predict
 from tfmtr.serving.tensor_proto import to_array, to_proto
+from tfmtr.serving.versions import Version
 
 
-def check_model_spec(request):
+def check_model_spec(request: Message) -> None:
     """Raises INVALID_ARGUMENT unless the request has a `model_spec`."""
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
 
 
-def answer_predict(models, request, timeout_seconds=None):
+def answer_predict(
+    models: Models, request: predict_pb2.PredictRequest, timeout_seconds: float | None = None
+) -> predict_pb2.PredictResponse:
     """Answers `PredictionService.Predict`."""
     check_model_spec(request)
     name = request.model_spec.signature_name or DEFAULT_SIGNATURE
@@ -42,24 +54,30 @@ def answer_predict(models, request, timeout_seconds=None):
     return response
 
 
-def resolved(spec, version, signature_name=""):
+def resolved(spec: model_pb2.ModelSpec, version: Version, signature_name: str = "") -> dict[str, Any]:
     """The `ModelSpec` of a response: the version that ran, never the label that was asked for."""
     return {"name": spec.name, "version": {"value": version.number}, "signature_name": signature_name}
 
 
-def answer_classify(models, request, timeout_seconds=None):
+def answer_classify(
+    models: Models, request: classification_pb2.ClassificationRequest, timeout_seconds: float | None = None
+) -> classification_pb2.ClassificationResponse:
     """Answers `PredictionService.Classify`."""
     return _answer_examples(
         models, request, timeout_seconds, examples.CLASSIFY, classification_pb2.ClassificationResponse
     )
 
 
-def answer_regress(models, request, timeout_seconds=None):
+def answer_regress(
+    models: Models, request: regression_pb2.RegressionRequest, timeout_seconds: float | None = None
+) -> regression_pb2.RegressionResponse:
     """Answers `PredictionService.Regress`."""
     return _answer_examples(models, request, timeout_seconds, examples.REGRESS, regression_pb2.RegressionResponse)
 
 
-def _answer_examples(models, request, timeout_seconds, method, make):
+def _answer_examples(
+    models: Models, request: Any, timeout_seconds: float | None, method: str, make: Callable[..., Any]
+) -> Any:
     check_model_spec(request)
     name = request.model_spec.signature_name or DEFAULT_SIGNATURE
     with models.lease(request.model_spec) as version:
@@ -75,7 +93,9 @@ def _answer_examples(models, request, timeout_seconds, method, make):
     return make(model_spec=resolved(request.model_spec, version, name), result=result)
 
 
-def answer_multi_inference(models, request, timeout_seconds=None):
+def answer_multi_inference(
+    models: Models, request: inference_pb2.MultiInferenceRequest, timeout_seconds: float | None = None
+) -> inference_pb2.MultiInferenceResponse:
     """Answers `PredictionService.MultiInference`: the version is the one that the first task asks for."""
     if not request.tasks:
         raise invalid_argument("ModelSpec has no name specified.")
@@ -102,7 +122,9 @@ def answer_multi_inference(models, request, timeout_seconds=None):
     return response
 
 
-def answer_reload(models, request, timeout_seconds=None):
+def answer_reload(
+    models: Models, request: model_management_pb2.ReloadConfigRequest, timeout_seconds: float | None = None
+) -> model_management_pb2.ReloadConfigResponse:
     """Answers `ModelService.HandleReloadConfigRequest`."""
     if request.config.WhichOneof("config") != "model_config_list":
         raise invalid_argument(
@@ -118,7 +140,7 @@ def answer_reload(models, request, timeout_seconds=None):
     return response
 
 
-def signature_map(models, spec):
+def signature_map(models: Models, spec: model_pb2.ModelSpec) -> tuple[int, get_model_metadata_pb2.SignatureDefMap]:
     """The signatures of a version, as saved.
 
     Returns:
@@ -131,7 +153,9 @@ def signature_map(models, spec):
     return version.number, signatures
 
 
-def answer_metadata(models, request):
+def answer_metadata(
+    models: Models, request: get_model_metadata_pb2.GetModelMetadataRequest
+) -> get_model_metadata_pb2.GetModelMetadataResponse:
     """Answers `PredictionService.GetModelMetadata`."""
     check_model_spec(request)
     if not request.metadata_field:
@@ -147,7 +171,9 @@ def answer_metadata(models, request):
     return response
 
 
-def answer_status(models, request):
+def answer_status(
+    models: Models, request: get_model_status_pb2.GetModelStatusRequest
+) -> get_model_status_pb2.GetModelStatusResponse:
     """Answers `ModelService.GetModelStatus`."""
     check_model_spec(request)
     response = get_model_status_pb2.GetModelStatusResponse()

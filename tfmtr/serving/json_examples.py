@@ -1,19 +1,26 @@
 """The JSON bodies of REST classify and regress: `tf.Example`s in, classes or numbers out."""
 
+# Protobuf makes its classes when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tensorflow.core.example.example_pb2 import Example
+from tensorflow_serving.apis.classification_pb2 import ClassificationResult
 from tensorflow_serving.apis.input_pb2 import Input
+from tensorflow_serving.apis.regression_pb2 import RegressionResult
 
-from tfmtr.serving.errors import invalid_argument
+from tfmtr.serving.errors import ServerError, invalid_argument
 from tfmtr.serving.json_request import decode_base64, json_type, show, to_bytes
 from tfmtr.serving.json_response import format_floats, write_list
 
 LISTS = {"float": "float_list", "int64": "int64_list", "bytes": "bytes_list"}
 
 
-def read_examples(document):
+def read_examples(document: Mapping[str, Any]) -> Input:
     """The `Input` of a classify or regress body.
 
     Raises:
@@ -35,11 +42,11 @@ def read_examples(document):
     return result
 
 
-def _fault(document, text):
+def _fault(document: Mapping[str, Any], text: str) -> ServerError:
     return invalid_argument(f"JSON Value: {show(document)} {text}")
 
 
-def _example(value):
+def _example(value: Any) -> Example:
     if type(value) is not dict:
         raise invalid_argument(f"Example must be JSON object but got JSON {json_type(value)}")
     example = Example()
@@ -54,7 +61,7 @@ def _example(value):
     return example
 
 
-def _element(name, value):
+def _element(name: str, value: Any) -> tuple[str, float | bytes]:
     """Kind and value: whole numbers and booleans are int64."""
     if type(value) is float or (type(value) is int and not -(2**63) <= value < 2**64):
         return "float", float(value)
@@ -69,11 +76,11 @@ def _element(name, value):
     raise invalid_argument(f"Feature: {name} has element with unexpected JSON type: {json_type(value)}")
 
 
-def _numbers(values):
+def _numbers(values: Sequence[float]) -> list[str]:
     return format_floats(np.asarray(values, "float32"))
 
 
-def write_classifications(result):
+def write_classifications(result: ClassificationResult) -> bytes:
     """The body of a classify response: `{"results": [[["label", score], ..], ..]}`."""
     rows = []
     for row in result.classifications:
@@ -83,6 +90,6 @@ def write_classifications(result):
     return write_list("results", rows)
 
 
-def write_regressions(result):
+def write_regressions(result: RegressionResult) -> bytes:
     """The body of a regress response: `{"results": [value, ..]}`."""
     return write_list("results", _numbers([item.value for item in result.regressions]))

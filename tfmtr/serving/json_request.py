@@ -10,6 +10,8 @@ import binascii
 import itertools
 import json
 import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import grpc
 import numpy as np
@@ -31,7 +33,7 @@ FLOATS = (tf.float32, tf.float64)
 JSON_TYPES = {str: "String", int: "Number", float: "Number", list: "Array", dict: "Object", type(None): "Null"}
 
 
-def json_type(value):
+def json_type(value: Any) -> str:
     """RapidJSON's name of a value's type."""
     return str(value) if type(value) is bool else JSON_TYPES[type(value)]
 
@@ -39,14 +41,14 @@ def json_type(value):
 class _Decoder(rapidjson.Decoder):
     """Objects keep the first of two equal keys."""
 
-    def start_object(self):
+    def start_object(self) -> list[Any]:
         return []
 
-    def end_object(self, pairs):
+    def end_object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return dict(reversed(pairs)) if len(pairs) > len(dict(pairs)) else dict(pairs)
 
 
-def parse_json(body):
+def parse_json(body: bytes) -> dict[str, Any]:
     """Parses the first JSON value of `body`; what follows it is ignored.
 
     Args:
@@ -72,7 +74,7 @@ def parse_json(body):
     return document
 
 
-def _decode(body):
+def _decode(body: bytes) -> Any:
     decode = _Decoder(number_mode=rapidjson.NM_NAN)
     try:
         return decode(body)
@@ -95,7 +97,7 @@ FAULTS = {
 }
 
 
-def decode_any(text):
+def decode_any(text: str) -> Any:
     """Parses JSON without recursion, however deep it is nested; what follows the first value is ignored.
 
     Raises:
@@ -104,14 +106,16 @@ def decode_any(text):
     stack, position = [], 0  # of [bracket, container, name]
     wanted = {"value"}  # what may come: "value", "name", ":", "," or the end of the container
 
-    def fault():
+    def fault() -> ValueError:
         kind = next((k for k in ("name", ":", "value") if k in wanted), stack[-1][0] if stack else "value")
         at = re.compile(r"[ \t\r\n]*").match(text, position).end()
         return ValueError(f"Parse error at offset {len(to_bytes(text[:at]))}: {FAULTS[kind]}")
 
-    def leaf(string, scalar):
+    def leaf(string: str | None, scalar: str | None) -> Any:
         try:
-            return json.loads(string, strict=False) if string else rapidjson.loads(scalar, number_mode=rapidjson.NM_NAN)
+            if string:
+                return json.loads(string, strict=False)
+            return rapidjson.loads(scalar or "", number_mode=rapidjson.NM_NAN)
         except ValueError as error:
             raise fault() from error
 
@@ -145,7 +149,7 @@ def decode_any(text):
         position = token.end()
 
 
-def signature_name(document):
+def signature_name(document: Mapping[str, Any]) -> str:
     """The request's `signature_name`, empty if there is none.
 
     Raises:
@@ -159,7 +163,7 @@ def signature_name(document):
     return name
 
 
-def read_inputs(document, dtypes):
+def read_inputs(document: Mapping[str, Any], dtypes: Mapping[str, tf.DType]) -> tuple[dict[str, np.ndarray], bool]:
     """The input arrays of a request.
 
     Args:
@@ -188,7 +192,7 @@ def read_inputs(document, dtypes):
     return _read_rows(document["instances"], dtypes), True
 
 
-def _read_columns(value, dtypes):
+def _read_columns(value: Any, dtypes: Mapping[str, tf.DType]) -> dict[str, np.ndarray]:
     if _is_object(value):
         for name in sorted(dtypes):
             if name not in value:
@@ -202,7 +206,7 @@ def _read_columns(value, dtypes):
     return {name: to_array(value, dtype) for name, dtype in dtypes.items()}
 
 
-def _read_rows(rows, dtypes):
+def _read_rows(rows: list[Any], dtypes: Mapping[str, tf.DType]) -> dict[str, np.ndarray]:
     if type(rows[0]) is not dict and len(dtypes) > 1:
         raise invalid_argument(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
@@ -218,7 +222,7 @@ def _read_rows(rows, dtypes):
     return _read_rows_one_by_one(rows, dtypes)
 
 
-def _read_rows_one_by_one(rows, dtypes):
+def _read_rows_one_by_one(rows: list[Any], dtypes: Mapping[str, tf.DType]) -> NoReturn:
     are_objects = _is_object(rows[0])
     first = {}
     for index, row in enumerate(rows):
@@ -245,7 +249,7 @@ def _read_rows_one_by_one(rows, dtypes):
     raise RuntimeError("the rows are well-formed one by one but not together")
 
 
-def _check_same_shape(first, array):
+def _check_same_shape(first: np.ndarray, array: np.ndarray) -> None:
     if array.size != first.size:
         raise invalid_argument(f"Expecting tensor size: {first.size} but got: {array.size}")
     if array.shape != first.shape:
@@ -253,7 +257,7 @@ def _check_same_shape(first, array):
         raise invalid_argument(f"Expecting shape {shapes[0]} but got: {shapes[1]}")
 
 
-def to_array(value, dtype):
+def to_array(value: Any, dtype: tf.DType) -> np.ndarray:
     """The array that a JSON value stands for.
 
     Args:
@@ -298,7 +302,7 @@ def to_array(value, dtype):
     return np.array(leaves, wide).astype(dtype.as_numpy_dtype).reshape(shape)
 
 
-def _checker(dtype):
+def _checker(dtype: tf.DType) -> Callable[[Any], bool]:
     if dtype in FLOATS:
         return lambda leaf: type(leaf) is float or type(leaf) is int
     if dtype == tf.bool:
@@ -311,7 +315,7 @@ def _checker(dtype):
     return lambda leaf: False
 
 
-def _raise_first_fault(value, level, shape, dtype):
+def _raise_first_fault(value: Any, level: int, shape: Sequence[int], dtype: tf.DType) -> None:
     """Walks in TF Serving's order, depth first, and raises for the first value out of place."""
     rank = len(shape)
     if type(value) is list:
@@ -339,7 +343,7 @@ def _raise_first_fault(value, level, shape, dtype):
         raise invalid_argument(f"JSON Value: {show(value)} Type: {kind} is not of expected type: {type_name(dtype)}")
 
 
-def to_bytes(text):
+def to_bytes(text: str) -> bytes:
     """UTF-8 of a parsed string, its lone surrogates as the bytes that they stand for."""
     try:
         return text.encode(errors="surrogateescape")
@@ -347,15 +351,15 @@ def to_bytes(text):
         return text.encode(errors="surrogatepass")
 
 
-def _is_base64(value):
+def _is_base64(value: Any) -> bool:
     return type(value) is dict and list(value) == ["b64"] and type(value["b64"]) is str
 
 
-def _is_object(value):
+def _is_object(value: Any) -> bool:
     return type(value) is dict and not _is_base64(value)
 
 
-def decode_base64(value):
+def decode_base64(value: Any) -> bytes:
     """The bytes of `{"b64": text}`; white space in it is ignored and padding optional.
 
     Raises:
@@ -372,7 +376,7 @@ def decode_base64(value):
         raise invalid_argument("Unable to base64 decode") from error
 
 
-def show(value):
+def show(value: Any) -> str:
     """`value` as pretty JSON for an error text, cut at 256 bytes."""
     if type(value) is float:
         return format_floats(np.array([value]))[0]

@@ -1,17 +1,25 @@
 """The JSON body of a REST predict response: floats as short as they round-trip, layout as TF Serving prints it."""
 
+from __future__ import annotations
+
 import base64
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfmtr.serving.errors import invalid_argument
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
 INDENT = "    "
 SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
-def type_name(dtype):
+def type_name(dtype: np.dtype | tf.DType) -> str:
     """C++'s name of a dtype, which error texts use.
 
     Example:
@@ -21,7 +29,7 @@ def type_name(dtype):
     return {"float32": "float", "float64": "double", "float16": "half"}.get(dtype.name, dtype.name)
 
 
-def format_floats(array):
+def format_floats(array: np.ndarray) -> list[str]:
     """Each float of an array in 6 digits if they round-trip in its dtype, else in 9 (float32) or 17 (float64).
 
     Example:
@@ -38,7 +46,7 @@ def format_floats(array):
     return [SPECIAL_FLOATS.get(text) or (text if "." in text or "e" in text else text + ".0") for text in texts]
 
 
-def format_leaves(alias, array, indent):
+def format_leaves(alias: str, array: np.ndarray, indent: str) -> list[str]:
     """Every value of an array as JSON text, in C order.
 
     Args:
@@ -65,7 +73,7 @@ def format_leaves(alias, array, indent):
     raise invalid_argument(f"Failed to write JSON value for tensor type: {type_name(array.dtype)}")
 
 
-def _nest(leaves, shape, indent, is_single_line):
+def _nest(leaves: Sequence[str], shape: Sequence[int], indent: str, is_single_line: bool) -> str:
     """Brackets around `leaves` (consumed in order) by `shape`."""
     if not shape:
         return leaves[0]
@@ -78,7 +86,7 @@ def _nest(leaves, shape, indent, is_single_line):
     return f"[\n{indent}{INDENT}" + f",\n{indent}{INDENT}".join(items) + f"\n{indent}]"
 
 
-def write_columns(arrays):
+def write_columns(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The response to `inputs`: `{"outputs": ...}`, the bare value if there is one output.
 
     Args:
@@ -95,7 +103,7 @@ def write_columns(arrays):
     return _finish("outputs", next(iter(texts.values())) if len(texts) == 1 else _object(texts, INDENT))
 
 
-def write_rows(arrays):
+def write_rows(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The response to `instances`: `{"predictions": [...]}`, one value or object an instance.
 
     Args:
@@ -116,7 +124,7 @@ def write_rows(arrays):
             raise invalid_argument(
                 f"Tensor name: {alias} has inconsistent batch size: {len(array)} expecting: {num_rows}"
             )
-    is_plain = len(arrays) == 1
+    num_rows, is_plain = num_rows or 0, len(arrays) == 1
     columns = {}
     for alias, array in arrays.items():
         depth = 1 + array.ndim if is_plain else 2 + array.ndim
@@ -132,20 +140,20 @@ def write_rows(arrays):
     return _finish("predictions", f"[{separator}" + f",{separator}".join(rows) + f"\n{INDENT}]")
 
 
-def write_list(key, texts):
+def write_list(key: str, texts: Iterable[str]) -> bytes:
     """The body of a list whose items are JSON text already."""
     return _finish(key, "[" + ", ".join(texts) + f"\n{INDENT}]")
 
 
-def write_error(message):
+def write_error(message: str | None) -> bytes:
     """The body of every failure: `{"error": message}`."""
     return _finish("error", json.dumps(message, ensure_ascii=False))
 
 
-def _object(texts, indent):
+def _object(texts: Mapping[str, str], indent: str) -> str:
     members = f",\n{indent}{INDENT}".join(f"{json.dumps(k, ensure_ascii=False)}: {v}" for k, v in texts.items())
     return f"{{\n{indent}{INDENT}{members}\n{indent}}}"
 
 
-def _finish(key, text):
+def _finish(key: str, text: str) -> bytes:
     return f'{{\n{INDENT}"{key}": {text}\n}}'.encode(errors="surrogateescape")

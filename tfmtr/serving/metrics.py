@@ -4,6 +4,8 @@ import bisect
 import contextlib
 import threading
 import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 COUNT = ":tensorflow:serving:request_count"
 LATENCY = ":tensorflow:serving:request_latency"
@@ -22,21 +24,21 @@ class Metrics:
     :tensorflow:serving:request_count{model_name="toy",status="OK"} 1
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts, self._fallbacks = {}, {}
         self._histograms = {}
 
-    def count(self, model_name, status):
+    def count(self, model_name: str, status: str) -> None:
         """One more request."""
         labels = ("model_name", model_name), ("status", status)
         with self._lock:
             self._counts[labels] = self._counts.get(labels, 0) + 1
 
-    def count_fallbacks(self, model_name, arrays):
+    def count_fallbacks(self, model_name: str, arrays: Mapping[str, Any]) -> None:
         """Counts what the output `fallback` names, if a model has it: text joined by commas for each row, or ""."""
         rows = arrays.get("fallback")
-        if getattr(rows, "ndim", 0) != 1 or rows.dtype != object:
+        if rows is None or getattr(rows, "ndim", 0) != 1 or rows.dtype != object:
             return
         names = [name for row in rows if row for name in row.decode(errors="replace").split(",")]
         with self._lock:
@@ -45,13 +47,13 @@ class Metrics:
                 self._fallbacks[labels] = self._fallbacks.get(labels, 0) + 1
 
     @contextlib.contextmanager
-    def time(self, name, **labels):
+    def time(self, name: str, **labels: str) -> Iterator[None]:
         """One more duration of the histogram `name`, unless the block raises."""
         started = time.perf_counter()
         yield
         self.observe(name, time.perf_counter() - started, **labels)
 
-    def observe(self, name, seconds, **labels):
+    def observe(self, name: str, seconds: float, **labels: str) -> None:
         """One more duration of the histogram `name`."""
         microseconds = 1e6 * seconds
         key = name, tuple(labels.items())
@@ -61,13 +63,13 @@ class Metrics:
             total[0] += microseconds
             self._histograms[key] = counts, total
 
-    def totals(self):
+    def totals(self) -> dict[str, int]:
         """`{name of a counter: its sum over all labels}`, under TensorFlow's name and under Prometheus's."""
         with self._lock:
             total = sum(self._counts.values())
         return {COUNT: total, COUNT.replace(":", "/"): total}
 
-    def text(self):
+    def text(self) -> str:
         """All of it in Prometheus's text format."""
         with self._lock:
             counts, fallbacks = sorted(self._counts.items()), sorted(self._fallbacks.items())
@@ -89,7 +91,7 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
 
-def _labels(labels):
+def _labels(labels: Iterable[tuple[str, str]]) -> str:
     escaped = ((k, v.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")) for k, v in labels)
     return ",".join(f'{k}="{v}"' for k, v in escaped)
 

@@ -1,13 +1,20 @@
 """The models of one server: what its configuration asks for, and from a request's `ModelSpec` to a loaded version."""
 
+# Protobuf makes its classes when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
 import contextlib
 import threading
 import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import grpc
+from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSystemStoragePathSourceConfig
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfigList
 
 from tfmtr.serving.errors import ServerError, invalid_argument, not_found
-from tfmtr.serving.versions import all_versions, latest, specific
+from tfmtr.serving.versions import Model, Policy, Version, all_versions, latest, specific
 
 
 class Models:
@@ -22,7 +29,14 @@ class Models:
     Iterating yields the models that are configured now.
     """
 
-    def __init__(self, make, *, allow_labels_for_unavailable=False, check_method_names=False, as_content=False):
+    def __init__(
+        self,
+        make: Callable[..., Model],
+        *,
+        allow_labels_for_unavailable: bool = False,
+        check_method_names: bool = False,
+        as_content: bool = False,
+    ) -> None:
         self._make, self.check_method_names, self.as_content = make, check_method_names, as_content
         self._allow_labels = allow_labels_for_unavailable
         self._models = {}  # all that were ever configured: their versions are remembered
@@ -31,10 +45,10 @@ class Models:
         self._lock = threading.Lock()
         self._generation = 0
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Model]:
         return iter([self._models[name] for name in self._configured])
 
-    def configure(self, model_config_list):
+    def configure(self, model_config_list: ModelConfigList) -> list[Model]:
         """Makes the models those of a `ModelConfigList`: starts new ones, changes known ones, unloads the others.
 
         Returns:
@@ -65,7 +79,7 @@ class Models:
                 self._configured[name] = place
         return new
 
-    def reload(self, model_config_list, timeout_seconds=None):
+    def reload(self, model_config_list: ModelConfigList, timeout_seconds: float | None = None) -> None:
         """`configure`, then waits for the new models and gives the labels.
 
         Args:
@@ -94,7 +108,7 @@ class Models:
             if generation == self._generation:  # otherwise another configuration has come meanwhile
                 self._assign_labels(model_config_list)
 
-    def _assign_labels(self, model_config_list):
+    def _assign_labels(self, model_config_list: ModelConfigList) -> None:
         labels = {config.name: dict(config.version_labels) for config in model_config_list.config}
         for name, numbers in labels.items():
             for label, number in numbers.items():
@@ -107,13 +121,13 @@ class Models:
                     )
         self._labels = labels
 
-    def stop(self):
+    def stop(self) -> None:
         """Unloads everything."""
         for model in self._models.values():
             model.stop()
 
     @contextlib.contextmanager
-    def lease(self, spec):
+    def lease(self, spec: ModelSpec) -> Iterator[Version]:
         """Holds the version that a `ModelSpec` asks for: that number or label, or by default the largest available.
 
         Raises:
@@ -133,7 +147,7 @@ class Models:
         with self._models[spec.name].lease(number) as version:
             yield version
 
-    def status(self, spec):
+    def status(self, spec: ModelSpec) -> list[Version]:
         """The `Version`s of a model, newest first; of one number if the spec has one, whatever its label.
 
         Raises:
@@ -147,7 +161,7 @@ class Models:
         return versions
 
 
-def unavailable_text(failures):
+def unavailable_text(failures: Sequence[tuple[str, int | str, ServerError]]) -> str:
     """The text of the models that did not become available.
 
     Example:
@@ -160,7 +174,7 @@ def unavailable_text(failures):
     return f"{len(failures)} model(s) did not become available: {{{each}}}"
 
 
-def make_policy(policy):
+def make_policy(policy: FileSystemStoragePathSourceConfig.ServableVersionPolicy) -> Policy:
     """The function of a `ServableVersionPolicy`: from the numbers on disk to those that are wanted."""
     choice = policy.WhichOneof("policy_choice")
     if choice == "all":
@@ -170,7 +184,7 @@ def make_policy(policy):
     return latest(max(1, policy.latest.num_versions))
 
 
-def check_config(model_config_list, known=()):
+def check_config(model_config_list: ModelConfigList, known: Collection[str] = ()) -> None:
     """Raises unless every model has a name of its own, an absolute path and the platform "tensorflow".
 
     Args:

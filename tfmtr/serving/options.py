@@ -1,9 +1,10 @@
 """What a server can be told; imports nothing heavy, so that the command can show it."""
 
 import dataclasses
+from typing import Any
 
 
-def _flag(default, text):
+def _flag(default: Any, text: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": text})
 
 
@@ -54,7 +55,7 @@ class ServerOptions:
     tensorflow_intra_op_parallelism: int = _flag(0, "Threads within an operation.")
     tensorflow_inter_op_parallelism: int = _flag(0, "Threads between operations.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.model_base_path and not self.model_config_file:
             raise ValueError(
                 "--model_base_path or --model_config_file must say what to serve (the file counts if both are given). "

@@ -1,13 +1,19 @@
 """The rules of Predict that both protocols share: which tensors a request must name, and the run."""
 
-import grpc
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
 
+import grpc
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
+
+from tfmtr.serving.batching import Session
 from tfmtr.serving.errors import ServerError, invalid_argument
 
 DEFAULT_SIGNATURE = "serving_default"
 
 
-def find_signature(session, name):
+def find_signature(session: Session, name: str) -> SignatureDef:
     """The `SignatureDef` called `name`.
 
     Raises:
@@ -18,11 +24,11 @@ def find_signature(session, name):
     return session.signatures[name]
 
 
-def _names(names):
+def _names(names: Iterable[str]) -> str:
     return ",".join(sorted(names))
 
 
-def check_inputs(signature, sent):
+def check_inputs(signature: SignatureDef, sent: AbstractSet[str]) -> None:
     """Raises unless the names in `sent` are the signature's inputs, those with a default value aside.
 
     Raises:
@@ -43,7 +49,7 @@ def check_inputs(signature, sent):
         )
 
 
-def choose_outputs(signature, output_filter=()):
+def choose_outputs(signature: SignatureDef, output_filter: Iterable[str] = ()) -> list[str]:
     """The aliases to fetch: `output_filter`, or all of the signature.
 
     Raises:
@@ -62,7 +68,13 @@ def choose_outputs(signature, output_filter=()):
     return chosen or sorted(signature.outputs)
 
 
-def predict(session, signature, inputs, outputs, timeout_seconds=None):
+def predict(
+    session: Session,
+    signature: SignatureDef,
+    inputs: Mapping[str, Any],
+    outputs: Sequence[str],
+    timeout_seconds: float | None = None,
+) -> dict[str, Any]:
     """Runs a signature.
 
     Args:

@@ -7,9 +7,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Self
 
 
-def free_port():
+def free_port() -> int:
     """A port of this machine that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
@@ -27,7 +28,7 @@ class ServerProcess:
         process: The `subprocess.Popen`.
     """
 
-    def __init__(self, *flags):
+    def __init__(self, *flags: str) -> None:
         self.port, self.rest_port = free_port(), free_port()
         ports = f"--port={self.port}", f"--rest_api_port={self.rest_port}"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (no pipe: a full one stops the server)
@@ -37,7 +38,7 @@ class ServerProcess:
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
 
-    def wait(self, seconds=60):
+    def wait(self, seconds: float = 60) -> Self:
         """Waits until the ports are open, and returns the object.
 
         Raises:
@@ -52,22 +53,22 @@ class ServerProcess:
                 time.sleep(0.05)
         raise RuntimeError(f"the server must open its ports within {seconds} seconds. Received: {self.log()}")
 
-    def log(self):
+    def log(self) -> str:
         """What the server wrote so far, a text."""
         self._log.seek(0)
         return self._log.read().decode()
 
-    def stop(self, seconds=60):
+    def stop(self, seconds: float = 60) -> int:
         """Asks the server to end, waits for it and returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         try:
             return self.wait()
         except BaseException:
             self.process.kill()
             raise
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.stop()

@@ -1,8 +1,12 @@
 """One user's recommendations from a running server: what a service's own back end would do."""
 
+from __future__ import annotations
+
 import dataclasses
+import os
 import re
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 import ibis
@@ -13,8 +17,22 @@ from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.seen import seen_pairs
 from tfmtr.serving.client import Client, ServerError
 
+if TYPE_CHECKING:
+    from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-def recommend(server, model, data, user_id, *, k=10, territory=None, timeout=10.0):
+    from tfmtr.version import Version
+
+
+def recommend(
+    server: str,
+    model: str,
+    data: str | os.PathLike,
+    user_id: str,
+    *,
+    k: int = 10,
+    territory: str | None = None,
+    timeout: float = 10.0,
+) -> dict[str, Any]:
     """Asks a server for the best titles of one user.
 
     Reads the user's row, vector and seen titles from a prepared directory (the store that the model leaves
@@ -91,7 +109,9 @@ class Answer(NamedTuple):
     fallback: tuple[str, ...]
 
 
-def ask(client, inputs, *, territory, seen, k):
+def ask(
+    client: Client, inputs: Mapping[str, np.ndarray], *, territory: str | None, seen: Iterable[str], k: int
+) -> Answer:
     """Asks for one user's titles: an `Answer`.
 
     Args:
@@ -112,7 +132,9 @@ def ask(client, inputs, *, territory, seen, k):
     )
 
 
-def user_inputs(data, row, signature=None):
+def user_inputs(
+    data: Dataset | Version, row: Mapping[str, Any], signature: SignatureDef | None = None
+) -> dict[str, np.ndarray]:
     """Raw inputs of one user, `{column: array of one row}`; what the row does not say is unknown.
 
     Args:
@@ -136,7 +158,7 @@ def user_inputs(data, row, signature=None):
         if feature.kind == "vector":
             store = row.get("user_row")
             if value is None:
-                value = np.zeros(feature.width) if store is None or store < 0 else data.vectors("user").vectors[store]
+                value = np.zeros(feature.width) if store is None or store < 0 else data.vectors("user").vectors[store]  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue, reportCallIssue]
             inputs[feature.name] = np.asarray(value, np.float32)[None]
         elif feature.kind == "number":
             inputs[feature.name] = np.asarray([feature.mean if value is None else value], np.float32)

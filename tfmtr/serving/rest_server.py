@@ -5,20 +5,26 @@ import json
 import logging
 import os
 import re
+import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.parse import unquote
 
 import grpc
 import tensorflow as tf
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 from google.protobuf import json_format
-from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
-from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
-from tensorflow_serving.apis.model_pb2 import ModelSpec
-from tensorflow_serving.apis.regression_pb2 import RegressionRequest
+from google.protobuf.message import Message
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest  # pyright: ignore[reportAttributeAccessIssue]
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest  # pyright: ignore[reportAttributeAccessIssue]
+from tensorflow_serving.apis.model_pb2 import ModelSpec  # pyright: ignore[reportAttributeAccessIssue]
+from tensorflow_serving.apis.regression_pb2 import RegressionRequest  # pyright: ignore[reportAttributeAccessIssue]
 
 from tfmtr.serving.errors import ServerError, invalid_argument
 from tfmtr.serving.handlers import answer_classify, answer_regress, answer_status, signature_map
@@ -26,6 +32,7 @@ from tfmtr.serving.json_examples import read_examples, write_classifications, wr
 from tfmtr.serving.json_request import parse_json, read_inputs, signature_name
 from tfmtr.serving.json_response import write_columns, write_error, write_rows
 from tfmtr.serving.metrics import LATENCY, METRICS, RUNTIME
+from tfmtr.serving.models import Models
 from tfmtr.serving.predict import DEFAULT_SIGNATURE, choose_outputs, predict
 from tfmtr.serving.tensor_proto import as_array
 
@@ -61,12 +68,12 @@ http_logger = logger.getChild("http")
 http_logger.setLevel(logging.CRITICAL)  # else aiohttp logs a traceback for each client that sends no HTTP
 
 
-def match_path(method, path):
+def match_path(method: str, path: str) -> re.Match[str] | None:
     """The match of one of `PATHS`, or `None`."""
     return PATHS[method].fullmatch(path) if method in PATHS else None
 
 
-def read_model_spec(match):
+def read_model_spec(match: re.Match[str]) -> ModelSpec:
     """The `ModelSpec` of a matched path, without a name if that has none.
 
     Raises:
@@ -83,7 +90,7 @@ def read_model_spec(match):
     return spec
 
 
-def answer_predict(models, spec, body, timeout_seconds):
+def answer_predict(models: Models, spec: ModelSpec, body: bytes, timeout_seconds: float | None) -> bytes:
     """The JSON response to a predict body.
 
     Raises:
@@ -112,7 +119,7 @@ EXAMPLES = {
 }
 
 
-def answer_examples(models, spec, verb, body, timeout_seconds):
+def answer_examples(models: Models, spec: ModelSpec, verb: str, body: bytes, timeout_seconds: float | None) -> bytes:
     """The JSON response to a classify or regress body."""
     make, ask, write = EXAMPLES[verb]
     document = parse_json(body)
@@ -121,13 +128,13 @@ def answer_examples(models, spec, verb, body, timeout_seconds):
     return write(ask(models, request, timeout_seconds).result)
 
 
-def _to_dict(message):
+def _to_dict(message: Message) -> dict[str, Any]:
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
 
 
-def answer_metadata(models, spec):
+def answer_metadata(models: Models, spec: ModelSpec) -> dict[str, Any]:
     """The signatures of a version, as a JSON document."""
     number, signatures = signature_map(models, spec)
     return {
@@ -136,7 +143,7 @@ def answer_metadata(models, spec):
     }
 
 
-def answer(models, method, path, body, timeout_seconds):
+def answer(models: Models, method: str, path: str, body: bytes, timeout_seconds: float | None) -> bytes:
     """Routes one request under /v1/.
 
     Args:
@@ -173,9 +180,9 @@ class _Connection(RequestHandler):
     """A connection that answers what was asked before the client ended its side of it."""
 
     is_half_closed = False
-    request = None  # the one that is being answered
+    request: web.BaseRequest | None = None  # the one that is being answered
 
-    def eof_received(self):
+    def eof_received(self) -> bool:
         self.is_half_closed = True
         waiting = [payload for _, payload in self._messages] + ([self.request.content] if self.request else [])
         # What is whole is answered; the rest of a request that is not will never come.
@@ -183,7 +190,7 @@ class _Connection(RequestHandler):
 
 
 class _Server(web.Server):
-    def __call__(self):
+    def __call__(self) -> _Connection:
         return _Connection(self, loop=self._loop, **self._kwargs)
 
 
@@ -210,23 +217,23 @@ class RestServer:
 
     def __init__(
         self,
-        models,
-        host,
-        port,
-        grace_seconds,
-        timeout_seconds,
+        models: Models,
+        host: str,
+        port: int,
+        grace_seconds: float,
+        timeout_seconds: float | None,
         *,
-        max_threads=None,
-        max_request_bytes=None,
-        has_cors=False,
-        metrics_path=None,
-        tls=None,
-    ):
+        max_threads: int | None = None,
+        max_request_bytes: int | None = None,
+        has_cors: bool = False,
+        metrics_path: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._models = models
         self._timeout_seconds = timeout_seconds
         self._max_request_bytes, self._metrics_path, self._tls = max_request_bytes, metrics_path, tls
         self._headers = CORS_HEADERS if has_cors else {}
-        self._workers = ThreadPoolExecutor(max_threads or 4 * os.cpu_count(), "rest")
+        self._workers = ThreadPoolExecutor(max_threads or 4 * (os.cpu_count() or 1), "rest")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rest-loop", daemon=True)
         self._thread.start()
@@ -236,31 +243,37 @@ class RestServer:
             self._close_loop()
             raise
 
-    async def _open(self, host, port, grace_seconds):
-        def make_request(message, payload, protocol, writer, task):
+    async def _open(self, host: str, port: int, grace_seconds: float) -> int:
+        def make_request(
+            message: RawRequestMessage,
+            payload: StreamReader,
+            protocol: _Connection,
+            writer: AbstractStreamWriter,
+            task: asyncio.Task[None],
+        ) -> web.BaseRequest:
             size = self._max_request_bytes or 0
             if message.compression:
                 size = min(size or MAX_INFLATED_BYTES, MAX_INFLATED_BYTES)
-            protocol.request = web.BaseRequest(
-                message, payload, protocol, writer, task, self._loop, client_max_size=size
-            )
-            return protocol.request
+            request = web.BaseRequest(message, payload, protocol, writer, task, self._loop, client_max_size=size)
+            protocol.request = request
+            return request
 
-        server = _Server(self._handle, request_factory=make_request, access_log=None, logger=http_logger)
+        server = _Server(self._handle, request_factory=make_request, access_log=None, logger=http_logger)  # pyright: ignore[reportArgumentType]
         self._runner = web.ServerRunner(server, shutdown_timeout=grace_seconds)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, reuse_address=True, reuse_port=False, ssl_context=self._tls)
         await site.start()
         return self._runner.addresses[0][1]
 
-    async def _handle(self, request):
+    async def _handle(self, request: web.BaseRequest) -> web.Response:
         response = await self._respond(request)
-        request.protocol.request = None
-        if request.protocol.is_half_closed and not request.protocol._messages:
+        connection: Any = request.protocol  # a `_Connection`
+        connection.request = None
+        if connection.is_half_closed and not connection._messages:
             response.force_close()  # nothing more can be asked
         return response
 
-    async def _respond(self, request):
+    async def _respond(self, request: web.BaseRequest) -> web.Response:
         path = re.sub("^(?i:https?)://[^/]*", "", request.raw_path)  # proxies' clients may send all of an address
         if self._metrics_path and path.partition("?")[0] == self._metrics_path:
             if path != self._metrics_path:
@@ -284,22 +297,22 @@ class RestServer:
         arguments = self._models, request.method, path, body, self._timeout_seconds
         return self._answer(*await self._loop.run_in_executor(self._workers, _respond, *arguments))
 
-    def _answer(self, status, body):
+    def _answer(self, status: int, body: bytes) -> web.Response:
         return web.Response(status=status, body=body, headers=self._headers, content_type="application/json")
 
-    def stop(self):
+    def stop(self) -> None:
         """Refuses new connections at once and waits for the running requests."""
         asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
         self._close_loop()
 
-    def _close_loop(self):
+    def _close_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
         self._workers.shutdown(wait=False)
 
 
-def _respond(models, method, path, body, timeout_seconds):
+def _respond(models: Models, method: str, path: str, body: bytes, timeout_seconds: float | None) -> tuple[int, bytes]:
     started = time.perf_counter()
     match = match_path(method, path)
     name = unquote(match["name"] or "") if match else ""

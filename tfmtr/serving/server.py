@@ -11,12 +11,12 @@ import tempfile
 import threading
 from concurrent import futures
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn, Self
 
 import grpc
-from tensorflow_serving.config.model_server_config_pb2 import ModelConfigList, ModelServerConfig
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfigList, ModelServerConfig  # pyright: ignore[reportAttributeAccessIssue]
 
-from tfmtr.serving.batching import BatchingOptions, BatchingSession, BatchScheduler
+from tfmtr.serving.batching import BatchingOptions, BatchingSession, BatchScheduler, Session
 from tfmtr.serving.errors import ServerError
 from tfmtr.serving.grpc_server import GrpcServer
 from tfmtr.serving.models import Models
@@ -24,7 +24,7 @@ from tfmtr.serving.options import ServerOptions
 from tfmtr.serving.rest_server import RestServer
 from tfmtr.serving.session import SavedModelSession
 from tfmtr.serving.text_protos import BatchingParameters, MonitoringConfig, SSLConfig, read_text_proto
-from tfmtr.serving.versions import Model
+from tfmtr.serving.versions import Model, Policy
 from tfmtr.serving.warmup import warm_up
 
 LAYOUT = "<model_base_path>/<integer version>/saved_model.pb"
@@ -33,7 +33,7 @@ GRACE_SECONDS = 30.0
 logger = logging.getLogger(__name__)
 
 
-def check_base_path(path):
+def check_base_path(path: str | os.PathLike) -> None:
     """Raises unless `path` can be the base path of a model: its versions are directories with integer names.
 
     An empty directory passes: the server waits for the first version.
@@ -62,7 +62,7 @@ def check_base_path(path):
         raise ValueError(f"`model_base_path` must be laid out as {LAYOUT}; it has no version directory. {received}")
 
 
-def check_port_is_free(host, port, flag):
+def check_port_is_free(host: str, port: int, flag: str) -> None:
     """Raises unless `port` can be bound now.
 
     Raises:
@@ -104,29 +104,31 @@ class Server:
             client = Client(f"127.0.0.1:{server.port}", "two_tower")
     """
 
-    def __init__(self, model_base_path=None, *, rest_api_port=None, **options):
+    def __init__(
+        self, model_base_path: str | os.PathLike | None = None, *, rest_api_port: int | None = None, **options: Any
+    ) -> None:
         if model_base_path:
             check_base_path(model_base_path)
-        options = ServerOptions(model_base_path=str(model_base_path or ""), rest_api_port=rest_api_port, **options)
-        self.options, self.port, self.rest_port = options, options.port, rest_api_port
-        self._config = read_config(options)
-        self._tls = read_tls(options.ssl_config_file)
-        self._metrics_path = read_metrics_path(options.monitoring_config_file)
-        self._channel_arguments = read_channel_arguments(options.grpc_channel_arguments)
+        given = ServerOptions(model_base_path=str(model_base_path or ""), rest_api_port=rest_api_port, **options)
+        self.options, self.port, self.rest_port = given, given.port, rest_api_port
+        self._config = read_config(given)
+        self._tls = read_tls(given.ssl_config_file)
+        self._metrics_path = read_metrics_path(given.monitoring_config_file)
+        self._channel_arguments = read_channel_arguments(given.grpc_channel_arguments)
         self._scheduler = None
-        if options.enable_batching and not options.enable_per_model_batching_parameters:
-            self._scheduler = BatchScheduler(read_batching(options.batching_parameters_file), os.cpu_count())
+        if given.enable_batching and not given.enable_per_model_batching_parameters:
+            self._scheduler = BatchScheduler(read_batching(given.batching_parameters_file), os.cpu_count() or 1)
         self._models = Models(
             self._make_model,
-            allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
-            check_method_names=options.enable_signature_method_name_check,
-            as_content=options.enable_serialization_as_tensor_content,
+            allow_labels_for_unavailable=given.allow_version_labels_for_unavailable_models,
+            check_method_names=given.enable_signature_method_name_check,
+            as_content=given.enable_serialization_as_tensor_content,
         )
         self._ports = []
         self._stopping = threading.Event()
         self._watcher = None
 
-    def _make_model(self, name, base_path, *, policy):
+    def _make_model(self, name: str, base_path: str, *, policy: Policy) -> Model:
         return Model(
             name,
             base_path,
@@ -137,7 +139,7 @@ class Server:
             retry_interval_seconds=self.options.load_retry_interval_micros / 1e6,
         )
 
-    def _load(self, path):
+    def _load(self, path: Path) -> Session:
         """One version, warm, and batched if that is asked for."""
         options = self.options
         session = SavedModelSession(
@@ -153,7 +155,7 @@ class Server:
             scheduler = self._scheduler
             file = Path(path) / "batching_params.pbtxt"
             if options.enable_batching and options.enable_per_model_batching_parameters and file.exists():
-                scheduler = BatchScheduler(read_batching(file), os.cpu_count())
+                scheduler = BatchScheduler(read_batching(file), os.cpu_count() or 1)
         except ValueError as error:
             session.close()
             raise ServerError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
@@ -166,7 +168,7 @@ class Server:
             else session
         )
 
-    def start(self):
+    def start(self) -> bool:
         """Loads the models, then opens the ports.
 
         Returns:
@@ -200,7 +202,7 @@ class Server:
             self._watcher.start()
         return True
 
-    def _check_labels(self):
+    def _check_labels(self) -> None:
         """TF Serving takes no labels before versions are available, so a start with labels fails there, too."""
         for config in () if self.options.allow_version_labels_for_unavailable_models else self._config.config:
             for number in config.version_labels.values():
@@ -210,7 +212,7 @@ class Server:
                     "available for inference; --allow_version_labels_for_unavailable_models lets a server start so",
                 )
 
-    def _watch_config(self):
+    def _watch_config(self) -> None:
         """Applies the configuration file again and again; a bad one changes nothing."""
         while not self._stopping.wait(self.options.model_config_file_poll_wait_seconds):
             try:
@@ -218,9 +220,9 @@ class Server:
             except (ValueError, OSError, ServerError) as error:
                 logger.error("%s is not applied: %s", self.options.model_config_file, error)
 
-    def _open_ports(self):
+    def _open_ports(self) -> None:
         options = self.options
-        default_threads = max(4 * os.cpu_count(), 64 if options.enable_batching else 0)
+        default_threads = max(4 * (os.cpu_count() or 1), 64 if options.enable_batching else 0)
         self._ports.append(
             GrpcServer(
                 self._models,
@@ -255,15 +257,15 @@ class Server:
             self.rest_port = self._ports[-1].port
             logger.info("REST on %s:%d", options.host, self.rest_port)
 
-    def request_stop(self):
+    def request_stop(self) -> None:
         """Makes `wait` return; callable from a signal handler."""
         self._stopping.set()
 
-    def wait(self):
+    def wait(self) -> None:
         """Blocks until `request_stop`."""
         self._stopping.wait()
 
-    def stop(self):
+    def stop(self) -> None:
         """Refuses new requests, waits up to 30 seconds for the running ones, unloads the models."""
         self._stopping.set()
         with futures.ThreadPoolExecutor(2) as together:
@@ -275,15 +277,15 @@ class Server:
         if self._scheduler:
             self._scheduler.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.stop()
 
 
-def read_config(options):
+def read_config(options: ServerOptions) -> ModelConfigList:
     """The `ModelConfigList` of a server's options.
 
     Raises:
@@ -310,7 +312,7 @@ class Tls(NamedTuple):
     rest: ssl.SSLContext
 
 
-def read_tls(path):
+def read_tls(path: str) -> Tls | None:
     """What both ports need of a file with an `SSLConfig`; `None` without a file.
 
     Raises:
@@ -343,7 +345,7 @@ def read_tls(path):
     return Tls(credentials, context)
 
 
-def read_metrics_path(path):
+def read_metrics_path(path: str) -> str | None:
     """Where Prometheus finds the metrics: of a file with a `MonitoringConfig`; `None` if they are not enabled."""
     if not path:
         return None
@@ -351,12 +353,12 @@ def read_metrics_path(path):
     return (config.path or "/monitoring/prometheus/metrics") if config.enable else None
 
 
-def read_batching(path):
+def read_batching(path: str | os.PathLike) -> BatchingOptions:
     """The `BatchingOptions` of a file with `BatchingParameters`; TF Serving's defaults without one."""
     return BatchingOptions.from_proto(read_text_proto(path, BatchingParameters)) if path else BatchingOptions()
 
 
-def read_channel_arguments(text):
+def read_channel_arguments(text: str) -> dict[str, int | str]:
     """`{name: value}` of `"name=value,name=value"`, whole numbers as such.
 
     Raises:
@@ -375,7 +377,7 @@ def read_channel_arguments(text):
     return found
 
 
-def serve(model_base_path=None, *, rest_api_port=0, **options):
+def serve(model_base_path: str | os.PathLike | None = None, *, rest_api_port: int | None = 0, **options: Any) -> None:
     """Serves models until SIGTERM or SIGINT, then finishes the running requests and returns.
 
     Args:
@@ -408,6 +410,6 @@ def serve(model_base_path=None, *, rest_api_port=0, **options):
     logger.info("stopped")
 
 
-def _fail(error):
+def _fail(error: Exception) -> NoReturn:
     print(f"Failed to start server. Error: {error}", file=sys.stderr)
     raise SystemExit(255) from error

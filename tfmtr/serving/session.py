@@ -1,9 +1,13 @@
 """One loaded version: a SavedModel in a graph and a C++ session, as TF Serving runs it."""
 
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
@@ -27,7 +31,15 @@ class SavedModelSession:
         ServerError: If the directory holds no SavedModel, or one that cannot be loaded.
     """
 
-    def __init__(self, path, tags=("serve",), *, memory_fraction=0.0, intra_op_threads=0, inter_op_threads=0):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        tags: Iterable[str] = ("serve",),
+        *,
+        memory_fraction: float = 0.0,
+        intra_op_threads: int = 0,
+        inter_op_threads: int = 0,
+    ) -> None:
         path = Path(path)
         if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise not_found(f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}")
@@ -56,7 +68,7 @@ class SavedModelSession:
             self.close()
             raise ServerError(grpc.StatusCode.UNKNOWN, str(error)) from error
 
-    def _handle(self, name):
+    def _handle(self, name: str) -> Any:
         if name not in self._handles:
             try:
                 self._handles[name] = self._graph.get_tensor_by_name(name)._as_tf_output()
@@ -64,7 +76,7 @@ class SavedModelSession:
                 raise not_found(f"FetchOutputs node {name}: not found") from error
         return self._handles[name]
 
-    def run(self, feeds, fetches, timeout_seconds=None):
+    def run(self, feeds: Mapping[str, Any], fetches: Sequence[str], timeout_seconds: float | None = None) -> list[Any]:
         """Runs the graph once; safe to call from many threads.
 
         Args:
@@ -96,13 +108,13 @@ class SavedModelSession:
             if options is not None:
                 pywrap_tf_session.TF_DeleteBuffer(options)
 
-    def cancel(self):
+    def cancel(self) -> None:
         """Ends the runs under way with CANCELLED; nothing runs in this session afterwards."""
         session = self._session
         if session is not None:
             session.close()
 
-    def close(self):
+    def close(self) -> None:
         """Frees the variables and tables; no run may be under way."""
         self._session.close()
         self._session = None  # the C++ session, and the memory with it, lives as long as this object
@@ -110,15 +122,15 @@ class SavedModelSession:
         self._graph = None
 
 
-def load(path, session, tags):
+def load(path: Path, session: tf.compat.v1.Session, tags: Iterable[str]) -> MetaGraphDef:
     """Loads a SavedModel into a session and returns its MetaGraphDef; ScaNN's operations are there if it needs them."""
     loader = SavedModelLoader(str(path))
     try:
-        return loader.load(session, list(tags))
+        return loader.load(session, list(tags))  # pyright: ignore[reportReturnType]
     except tf.errors.NotFoundError as error:
         if "Op type not registered 'Scann>" not in error.message:
             raise
     from tfmtr.retrieval.indexes.scann import load_operations
 
     load_operations()
-    return loader.load(session, list(tags))
+    return loader.load(session, list(tags))  # pyright: ignore[reportReturnType]

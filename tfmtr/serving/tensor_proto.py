@@ -1,6 +1,7 @@
 """TensorProto to array and back, with the conventions of TensorFlow's C++ `Tensor`."""
 
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -32,7 +33,7 @@ PLAIN = {  # what NumPy reads as TensorFlow does: enum -> dtype and field
 MAX_RANK = 8
 
 
-def to_array(alias, proto):
+def to_array(alias: str, proto: TensorProto) -> np.ndarray:
     """The array that `proto` stands for.
 
     A proto that holds just what its shape needs is read by NumPy, in a fraction of the time. Of others TensorFlow's own
@@ -57,9 +58,9 @@ def to_array(alias, proto):
         raise invalid_argument(f"tensor parsing error: {alias}") from error
 
 
-def _read_plain(proto):
+def _read_plain(proto: TensorProto) -> np.ndarray | None:
     """The array of a proto with as many values or bytes as its shape needs, else `None`."""
-    dtype, field = PLAIN.get(proto.dtype, (None, None))
+    dtype, field = PLAIN.get(proto.dtype, (None, ""))
     sizes = [dim.size for dim in proto.tensor_shape.dim]
     if dtype is None or proto.tensor_shape.unknown_rank or len(sizes) > MAX_RANK or min(sizes, default=0) < 0:
         return None
@@ -75,12 +76,12 @@ def _read_plain(proto):
     return np.array(values, first).astype(dtype, copy=False).reshape(sizes)
 
 
-def as_array(value):
+def as_array(value: Any) -> np.ndarray:
     """`value` as an array; TensorFlow hands out scalar strings as bare bytes."""
     return np.array(value, object) if isinstance(value, bytes) else np.asarray(value)
 
 
-def to_proto(array, *, as_content=False):
+def to_proto(array: Any, *, as_content: bool = False) -> TensorProto:
     """A `TensorProto` with typed values, which is what clients of TF Serving read.
 
     Args:

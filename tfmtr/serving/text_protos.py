@@ -1,8 +1,11 @@
 """Configuration files in protobuf's text format, also of messages that no Python package has."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BoolValue, Int64Value, StringValue  # noqa: F401 - registers their file
 
 Field = descriptor_pb2.FieldDescriptorProto
@@ -31,7 +34,7 @@ MESSAGES = {
 }
 
 
-def _make_messages():
+def _make_messages() -> dict[str, type[Message]]:
     file = descriptor_pb2.FileDescriptorProto(
         name="tfmtr/serving.proto", package="tfmtr", syntax="proto3", dependency=["google/protobuf/wrappers.proto"]
     )
@@ -57,7 +60,7 @@ MonitoringConfig, BatchingParameters, SSLConfig = (
 )
 
 
-def read_text_proto(path, message):
+def read_text_proto(path: str | os.PathLike, message: type[Message]) -> Any:
     """The message of a file in protobuf's text format.
 
     Args:

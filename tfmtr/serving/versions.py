@@ -3,17 +3,22 @@
 import contextlib
 import dataclasses
 import logging
+import os
 import threading
 import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
+from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus  # pyright: ignore[reportAttributeAccessIssue]
 
+from tfmtr.serving.batching import Session
 from tfmtr.serving.errors import ServerError, not_found
 from tfmtr.serving.session import SavedModelSession
 
 START, LOADING, AVAILABLE = ModelVersionStatus.START, ModelVersionStatus.LOADING, ModelVersionStatus.AVAILABLE
 UNLOADING, END = ModelVersionStatus.UNLOADING, ModelVersionStatus.END
+
+Policy = Callable[[Iterable[int]], set[int]]  # from the numbers on disk to those that are wanted
 
 logger = logging.getLogger(__name__)
 
@@ -36,24 +41,24 @@ class Version:
     number: int
     state: int = START
     error: ServerError | None = None
-    session: SavedModelSession | None = None
+    session: Session = None  # pyright: ignore[reportAssignmentType] - requests see a version once it is loaded
     requests: int = 0
     attempts: int = 0
     retry_at: float = 0.0
     is_wanted: bool = True
 
 
-def latest(count=1):
+def latest(count: int = 1) -> Policy:
     """Policy that wants the largest version numbers."""
     return lambda numbers: set(sorted(numbers)[-count:])
 
 
-def all_versions(numbers):
+def all_versions(numbers: Iterable[int]) -> set[int]:
     """Policy that wants every version."""
     return set(numbers)
 
 
-def specific(wanted):
+def specific(wanted: Iterable[int]) -> Policy:
     """Policy that wants some versions; those that are not on disk are waited for."""
     return lambda numbers: set(numbers) & set(wanted)
 
@@ -77,15 +82,15 @@ class Model:
 
     def __init__(
         self,
-        name,
-        base_path,
+        name: str,
+        base_path: str | os.PathLike,
         *,
-        policy=None,
-        load=SavedModelSession,
-        poll_wait_seconds=1.0,
-        max_num_load_retries=5,
-        retry_interval_seconds=1.0,
-    ):
+        policy: Policy | None = None,
+        load: Callable[[Path], Session] = SavedModelSession,
+        poll_wait_seconds: float = 1.0,
+        max_num_load_retries: int = 5,
+        retry_interval_seconds: float = 1.0,
+    ) -> None:
         self.name = name
         self.base_path, self._policy = Path(base_path), policy or latest()
         self._load_session = load
@@ -98,20 +103,20 @@ class Model:
         self._thread = threading.Thread(target=self._watch, name=f"versions-of-{name}", daemon=True)
         self._last_note = None
 
-    def start(self):
+    def start(self) -> None:
         """Starts to watch the base path, in a thread of its own."""
         self._thread.start()
 
-    def configure(self, base_path, policy):
+    def configure(self, base_path: str | os.PathLike | None, policy: Policy | None) -> None:
         """Looks elsewhere, or for other versions, from now on; `base_path=None` unloads all and looks nowhere."""
         with self._changed:
-            self.base_path, self._policy = base_path and Path(base_path), policy
+            self.base_path, self._policy = Path(base_path) if base_path else None, policy
             self._has_looked = False
             for version in self._versions.values():
                 version.attempts = 0
         self._wake.set()
 
-    def stop(self, grace_seconds=0.0):
+    def stop(self, grace_seconds: float = 0.0) -> None:
         """Stops watching and unloads everything; runs that last longer than `grace_seconds` are cancelled."""
         self._stopping.set()
         self._wake.set()
@@ -125,7 +130,7 @@ class Model:
             session.cancel()
 
     @contextlib.contextmanager
-    def lease(self, number=None):
+    def lease(self, number: int | None = None) -> Iterator[Version]:
         """Holds a version while a request uses it.
 
         Args:
@@ -153,18 +158,18 @@ class Model:
             if is_last:
                 self._close(version)
 
-    def status(self, number=None):
+    def status(self, number: int | None = None) -> list[Version]:
         """Copies of the versions seen since the start, newest first; or of version `number` only."""
         with self._changed:
             versions = [dataclasses.replace(v) for v in self._versions.values() if number in (None, v.number)]
         return sorted(versions, key=lambda v: -v.number)
 
-    def is_available(self, number):
+    def is_available(self, number: int) -> bool:
         """Whether a version serves now."""
         with self._changed:
             return number in self._versions and self._versions[number].state == AVAILABLE
 
-    def wait_until_available(self, timeout_seconds=None, *, is_needed=False):
+    def wait_until_available(self, timeout_seconds: float | None = None, *, is_needed: bool = False) -> bool:
         """Waits for a version that serves.
 
         Args:
@@ -178,7 +183,7 @@ class Model:
             ServerError: If the newest version cannot be loaded.
         """
 
-        def outcome():
+        def outcome() -> bool | ServerError | None:
             versions = [v for v in self._versions.values() if v.is_wanted]
             if any(v.state == START or (v.state == LOADING and v.error is None) for v in versions):
                 return None  # the others may come first, but each is tried once
@@ -195,12 +200,12 @@ class Model:
             raise result
         return bool(result)
 
-    def poll(self):
+    def poll(self) -> None:
         """One look at the base path, and what follows from it: the loads, then the unloads."""
         with self._changed:
             base_path, policy = self.base_path, self._policy
         paths, error = find_versions(base_path)
-        wanted = policy(paths) if base_path else set()
+        wanted = policy(paths) if base_path and policy else set()
         with self._changed:
             if (base_path, policy) != (self.base_path, self._policy):
                 return  # configured anew meanwhile: what was seen is of the old place
@@ -228,7 +233,7 @@ class Model:
         if not wanted or any(self.is_available(number) for number in wanted):
             self._unload(keep=wanted)
 
-    def _watch(self):
+    def _watch(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
             try:
@@ -242,16 +247,16 @@ class Model:
                 pauses.append(self._poll_wait_seconds)
             self._wake.wait(min(pauses, default=None))
 
-    def _unloading(self):
+    def _unloading(self) -> list[Version]:
         return [v for v in self._versions.values() if v.state == UNLOADING]
 
-    def _must_load(self, number):
+    def _must_load(self, number: int) -> bool:
         version = self._versions[number]
         if version.state == LOADING:
             return time.monotonic() >= version.retry_at
         return version.state == START or (version.state == END and version.attempts == 0)
 
-    def _load(self, number, path):
+    def _load(self, number: int, path: Path) -> None:
         version = self._versions[number]
         self._set(version, LOADING)
         version.attempts += 1
@@ -272,7 +277,7 @@ class Model:
             "model %s version %d is available (loaded in %.2f s)", self.name, number, time.monotonic() - started
         )
 
-    def _unload(self, keep):
+    def _unload(self, keep: Collection[int]) -> None:
         with self._changed:
             leaving = [v for v in self._versions.values() if v.state == AVAILABLE and v.number not in keep]
             for version in leaving:
@@ -282,24 +287,26 @@ class Model:
         for version in idle:
             self._close(version)
 
-    def _close(self, version):
+    def _close(self, version: Version) -> None:
         version.session.close()
         version.attempts = 0
         self._set(version, END)
         logger.info("model %s version %d is unloaded", self.name, version.number)
 
-    def _set(self, version, state, error=None, session=None):
+    def _set(
+        self, version: Version, state: int, error: ServerError | None = None, session: Session | None = None
+    ) -> None:
         with self._changed:
-            version.state, version.error, version.session = state, error, session
+            version.state, version.error, version.session = state, error, session  # pyright: ignore[reportAttributeAccessIssue]
             self._changed.notify_all()
 
-    def _note(self, text):
+    def _note(self, text: str | None) -> None:
         if text and text != self._last_note:
             logger.warning(text)
         self._last_note = text
 
 
-def find_versions(base_path):
+def find_versions(base_path: Path | None) -> tuple[dict[int, Path], OSError | None]:
     """What has an integer as its whole name: a directory, or a file, which cannot be loaded and says so.
 
     Args:

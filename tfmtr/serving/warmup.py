@@ -1,14 +1,19 @@
 """Requests that are saved with a model and replayed while it loads, so that no client meets a cold graph."""
 
 import contextlib
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+from tensorflow_serving.apis.predict_pb2 import PredictRequest  # pyright: ignore[reportAttributeAccessIssue]
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog  # pyright: ignore[reportAttributeAccessIssue]
 
+from tfmtr.serving.batching import Session
 from tfmtr.serving.errors import CODES, ServerError, invalid_argument
 from tfmtr.serving.handlers import answer_classify, answer_multi_inference, answer_predict, answer_regress
 
@@ -22,7 +27,7 @@ ANSWERS = {
 }
 
 
-def warm_up(session, path, num_iterations=1):
+def warm_up(session: Session, path: str | os.PathLike, num_iterations: int = 1) -> None:
     """Replays the requests of a version.
 
     Args:
@@ -37,7 +42,7 @@ def warm_up(session, path, num_iterations=1):
     if not file.exists():
         return
     version = SimpleNamespace(session=session, number=0)
-    models = SimpleNamespace(  # whatever model the record names
+    models: Any = SimpleNamespace(  # whatever model the record names
         lease=lambda spec: contextlib.nullcontext(version), as_content=False, check_method_names=False
     )
     for count, record in enumerate(_records(file), start=1):
@@ -52,7 +57,7 @@ def warm_up(session, path, num_iterations=1):
             ANSWERS[kind](models, getattr(record, kind).request)
 
 
-def _records(file):
+def _records(file: Path) -> Iterator[PredictionLog]:
     try:
         for data in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
             yield PredictionLog.FromString(data)
@@ -65,7 +70,7 @@ def _records(file):
         ) from error
 
 
-def write_warm_up(requests, path):
+def write_warm_up(requests: Iterable[PredictRequest], path: str | os.PathLike) -> None:
     """Saves `PredictRequest`s with a version, which servers replay when they load it.
 
     Args:

@@ -1,12 +1,14 @@
 """What a sharing file may return beside its vectors, and the wrapper that makes a multi-task system multi-domain."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
-from keras import ops
+from keras import KerasTensor, ops
+
+from tfmtr.layers._sizes import Shape
 
 SIDE_INPUTS = {"fields", "prior", "scenario_features", "task_representations"}
 
@@ -24,14 +26,14 @@ class Shared(NamedTuple):
             `x` itself.
     """
 
-    vectors: dict
-    terms: Mapping = MappingProxyType({})
+    vectors: dict[str, KerasTensor]
+    terms: Mapping[str, KerasTensor] = MappingProxyType({})
     routed_output: bool = False
     is_linear: bool = False
-    bases: Mapping = MappingProxyType({})
+    bases: Mapping[str, KerasTensor] = MappingProxyType({})
 
 
-def as_shared(result):
+def as_shared(result: Shared | dict[str, KerasTensor]) -> Shared:
     """What a sharing file returned, as a `Shared`."""
     return result if isinstance(result, Shared) else Shared(result)
 
@@ -53,16 +55,16 @@ class SelectScenario(keras.layers.Layer):
     [[2, 3]]
     """
 
-    def call(self, inputs, scenario):
+    def call(self, inputs: KerasTensor, scenario: KerasTensor) -> KerasTensor:
         """Picks the rows."""
         return ops.squeeze(ops.take_along_axis(inputs, scenario[:, None, None], axis=1), axis=1)
 
-    def compute_output_shape(self, inputs_shape, scenario_shape):
+    def compute_output_shape(self, inputs_shape: Shape, scenario_shape: Shape) -> Shape:
         """Shape without the scenario axis."""
         return (inputs_shape[0], inputs_shape[2])
 
 
-def per_pair(share):
+def per_pair(share: Callable[..., Shared | dict[str, KerasTensor]]) -> Callable[..., Shared]:
     """Makes a multi-task system multi-domain: one tower for each pair of task and scenario, the row's selected.
 
     The multi-domain multi-task versions of shared bottom, MMoE and PLE in Table 2 of Zhang et al., M3oE, SIGIR
@@ -84,11 +86,13 @@ def per_pair(share):
             f"Received: one that asks for {sorted(asked)}"
         )
 
-    def shared(x, scenario, *, towers, num_scenarios, **options):
+    def shared(
+        x: KerasTensor, scenario: KerasTensor, *, towers: Sequence[str], num_scenarios: int, **options: Any
+    ) -> Shared:
         pairs = [f"{tower}.{i}" for tower in towers for i in range(num_scenarios)]
         result = as_shared(share(x, scenario, towers=tuple(pairs), num_scenarios=num_scenarios, **options))
 
-        def select(tensors, name):
+        def select(tensors: Mapping[str, KerasTensor], name: str) -> dict[str, KerasTensor]:
             return {
                 tower: SelectScenario(name=f"{tower}_{name}")(
                     ops.stack([tensors[f"{tower}.{i}"] for i in range(num_scenarios)], axis=1), scenario

@@ -1,12 +1,14 @@
 """The last block of most systems."""
 
-from keras import ops
+from collections.abc import Sequence
+
+from keras import KerasTensor, ops
 
 from tfmtr.layers.experts import Experts
 from tfmtr.sharing._shared import Shared
 
 
-def dense_towers(h, towers, units, *, normalize=True):
+def dense_towers(h: KerasTensor, towers: Sequence[str], units: Sequence[int], *, normalize: bool = True) -> Shared:
     """Puts dense layers of its own on top of each tower's input.
 
         u_t = f_t(h_t)
@@ -26,6 +28,6 @@ def dense_towers(h, towers, units, *, normalize=True):
     return Shared(_by_tower(h, towers), bases=bases)
 
 
-def _by_tower(h, towers):
+def _by_tower(h: KerasTensor, towers: Sequence[str]) -> dict[str, KerasTensor]:
     parts = ops.unstack(h, len(towers), axis=1) if len(h.shape) == 3 else [h] * len(towers)
     return dict(zip(towers, parts, strict=True))

@@ -1,26 +1,29 @@
 """Every task fuses all experts by a gate and adds its own experts as a residual, in levels."""
 
-import keras
-from keras import ops
+from collections.abc import Sequence
 
-from tfmtr.layers._sizes import check_sizes
+import keras
+from keras import KerasTensor, ops
+
+from tfmtr.layers._sizes import Shape, check_sizes
 from tfmtr.layers.expert_gate import ExpertGate
 from tfmtr.layers.experts import Experts
+from tfmtr.sharing._shared import Shared
 from tfmtr.sharing._towers import dense_towers
 
 
 def adatt(
-    x,
-    scenario,
+    x: KerasTensor,
+    scenario: KerasTensor,
     *,
-    towers,
-    num_scenarios,
-    units=(256, 256),
-    num_experts=2,
-    num_shared_experts=1,
-    tower_units=(64,),
-    normalize=True,
-):
+    towers: Sequence[str],
+    num_scenarios: int,
+    units: Sequence[int] = (256, 256),
+    num_experts: int = 2,
+    num_shared_experts: int = 1,
+    tower_units: Sequence[int] = (64,),
+    normalize: bool = True,
+) -> Shared:
     """Fuses all tasks' experts into each task and keeps the task's own experts as a residual, level by level.
 
     At level l each task unit t has native experts `E_t = f_t(h_t)`, and so has the shared unit s where there is
@@ -92,17 +95,17 @@ class NativeExperts(keras.layers.Layer):
         Tensor of shape `(batch, num_units, width)`.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         """Creates `v`."""
         if input_shape[2] > 1:
             limit = input_shape[2] ** -0.5
             start = keras.initializers.RandomUniform(-limit, limit)
             self.weight = self.add_weight(shape=tuple(input_shape[1:3]), initializer=start, name="weight")
 
-    def call(self, inputs):
+    def call(self, inputs: KerasTensor) -> KerasTensor:
         """Sums the experts."""
         return inputs[:, :, 0] if inputs.shape[2] == 1 else ops.einsum("te,bteu->btu", self.weight, inputs)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Shape without the axis of experts."""
         return (*input_shape[:2], input_shape[3])

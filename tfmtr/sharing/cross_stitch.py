@@ -1,13 +1,25 @@
 """One network per task, stitched together after every layer."""
 
-import keras
-from keras import ops
+from collections.abc import Sequence
+from typing import Any
 
-from tfmtr.layers._sizes import check_sizes
+import keras
+from keras import KerasTensor, ops
+
+from tfmtr.layers._sizes import Shape, check_sizes
 from tfmtr.layers.experts import Experts
 
 
-def cross_stitch(x, scenario, *, towers, num_scenarios, units=(512, 256, 64), same_tower=0.9, normalize=True):
+def cross_stitch(
+    x: KerasTensor,
+    scenario: KerasTensor,
+    *,
+    towers: Sequence[str],
+    num_scenarios: int,
+    units: Sequence[int] = (512, 256, 64),
+    same_tower: float = 0.9,
+    normalize: bool = True,
+) -> dict[str, KerasTensor]:
     """Gives every tower a network of its own and mixes their activations after every layer.
 
         h_t = f_t(x_t),    x_t <- sum_j alpha_tj h_j
@@ -64,30 +76,30 @@ class CrossStitch(keras.layers.Layer):
         ValueError: If `same_tower` is not in `[0, 1]`.
     """
 
-    def __init__(self, same_tower=0.9, **kwargs):
+    def __init__(self, same_tower: float = 0.9, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 <= same_tower <= 1:
             raise ValueError(f"`same_tower` must be in [0, 1]. Received: same_tower={same_tower}")
         self.same_tower = same_tower
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         """Creates `alpha`."""
 
-        def near_identity(shape, dtype):
+        def near_identity(shape: tuple[int, int], dtype: str) -> KerasTensor:
             other = (1 - self.same_tower) / max(shape[0] - 1, 1)
             same = self.same_tower if shape[0] > 1 else 1.0
             return other * ops.ones(shape, dtype) + (same - other) * ops.eye(shape[0], dtype=dtype)
 
         self.alpha = self.add_weight(shape=(input_shape[1],) * 2, initializer=near_identity, name="alpha")
 
-    def call(self, inputs):
+    def call(self, inputs: KerasTensor) -> KerasTensor:
         """Mixes the towers."""
         return ops.einsum("tj,bju->btu", self.alpha, inputs)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Shape of the inputs."""
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""
         return {**super().get_config(), "same_tower": self.same_tower}

@@ -1,16 +1,28 @@
 """Information is extracted by scenario first and by task second."""
 
+from collections.abc import Sequence
+
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.expert_gate import ExpertGate
 from tfmtr.layers.experts import Experts
-from tfmtr.sharing._shared import SelectScenario
+from tfmtr.sharing._shared import SelectScenario, Shared
 from tfmtr.sharing._towers import dense_towers
 
 
-def hinet(x, scenario, *, towers, num_scenarios, scenario_features, units=(256, 256), num_experts=2, tower_units=(64,)):
+def hinet(
+    x: KerasTensor,
+    scenario: KerasTensor,
+    *,
+    towers: Sequence[str],
+    num_scenarios: int,
+    scenario_features: KerasTensor,
+    units: Sequence[int] = (256, 256),
+    num_experts: int = 2,
+    tower_units: Sequence[int] = (64,),
+) -> Shared:
     """Gathers what is common, what is the scenario's own and what other scenarios know, and lets each task choose.
 
     A block of n sub-experts that a gate blends is `E(z) = sum_k softmax(W z)_k f_k(z)`. The scenario layer has
@@ -70,7 +82,7 @@ def hinet(x, scenario, *, towers, num_scenarios, scenario_features, units=(256, 
     return dense_towers(h, towers, tower_units, normalize=False)
 
 
-def _experts(x, num_blocks, num_experts, units, *, name):
+def _experts(x: KerasTensor, num_blocks: int, num_experts: int, units: int, *, name: str) -> KerasTensor:
     """Experts in blocks, shape `(batch, num_blocks, num_experts, units)`."""
     experts = Experts(num_blocks * num_experts, units, activation="relu", name=name)(x)
     return ops.reshape(experts, (-1, num_blocks, num_experts, units))

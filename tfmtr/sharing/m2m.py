@@ -1,25 +1,27 @@
 """Weights that are generated from what is known of the scenario."""
 
+from collections.abc import Sequence
+
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.experts import Experts
 
 
 def m2m(
-    x,
-    scenario,
+    x: KerasTensor,
+    scenario: KerasTensor,
     *,
-    towers,
-    num_scenarios,
-    scenario_features,
-    units=64,
-    knowledge_units=8,
-    num_experts=4,
-    num_layers=1,
-    num_levels=2,
-):
+    towers: Sequence[str],
+    num_scenarios: int,
+    scenario_features: KerasTensor,
+    units: int = 64,
+    knowledge_units: int = 8,
+    num_experts: int = 4,
+    num_layers: int = 1,
+    num_levels: int = 2,
+) -> dict[str, KerasTensor]:
     """Blends experts and builds towers with weights that a meta unit generates from the scenario.
 
     With scenario knowledge `s = f(scenario features)` a meta unit of K layers is a network whose weights are
@@ -85,7 +87,7 @@ def m2m(
     return vectors
 
 
-def _meta_unit(h, knowledge, units, num_layers, *, name):
+def _meta_unit(h: KerasTensor, knowledge: KerasTensor, units: int, num_layers: int, *, name: str) -> KerasTensor:
     """Dense layers on `h`, of shape `(batch, rows, width)`, whose weights are linear in the row's scenario knowledge.
 
     A product with `W = sum_j s_j V_j + v` is the blend `sum_j s_j (V_j h) + v h` of plain products with all `V_j`,

@@ -1,10 +1,13 @@
 """Three mixtures of experts, common, by scenario and by task, under learnt fusion weights."""
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfmtr.layers._routing import route_dense
-from tfmtr.layers._sizes import check_sizes
+from tfmtr.layers._sizes import Shape, check_sizes
 from tfmtr.layers.expert_gate import blend
 from tfmtr.layers.experts import Experts
 from tfmtr.layers.fusion_weight import FusionWeight
@@ -17,20 +20,20 @@ FUSIONS = ("weighted", "concat", "gated")
 
 
 def m3oe(
-    x,
-    scenario,
+    x: KerasTensor,
+    scenario: KerasTensor,
     *,
-    towers,
-    num_scenarios,
-    units=(512, 256),
-    expert_units=64,
-    tower_units=(64,),
-    num_experts=4,
-    fusion="weighted",
-    domain_module=True,
-    task_module=True,
-    learn_fusion=True,
-):
+    towers: Sequence[str],
+    num_scenarios: int,
+    units: Sequence[int] = (512, 256),
+    expert_units: int = 64,
+    tower_units: Sequence[int] = (64,),
+    num_experts: int = 4,
+    fusion: Literal["weighted", "concat", "gated"] = "weighted",
+    domain_module: bool = True,
+    task_module: bool = True,
+    learn_fusion: bool = True,
+) -> Shared:
     """Adds what common experts, experts by scenario (domain) and experts by task say, in learnt proportions.
 
     For a row of scenario d and task t, with experts `f_e = ReLU(norm(W_e h + b_e))` (equation numbers in brackets):
@@ -80,9 +83,9 @@ def m3oe(
         raise ValueError(f"`units` must have two widths, of the star layer and of what follows. Received: {units=}")
     num_towers = len(towers)
 
-    h = CommonSpace(*units, num_scenarios, name="common_space")(x, scenario) + _domain_agnostic(x, units)
+    h = CommonSpace(units[0], units[1], num_scenarios, name="common_space")(x, scenario) + _domain_agnostic(x, units)
 
-    def experts(number, name):
+    def experts(number: int, name: str) -> KerasTensor:
         layer = Experts(number, expert_units, activation="relu", normalize=True, name=f"{name}_experts")
         return layer(h)  # (batch, number, expert_units)
 
@@ -112,14 +115,16 @@ def m3oe(
     return Shared(vectors, routed_output=True)
 
 
-def _domain_agnostic(x, units):
+def _domain_agnostic(x: KerasTensor, units: Sequence[int]) -> KerasTensor:
     """The network `f_DA` of equation 2, which does not know the scenario."""
     for i, width in enumerate(units):
         x = NormalizedDense(width, name=f"domain_agnostic_{i}")(x)
     return x
 
 
-def _gates(h, scenario, num_experts, num_towers, num_scenarios):
+def _gates(
+    h: KerasTensor, scenario: KerasTensor, num_experts: int, num_towers: int, num_scenarios: int
+) -> list[KerasTensor]:
     """Equation 4: for each task the weights of the row's own scenario; a single expert needs none."""
     if num_experts == 1:
         return [ops.ones((1, 1), dtype=h.dtype)] * num_towers
@@ -127,14 +132,14 @@ def _gates(h, scenario, num_experts, num_towers, num_scenarios):
     return [ops.softmax(of_task) for of_task in ops.split(logits, num_towers, axis=1)]
 
 
-def _own_and_others(h, own, name, *, learn, has_alpha):
+def _own_and_others(h: KerasTensor, own: KerasTensor, name: str, *, learn: bool, has_alpha: bool) -> KerasTensor:
     """Equations 5 and 6, times alpha: weights of all scenarios' or tasks' experts, for rows whose own one is marked.
 
     `own` has a one where the row's own scenario or task is, `h` is any tensor of the graph.
     """
     number = own.shape[-1]
 
-    def of_own(letter):
+    def of_own(letter: str) -> KerasTensor:
         learnt = FusionWeight(number, trainable=learn, name=f"{letter}_{name}")(h)
         return ops.sum(learnt * own, axis=-1, keepdims=True)
 
@@ -167,18 +172,18 @@ class CommonSpace(keras.layers.Layer):
         Tensor of shape `(batch, units)`.
     """
 
-    def __init__(self, star_units, units, num_scenarios, **kwargs):
+    def __init__(self, star_units: int, units: int, num_scenarios: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.star = StarDense(star_units, num_scenarios, name="star", dtype=self.dtype_policy)
         self.dense = keras.layers.Dense(units, name="dense", dtype=self.dtype_policy)
         self.supports_jit = self.star.supports_jit
 
-    def build(self, inputs_shape, scenario_shape):
+    def build(self, inputs_shape: Shape, scenario_shape: Shape) -> None:
         """Creates both layers' weights."""
         self.star.build(inputs_shape, scenario_shape)
         self.dense.build((None, self.star.units))
 
-    def call(self, inputs, scenario, training=False):
+    def call(self, inputs: KerasTensor, scenario: KerasTensor, training: bool = False) -> KerasTensor:
         """Multiplies rows or kernels."""
         if not training:
             return self.dense(self.star(inputs, scenario))
@@ -187,11 +192,11 @@ class CommonSpace(keras.layers.Layer):
         biases = [ops.matmul(bias[None], self.dense.kernel)[0] + self.dense.bias for bias in biases]
         return route_dense(inputs, scenario, kernels, biases, routed=self.star.routed)
 
-    def compute_output_shape(self, inputs_shape, scenario_shape):
+    def compute_output_shape(self, inputs_shape: Shape, scenario_shape: Shape) -> Shape:
         """Shape with the dense layer's width."""
         return (inputs_shape[0], self.dense.units)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         sizes = {"star_units": self.star.units, "units": self.dense.units, "num_scenarios": self.star.num_scenarios}
         return {**super().get_config(), **sizes}

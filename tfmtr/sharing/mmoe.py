@@ -1,12 +1,27 @@
 """Shared experts, and one gate per task that blends them."""
 
+from collections.abc import Sequence
+
+from keras import KerasTensor
+
 from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.expert_gate import ExpertGate
 from tfmtr.layers.experts import Experts
+from tfmtr.sharing._shared import Shared
 from tfmtr.sharing._towers import dense_towers
 
 
-def mmoe(x, scenario, *, towers, num_scenarios, units=(256,), num_experts=4, tower_units=(64,), normalize=True):
+def mmoe(
+    x: KerasTensor,
+    scenario: KerasTensor,
+    *,
+    towers: Sequence[str],
+    num_scenarios: int,
+    units: Sequence[int] = (256,),
+    num_experts: int = 4,
+    tower_units: Sequence[int] = (64,),
+    normalize: bool = True,
+) -> Shared:
     """Lets every task blend the same experts with a gate of its own.
 
         e_i = f_i(x),    g_t = softmax(W_t x),    u_t = h_t(sum_i g_ti e_i)

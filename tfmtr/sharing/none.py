@@ -1,11 +1,14 @@
 """Nothing is specific to a scenario: the baseline."""
 
+from collections.abc import Sequence
+
 import keras
+from keras import KerasTensor
 
 from tfmtr.sharing._shared import Shared
 
 
-def none(x, scenario, *, towers, num_scenarios):
+def none(x: KerasTensor, scenario: KerasTensor, *, towers: Sequence[str], num_scenarios: int) -> Shared:
     """Returns the representation itself; several towers get one linear projection each.
 
     The global model that Gampa et al. 2023 (section 4.3) compare with. With one tower it is the

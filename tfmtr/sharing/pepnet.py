@@ -1,13 +1,26 @@
 """Gates on embeddings by scenario and on hidden layers by prior features of the user and the title."""
 
+from collections.abc import Sequence
+
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.experts import Experts
 
 
-def pepnet(x, scenario, *, towers, num_scenarios, scenario_features, prior, units=(256, 64), gate_units=64, gamma=2.0):
+def pepnet(
+    x: KerasTensor,
+    scenario: KerasTensor,
+    *,
+    towers: Sequence[str],
+    num_scenarios: int,
+    scenario_features: KerasTensor,
+    prior: KerasTensor,
+    units: Sequence[int] = (256, 64),
+    gate_units: int = 64,
+    gamma: float = 2.0,
+) -> dict[str, KerasTensor]:
     """Scales the representation for each scenario and the towers' hidden units for each user and task.
 
     A gate is two dense layers, `U(z) = gamma sigmoid(W' ReLU(W z + b) + b')`: it passes a unit at 1, mutes it
@@ -60,7 +73,7 @@ def pepnet(x, scenario, *, towers, num_scenarios, scenario_features, prior, unit
     return {tower: h[:, t] for t, tower in enumerate(towers)}
 
 
-def _gate(inputs, units, hidden_units, gamma, *, name):
+def _gate(inputs: KerasTensor, units: int, hidden_units: int, gamma: float, *, name: str) -> KerasTensor:
     """The paper's GateNU: `gamma sigmoid(W' ReLU(W inputs + b) + b')` of shape `(batch, units)`."""
     hidden = keras.layers.Dense(hidden_units, activation="relu", name=f"{name}_gate_hidden")(inputs)
     return gamma * keras.layers.Dense(units, activation="sigmoid", name=f"{name}_gate")(hidden)

@@ -1,25 +1,28 @@
 """Experts of each task's own beside shared ones, in levels."""
 
-from keras import ops
+from collections.abc import Sequence
+
+from keras import KerasTensor, ops
 
 from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.expert_gate import ExpertGate
 from tfmtr.layers.experts import Experts
+from tfmtr.sharing._shared import Shared
 from tfmtr.sharing._towers import dense_towers
 
 
 def ple(
-    x,
-    scenario,
+    x: KerasTensor,
+    scenario: KerasTensor,
     *,
-    towers,
-    num_scenarios,
-    units=(256, 256),
-    num_experts=1,
-    num_shared_experts=1,
-    tower_units=(64,),
-    normalize=True,
-):
+    towers: Sequence[str],
+    num_scenarios: int,
+    units: Sequence[int] = (256, 256),
+    num_experts: int = 1,
+    num_shared_experts: int = 1,
+    tower_units: Sequence[int] = (64,),
+    normalize: bool = True,
+) -> Shared:
     """Separates what a task learns for itself from what all tasks share, level by level.
 
     At level l task t has experts `E_t = f_t(h_t)` and all tasks have `E_s = f_s(h_s)`, where at first

@@ -1,14 +1,26 @@
 """One representation for all tasks, one tower each."""
 
 import functools
+from collections.abc import Sequence
 
 import keras
+from keras import KerasTensor
 
 from tfmtr.layers.normalized_dense import NormalizedDense
+from tfmtr.sharing._shared import Shared
 from tfmtr.sharing._towers import dense_towers
 
 
-def shared_bottom(x, scenario, *, towers, num_scenarios, units=(512, 256), tower_units=(64,), normalize=True):
+def shared_bottom(
+    x: KerasTensor,
+    scenario: KerasTensor,
+    *,
+    towers: Sequence[str],
+    num_scenarios: int,
+    units: Sequence[int] = (512, 256),
+    tower_units: Sequence[int] = (64,),
+    normalize: bool = True,
+) -> Shared:
     """Puts one small tower per task on top of layers that all tasks share.
 
         h = f(x),    u_t = f_t(h)

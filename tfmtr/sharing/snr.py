@@ -1,29 +1,32 @@
 """Sub-networks whose connections are switched on and off by learnt gates."""
 
 import math
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
-from tfmtr.layers._sizes import check_sizes
+from tfmtr.layers._sizes import Shape, check_sizes
 from tfmtr.layers.experts import Experts, stacked_glorot
 from tfmtr.schema import check_choice
+from tfmtr.sharing._shared import Shared
 from tfmtr.sharing._towers import dense_towers
 
 
 def snr(
-    x,
-    scenario,
+    x: KerasTensor,
+    scenario: KerasTensor,
     *,
-    towers,
-    num_scenarios,
-    units=(256, 256),
-    num_experts=4,
-    variant="trans",
-    penalty=1e-4,
-    tower_units=(64,),
-    normalize=True,
-):
+    towers: Sequence[str],
+    num_scenarios: int,
+    units: Sequence[int] = (256, 256),
+    num_experts: int = 4,
+    variant: Literal["trans", "aver"] = "trans",
+    penalty: float = 1e-4,
+    tower_units: Sequence[int] = (64,),
+    normalize: bool = True,
+) -> Shared:
     """Routes sub-networks to the next level's sub-networks, and the last level's to the towers.
 
     With sub-networks `u_1 .. u_n` of one level, input i of the next level, or of tower i after the last, is
@@ -97,7 +100,9 @@ class SubnetworkRoutes(keras.layers.Layer):
 
     beta, gamma, zeta = 2 / 3, -0.1, 1.1  # temperature and stretch of Louizos et al.
 
-    def __init__(self, num_outputs, *, transform=True, penalty=1e-4, seed=None, **kwargs):
+    def __init__(
+        self, num_outputs: int, *, transform: bool = True, penalty: float = 1e-4, seed: int | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if penalty < 0:
             raise ValueError(f"`penalty` must be at least 0. Received: penalty={penalty}")
@@ -107,7 +112,7 @@ class SubnetworkRoutes(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         """Creates the gates and the matrices."""
         _, num_inputs, width = input_shape
         # The gates are float32 under mixed precision too: bfloat16 has too few digits for u near 1.
@@ -122,7 +127,7 @@ class SubnetworkRoutes(keras.layers.Layer):
                 shape=(width, self.num_outputs * num_inputs, width), initializer=stacked_glorot, name="kernel"
             )
 
-    def gates(self, training=False):
+    def gates(self, training: bool = False) -> KerasTensor:
         """The gates `z` of shape `(num_outputs, num_inputs)`."""
         if training:
             u = keras.random.uniform(self.log_alpha.shape, 1e-6, 1 - 1e-6, dtype="float32", seed=self.seed_generator)
@@ -131,7 +136,7 @@ class SubnetworkRoutes(keras.layers.Layer):
             s = ops.sigmoid(self.log_alpha)
         return ops.clip(s * (self.zeta - self.gamma) + self.gamma, 0, 1)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
         """Routes the inputs, and adds the loss."""
         shift = self.beta * math.log(-self.gamma / self.zeta)
         self.add_loss(self.penalty * ops.sum(ops.sigmoid(self.log_alpha - shift)))
@@ -142,11 +147,11 @@ class SubnetworkRoutes(keras.layers.Layer):
         kernel = ops.reshape(self.kernel, (width, *z.shape, width)) * z[:, :, None]
         return ops.einsum("bjw,wijv->biv", inputs, kernel)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Shape with the outputs' number."""
         return (input_shape[0], self.num_outputs, input_shape[2])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""
         return {
             **super().get_config(),

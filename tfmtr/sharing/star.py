@@ -1,7 +1,9 @@
 """A shared network that each scenario rescales weight by weight."""
 
+from collections.abc import Sequence
+
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.routed_batch_norm import RoutedBatchNorm
@@ -10,8 +12,16 @@ from tfmtr.sharing._shared import Shared
 
 
 def star(
-    x, scenario, *, towers, num_scenarios, scenario_features, units=(512, 256, 64), auxiliary_units=(64,), momentum=0.9
-):
+    x: KerasTensor,
+    scenario: KerasTensor,
+    *,
+    towers: Sequence[str],
+    num_scenarios: int,
+    scenario_features: KerasTensor,
+    units: Sequence[int] = (512, 256, 64),
+    auxiliary_units: Sequence[int] = (64,),
+    momentum: float = 0.9,
+) -> Shared:
     """Lets every scenario have a network of its own that is a rescaled shared one.
 
     For a row of scenario s, with normalisation by the statistics of scenario s (`RoutedBatchNorm`):

@@ -1,25 +1,28 @@
 """Embedding tables of each task beside the shared ones."""
 
-from keras import ops
+from collections.abc import Mapping, Sequence
+
+from keras import KerasTensor, ops
 
 from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.expert_gate import ExpertGate
 from tfmtr.layers.experts import Experts
+from tfmtr.sharing._shared import Shared
 from tfmtr.sharing._towers import dense_towers
 
 
 def stem(
-    x,
-    scenario,
+    x: KerasTensor,
+    scenario: KerasTensor,
     *,
-    towers,
-    num_scenarios,
-    task_representations,
-    num_experts=1,
-    num_shared_experts=1,
-    units=(256,),
-    tower_units=(64,),
-):
+    towers: Sequence[str],
+    num_scenarios: int,
+    task_representations: Mapping[str, KerasTensor],
+    num_experts: int = 1,
+    num_shared_experts: int = 1,
+    units: Sequence[int] = (256,),
+    tower_units: Sequence[int] = (64,),
+) -> Shared:
     """Lets every task read the embeddings of all tasks and train only its own and the shared ones.
 
     Users with comparable feedback on two tasks can like different things on each of them, which one table for
@@ -78,7 +81,7 @@ def stem(
     return dense_towers(ops.stack(blends, axis=1), towers, tower_units, normalize=False)
 
 
-def _experts(x, num_experts, units, *, name):
+def _experts(x: KerasTensor, num_experts: int, units: Sequence[int], *, name: str) -> KerasTensor:
     """Dense layers of several experts on one input: tensor of shape `(batch, num_experts, units[-1])`."""
     for i, width in enumerate(units):
         x = Experts(num_experts, width, activation="relu", name=f"{name}_{i}")(x)

@@ -1,10 +1,22 @@
 """Hard parameter sharing with one dense block per territory group."""
 
+from collections.abc import Callable, Sequence
+
+from keras import KerasTensor
+
 from tfmtr.layers.routed_dense import RoutedDense
 from tfmtr.sharing._shared import Shared
 
 
-def territory_branches(x, scenario, *, towers, num_scenarios, units=None, activation=None):
+def territory_branches(
+    x: KerasTensor,
+    scenario: KerasTensor,
+    *,
+    towers: Sequence[str],
+    num_scenarios: int,
+    units: int | None = None,
+    activation: str | Callable[[KerasTensor], KerasTensor] | None = None,
+) -> Shared:
     """Puts one dense block per scenario on top of the shared representation.
 
     Shared layers learn from all rows, a scenario's block from its own rows only: `u = W_s x + b_s`.

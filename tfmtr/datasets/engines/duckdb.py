@@ -1,17 +1,24 @@
 """DuckDB: one machine, bounded memory, work beyond it on disk."""
 
 import contextlib
+import os
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import ibis
 import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfmtr.datasets.csv_files import as_pattern, quoted
 from tfmtr.datasets.engines._engine import ROW_GROUP, Engine
+
+if TYPE_CHECKING:
+    from ibis.backends.duckdb import Backend
 
 NUM_THREADS = 2
 SORT_MEMORY = 160_000_000
@@ -19,12 +26,12 @@ FLUSH_ROWS = 8_192  # rows that a partitioned write holds back for each partitio
 
 
 @ibis.udf.scalar.builtin(name="timezone")
-def _moment(zone: str, time: dt.Timestamp()) -> dt.Timestamp(timezone="UTC"):
+def _moment(zone: str, time: dt.Timestamp()) -> dt.Timestamp(timezone="UTC"):  # pyright: ignore[reportInvalidTypeForm]
     """DuckDB's own: the moment at which the clock of a zone shows a time."""
 
 
 @ibis.udf.scalar.builtin(name="timezone")
-def _local_time(zone: str, time: dt.Timestamp(timezone="UTC")) -> dt.Timestamp():
+def _local_time(zone: str, time: dt.Timestamp(timezone="UTC")) -> dt.Timestamp():  # pyright: ignore[reportInvalidTypeForm]
     """DuckDB's own: the clock of a zone at a moment."""
 
 
@@ -37,10 +44,11 @@ class DuckDB(Engine):
             small tables: no limit, and rows stay in the order of their files.
     """
 
+    con: "Backend"
     errors = (duckdb.Error,)
     pass_buckets = 1
 
-    def __init__(self, folder=None, memory_limit=None):
+    def __init__(self, folder: Path | None = None, memory_limit: int | None = None) -> None:
         options, self.temporary = {}, None
         if folder is None:
             self.temporary = tempfile.TemporaryDirectory()
@@ -56,17 +64,17 @@ class DuckDB(Engine):
             }
         self.con = ibis.duckdb.connect(**options)
 
-    def close(self):
+    def close(self) -> None:
         """Ends the connection."""
         self.con.disconnect()
         if self.temporary is not None:
             self.temporary.cleanup()
 
-    def sort_early(self):
+    def sort_early(self) -> None:
         """Leaves `SORT_MEMORY` bytes at most, so that sorts of whole tables go to disk, below the buckets' memory."""
         self.con.raw_sql(f"SET memory_limit = '{min(SORT_MEMORY, self.memory) // 1_000_000}MB'")
 
-    def read_parquet(self, paths, root=None):
+    def read_parquet(self, paths: Sequence[Path], root: Path | None = None) -> ibis.Table:
         """Parquet files as one table, nanoseconds of a zone as microseconds in UTC: Ibis does not know that type."""
         table = read_files(self.con, paths, has_partitions=root is not None)
         names = [f.name for f in pq.read_schema(paths[0]) if pa.types.is_timestamp(f.type) and f.type.tz]
@@ -81,25 +89,25 @@ class DuckDB(Engine):
         return self.con.table(view)
 
     @contextlib.contextmanager
-    def local(self):
+    def local(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """The engine's own connection."""
         yield self.con.con
 
-    def read_numbered(self, path):
+    def read_numbered(self, path: Path) -> ibis.Table:
         """A Parquet file with its row numbers."""
         return read_files(self.con, [path], file_row_number=True)
 
-    def local_time(self, zone, time):
+    def local_time(self, zone: ir.Value, time: ir.Value) -> ir.Value:
         """By DuckDB's function `timezone`, twice."""
         return _local_time(zone, _moment("UTC", time))
 
-    def store(self, table, path):
+    def store(self, table: ibis.Table, path: Path) -> ibis.Table:
         """One Parquet file."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         self.con.to_parquet(table, path)
         return self.read_parquet([path])
 
-    def partition(self, table, folder, num_buckets):
+    def partition(self, table: ibis.Table, folder: Path, num_buckets: int) -> None:
         """One folder for each bucket, with a file without rows where a bucket has none."""
         self.con.to_parquet(table, folder, partition_by="bucket")
         empty = table.drop("bucket").schema().to_pyarrow().empty_table()
@@ -109,23 +117,25 @@ class DuckDB(Engine):
                 path.mkdir(parents=True)
                 pq.write_table(empty, path / "empty.parquet")
 
-    def read_buckets(self, folder, buckets):
+    def read_buckets(self, folder: Path, buckets: range) -> ibis.Table:
         """The buckets' folders."""
         paths = [path for bucket in buckets for path in sorted(Path(folder, f"bucket={bucket}").glob("*.parquet"))]
         table = self.read_parquet(paths, folder)
         return table.mutate(bucket=table.bucket.cast("int64"))
 
-    def to_pyarrow(self, table):
+    def to_pyarrow(self, table: ibis.Table) -> pa.Table:
         """A table that fits in memory."""
         return self.con.to_pyarrow(table)
 
-    def batches(self, table):
+    def batches(self, table: ibis.Table) -> Iterator[pa.Table]:
         """Batches as they come, without holding what went before."""
         for batch in self.con.con.sql(self.con.compile(table)).to_arrow_reader(ROW_GROUP):
             yield pa.Table.from_batches([batch])
 
 
-def read_files(con, paths, *, has_partitions=False, **options):
+def read_files(
+    con: "Backend", paths: Iterable[str | os.PathLike], *, has_partitions: bool = False, **options: Any
+) -> ibis.Table:
     """Parquet files as an Ibis table, just as they are: no path is a pattern, and no folder above them is a column.
 
     Args:

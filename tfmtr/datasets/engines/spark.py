@@ -6,14 +6,19 @@ under the same path.
 """
 
 import contextlib
+import os
 import re
 import shutil
 import signal
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import ibis
 import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,14 +28,14 @@ from tfmtr.datasets.engines.duckdb import DuckDB
 try:
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.functions import expr
 except ImportError as error:
     raise ImportError("The engine Spark needs pyspark and Java 17: pip install 'tfmtr[spark]'") from error
 
 
 @ibis.udf.scalar.builtin(name="from_utc_timestamp")
-def _local_time(time: dt.Timestamp(), zone: str) -> dt.Timestamp():
+def _local_time(time: dt.Timestamp(), zone: str) -> dt.Timestamp():  # pyright: ignore[reportInvalidTypeForm]
     """Spark's own: the clock of a zone at a time in UTC."""
 
 
@@ -52,7 +57,7 @@ class Spark(Engine):
 
     pass_buckets = 16  # a query of Spark costs a large part of a second, however little it does
 
-    def __init__(self, folder, memory_limit, master=None):
+    def __init__(self, folder: Path, memory_limit: int, master: str | None = None) -> None:
         self.folder, self.memory_limit, self.partitions = Path(folder), memory_limit, {}
         session = SparkSession.getActiveSession()
         self.is_guest = session is not None
@@ -63,14 +68,14 @@ class Spark(Engine):
         self.errors = (*DuckDB.errors, PySparkException)
         self.con = ibis.pyspark.connect(self.session)  # times are in UTC from here on
 
-    def close(self):
+    def close(self) -> None:
         """Ends the application, unless it was there before, and with it what PySpark does at Ctrl-C."""
         if not self.is_guest:
             self.con.disconnect()
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, self.interrupt)
 
-    def read_parquet(self, paths, root=None):
+    def read_parquet(self, paths: Sequence[Path], root: Path | None = None) -> ibis.Table:
         """Parquet files as one table, nanoseconds as microseconds, which is what Spark has."""
         paths, root = self._readable(paths, root)
         reader = self.session.read
@@ -83,7 +88,7 @@ class Spark(Engine):
                     rows = rows.withColumn(field.name, expr(f"timestamp_micros(`{field.name}` div 1000)"))
         return self._table(rows)
 
-    def _readable(self, paths, root):
+    def _readable(self, paths: Sequence[Path], root: Path | None) -> tuple[Sequence[Path], Path | None]:
         """The files, or copies of those that Spark cannot read: it knows no floats of 16 bits."""
         if names := [path for path in paths if ":" in Path(path).name]:
             raise ValueError(
@@ -111,40 +116,40 @@ class Spark(Engine):
         return copies, folder if root is not None else None
 
     @contextlib.contextmanager
-    def local(self):
+    def local(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection of its own."""
         engine = DuckDB(self.folder / "spill", self.memory_limit)
         with contextlib.closing(engine):
             yield engine.con.con
 
-    def read_numbered(self, path):
+    def read_numbered(self, path: Path) -> ibis.Table:
         """A Parquet file with its row numbers."""
         rows = self.session.read.parquet(pattern(path))
         number = rows.metadataColumn("_metadata").getField("row_index")  # whatever the file's columns are called
         return self._table(rows.select("*", number.alias("file_row_number")))
 
-    def local_time(self, zone, time):
+    def local_time(self, zone: ir.Value, time: ir.Value) -> ir.Value:
         """By Spark's function `from_utc_timestamp`."""
         return _local_time(time, zone)
 
-    def store(self, table, path):
+    def store(self, table: ibis.Table, path: Path) -> ibis.Table:
         """A folder of Parquet files."""
         return self._write(table, path)
 
-    def partition(self, table, folder, num_buckets):
+    def partition(self, table: ibis.Table, folder: Path, num_buckets: int) -> None:
         """One folder of Parquet files for each bucket that has rows; sorted before, for few files in each."""
         self.partitions[folder] = self._write(table.order_by("bucket"), folder, partitionBy="bucket")
 
-    def read_buckets(self, folder, buckets):
+    def read_buckets(self, folder: Path, buckets: range) -> ibis.Table:
         """The rows of these buckets; Spark opens no other folder."""
         table = self.partitions[folder]
         return table.filter(table.bucket.between(buckets[0], buckets[-1]))
 
-    def rows(self, table):
+    def rows(self, table: ibis.Table) -> list[dict[str, Any]]:
         """A small table as a list of dictionaries, by way of no file."""
         return self.con.to_pyarrow(table).to_pylist()
 
-    def batches(self, table):
+    def batches(self, table: ibis.Table) -> Iterator[pa.Table]:
         """What Spark writes, read file after file: the files of a sorted table are in its order."""
         folder = self.scratch() / "rows"
         self.con.to_parquet(table, location(folder))
@@ -154,19 +159,19 @@ class Spark(Engine):
                     yield file.read_row_group(row_group)
         shutil.rmtree(folder.parent)
 
-    def _write(self, table, folder, **options):
+    def _write(self, table: ibis.Table, folder: Path, **options: Any) -> ibis.Table:
         """Writes a table and returns what is there; its columns are known, so that Spark need not look for them."""
         self.con.to_parquet(table, location(folder), **options)
         columns = self.session.sql(self.con.compile(table)).schema
         return self._table(self.session.read.schema(columns).parquet(pattern(folder)))
 
-    def _table(self, rows):
+    def _table(self, rows: DataFrame) -> ibis.Table:
         name = ibis.util.gen_name("prepare")
         rows.createOrReplaceTempView(name)
         return self.con.table(name)
 
 
-def start(master):
+def start(master: str | None) -> SparkSession:
     """Starts Spark and returns its session."""
     builder = SparkSession.builder.appName("tfmtr prepare").config("spark.ui.showConsoleProgress", "false")
     try:
@@ -180,7 +185,7 @@ def start(master):
     return session
 
 
-def is_unreadable(dtype):
+def is_unreadable(dtype: pa.DataType) -> bool:
     """Whether Spark refuses files with a column of this Arrow type, or of a type with this one inside.
 
     >>> [is_unreadable(dtype) for dtype in (pa.list_(pa.time64("us")), pa.uuid(), pa.list_(pa.string()))]
@@ -191,11 +196,11 @@ def is_unreadable(dtype):
     return is_refused or any(is_unreadable(each) or pa.types.is_float16(each) for each in inside)
 
 
-def location(path):
+def location(path: str | os.PathLike) -> str:
     """A path of this machine as Spark takes it, whatever its default file system is."""
     return f"file:{Path(path).absolute()}"
 
 
-def pattern(path):
+def pattern(path: str | os.PathLike) -> str:
     """The same where Spark reads, which takes names as patterns: one that matches this path alone."""
     return re.sub(r"([\[\]{}*?\\])", r"\\\1", location(path))

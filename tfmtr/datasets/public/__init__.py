@@ -6,12 +6,15 @@ The first paragraph of its docstring is what `--help` says of it; the options ar
 group `tfmtr.datasets.public`, or are named by their import path.
 """
 
+from collections.abc import Callable
+
 from tfmtr import components
+from tfmtr.datasets.logs import Logs
 
 FOLDER = "datasets.public"
 
 
-def names():
+def names() -> list[str]:
     """Names of the data sets, as they are typed: the files of this folder, and what installed packages have.
 
     >>> "xmarket" in names(), "online-retail" in names()
@@ -20,7 +23,7 @@ def names():
     return [name.replace("_", "-") for name in components.names(FOLDER)]
 
 
-def find(name):
+def find(name: str) -> Callable[..., Logs]:
     """The function of a data set by its name, with dashes or underscores, or by its import path.
 
     Raises:

@@ -1,13 +1,16 @@
 """What converters of public data sets share: find a file, read its columns, write a table."""
 
 import difflib
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def read_columns(source, file, columns):
+def read_columns(source: str | os.PathLike, file: str, columns: Sequence[str]) -> pa.Table:
     """The columns of a Parquet file.
 
     Args:
@@ -41,7 +44,7 @@ def read_columns(source, file, columns):
     return table
 
 
-def write_table(table, folder, name):
+def write_table(table: pa.Table, folder: str | os.PathLike, name: str) -> Path:
     """Writes an Arrow table as `<folder>/<name>.parquet`, the folder made if missing; returns the path."""
     path = Path(folder) / f"{name}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +52,7 @@ def write_table(table, folder, name):
     return path
 
 
-def lists_by(keys, values, ids):
+def lists_by(keys: Iterable[Any], values: Iterable[Any], ids: Iterable[Any]) -> pa.Array:
     """The values of each id as a list, in the order of `ids`: an Arrow list column.
 
     Args:

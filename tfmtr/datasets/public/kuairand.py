@@ -8,6 +8,10 @@ Reference: Gao et al., KuaiRand: An Unbiased Sequential Recommendation Dataset w
 2022, https://doi.org/10.1145/3511808.3557624; https://kuairand.com/.
 """
 
+# Arrow makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +26,7 @@ USER += tuple(f"onehot_feat{i}" for i in range(18))
 VIDEO = ("author_id", "video_type", "upload_type", "music_type", "video_duration", "tag")
 
 
-def kuairand(source, out):
+def kuairand(source: str | os.PathLike, out: str | os.PathLike) -> Logs:
     """Writes the three tables of KuaiRand-Pure and describes them.
 
     Args:
@@ -55,7 +59,7 @@ def kuairand(source, out):
     )
 
 
-def _code(column):
+def _code(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A code as text; whole numbers without a decimal point, however the file stores them."""
     if pa.types.is_floating(column.type):
         column = column.cast(pa.int64())

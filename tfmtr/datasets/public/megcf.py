@@ -11,6 +11,10 @@ Reference: Liu et al., MEGCF: Multimodal Entity Graph Collaborative Filtering fo
 2022, https://doi.org/10.1145/3544106; https://github.com/hfutmars/MEGCF.
 """
 
+# Arrow makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
+import os
 from typing import Annotated
 
 import numpy as np
@@ -25,12 +29,12 @@ PARTS = ("beauty", "art", "taobao")
 
 
 def megcf(
-    source,
-    out,
+    source: str | os.PathLike,
+    out: str | os.PathLike,
     *,
     part: Annotated[str, "Which of the three sets: beauty, art or taobao."] = "beauty",
     reviews: Annotated[bool, "Read the entities of reviews, too, one of which may be the test purchase's own."] = True,
-):
+) -> Logs:
     """Writes the tables of one of MEGCF's sets and describes them.
 
     Args:

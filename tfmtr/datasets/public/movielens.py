@@ -8,8 +8,12 @@ Reference: Harper and Konstan, The MovieLens Datasets: History and Context, TiiS
 https://doi.org/10.1145/2827872; https://grouplens.org/datasets/movielens/1m/.
 """
 
+# Arrow makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
 import datetime
 import hashlib
+import os
 import re
 import shutil
 import urllib.request
@@ -50,7 +54,9 @@ LINES = {
 }
 
 
-def movielens(source: Path | None, out, *, download: Annotated[bool, "Fetch the official archive."] = False):
+def movielens(
+    source: Path | None, out: str | os.PathLike, *, download: Annotated[bool, "Fetch the official archive."] = False
+) -> Logs:
     """Writes the three tables of MovieLens-1M and describes them.
 
     Users have `territory` (first digit of the zip code, null where there is none), `gender`, `age` and
@@ -76,7 +82,7 @@ def movielens(source: Path | None, out, *, download: Annotated[bool, "Fetch the 
         )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    folder = find_folder(_download(out) if download else Path(source))
+    folder = find_folder(_download(out) if source is None else Path(source))
     ratings, users, movies = (parse(folder, name) for name in LINES)
 
     ratings["rating"] = ratings["rating"].cast(pa.int8())
@@ -105,7 +111,7 @@ def movielens(source: Path | None, out, *, download: Annotated[bool, "Fetch the 
     )
 
 
-def _download(out):
+def _download(out: Path) -> Path:
     archive, part = out / "ml-1m.zip", out / "ml-1m.zip.part"
     try:
         with urllib.request.urlopen(URL, timeout=60) as response, part.open("wb") as file:
@@ -122,7 +128,7 @@ def _download(out):
     return part.rename(archive)
 
 
-def find_folder(source):
+def find_folder(source: Path) -> Path | zipfile.Path:
     """The folder with the .dat files, on disk or inside the archive (a `Path` or a `zipfile.Path`)."""
     if source.is_dir():
         root = source
@@ -146,7 +152,7 @@ def find_folder(source):
     return folder
 
 
-def parse(folder, name):
+def parse(folder: Path | zipfile.Path, name: str) -> dict[str, pa.Array]:
     """The columns of the file `name`, as text."""
     layout, pattern = LINES[name]
     try:

@@ -9,7 +9,10 @@ Reference: Chen, Sain and Guo, Data mining for the online retail industry, Journ
 import datetime
 import difflib
 import json
+import os
+from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -58,11 +61,11 @@ NEIGHBOURS = {
 }
 
 
-def _is_number(kind):
+def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
-def _is_text(kind):
+def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
@@ -110,7 +113,7 @@ QUALIFY row_number() OVER (PARTITION BY "{key}" ORDER BY count("{value}") DESC, 
 """
 
 
-def online_retail(source, out):
+def online_retail(source: str | os.PathLike, out: str | os.PathLike) -> Logs:
     """Writes the three tables of Online Retail and describes them.
 
     An event is a line with a customer, a positive quantity and price and a product code (five digits and
@@ -153,7 +156,7 @@ def online_retail(source, out):
     )
 
 
-def _read(source):
+def _read(source: Path) -> pa.Table:
     """The lines as an Arrow table of the expected columns and types."""
     if not source.is_file():
         raise ValueError(f"`source` must be the official .xlsx or a .parquet; no such file. Received: source={source}")
@@ -179,11 +182,11 @@ def _read(source):
     return table
 
 
-def _near(column, names):
+def _near(column: str, names: Sequence[str]) -> list[str]:
     return difflib.get_close_matches(column, names, n=1)
 
 
-def _read_parquet(source):
+def _read_parquet(source: Path) -> pa.Table:
     try:
         return pq.read_table(source)
     except (pa.ArrowInvalid, OSError) as error:
@@ -192,13 +195,15 @@ def _read_parquet(source):
         ) from error
 
 
-def _read_excel(source):
+def _read_excel(source: Path) -> pa.Table:
     # Imported here, because only this format needs them.
     import pandas as pd
     from python_calamine import CalamineError
 
     # Codes are text even where a cell holds a number: 85123 beside 85123A.
-    codes = dict.fromkeys(["InvoiceNo", "StockCode", "Description", "CustomerID", "Country"], "str")
+    codes: dict[Hashable, Any] = dict.fromkeys(
+        ["InvoiceNo", "StockCode", "Description", "CustomerID", "Country"], "str"
+    )
     try:
         frame = pd.read_excel(source, engine="calamine", dtype=codes)
     except CalamineError as error:

@@ -11,6 +11,10 @@ Reference: Cheng et al., Multi-Behavior Recommendation with Cascading Graph Conv
 https://doi.org/10.1145/3543507.3583439; https://github.com/SS-00-SS/MBCGCN.
 """
 
+# Arrow makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +25,7 @@ from tfmtr.datasets.logs import Logs
 from tfmtr.datasets.public._tables import read_columns, write_table
 
 
-def taobao(source, out):
+def taobao(source: str | os.PathLike, out: str | os.PathLike) -> Logs:
     """Writes the purchases of Taobao behaviours and describes them.
 
     Args:

@@ -11,6 +11,11 @@ Reference: Bonab et al., Cross-Market Product Recommendation, CIKM 2021, https:/
 https://xmrec.github.io/.
 """
 
+# Arrow makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
+import os
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,7 +25,7 @@ from tfmtr.datasets.public._tables import read_columns, write_table
 FILE = "ratings_5core.parquet"
 
 
-def xmarket(source, out):
+def xmarket(source: str | os.PathLike, out: str | os.PathLike) -> Logs:
     """Writes the three tables of XMarket Electronics and describes them.
 
     Args:

@@ -9,6 +9,11 @@ Reference: Chang et al., Bundle Recommendation with Graph Convolutional Networks
 https://doi.org/10.1145/3397271.3401198; https://github.com/hoangpanda/CrossCBR.
 """
 
+# Arrow makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
+import os
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +22,7 @@ from tfmtr.datasets.logs import Logs
 from tfmtr.datasets.public._tables import lists_by, read_columns, write_table
 
 
-def youshu(source, out):
+def youshu(source: str | os.PathLike, out: str | os.PathLike) -> Logs:
     """Writes the tables of Youshu and describes them.
 
     Args:

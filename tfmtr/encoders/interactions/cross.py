@@ -1,11 +1,16 @@
 """Explicit products of features, layer by layer: DCN V2."""
 
+from collections.abc import Mapping
+
 import keras_rs
+from keras import KerasTensor
 
 from tfmtr.layers._sizes import check_sizes
 
 
-def cross(x, fields, *, num_layers=2, projection_dim=None):
+def cross(
+    x: KerasTensor, fields: Mapping[str, KerasTensor], *, num_layers: int = 2, projection_dim: int | None = None
+) -> KerasTensor:
     """Multiplies features layer by layer, so that layer l holds products of up to l + 1 of them.
 
         x_{l+1} = x_0 ⊗ (W_l x_l + b_l) + x_l,    x_0 = x

@@ -1,11 +1,13 @@
 """Products of pairs of embeddings, as in factorisation machines."""
 
-from keras import ops
+from collections.abc import Mapping
+
+from keras import KerasTensor, ops
 
 from tfmtr.encoders.embed import join, stack
 
 
-def fm(x, fields):
+def fm(x: KerasTensor, fields: Mapping[str, KerasTensor]) -> KerasTensor:
     """Appends the products of all pairs of embeddings, summed over the pairs.
 
         f = sum_{i < j} e_i ⊗ e_j = ((sum_i e_i)^2 - sum_i e_i^2) / 2

@@ -1,10 +1,14 @@
 """Field-weighted factorisation machines of many tasks."""
 
+from collections.abc import Mapping
+
+from keras import KerasTensor
+
 from tfmtr.encoders.embed import join, stack
 from tfmtr.encoders.field_weighted import pair_products
 
 
-def fwfm(x, fields):
+def fwfm(x: KerasTensor, fields: Mapping[str, KerasTensor]) -> KerasTensor:
     """Appends the inner products of all pairs of embeddings, so that every task weighs each pair its own way.
 
         logit_t = w_0t + <w_t, x> + sum_{i < j} r_t,ij <v_i, v_j>

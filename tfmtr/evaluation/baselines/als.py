@@ -1,15 +1,21 @@
 """Implicit-feedback matrix factorisation by alternating least squares."""
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from tfmtr.evaluation.baselines.ease import fitted_titles
+from tfmtr.evaluation.baselines.history import History, Score
 
 MANY = 1_000_000  # events; with fewer, threads wait for each other longer than they work
 
 
-def als(history, *, factors=64, alpha=10.0, l2=1.0, iterations=15, seed=0):
+def als(
+    history: History, *, factors: int = 64, alpha: float = 10.0, l2: float = 1.0, iterations: int = 15, seed: int = 0
+) -> Score:
     """Scores titles by the product of a user's and a title's factors.
 
     Factors `x_u` and `y_i` minimise, by turns, the squared errors of all pairs, of which those that a user had are
@@ -58,7 +64,7 @@ def als(history, *, factors=64, alpha=10.0, l2=1.0, iterations=15, seed=0):
     of_titles = title_factors(history.fitted_matrix[:, titles], factors, alpha, l2, iterations, seed)
     known = history.matrix[:, titles] * (1.0 + alpha)
 
-    def score(users):
+    def score(users: np.ndarray) -> np.ndarray:
         scores = np.zeros((len(users), history.num_titles))
         with one_solver(factors, regularization=l2, num_threads=1, dtype=np.float64) as solver:
             solver.item_factors = of_titles
@@ -69,7 +75,9 @@ def als(history, *, factors=64, alpha=10.0, l2=1.0, iterations=15, seed=0):
     return score
 
 
-def title_factors(matrix, factors, alpha, l2, iterations, seed):
+def title_factors(
+    matrix: sparse.csr_matrix, factors: int, alpha: float, l2: float, iterations: int, seed: int
+) -> np.ndarray:
     """Titles' factors, float64 of shape `(titles, factors)`, of a sparse matrix of users and titles."""
     matrix = matrix[np.diff(matrix.indptr) > 0]  # users without an event have factors of 0
     threads = 0 if matrix.nnz >= MANY else 1  # 0: one for each core
@@ -82,7 +90,7 @@ def title_factors(matrix, factors, alpha, l2, iterations, seed):
 
 
 @contextlib.contextmanager
-def one_solver(*arguments, **options):
+def one_solver(*arguments: Any, **options: Any) -> Iterator[Any]:
     """Holds BLAS to one thread, as `implicit` has its own, and gives its class's object.
 
     Raises:

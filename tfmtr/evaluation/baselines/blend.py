@@ -3,11 +3,21 @@
 import numpy as np
 from scipy import sparse
 
+from tfmtr.evaluation.baselines.history import History, Score
 from tfmtr.evaluation.baselines.neighbours import similarities
 from tfmtr.evaluation.baselines.popularity import popularity
 
 
-def blend(history, *, half_life, popular_half_life, weight=1.0, number=100, shrink=10.0, products=None):
+def blend(
+    history: History,
+    *,
+    half_life: float,
+    popular_half_life: float,
+    weight: float = 1.0,
+    number: int = 100,
+    shrink: float = 10.0,
+    products: sparse.csr_matrix | None = None,
+) -> Score:
     """Scores titles by their similarity to the user's own past and by their popularity, both of them decayed.
 
         score_i = s_i / max_j s_j + weight p_i / max_j p_j
@@ -47,13 +57,13 @@ def blend(history, *, half_life, popular_half_life, weight=1.0, number=100, shri
     past = sparse.csr_matrix((0.5 ** (history.age / half_life), (history.users, history.titles)), shape)
     popular = popularity(history, half_life=popular_half_life)
 
-    def score(users):
+    def score(users: np.ndarray) -> np.ndarray:
         alike, liked = (past[np.asarray(users, int)] @ to_others).toarray(), popular(users)
         return _to_one(alike) + weight * _to_one(liked)
 
     return score
 
 
-def _to_one(scores):
+def _to_one(scores: np.ndarray) -> np.ndarray:
     largest = scores.max(axis=1, initial=0.0, keepdims=True)
     return scores / np.where(largest > 0, largest, 1.0)

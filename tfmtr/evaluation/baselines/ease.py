@@ -3,12 +3,14 @@
 import numpy as np
 from scipy.linalg import lapack
 
+from tfmtr.evaluation.baselines.history import History, Score
+
 LIMIT = 3_000_000_000  # bytes, for 13,693 titles with events
 MANY_TITLES = 2_000  # above, an inverse takes seconds
 BLOCK = 512
 
 
-def ease(history, *, l2=500.0, gram=None):
+def ease(history: History, *, l2: float = 500.0, gram: np.ndarray | None = None) -> Score:
     """Scores titles by a linear model of each title on all others.
 
     With `X` the matrix of users and titles, `P = (X'X + l2 I)^-1` and `B_ij = -P_ij / P_jj` off the diagonal, 0 on it;
@@ -49,7 +51,7 @@ def ease(history, *, l2=500.0, gram=None):
         np.fill_diagonal(weights, 0.0)
     known = history.matrix[:, titles]
 
-    def score(users):
+    def score(users: np.ndarray) -> np.ndarray:
         scores = np.zeros((len(users), history.num_titles))
         scores[:, titles] = known[np.asarray(users, int)] @ weights
         return scores
@@ -57,7 +59,7 @@ def ease(history, *, l2=500.0, gram=None):
     return score
 
 
-def why_too_large(history, limit=LIMIT):
+def why_too_large(history: History, limit: int = LIMIT) -> str | None:
     """Says why EASE is left out where its matrices do not fit into memory.
 
     Args:
@@ -79,18 +81,18 @@ def why_too_large(history, limit=LIMIT):
     return f"ease is left out: {size:,} titles with events need {needed:,} bytes, and there are {limit:,}"
 
 
-def gram_of(history):
+def gram_of(history: History) -> np.ndarray:
     """How many users had both of two titles that have fitted events: float64 of shape `(such titles, such titles)`."""
     matrix = history.fitted_matrix[:, fitted_titles(history)]
     return (matrix.T @ matrix).toarray(order="C")
 
 
-def fitted_titles(history):
+def fitted_titles(history: History) -> np.ndarray:
     """Numbers of the titles that have fitted events, in their order."""
     return np.unique(history.titles[history.fitted])
 
 
-def invert(matrix):
+def invert(matrix: np.ndarray) -> bool:
     """Inverts a symmetric positive definite matrix of float32 or float64 in C order in place; returns whether it could.
 
     By Cholesky's factors, LAPACK's `potrf` and `potri`, in half the operations of `numpy.linalg.inv`.

@@ -2,9 +2,13 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Self
 
 import numpy as np
 from scipy import sparse
+
+Score = Callable[[np.ndarray], np.ndarray]  # of users' numbers, shape (users,), to scores of shape (users, titles)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,7 +42,7 @@ class History:
     num_titles: int
     fitted: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, dtype in (("users", np.int64), ("titles", np.int64), ("age", np.float64), ("homes", np.int64)):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
         fitted = np.ones(self.users.shape, bool) if self.fitted is None else np.asarray(self.fitted, bool)
@@ -57,7 +61,7 @@ class History:
                 f"`age` must be positive: no event of the moment or after it is known. Received: {self.age.min()} days"
             )
 
-    def thinned(self, most):
+    def thinned(self, most: int) -> Self:
         """A history of which at most about `most` events are fitted: all those of some users, drawn with a fixed seed.
 
         What the others had stays known for their own lists. The history itself, if it has no more.
@@ -74,16 +78,16 @@ class History:
         return dataclasses.replace(self, fitted=self.fitted & is_drawn[self.users])
 
     @functools.cached_property
-    def matrix(self):
+    def matrix(self) -> sparse.csr_matrix:
         """Which user had which title, 1 or 0: sparse float64 of shape `(users, titles)`."""
         return self._matrix(slice(None))
 
     @functools.cached_property
-    def fitted_matrix(self):
+    def fitted_matrix(self) -> sparse.csr_matrix:
         """The same of the events that may be fitted on."""
-        return self.matrix if self.fitted.all() else self._matrix(self.fitted)
+        return self.matrix if self.fitted.all() else self._matrix(np.asarray(self.fitted))
 
-    def _matrix(self, events):
+    def _matrix(self, events: np.ndarray | slice) -> sparse.csr_matrix:
         shape = (len(self.homes), self.num_titles)
         users = self.users[events]
         matrix = sparse.csr_matrix((np.ones(len(users)), (users, self.titles[events])), shape)

@@ -1,14 +1,17 @@
 """Titles that those had who had the same: nearest neighbours of titles."""
 
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 
+from tfmtr.evaluation.baselines.history import History, Score
 from tfmtr.schema import check_choice
 
 BLOCK = 1000  # titles whose neighbours are chosen at once
 
 
-def neighbours(history, **options):
+def neighbours(history: History, **options: Any) -> Score:
     """Scores titles by their similarity to those that a user had.
 
     After Sarwar et al., Item-Based Collaborative Filtering Recommendation Algorithms, WWW 2001,
@@ -32,13 +35,22 @@ def neighbours(history, **options):
     """
     known, to_others = history.matrix, similarities(history, **options).T.tocsr()
 
-    def score(users):
+    def score(users: np.ndarray) -> np.ndarray:
         return (known[np.asarray(users, int)] @ to_others).toarray()
 
     return score
 
 
-def similarities(history, *, weighting="bm25", number=100, shrink=0.0, k1=1.2, b=0.75, products=None):
+def similarities(
+    history: History,
+    *,
+    weighting: str = "bm25",
+    number: int = 100,
+    shrink: float = 0.0,
+    k1: float = 1.2,
+    b: float = 0.75,
+    products: sparse.csr_matrix | None = None,
+) -> sparse.csr_matrix:
     """How similar titles are by who had them, of each title to its most similar ones.
 
     With users' columns `x_i` of the titles, weighted, the similarity is `<x_i, x_j> / (|x_i| |x_j| + shrink)` for
@@ -88,10 +100,10 @@ def similarities(history, *, weighting="bm25", number=100, shrink=0.0, k1=1.2, b
         other = row != column
         shape = block.shape
         kept.append(keep_largest(sparse.csr_matrix((values[other], (block.row[other], column[other])), shape), number))
-    return sparse.vstack(kept, format="csr")
+    return sparse.vstack(kept, format="csr")  # pyright: ignore[reportReturnType]
 
 
-def products_of(history, weighting):
+def products_of(history: History, weighting: str) -> sparse.csr_matrix:
     """What similarities of a weighting are made of, whatever the other options.
 
     Args:
@@ -107,18 +119,18 @@ def products_of(history, weighting):
     return (weighted.T @ weighted).tocsr()
 
 
-def user_weights(matrix):
+def user_weights(matrix: sparse.csr_matrix) -> np.ndarray:
     """BM25's weights of users, float64 of shape `(users,)`: of a user with fewer titles each says more."""
     return np.log(matrix.shape[1] / (1.0 + np.asarray(matrix.sum(axis=1)).ravel()))
 
 
-def title_weights(events, k1, b):
+def title_weights(events: np.ndarray, k1: float, b: float) -> np.ndarray:
     """BM25's weights of titles, float64 of shape `(titles,)`, from their events."""
     relative = events / max(events.mean(), 1e-12)
     return (k1 + 1.0) / (k1 * (1.0 - b + b * relative) + 1.0)
 
 
-def keep_largest(matrix, number):
+def keep_largest(matrix: sparse.csr_matrix, number: int) -> sparse.csr_matrix:
     """A sparse matrix with the `number` largest values of each row."""
     kept, begins = np.ones(matrix.nnz, bool), matrix.indptr
     for row in np.flatnonzero(np.diff(begins) > number):

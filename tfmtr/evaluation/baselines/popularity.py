@@ -3,10 +3,13 @@
 import numpy as np
 from scipy import sparse
 
+from tfmtr.evaluation.baselines.history import History, Score
 from tfmtr.evaluation.baselines.ties import settle
 
 
-def popularity(history, *, days=None, half_life=None, by_territory=True):
+def popularity(
+    history: History, *, days: float | None = None, half_life: float | None = None, by_territory: bool = True
+) -> Score:
     """Scores titles by their events; ties within a territory have the order of all territories together.
 
     Args:
@@ -37,7 +40,7 @@ def popularity(history, *, days=None, half_life=None, by_territory=True):
     counts = sparse.csr_matrix((weights, (homes[history.users[known]], history.titles[known])), shape)
     places = np.unique(np.asarray(counts.sum(axis=0)).ravel(), return_inverse=True)[1] / max(1, history.num_titles)
 
-    def score(users):
+    def score(users: np.ndarray) -> np.ndarray:
         needed, rows = np.unique(homes[np.asarray(users, int)], return_inverse=True)
         return settle(counts[needed].toarray(), places)[rows]
 

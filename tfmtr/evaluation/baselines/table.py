@@ -3,18 +3,20 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from tfmtr.evaluation.baselines.als import als
 from tfmtr.evaluation.baselines.blend import blend
 from tfmtr.evaluation.baselines.ease import MANY_TITLES, ease, fitted_titles, gram_of, why_too_large
+from tfmtr.evaluation.baselines.history import History, Score
 from tfmtr.evaluation.baselines.neighbours import neighbours, products_of
 from tfmtr.evaluation.baselines.popularity import popularity
 
 MANY_EVENTS = 1_000_000  # of one history: above, some fits take minutes, and tries are fitted on so many
 
 
-def has_many_events(history):
+def has_many_events(history: History) -> bool:
     """Whether there are more events than `MANY_EVENTS`."""
     return len(history.users) > MANY_EVENTS
 
@@ -36,17 +38,17 @@ class Baseline:
             validation window alone.
     """
 
-    function: Callable
-    tries: Callable
+    function: Callable[..., Score]
+    tries: Callable[[Any], list[dict[str, Any]]]
     needs_times: bool = False
     is_personal: bool = True
     package: str | None = None
-    shared: dict = dataclasses.field(default_factory=dict)
-    why_not: Callable | None = None
-    is_costly: Callable = has_many_events
+    shared: dict[str, Callable[[History], Any]] = dataclasses.field(default_factory=dict)
+    why_not: Callable[[History], str | None] | None = None
+    is_costly: Callable[[History], bool] = has_many_events
 
 
-def grid(**values):
+def grid(**values: Iterable[Any]) -> list[dict[str, Any]]:
     """All combinations of options.
 
     Example:
@@ -56,20 +58,20 @@ def grid(**values):
     return [dict(zip(values, row, strict=True)) for row in itertools.product(*values.values())]
 
 
-def _recent(days):
+def _recent(days: float) -> list[dict[str, Any]]:
     return grid(days=[days * count for count in (2, 4, 8)], by_territory=(True, False))
 
 
-def _decayed(days):
+def _decayed(days: float) -> list[dict[str, Any]]:
     return grid(half_life=[days * count for count in (0.25, 0.5, 1, 2, 4, 8)], by_territory=(True, False))
 
 
-def _blend(days):
+def _blend(days: float) -> list[dict[str, Any]]:
     lives = {"half_life": [2 * days, 16 * days], "popular_half_life": [0.5 * days, 4 * days]}
     return grid(**lives, weight=(0.3, 1.0, 3.0))
 
 
-def _bm25(days):
+def _bm25(days: float | None) -> list[dict[str, Any]]:
     saturation = ({"k1": 1.2, "b": 0.0}, {"k1": 1.2, "b": 0.25}, {"k1": 1.2, "b": 0.75}, {"k1": 100.0, "b": 0.75})
     return [one | other for one in grid(number=(20, 100, 500)) for other in saturation]
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from tfmtr.evaluation.baselines.history import Score
+
 TIE = 1e-9  # of a row's largest score: what differs by less counts as a tie
 
 
-def settle(scores, order):
+def settle(scores: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Adds to scores what settles their ties and nothing else: a billionth of a row's largest one at most.
 
     Args:
@@ -24,7 +26,7 @@ def settle(scores, order):
     return scores
 
 
-def settled(score, order):
+def settled(score: Score, order: Score) -> Score:
     """A function like `score` whose ties are settled by another such function, such as popularity's.
 
     Args:
@@ -35,7 +37,7 @@ def settled(score, order):
         Such a function.
     """
 
-    def both(users):
+    def both(users: np.ndarray) -> np.ndarray:
         first, second = score(users), order(users)
         second /= np.maximum(second.max(axis=1, initial=0.0, keepdims=True), 1e-300)
         return settle(first, second)

@@ -2,14 +2,24 @@
 
 import importlib.util
 import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
+from tfmtr.evaluation.baselines.history import History, Score
 from tfmtr.evaluation.baselines.popularity import popularity
 from tfmtr.evaluation.baselines.table import BASELINES, MANY_EVENTS
 from tfmtr.evaluation.baselines.ties import settled
 from tfmtr.schema import check_choice
 
 
-def tune(names, histories, judge, *, window_days, required=()):
+def tune(
+    names: Iterable[str],
+    histories: Sequence[History],
+    judge: Callable[[int, Score], float],
+    *,
+    window_days: float | None,
+    required: Collection[str] = (),
+) -> dict[str, dict[str, Any]]:
     """Tries each baseline's options on some moments and chooses the best.
 
     Args:
@@ -69,7 +79,7 @@ def tune(names, histories, judge, *, window_days, required=()):
     return found
 
 
-def fit(name, options, history, **shared):
+def fit(name: str, options: Mapping[str, Any], history: History, **shared: Any) -> Score:
     """Fits a baseline.
 
     Args:
@@ -98,7 +108,7 @@ def fit(name, options, history, **shared):
     return settled(score, popularity(history)) if baseline.is_personal else score
 
 
-def tries(name, window_days):
+def tries(name: str, window_days: float | None) -> list[dict[str, Any]]:
     """At most twelve dictionaries of options of a baseline.
 
     Args:
@@ -119,7 +129,7 @@ def tries(name, window_days):
     return [] if BASELINES[name].needs_times and window_days is None else BASELINES[name].tries(window_days)
 
 
-def why_left_out(name, history=None, *, window_days):
+def why_left_out(name: str, history: History | None = None, *, window_days: float | None) -> str | None:
     """Says in one line why a baseline is left out.
 
     Args:
@@ -146,12 +156,12 @@ def why_left_out(name, history=None, *, window_days):
     return None if history is None or why_not is None else why_not(history)
 
 
-def is_missing(name):
+def is_missing(name: str) -> bool:
     """Whether a baseline's package is not installed."""
     package = BASELINES[name].package
     return package is not None and importlib.util.find_spec(package) is None
 
 
-def _mean(figures):
+def _mean(figures: Iterable[float]) -> float | None:
     known = [figure for figure in figures if not math.isnan(figure)]
     return math.fsum(known) / len(known) if known else None

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from tfmtr.evaluation.lists import Lists
 
-def capped_recall(lists):
+
+def capped_recall(lists: Lists) -> np.ndarray:
     """Recall of each user over min(n, k), which a list of k titles can reach whatever the number n of positives.
 
         capped_recall = |ranks| / min(n, k)

@@ -1,7 +1,11 @@
 """Whether a list has any positive."""
 
+import numpy as np
 
-def hit_rate(lists):
+from tfmtr.evaluation.lists import Lists
+
+
+def hit_rate(lists: Lists) -> np.ndarray:
     """1 for each user whose list has a positive, else 0.
 
     Reference: Deshpande and Karypis, Item-Based Top-N Recommendation Algorithms, TOIS 2004,

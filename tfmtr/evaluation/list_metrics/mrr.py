@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from tfmtr.evaluation.lists import Lists
 
-def mrr(lists):
+
+def mrr(lists: Lists) -> np.ndarray:
     """Reciprocal rank of each user's first positive in the list, 0 without one.
 
     Reference: Voorhees, The TREC-8 Question Answering Track Report, 1999.

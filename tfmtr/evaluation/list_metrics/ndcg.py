@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from tfmtr.evaluation.lists import Lists
 
-def ndcg(lists):
+
+def ndcg(lists: Lists) -> np.ndarray:
     """NDCG of each user.
 
         ndcg = sum over the ranks r of hits of 1 / log2(1 + r), over sum_{i=1}^{min(n, k)} 1 / log2(1 + i)

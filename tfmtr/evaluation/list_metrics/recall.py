@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from tfmtr.evaluation.lists import Lists
 
-def recall(lists):
+
+def recall(lists: Lists) -> np.ndarray:
     """Recall of each user.
 
         recall = |ranks| / n

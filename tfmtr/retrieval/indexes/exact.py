@@ -1,8 +1,13 @@
 """Exact top-k over the title vectors, inside the graph."""
 
+import os
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
+
+from tfmtr.retrieval.catalogue import Catalogue
 
 FEW = 1 / 8  # of all titles: where a batch may be shown fewer, only these are scored
 
@@ -33,7 +38,7 @@ class ExactIndex(keras.layers.Layer):
         tf.errors.InvalidArgumentError: If `k` is not in [1, titles].
     """
 
-    def __init__(self, catalogue, vectors, **kwargs):
+    def __init__(self, catalogue: Catalogue, vectors: np.ndarray, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})  # whatever the towers compute in
         check_vectors(catalogue, vectors)
         self.catalogue = catalogue
@@ -42,18 +47,20 @@ class ExactIndex(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, query, k, allowed):
+    def call(self, query: tf.Tensor, k: tf.Tensor, allowed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Searches; see the class."""
         width = width_of(k, self.catalogue.num_titles)
         scores, index = search_allowed(query, tf.convert_to_tensor(self.vectors), allowed, width)
         return {"index": index, "scores": cut(scores, k), "is_exact": tf.ones_like(k, tf.bool)}
 
-    def vectors_of(self, index):
+    def vectors_of(self, index: tf.Tensor) -> tf.Tensor:
         """Vectors of candidates: `index` of shape `(batch, candidates)` gives `(batch, candidates, d)`."""
         return tf.gather(tf.convert_to_tensor(self.vectors), index)
 
 
-def search_allowed(query, vectors, allowed, width):
+def search_allowed(
+    query: tf.Tensor, vectors: tf.Tensor, allowed: tf.Tensor, width: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The best allowed titles of each query.
 
     Args:
@@ -68,7 +75,7 @@ def search_allowed(query, vectors, allowed, width):
     """
     is_any = tf.reduce_any(allowed, axis=0)
 
-    def among_few():
+    def among_few() -> tuple[tf.Tensor, tf.Tensor]:
         columns = tf.where(is_any)[:, 0]
         scores, place = best(query, tf.gather(vectors, columns), tf.gather(allowed, columns, axis=1), width)
         return scores, tf.cast(tf.gather(tf.pad(columns, [[0, 1]]), place), tf.int32)  # one is there if none is allowed
@@ -79,20 +86,20 @@ def search_allowed(query, vectors, allowed, width):
     return scores, tf.where(scores > -np.inf, index, 0)
 
 
-def best(query, vectors, allowed, width):
+def best(query: tf.Tensor, vectors: tf.Tensor, allowed: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Top-k of the masked scores of these vectors, padded to `width`."""
     scores = tf.where(allowed, tf.matmul(query, vectors, transpose_b=True), -np.inf)
     scores, index = tf.math.top_k(scores, tf.minimum(width, tf.shape(vectors)[0]))
     return pad(scores, index, width)
 
 
-def pad(scores, index, width):
+def pad(scores: tf.Tensor, index: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Scores and index of `width` columns: the missing ones are minus infinity, and 0."""
     missing = [[0, 0], [0, width - tf.shape(scores)[1]]]
     return tf.pad(scores, missing, constant_values=-np.inf), tf.pad(index, missing)
 
 
-def check_vectors(catalogue, vectors):
+def check_vectors(catalogue: Catalogue, vectors: np.ndarray) -> None:
     """Raises a `ValueError` unless there is one vector for each title."""
     if len(np.shape(vectors)) != 2 or len(vectors) != catalogue.num_titles:
         raise ValueError(
@@ -100,7 +107,7 @@ def check_vectors(catalogue, vectors):
         )
 
 
-def width_of(k, num_titles):
+def width_of(k: tf.Tensor, num_titles: int) -> tf.Tensor:
     """The largest `k`, once all are in [1, titles]."""
     text = f"`k` must be at most {num_titles}, the number of titles in the index."
     checks = [
@@ -111,11 +118,11 @@ def width_of(k, num_titles):
         return tf.reduce_max(tf.concat([[0], k], 0))  # 0 for an empty batch
 
 
-def cut(scores, k):
+def cut(scores: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     """Minus infinity from each row's own `k` on."""
     return tf.where(tf.range(tf.shape(scores)[1])[None, :] < k[:, None], scores, -np.inf)
 
 
-def exact(catalogue, vectors, file=None):
+def exact(catalogue: Catalogue, vectors: np.ndarray, file: str | os.PathLike | None = None) -> ExactIndex:
     """An `ExactIndex`."""
     return ExactIndex(catalogue, vectors)

@@ -2,11 +2,14 @@
 
 import os
 import uuid
+from types import ModuleType
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.indexes.exact import check_vectors, cut, pad, search_allowed, width_of
 
 SMALLEST_TREE = 1000  # titles; fewer are searched by ScaNN without a tree, exactly
@@ -43,7 +46,16 @@ class ScannIndex(keras.layers.Layer):
         tf.errors.InvalidArgumentError: If `k` is not in [1, titles].
     """
 
-    def __init__(self, catalogue, vectors, *, leaves=None, leaves_to_search=None, reorder=500, **kwargs):
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        vectors: np.ndarray,
+        *,
+        leaves: int | None = None,
+        leaves_to_search: int | None = None,
+        reorder: int = 500,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})  # whatever the towers compute in
         check_vectors(catalogue, vectors)
         self.catalogue, self.reorder = catalogue, reorder
@@ -62,7 +74,7 @@ class ScannIndex(keras.layers.Layer):
         self.searcher_name = f"scann-{uuid.uuid4()}"  # by which the signatures share one searcher
         self.built = True
 
-    def call(self, query, k, allowed):
+    def call(self, query: tf.Tensor, k: tf.Tensor, allowed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Searches; see `ExactIndex`."""
         size = self.catalogue.num_titles
         width, searcher, vectors = width_of(k, size), self.searcher(), tf.convert_to_tensor(self.state.dataset)
@@ -71,7 +83,7 @@ class ScannIndex(keras.layers.Layer):
         fetch = tf.maximum(2 * k, fetch)  # (batch,)
         most = tf.cast(share * (size / COST), tf.int32)  # to fetch before it costs more than the exact search
 
-        def search(m, *_):
+        def search(m: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
             leaves = tf.maximum(self.leaves_to_search * m // tf.maximum(2 * width, 1), self.leaves_to_search)
             found = searcher.search_batched_parallel(
                 query, m, tf.maximum(self.reorder, m), tf.minimum(leaves, self.leaves)
@@ -96,7 +108,7 @@ class ScannIndex(keras.layers.Layer):
         )
         rows = tf.where(is_lacking)
 
-        def exactly():
+        def exactly() -> tuple[tf.Tensor, tf.Tensor]:
             own_query, own_allowed = tf.gather_nd(query, rows), tf.gather_nd(allowed, rows)
             exact_scores, exact_index = search_allowed(own_query, vectors, own_allowed, width)
             return (
@@ -107,11 +119,11 @@ class ScannIndex(keras.layers.Layer):
         scores, index = tf.cond(tf.reduce_any(is_lacking), exactly, lambda: (scores, index))
         return {"index": index, "scores": cut(scores, k), "is_exact": is_lacking | (not self.is_tree)}
 
-    def vectors_of(self, index):
+    def vectors_of(self, index: tf.Tensor) -> tf.Tensor:
         """Vectors of candidates: `index` of shape `(batch, candidates)` gives `(batch, candidates, d)`."""
         return tf.gather(self.state.dataset, index)
 
-    def searcher(self):
+    def searcher(self) -> Any:
         """ScaNN's searcher, made from the variables when it is first used."""
         ops, state = load_operations(), self.state
         handle = ops.tensors_to_scann(
@@ -129,7 +141,7 @@ class ScannIndex(keras.layers.Layer):
         return ops.ScannSearcher(handle)
 
 
-def load_operations():
+def load_operations() -> ModuleType:
     """Module of ScaNN's operations; graphs that have them can be loaded from then on.
 
     Raises:
@@ -142,6 +154,6 @@ def load_operations():
     return scann_ops
 
 
-def scann(catalogue, vectors, file=None):
+def scann(catalogue: Catalogue, vectors: np.ndarray, file: str | os.PathLike | None = None) -> ScannIndex:
     """A `ScannIndex`."""
     return ScannIndex(catalogue, vectors)

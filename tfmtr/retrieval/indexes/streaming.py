@@ -1,11 +1,14 @@
 """Exact top-k over title vectors that stay in a file, inside the graph."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.indexes.exact import cut, width_of
 
 
@@ -30,7 +33,7 @@ class StreamingIndex(keras.layers.Layer):
         tf.errors.InvalidArgumentError: If `k` is not in [1, titles].
     """
 
-    def __init__(self, catalogue, file, *, chunk=8192, **kwargs):
+    def __init__(self, catalogue: Catalogue, file: str | os.PathLike, *, chunk: int = 8192, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})  # whatever the towers compute in
         size, row = Path(file).stat().st_size, 4 * catalogue.num_titles
         if not size or size % row:
@@ -42,11 +45,13 @@ class StreamingIndex(keras.layers.Layer):
         self.file = tf.saved_model.Asset(str(file))
         self.built = True
 
-    def call(self, query, k, allowed):
+    def call(self, query: tf.Tensor, k: tf.Tensor, allowed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Searches; see `ExactIndex`."""
         width = width_of(k, self.catalogue.num_titles)
 
-        def merge(state, chunk):
+        def merge(
+            state: tuple[tf.Tensor, tf.Tensor, tf.Tensor], chunk: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             start, scores, index = state
             stop = start + tf.shape(chunk)[0]
             found = tf.where(allowed[:, start:stop], tf.matmul(query, chunk, transpose_b=True), -np.inf)
@@ -55,13 +60,15 @@ class StreamingIndex(keras.layers.Layer):
             return stop, scores, tf.gather(tf.concat([index, own], axis=1), place, batch_dims=1)
 
         shape = [tf.shape(query)[0], width]
-        _, scores, index = self.chunks().reduce((0, tf.fill(shape, -np.inf), tf.zeros(shape, tf.int32)), merge)
+        _, scores, index = self.chunks().reduce(
+            (tf.constant(0), tf.fill(shape, -np.inf), tf.zeros(shape, tf.int32)), merge
+        )
         return {"index": index, "scores": cut(scores, k), "is_exact": tf.ones_like(k, tf.bool)}
 
-    def vectors_of(self, index):
+    def vectors_of(self, index: tf.Tensor) -> tf.Tensor:
         """Vectors of candidates: `index` of shape `(batch, candidates)` gives `(batch, candidates, d)`."""
 
-        def pick(state, chunk):
+        def pick(state: tuple[tf.Tensor, tf.Tensor], chunk: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             start, vectors = state
             size = tf.shape(chunk)[0]
             is_here = (index >= start) & (index < start + size)
@@ -69,9 +76,9 @@ class StreamingIndex(keras.layers.Layer):
             return start + size, tf.where(is_here[:, :, None], own, vectors)
 
         shape = tf.concat([tf.shape(index), [self.width]], axis=0)
-        return self.chunks().reduce((0, tf.zeros(shape)), pick)[1]
+        return self.chunks().reduce((tf.constant(0), tf.zeros(shape)), pick)[1]
 
-    def chunks(self):
+    def chunks(self) -> tf.data.Dataset:
         """Dataset of float32 of shape `(at most chunk, d)`, in the order of the titles."""
         row = 4 * self.width
         rest = self.catalogue.num_titles % self.chunk * row
@@ -89,7 +96,7 @@ class StreamingIndex(keras.layers.Layer):
         )
 
 
-def streaming(catalogue, vectors, file=None):
+def streaming(catalogue: Catalogue, vectors: np.ndarray, file: str | os.PathLike | None = None) -> StreamingIndex:
     """A `StreamingIndex` of vectors that are written to a file."""
-    vectors.tofile(file)
-    return StreamingIndex(catalogue, file)
+    vectors.tofile(file)  # pyright: ignore[reportArgumentType]
+    return StreamingIndex(catalogue, file)  # pyright: ignore[reportArgumentType]
