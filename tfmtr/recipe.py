@@ -117,7 +117,7 @@ class Recipe:
     row_weights: str | None = None
     normalizer: Literal["rows", "groups"] = "rows"
     per_pair: bool = False
-    listwise: bool = True
+    listwise: bool = False
 
     def __post_init__(self) -> None:
         if self.form in LATER_FORMS:
