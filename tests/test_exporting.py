@@ -275,9 +275,11 @@ def test_a_fresh_process_loads_scann_s_operations_when_a_model_needs_them(indexe
     assert expected in found.stdout + found.stderr
 
 
-def test_an_index_that_does_not_exist_is_refused(run, tiny, tmp_path):
+def test_an_index_or_a_signature_that_does_not_exist_is_refused(run, tiny, tmp_path):
     with pytest.raises(ValueError, match=r"`index` must be one of.*Did you mean 'scann'\? Received: index='scan'"):
         export(run, tmp_path / "out", titles=tiny, index="scan")
+    with pytest.raises(ValueError, match=r"`signatures` must be one of .*Did you mean 'recommend'\?"):
+        export(run, tmp_path / "out", titles=tiny, signatures=["recomend"])
     assert not (tmp_path / "out").exists()
 
 

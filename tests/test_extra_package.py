@@ -13,6 +13,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 
+import numpy as np
+
 import tfmtr
 from tfmtr import cli
 
@@ -36,9 +38,14 @@ parts = ["--share", f"{prefix}own_share", "--head", f"{prefix}own_head"]
 command("train", "--data", folder / "data", *parts, *small, "--out", folder / "run")
 metric = ["--metric", f"{prefix}own_metric"] if prefix else []
 command("evaluate", folder / "run", "--baselines", "popularity", *metric)
-command("export", folder / "run", "--index", f"{prefix}own_index", "--out", folder / "models/own")
+signature = ["--signature", f"{prefix}own_signature"] if prefix else []
+command("export", folder / "run", "--index", f"{prefix}own_index", "--out", folder / "models/own", *signature)
 with tfmtr.serve(folder / "models/own/1") as server:
     assert len(server.recommend({"territory": "all"}, k=3).titles) == 3
+    with server.client() as client:
+        inputs = {name: np.zeros([2, i.tensor_shape.dim[1].size], "float32")
+                  for name, i in client.metadata()["own_signature"].inputs.items()}
+        assert client.predict(inputs, signature_name="own_signature")["length"].shape == (2,)
 ranking = ["--form", "ranking", "--share", "none", "--encode", f"{prefix}own_encoder", "--set", "encode.power=3"]
 command("train", "--data", folder / "data", *ranking, "--epochs", 1, "--out", folder / "ranking")
 """

@@ -3,7 +3,6 @@
 import functools
 import importlib.util
 import inspect
-import json
 import re
 import sys
 from pathlib import Path
@@ -97,45 +96,62 @@ def test_the_page_names_every_side_input():
     assert sorted(rows) == sorted(set(re.findall(r'sides\["(\w+)"\]', inspect.getsource(models._share))))
 
 
-def test_the_table_of_systems_has_every_file_with_its_lines_and_test():
+def block(text, name):
+    return text.partition(f"<!-- table: {name} -->\n")[2].partition(f"<!-- end of table: {name} -->\n")[0]
+
+
+def test_the_tables_are_what_the_command_writes_and_miss_nothing_that_was_measured():
+    import readme_tables
+
+    there = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    made, command = readme_tables.written(there), "run `python pipelines/readme_tables.py`"
+    for table in readme_tables.tables():
+        rows, anew = (readme_tables.rows(block(text, table)) for text in (there, made))
+        assert len(rows) > 10
+        for name, row in rows.items():  # a file that somebody has just added has no row yet
+            assert anew.get(name) == row, command
+        assert readme_tables.measured(table) - set(rows) == set(), command
+    assert block(made, "m3oe") == block(there, "m3oe"), command
+    links = re.findall(r"\]\(((?:tfmtr/(?:sharing|heads|balancing)|tests/sharing)/\w+\.py)\)", there)
+    assert [link for link in links if not (PAGE.parents[1] / link).is_file()] == []
+
+
+def test_figures_are_made_anew_words_stay_and_a_new_file_gets_a_row(tmp_path, monkeypatch):
+    import readme_tables
+
+    (tmp_path / "tfmtr/sharing").mkdir(parents=True)
+    (tmp_path / "tests/sharing").mkdir(parents=True)
+    (tmp_path / "tests/sharing/test_new.py").touch()
+    paper = "Reference: Ma et al., A, Title, KDD 2018, https://x.y, section 3."
+    for name in ("old", "new"):
+        file = tmp_path / f"tfmtr/sharing/{name}.py"
+        file.write_text(f'"""What {name} does."""\n\n\ndef {name}(x):\n    """Does it.\n\n    {paper}\n    """\n')
+    monkeypatch.setattr(readme_tables, "ROOT", tmp_path)
+    columns = {
+        "paper": readme_tables.paper("sharing"),
+        "speed": readme_tables.figure({"old": 0.456}),
+        "lines": lambda name, _: str(len(readme_tables.source("sharing", name).splitlines())),
+        "oracle": lambda name, cell: readme_tables.oracle(name) or cell,
+    }
+    before = """| file | system | paper | speed | lines | oracle |
+| --- | --- | --- | --- | --- | --- |
+| [old](tfmtr/sharing/old.py) | typed words | Mu et al., KDD 2017, 3 | 9.99 | 1 | [test](tests/x.py) |
+| [gone](tfmtr/sharing/gone.py) | typed words | | 9.99 | 1 | |
+"""
+    assert readme_tables.rewrite(before, "sharing", columns).split("\n")[2:] == [
+        "| [old](tfmtr/sharing/old.py) | typed words | Ma et al., KDD 2018, 3 | 0.46 | 8 | [test](tests/x.py) |",
+        "| [new](tfmtr/sharing/new.py) | what new does | Ma et al., KDD 2018 | n/a | 8 "
+        "| [test](tests/sharing/test_new.py) |",
+        "",
+    ]
+    with pytest.raises(ValueError, match="must have each of '<!-- table: systems -->' and"):
+        readme_tables.replace("no table", "systems", str)
+
+
+def test_the_study_s_page_has_the_table_of_the_readme():
     root = PAGE.parents[1]
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[(\w+)\]\((\S+)\) \|.*\| (\d+) \| \[test\]\((\S+)\) \|$", readme, re.MULTILINE)
-    assert {name for name, *_ in rows} <= set(components.names("sharing"))
-    assert len(rows) > 10  # and a file that somebody has just added is in no table yet
-    for name, file, lines, test in rows:
-        assert (root / file).name == f"{name}.py"
-        assert len((root / file).read_text(encoding="utf-8").splitlines()) == int(lines)
-        assert (root / test).is_file()
-
-
-def test_the_table_of_systems_has_the_benchmark_s_speeds_and_the_study_s_auc():
-    import m3oe_study
-    from m3oe_tables import of_systems
-
-    root = PAGE.parents[1]
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(
-        r"^\| \[(\w+)\]\(tfmtr/sharing/\w+\.py\) \|.*\| (\S+) \| (\S+) \| \d+ \| \[", readme, re.MULTILINE
-    )
-    assert len(rows) > 10
-    systems = json.loads((root / "benchmarks/results/sharing.json").read_text(encoding="utf-8"))["systems"]
-    cells = m3oe_study.read_cells(root / "benchmarks/results/m3oe")
-    aucs = of_systems(m3oe_study.of_study(cells, "movielens"))
-    for system, speed, auc in rows:
-        assert speed == f"{systems[system]['ratio']:.2f}"
-        assert auc == (f"{aucs[system]:.2f}" if system in aucs else "n/a"), system
-
-
-def test_the_readme_and_the_study_s_page_have_the_table_of_the_cells():
-    import m3oe_study
-    from m3oe_tables import in_short
-
-    root = PAGE.parents[1]
-    cells = m3oe_study.read_cells(root / "benchmarks/results/m3oe")
-    table = in_short(*(m3oe_study.of_study(cells, dataset) for dataset in ("movielens", "kuairand")))
-    for page in ("README.md", "docs/results/m3oe.md"):
-        assert table in (root / page).read_text(encoding="utf-8"), page
+    table = block((root / "README.md").read_text(encoding="utf-8"), "m3oe").strip()
+    assert table in (root / "docs/results/m3oe.md").read_text(encoding="utf-8")
 
 
 def test_the_example_of_a_head_keeps_the_contract_and_follows_its_equation(tmp_path, monkeypatch):
@@ -163,24 +179,6 @@ def test_the_example_of_a_head_keeps_the_contract_and_follows_its_equation(tmp_p
         focal([Task("seconds", kind="regression")])
 
 
-def test_the_pages_name_every_head_and_every_field_of_a_head():
-    readme = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[(\w+)\]\(tfmtr/heads/(\w+)\.py\) \|", readme, re.MULTILINE)
-    assert {name for name, _ in rows} <= set(components.names("heads"))
-    assert len(rows) > 15
-    assert all(name == file for name, file in rows)
+def test_the_page_names_every_field_of_a_head():
     fields = re.findall(r"^\| `(\w+)` \|", HEAD_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(fields) == set(Head._fields) - {"outputs", "losses", "is_two_tower_only"}
-
-
-def test_the_table_of_balancers_has_every_file_and_the_benchmark_s_figures():
-    root = PAGE.parents[1]
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[(\w+)\]\(tfmtr/balancing/(\w+)\.py\) \|.*\| (\d\.\d\d) \|$", readme, re.MULTILINE)
-    assert {name for name, *_ in rows} <= set(components.names("balancing"))
-    assert len(rows) > 15
-    models = json.loads((root / "benchmarks/results/balancing.json").read_text(encoding="utf-8"))["models"]
-    for name, file, ratio in rows:
-        assert name == file
-        model = "m3oe+bilevel" if name == "bilevel" else f"mmoe+{name}"
-        assert ratio == f"{models[model]['ratio']:.2f}"

@@ -98,6 +98,8 @@ def test_a_function_may_stand_for_a_name():
         ({"head": ("esmm", {"towers": ()})}, r"Options of `head=esmm` must be left out"),
         ({"optimizer": ("adam", {"beta1": 0.5})}, r"Options of `optimizer=adam` must be .*Did you mean 'beta_1'\?"),
         ({"optimizer": ("adam", {"learning_rate": 1.0})}, r"Options of `optimizer=adam` must be one of"),
+        ({"share": ("ple", {"name": "x"})}, r"option of `share=ple` must not be called `name`: .* Received: name='x'"),
+        ({"schedule": ("cosine_decay", {"name": "x"})}, r"option of `schedule=cosine_decay` must not be called `name`"),
         ({"share": "no_such.module:part"}, r"`share` must be the import path .*No module named 'no_such'"),
         ({"share": "tfmtr.sharing.ple:pel"}, r"`share` must be the import path .*has no attribute 'pel'"),
         ({"share": "tfmtr.schema:ROLES"}, r"`share` must be the import path of a function\. Received: .*tuple"),
@@ -163,6 +165,15 @@ def test_a_new_part_is_looked_at_by_itself(folder, source, monkeypatch):
     components.check_part(folder, ("mine", {"depth": 3}))
 
 
+def test_a_part_that_needs_a_name_is_refused_and_one_with_a_default_keeps_it(monkeypatch):
+    module = type(components)("mine")
+    exec("def needs(tasks, *, name): pass\ndef has(tasks, *, name='mine'): pass", vars(module))
+    monkeypatch.setitem(sys.modules, "mine", module)
+    with pytest.raises(ValueError, match=r"option of `head=mine:needs` must not be called `name`: .* another name in"):
+        components.check_part("heads", "mine:needs")
+    components.check_part("heads", "mine:has")
+
+
 @pytest.mark.parametrize(
     "recipe",
     [
@@ -202,6 +213,7 @@ def test_changes_come_after_a_file():
         ("shares = 'ple'", {}, r"A recipe must have keys of \[.*Did you mean 'share'\? Received: 'shares'"),
         ("", {"epoch": 3}, r"Did you mean 'epochs'\? Received: 'epoch'"),
         ("", {"balance.alpha": 1}, r"`balance` must be there before it has options: `--set balance=\.\.\.`"),
+        ("", {"share.name": "ple"}, r"`--set share=\.\.\.` says which part `share` is. Received: share\.name='ple'"),
         ("", {"shar.num_experts": 1}, r"`--set` must name a part before a dot: one of .*Did you mean 'share'\?"),
         ("", {"share.depth": 1}, r"Options of `share=territory_branches` must be .* Received: depth=1"),
     ],

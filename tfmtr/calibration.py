@@ -290,7 +290,7 @@ def calibrate(
         )
     columns, users, _ = predict(run.load(), files, schema, data, columns=[by])
     scores = {task.name: columns[f"{task.name} score"] for task in tasks}
-    labels = {task.name: columns[task.column] for task in tasks}
+    labels = {task.name: columns[task.column] for task in tasks}  # pyright: ignore[reportArgumentType]
     check_finite(scores)
     result = {"by": by, "method": method, "window": last_window(run), "maps": {}, "error": {}, "unknown": {}}
     for task, p in scores.items():
@@ -406,9 +406,9 @@ def judge(labels: np.ndarray, before: np.ndarray, after: np.ndarray, kind: str, 
     return {"tried": new, "map": IDENTITY, "why": f"error would be {new:.4f}"}
 
 
-def last_window(run: str | os.PathLike) -> int:
+def last_window(run: Run) -> int:
     """Number of the test window that a run's newest model is for."""
-    return max(map(int, Run(run).document["stages"]))
+    return max(map(int, run.document["stages"]))
 
 
 def errors(labels: np.ndarray, before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> dict[str, dict[str, Any]]:
@@ -429,7 +429,7 @@ def request_columns(schema: Schema) -> list[str]:
 
 
 def calibrated_outputs(
-    run: str | os.PathLike,
+    run: Run,
     outputs: dict[str, keras.KerasTensor],
     raw: Mapping[str, keras.KerasTensor],
     encoded: Mapping[str, keras.KerasTensor],
@@ -441,7 +441,7 @@ def calibrated_outputs(
     where one of them is calibrated.
 
     Args:
-        run: Run directory.
+        run: The `Run`.
         outputs: `{name: KerasTensor of shape (batch, 1)}`.
         raw: `{column: KerasTensor}` of the request.
         encoded: The model's inputs, with `scenario`.

@@ -68,6 +68,7 @@ Out = Annotated[Path, typer.Option(help="Directory to write; must be new, or pre
 SOURCE_HELP = "Where the data set's own files are: the folder, archive or file."
 
 
+SIGNATURE_HELP = "A further signature, package.module:function; repeat."
 INDEX_HELP = "exact; streaming, whose vectors stay in a file; or scann, approximate, with operations of its own."
 
 
@@ -599,11 +600,12 @@ def export(
     ] = None,
     out: Annotated[Path, typer.Option(help="Directory of the served model.")] = Path("saved_models/two_tower"),
     index: Annotated[str, typer.Option(help=INDEX_HELP)] = "exact",
+    signature: Annotated[list[str] | None, typer.Option(help=SIGNATURE_HELP)] = None,
 ) -> None:
     """Export a model and its title index as the next version, at once."""
     from tfmtr.exporting import export as export_model
 
-    print_version(export_model(run, out, titles=titles, index=index))
+    print_version(export_model(run, out, titles=titles, index=index, signatures=signature or ()))
 
 
 @app.command()
@@ -615,11 +617,12 @@ def index(
     ] = None,
     out: Annotated[Path, typer.Option(help="Directory of the served index.")] = Path("saved_models/index"),
     kind: Annotated[str, typer.Option("--index", help=INDEX_HELP)] = "exact",
+    signature: Annotated[list[str] | None, typer.Option(help=SIGNATURE_HELP)] = None,
 ) -> None:
     """Export the title index with the towers only, as the next version: the titles of the day, without the scores."""
     from tfmtr.exporting import export_index
 
-    print_version(export_index(run, out, titles=titles, index=kind))
+    print_version(export_index(run, out, titles=titles, index=kind, signatures=signature or ()))
 
 
 def print_version(version: "Version") -> None:

@@ -30,6 +30,7 @@ ARGUMENTS = {  # what a folder's parts are chosen by
     "datasets.public": "data set",
     "retrieval.indexes": "index",
     "evaluation.list_metrics": "metrics",
+    "signatures": "signatures",
 }
 # Arguments that every part of a folder is called with.
 POSITIONAL = {"encoders.interactions": 2, "sharing": 2, "heads": 1, "balancing": 1, "optimizers": 0}
@@ -60,19 +61,24 @@ def find(folder: str, part: Any) -> Any:
     return functools.partial(function, **options) if options else function
 
 
-def parse(folder: str, part: Any) -> tuple[str | Callable[..., Any], dict[str, Any]]:
+def parse(folder: str, part: Any, *, argument: str | None = None) -> tuple[str | Callable[..., Any], dict[str, Any]]:
     """`(name or function, options)` of what stands for a part.
 
     A function becomes the name or the import path that it can be found by, if it has one. Lists become tuples.
 
+    Args:
+        folder: Folder of the package.
+        part: What stands for the part.
+        argument: What it is given as, in messages; by default what parts of the folder are.
+
     Raises:
-        ValueError: If it cannot stand for a part.
+        ValueError: If it cannot stand for a part, or has an option that is called `name`.
 
     Example:
     >>> parse("sharing", {"name": "ple", "num_experts": 4})
     ('ple', {'num_experts': 4})
     """
-    argument, name, options = ARGUMENTS.get(folder, folder), part, {}
+    argument, name, options = argument or ARGUMENTS.get(folder, folder), part, {}
     if isinstance(part, Mapping) and NAME in part:
         name, options = part[NAME], {key: value for key, value in part.items() if key != NAME}
     elif isinstance(part, (tuple, list)) and len(part) == 2 and isinstance(part[1], Mapping):
@@ -85,6 +91,8 @@ def parse(folder: str, part: Any) -> tuple[str | Callable[..., Any], dict[str, A
         name = path_of(name, folder) or name
     elif not isinstance(name, str):
         check_choice(argument, part, names(folder))
+    if NAME in options:
+        raise ValueError(_name_is_taken(argument, name, f"{NAME}={options[NAME]!r}"))
     return name, {key: _plain(value) for key, value in options.items()}
 
 
@@ -124,6 +132,8 @@ def check_part(folder: str, part: Any) -> None:
                 f"`{key}` of `{argument}={shown}` must be a value like its default, {parameters[key].default!r}. "
                 f"Received: {key}={value!r}"
             )
+    if NAME in parameters and parameters[NAME].default is inspect.Parameter.empty:
+        raise ValueError(_name_is_taken(argument, shown, f"{argument}={part!r}"))
     missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in options]
     if missing:
         example = ", ".join(f'"{key}": ...' for key in missing)
@@ -132,6 +142,13 @@ def check_part(folder: str, part: Any) -> None:
             f'default: {argument}=("{shown}", {{{example}}}), or `--set {argument}.{missing[0]}=...`. '
             f"Received: {argument}={part!r}"
         )
+
+
+def _name_is_taken(argument: str, part: Any, received: Any) -> str:
+    return (
+        f"An option of `{argument}={part}` must not be called `{NAME}`: where a recipe, a run or a model is stored, "
+        f"that is the key of the part's own name. Give the option another name in the function. Received: {received}"
+    )
 
 
 def path_of(function: Any, folder: str) -> str | None:

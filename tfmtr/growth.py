@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfmtr.kinds import KINDS
 from tfmtr.schema import Scenario, Schema
 
 if TYPE_CHECKING:
     import keras
-
-LISTS = ("set", "sequence")  # kinds whose index 0 is padding, and 1 the unknown value
 
 
 def grow_schema(old: Schema, new: Schema) -> Schema:
@@ -53,7 +52,7 @@ def grow_schema(old: Schema, new: Schema) -> Schema:
                 f"A model can go on with the same {what} only; train a new one with `tfmtr train`. Received: "
                 f"{sorted(set(kinds[1].items()) ^ set(kinds[0].items()))} are in one of the two"
             )
-    vectors = [{f.name: f.width for f in schema.features if f.kind == "vector"} for schema in (old, new)]
+    vectors = [{f.name: f.width for f in schema.features if KINDS[f.kind].has_fixed_width} for schema in (old, new)]
     if vectors[0] != vectors[1]:
         raise ValueError(f"Vectors must be as wide as the model's. Received: {vectors[1]}, expected {vectors[0]}")
     if old.scenario.columns != new.scenario.columns:
@@ -87,7 +86,7 @@ def warm_start(model: "keras.Model", schema: Schema, old: Schema, file: Path) ->
     Raises:
         ValueError: If the model lacks a variable of the file, or has a smaller one.
     """
-    unknown = {f"{feature.name}_embedding": int(feature.kind in LISTS) for feature in schema.features}
+    unknown = {f"{f.name}_embedding": KINDS[f.kind].unknown for f in schema.features if KINDS[f.kind].is_categorical}
     new_groups = schema.scenario.num_groups - old.scenario.num_groups
     grown = set()
     with np.load(file) as archive:

@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfmtr.encoders.raw import SEPARATOR
+from tfmtr.kinds import KINDS, by_value, index
 
 if TYPE_CHECKING:
     import pandas as pd
     import tensorflow as tf
 
     from tfmtr.datasets.dataset import Dataset
-    from tfmtr.schema import Feature, Schema
+    from tfmtr.schema import Schema
 
 CACHE_LINE = 64
 WEIGHT = "row weight"  # beside features and labels; no column of the examples can be called so
@@ -123,31 +124,24 @@ class Encoder:
 
     def __call__(self, table: pa.Table) -> dict[str, np.ndarray]:
         """Encodes a table."""
-        there = [f for f in self.schema.features if f.kind != "vector" and f.name in table.column_names]
-        arrays = {feature.name: self._feature(table[feature.name].combine_chunks(), feature) for feature in there}
+        there = [f for f in self.schema.features if not f.is_stored and f.name in table.column_names]
+        none = pa.array([], pa.string())
+        arrays = {
+            f.name: KINDS[f.kind].encode(table[f.name].combine_chunks(), f, self.vocabularies.get(f.name, none))
+            for f in there
+        }
         if set(self.schema.scenario.columns) <= set(table.column_names):
             arrays["scenario"] = self._scenario(table)
         return arrays
-
-    def _feature(self, column: pa.Array, feature: Feature) -> np.ndarray:
-        if feature.kind == "number":
-            values = pc.fill_null(column.cast(pa.float64()), feature.mean).to_numpy(zero_copy_only=False)
-            return ((values - feature.mean) / feature.std).astype("float32")
-        if feature.kind == "string":
-            return _by_value(column, lambda values: _hash(values, feature.width))  # pyright: ignore[reportArgumentType]
-        vocabulary = self.vocabularies.get(feature.name, pa.array([], pa.string()))
-        if feature.kind == "id":
-            return _by_value(column, lambda values: _index(values, vocabulary)) + 1
-        return _padded(column, feature, vocabulary)
 
     def _scenario(self, table: pa.Table) -> np.ndarray:
         """Scenario of every row: 0 where no group lists it."""
         columns = [table[column].combine_chunks() for column in self.schema.scenario.columns]
         if len(columns) == 1:
-            found = _by_value(columns[0], lambda values: _index(pc.fill_null(values, ""), self.scenario_keys))
+            found = by_value(columns[0], lambda values: index(pc.fill_null(values, ""), self.scenario_keys))
         else:
             columns = [pc.fill_null(column.cast(pa.string()), "") for column in columns]
-            found = _index(pc.binary_join_element_wise(*columns, SEPARATOR), self.scenario_keys)  # pyright: ignore[reportAttributeAccessIssue]
+            found = index(pc.binary_join_element_wise(*columns, SEPARATOR), self.scenario_keys)  # pyright: ignore[reportAttributeAccessIssue]
         return self.groups[found + 1]
 
 
@@ -168,7 +162,7 @@ def model_inputs(table: pa.Table, schema: Schema, stores: Mapping[str, np.ndarra
 def _vectors(
     table: pa.Table, schema: Schema, stores: Mapping[str, np.ndarray], **options: Recycled | None
 ) -> dict[str, np.ndarray]:
-    there = [f for f in schema.features if f.kind == "vector" and f"{f.role}_row" in table.column_names]
+    there = [f for f in schema.features if f.is_stored and f"{f.role}_row" in table.column_names]
     return {f.name: take_vectors(stores[f.role], table[f"{f.role}_row"], **options) for f in there}
 
 
@@ -194,7 +188,7 @@ def encode_frame(frame: pd.DataFrame, schema: Schema) -> tuple[dict[str, np.ndar
         )
     vectors = {}
     for feature in schema.features:
-        if feature.kind == "vector":
+        if feature.is_stored:
             vectors[feature.name] = np.stack(frame[feature.name].tolist()).astype("float32")
             if vectors[feature.name].shape[1:] != (feature.width,):
                 raise ValueError(
@@ -289,44 +283,6 @@ class Recycled:
         return memory[start : start + size].view("float32").reshape(shape)
 
 
-def _by_value(column: pa.Array, function: Callable[[pa.Array], np.ndarray]) -> np.ndarray:
-    """`function` of a text column, called with its different values only where these are known: of dictionaries."""
-    if not pa.types.is_dictionary(column.type):
-        return function(column.cast(pa.string()))
-    null = pa.array([None], pa.string())
-    found = function(pa.concat_arrays([column.dictionary.cast(pa.string()), null]))
-    return found[pc.fill_null(column.indices, len(found) - 1).to_numpy(zero_copy_only=False)]
-
-
-def _index(values: pa.Array, vocabulary: pa.Array) -> np.ndarray:
-    """Position in the vocabulary, -1 where unknown, int32."""
-    found = pc.index_in(values, value_set=vocabulary, skip_nulls=True)  # pyright: ignore[reportAttributeAccessIssue]
-    return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype("int32")
-
-
-def _hash(values: pa.Array, buckets: int) -> np.ndarray:
-    import keras
-
-    values = pc.fill_null(values, "").to_numpy(zero_copy_only=False)
-    return np.asarray(keras.layers.Hashing(num_bins=buckets)(values), "int32")
-
-
-def _padded(column: pa.Array, feature: Feature, vocabulary: pa.Array) -> np.ndarray:
-    """Indices of a list column, shape `(rows, width)`: 0 pads, 1 is unknown.
-
-    Of longer lists a set keeps the first values, a sequence the newest.
-    """
-    offsets = column.offsets.to_numpy()
-    lengths = np.where(np.asarray(column.is_valid()), np.diff(offsets), 0)
-    kept = np.minimum(lengths, feature.width)  # pyright: ignore[reportCallIssue, reportArgumentType]
-    start = offsets[:-1] + (lengths - kept if feature.kind == "sequence" else 0)
-    values = _index(column.values.cast(pa.string()), vocabulary) + 2
-    position = np.arange(feature.width)  # pyright: ignore[reportCallIssue, reportArgumentType]
-    source = np.minimum(start[:, None] + position, max(len(values) - 1, 0))
-    inside = position < kept[:, None]
-    return np.where(inside, values[source] if len(values) else 0, 0).astype("int32")
-
-
 def batches(
     prepared: Dataset,
     files: Sequence[Path],
@@ -381,12 +337,14 @@ def batches(
         rows = np.diff([(span[1] - span[0]) * i // steps for i in range(steps + 1)]).tolist()
 
     columns = [task.column for task in schema.tasks]
-    columns += [f"{f.role}_row" if f.kind == "vector" else f.name for f in schema.features]
+    columns += [f"{f.role}_row" if f.is_stored else f.name for f in schema.features]
     columns += [column for column in schema.scenario.columns if column not in columns]
-    text = [f.name for f in schema.features if f.kind in ("id", "string")] + list(schema.scenario.columns)
+    text = [f.name for f in schema.features if (k := KINDS[f.kind]).is_text and not k.is_wide] + list(
+        schema.scenario.columns
+    )
     encode = Encoder(schema)
     label_names = {task.column for task in schema.tasks}
-    store_rows = sorted({f"{f.role}_row" for f in schema.features if f.kind == "vector"})
+    store_rows = sorted({f"{f.role}_row" for f in schema.features if f.is_stored})
 
     def encoded(table: pa.Table) -> pa.Table:
         """Numbers for a row group's text, so that what follows, for each row, is quick."""
@@ -500,4 +458,4 @@ def _as_array(column: pa.Array) -> np.ndarray:
 
 def open_stores(prepared: Dataset) -> dict[str, np.ndarray]:
     """`{role: memory-mapped matrix}` of the vector features' stores."""
-    return {f.role: prepared.vectors(f.role).vectors for f in prepared.schema.features if f.kind == "vector"}
+    return {f.role: prepared.vectors(f.role).vectors for f in prepared.schema.features if f.is_stored}

@@ -13,11 +13,12 @@ from keras import ops
 from tfmtr import components, precision, replicas
 from tfmtr.backends import check_tensorflow, is_tensorflow
 from tfmtr.checks import check_integer, check_number, check_widths
-from tfmtr.encoders.embed import CATEGORICAL, embed, embed_fields, encode_inputs, join
+from tfmtr.encoders.embed import embed, embed_fields, encode_inputs, join
 from tfmtr.encoders.field_weighted import as_fields, field_towers
 from tfmtr.encoders.first_order import first_order
 from tfmtr.encoders.graph_names import name_apart
 from tfmtr.heads._head import Head, TrainingGraph
+from tfmtr.kinds import KINDS
 from tfmtr.layers.embedding_table import EmbeddingTable
 from tfmtr.layers.routed_dense import RoutedDense
 from tfmtr.layers.score import DotScore, QueryScale
@@ -476,7 +477,7 @@ def ranking(
     x = join(fields)
     if encode is not None:
         encode = components.find("encoders.interactions", encode)
-        x = encode(x, {f.name: fields[f.name] for f in features if f.kind in CATEGORICAL})
+        x = encode(x, {f.name: fields[f.name] for f in features if KINDS[f.kind].is_categorical})
     if dropout:
         x = keras.layers.Dropout(dropout, name="dropout")(x)
     towers = head.towers()
@@ -595,7 +596,7 @@ def _share(
     """
     scenario, num_scenarios = _scenario(inputs, schema, unknown_rate)
     wanted = inspect.signature(share).parameters
-    categorical = [f for f in features if f.kind in CATEGORICAL]
+    categorical = [f for f in features if KINDS[f.kind].is_categorical]
     sides = {}
     if "fields" in wanted or "task_representations" in wanted or "prior" in wanted:
         needs = getattr(share, "func", share)
@@ -604,7 +605,7 @@ def _share(
         parts = embed_fields(inputs, categorical, embedding_dim=embedding_dim, name="fields")
         sides["fields"] = ops.stack(list(parts.values()), axis=1)
     if "prior" in wanted:
-        chosen = [f for f in categorical if f.name in prior] or [f for f in categorical if f.kind == "id"]
+        chosen = [f for f in categorical if f.name in prior] or [f for f in categorical if is_one_of_a_vocabulary(f)]
         sides["prior"] = embed(inputs, chosen or categorical, embedding_dim=embedding_dim, name="prior")
     if "scenario_features" in wanted:
         table = EmbeddingTable(num_scenarios, embedding_dim, name="scenario_embedding")
@@ -615,6 +616,12 @@ def _share(
         }
     shared = as_shared(share(x, scenario, towers=towers, num_scenarios=num_scenarios, **sides))
     return shared._replace(bases={tower: shared.bases.get(tower, x) for tower in towers})
+
+
+def is_one_of_a_vocabulary(feature: Feature) -> bool:
+    """Whether a feature has one value of a vocabulary in each row, as an id."""
+    kind = KINDS[feature.kind]
+    return kind.has_vocabulary and not kind.is_wide
 
 
 def check_has_embeddings(share: str, categorical: Sequence[Feature]) -> None:

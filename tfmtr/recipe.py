@@ -425,6 +425,8 @@ def parse_change(text: str) -> tuple[str, Any]:
 def _change(document: dict[str, Any], key: str, value: Any) -> None:
     """Sets a key, or an option of a part, in a document."""
     name, _, option = key.partition(".")
+    if option == components.NAME and name in STORED_AS_TABLES:
+        raise ValueError(f"`--set {name}=...` says which part `{name}` is. Received: {key}={value!r}")
     if not option:
         document[name] = value
         return
@@ -475,7 +477,7 @@ def _schedule(recipe: Recipe) -> tuple[str, dict[str, Any]] | None:
         return None
     name, options = recipe.schedule, {}
     if not isinstance(name, str):
-        name, options = components.parse("optimizers", recipe.schedule)
+        name, options = components.parse("optimizers", recipe.schedule, argument="schedule")
     check_choice("schedule", name, SCHEDULES)
     name = str(name)
     import keras

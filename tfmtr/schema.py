@@ -24,9 +24,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from tfmtr.kinds import KINDS
+
 ROLES = ("user", "title", "context")  # of the features that a model is served with
 TRAINING = "training"  # role of what is known in training only
-KINDS = ("id", "string", "number", "vector", "set", "sequence")
 TASK_KINDS = ("binary", "regression")
 
 
@@ -48,7 +49,7 @@ def check_inputs(needed: Iterable["Feature"], given: Iterable["Feature"], argume
             problems.append(f"no {feature.name!r}, which is of the kind {feature.kind}")
         elif own.kind != feature.kind:
             problems.append(f"{feature.name!r} of the kind {own.kind}, not {feature.kind}")
-        elif feature.kind == "vector" and own.width != feature.width:
+        elif KINDS[feature.kind].has_fixed_width and own.width != feature.width:
             problems.append(f"{feature.name!r} of {own.width} numbers, not {feature.width}")
     if problems:
         raise ValueError(
@@ -91,10 +92,10 @@ class Feature:
         name: Column of the examples, and name of the model's and the signatures' input.
         role: `"user"`, `"title"` or `"context"`: which tower may see it. Or `"training"`: known in training only,
             such as the position that a title was shown at; no tower sees it, only heads whose losses ask for it.
-        kind: `"id"` (a categorical value of `vocabulary`, text), `"string"` (open-ended text, hashed
-            into `width` buckets), `"number"` (normalised with `mean` and `std`), `"vector"` (`width`
-            floats from the feature store), `"set"` or `"sequence"` (a list of values of `vocabulary`,
-            cut or padded to `width` entries; a sequence is in order of time, newest last).
+        kind: A kind of `tfmtr.kinds`: `"id"` (a categorical value of `vocabulary`, text), `"string"` (open-ended text,
+            hashed into `width` buckets), `"number"` (normalised with `mean` and `std`), `"vector"` (`width` floats
+            from the feature store), `"set"` or `"sequence"` (a list of values of `vocabulary`, cut or padded to
+            `width` entries; a sequence is in order of time, newest last).
         vocabulary: Known values, most frequent first. Unknown values share one further embedding.
         width: Buckets, vector width or list length, by kind.
         mean, std: For numbers, of the training users or of all titles.
@@ -102,7 +103,7 @@ class Feature:
 
     name: str
     role: Literal["user", "title", "context", "training"]
-    kind: Literal["id", "string", "number", "vector", "set", "sequence"]
+    kind: str
     vocabulary: Sequence[str] = ()
     width: int | None = None
     mean: float = 0.0
@@ -110,17 +111,24 @@ class Feature:
 
     def __post_init__(self) -> None:
         check_choice("role", self.role, (*ROLES, TRAINING))
-        check_choice("kind", self.kind, ("id", "string", "number") if self.role == TRAINING else KINDS)
+        in_training = [name for name, kind in KINDS.items() if kind.in_training]
+        check_choice("kind", self.kind, in_training if self.role == TRAINING else list(KINDS))
+        kind = KINDS[self.kind]
         object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
-        if self.kind in ("string", "vector", "set", "sequence") and not (self.width and self.width > 0):
+        if kind.width and not (self.width and self.width > 0):
             raise ValueError(
                 f"`width` must be a positive integer for a feature of kind {self.kind!r} "
                 f"(buckets, vector width or list length). Received: name={self.name!r}, width={self.width!r}"
             )
-        if self.kind in ("id", "set", "sequence") and len(set(self.vocabulary)) != len(self.vocabulary):
+        if kind.has_vocabulary and len(set(self.vocabulary)) != len(self.vocabulary):
             raise ValueError(f"`vocabulary` of feature {self.name!r} must not repeat a value.")
         if not self.std > 0:
             raise ValueError(f"`std` of feature {self.name!r} must be positive. Received: std={self.std!r}")
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether its values are vectors of the role's store."""
+        return KINDS[self.kind].is_stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +232,7 @@ class Schema:
             if repeated:
                 raise ValueError(f"`{field}` must have different names. Received more than once: {repeated}")
         for role in ROLES:
-            vectors = [f.name for f in self.features if f.role == role and f.kind == "vector"]
+            vectors = [f.name for f in self.features if f.role == role and f.is_stored]
             if len(vectors) > 1:
                 raise ValueError(
                     f"A role has at most one vector feature; join them into one matrix. Received for "

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from tfmtr import inputs, models, training
+from tfmtr import components, inputs, models, training
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.evaluate import evaluate
@@ -201,10 +201,12 @@ def test_popularity_s_lists_are_what_counting_gives(tiny, evaluated):
             assert hits[user] == len(wanted & set(offered[:5])), user
 
 
-def test_baselines_are_chosen_by_name_or_left_out(tiny, evaluated, tmp_path):
-    run = tmp_path / "run"
+def test_baselines_are_chosen_by_name_or_left_out(tiny, evaluated, tmp_path, monkeypatch):
+    run, names, looks = tmp_path / "run", components.names, []
     shutil.copytree(evaluated[0], run)
+    monkeypatch.setattr(components, "names", lambda folder: looks.append(folder) or names(folder))
     result = evaluate(run, tiny, k=5, baselines=["ease", "popularity"], among=10).document
+    assert looks.count("evaluation.list_metrics") == 1 + len(names("evaluation.list_metrics"))  # not once a list
     for cells in (result["among"], result["baselines"]["among"]["ease"]):
         assert cells["2"]["overall"]["hit_rate"] > result["lists"]["ranking"]["2"]["overall"]["recall"]
     out = io.StringIO()
@@ -217,6 +219,10 @@ def test_baselines_are_chosen_by_name_or_left_out(tiny, evaluated, tmp_path):
     assert few["warnings"] == [f"{positives} positives were ranked among fewer than 10000 titles: no more could be had"]
     with pytest.raises(ValueError, match=r"`baselines` must be one of .* Did you mean 'ease'\?"):
         evaluate(run, tiny, k=5, baselines=["eaes"])
+    (run / "scores.parquet").unlink()
+    with pytest.raises(ValueError, match=r"`metrics` must be one of .* Did you mean 'ndcg'\?"):
+        evaluate(run, tiny, k=5, baselines=[], metrics=["ndgc"])
+    assert not (run / "scores.parquet").exists()
 
 
 def test_a_model_below_the_best_baseline_is_warned_of_with_causes(tiny, evaluated, tmp_path):

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.engines.duckdb import read_files
+from tfmtr.kinds import KINDS
 from tfmtr.schema import Schema
 
 MOST = 20_000  # rows that are compared
@@ -112,7 +113,11 @@ def medians_of_numbers(data: Dataset, schema: Schema) -> dict[tuple[str, str], f
     for role in ("user", "title"):
         file = pq.ParquetFile(data.path / f"{role}s.parquet")
         for feature in schema.by_role(role):
-            if feature.kind == "number" and feature.name in file.schema_arrow.names:
+            if (
+                not (kind := KINDS[feature.kind]).is_text
+                and not kind.is_stored
+                and feature.name in file.schema_arrow.names
+            ):
                 values = file.read([feature.name])[feature.name].drop_null().to_numpy()
                 medians[role, feature.name] = float(np.median(values)) if len(values) else None
     return medians
@@ -131,17 +136,17 @@ def shares_of_values(data: Dataset, schema: Schema) -> dict[tuple[str, str, str]
     shares = {}
     for role in ("user", "title"):
         file = pq.ParquetFile(data.path / f"{role}s.parquet")
-        features = [f for f in schema.by_role(role) if f.name in file.schema_arrow.names and f.kind != "vector"]
+        features = [f for f in schema.by_role(role) if f.name in file.schema_arrow.names and not f.is_stored]
         vocabularies = {f.name: pa.array(f.vocabulary, pa.string()) for f in features}
         rows, missing, values, unknown = 0, *({f.name: 0 for f in features} for _ in range(3))
         for batch in file.iter_batches(columns=[f.name for f in features] or [role]):
             rows += len(batch)
             for feature in features:
                 column = batch[feature.name]
-                if feature.kind == "number":
+                if not KINDS[feature.kind].is_text:
                     missing[feature.name] += column.null_count
                     continue
-                if feature.kind in ("set", "sequence"):
+                if KINDS[feature.kind].is_wide:
                     missing[feature.name] += pc.sum(pc.equal(pc.fill_null(pc.list_value_length(column), 0), 0)).as_py()
                     column = column.flatten()
                 else:
@@ -152,6 +157,6 @@ def shares_of_values(data: Dataset, schema: Schema) -> dict[tuple[str, str, str]
                 unknown[feature.name] += len(there) - (pc.sum(known).as_py() or 0)
         for feature in features:
             shares[role, feature.name, "missing"] = missing[feature.name] / max(1, rows)
-            if feature.kind in ("id", "set", "sequence"):
+            if KINDS[feature.kind].has_vocabulary:
                 shares[role, feature.name, "unknown"] = unknown[feature.name] / max(1, values[feature.name])
     return shares

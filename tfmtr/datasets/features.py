@@ -15,6 +15,7 @@ import numpy as np
 from tfmtr.datasets.engines._engine import Engine
 from tfmtr.datasets.names import inside, outside
 from tfmtr.datasets.report import counted
+from tfmtr.kinds import KINDS
 from tfmtr.schema import Feature
 
 MAX_VOCABULARY = 10_000
@@ -72,9 +73,9 @@ def check_drift(kinds: Mapping[str, Mapping[str, str]], before: Mapping[str, Map
 
 def check_widths(features: Iterable[Feature], before: Iterable[Feature]) -> None:
     """Raises a `ValueError` unless the vectors among the features are as wide as in the data that they continue."""
-    widths = {feature.name: feature.width for feature in before if feature.kind == "vector"}
+    widths = {feature.name: feature.width for feature in before if KINDS[feature.kind].has_fixed_width}
     for feature in features:
-        if feature.kind == "vector" and widths.get(feature.name) != feature.width:
+        if KINDS[feature.kind].has_fixed_width and widths.get(feature.name) != feature.width:
             raise ValueError(
                 f"`{feature.name}` must be as wide as in the data that these continue: {widths.get(feature.name)}; "
                 f"bring back the stores and vector columns, or prepare and train anew. Received: {feature.width}"

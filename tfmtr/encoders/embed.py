@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras import KerasTensor, ops
 
+from tfmtr.kinds import KINDS, categorical
 from tfmtr.names import SCENARIO
 from tfmtr.parameter_servers import table
 from tfmtr.schema import Feature, Schema
-
-CATEGORICAL = ("id", "string", "set", "sequence")  # kinds that become embeddings
 
 
 def encode_inputs(schema: Schema, *roles: str, scenario: bool = False) -> dict[str, KerasTensor]:
@@ -26,9 +25,8 @@ def encode_inputs(schema: Schema, *roles: str, scenario: bool = False) -> dict[s
     """
     inputs = {}
     for feature in schema.by_role(*roles):
-        shape = (feature.width,) if feature.kind in ("vector", "set", "sequence") else ()
-        dtype = "float32" if feature.kind in ("number", "vector") else "int32"
-        inputs[feature.name] = keras.Input(shape, dtype=dtype, name=feature.name)
+        kind = KINDS[feature.kind]
+        inputs[feature.name] = keras.Input(kind.shape(feature), dtype=kind.dtype, name=feature.name)
     if scenario:
         inputs[SCENARIO] = keras.Input((), dtype="int32", name=SCENARIO)
     return inputs
@@ -69,7 +67,7 @@ def stack(encode: str, fields: Mapping[str, KerasTensor]) -> KerasTensor:
     if len(fields) < 2:
         raise ValueError(
             f"`encode={encode}` multiplies pairs of embeddings, so the schema must have two or more features of "
-            f"kind {', '.join(CATEGORICAL)}. Received: {sorted(fields)}"
+            f"kind {', '.join(categorical())}. Received: {sorted(fields)}"
         )
     return ops.stack(list(fields.values()), axis=1)
 
@@ -93,16 +91,8 @@ def embed_fields(
     prefix = f"{name}_" if name else ""
     fields = {}
     for feature in features:
-        value = inputs[feature.name]
-        if feature.kind == "number":
-            value = ops.expand_dims(value, -1)
-        elif feature.kind in ("id", "string"):
-            rows = feature.width if feature.kind == "string" else len(feature.vocabulary) + 1
-            value = table(rows, embedding_dim, name=f"{prefix}{feature.name}_embedding")(value)
-        elif feature.kind in ("set", "sequence"):
-            rows = len(feature.vocabulary) + 2
-            embedding = table(rows, embedding_dim, name=f"{prefix}{feature.name}_embedding")
-            mask = ops.expand_dims(ops.cast(ops.not_equal(value, 0), "float32"), -1)  # (batch, width, 1)
-            value = ops.sum(embedding(value) * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1.0)
-        fields[feature.name] = value
+        kind, embedding = KINDS[feature.kind], None
+        if kind.rows is not None:
+            embedding = table(kind.rows(feature), embedding_dim, name=f"{prefix}{feature.name}_embedding")
+        fields[feature.name] = kind.embed(inputs[feature.name], embedding)
     return fields

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras import KerasTensor, ops
 
+from tfmtr.kinds import KINDS
 from tfmtr.layers.field_query import FieldQuery
 from tfmtr.schema import Feature
 
@@ -62,7 +63,7 @@ def field_towers(
 
 def as_fields(fields: Mapping[str, KerasTensor], features: Sequence[Feature], width: int) -> dict[str, KerasTensor]:
     """Fields of one width: numbers and vectors through a linear map of their own."""
-    linear = {feature.name for feature in features if feature.kind in ("number", "vector")}
+    linear = {feature.name for feature in features if not KINDS[feature.kind].is_categorical}
     return {
         name: keras.layers.Dense(width, use_bias=False, name=f"{name}_field")(value) if name in linear else value
         for name, value in fields.items()

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras import KerasTensor
 
-from tfmtr.encoders.embed import CATEGORICAL, embed
+from tfmtr.encoders.embed import embed
+from tfmtr.kinds import KINDS
 from tfmtr.schema import Feature
 
 
@@ -30,7 +31,7 @@ def first_order(
     terms = []
     for feature in features:
         value = embed(inputs, [feature], embedding_dim=len(towers), name="first_order")
-        if feature.kind not in CATEGORICAL:
+        if not KINDS[feature.kind].is_categorical:
             name = f"first_order_{feature.name}"
             value = keras.layers.Dense(len(towers), use_bias=False, kernel_initializer="zeros", name=name)(value)
         terms.append(value)

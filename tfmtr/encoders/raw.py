@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, ops
 
+from tfmtr.kinds import KINDS
 from tfmtr.names import SCENARIO
 from tfmtr.schema import Scenario, Schema
 
@@ -34,9 +35,8 @@ def raw_inputs(schema: Schema, *roles: str, scenario: bool = False) -> dict[str,
     """
     inputs = {}
     for feature in schema.by_role(*roles):
-        shape = (feature.width,) if feature.kind in ("vector", "set", "sequence") else ()
-        dtype = "float32" if feature.kind in ("number", "vector") else "string"
-        inputs[feature.name] = keras.Input(shape, dtype=dtype, name=feature.name)
+        kind = KINDS[feature.kind]
+        inputs[feature.name] = keras.Input(kind.shape(feature), dtype=kind.raw_dtype, name=feature.name)
     for column in schema.scenario.columns if scenario else ():
         inputs.setdefault(column, keras.Input((), dtype="string", name=column))
     return inputs
@@ -56,18 +56,7 @@ def look_up(
     Returns:
         `{name: tensor}` with the names, shapes and dtypes of `encode_inputs`.
     """
-    encoded = {}
-    for feature in schema.by_role(*roles):
-        value = raw[feature.name]
-        if feature.kind == "id":
-            value = lookup(feature.vocabulary)(value)
-        elif feature.kind in ("set", "sequence"):
-            value = lookup(feature.vocabulary, mask_token="")(value)
-        elif feature.kind == "string":
-            value = keras.layers.Hashing(num_bins=feature.width)(value)
-        elif feature.kind == "number":
-            value = (value - feature.mean) / feature.std
-        encoded[feature.name] = value
+    encoded = {f.name: KINDS[f.kind].look_up(raw[f.name], f) for f in schema.by_role(*roles)}
     if scenario:
         encoded[SCENARIO] = _scenario_index(raw, schema.scenario)
     return encoded

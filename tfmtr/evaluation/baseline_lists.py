@@ -20,7 +20,7 @@ from tfmtr.evaluation.baselines.tuning import fit, tune
 from tfmtr.evaluation.index_lists import AmongCase, IndexLists, ListCase, best_titles, is_positive
 from tfmtr.evaluation.list_scores import NEW, REPEATS
 from tfmtr.evaluation.past import Past
-from tfmtr.evaluation.ranking import Metrics, evaluate_lists, metrics_of_users, ndcg_of_users
+from tfmtr.evaluation.ranking import Metric, Metrics, evaluate_lists, functions, metrics_of_users, ndcg_of_users
 from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.index import availability
 
@@ -76,7 +76,7 @@ def baseline_lists(
     data = Dataset(data.path)
     key = data.report["fingerprint"], data.report.get("forgotten", 0)
     names = None if names is None else tuple(names)
-    return _baseline_lists(str(data.path.absolute()), key, k, most, names, among, tuple(metrics))
+    return _baseline_lists(str(data.path.absolute()), key, k, most, names, among, tuple(functions(metrics).items()))
 
 
 @functools.lru_cache(maxsize=2)  # the runs of one command are on the same data
@@ -87,9 +87,9 @@ def _baseline_lists(
     most: int,
     names: tuple[str, ...] | None,
     among: int | None,
-    metrics: Metrics,
+    found_metrics: tuple[tuple[str, Metric], ...],
 ) -> BaselineLists:
-    data = Dataset(path)
+    data, metrics = Dataset(path), dict(found_metrics)
     past, window_days = Past(data), length_in_days(data)
     cases = validation_cases(data, past)
 

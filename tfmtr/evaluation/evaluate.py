@@ -32,7 +32,7 @@ from tfmtr.evaluation.list_scores import (
 )
 from tfmtr.evaluation.metrics import Cells, evaluate_task
 from tfmtr.evaluation.past import Past, has_events
-from tfmtr.evaluation.ranking import evaluate_lists, gauc, recall_at_k
+from tfmtr.evaluation.ranking import evaluate_lists, functions, gauc, recall_at_k
 from tfmtr.evaluation.shortcomings import shortcomings
 from tfmtr.evaluation.title_facts import LOCAL_SHARE, TitleFacts, title_facts
 from tfmtr.models import JointModel, TwoTower
@@ -108,6 +108,7 @@ def evaluate(
         check_choice("baselines", name, tuple(BASELINES))
     if among is not None:
         check_integer("among", among, least=2)
+    known_metrics = functions(metrics)
     if document["fingerprint"] != data.report["fingerprint"]:
         raise ValueError(
             "`data` must be what the run was trained on, or its test users may be in the training rows. "
@@ -141,24 +142,24 @@ def evaluate(
                     case = ListCase(positives, index.catalogue, most=recall_users, past=before, window=window)
                     lists = case.index_lists(rank)
                     list_scores.append(
-                        user_scores(lists, past, history, window, metrics).assign(contender=MODEL, list=kind)
+                        user_scores(lists, past, history, window, known_metrics).assign(contender=MODEL, list=kind)
                     )
                     if kind == REPEATS:
-                        found["repeats"][str(window)] = evaluate_lists(lists.lists, metrics)
+                        found["repeats"][str(window)] = evaluate_lists(lists.lists, known_metrics)
                         continue
                     if among is not None:
                         some = AmongCase(case, among)
-                        found["among"][str(window)] = evaluate_lists(some.lists(rank), metrics)
+                        found["among"][str(window)] = evaluate_lists(some.lists(rank), known_metrics)
                         few += some.few
                     found["recall"][str(window)] = recall_at_k(lists.lists)
                     found["left_out"][str(window)] = case.left_out
                     for metric, cells in list_metrics(
-                        lists, facts, profiles(past, lists.users, window), metrics
+                        lists, facts, profiles(past, lists.users, window), known_metrics
                     ).items():
                         put(found, ("lists", metric, str(window)), cells)
     found["baselines"], found["means"], found["segments"], found["warnings"] = None, {}, {}, []
     if list_scores and (names is None or names):
-        others = baseline_lists(data, k=k, most=recall_users, names=names, among=among, metrics=metrics)
+        others = baseline_lists(data, k=k, most=recall_users, names=names, among=among, metrics=known_metrics)
         list_scores.append(others.scores)
         found["baselines"] = {**others.document, "compared": compare_with(pd.concat(list_scores), MODEL)}
     if list_scores:

@@ -25,6 +25,7 @@ from tfmtr.evaluation.popularity import (
 )
 from tfmtr.evaluation.ranking import Metrics, evaluate_lists
 from tfmtr.evaluation.title_facts import TitleFacts
+from tfmtr.kinds import KINDS
 from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.index import build_index
 from tfmtr.schema import Schema
@@ -277,18 +278,17 @@ def is_positive(labels: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArra
 
 
 def is_cold(rows: pa.Table, features: Mapping[str, np.ndarray], schema: Schema) -> np.ndarray:
-    """Of which rows no taste is known, boolean of shape `(rows,)`, as `tfmtr.exporting.is_cold` has it of requests.
+    """Of which rows no taste is known, boolean of shape `(rows,)`, as `tfmtr.signatures.recommend` has it.
 
     Args:
         rows: Arrow table of examples.
         features: What `tfmtr.inputs.model_inputs` makes of them.
         schema: The `Schema`.
     """
-    known = [np.any(features[f.name] != 0, axis=1) for f in schema.by_role("user") if f.kind == "vector"]
-    known += [
-        pc.fill_null(pc.greater(pc.list_value_length(rows[f.name]), 0), False).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
+    known = [
+        np.any(features[f.name] != 0, axis=1)  # an unknown value of a list is 1
         for f in schema.by_role("user")
-        if f.kind in ("set", "sequence")
+        if KINDS[f.kind].tells_taste
     ]
     return ~np.any(known, axis=0) if known else np.zeros(len(rows), bool)
 

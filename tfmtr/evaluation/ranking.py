@@ -3,7 +3,7 @@
 Cells are those of `tfmtr.evaluation.metrics`: by slice and pooled, n/a under 30 positives or 20 users.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.metrics import OVERALL, Cells, Windows, observed_rows, rows_by_slice, why_not_available
 
 FOLDER = "evaluation.list_metrics"
+Metric = Callable[[Lists], np.ndarray]
 
-Metrics = Sequence[str | Callable[[Lists], np.ndarray]]  # list metrics by import path, or themselves
+Metrics = Mapping[str, Metric] | Sequence[str | Metric]  # by import path, themselves, or what `functions` returned
 
 
 def gauc(labels: ArrayLike, scores: ArrayLike, slices: ArrayLike, users: ArrayLike) -> Cells:
@@ -78,7 +79,7 @@ def evaluate_lists(lists: Lists, metrics: Metrics = ()) -> Cells:
 
     Args:
         lists: `Lists`.
-        metrics: Further ones: import paths or functions.
+        metrics: Further ones: import paths or functions; or all, as `functions` returns them.
 
     Returns:
         `{slice: cell}` as `evaluate_task` returns it, with each metric by its name, `positives`, `users` (those with a
@@ -171,15 +172,23 @@ def ndcg_of_users(lists: Lists) -> np.ndarray:
     return ndcg(lists)[lists.num_positives > 0]
 
 
-def functions(metrics: Metrics = ()) -> dict[str, Callable[[Lists], np.ndarray]]:
-    """`{name: function}` of all list metrics.
+def functions(metrics: Metrics = ()) -> Mapping[str, Metric]:
+    """`{name: function}` of all list metrics, looked up once by who has many lists.
 
     Args:
-        metrics: Those beside the ones that are found by name: import paths or functions.
+        metrics: Those beside the ones that are found by name: import paths or functions. Or what this function
+            returned, which is returned as it is.
 
     Raises:
         ValueError: If one cannot be found, or two have one name.
+
+    Example:
+    >>> metrics = functions()
+    >>> functions(metrics) is metrics
+    True
     """
+    if isinstance(metrics, Mapping):
+        return metrics
     found = {name: components.find(FOLDER, name) for name in components.names(FOLDER)}
     for metric in metrics:
         function = components.find(FOLDER, metric)

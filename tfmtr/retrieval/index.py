@@ -16,6 +16,7 @@ from tfmtr import components, inputs
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.seen import had_pairs
+from tfmtr.kinds import KINDS
 from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.schema import Schema
 
@@ -96,7 +97,7 @@ def popularity(titles: Dataset, ids: Sequence[str]) -> dict[str, np.ndarray]:
 
 def title_attributes(titles: Dataset, schema: Schema) -> dict[str, list[list[str]]]:
     """`{feature: one list of texts for each title}` of the ids, strings and sets that titles have."""
-    wanted = [f for f in schema.by_role("title") if f.kind in ("id", "string", "set") and f.name != "title"]
+    wanted = [f for f in schema.by_role("title") if KINDS[f.kind].is_filter and f.name != "title"]
     table = pq.read_table(titles.path / "titles.parquet", columns=[f.name for f in wanted])
     attributes = {}
     for feature in wanted:

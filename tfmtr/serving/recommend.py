@@ -15,6 +15,7 @@ import numpy as np
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.seen import seen_pairs
+from tfmtr.kinds import KINDS
 from tfmtr.serving.client import Client, ServerError
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def user_inputs(
     features = data.schema.by_role("user", "context")
     if signature is not None:
         known = {name: [dim.size for dim in spec.tensor_shape.dim] for name, spec in signature.inputs.items()}
-        is_list = {feature.name: feature.kind in ("set", "sequence") for feature in features}
+        is_list = {feature.name: KINDS[feature.kind].is_wide and KINDS[feature.kind].is_text for feature in features}
         features = [
             dataclasses.replace(f, width=known[f.name][1]) if is_list[f.name] else f
             for f in features
@@ -154,20 +155,10 @@ def user_inputs(
         ]
     inputs = {}
     for feature in features:
-        value = row.get(feature.name)
-        if feature.kind == "vector":
-            store = row.get("user_row")
-            if value is None:
-                value = np.zeros(feature.width) if store is None or store < 0 else data.vectors("user").vectors[store]  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue, reportCallIssue]
-            inputs[feature.name] = np.asarray(value, np.float32)[None]
-        elif feature.kind == "number":
-            inputs[feature.name] = np.asarray([feature.mean if value is None else value], np.float32)
-        elif feature.kind in ("set", "sequence"):
-            values = list(value or [])
-            values = values[: feature.width] if feature.kind == "set" else values[-feature.width :]
-            inputs[feature.name] = np.asarray([values + [""] * (feature.width - len(values))], object)
-        else:
-            inputs[feature.name] = np.asarray(["" if value is None else str(value)], object)
+        value, store = row.get(feature.name), row.get("user_row")
+        if value is None and feature.is_stored and store is not None and store >= 0:
+            value = data.vectors("user").vectors[store]
+        inputs[feature.name] = KINDS[feature.kind].request(value, feature)
     for column in data.schema.scenario.columns:
         inputs.setdefault(column, np.asarray([row.get(column) or ""], object))
     return inputs

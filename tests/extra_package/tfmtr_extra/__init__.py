@@ -5,11 +5,13 @@ from typing import Annotated
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from keras import ops
 
 from tfmtr.datasets.logs import Logs
 from tfmtr.heads import Head, task_losses, task_outputs, task_towers
 from tfmtr.retrieval.indexes.exact import ExactIndex
+from tfmtr.signatures import Signature, specs
 
 
 def own_share(x, scenario, *, towers, num_scenarios, width=8):
@@ -41,6 +43,11 @@ def own_index(catalogue, vectors, file=None):
 def own_metric(lists):
     """Metric of lists: precision."""
     return lists.num_hits / lists.ranked_titles.shape[1]
+
+
+def own_signature(served, *, title):
+    """Signature: lengths of titles' vectors."""
+    return Signature(lambda raw: {"length": tf.norm(title(raw), axis=1)}, specs(served.titles))
 
 
 def own_data(source, out, *, users: Annotated[int, "Number of users."] = 300):

@@ -1,0 +1,58 @@
+"""A user's titles."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfmtr.kinds import KINDS
+from tfmtr.names import weight_name
+from tfmtr.retrieval.recommender import OPTIONS, RANK_BY, REQUEST, Recommender, repeat
+from tfmtr.schema import Schema
+from tfmtr.signatures._signature import Served, Signature, defaults_as_specs, specs
+
+
+def recommend(served: Served, *, user: keras.Model, scenario: keras.Model, recommender: Recommender) -> Signature:
+    """User features and a request -> the titles that are best for the user.
+
+    In: `request_territory`, `seen` (batch, n), `k` (batch,); out: `titles`, `scores`, `count`, `is_exact`, `fallback`
+    (see `tfmtr.retrieval.recommender.Recommender`). The user's own territory selects the branch, the request's the
+    catalogue. The query is the sum of the tasks' queries, each times `weight_<task>`, by default the task's weight. A
+    client may leave out these weights, `allow`, `where`, `diversity` and `rank_by`.
+    """
+    tasks = [task for task in served.schema.tasks if task.name in user.output]
+    weights = {weight_name(task.name): (tf.TensorSpec([None], tf.float32), [task.weight]) for task in tasks}
+    defaults = OPTIONS | RANK_BY | weights
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        raw = {name: request[name] for name in served.users}
+        queries, batch = user(raw), tf.shape(request["k"])[0]
+        query = tf.add_n(
+            [
+                repeat(request[weight_name(t)], batch)[:, None] * q if weight_name(t) in weights else q
+                for t, q in queries.items()
+            ]
+        )
+        return recommender(query, request, queries, is_cold(request, served.schema), scenario(raw)[:, 0] == 0)
+
+    return Signature(answer, {**specs(served.users), **specs(REQUEST), **defaults_as_specs(defaults)}, defaults)
+
+
+def is_cold(request: Mapping[str, Any], schema: Schema) -> tf.Tensor | None:
+    """Of whom no taste is known, boolean of shape `(batch,)`: a zero vector, empty sets and sequences.
+
+    Args:
+        request: `{column: tensor}` of raw values.
+        schema: The `Schema`.
+
+    Returns:
+        A tensor, or `None` where users have no such feature: the model knows all users equally.
+    """
+    kinds = {f.name: KINDS[f.kind] for f in schema.by_role("user")}
+    known = [
+        tf.reduce_any(request[name] != ("" if kind.is_text else 0.0), axis=1)
+        for name, kind in kinds.items()
+        if kind.tells_taste
+    ]
+    return ~tf.reduce_any(tf.stack(known), axis=0) if known else None
