@@ -48,7 +48,7 @@ def losses_of(
     """
     stores, found = inputs.open_stores(data), []
     for table in itertools.islice(inputs.read_tables(files, rows=batch_size), num_batches):
-        x = inputs.model_inputs(table, schema, stores)
+        x: Any = inputs.model_inputs(table, schema, stores)  # arrays in the place of tensors
         lacking = sorted({*model.input, *(task.column for task in schema.tasks)} - {*x, *table.column_names})
         if lacking:
             raise ValueError(
@@ -56,7 +56,8 @@ def losses_of(
                 f"Received: {files[0]} without {lacking}"
             )
         x = {name: x[name] for name in model.input}
-        losses = model.losses_by_name(x, inputs.labels(table, schema), model(x, training=False))
+        y: Any = inputs.labels(table, schema)
+        losses = model.losses_by_name(x, y, model(x, training=False))
         found.append({name: float(loss) for name, loss in losses.items()})
     return {name: float(np.mean([losses[name] for losses in found])) for name in found[0]}
 

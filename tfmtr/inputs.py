@@ -202,7 +202,7 @@ def encode_frame(frame: pd.DataFrame, schema: Schema) -> tuple[dict[str, np.ndar
 
 def labels(table: pa.Table, schema: Schema) -> dict[str, np.ndarray]:
     """`{label column: float32 array of shape (rows,)}` with NaN where a label was not observed."""
-    return {  # pyright: ignore[reportReturnType]
+    return {
         task.column: pc.fill_null(table[task.column].cast(pa.float32()), float("nan")).to_numpy(zero_copy_only=False)
         for task in schema.tasks
     }
@@ -358,7 +358,7 @@ def batches(
         x = {name: _as_array(table[name].combine_chunks()) for name in table.column_names if name not in store_rows}
         y = {name: x.pop(name) for name in label_names}
         weight = (x.pop(WEIGHT),) if weights is not None else ()
-        return x | _vectors(table, schema, stores, empty=empty), y, *weight  # pyright: ignore[reportReturnType]
+        return x | _vectors(table, schema, stores, empty=empty), y, *weight
 
     options = {"columns": columns, "dictionaries": text, "convert": encoded}
 

@@ -107,13 +107,13 @@ class JointModel(keras.Model):
 
     def losses_by_name(
         self,
-        x: Mapping[str, keras.KerasTensor | np.ndarray],
-        y: Mapping[str, keras.KerasTensor | np.ndarray],
+        x: Tensors,
+        y: Tensors,
         y_pred: dict[str, Tensors],
         sample_weight: keras.KerasTensor | Tensors | None = None,
     ) -> Tensors:
         """The head's losses, `{name: scalar}`."""
-        context = {"scenario": x["scenario"], "sample_weight": sample_weight, "training": y_pred["training"]}
+        context: Any = {"scenario": x["scenario"], "sample_weight": sample_weight, "training": y_pred["training"]}
         return self.head.losses(y_pred["outputs"], y_pred["logits"], y_pred["vectors"], y, context)
 
     def compute_loss(

@@ -147,7 +147,7 @@ class Task:
     """
 
     name: str
-    column: str | None = None
+    column: str = None  # pyright: ignore[reportAssignmentType] - a text from `__post_init__` on
     kind: Literal["binary", "regression"] = "binary"
     weight: float = 1.0
     mean: float = 0.5

@@ -431,9 +431,10 @@ def count_fallbacks(data: Dataset) -> dict[str, int]:
     known = [territory for (territory,) in data.schema.scenario.groups]
     cold = users.anti_join(had, "user")
     if data.vectors("user") is not None:
-        cold = cold.filter(cold.user_row < 0)
+        cold = cold.filter(cold.user_row < 0)  # pyright: ignore[reportOperatorIssue]
+    outside = users.filter(~users.territory.isin(known))  # pyright: ignore[reportArgumentType]
     return {
-        "users_of_the_default_branch": int(con.execute(users.filter(~users.territory.isin(known)).count())),
+        "users_of_the_default_branch": int(con.execute(outside.count())),
         "cold_users": int(con.execute(cold.count())),
         "cold_titles": int(con.execute(titles.anti_join(had, "title").count())),
     }
@@ -463,7 +464,7 @@ def try_version(version: Path | Version, data: Dataset, *, num_users: int = 20) 
         raise ValueError(f"`{version}` must load and answer. Received: {error}") from error
 
 
-def _join_neighbours(groups: Mapping[str, str], places: Mapping[str, Sequence[float]]) -> Mapping[str, str]:
+def _join_neighbours(groups: Mapping[str, str], places: Mapping[str, tuple[float, float]]) -> Mapping[str, str]:
     """The groups, with territories that have none but a place in the group of the nearest one."""
     known = [territory for territory in places if territory in groups]
     if not known:

@@ -6,7 +6,7 @@ trained on; of older ones the rows are counted, said and left.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ibis
 import pyarrow.parquet as pq
@@ -17,6 +17,9 @@ from tfmtr.datasets.examples import is_event
 from tfmtr.datasets.sampling import digest
 from tfmtr.documents import read_json
 from tfmtr.scratch import scratch
+
+if TYPE_CHECKING:
+    from ibis.backends.duckdb import Backend
 
 SAMPLINGS = ("random", "active")
 LATE = "tmp-late-"
@@ -108,7 +111,7 @@ def _write(service: Path, data: Dataset, out: Path, day: str, settings: Mapping[
                 rows = _as_of(con, rows, _homes(service, settings, window["start"][:10]))
                 positive = is_event(rows, task.column)
                 wanted = round(settings["options"]["alpha"] * con.execute(rows.filter(positive).count()))
-                others = rows.filter(~positive).order_by(digest(0, "late", rows.user, rows.title)).limit(wanted)
+                others = rows.filter(~positive).order_by(digest(0, "late", rows.user, rows.title)).limit(wanted)  # pyright: ignore[reportArgumentType]
                 tables += [rows.filter(positive), others]
         if tables:
             table = con.to_pyarrow(ibis.union(*tables).order_by("user", "title"))
@@ -121,7 +124,7 @@ def _homes(service: Path, settings: Mapping[str, Any], date: str) -> Path:
     return (folders[-1] / "data" if folders else Dataset(settings["data"]).path) / "users.parquet"
 
 
-def _as_of(con: ibis.BaseBackend, rows: ibis.Table, users: Path) -> ibis.Table:
+def _as_of(con: "Backend", rows: ibis.Table, users: Path) -> ibis.Table:
     """The rows with the territories that their users had in an earlier users table; new users keep theirs."""
     then = read_files(con, [users]).select(owner="user", home="territory")
     joined = rows.left_join(then, rows.user == then.owner)  # pyright: ignore[reportArgumentType]
