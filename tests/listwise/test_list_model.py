@@ -185,15 +185,20 @@ def test_the_graph_folds_as_the_scorer_does(data, past, order):
         titles[user, : len(own)] = [past.titles[title] for title in past.title[own]]
         ages[user, : len(own)] = past.ages(own, 2)
     home = np.asarray(past.territories, object)[past.homes[users]]
-    query, has_history = layer(tf.constant(titles), tf.constant(ages), tf.constant([[""]] * 30), tf.constant(home))
+    query, has_history, has_past = layer(
+        tf.constant(titles), tf.constant(ages), tf.constant([[""]] * 30), tf.constant(home)
+    )
     np.testing.assert_allclose(query, scorer.queries_of(past, users, 2), rtol=1e-5, atol=1e-5)
     assert has_history.numpy().tolist() == (titles != "").any(axis=1).tolist()
-    seen, has_history = layer(tf.constant([["?"]] * 30), tf.zeros([1, 1]), tf.constant(titles), tf.constant(home))
-    fresh, _ = layer(tf.constant(titles), tf.zeros([1, 1]), tf.constant([[""]] * 30), tf.constant(home))
+    seen, has_history, has_past = layer(
+        tf.constant([["?"]] * 30), tf.zeros([1, 1]), tf.constant(titles), tf.constant(home)
+    )
+    fresh, *_ = layer(tf.constant(titles), tf.zeros([1, 1]), tf.constant([[""]] * 30), tf.constant(home))
     np.testing.assert_allclose(seen, fresh, rtol=1e-6)
     assert not has_history.numpy().any()
-    nowhere, _ = layer(tf.constant([[""]]), tf.zeros([1, 1]), tf.constant([[""]]), tf.constant(["Atlantis"]))
+    nowhere, _, has_past = layer(tf.constant([[""]]), tf.zeros([1, 1]), tf.constant([[""]]), tf.constant(["Atlantis"]))
     np.testing.assert_allclose(nowhere[0], scorer.nowhere)
+    assert not has_past.numpy().any()
 
 
 def test_the_newest_titles_count_once():

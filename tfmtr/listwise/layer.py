@@ -1,5 +1,7 @@
 """The list model's part of a query, in the graph that is served."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -25,10 +27,11 @@ class ListQuery(keras.layers.Layer):
         territory: Text tensor of shape `(batch,)`.
 
     Returns:
-        `(query, has_history)`: float32 of shape `(batch, width)`, and booleans of shape `(batch,)`.
+        `(query, has_history, has_past)`: float32 of shape `(batch, width)`, and booleans of shape `(batch,)`: whether a
+        title of the history is known, and whether one of it or of the seen titles is.
     """
 
-    def __init__(self, scorer: Scorer, title_index: keras.layers.Layer, **kwargs) -> None:
+    def __init__(self, scorer: Scorer, title_index: keras.layers.Layer, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})  # whatever the towers compute in
         self.half_life, self.model_weight = scorer.half_life, scorer.model_weight
         self.title_index, self.territory_index = title_index, lookup(list(scorer.territories))
@@ -41,7 +44,9 @@ class ListQuery(keras.layers.Layer):
         self.width = homes.shape[1]
         self.built = True
 
-    def call(self, history, ages, seen, territory):
+    def call(
+        self, history: tf.Tensor, ages: tf.Tensor, seen: tf.Tensor, territory: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Folds the past; see the class."""
         ages = tf.broadcast_to(ages, tf.shape(history))
         index, ages = newest(self.title_index(history), ages)
@@ -54,7 +59,11 @@ class ListQuery(keras.layers.Layer):
         weights = decayed / tf.sqrt(tf.maximum(tf.reduce_sum(decayed, axis=1, keepdims=True), 1.0))
         past = tf.einsum("bn,bnd->bd", weights, tf.gather(tf.convert_to_tensor(self.inputs_of), index))
         home = tf.gather(tf.convert_to_tensor(self.homes_of), self.territory_index(territory))
-        return home + tf.pad(past, [[0, 0], [0, self.width - self.inputs_of.shape[1]]]), has_history
+        return (
+            home + tf.pad(past, [[0, 0], [0, self.width - self.inputs_of.shape[1]]]),
+            has_history,
+            tf.reduce_any(index > 0, axis=1),
+        )
 
 
 def newest(index: tf.Tensor, ages: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -10,9 +10,10 @@ from typing import Any
 from rich.table import Table
 
 from tfmtr.evaluation.fitting_table import as_text
+from tfmtr.names import HISTORY
 from tfmtr.schema import check_choice
 from tfmtr.serving.client import Client
-from tfmtr.serving.recommend import ask, user_inputs
+from tfmtr.serving.recommend import ask, history_inputs, user_inputs
 from tfmtr.serving.server import Server
 from tfmtr.version import Version
 
@@ -85,6 +86,7 @@ class LocalServer(Server):
         k: int = 10,
         territory: str | None = None,
         seen: Sequence[str] = (),
+        history: Mapping[str, float] | None = None,
     ) -> Recommendations:
         """The best titles for a user.
 
@@ -93,9 +95,10 @@ class LocalServer(Server):
             k: How many titles.
             territory: Whose catalogue is searched; the user's own by default.
             seen: Ids of titles that are left out.
+            history: What the user had, `{title: days since then}`, the newest last; for models that order lists by it.
 
         Raises:
-            ValueError: If the model has no such feature.
+            ValueError: If the model has no such feature, or takes no history.
             ServerError: If the server refuses the request.
         """
         schema = self.version.schema
@@ -103,7 +106,11 @@ class LocalServer(Server):
         for name in features:
             check_choice("features", name, known)
         with self.client() as client:
-            inputs = user_inputs(self.version, dict(features), client.metadata()["recommend"])
+            signature = client.metadata()["recommend"]
+            inputs = user_inputs(self.version, dict(features), signature)
+            if history is not None:
+                check_choice("history", HISTORY[0], [name for name in signature.inputs if name in HISTORY])
+                inputs |= history_inputs(history)
             found = ask(client, inputs, territory=territory or features.get("territory"), seen=seen, k=k)
         return Recommendations(*found)
 
