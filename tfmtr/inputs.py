@@ -127,7 +127,7 @@ class Encoder:
         there = [f for f in self.schema.features if not f.is_stored and f.name in table.column_names]
         none = pa.array([], pa.string())
         arrays = {
-            f.name: KINDS[f.kind].encode(table[f.name].combine_chunks(), f, self.vocabularies.get(f.name, none))
+            f.name: KINDS[f.kind].encode(table[f.name].combine_chunks(), f, self.vocabularies.get(f.name, none))  # pyright: ignore[reportOptionalCall]
             for f in there
         }
         if set(self.schema.scenario.columns) <= set(table.column_names):

@@ -61,9 +61,9 @@ class Past:
         events = events.select(
             user=events.user_place.cast("int32"),
             title=events.title_place.cast("int32"),
-            second=events.time.epoch_seconds().cast("float64"),  # not whole where a log has milliseconds
+            second=events.time.epoch_seconds().cast("float64"),  # not whole where a log has milliseconds  # pyright: ignore[reportAttributeAccessIssue]
             window=events.window.cast("int32"),
-            is_fitted=(events.split == "train").fill_null(False),
+            is_fitted=(events.split == "train").fill_null(False),  # pyright: ignore[reportAttributeAccessIssue]
             is_history=events.is_history,
         ).order_by("user", "title", "second")
         found = con.to_pyarrow(events)

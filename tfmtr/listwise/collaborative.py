@@ -105,6 +105,6 @@ def factorise(weights: np.ndarray, width: int, seed: int = 0) -> tuple[np.ndarra
     inputs, outputs = (np.zeros((size, width), "float32") for size in weights.shape)
     rank = min(width, *weights.shape)
     if rank:
-        left, sizes, right = randomized_svd(weights, rank, n_iter=4, random_state=seed)
+        left, sizes, right = randomized_svd(weights, rank, n_iter=4, random_state=seed)  # pyright: ignore[reportArgumentType]
         inputs[:, :rank], outputs[:, :rank] = left * np.sqrt(sizes), right.T * np.sqrt(sizes)
     return inputs, outputs

@@ -1,9 +1,11 @@
 """Fits a `ListModel` to a prepared directory, beside a two-tower model that is trained."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from tfmtr import inputs
 from tfmtr.datasets.dataset import Dataset
@@ -13,7 +15,7 @@ from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.past import EVENTS, Past, has_events
 from tfmtr.evaluation.ranking import ndcg_of_users
 from tfmtr.listwise.model import HALF_LIFE, ListModel, Scorer, start_of, windows_before
-from tfmtr.listwise.parts import find_parts, learn_factors
+from tfmtr.listwise.parts import Parts, find_parts, learn_factors
 from tfmtr.listwise.residual import Residual, Start, train_residual
 from tfmtr.listwise.rows import ListRows, first_windows, list_rows
 from tfmtr.models import TwoTower
@@ -66,7 +68,7 @@ def fit_list_model(
     rows = {window: list_rows(past, window, half_life) for window in windows}
     first, vectors = first_windows(past), np.asarray(data.vectors("title").vectors, "float32")
 
-    def parts_of(window):
+    def parts_of(window: int) -> Parts:
         return find_parts(past, window, days, [rows[number] for number in windows_before(past, window)])
 
     learnt = windows[-LEARNT_WINDOWS:]
@@ -158,20 +160,25 @@ class Judges:
         for _, case in self.cases:
             features = inputs.model_inputs(case.rows, schema, stores)
             asked = {name: features[name] for name in model.user_tower.input}
-            self.queries.append(np.asarray(model.user_tower.predict(asked, verbose=0)[schema.tasks[0].name]))
+            self.queries.append(np.asarray(model.user_tower.predict(asked, verbose=0)[schema.tasks[0].name]))  # pyright: ignore[reportArgumentType]
 
     def __call__(self, scorers: Mapping[int, Scorer]) -> float:
         """Judges; see the class."""
         found = []
         for (window, case), queries in zip(self.cases, self.queries, strict=True):
-            scorer, titles = scorers[window], scorers[window].join_titles(self.titles)
+            scorer, titles = scorers[window], scorers[window].join_titles(self.titles)  # pyright: ignore[reportArgumentType]
             own = scorer.queries_of(self.past, self.past.numbers(case.users), window)
             asked = scorer.join_queries(queries, own)
             place = {user: number for number, user in enumerate(case.users.tolist())}
 
-            def rank(rows, allowed, asked=asked, titles=titles, place=place):
-                return best_titles(asked[[place[user] for user in rows["user"].to_pylist()]] @ titles.T, allowed, K)
-
+            rank = functools.partial(_rank, asked=asked, titles=titles, place=place)
             found.append(ndcg_of_users(case.lists(rank)))
         values = np.concatenate(found) if found else np.zeros(0)
         return float(values.mean()) if len(values) else float("nan")
+
+
+def _rank(
+    rows: pa.Table, allowed: np.ndarray, *, asked: np.ndarray, titles: np.ndarray, place: Mapping[str, int]
+) -> np.ndarray:
+    """The best titles of some users by their place among the queries."""
+    return best_titles(asked[[place[user] for user in rows["user"].to_pylist()]] @ titles.T, allowed, K)

@@ -54,7 +54,7 @@ class ListQuery(keras.layers.Layer):
         has_history = tf.reduce_any(index > 0, axis=1)
         index = tf.where(has_history[:, None], index, instead)
         ages = tf.where(has_history[:, None], ages, 0.0)
-        decayed = 1.0 if self.half_life is None else 0.5 ** (tf.maximum(ages, 0.0) / self.half_life)
+        decayed = 1.0 if self.half_life is None else 0.5 ** (tf.maximum(ages, 0.0) / self.half_life)  # pyright: ignore[reportOperatorIssue]
         decayed = tf.where(index > 0, decayed, 0.0)
         weights = decayed / tf.sqrt(tf.maximum(tf.reduce_sum(decayed, axis=1, keepdims=True), 1.0))
         past = tf.einsum("bn,bnd->bd", weights, tf.gather(tf.convert_to_tensor(self.inputs_of), index))

@@ -64,7 +64,7 @@ def find_parts(past: Past, window: int, days: float | None, earlier: Sequence[Li
     if rows:
         ages = np.concatenate([np.full(len(row), window - row.window) for row in rows])
         pasts, wanted = (sparse.vstack([getattr(row, name) for row in rows]).tocsr() for name in ("pasts", "wanted"))
-        after = next_titles(pasts, wanted, 0.5 ** (ages / ROW_HALF_LIFE), titles)
+        after = next_titles(pasts, wanted, 0.5 ** (ages / ROW_HALF_LIFE), titles)  # pyright: ignore[reportArgumentType]
     else:
         after = np.zeros((len(titles), len(titles)), "float32")
     everywhere, there = (np.stack(values) for values in zip(*shares, strict=True))
@@ -117,7 +117,7 @@ def learn_factors(parts: Sequence[Parts], rows: Sequence[ListRows], first: np.nd
         spread[2 * speeds + place] = np.mean([case[2][place].std() for case in cases])
     spread = np.maximum(spread, 1e-6)
 
-    def loss(values):
+    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
         factors = (values / spread).astype("float32")
         total, gradient, weight = 0.0, np.zeros(size), 0.0
         for part, row, scores, closed, target in cases:

@@ -1,11 +1,17 @@
 """What closed forms leave over: factors of titles that are learnt from lists, on top of the parts."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfmtr.listwise.rows import ListRows
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 WIDTH = 64
 BATCH = 256
@@ -60,7 +66,7 @@ class Residual:
     bias: np.ndarray
 
     @classmethod
-    def zeros(cls, num_titles: int, vector_width: int, num_homes: int, width: int = WIDTH) -> "Residual":
+    def zeros(cls, num_titles: int, vector_width: int, num_homes: int, width: int = WIDTH) -> Residual:
         """One that adds nothing."""
         shapes = [(num_titles, width)] * 2 + [(vector_width, width)] * 2 + [(num_homes, width), (num_titles,)]
         return cls(*(np.zeros(shape, "float32") for shape in shapes))
@@ -123,7 +129,7 @@ def train_residual(
     texts, columns = tf.constant(vectors), tf.constant(kept)
 
     @tf.function(reduce_retracing=True)
-    def step(past, dropped, home, start, target):
+    def step(past: tf.Tensor, dropped: tf.Tensor, home: tf.Tensor, start: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             before = variables["before"] + texts @ variables["text_before"]
             after = variables["after"] + texts @ variables["text_after"]

@@ -70,7 +70,7 @@ def write_embeddings(
             columns = {name: table[name] for name in ("user", *schema.scenario.columns) if name in table.column_names}
             vector = np.asarray(sum(weights.get(name, 1.0) * query for name, query in queries.items()))
             if scorer is not None:
-                own = scorer.queries_of(past, past.numbers(table["user"]), data.next_window)
+                own = scorer.queries_of(past, past.numbers(table["user"]), data.next_window)  # pyright: ignore[reportArgumentType]
                 vector, rest = scorer.join_queries(vector, own), np.zeros_like(own)
                 queries = {name: np.hstack([query, rest]) for name, query in queries.items()}
             columns["vector"] = column(vector)

@@ -96,12 +96,12 @@ class Recommender(keras.layers.Layer):
         allowed = self.catalogue(request["request_territory"], request["seen"], options["allow"], options["where"])
         nobody = tf.zeros([batch], tf.bool)
         is_cold = nobody if is_cold is None else is_cold
-        has_history = ~nobody
+        has_history = ~nobody  # pyright: ignore[reportOperatorIssue]
         if queries and self.order is not None:
             history, ages = (repeat(request[name], batch) for name in HISTORY)
             own, has_history, has_past = self.order(history, ages, request["seen"], request["request_territory"])
             query, is_cold = tf.concat([self.order.model_weight * query, own], axis=1), is_cold & ~has_past
-        rank_by = tf.where(is_cold, "", repeat(request["rank_by"], batch)) if queries else tf.fill([batch], "")
+        rank_by = tf.where(is_cold, "", repeat(request["rank_by"], batch)) if queries else tf.fill([batch], "")  # pyright: ignore[reportArgumentType]
         is_ranked, is_mixed = rank_by != "", options["diversity"] > 0
         wanted = tf.where(is_ranked | is_mixed, tf.minimum(OVERFETCH * k, size), k)
         found = self.index(query, wanted, allowed)
@@ -117,7 +117,7 @@ class Recommender(keras.layers.Layer):
         is_popular = is_cold if self.order is None else nobody
         index, scores = tf.cond(
             tf.reduce_any(is_popular),
-            lambda: self.popular(is_popular, request["request_territory"], allowed, index, scores),
+            lambda: self.popular(is_popular, request["request_territory"], allowed, index, scores),  # pyright: ignore[reportArgumentType]
             lambda: (index, scores),
         )
         order = tf.cond(
@@ -135,7 +135,7 @@ class Recommender(keras.layers.Layer):
             "is_exact": (is_exact | is_popular) & ~is_mixed,  # pyright: ignore[reportOperatorIssue]
             "fallback": join_names(
                 {
-                    "cold_user": is_cold,
+                    "cold_user": is_cold,  # pyright: ignore[reportArgumentType]
                     "default_branch": nobody if has_default_branch is None else has_default_branch,
                     "no_history": ~(has_history | is_cold),
                     "unknown_territory": ~self.catalogue.is_known(request["request_territory"]),
@@ -146,7 +146,7 @@ class Recommender(keras.layers.Layer):
     def vectors_of(self, index: tf.Tensor) -> tf.Tensor:
         """The towers' vectors of candidates, of shape `(batch, candidates, d)`."""
         vectors = self.index.vectors_of(index)
-        return vectors if self.order is None else vectors[..., : -self.order.width]
+        return vectors if self.order is None else vectors[..., : -self.order.width]  # pyright: ignore[reportArgumentType]
 
     def popular(
         self, is_cold: tf.Tensor, territory: tf.Tensor, allowed: tf.Tensor, index: tf.Tensor, scores: tf.Tensor

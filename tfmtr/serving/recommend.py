@@ -90,7 +90,7 @@ def recommend(
                 f"Received: {error.message}"
             ) from error
     titles = read_files(tables, [data.path / "titles.parquet"])
-    names = titles.filter(titles.title.isin(answer.titles)).select("title", "name").to_pyarrow().to_pylist()
+    names = titles.filter(titles.title.isin(answer.titles)).select("title", "name").to_pyarrow().to_pylist()  # pyright: ignore[reportArgumentType]
     names = {title["title"]: title["name"] for title in names}
     return {
         "territory": territory or row["territory"],
@@ -151,8 +151,8 @@ def read_history(tables: Any, data: Dataset, user_id: str) -> dict[str, float]:
     if not has_events(data):
         return {}
     events = read_files(tables, [data.path / EVENTS])
-    events = events.filter(events.user == user_id, events.is_history)
-    times = events.group_by("title").aggregate(second=events.time.epoch_seconds().max()).to_pyarrow()
+    events = events.filter(events.user == user_id, events.is_history)  # pyright: ignore[reportArgumentType]
+    times = events.group_by("title").aggregate(second=events.time.epoch_seconds().max()).to_pyarrow()  # pyright: ignore[reportAttributeAccessIssue]
     end = data.report["windows"][-1].get("end")
     now = None if end is None else datetime.datetime.fromisoformat(end).replace(tzinfo=datetime.UTC).timestamp()
     ages = {
@@ -192,7 +192,7 @@ def user_inputs(
     for feature in features:
         value, store = row.get(feature.name), row.get("user_row")
         if value is None and feature.is_stored and store is not None and store >= 0:
-            value = data.vectors("user").vectors[store]
+            value = data.vectors("user").vectors[store]  # pyright: ignore[reportAttributeAccessIssue]
         inputs[feature.name] = KINDS[feature.kind].request(value, feature)
     for column in data.schema.scenario.columns:
         inputs.setdefault(column, np.asarray([row.get(column) or ""], object))
