@@ -191,6 +191,18 @@ def test_a_path_is_named_with_its_option_and_whether_it_exists(tmp_path, monkeyp
     assert in_words_of(command, message) == f"`data` {rest}"
 
 
+def test_a_file_where_a_folder_must_be_is_named_with_its_option(tmp_path, monkeypatch, capsys):
+    def fail(*arguments, **options):
+        (tmp_path / "afile").write_text("")
+        (tmp_path / "afile").mkdir()
+
+    monkeypatch.setattr("tfmtr.training.train", fail)
+    monkeypatch.setattr(sys, "argv", ["tfmtr", "train", "--data", "d", f"--out={tmp_path}/afile"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == f"error: --out {tmp_path}/afile: File exists\n"
+
+
 def test_every_argument_of_every_command_is_known_by_its_option():
     def commands(command):
         below = command.list_commands(None) if hasattr(command, "commands") else []
@@ -209,6 +221,7 @@ def test_the_names_of_a_command_end_where_its_options_begin():
     assert typed_names(["prepare", "events", "--out", "train"]) == ["prepare", "events"]
     assert typed_names(["prepare", "xmarket", "--source", "events"]) == ["prepare", "xmarket"]
     assert typed_names(["train", "export"]) == ["train"]
+    assert typed_names(["--no-import-paths", "train", "--out", "x"]) == ["train"]
     assert typed_names(["--version", "train"]) == typed_names([]) == typed_names(["nothing"]) == []
 
 

@@ -128,11 +128,21 @@ def test_a_recipe_file_options_and_changes_come_in_this_order(tiny, tmp_path):
     [
         (["--set", "share.num_expert=4", "--share", "ple"], "Did you mean 'num_experts'?"),
         (["--set", "balance.alpha=4"], "`--balance` must be there before it has options: `--set balance=...`"),
+        (
+            ["--set", "share=ple", "--set", "share=mmoe"],
+            "`--set` must name each key once, and a part before its options.",
+        ),
+        (["--set", "batch_size=x"], "`--set batch_size` must be an integer"),
+        (["--task-weights", "event=nan"], "`--task-weights event` must be a finite number"),
+        (["--share", "{{num_experts=4}}"], "`--share` must have the key `name` beside its options."),
         (["--set", "nothing=4"], "A recipe must have keys of"),
         (["--set", "share"], "`--set` must be key=value"),
         (["--task-weights", "event=x"], "`--task-weights` must be task=number pairs. Received: 'event=x'"),
         (["--task-weights", "evnt=2"], "`--task-weights` must be one of ['event']. Did you mean 'event'?"),
-        (["--row-weights", "share"], "`--row-weights` must be left out, as there is nothing to choose from."),
+        (
+            ["--row-weights", "share"],
+            "`--row-weights` must be a training-only number, and the data have none: name its column",
+        ),
         (["--recipe", "{tmp}/none.toml"], "`--recipe` must be a TOML file that can be read. Received: {tmp}/none.toml"),
         (["--share", "no.module:part"], "`--share` must be the import path of a function"),
         (["--form", "graph"], "`--form` must be one of ['two_tower', 'ranking']: graph is not built yet."),
@@ -151,6 +161,40 @@ def test_a_recipe_that_cannot_be_is_one_line_and_nothing_is_written(
     assert message.format(tmp=tmp_path) in text
     assert len(text.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_parts_with_options_are_tables_and_what_comes_last_counts(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(training, "train", lambda data, workdir, recipe: trained.append(recipe))
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('balance = "pcgrad"\nprecision = "mixed_bfloat16"\nl2 = 0.1\n')
+    given = ("--share", '{name="ple", num_experts=4}', "--schedule", '{name="cosine_decay", decay_steps=50}')
+    given += ("--balance", "none", "--precision", "none", "--head", "esmm", "--groups", '{DE="a"}')
+    changes = ("--set", "head=parallel", "--set", "share.num_experts=2")
+    run("train", "--data", tmp_path, "--out", tmp_path, "--recipe", recipe, *given, *changes)
+    cosine = ("cosine_decay", {"decay_steps": 50})
+    assert trained == [training.Recipe(share=("ple", {"num_experts": 2}), schedule=cosine, l2=0.1, groups={"DE": "a"})]
+    run("train", "--data", tmp_path, "--out", tmp_path, "--share", "mmoe", *("--set", "share=ple"), *changes[2:])
+    assert trained[1] == training.Recipe(share=("ple", {"num_experts": 2}))
+    text = " ".join(run("train", "--help").split())
+    assert "--share '{name=\"ple\", num_experts=4}'" in text
+
+
+@pytest.mark.parametrize("name", ["nope:x", "tfmtr.checks:check_integer"])
+def test_a_data_set_that_is_none_is_one_line_of_help_too(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tfmtr", "prepare", name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    text = capsys.readouterr().err
+    assert (ended.value.code, len(text.splitlines())) == (1, 1)
+    assert text.startswith("error: `data set` must be ")
+
+
+def test_a_recipe_s_path_is_no_recipe(tiny, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"`recipe` must be a `Recipe`; `Recipe.load\(file\)` reads a file. Received: "
+    ):
+        training.train(tiny, tmp_path / "run", "recipe.toml")
 
 
 def test_the_server_s_modules_are_out_of_the_garbage_collector_s_sight(monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -94,6 +95,13 @@ def test_it_fits_from_a_frame_a_dictionary_and_a_dataset(model):
             lambda t: t.assign(poster=[[1.0]] * len(t)),
             r"`poster` must have 3 numbers in each row.* \(400, 1\)",
         ),
+        (lambda t: t.assign(poster=[[1.0], None] * 200), "`poster` must have 3 numbers in each row"),
+        (lambda t: t.assign(poster=[[1.0, 2.0, np.nan]] * 400), "`poster` must be finite"),
+        (lambda t: t.assign(age=pd.Timestamp("2025-01-01")), "`age` must have values of one kind"),
+        (lambda t: t.assign(age="old"), "`age` must have values of one kind"),
+        (lambda t: t.assign(age=np.inf), "`age` must be finite or null"),
+        (lambda t: t.assign(click="yes"), "`click` must have values of one kind"),
+        (lambda t: t.assign(movie=["m1", 2] * 200), "`movie` must have values of one kind"),
     ],
 )
 def test_a_frame_that_lacks_something_is_refused(change, message):
@@ -188,3 +196,127 @@ def test_what_cannot_be_fitted_is_said(changes, train, message):
     recipe = dataclasses.replace(RECIPE, **{"epochs": 2, **changes})
     with pytest.raises(ValueError, match=message):
         training.fit(recipe, SCHEMA, train(*inputs.encode_frame(table, SCHEMA)), validation=table)
+
+
+def test_frames_are_encoded_with_the_groups_of_the_recipe(monkeypatch):
+    seen = []
+    monkeypatch.setattr(models.JointModel, "fit", lambda self, **given: seen.append((self, given)) or History)
+    recipe = dataclasses.replace(RECIPE, groups={"DE": "a", "PL": "b"})
+    training.fit(recipe, SCHEMA, frame())
+    (model, given) = seen[0]
+    assert model.schema.scenario.names == ("a", "b")
+    wanted = frame().land.map({"DE": 1, "PL": 2, "FR": 0})  # with SCHEMA's own groups the other way round
+    assert given["x"]["scenario"].tolist() == wanted.tolist()
+    weights = np.arange(400.0)
+    training.fit(RECIPE, SCHEMA, (*inputs.encode_frame(frame(), SCHEMA), weights))
+    assert seen[1][1]["sample_weight"] is weights
+
+
+class History:
+    history: ClassVar = {"loss": [1.0]}
+
+
+X, Y = inputs.encode_frame(frame(20), SCHEMA)
+OTHER = np.arange(20) % 7
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ([1, 2], r"`train` must be \(x, y\) or .* Received: a list"),
+        (X, "Received: a dict"),
+        ((X,), "Received: a tuple"),
+        ((X, np.zeros(20)), r"`y` must have the labels \['click', 'like'\] by name.*Received: ndarray"),
+        ((X, {}), r"`y` must have the labels .* Received: \[\]"),
+        ((X, {"click": Y["click"]}), r"Received: \['click'\]"),
+        ((X, Y | {"click": OTHER}), r"`click` must be 0, 1 or null, as the task is binary\. Received: 2 in 14 of 20"),
+        ((X, Y | {"click": ["a"] * 20}), "`click` must be a label, numbers or null"),
+        ((X, {name: y[:, None] for name, y in Y.items()}), r"must have shape \(batch,\), .*'click': \(None, 1\)"),
+        ((X, Y, np.ones((20, 1))), r"must have shape \(batch,\), .*'weights of click': \(None, 1\)"),
+        ((X | {"movie": frame(20).movie}, Y), r"`x` must have encoded features.*Received: \['movie'\]"),
+        (({n: x for n, x in X.items() if n != "age"}, Y), r"Received: \['age'\] missing or not encoded"),
+        ((X | {"scenario": X["scenario"] + 1}, Y), "`scenario` must be a group's number, from 0 to 2; .* Received: 3"),
+        (frame(20)[:0], "`frame` must have a row"),
+        (frame(20).drop(columns="like"), r"`y` must have the labels .* Received: \['click'\]"),
+    ],
+)
+def test_fit_says_what_it_cannot_take(train, message):
+    with pytest.raises(ValueError, match=message):
+        training.fit(RECIPE, SCHEMA, train)
+
+
+@pytest.mark.parametrize(("recipe", "schema"), [(None, SCHEMA), (RECIPE, "data")])
+def test_fit_says_which_argument_is_of_another_kind(recipe, schema):
+    with pytest.raises(ValueError, match=r"`(recipe|schema)` must be a (Recipe|Schema)\. Received: a (NoneType|str)"):
+        training.fit(recipe, schema, frame(20))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    model = models.ranking(SCHEMA, embedding_dim=2)
+    model.compile("sgd")
+    return model
+
+
+def test_whole_and_boolean_labels_are_numbers(plain):
+    labels = {"click": Y["click"] > 0, "like": np.nan_to_num(Y["like"]).astype(int)}
+    assert np.isfinite(plain.evaluate(X, labels, verbose=0))
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (frame(40)[["click", "like"]][20:], "`y` must have the index of `x`, row by row. Received: 'click' with"),
+        (frame(20).click, "`y` must have the labels"),
+        ({"clicks": Y["click"]}, r"`y` must have the labels .* Received: \['clicks'\]"),
+    ],
+)
+def test_labels_beside_a_frame_are_those_of_its_rows(plain, y, message):
+    rows = frame(20).drop(columns=["click", "like"])
+    with pytest.raises(ValueError, match=message):
+        plain.fit(rows, y, verbose=0)
+    with pytest.raises(ValueError, match=message):
+        plain.evaluate(rows, y, verbose=0)
+    with pytest.raises(ValueError, match=message):
+        plain.fit(X, Y, validation_data=(rows, y), verbose=0)
+
+
+def test_arguments_stand_where_keras_has_them(plain):
+    history = plain.fit(frame(20), None, 5, 2, 0, validation_data=(X, Y, np.ones(20)))
+    assert len(history.history["val_loss"]) == 2
+    assert plain.evaluate(frame(20), None, 5, 0) == pytest.approx(plain.evaluate(X, Y, 5, 0), rel=1e-5)
+    batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(7)
+    np.testing.assert_allclose(plain.predict(batches, None, 0)["like"], plain.predict(X, 20, 0)["like"], atol=1e-6)
+
+
+def test_a_saved_model_keeps_its_regularisation_and_what_does_not_decay(tmp_path):
+    recipe = dataclasses.replace(RECIPE, l2=0.5, weight_decay=0.1, share="none")
+    model = recipe.build(SCHEMA)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert float(sum(loaded.losses)) == pytest.approx(float(sum(model.losses)))
+    decayed = [[one.optimizer._use_weight_decay(v) for v in one.trainable_variables] for one in (model, loaded)]
+    assert decayed[0] == decayed[1]
+    assert 0 < sum(decayed[1]) < len(decayed[1])
+
+
+def test_what_is_refused_leaves_an_older_file_and_what_is_not_compiled_is_saved(tmp_path):
+    models.ranking(SCHEMA).save(tmp_path / "m.keras")
+    assert not keras.saving.load_model(tmp_path / "m.keras").compiled
+    before = (tmp_path / "m.keras").read_bytes()
+    with pytest.raises(ValueError, match="`share` must be a name, or a function that others can import"):
+        models.ranking(SCHEMA, share=lambda x, scenario, *, towers, num_scenarios: dict.fromkeys(towers, x)).save(
+            tmp_path / "m.keras"
+        )
+    assert (tmp_path / "m.keras").read_bytes() == before
+
+
+def first_tower(x, scenario, *, towers, num_scenarios):
+    return dict.fromkeys(towers, x)
+
+
+def test_a_file_that_names_code_needs_safe_mode_to_be_off(tmp_path):
+    models.ranking(SCHEMA, share=first_tower).save(tmp_path / "m.keras")
+    with pytest.raises(ValueError, match=r"`share` of this file is a function .* load with `safe_mode=False`"):
+        keras.saving.load_model(tmp_path / "m.keras")
+    assert keras.saving.load_model(tmp_path / "m.keras", safe_mode=False).built_with[2]["share"].endswith("first_tower")

@@ -31,6 +31,16 @@ def example_file(page, folder, tmp_path):
     return file
 
 
+def test_the_readme_s_recipe_fits_the_readme_s_data():
+    """The simulator has one task, which follows no other."""
+    text = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^    form = .*?\n\n", text, re.MULTILINE | re.DOTALL)
+    recipe = tfmtr.Recipe.from_toml(inspect.cleandoc(block))
+    schema = Schema([Feature("age", "user", "number")], [Task("event")], Scenario(["territory"], {("DE",): "west"}))
+    assert recipe.adapt(schema) == schema
+    assert (recipe.head, recipe.balance) == ("parallel", None)
+
+
 @pytest.fixture
 def film_file(tmp_path):
     return example_file(PAGE, "sharing", tmp_path)

@@ -9,7 +9,7 @@ import pytest
 
 from tfmtr import components
 from tfmtr.models import two_tower
-from tfmtr.recipe import ENCODERS, PARTS, Recipe, parse_change
+from tfmtr.recipe import ENCODERS, PARTS, Recipe, parse_change, parse_changes
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 SCHEMA = Schema(
@@ -118,7 +118,7 @@ def test_a_function_may_stand_for_a_name():
         ({"task_weights": {"click": -1}}, r"`task_weights\.click` must be a finite number, not less than 0"),
         ({"task_weights": {}}, r"`task_weights` must be factors of tasks' losses"),
         ({"row_weights": 3}, r"`row_weights` must be the name of a feature"),
-        ({"updates": 0}, r"`updates` must be an integer, 1 or more"),
+        ({"updates": 0}, r"`updates` must be an integer, from 1 to 2147483647"),
         ({"clip_norm": 0}, r"`clip_norm` must be a finite number, greater than 0"),
         ({"dropout": 1.0}, r"`dropout` must be a finite number, not less than 0 and less than 1"),
         (
@@ -131,6 +131,98 @@ def test_parts_and_options_that_cannot_be_are_refused(changes, message):
     with pytest.raises(ValueError, match=message) as refused:
         Recipe(**changes)
     assert "\n" not in str(refused.value)
+
+
+NAN, COSINE, LISTED = float("nan"), "cosine_decay", "piecewise_constant_decay"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"updates": 10, "epochs": 5}, "`epochs` must be left out where `updates` stands in its place"),
+        ({"patience_updates": 3, "patience": 9}, "`patience` must be left out where `patience_updates`"),
+        ({"encode": "fwfm", "share": "none", "units": (3,)}, "`units` must be left out where `encode=fwfm`"),
+        ({"encode": "fwfm", "share": "none", "unknown_rate": 0.5}, "`unknown_rate` must be left out where `encode=fw"),
+        ({"schedule": (COSINE, {"decay_steps": float("inf")})}, "`decay_steps` must be a finite number"),
+        ({"schedule": (COSINE, {"decay_steps": 0})}, "Argument `decay_steps` must be > 0"),
+        ({"schedule": (COSINE, {"decay_steps": 9, "warmup_steps": 5})}, "`warmup_steps` must have a `warmup_target`"),
+        ({"schedule": (LISTED, {"boundaries": [5, 1], "values": [1.0, 0.5, 0.1]})}, "`boundaries` must grow"),
+        *(
+            ({"schedule": (LISTED, {"boundaries": [5], "values": ["a", value]})}, "`values` must be a finite number")
+            for value in ("b", NAN)
+        ),
+        (
+            {"schedule": (LISTED, {"boundaries": [5], "values": [0.2, 0.1]}), "learning_rate": 0.1},
+            "`learning_rate` must be left out with `schedule=piecewise_constant_decay`",
+        ),
+        ({"schedule": ("exponential_decay", {"decay_steps": 5, "decay_rate": "a"})}, "`decay_rate` must be a finite"),
+        ({"schedule": ("polynomial_decay", {"decay_steps": 5, "power": NAN})}, "`power` must be a finite number"),
+        ({"optimizer": ("adam", {"beta_1": 2.0})}, r"`optimizer\.beta_1` must be .* less than 1\. Received"),
+        ({"balance": ("grad_norm", {"alpha": NAN})}, "`alpha` of `balance=grad_norm` must be a value like its default"),
+        (
+            {"balance": ("fixed_weights", {"weights": 3})},
+            r"`weights` of .* must be of the type .*Mapping\[str, float\]",
+        ),
+        ({"balance": ("fixed_weights", {"weights": {"a": "b"}})}, "`weights` of `balance=fixed_weights` must be of"),
+        *(
+            (
+                {"share": ("ple", {"num_experts": value})},
+                "`num_experts` of `share=ple` must be a value like its default, 1",
+            )
+            for value in (2.5, NAN, [2], None, True)
+        ),
+        *(
+            ({"share": ("ple", {"units": value})}, "`units` of `share=ple` must be a value like its default")
+            for value in (8, [8.5], ["8"])
+        ),
+        ({"share": ("territory_branches", {"units": 2.5})}, r"`units` of .* must be of the type int \| None"),
+        ({"l2": 10**400}, "`l2` must be a finite number"),
+        *(({name: 2**31}, f"`{name}` must be an integer, from") for name in ("embedding_dim", "epochs", "batch_size")),
+        ({"share": {"num_experts": 3}}, "`share` must have the key `name` beside its options"),
+        ({"per_pair": True, "share": "star"}, "`share` of `per_pair` must be a system that needs x alone"),
+        *(
+            ({"share": path}, "`share` must be a function like those of tfmtr/sharing. Received: ")
+            for path in ("os.path:join", "builtins:print")
+        ),
+        *(
+            (
+                {"share": path},
+                "`share` must be the import path of a function, package.module:function, .* Received: share",
+            )
+            for path in ("..:a", ".pk:x", "pk:", "os.path:..")
+        ),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_at_construction(changes, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        Recipe(**changes)
+    assert "\n" not in str(refused.value)
+
+
+def test_numbers_that_may_be_whole_or_nothing_are_taken():
+    recipe = Recipe(balance=("grad_norm", {"alpha": 2}), share=("territory_branches", {"units": None}))
+    assert (recipe.balance, recipe.share) == (("grad_norm", {"alpha": 2}), "territory_branches")
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    nothing = Recipe(head=("in_batch_softmax", {"frequency": None}))  # which is not its default
+    assert Recipe.from_document(nothing.document()) == nothing
+    with pytest.raises(ValueError, match="A recipe must have no option that is None to be written as TOML"):
+        nothing.to_toml()
+
+
+@pytest.mark.parametrize("error", ["raise RuntimeError('no\\nluck')", "def", "raise SystemExit(3)"])
+def test_a_module_that_cannot_be_imported_is_named(error, tmp_path, monkeypatch):
+    (tmp_path / "broken_part.py").write_text(error.replace("\\n", " "))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"`share` must be the import path .* Received: share='broken_part:x'"):
+        Recipe(share="broken_part:x")
+
+
+def test_missing_options_are_named_in_order():
+    def part(problem, *, first, second):
+        pass
+
+    with pytest.raises(ValueError, match=r"`balance=.*part` needs a value for `first` and `second`"):
+        components.check_part("balancing", part)
 
 
 def test_parts_that_need_a_value_take_it():
@@ -224,7 +316,52 @@ def test_a_file_or_change_that_is_none_is_refused(text, changes, message):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["share", "=ple", "share="])
+def test_changes_come_in_their_order_and_once():
+    assert list(parse_changes(["share=ple", "l2=1", "share.num_experts=4"])) == ["share", "l2", "share.num_experts"]
+    for texts, undone in (
+        (["share=ple", "share.num_experts=4", "share=mmoe"], "share"),
+        (["share.num_experts=4", "share=mmoe"], "share.num_experts"),
+        (["epochs=3", "epochs=3"], "epochs"),
+    ):
+        with pytest.raises(ValueError, match=rf"`--set` must name each key once.* Received: {undone}, and then "):
+            parse_changes(texts)
+
+
+def test_a_change_takes_back_what_a_file_says():
+    text = 'balance = "pcgrad"\nprecision = "mixed_bfloat16"\nclip_norm = 2.0\n[groups]\nDE = "a"\n'
+    changes = parse_changes(["balance=none", "precision=none", "clip_norm=None", "groups.PL=b"])
+    assert Recipe.from_toml(text, changes) == Recipe(groups={"DE": "a", "PL": "b"})
+    assert Recipe.from_toml('share = "ple"', parse_changes(["share=none"])).share == "none"  # which is a part
+
+
+def test_a_second_line_of_a_change_is_refused():
+    with pytest.raises(ValueError, match="`--set` must be one key=value; repeat it for more"):
+        parse_change("seed=3\nx=2")
+
+
+@pytest.mark.parametrize("document", [None, [], "share", {3: 4}])
+def test_what_is_no_document_is_refused(document):
+    with pytest.raises(ValueError, match=r"A recipe must be a table of keys and values. Received: "):
+        Recipe.from_document(document)
+
+
+def test_files_of_other_editors(tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_bytes(b"\xef\xbb\xbfepochs = 3\n")
+    assert Recipe.load(file).epochs == 3
+    file.write_bytes(b"share = '\xff'\n")
+    with pytest.raises(ValueError, match=rf"`recipe` must be a TOML file that can be read. Received: {file} \("):
+        Recipe.load(file)
+    file.write_text("l2 = " + "[" * 5000)
+    with pytest.raises(ValueError, match=f"{file}: A recipe must be a TOML file: "):
+        Recipe.load(file)
+    with pytest.raises(
+        ValueError, match=r"`text` must be TOML; `Recipe.load` reads a file. Received: text=.*recipe.toml"
+    ):
+        Recipe.from_toml(file)
+
+
+@pytest.mark.parametrize("text", ["share", "=ple", "share=", "share.=mmoe", ".x=3"])
 def test_what_is_no_change_is_refused(text):
     with pytest.raises(ValueError, match=r"`--set` must be key=value, such as share\.num_experts=4"):
         parse_change(text)
@@ -287,7 +424,15 @@ def test_weights_of_tasks_and_rows_must_be_of_the_data():
     assert Recipe(task_weights={"click": 3}).adapt(SCHEMA).tasks[0].weight == 3.0
     with pytest.raises(ValueError, match=r"`task_weights` must be one of \['click'\]\. Did you mean 'click'\?"):
         Recipe(task_weights={"clik": 3}).adapt(SCHEMA)
-    with pytest.raises(ValueError, match=r"`row_weights` must be left out, .* Received: row_weights='age'"):
+    with pytest.raises(ValueError, match="`task_weights` must leave a task that is trained"):
+        Recipe(task_weights={"click": 0}).adapt(SCHEMA)
+    with pytest.raises(
+        ValueError, match=r"`head` must be a function that returns a `Head`. Received: 'builtins:len', 1"
+    ):
+        Recipe(head="builtins:len").adapt(SCHEMA)
+    with pytest.raises(
+        ValueError, match=r"`row_weights` must be a training-only number, .*`--training`.* Received: row_weights='age'"
+    ):
         Recipe(row_weights="age").adapt(SCHEMA)
 
 
@@ -309,3 +454,10 @@ def test_a_message_names_the_argument_not_the_folder(folder):
 def test_a_model_of_impossible_sizes_is_refused(options, argument):
     with pytest.raises(ValueError, match=f"^`{argument}` must be"):
         two_tower(SCHEMA, **options)
+
+
+@pytest.mark.parametrize("returned", [3, {}, None])
+def test_a_sharing_function_that_returns_no_vectors_is_refused(returned):
+    recipe = Recipe(share=lambda x, scenario, *, towers, num_scenarios: returned, units=(8,))
+    with pytest.raises(ValueError, match=r"`share` must be a function that returns \{tower: vector\}"):
+        recipe.build(SCHEMA)

@@ -63,3 +63,10 @@ def test_refuses_what_makes_no_sense(make, message):
 def test_a_directory_without_schema_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"must be a directory made by `tfmtr prepare` or `tfmtr train`"):
         Schema.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"scenario": {}}'])
+def test_a_document_that_is_no_schema_is_named(tmp_path, text):
+    (tmp_path / "schema.json").write_text(text)
+    with pytest.raises(ValueError, match=r"schema\.json` must hold a schema as `tfmtr prepare` writes it"):
+        Schema.load(tmp_path)

@@ -509,7 +509,9 @@ def test_rows_count_by_a_column(tiny, tmp_path, weight):
 
 def test_a_negative_weight_is_refused(tiny):
     table = pq.read_table(Dataset(tiny).examples("validation")[0], partitioning=None)
-    with pytest.raises(ValueError, match=r"`row_weights` must name a number that is never negative\. Received: 'age'"):
+    with pytest.raises(
+        ValueError, match=r"`row_weights` must name a number that is finite and never negative\. Received: 'age'"
+    ):
         inputs.row_weights(table.set_column(3, "age", [np.full(len(table), -1.0)]), "age")
 
 

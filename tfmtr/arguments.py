@@ -37,7 +37,7 @@ ALIASES = {
     "has_times": ("no_times",),
 }
 # An argument in backticks, with or without a value, and what may stand in brackets after it: the option.
-ARGUMENT = re.compile(r"`([a-z_0-9]+)(?:=([^`]*))?`(?: \(`?(--[^)`]+)`?\))?")
+ARGUMENT = re.compile(r"`([a-z_0-9]+)(\.[^`=]+)?(?:=([^`]*))?`(?: \(`?(--[^)`]+)`?\))?")
 # A path in backticks, which may be called like an option: `data` for example.
 PATH = re.compile(r"`([^`]+)`(?= must be (?:a directory made by|a finished run|evaluated before))")
 MOST_WINDOWS, MOST_DAYS = 100_000, 1_000_000
@@ -214,6 +214,8 @@ def in_words_of(command: "Command", message: str, typed: Sequence[str] = ()) -> 
     Returns:
         A text.
     """
+    words = words_of(typed)
+    changed = {text.partition("=")[0].strip() for word, text in itertools.pairwise(words) if word == "--set"}
     options = {}
     for parameter in command.params:
         names = sorted(parameter.opts, key=lambda name: not name.startswith("--"))
@@ -221,7 +223,12 @@ def in_words_of(command: "Command", message: str, typed: Sequence[str] = ()) -> 
             options[parameter.name] = (names[0], *parameter.secondary_opts)
 
     def option(match: re.Match[str]) -> str:
-        name, value, bracket = match.groups()
+        name, key, value, bracket = match.groups()
+        if "changes" in options and changed & {name, f"{name}{key}"}:
+            return f"`--set {match[0][1:]}"
+        if key:  # of what an option says, such as a task's weight
+            flag = options.get(name, ("",))[0]
+            return f"`{flag} {key[1:]}`" if flag in words else match[0]
         known = next((n for n in (name, *ALIASES.get(name, ()), name.removesuffix("s")) if n in options), None)
         if known is None:
             return match[0]
@@ -239,10 +246,7 @@ def in_words_of(command: "Command", message: str, typed: Sequence[str] = ()) -> 
 
     def place(match: re.Match[str]) -> str:
         path = match[1]
-        words = [part for word in typed for part in (word.split("=", 1) if word.startswith("--") else [word])]
-        name = next((name for name, word in itertools.pairwise(words) if str(Path(word)) == path), "")
-        name = f"{name} " if name.startswith("-") else ""
-        return f"`{name}{path}`" + ("" if Path(path).exists() else ", which does not exist,")
+        return f"`{typed_path(path, words)}`" + ("" if Path(path).exists() else ", which does not exist,")
 
     # Names of arguments between the paths, so that no path is taken for one.
     pieces, end = [], 0
@@ -250,6 +254,25 @@ def in_words_of(command: "Command", message: str, typed: Sequence[str] = ()) -> 
         pieces += [ARGUMENT.sub(option, message[end : match.start()]), place(match)]
         end = match.end()
     return "".join([*pieces, ARGUMENT.sub(option, message[end:])])
+
+
+def words_of(typed: Sequence[str]) -> list[str]:
+    """What was typed, with options and their values apart.
+
+    >>> words_of(["train", "--set=l2=1", "a=b"])
+    ['train', '--set', 'l2=1', 'a=b']
+    """
+    return [part for word in typed for part in (word.split("=", 1) if word.startswith("--") else [word])]
+
+
+def typed_path(path: str, words: Sequence[str]) -> str:
+    """A path with the option that it was typed for, if it was.
+
+    >>> typed_path("a/b", ["--data", "x", "--out", "./a/b"]), typed_path("c", ["--out", "d"])
+    ('--out a/b', 'c')
+    """
+    name = next((name for name, word in itertools.pairwise(words) if str(Path(word)) == path), "")
+    return f"{name} {path}" if name.startswith("-") else path
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What an interrupted `fit` needs to go on: all variables, and which epoch is the best."""
 
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,31 @@ def restore(model: keras.Model, file: Path) -> None:
     """Reads what `save` wrote into a model of the same architecture.
 
     Raises:
-        ValueError: If the model's variables are not those of the file.
+        ValueError: If the model's variables are not those of the file, or the file is damaged.
     """
-    with np.load(file) as archive:
-        for kind, variables in variables_of(model).items():
-            arrays = [archive[f"{kind}/{i}"] for i in range(len(archive[f"{kind}_paths"]))]
-            if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
-                raise ValueError(
-                    f"`{file}` must hold the variables of this model: it was written by another recipe or schema. "
-                    f"Received: {len(arrays)} {kind} variables, expected {len(variables)} of this model's shapes"
-                )
-            for variable, array in zip(variables, arrays, strict=True):
-                variable.assign(array)
+    try:
+        if not zipfile.is_zipfile(file):  # of another file numpy would say that it may be loaded "unsafely"
+            raise zipfile.BadZipFile("not a zip file, or a part of one")
+        with np.load(file) as archive:
+            _assign(model, archive, file)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(
+            f"`{file}` must be a whole file of weights, as training writes it; copy it again, or train again. "
+            f"Received: {error}"
+        ) from error
+
+
+def _assign(model: keras.Model, archive: Mapping[str, np.ndarray], file: Path) -> None:
+    """Gives a model's variables the values of an archive."""
+    for kind, variables in variables_of(model).items():
+        arrays = [archive[f"{kind}/{i}"] for i in range(len(archive[f"{kind}_paths"]))]
+        if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
+            raise ValueError(
+                f"`{file}` must hold the variables of this model: it was written by another recipe or schema. "
+                f"Received: {len(arrays)} {kind} variables, expected {len(variables)} of this model's shapes"
+            )
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
 
 
 def variables_of(model: keras.Model) -> dict[str, list[keras.Variable]]:

@@ -22,7 +22,7 @@ def check_number(
     argument: str, value: Any, *, least: float | None = None, above: float | None = None, below: float | None = None
 ) -> float:
     """The value as a finite `float` that is not less than `least`, greater than `above` and less than `below`."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and is_finite(value)
     bounds = {"not less than": least, "greater than": above, "less than": below}
     bounds = {name: bound for name, bound in bounds.items() if bound is not None}
     is_inside = is_number and (least is None or value >= least) and (above is None or value > above)  # pyright: ignore[reportOperatorIssue]
@@ -52,3 +52,11 @@ def check_widths(argument: str, value: Any) -> tuple[int, ...]:
             f"Received: {argument}={value!r}"
         )
     return tuple(int(width) for width in value)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a number is one as a `float`, too."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

@@ -20,7 +20,17 @@ import typer.core
 from rich.console import Console
 from rich.text import Text
 
-from tfmtr.arguments import calendar_of, ending_in_order, in_words_of, pairs, places_of, texts_of, whole_numbers
+from tfmtr.arguments import (
+    calendar_of,
+    ending_in_order,
+    in_words_of,
+    pairs,
+    places_of,
+    texts_of,
+    typed_path,
+    whole_numbers,
+    words_of,
+)
 from tfmtr.evaluation.fitting_table import printable
 from tfmtr.serving.options import ServerOptions
 
@@ -332,14 +342,19 @@ def public_command(name: str) -> "Command":
         )
     ]
     for parameter in own:
-        kind, text = typing.get_args(parameter.annotation)
+        if typing.get_origin(parameter.annotation) is not Annotated:
+            raise ValueError(
+                "`data set` must be a function like those of tfmtr/datasets/public, whose options have a type and a "
+                f'help text: Annotated[type, "Help."]. Received: {name!r}, {parameter}'
+            )
+        kind, text = typing.get_args(parameter.annotation)[:2]
         options.append(parameter.replace(annotation=Annotated[kind, typer.Option(help=text)]))
 
     def command(*, tables: Path, source: Path | None, **arguments: Any) -> "Logs":
         return function(source, tables, **arguments)
 
     command.__signature__ = inspect.Signature(options)
-    command.__doc__ = inspect.getmodule(function).__doc__.partition("\n\n")[0]
+    command.__doc__ = (inspect.getmodule(function).__doc__ or "").partition("\n\n")[0]
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command(name)(prepare_options(command))
     return typer.main.get_command(single)
@@ -457,13 +472,15 @@ def train(
 
     What decides the result is a recipe: a TOML file, what the options below say in its place, and last what --set says,
     key=value as in the file; a key with a dot is an option of a part, such as share.num_experts=4. Values are as in
-    TOML, and words need no quotes.
+    TOML, words need no quotes, and none takes back what the file says. A part with options is a table, such as
+    --share '{name="ple", num_experts=4}' or --schedule '{name="cosine_decay", decay_steps=5000}'.
     """
     from tfmtr import replicas, training
-    from tfmtr.recipe import Recipe, parse_change
+    from tfmtr.recipe import Recipe, parse_changes
 
     given = {name: recipe_value(name, value) for name, value in options.items() if value is not None}
-    given |= dict(map(parse_change, changes or ()))
+    last = parse_changes(changes or ())
+    given = {name: value for name, value in given.items() if name not in last} | last
     made = Recipe.load(recipe, given) if recipe else Recipe.from_document({}, given)
     with replicas.make_strategy(strategy).scope():
         training.train(data, out, made)
@@ -472,6 +489,8 @@ def train(
 
 def recipe_value(name: str, text: Any) -> Any:
     """The value of a recipe's field from what was typed for its option."""
+    from tfmtr.recipe import OPTIONAL, STORED_AS_TABLES, parse_change
+
     if name == "units":
         return whole_numbers("units", text)
     if name == "task_weights":
@@ -480,6 +499,8 @@ def recipe_value(name: str, text: Any) -> Any:
             return {task: float(weight) for task, weight in weights.items()}
         except ValueError:
             raise ValueError(f"`--task-weights` must be task=number pairs. Received: {text!r}") from None
+    if name in STORED_AS_TABLES or (name in OPTIONAL and text == "none") or (name == "groups" and text[:1] == "{"):
+        return parse_change(f"{name}={text}")[1]
     return text
 
 
@@ -843,9 +864,10 @@ def main() -> NoReturn:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     typed = sys.argv[1:]
-    names = typed_names(typed)
+    names: list[str] = []
     usage_error: Any = typer.BadParameter.__mro__[2]  # click's own, which typer does not give a name
     try:
+        names = typed_names(typed)
         # A server finishes what runs before it ends, and answers the signals itself.
         with contextlib.nullcontext() if names[:1] == ["serve"] else ending_in_order():
             status = app(standalone_mode=False)
@@ -863,7 +885,7 @@ def main() -> NoReturn:
             note("warning", "yellow", warning)
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:
-            text = f"{error.filename}: {error.strerror}"
+            text = f"{typed_path(str(error.filename), words_of(typed))}: {error.strerror}"
         if isinstance(error, ValueError | ImportError | ServerError):
             text = in_words_of(command_of(names), text, typed[len(names) :])
         elif not isinstance(error, OSError):
@@ -875,10 +897,12 @@ def main() -> NoReturn:
 
 
 def typed_names(typed: Sequence[str]) -> list[str]:
-    """The words of what was typed that name a command, such as `["prepare", "events"]`."""
+    """The words of what was typed that name a command, such as `["prepare", "events"]`; options may come before it."""
     command: Any = typer.main.get_command(app)
     names = []
     for word in typed:
+        if not names and word in ("--import-paths", "--no-import-paths"):
+            continue
         command = command.get_command(None, word) if hasattr(command, "commands") else None
         if command is None:
             break

@@ -15,10 +15,13 @@ import importlib.metadata
 import inspect
 import numbers
 import pkgutil
-from collections.abc import Callable, Mapping
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from tfmtr.checks import is_finite
 from tfmtr.schema import check_choice, nearest
 
 ARGUMENTS = {  # what a folder's parts are chosen by
@@ -34,6 +37,9 @@ ARGUMENTS = {  # what a folder's parts are chosen by
 }
 # Arguments that every part of a folder is called with.
 POSITIONAL = {"encoders.interactions": 2, "sharing": 2, "heads": 1, "balancing": 1, "optimizers": 0}
+POSITIONAL |= {"datasets.public": 2, "retrieval.indexes": 3, "evaluation.list_metrics": 1}
+WITHOUT_OPTIONS = ("retrieval.indexes", "evaluation.list_metrics")
+KEYWORDS = {"sharing": ("towers", "num_scenarios")}
 NAME = "name"  # key of a part's name where it stands in a file together with its options
 _LOCKED = []  # whether import paths are refused, in this process
 
@@ -79,7 +85,11 @@ def parse(folder: str, part: Any, *, argument: str | None = None) -> tuple[str |
     ('ple', {'num_experts': 4})
     """
     argument, name, options = argument or ARGUMENTS.get(folder, folder), part, {}
-    if isinstance(part, Mapping) and NAME in part:
+    if isinstance(part, Mapping):
+        if NAME not in part:
+            raise ValueError(
+                f"`{argument}` must have the key `{NAME}` beside its options. Received: {argument}={part!r}"
+            )
         name, options = part[NAME], {key: value for key, value in part.items() if key != NAME}
     elif isinstance(part, (tuple, list)) and len(part) == 2 and isinstance(part[1], Mapping):
         name, options = part
@@ -99,10 +109,18 @@ def parse(folder: str, part: Any, *, argument: str | None = None) -> tuple[str |
 def stored(folder: str, part: Any) -> Any:
     """What stands for a part in a recipe: its name, or `(name, options)` where there are options.
 
+    An option that is `None` where that is its default is left out: a TOML file has no word for it.
+
     >>> stored("sharing", ["ple", {"units": [64, 32]}])
     ('ple', {'units': (64, 32)})
     """
     name, options = parse(folder, part)
+    if any(value is None for value in options.values()):
+        parameters, _ = _options_of(folder, name if callable(name) else _function(folder, name))
+        defaults = {key: parameter.default for key, parameter in parameters.items()}
+        options = {
+            key: value for key, value in options.items() if value is not None or defaults.get(key, "") is not None
+        }
     return (name, options) if options else name
 
 
@@ -127,11 +145,12 @@ def check_part(folder: str, part: Any) -> None:
             raise ValueError(
                 f"Options of `{argument}={shown}` must be {has}.{nearest(key, parameters)} Received: {key}={value!r}"
             )
-        if key in parameters and not _is_of_kind(value, parameters[key].default):
-            raise ValueError(
-                f"`{key}` of `{argument}={shown}` must be a value like its default, {parameters[key].default!r}. "
-                f"Received: {key}={value!r}"
-            )
+        if key in parameters and not _fits(value, kind := _kind_of(parameters[key])):
+            default = parameters[key].default
+            must = f"a value like its default, {default!r}"
+            if default is None or default is inspect.Parameter.empty:
+                must = f"of the type {inspect.formatannotation(kind)}"
+            raise ValueError(f"`{key}` of `{argument}={shown}` must be {must}. Received: {key}={value!r}")
     if NAME in parameters and parameters[NAME].default is inspect.Parameter.empty:
         raise ValueError(_name_is_taken(argument, shown, f"{argument}={part!r}"))
     missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in options]
@@ -213,16 +232,35 @@ def _imported(folder: str, path: str) -> Callable[..., Any]:
             f"run names. Received: {argument}={path!r}"
         )
     module, _, name = path.partition(":")
+    must = f"`{argument}` must be the import path of a function, package.module:function, that can be imported here"
+    if not all(word.isidentifier() for word in (*module.split("."), *name.split("."))):
+        raise ValueError(f"{must}. Received: {argument}={path!r}")
     try:
         function = _attribute(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # a module is code, which may do anything
         raise ValueError(
-            f"`{argument}` must be the import path of a function, package.module:function, that can be imported here: "
-            f"{error}. Received: {argument}={path!r}"
+            f"{must}: {type(error).__name__}: {' '.join(str(error).split())}. Received: {argument}={path!r}"
         ) from error
     if not callable(function):
         raise ValueError(f"`{argument}` must be the import path of a function. Received: {path!r}, a {type(function)}")
+    if not _can_be_called(folder, function):
+        raise ValueError(f"`{argument}` must be a function like those of tfmtr/{_path(folder)}. Received: {path!r}")
     return function
+
+
+def _can_be_called(folder: str, function: Callable[..., Any]) -> bool:
+    """Whether a function takes what every part of a folder is called with."""
+    try:
+        signature = inspect.signature(function)
+        bind = signature.bind if folder in WITHOUT_OPTIONS else signature.bind_partial
+        bind(*[None] * POSITIONAL[folder], **dict.fromkeys(KEYWORDS.get(folder, ())))
+    except (TypeError, ValueError):  # also of functions that are not written in Python
+        return False
+    return True
+
+
+def _path(folder: str) -> str:
+    return folder.replace(".", "/")
 
 
 def _attribute(module: ModuleType, name: str) -> Any:
@@ -240,25 +278,43 @@ def _options_of(folder: str, function: Callable[..., Any]) -> tuple[dict[str, in
         parameters = list(inspect.signature(function).parameters.values())[POSITIONAL[folder] :]
     except ValueError:
         raise ValueError(
-            f"`{ARGUMENTS[folder]}` must be a function like those of tfmtr/{folder}. Received: {function!r}"
+            f"`{ARGUMENTS[folder]}` must be a function like those of tfmtr/{_path(folder)}. Received: {function!r}"
         ) from None
     is_open = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
     if folder == "optimizers" and inspect.isclass(function):  # each class passes on what it does not know
         given, is_open = {"self", "learning_rate", "name"}, False
         own = [c for c in function.__mro__ if "__init__" in vars(c) and hasattr(c, "apply_gradients")]
-        parameters = [p for c in own for p in inspect.signature(c.__init__).parameters.values()]
+        parameters = [p for c in reversed(own) for p in inspect.signature(c.__init__).parameters.values()]
     open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {p.name: p for p in reversed(parameters) if p.kind not in open_ended and p.name not in given}, is_open
+    return {p.name: p for p in parameters if p.kind not in open_ended and p.name not in given}, is_open
 
 
-def _is_of_kind(value: Any, default: Any) -> bool:
-    """Whether a value can stand where a default does: a number for a number, text for text, a list for a list."""
-    if default is None or default is inspect.Parameter.empty or value is None or callable(default):
-        return True
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(default, bool) and isinstance(value, bool)
-    kinds = {numbers.Real: (numbers.Real, tuple), str: str, (tuple, list): tuple, Mapping: Mapping}
-    return next((isinstance(value, of) for kind, of in kinds.items() if isinstance(default, kind)), True)
+def _kind_of(parameter: inspect.Parameter) -> Any:
+    """The type of an option: what its function says, else its default's."""
+    if parameter.annotation is not parameter.empty and not isinstance(parameter.annotation, str):
+        return parameter.annotation
+    return Any if parameter.default in (None, parameter.empty) else type(parameter.default)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type, as far as the values of a file can be told apart; it is of any other type.
+
+    >>> _fits(2, float), _fits(2.5, int), _fits((2, 3), Sequence[int]), _fits({"a": "b"}, Mapping[str, float])
+    (True, False, True, False)
+    """
+    origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin in (Sequence, tuple, list):
+        return isinstance(value, tuple) and all(_fits(item, inner[0]) for item in value if inner)
+    if origin in (Mapping, dict):
+        return isinstance(value, Mapping) and all(_fits(item, inner[1]) for item in value.values() if inner)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind not in (int, float, str, types.NoneType)
+    if kind is float:
+        return isinstance(value, numbers.Real) and is_finite(value)
+    kinds = {int: numbers.Integral, str: str, types.NoneType: types.NoneType}
+    return kind not in kinds or isinstance(value, kinds[kind])
 
 
 def _plain(value: Any) -> Any:

@@ -12,14 +12,17 @@ def read_json(file: Path) -> dict[str, Any] | None:
     """A JSON document, or `None` where there is no such file.
 
     Raises:
-        ValueError: If the file is no JSON; the message has its path.
+        ValueError: If the file is no JSON object; the message has its path.
     """
     if not file.is_file():
         return None
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:  # also of bytes that are no UTF-8
         raise ValueError(f"`{file}` must be a whole JSON document; make it again. Received: {error}") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"`{file}` must hold a JSON object; make it again. Received: {json.dumps(document)[:80]}")
+    return document
 
 
 def read_facts(version: Path) -> dict[str, Any] | None:

@@ -20,11 +20,12 @@ from tfmtr.backends import check_tensorflow
 from tfmtr.calibration import calibrated_outputs
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.drift import changed_vectors
+from tfmtr.diagnosis import not_finite
 from tfmtr.documents import read_facts, write_json
 from tfmtr.encoders.graph_names import name_apart
 from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.evaluation.past import Past
-from tfmtr.folders import FORMATS
+from tfmtr.folders import FORMATS, check_out
 from tfmtr.listwise.layer import ListQuery
 from tfmtr.listwise.model import Scorer
 from tfmtr.models import JointModel, TwoTower
@@ -122,7 +123,10 @@ def _export(
     components.find(FOLDER, kind)
     for signature in signatures:
         components.find(SIGNATURES, signature)
-    out, source = Path(out), Source.of(run, titles)
+    out = Path(out)
+    check_out(out)
+    source = Source.of(run, titles)
+    _check_finite(source.model)
     vectors = title_vectors(source.model, source.titles, source.schema, _known(out, source.facts["run_id"]))
     with scratch(out, "tmp-") as folder:
         staging, file = folder / "version", folder / "vectors.float32"
@@ -151,6 +155,15 @@ def _export(
             facts["needs"] = f"an image of TensorFlow Serving with ScaNN's operations ({', '.join(operations)})"
         write_json(extra / "tfmtr.json", facts)
         return Version(publish(staging, out))
+
+
+def _check_finite(model: TwoTower) -> None:
+    """Raises a `ValueError` if a model has a variable that is not finite: all that it serves would be NaN."""
+    if bad := not_finite(model.variables):
+        raise ValueError(
+            "`run` must be a model whose variables are finite; train it with a lower learning rate, or look at the "
+            f"data. Received: NaN or infinity in {len(bad)} of {len(model.variables)} variables, the first one {bad[0]}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,13 @@ from typing import Any
 # What this version writes. An older folder without a number is of format 1, and is read as far as it goes.
 FORMATS = {"data": 2, "run": 2, "version": 2, "service": 2}
 MADE_BY = {"data": "tfmtr prepare", "run": "tfmtr train", "version": "tfmtr export", "service": "tfmtr daily --start"}
+MARKS = {"data": "prepare.json", "run": "run.json", "version": "saved_model.pb", "service": "service.json"}
+KEYS = {  # without which nothing can be done with a folder
+    "data": ("fingerprint", "windows"),
+    "run": ("recipe", "fingerprint", "run_id", "data"),
+    "version": ("run_id", "fingerprint"),
+    "service": (),
+}
 
 
 class Folder(os.PathLike):
@@ -49,7 +56,7 @@ class Folder(os.PathLike):
 
 
 def check_format(kind: str, document: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Raises a `ValueError` if a folder was written by a newer version of this package.
+    """Raises a `ValueError` if a folder was written by a newer version of this package, or its document lacks keys.
 
     Args:
         kind: Key of `FORMATS`.
@@ -57,7 +64,7 @@ def check_format(kind: str, document: Mapping[str, Any], path: str | os.PathLike
         path: The folder.
 
     Example:
-    >>> check_format("run", {}, "runs/a")
+    >>> check_format("version", {"run_id": "a", "fingerprint": "b"}, "saved_models/a/1")
     >>> check_format("run", {"format": 9}, "runs/a")
     Traceback (most recent call last):
     ValueError: `runs/a` must be of format 2 or older, which this version reads: install a newer tfmtr, or make it
@@ -69,3 +76,23 @@ def check_format(kind: str, document: Mapping[str, Any], path: str | os.PathLike
             f"`{os.fspath(path)}` must be of format {FORMATS[kind]} or older, which this version reads: install a "
             f"newer tfmtr, or make it anew with `{MADE_BY[kind]}`. Received: format {found}"
         )
+    if missing := [key for key in KEYS[kind] if key not in document]:
+        raise ValueError(
+            f"`{os.fspath(path)}` must be a folder as `{MADE_BY[kind]}` leaves it; make it anew. Received: a document "
+            f"without {missing}"
+        )
+
+
+def check_out(path: str | os.PathLike, kind: str | None = None) -> None:
+    """Raises a `ValueError` if there is a folder of another kind where a step is to write.
+
+    Args:
+        path: The folder; may not exist.
+        kind: Key of `MARKS` that it may be of.
+    """
+    for other, mark in MARKS.items():
+        if other != kind and Path(path, mark).exists():
+            raise ValueError(
+                f"`out` must be a folder of its own, for what is there would be overwritten or mixed with the new; "
+                f"choose another one. Received: {os.fspath(path)}, which `{MADE_BY[other]}` made (it has {mark})"
+            )

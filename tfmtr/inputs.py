@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from tfmtr.datasets.dataset import Dataset
-    from tfmtr.schema import Schema
+    from tfmtr.schema import Feature, Schema
 
 CACHE_LINE = 64
 WEIGHT = "row weight"  # beside features and labels; no column of the examples can be called so
@@ -125,11 +126,12 @@ class Encoder:
     def __call__(self, table: pa.Table) -> dict[str, np.ndarray]:
         """Encodes a table."""
         there = [f for f in self.schema.features if not f.is_stored and f.name in table.column_names]
-        none = pa.array([], pa.string())
-        arrays = {
-            f.name: KINDS[f.kind].encode(table[f.name].combine_chunks(), f, self.vocabularies.get(f.name, none))  # pyright: ignore[reportOptionalCall]
-            for f in there
-        }
+        none, arrays = pa.array([], pa.string()), {}
+        for feature in there:
+            with _naming(feature.name):
+                vocabulary = self.vocabularies.get(feature.name, none)
+                column = table[feature.name].combine_chunks()
+                arrays[feature.name] = KINDS[feature.kind].encode(column, feature, vocabulary)  # pyright: ignore[reportOptionalCall]
         if set(self.schema.scenario.columns) <= set(table.column_names):
             arrays["scenario"] = self._scenario(table)
         return arrays
@@ -178,7 +180,8 @@ def encode_frame(frame: pd.DataFrame, schema: Schema) -> tuple[dict[str, np.ndar
         `({name: array}, {label column: float32 array with NaN where it is null})`.
 
     Raises:
-        ValueError: If a feature or a column of the scenario is missing, or a vector has another width.
+        ValueError: If a feature or a column of the scenario is missing, a vector has another width, or a value is not
+            of its feature's kind or not finite.
     """
     lacking = sorted({*(f.name for f in schema.features), *schema.scenario.columns} - set(frame.columns))
     training = {feature.name for feature in schema.by_role("training")}
@@ -186,38 +189,150 @@ def encode_frame(frame: pd.DataFrame, schema: Schema) -> tuple[dict[str, np.ndar
         raise ValueError(
             f"`frame` must have a column for every feature and for the scenario. Received: none for {lacking}"
         )
-    vectors = {}
-    for feature in schema.features:
-        if feature.is_stored:
-            vectors[feature.name] = np.stack(frame[feature.name].tolist()).astype("float32")
-            if vectors[feature.name].shape[1:] != (feature.width,):
-                raise ValueError(
-                    f"`{feature.name}` must have {feature.width} numbers in each row. Received: shape "
-                    f"{vectors[feature.name].shape}"
-                )
-    table = pa.Table.from_pandas(frame.drop(columns=list(vectors)), preserve_index=False)
+    if not len(frame):
+        raise ValueError("`frame` must have a row. Received: none")
+    vectors = {f.name: _matrix(frame[f.name], f) for f in schema.features if f.is_stored}  # pyright: ignore[reportArgumentType]
     tasks = [task for task in schema.tasks if task.column in frame.columns]
-    return Encoder(schema)(table) | vectors, labels(table, schema.replace(tasks=tasks)) if tasks else {}
+    known = {f.name for f in schema.features} | {task.column for task in tasks} | set(schema.scenario.columns)
+    columns = {}
+    for name in [name for name in frame.columns if name in known - set(vectors)]:
+        with _naming(name):
+            columns[name] = pa.array(frame[name], from_pandas=True)
+    table = pa.table(columns)
+    encoded = Encoder(schema)(table) | vectors
+    for name, array in encoded.items():
+        if array.dtype == np.float32 and not np.isfinite(array).all():
+            raise ValueError(f"`{name}` must be finite or null. Received: NaN or infinity, as float32 of its scale")
+    return encoded, labels(table, schema.replace(tasks=tasks)) if tasks else {}
+
+
+def _matrix(column: pd.Series, feature: Feature) -> np.ndarray:
+    """A column of lists as float32 of shape `(rows, width)`."""
+    try:
+        matrix = np.stack(column.tolist()).astype("float32")
+    except (TypeError, ValueError) as error:  # null, or rows of different lengths
+        raise ValueError(f"`{feature.name}` must have {feature.width} numbers in each row. Received: {error}") from None
+    if matrix.shape[1:] != (feature.width,):
+        raise ValueError(f"`{feature.name}` must have {feature.width} numbers in each row. Received: {matrix.shape}")
+    return matrix
+
+
+@contextlib.contextmanager
+def _naming(column: str) -> Iterator[None]:
+    """Turns what Arrow says of a column's values into a `ValueError` that names the column."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise ValueError(f"`{column}` must have values of one kind, that of the schema. Received: {error}") from None
+
+
+def as_arrays(x: Mapping[str, Any], y: Any, schema: Schema) -> tuple[Mapping[str, Any], dict[str, np.ndarray]]:
+    """Encoded features as they are, and labels as float32 arrays, when a joint model can be fitted from them.
+
+    Args:
+        x: `{name: array}` as `encode_frame` makes it.
+        y: `{label column: array of shape (rows,)}`, or a DataFrame with these columns.
+        schema: The model's `Schema`.
+
+    Returns:
+        `(x, y)`.
+
+    Raises:
+        ValueError: If a feature or a label is missing, a feature is not encoded, a scenario is none of the schema's
+            groups, there is no row, or a label is not what its task can be.
+    """
+    names = [*(feature.name for feature in schema.features), "scenario"]
+    kinds = {name: np.asarray(x[name]).dtype.kind if name in x else "missing" for name in names}
+    if bad := {name: kind for name, kind in kinds.items() if kind not in "biuf"}:
+        raise ValueError(
+            "`x` must have encoded features, {name: array of numbers}, as `tfmtr.inputs.encode_frame` makes them; a "
+            f"DataFrame may be given as it is. Received: {sorted(bad)} missing or not encoded"
+        )
+    y, scenario = as_labels(y, schema), np.asarray(x["scenario"])
+    if not len(scenario):
+        raise ValueError("`x` must have a row. Received: none")
+    if scenario.max() > schema.scenario.num_groups:
+        raise ValueError(
+            f"`scenario` must be a group's number, from 0 to {schema.scenario.num_groups}; encode with the model's "
+            f"schema, for a recipe with `groups` that is `recipe.adapt(schema)`. Received: {scenario.max()}"
+        )
+    return x, y
+
+
+def as_labels(y: Any, schema: Schema, index: pd.Index | None = None) -> dict[str, np.ndarray]:
+    """`{label column: float32 array}` with NaN where a label was not observed, of a dictionary or a DataFrame.
+
+    Args:
+        y: `{label column: array of shape (rows,)}`, or a DataFrame with these columns.
+        schema: The `Schema`.
+        index: Index that columns of pandas must have.
+
+    Raises:
+        ValueError: If a label is missing, has another index, is no number, or is not what its task can be.
+    """
+    columns = [task.column for task in schema.tasks]
+    if not hasattr(y, "keys") or not set(columns) <= set(y.keys()):
+        there = sorted(map(str, y.keys())) if hasattr(y, "keys") else type(y).__name__
+        raise ValueError(
+            f"`y` must have the labels {columns} by name, {{column: array of shape (rows,)}}, or be in the DataFrame. "
+            f"Received: {there}"
+        )
+    found = {}
+    for task in schema.tasks:
+        values = y[task.column]
+        if hasattr(values, "iloc"):  # a column of pandas
+            if index is not None and not values.index.equals(index):
+                raise ValueError(
+                    f"`y` must have the index of `x`, row by row. Received: {task.column!r} with another index"
+                )
+            values = values.to_numpy(na_value=float("nan"))
+        try:
+            array = np.asarray(values, "float32")
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"`{task.column}` must be a label, numbers or null. Received: {error}") from None
+        is_possible = np.isin(array, (0.0, 1.0)) if task.kind == "binary" else ~np.isinf(array)
+        if (bad := array[~(is_possible | np.isnan(array))]).size:
+            must = "0, 1 or null" if task.kind == "binary" else "finite or null"
+            raise ValueError(
+                f"`{task.column}` must be {must}, as the task is {task.kind}. Received: {bad[0]:g} in {bad.size} of "
+                f"{array.size} rows"
+            )
+        found[task.column] = array
+    return found
 
 
 def labels(table: pa.Table, schema: Schema) -> dict[str, np.ndarray]:
     """`{label column: float32 array of shape (rows,)}` with NaN where a label was not observed."""
-    return {
-        task.column: pc.fill_null(table[task.column].cast(pa.float32()), float("nan")).to_numpy(zero_copy_only=False)
-        for task in schema.tasks
-    }
+    found = {}
+    for task in schema.tasks:
+        with _naming(task.column):  # pyright: ignore[reportArgumentType]
+            values = pc.fill_null(table[task.column].cast(pa.float32()), float("nan"))
+            found[task.column] = values.to_numpy(zero_copy_only=False)
+    return found
 
 
 def row_weights(table: pa.Table, name: str) -> np.ndarray:
     """Weights of rows, float32 of shape `(rows,)`: a column's, 1 where it is null, as it is of sampled negatives.
 
     Raises:
-        ValueError: If a weight is negative.
+        ValueError: If a weight is negative or not finite.
     """
     weights = pc.fill_null(table[name].cast(pa.float32()), 1.0).to_numpy(zero_copy_only=False)
-    if len(weights) and (least := weights.min()) < 0:
-        raise ValueError(f"`row_weights` must name a number that is never negative. Received: {name!r} with {least:g}")
+    if (bad := weights[~(np.isfinite(weights) & (weights >= 0))]).size:
+        raise ValueError(
+            f"`row_weights` must name a number that is finite and never negative. Received: {name!r} with {bad[0]:g}"
+        )
     return weights
+
+
+def check_row_weights(files: Iterable[Path], name: str) -> None:
+    """Raises a `ValueError` unless the weights of example files are finite, not negative and somewhere positive."""
+    weights = [row_weights(pq.read_table(file, columns=[name], partitioning=None), name) for file in files]  # pyright: ignore[reportArgumentType]
+    if not any(part.any() for part in weights):
+        raise ValueError(
+            f"`row_weights` must name a number that is somewhere positive, or nothing is learnt. Received: {name!r}, "
+            "which is 0 in every row"
+        )
 
 
 def take_vectors(vectors: np.ndarray, rows: pa.Array | pa.ChunkedArray, *, empty: Recycled | None = None) -> np.ndarray:
@@ -227,8 +342,16 @@ def take_vectors(vectors: np.ndarray, rows: pa.Array | pa.ChunkedArray, *, empty
         vectors: Matrix of shape `(number, width)`.
         rows: Arrow array of row numbers.
         empty: `Recycled` that gives the array for the result; new memory by default.
+
+    Raises:
+        ValueError: If there is no such row.
     """
     rows = np.asarray(pc.fill_null(rows, -1))
+    if (last := rows.max(initial=-1)) >= len(vectors):
+        raise ValueError(
+            f"A store must have a vector for each row that is asked for; prepare the data anew. Received: row {last} "
+            f"of {len(vectors)}"
+        )
     if vectors.dtype != np.float32 or not len(vectors):
         taken = np.asarray(vectors[np.maximum(rows, 0)], "float32")
     else:
@@ -457,5 +580,15 @@ def _as_array(column: pa.Array) -> np.ndarray:
 
 
 def open_stores(prepared: Dataset) -> dict[str, np.ndarray]:
-    """`{role: memory-mapped matrix}` of the vector features' stores."""
-    return {f.role: prepared.vectors(f.role).vectors for f in prepared.schema.features if f.is_stored}
+    """`{role: memory-mapped matrix}` of the vector features' stores.
+
+    Raises:
+        ValueError: If one is not there.
+    """
+    stores = {f.role: prepared.vectors(f.role) for f in prepared.schema.features if f.is_stored}
+    if missing := [f"vectors/{role}" for role, store in stores.items() if store is None]:
+        raise ValueError(
+            f"`{prepared.path}` must have the stores of its vector features; prepare the data anew. Received: no "
+            f"{' and no '.join(missing)}"
+        )
+    return {role: store.vectors for role, store in stores.items()}  # pyright: ignore[reportOptionalMemberAccess]

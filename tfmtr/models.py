@@ -67,6 +67,7 @@ class JointModel(keras.Model):
         self.balance: Any = None
         self.built_with: tuple[str, Schema, dict[str, Any]] | None = None
         self.balance_name: Any = None
+        self.l2 = 0.0  # what `add_l2` added, which a saved model keeps
         self.predictor = keras.Model(inputs, tensors["outputs"], name="predictor")
 
     def compile(
@@ -112,7 +113,17 @@ class JointModel(keras.Model):
         y_pred: dict[str, Tensors],
         sample_weight: keras.KerasTensor | Tensors | None = None,
     ) -> Tensors:
-        """The head's losses, `{name: scalar}`."""
+        """The head's losses, `{name: scalar}`.
+
+        Raises:
+            ValueError: If a label or the rows' weights have another shape than `(batch,)`.
+        """
+        weights = sample_weight if isinstance(sample_weight, Mapping) else {"all": sample_weight}
+        given = [*y.items(), *((f"weights of {name}", w) for name, w in weights.items())]
+        if bad := {name: tuple(v.shape) for name, v in given if v is not None and len(v.shape) != 1}:
+            raise ValueError(
+                f"Labels and weights must have shape (batch,), or each row would meet all others. Received: {bad}"
+            )
         context: Any = {"scenario": x["scenario"], "sample_weight": sample_weight, "training": y_pred["training"]}
         return self.head.losses(y_pred["outputs"], y_pred["logits"], y_pred["vectors"], y, context)
 
@@ -132,29 +143,36 @@ class JointModel(keras.Model):
         self._loss_tracker.update_state(loss, sample_weight=ops.shape(x["scenario"])[0])
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
-    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> keras.callbacks.History:
-        """As `keras.Model.fit`; `x` may be a DataFrame, which has the labels, too."""
-        return super().fit(*self._encoded(x, y), **{**kwargs, **self._encoded_validation(kwargs)})
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """As `keras.Model.fit`; `x` may be a DataFrame, which has the labels, too.
 
-    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """As `keras.Model.evaluate`; `x` may be a DataFrame, which has the labels, too."""
-        return super().evaluate(*self._encoded(x, y), **kwargs)
+        Raises:
+            ValueError: If a feature or a label is missing, not encoded or not what its task can be.
+        """
+        x, y = self._encoded(x, y)
+        given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments  # by name, as Keras has them
+        known = given.get("validation_data")
+        if is_frame(known) or isinstance(known, tuple):
+            known = known if isinstance(known, tuple) else (known, None)
+            given["validation_data"] = (*self._encoded(*known[:2]), *known[2:])
+        return super().fit(**given)
 
-    def _encoded(self, x: Any, y: Any) -> tuple[Any, Any]:
-        if not is_frame(x):
-            if is_frame(y):
-                y = {task.column: y[task.column].to_numpy("float32") for task in self.schema.tasks}
-            return x, y
-        from tfmtr.inputs import encode_frame
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`; `x` may be a DataFrame, which has the labels, too.
 
-        features, labels = encode_frame(x if y is None else x.assign(**dict(y)), self.schema)
-        return {name: features[name] for name in self.input}, labels
+        Raises:
+            ValueError: As `fit`.
+        """
+        return super().evaluate(*self._encoded(x, y), *args, **kwargs)
 
-    def _encoded_validation(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        data = kwargs.get("validation_data")
-        if is_frame(data):
-            return {"validation_data": self._encoded(data, None)}
-        return {"validation_data": self._encoded(*data)} if isinstance(data, tuple) and is_frame(data[0]) else {}
+    def _encoded(self, x: Any, y: Any = None) -> tuple[Any, Any]:
+        """Features and labels as arrays; what is neither a DataFrame nor a dictionary stays as it is."""
+        from tfmtr import inputs  # it needs pyarrow, which a model does not
+
+        if is_frame(x):
+            frame = x if y is None else x.assign(**inputs.as_labels(y, self.schema, x.index))
+            x, y = inputs.encode_frame(frame, self.schema)
+        return inputs.as_arrays(x, y, self.schema) if isinstance(x, Mapping) else (x, y)
 
     def test_step(self, *args: Any) -> dict[str, keras.KerasTensor]:
         """The loss of one batch."""
@@ -167,23 +185,24 @@ class JointModel(keras.Model):
         (`keras/src/backend/tensorflow/trainer.py`), which fails for integers and for batches of different sizes.
         """
 
-    def predict(self, x: Any, **kwargs: Any) -> dict[str, np.ndarray]:
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> dict[str, np.ndarray]:
         """Probabilities `{task: array of shape (rows, 1)}`.
 
         Args:
-            x: `{name: array}`, a DataFrame, or a `tf.data.Dataset` of batches; features known in training only are
-                left out.
+            x: `{name: array}`, a DataFrame, or a `tf.data.Dataset` of batches; labels and features known in training
+                only are left out.
+            *args: As for `keras.Model.predict`.
             **kwargs: As for `keras.Model.predict`.
         """
 
-        def served(features: Mapping[str, Any]) -> dict[str, Any]:
+        def served(features: Mapping[str, Any], *_: Any) -> dict[str, Any]:
             return {name: features[name] for name in self.predictor.input}
 
         if is_frame(x):
             from tfmtr.inputs import encode_frame
 
             x, _ = encode_frame(x, self.schema)
-        return self.predictor.predict(served(x) if isinstance(x, dict) else x.map(served), **kwargs)
+        return self.predictor.predict(served(x) if isinstance(x, dict) else x.map(served), *args, **kwargs)
 
     def export(self, filepath: str | os.PathLike, **kwargs: Any) -> None:
         """As `keras.Model.export`, of what is served: encoded features in, probabilities out.
@@ -191,6 +210,12 @@ class JointModel(keras.Model):
         `tfmtr.export` makes a version with a title index, which takes raw values.
         """
         return self.predictor.export(filepath, **kwargs)
+
+    def save(self, filepath: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As `keras.Model.save`; what cannot be saved is refused before the file is opened, which empties it."""
+        self.get_config()
+        self.get_compile_config()
+        super().save(filepath, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """How the model was built.
@@ -205,23 +230,38 @@ class JointModel(keras.Model):
             )
         form, schema, options = self.built_with
         options = {name: _as_saved(name, value) for name, value in options.items()}
-        return {"form": form, "schema": schema.to_json(), "options": options, "precision": self.dtype_policy.name}
+        config = {"form": form, "schema": schema.to_json(), "options": options, "precision": self.dtype_policy.name}
+        return {**config, "l2": self.l2}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "JointModel":
-        """Builds the model that `get_config` describes."""
-        options = {name: _from_saved(value) for name, value in config["options"].items()}
+        """Builds the model that `get_config` describes.
+
+        Raises:
+            ValueError: If a part is of an import path, and Keras loads in its safe mode, as it does by default.
+        """
+        options = {name: _from_saved(name, value) for name, value in config["options"].items()}
         with precision.use(config["precision"]):
-            return FORMS[config["form"]](Schema.from_json(config["schema"]), **options)
+            model = FORMS[config["form"]](Schema.from_json(config["schema"]), **options)
+        if l2 := config.get("l2"):
+            add_l2(model, l2)
+        return model
 
     def get_compile_config(self) -> dict[str, Any]:
-        """The optimizer and the balancer."""
+        """The optimizer, the balancer and which variables do not decay; empty where the model is not compiled."""
+        if not self.compiled:
+            return {}
         balance = None if self.balance_name is None else _as_saved("balance", self.balance_name)
-        return {"optimizer": keras.optimizers.serialize(self.optimizer), "balance": balance}
+        # Keras saves the decay, and not what it leaves out.
+        kept = [i for i, v in enumerate(self.trainable_variables) if not self.optimizer._use_weight_decay(v)]
+        return {"optimizer": keras.optimizers.serialize(self.optimizer), "balance": balance, "without_decay": kept}
 
     def compile_from_config(self, config: Mapping[str, Any]) -> None:
         """Compiles as `get_compile_config` says."""
-        self.compile(keras.optimizers.deserialize(config["optimizer"]), balance=config["balance"])
+        optimizer = keras.optimizers.deserialize(config["optimizer"])
+        kept = [self.trainable_variables[i] for i in config.get("without_decay", ())]
+        optimizer.exclude_from_weight_decay(var_list=kept)
+        self.compile(optimizer, balance=_from_saved("balance", config["balance"]))
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -288,7 +328,20 @@ def _as_saved(name: str, value: Any) -> Any:
     return {components.NAME: part, **options} if options else part
 
 
-def _from_saved(value: Any) -> Any:
+def _from_saved(name: str, value: Any) -> Any:
+    """The option that `_as_saved` had.
+
+    Raises:
+        ValueError: If it is an import path, and Keras loads in its safe mode.
+    """
+    from keras.src.saving.serialization_lib import in_safe_mode  # Keras exports no way to ask
+
+    part = value.get(components.NAME) if isinstance(value, Mapping) else value
+    if name in PART_OF and isinstance(part, str) and ":" in part and in_safe_mode():
+        raise ValueError(
+            f"`{name}` of this file is a function of the module {part.partition(':')[0]}, which loading it imports and "
+            f"runs: if you trust both, load with `safe_mode=False`. Received: {name}={part!r}"
+        )
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -506,8 +559,9 @@ def kernels(model: keras.Model) -> list[keras.Variable]:
     return [variable for variable in model.trainable_variables if len(variable.shape) > 1]
 
 
-def add_l2(model: keras.Model, factor: float) -> None:
+def add_l2(model: JointModel, factor: float) -> None:
     """Adds `factor` times the sum of squares of `kernels` to a model's losses; call it before `compile`."""
+    model.l2 = factor
     for variable in kernels(model):
         variable.regularizer = keras.regularizers.L2(factor)
 

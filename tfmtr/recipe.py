@@ -6,7 +6,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,9 @@ LATER_FORMS = ("graph",)  # of the design, not built yet
 ENCODERS = "encoders.interactions"  # of ranking models
 PARTS = {"share": "sharing", "head": "heads", "balance": "balancing", "optimizer": "optimizers"}
 SCHEDULES = ("cosine_decay", "exponential_decay", "inverse_time_decay", "piecewise_constant_decay", "polynomial_decay")
+LISTED = "piecewise_constant_decay"  # the schedule that lists its rates itself
+RATES = ("beta_1", "beta_2", "rho", "momentum")  # options of optimizers: shares of what was before that stay
+MOST = 2**31 - 1  # as TensorFlow counts rows, widths and steps
 INTEGERS = {"embedding_dim": 1, "epochs": 1, "patience": 0, "batch_size": 1, "updates": 1, "patience_updates": 1}
 BOOLEANS = ("upsample", "literal", "deterministic", "per_pair", "listwise")
 
@@ -59,8 +62,8 @@ class Recipe:
         patience_updates: Updates without a better validation loss, rounded up to epochs, in place of `patience`.
         batch_size: Rows of one step.
         learning_rate: Of the optimizer; where a schedule starts.
-        schedule: One of Keras's schedules of the learning rate with its options, such as
-            `("cosine_decay", {"decay_steps": 10_000})`; it counts updates.
+        schedule: One of Keras's schedules of the learning rate with its options, as for a part: `cosine_decay` with
+            `decay_steps` for example; it counts updates.
         clip_norm: Largest norm of an update's gradients, all together.
         seed: Of weights, order and dropped scenarios.
         deterministic: Whether TensorFlow's ops must be deterministic, so that a resumed run repeats an unbroken one.
@@ -141,7 +144,7 @@ class Recipe:
         checked["units"] = check_widths("units", self.units)
         for name, least in INTEGERS.items():
             if getattr(self, name) is not None or name not in OPTIONAL:
-                checked[name] = check_integer(name, getattr(self, name), least=least)
+                checked[name] = check_integer(name, getattr(self, name), least=least, most=MOST)
         checked["seed"] = check_integer("seed", self.seed, least=0, most=2**32 - 1)
         checked["learning_rate"] = check_number("learning_rate", self.learning_rate, above=0)
         for name in ("unknown_rate", "dropout"):
@@ -170,6 +173,19 @@ class Recipe:
 
     def _check_together(self) -> None:
         """Raises a `ValueError` if values make no sense together."""
+        for budget, epochs in (("updates", "epochs"), ("patience_updates", "patience")):
+            if getattr(self, budget) is not None and getattr(self, epochs) != DEFAULTS[epochs]:
+                raise ValueError(
+                    f"`{epochs}` must be left out where `{budget}` stands in its place. Received: "
+                    f"{epochs}={getattr(self, epochs)}, {budget}={getattr(self, budget)}"
+                )
+        if self.form == "two_tower" and self.encode:
+            for name in ("units", "unknown_rate"):
+                if getattr(self, name) != DEFAULTS[name]:
+                    raise ValueError(
+                        f"`{name}` must be left out where `encode=fwfm`, which has no such layers. Received: "
+                        f"{name}={getattr(self, name)!r}"
+                    )
         if self.form != "two_tower":
             for name in ("units", "literal"):
                 if getattr(self, name) != DEFAULTS[name]:
@@ -183,7 +199,13 @@ class Recipe:
                 f"share=none without `literal` and `dropout`. Received: share={self.share!r}, "
                 f"literal={self.literal}, dropout={self.dropout}"
             )
+        if self.per_pair:
+            from tfmtr.sharing._shared import per_pair
+
+            per_pair(components.find("sharing", self.share))  # refuses what knows the scenario by itself
         options = self.optimizer[1] if isinstance(self.optimizer, tuple) else {}
+        for name in set(RATES) & set(options):
+            check_number(f"optimizer.{name}", options[name], least=0, below=1)
         twice = {"weight_decay": self.weight_decay, "global_clipnorm": self.clip_norm}
         for name in options:
             if twice.get(name):
@@ -210,10 +232,20 @@ class Recipe:
             raise ValueError(f"A recipe must have options that a file can hold to be stored: {error}") from None
 
     def to_toml(self) -> str:
-        """The recipe as the text of a TOML file: what is not the default."""
+        """The recipe as the text of a TOML file: what is not the default.
+
+        Raises:
+            ValueError: As for `document`, or if an option of a part is `None`.
+        """
         document = self.document()
         defaults = Recipe().document()
-        return tomli_w.dumps({name: value for name, value in document.items() if defaults.get(name) != value})
+        try:
+            return tomli_w.dumps({name: value for name, value in document.items() if defaults.get(name) != value})
+        except TypeError:
+            raise ValueError(
+                "A recipe must have no option that is None to be written as TOML, which has no word for it: leave the "
+                f"option out. Received: {self}"
+            ) from None
 
     @classmethod
     def from_toml(cls, text: str, changes: Mapping[str, Any] | None = None) -> "Recipe":
@@ -226,9 +258,11 @@ class Recipe:
         Raises:
             ValueError: If the text is no TOML, or has a key that a recipe does not have.
         """
+        if not isinstance(text, str):
+            raise ValueError(f"`text` must be TOML; `Recipe.load` reads a file. Received: text={text!r}")
         try:
             document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise ValueError(f"A recipe must be a TOML file: {error}") from None
         return cls.from_document(document, changes)
 
@@ -241,8 +275,10 @@ class Recipe:
             changes: As for `from_toml`.
 
         Raises:
-            ValueError: If it has a key that a recipe does not have.
+            ValueError: If it is no such dictionary, or has a key that a recipe does not have.
         """
+        if not isinstance(document, Mapping) or not all(isinstance(key, str) for key in document):
+            raise ValueError(f"A recipe must be a table of keys and values. Received: {document!r}")
         document = dict(document)
         for key, value in (changes or {}).items():
             _change(document, key, value)
@@ -257,8 +293,8 @@ class Recipe:
     def load(cls, file: str | Path, changes: Mapping[str, Any] | None = None) -> "Recipe":
         """The recipe of a TOML file; see `from_toml`."""
         try:
-            text = Path(file).read_text(encoding="utf-8")
-        except OSError as error:
+            text = Path(file).read_text(encoding="utf-8-sig")  # with the mark that some editors write, or without
+        except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"`recipe` must be a TOML file that can be read. Received: {file} ({error})") from None
         try:
             return cls.from_toml(text, changes)
@@ -271,7 +307,10 @@ class Recipe:
         Raises:
             ValueError: If the recipe names a territory, task or feature that the data do not have.
         """
-        schema = components.find("heads", self.head)(schema.tasks).complete(schema)
+        head = components.find("heads", self.head)(schema.tasks)
+        if not hasattr(head, "complete"):
+            raise ValueError(f"`head` must be a function that returns a `Head`. Received: {self.head!r}, {head!r}")
+        schema = head.complete(schema)
         if self.task_weights is not None:
             tasks = [task.name for task in schema.tasks]
             for name in self.task_weights:
@@ -282,10 +321,20 @@ class Recipe:
                     for task in schema.tasks
                 ]
             )
+            if not any(task.weight for task in schema.tasks):
+                raise ValueError(
+                    "`task_weights` must leave a task that is trained: one whose factor is not 0. Received: "
+                    f"task_weights={self.task_weights}"
+                )
         if self.row_weights is not None:
-            check_choice(
-                "row_weights", self.row_weights, [f.name for f in schema.by_role(TRAINING) if f.kind == "number"]
-            )
+            numbers = [feature.name for feature in schema.by_role(TRAINING) if feature.kind == "number"]
+            if not numbers:
+                raise ValueError(
+                    "`row_weights` must be a training-only number, and the data have none: name its column to "
+                    "`tfmtr prepare` with `--training`, which is `Logs.training`. Received: "
+                    f"row_weights={self.row_weights!r}"
+                )
+            check_choice("row_weights", self.row_weights, numbers)
         scenario = schema.scenario
         if self.groups == "one":
             scenario = Scenario(scenario.columns, dict.fromkeys(scenario.groups, "all"))
@@ -406,20 +455,49 @@ def as_toml(value: Any) -> str:
 def parse_change(text: str) -> tuple[str, Any]:
     """`"share.num_experts=4"` as `("share.num_experts", 4)`: values as TOML has them, and words without quotes.
 
+    What a recipe may be without is `none`, which takes a file's value back.
+
     Raises:
-        ValueError: If the text is no pair.
+        ValueError: If the text is no pair, or more than one.
 
     Example:
-    >>> parse_change("share.units=[64, 32]"), parse_change("share=ple")
-    (('share.units', [64, 32]), ('share', 'ple'))
+    >>> parse_change("share.units=[64, 32]"), parse_change("share=ple"), parse_change("balance=none")
+    (('share.units', [64, 32]), ('share', 'ple'), ('balance', None))
     """
     key, equals, value = (part.strip() for part in text.partition("="))
-    if not key or not equals or not value:
+    if not all(key.split(".")) or not equals or not value:
         raise ValueError(f"`--set` must be key=value, such as share.num_experts=4. Received: {text!r}")
+    if key in OPTIONAL and value.lower() == "none":
+        return key, None
     try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        document = tomllib.loads(f"value = {value}")
+    except (tomllib.TOMLDecodeError, RecursionError):
         return key, value
+    if len(document) > 1:
+        raise ValueError(f"`--set` must be one key=value; repeat it for more. Received: {text!r}")
+    return key, document["value"]
+
+
+def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
+    """Several changes, in their order: `{key: value}`.
+
+    Raises:
+        ValueError: If one is no pair, a key comes twice, or a part comes after its own options, which it would undo.
+
+    Example:
+    >>> parse_changes(["share=ple", "share.num_experts=4"])
+    {'share': 'ple', 'share.num_experts': 4}
+    """
+    changes: dict[str, Any] = {}
+    for key, value in map(parse_change, texts):
+        undone = [other for other in changes if other == key or other.startswith(f"{key}.")]
+        if undone:
+            raise ValueError(
+                f"`--set` must name each key once, and a part before its options. Received: {undone[0]}, and then "
+                f"{key}={value!r}"
+            )
+        changes[key] = value
+    return changes
 
 
 def _change(document: dict[str, Any], key: str, value: Any) -> None:
@@ -431,8 +509,8 @@ def _change(document: dict[str, Any], key: str, value: Any) -> None:
         document[name] = value
         return
     part = document.get(name, DEFAULTS.get(name))
-    if name == "task_weights":
-        document[name] = {**(part or {}), option: value}
+    if name in ("task_weights", "groups"):
+        document[name] = {**(part if isinstance(part, Mapping) else {}), option: value}
     elif name not in STORED_AS_TABLES:
         raise ValueError(
             f"`--set` must name a part before a dot: one of {sorted(STORED_AS_TABLES)}."
@@ -480,10 +558,16 @@ def _schedule(recipe: Recipe) -> tuple[str, dict[str, Any]] | None:
         name, options = components.parse("optimizers", recipe.schedule, argument="schedule")
     check_choice("schedule", name, SCHEDULES)
     name = str(name)
+    if name == LISTED and recipe.learning_rate != DEFAULTS["learning_rate"]:
+        raise ValueError(
+            f"`learning_rate` must be left out with `schedule={name}`, whose `values` are all rates. Received: "
+            f"learning_rate={recipe.learning_rate}"
+        )
     import keras
 
     try:
         getattr(keras.optimizers.schedules, _camel(name))(**_start(name, recipe.learning_rate), **options)
+        _check_numbers(options)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"`schedule={name}` must have the options of keras.optimizers.schedules.{_camel(name)}: {error}. "
@@ -492,9 +576,22 @@ def _schedule(recipe: Recipe) -> tuple[str, dict[str, Any]] | None:
     return name, options
 
 
+def _check_numbers(options: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` for options of a schedule that Keras takes, and then trains with rates of no sense."""
+    for key, value in options.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if not isinstance(number, bool) and number is not None and key != "name":
+                check_number(key, number, **({"above": 0} if key == "decay_steps" else {"least": 0}))
+    boundaries = options.get("boundaries", ())
+    if list(boundaries) != sorted(set(boundaries)):
+        raise ValueError("`boundaries` must grow")
+    if options.get("warmup_steps") and options.get("warmup_target") is None:
+        raise ValueError("`warmup_steps` must have a `warmup_target`; Keras leaves the warm-up out without one")
+
+
 def _start(name: str, rate: float) -> dict[str, float]:
     """What a schedule is given of the learning rate: where it starts, but for one that lists all rates."""
-    return {} if name == "piecewise_constant_decay" else {"initial_learning_rate": rate}
+    return {} if name == LISTED else {"initial_learning_rate": rate}
 
 
 def _camel(name: str) -> str:

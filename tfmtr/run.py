@@ -104,6 +104,11 @@ class Run(Folder):
         from tfmtr.evaluation.evaluation import Evaluation
 
         document = read_json(self.path / "evaluation.json")
+        if document is not None and "tasks" not in document:
+            raise ValueError(
+                f"`{self.path / 'evaluation.json'}` must be what `tfmtr evaluate` wrote; run it again. Received: a "
+                "document without 'tasks'"
+            )
         return None if document is None else Evaluation(document, self.path)
 
     @functools.cached_property
@@ -128,6 +133,11 @@ class Run(Folder):
         there = self.windows
         if not there:
             raise ValueError(f"`{self.path}` must be a finished run: it has no weights. Finish it with `tfmtr train`.")
+        if window is None and (missing := sorted(set(self.document.get("windows", ())) - set(there))):
+            raise ValueError(
+                f"`{self.path}` must be a finished run for its newest model; finish it with `tfmtr train`, or name a "
+                f"window. Received: no weights for the windows {missing}, there are {there}"
+            )
         window = there[-1] if window is None else window
         if window not in there:
             raise ValueError(
@@ -183,7 +193,8 @@ def weights_of(path: str | os.PathLike, window: int | str) -> Path:
 
 def windows_of(path: str | os.PathLike) -> list[int]:
     """Numbers of the windows that a directory has weights for, in order."""
-    return sorted(int(file.stem.removeprefix("window-")) for file in Path(path, "weights").glob("window-*.npz"))
+    numbers = (file.stem.removeprefix("window-") for file in Path(path, "weights").glob("window-*.npz"))
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def versions() -> dict[str, str]:

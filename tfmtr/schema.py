@@ -281,7 +281,7 @@ class Schema:
         """Reads `schema.json` from the directory `path`.
 
         Raises:
-            ValueError: If `path` has no `schema.json`.
+            ValueError: If `path` has no `schema.json`, or it holds no schema.
         """
         file = Path(path, "schema.json")
         if not file.is_file():
@@ -292,3 +292,8 @@ class Schema:
             return cls.from_json(file.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"`{file}` must be a whole JSON document; make it again. Received: {error}") from None
+        except (AttributeError, IndexError, KeyError, TypeError) as error:  # no object, or without a key
+            raise ValueError(
+                f"`{file}` must hold a schema as `tfmtr prepare` writes it; make it again. Received: "
+                f"{type(error).__name__}: {error}"
+            ) from None

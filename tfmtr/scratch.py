@@ -33,7 +33,7 @@ def scratch(parent: str | os.PathLike, prefix: str, rescue: Callable[[Path], obj
     What is to stay is renamed out of the folder: it is on the same file system as its place.
 
     Args:
-        parent: Folder to make it in; made if it does not exist.
+        parent: Folder to make it in; made if it does not exist, and then removed if the work fails.
         prefix: What its name begins with, one prefix for each target, such as `".data."` for work on `data`.
         rescue: Function that is called with a folder before it is removed, also with one of an ended process, to move
             what must not be lost out of it.
@@ -42,9 +42,16 @@ def scratch(parent: str | os.PathLike, prefix: str, rescue: Callable[[Path], obj
         Path of the folder, in which only the lock's file is.
     """
     sweep(parent, prefix, rescue)
+    is_new = not Path(parent).exists()
     folder, lock = _make(Path(parent), prefix)
     try:
         yield folder
+    except BaseException:
+        if is_new:  # and still empty: work that failed leaves nothing
+            _remove(folder, rescue)
+            with contextlib.suppress(OSError):
+                Path(parent).rmdir()
+        raise
     finally:
         try:
             _remove(folder, rescue)

@@ -19,7 +19,7 @@ from tfmtr.checks import check_integer
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.diagnosis import describe, losses_of, not_finite, not_finite_error, uneven_losses, warn
 from tfmtr.documents import write_json
-from tfmtr.folders import FORMATS
+from tfmtr.folders import FORMATS, check_out
 from tfmtr.growth import grow_schema, warm_start
 from tfmtr.models import JointModel, is_frame
 from tfmtr.recipe import Recipe, optimizer_of
@@ -70,14 +70,18 @@ def train(
 
     Raises:
         ValueError: If `out` holds a run of another recipe, of other data or of another dtype policy, unless that
-            run failed; if the recipe does not fit the data, or has a balancer and there are several replicas: then
-            nothing is written. If a stage has no epoch whose losses and variables are finite: that run has failed, and
-            any recipe may take its place.
+            run failed, or of which weights are lost; if `out` is a folder of another kind; if the recipe does not fit
+            the data, or has a balancer and there are several replicas: then nothing is written. If a stage has no
+            epoch whose losses and variables are finite: that run has failed, and any recipe may take its place.
     """
+    if not isinstance(recipe, Recipe | None):
+        raise ValueError(f"`recipe` must be a `Recipe`; `Recipe.load(file)` reads a file. Received: recipe={recipe!r}")
     recipe, data, workdir = recipe or Recipe(), Dataset(data), Path(out)
+    check_out(workdir, "run")
     schema, policy = recipe.adapt(data.schema), recipe.precision or precision.current()
     _check_rows(data, recipe)
     run = _find_run(workdir, recipe, schema, data, policy)
+    _finished(workdir, data)
     with op_determinism(recipe.deterministic), precision.use(policy):
         model = recipe.build(schema)
         warnings = [] if run else _starting_warnings(model, data, schema, recipe)
@@ -128,8 +132,9 @@ def fit(
     Args:
         recipe: The `Recipe`; `upsample` and `row_weights` are of prepared data only.
         schema: The `Schema` of the rows.
-        train: `(x, y)` of encoded arrays, see `tfmtr.inputs.encode_frame`; a DataFrame; or a `tf.data.Dataset` of
-            batches that knows how many they are. Arrays are shuffled anew in each epoch, by the recipe's seed.
+        train: `(x, y)` or `(x, y, weights of rows)`, arrays encoded with `recipe.adapt(schema)`, see
+            `tfmtr.inputs.encode_frame`; a DataFrame; or a `tf.data.Dataset` of batches that knows how many they are.
+            Arrays are shuffled anew in each epoch, by the recipe's seed.
         validation: The same, or `None`.
         judge: Function of the model whose value is the better the lower it is; by default the loss of `validation`.
             It decides which epoch is kept, and with the recipe's patience when training ends. Without it and without
@@ -140,8 +145,9 @@ def fit(
         A `Fitted`.
 
     Raises:
-        ValueError: If the recipe does not fit the schema, a dataset does not know how many batches it has, or no epoch
-            has a finite figure to be judged by.
+        ValueError: If an argument is of another kind, the recipe does not fit the schema, arrays are not encoded or
+            lack something, a dataset does not know how many batches it has, or no epoch has a finite figure to be
+            judged by.
 
     Example:
     >>> from tfmtr.schema import Feature, Scenario, Task
@@ -152,17 +158,31 @@ def fit(
     >>> losses[-1] < losses[0]
     True
     """
+    for name, value, kind in (("recipe", recipe, Recipe), ("schema", schema, Schema)):
+        if not isinstance(value, kind):
+            raise ValueError(f"`{name}` must be a {kind.__name__}. Received: a {type(value).__name__}")
+    schema = recipe.adapt(schema)
     if is_frame(train):
         train = inputs.encode_frame(train, schema)
-    batches = not isinstance(train, tuple)
-    steps = int(train.cardinality()) if batches else -(-len(next(iter(train[1].values()))) // recipe.batch_size)
+    batches = hasattr(train, "cardinality")
+    if not batches and not (isinstance(train, tuple) and len(train) in (2, 3) and isinstance(train[0], Mapping)):
+        raise ValueError(
+            "`train` must be (x, y) or (x, y, weights) of arrays by name, a DataFrame, or a `tf.data.Dataset` of "
+            f"batches. Received: a {type(train).__name__}"
+        )
+    if batches:
+        steps, arguments = int(train.cardinality()), {"x": train}  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        x, y = inputs.as_arrays(train[0], train[1], schema)
+        steps = -(-len(x["scenario"]) // recipe.batch_size)
+        arguments = {"x": x, "y": y, "sample_weight": (*train, None)[2], "batch_size": recipe.batch_size}
     if steps < 1:
         raise ValueError(
-            "`train` must be arrays with rows, or a dataset that knows how many batches it has "
+            "`train` must be a dataset that knows how many batches it has "
             f"(`tf.data.experimental.assert_cardinality`). Received: {steps} batches"
         )
     with op_determinism(recipe.deterministic), precision.use(recipe.precision or precision.current()):
-        model = recipe.build(recipe.adapt(schema))
+        model = recipe.build(schema)
         callbacks: list[Any] = [] if judge is None else [Judge(judge)]
         monitor = "judged" if judge is not None else None if validation is None else "val_loss"
         if monitor is not None:
@@ -171,7 +191,6 @@ def fit(
             callbacks.append(stop)
         if recipe.updates is not None:
             callbacks.append(StopAfter(recipe.updates))
-        arguments = {"x": train} if batches else {"x": train[0], "y": train[1], "batch_size": recipe.batch_size}
         history = model.fit(
             **arguments,
             epochs=recipe.epochs_of(steps),
@@ -203,7 +222,10 @@ def _check_rows(data: Dataset, recipe: Recipe) -> None:
             "`data` must have a test window, which a model is trained for; prepare with --test-windows 1 or more. "
             f"Received: {data.path} without one"
         )
-    inputs.check_rows(data, data.examples("train", sampling=_samplings(recipe)), "training")
+    files = data.examples("train", sampling=_samplings(recipe))
+    inputs.check_rows(data, files, "training")
+    if recipe.row_weights is not None:
+        inputs.check_row_weights(files, recipe.row_weights)
     inputs.check_rows(data, data.examples("validation"), "validation")
 
 
@@ -243,7 +265,7 @@ def _train(
 ) -> None:
     """Trains what `run` still lacks, window by window."""
     validation = data.examples("validation")
-    finished = [window for window in data.test_windows if weights_of(workdir, window).exists()]
+    finished = _finished(workdir, data)
     if finished:
         restore(model, weights_of(workdir, finished[-1]))
     for window in data.test_windows[len(finished) :]:
@@ -277,6 +299,22 @@ def _order_lists(
     if replicas.is_chief():
         write_json(workdir / "run.json", run)
     replicas.wait()
+
+
+def _finished(workdir: Path, data: Dataset) -> list[int]:
+    """The test windows that a run has weights for, in order.
+
+    Raises:
+        ValueError: If those of an earlier window are lost, on which the later ones were trained.
+    """
+    finished = [window for window in data.test_windows if weights_of(workdir, window).exists()]
+    if finished != data.test_windows[: len(finished)]:
+        raise ValueError(
+            "`out` must have the weights of every window before its last one; bring the lost file back, or remove the "
+            f"later ones to train anew from the first that is lost. Received: {workdir} with those of {finished}, of "
+            f"the windows {data.test_windows}"
+        )
+    return finished
 
 
 def _end_stage(
@@ -356,6 +394,7 @@ def go_on(
     """
     epochs = check_integer("epochs", epochs, least=1)
     data, workdir, before = Dataset(data), Path(out), Run(run)
+    check_out(workdir, "run")
     recipe, window, policy = before.recipe, data.next_window, precision_of(before.document)
     old = before.schema
     schema = grow_schema(old, recipe.adapt(data.schema))
@@ -543,6 +582,7 @@ def _new_run(
         **facts,
         "run_id": f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{fingerprint[:8]}-{recipe.seed}",
         "data": str(data.path.absolute()),
+        "windows": [data.next_window] if "start" in facts else data.test_windows,
         "versions": versions(),
         "dtype_policy": policy,
         "warnings": list(warnings),

@@ -23,7 +23,7 @@ class Evaluation:
         path: The run directory.
     """
 
-    document: Mapping[str, Any] = dataclasses.field(repr=False)
+    document: Mapping[str, Any] = dataclasses.field(repr=False, hash=False)
     path: Path
 
     @property

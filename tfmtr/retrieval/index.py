@@ -54,9 +54,12 @@ def build_index(
         file: Where an index may write vectors, as the streaming one does.
 
     Raises:
-        ValueError: If there is no such index, or its package is not installed.
+        ValueError: If there is no such index, its package is not installed, or a file of the directory is lost.
     """
     make = components.find(FOLDER, kind)
+    files = ("availability.parquet", *(("events.parquet", "users.parquet") if window is None else ()))
+    if missing := [name for name in files if not (titles.path / name).is_file()]:
+        raise ValueError(f"`titles` must be a whole directory; prepare it anew. Received: {titles.path}, no {missing}")
     vectors = vectors or title_vectors(model, titles, schema)
     ids = vectors.ids
     is_served = window is None  # an evaluation asks for no filters and has no cold users
@@ -70,7 +73,14 @@ def build_index(
 def availability(titles: Dataset, ids: Sequence[str], window: int) -> dict[str, np.ndarray]:
     """`{territory: which titles it has in a window, boolean of shape (titles,)}`."""
     table = pq.read_table(titles.path / "availability.parquet", filters=[("window", "=", window)])
-    rows = pc.index_in(table["title"], value_set=pa.array(ids)).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
+    known = pc.index_in(table["title"], value_set=pa.array(ids))  # pyright: ignore[reportAttributeAccessIssue]
+    if known.null_count:
+        lost = table["title"].filter(known.is_null())[0]
+        raise ValueError(
+            f"`titles` must have every title that is available; prepare the directory anew. Received: {titles.path}, "
+            f"whose titles.parquet lacks {known.null_count} of availability.parquet, such as {lost}"
+        )
+    rows = known.to_numpy()
     territories = table["territory"].combine_chunks().dictionary_encode()
     found = {}
     for code, territory in enumerate(territories.dictionary.to_pylist()):
@@ -142,11 +152,17 @@ def title_vectors(model: TwoTower, titles: Dataset, schema: Schema, known: Title
         titles: The `Dataset` directory.
         schema: The model's `Schema`.
         known: `TitleVectors` under the same model: those of titles whose features are the same are taken from there.
+
+    Raises:
+        ValueError: If the directory has no title, or no store of a vector feature.
     """
+    file = titles.path / "titles.parquet"
+    if not file.is_file() or not inputs.num_rows([file]):
+        raise ValueError(f"`titles` must have a title; prepare the directory anew. Received: none in {file}")
     stores = inputs.open_stores(titles)
     place = {title: row for row, title in enumerate(known.ids)} if known else {}
     ids, vectors, digests, start, num_new = [], [], [], 0, 0
-    for table in inputs.read_tables([titles.path / "titles.parquet"], rows=BATCH):
+    for table in inputs.read_tables([file], rows=BATCH):
         table = table.append_column("title_row", pa.array(np.arange(start, start + len(table))))
         start += len(table)
         features = inputs.model_inputs(table, schema, stores)

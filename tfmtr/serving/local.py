@@ -1,27 +1,30 @@
 """A server in this process, for a notebook, a test or a first look: `tfmtr.serve`."""
 
 import dataclasses
+import numbers
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from google.protobuf import text_format
 from rich.table import Table
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig  # pyright: ignore[reportAttributeAccessIssue]
 
+from tfmtr.checks import check_integer
 from tfmtr.evaluation.fitting_table import as_text
+from tfmtr.evaluation.tables import FALLBACKS
 from tfmtr.names import HISTORY
-from tfmtr.schema import check_choice
+from tfmtr.schema import Feature, check_choice
 from tfmtr.serving.client import Client
+from tfmtr.serving.options import ServerOptions
 from tfmtr.serving.recommend import ask, history_inputs, user_inputs
 from tfmtr.serving.server import Server
 from tfmtr.version import Version
 
-CONFIG = """model_config_list {{ config {{
-  name: "{name}" base_path: "{path}" model_platform: "tensorflow"
-  model_version_policy {{ specific {{ versions: {number} }} }}
-}} }}
-"""
+OWN = ("model_base_path", "model_name", "model_config_file")  # options that the version says
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +45,11 @@ class Recommendations:
         return self.table()
 
     def table(self) -> str:
-        """A line a title, as text."""
+        """A line a title, as text, and a line for each thing that was not known of the user."""
         table = Table("", "title", "score")
         for place, (title, score) in enumerate(zip(self.titles, self.scores, strict=True), start=1):
             table.add_row(str(place), title, f"{score:.4f}")
-        return as_text(table)
+        return "\n".join([as_text(table), *(FALLBACKS[name] for name in self.fallback)])
 
     def to_json(self) -> dict[str, Any]:
         """The answer as JSON can hold it."""
@@ -66,14 +69,32 @@ class LocalServer(Server):
     def __init__(
         self, version: str | os.PathLike, *, port: int = 0, rest_api_port: int | None = None, **options: Any
     ) -> None:
+        known = [field.name for field in dataclasses.fields(ServerOptions) if field.name not in OWN]
+        for name in options:
+            check_choice("options", name, known)
+        if rest_api_port and rest_api_port == port:
+            raise ValueError(f"`rest_api_port` must be another port than `port`. Received: {rest_api_port} for both")
         self.version = Version(version)
         path = self.version.path.resolve()
         self.name = path.parent.name
+        config = ModelServerConfig()
+        model = config.model_config_list.config.add(name=self.name, base_path=str(path.parent))
+        model.model_platform = "tensorflow"
+        model.model_version_policy.specific.versions.append(self.version.number)
         with tempfile.TemporaryDirectory() as folder:
-            config = Path(folder, "models.config")
-            text = CONFIG.format(name=self.name, path=path.parent, number=self.version.number)
-            config.write_text(text, encoding="utf-8")
-            super().__init__(port=port, rest_api_port=rest_api_port, model_config_file=str(config), **options)
+            file = Path(folder, "models.config")
+            file.write_text(text_format.MessageToString(config), encoding="utf-8")
+            super().__init__(port=port, rest_api_port=rest_api_port, model_config_file=str(file), **options)
+
+    def start(self) -> bool:
+        """As of `Server`, but there must be the version: nobody is going to write it.
+
+        Raises:
+            ValueError: If the version is gone.
+        """
+        if not self.version.path.is_dir():
+            raise ValueError(f"`version` must be there still when the server starts. Received: {self.version}")
+        return super().start()
 
     def client(self, **options: Any) -> Client:
         """A `Client` of the running server."""
@@ -98,13 +119,18 @@ class LocalServer(Server):
             history: What the user had, `{title: days since then}`, the newest last; for models that order lists by it.
 
         Raises:
-            ValueError: If the model has no such feature, or takes no history.
+            ValueError: If the model has no such feature, a value is not of its kind, or the model takes no history.
             ServerError: If the server refuses the request.
         """
         schema = self.version.schema
-        known = {feature.name for feature in schema.by_role("user", "context")} | set(schema.scenario.columns)
-        for name in features:
+        known: dict[str, Feature | None] = dict.fromkeys(schema.scenario.columns)
+        known |= {feature.name: feature for feature in schema.by_role("user", "context")}
+        for name, value in features.items():
             check_choice("features", name, known)
+            _check_value(name, value, known[name])
+        k = check_integer("k", k, least=1, most=2**31 - 1)
+        if not _are_texts(seen):
+            raise ValueError(f"`seen` must be a list of ids, which are text. Received: seen={seen!r}")
         with self.client() as client:
             signature = client.metadata()["recommend"]
             inputs = user_inputs(self.version, dict(features), signature)
@@ -113,6 +139,32 @@ class LocalServer(Server):
                 inputs |= history_inputs(history)
             found = ask(client, inputs, territory=territory or features.get("territory"), seen=seen, k=k)
         return Recommendations(*found)
+
+
+def _are_texts(values: Any) -> bool:
+    """Whether these are texts, and not one text, whose letters Python takes for texts, too."""
+    return isinstance(values, (list, tuple, set, np.ndarray)) and all(isinstance(value, str) for value in values)
+
+
+def _check_value(name: str, value: Any, feature: Feature | None) -> None:
+    """Raises a `ValueError` unless a value is of its feature's kind; a column that is no feature is text."""
+    kind = feature.kind if feature else "text"
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if feature and kind == "vector":
+        must = f"{feature.width} finite numbers"
+        is_it = np.shape(value) == (feature.width,) and np.asarray(value).dtype.kind in "fiu"  # pyright: ignore[reportArgumentType, reportCallIssue]
+        is_it = is_it and bool(np.isfinite(value).all())  # pyright: ignore[reportArgumentType, reportCallIssue]
+    elif kind in ("set", "sequence"):
+        must, is_it = "a list of texts", _are_texts(value)
+    elif kind == "number":
+        must, is_it = "a finite number", is_number and bool(np.isfinite(float(value)))
+    else:
+        must, is_it = (
+            "one text",
+            isinstance(value, str) or (kind == "id" and is_number and isinstance(value, numbers.Integral)),
+        )
+    if value is not None and not is_it:
+        raise ValueError(f"`features` must have {must} for {name!r}. Received: {name}={value!r}")
 
 
 def serve(
@@ -129,6 +181,6 @@ def serve(
         **options: The other fields of `tfmtr.serving.options.ServerOptions`.
 
     Raises:
-        ValueError: If it is no version, or an option does not fit.
+        ValueError: If it is no version, there is no such option, or one does not fit.
     """
     return LocalServer(version, port=port, rest_api_port=rest_api_port, **options)

@@ -1,6 +1,7 @@
 """What a server can be told; imports nothing heavy, so that the command can show it."""
 
 import dataclasses
+import os
 from typing import Any
 
 
@@ -56,6 +57,8 @@ class ServerOptions:
     tensorflow_inter_op_parallelism: int = _flag(0, "Threads between operations.")
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_kind(field.name, getattr(self, field.name), field.type)
         if not self.model_base_path and not self.model_config_file:
             raise ValueError(
                 "--model_base_path or --model_config_file must say what to serve (the file counts if both are given). "
@@ -69,3 +72,12 @@ class ServerOptions:
         for name in ("grpc_max_threads", "rest_api_num_threads", "max_request_bytes", "max_num_load_retries"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} must not be negative. Received: {name}={getattr(self, name)}")
+
+
+def _check_kind(name: str, value: Any, kind: Any) -> None:
+    """Raises a `ValueError` unless a value is of its field's type; a path is text, and a port is one that can be."""
+    kinds = {str: str | os.PathLike, float: float | int}
+    if not isinstance(value, kinds.get(kind, kind)) or (isinstance(value, bool) and kind is not bool):  # pyright: ignore[reportArgumentType]
+        raise ValueError(f"--{name} must be of the type {getattr(kind, '__name__', kind)}. Received: {name}={value!r}")
+    if name in ("port", "rest_api_port") and value is not None and not 0 <= value <= 65_535:
+        raise ValueError(f"--{name} must be a port, from 0 to 65535. Received: {name}={value}")

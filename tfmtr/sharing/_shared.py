@@ -34,7 +34,15 @@ class Shared(NamedTuple):
 
 
 def as_shared(result: Shared | dict[str, KerasTensor]) -> Shared:
-    """What a sharing file returned, as a `Shared`."""
+    """What a sharing file returned, as a `Shared`.
+
+    Raises:
+        ValueError: If it is neither that nor `{tower: vector}`.
+    """
+    if not isinstance(result, Shared) and (not isinstance(result, Mapping) or not result):
+        raise ValueError(
+            f"`share` must be a function that returns {{tower: vector}} or a `Shared`. Received: {result!r}"
+        )
     return result if isinstance(result, Shared) else Shared(result)
 
 
