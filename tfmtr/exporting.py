@@ -24,7 +24,10 @@ from tfmtr.diagnosis import not_finite
 from tfmtr.documents import read_facts, write_json
 from tfmtr.encoders.graph_names import name_apart
 from tfmtr.encoders.raw import look_up, raw_inputs
+from tfmtr.evaluation.past import Past
 from tfmtr.folders import FORMATS, check_out
+from tfmtr.listwise.layer import ListQuery
+from tfmtr.listwise.model import Scorer
 from tfmtr.models import JointModel, TwoTower
 from tfmtr.names import SCENARIO
 from tfmtr.retrieval.index import FOLDER, TitleVectors, build_index, title_vectors
@@ -127,8 +130,11 @@ def _export(
     vectors = title_vectors(source.model, source.titles, source.schema, _known(out, source.facts["run_id"]))
     with scratch(out, "tmp-") as folder:
         staging, file = folder / "version", folder / "vectors.float32"
-        index = build_index(source.model, source.titles, source.schema, vectors=vectors, kind=kind, file=file)
-        archive, found = _archive(source, index, signatures, has_scores=has_scores)
+        scorer = source.scorer()
+        options = {"vectors": vectors, "scorer": scorer, "kind": kind, "file": file}
+        index = build_index(source.model, source.titles, source.schema, **options)
+        order = None if scorer is None else ListQuery(scorer, index.catalogue.title_index)
+        archive, found = _archive(source, index, order, signatures, has_scores=has_scores)
         archive.write_out(str(staging), verbose=False)
         operations = _add_defaults(staging, found)
         extra = staging / "assets.extra"
@@ -143,6 +149,7 @@ def _export(
             "titles": index.catalogue.num_titles,
             "biases": source.model.biases,
             "index": kind,
+            "is_ordered": scorer is not None,
         }
         if operations:
             facts["needs"] = f"an image of TensorFlow Serving with ScaNN's operations ({', '.join(operations)})"
@@ -226,6 +233,17 @@ class Source:
         }
         return cls(model, model.schema, titles, facts)
 
+    def scorer(self) -> Scorer | None:
+        """What orders lists beside the towers now, as of the newest events; `None` where towers alone do.
+
+        Raises:
+            ValueError: If the run has a list model and the titles' data do not tell what users had.
+        """
+        order = None if self.run is None else self.run.list_model
+        if order is None:
+            return None
+        return order.as_of(self.titles, Past(self.titles), self.titles.next_window)
+
     def outputs(self, raw: Mapping[str, Any], encoded: Mapping[str, Any]) -> dict[str, Any]:
         """Probabilities `{name: KerasTensor of shape (batch, 1)}` as they are served, of raw and of encoded inputs."""
         outputs = self.model.predictor(encoded)
@@ -261,7 +279,9 @@ def _known(out: Path, run_id: str) -> TitleVectors | None:
     return TitleVectors.load(extra / "titles.parquet") if is_same else None
 
 
-def _archive(source: Source, index: Any, more: Sequence[str], *, has_scores: bool) -> tuple[Any, dict[str, Signature]]:
+def _archive(
+    source: Source, index: Any, order: ListQuery | None, more: Sequence[str], *, has_scores: bool
+) -> tuple[Any, dict[str, Signature]]:
     """The Keras `ExportArchive` of a source and its `{name: Signature}`."""
     model, schema = source.model, source.schema
     users = raw_inputs(schema, "user", "context", scenario=True)
@@ -273,7 +293,7 @@ def _archive(source: Source, index: Any, more: Sequence[str], *, has_scores: boo
         "title": graph(titles, model.title_tower(encoded_titles)),
         "scenario": graph(users, keras.ops.reshape(encoded_users[SCENARIO], (-1, 1))),
         "recommender": Recommender(
-            index, outputs=model.head.outputs, biases=model.biases, names=model.predictor.output
+            index, outputs=model.head.outputs, biases=model.biases, names=model.predictor.output, order=order
         ),
     }
     if has_scores:

@@ -131,7 +131,7 @@ class Encoder:
             with _naming(feature.name):
                 vocabulary = self.vocabularies.get(feature.name, none)
                 column = table[feature.name].combine_chunks()
-                arrays[feature.name] = KINDS[feature.kind].encode(column, feature, vocabulary)
+                arrays[feature.name] = KINDS[feature.kind].encode(column, feature, vocabulary)  # pyright: ignore[reportOptionalCall]
         if set(self.schema.scenario.columns) <= set(table.column_names):
             arrays["scenario"] = self._scenario(table)
         return arrays
@@ -191,7 +191,7 @@ def encode_frame(frame: pd.DataFrame, schema: Schema) -> tuple[dict[str, np.ndar
         )
     if not len(frame):
         raise ValueError("`frame` must have a row. Received: none")
-    vectors = {f.name: _matrix(frame[f.name], f) for f in schema.features if f.is_stored}
+    vectors = {f.name: _matrix(frame[f.name], f) for f in schema.features if f.is_stored}  # pyright: ignore[reportArgumentType]
     tasks = [task for task in schema.tasks if task.column in frame.columns]
     known = {f.name for f in schema.features} | {task.column for task in tasks} | set(schema.scenario.columns)
     columns = {}
@@ -327,7 +327,7 @@ def row_weights(table: pa.Table, name: str) -> np.ndarray:
 
 def check_row_weights(files: Iterable[Path], name: str) -> None:
     """Raises a `ValueError` unless the weights of example files are finite, not negative and somewhere positive."""
-    weights = [row_weights(pq.read_table(file, columns=[name], partitioning=None), name) for file in files]
+    weights = [row_weights(pq.read_table(file, columns=[name], partitioning=None), name) for file in files]  # pyright: ignore[reportArgumentType]
     if not any(part.any() for part in weights):
         raise ValueError(
             f"`row_weights` must name a number that is somewhere positive, or nothing is learnt. Received: {name!r}, "

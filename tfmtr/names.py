@@ -10,6 +10,7 @@ SCENARIO = "scenario"  # input of every model: the row's branch
 REQUEST = ("request_territory", "seen", "k")  # inputs of `recommend` beside the user's features,
 OPTIONS = ("allow", "where", "diversity")  # those that may be left out,
 RANK_BY = "rank_by"  # and one more where the user is known
+HISTORY = ("history", "history_ages")  # and two where lists are ordered by a user's past, too
 QUERY = "query"  # input of `recommend_by_vector` in place of the user's features
 MODEL = "model"  # the same, and output of `user_embedding` beside the tasks
 DERIVED = re.compile(r"(.+)_(calibration|calibrator|counterfactual|hazard_\d+|imputation|otherwise|teacher)")

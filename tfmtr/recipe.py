@@ -29,7 +29,7 @@ LISTED = "piecewise_constant_decay"  # the schedule that lists its rates itself
 RATES = ("beta_1", "beta_2", "rho", "momentum")  # options of optimizers: shares of what was before that stay
 MOST = 2**31 - 1  # as TensorFlow counts rows, widths and steps
 INTEGERS = {"embedding_dim": 1, "epochs": 1, "patience": 0, "batch_size": 1, "updates": 1, "patience_updates": 1}
-BOOLEANS = ("upsample", "literal", "deterministic", "per_pair")
+BOOLEANS = ("upsample", "literal", "deterministic", "per_pair", "listwise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Recipe:
             `parallel`.
         per_pair: Whether a multi-task file of `tfmtr/sharing/` is made multi-domain: each pair of task and scenario is
             a task to it.
+        listwise: Whether a two-tower model's lists are ordered by a list model, too: by what is popular, and what goes
+            with the user's past; see `tfmtr.listwise`. Probabilities are the towers' own.
 
     Raises:
         ValueError: If a value is not what it must be, a part is unknown or has other options, or values make no sense
@@ -118,6 +120,7 @@ class Recipe:
     row_weights: str | None = None
     normalizer: Literal["rows", "groups"] = "rows"
     per_pair: bool = False
+    listwise: bool = False
 
     def __post_init__(self) -> None:
         if self.form in LATER_FORMS:

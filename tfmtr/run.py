@@ -5,6 +5,7 @@ A run directory holds
     run.json        recipe, versions, seeds, data fingerprint, figures
     schema.json     the Schema the model was built from
     weights/window-<i>.npz   all variables, model and optimizer, as evaluated on test window i
+    listwise.npz    what orders lists beside the towers, where the recipe has a list model
     checkpoint/     state of the stage in progress
     logs/           TensorBoard
 
@@ -27,9 +28,11 @@ from tfmtr.schema import Schema
 
 if TYPE_CHECKING:
     from tfmtr.evaluation.evaluation import Evaluation
+    from tfmtr.listwise.model import ListModel
     from tfmtr.models import JointModel
 
 VERSIONS_OF = ("tensorflow", "keras", "numpy", "pyarrow", "duckdb", "ibis-framework", "scikit-learn")
+LIST_MODEL = "listwise.npz"
 DEFAULT_PRECISION = "float32"  # of runs that do not say
 
 
@@ -112,6 +115,14 @@ class Run(Folder):
     def model(self) -> "JointModel":
         """The newest model; `load` has the others."""
         return self.load()
+
+    @property
+    def list_model(self) -> "ListModel | None":
+        """What orders lists beside the towers; `None` where towers alone do."""
+        from tfmtr.listwise.model import ListModel
+
+        file = self.path / LIST_MODEL
+        return ListModel.load(file) if file.exists() else None
 
     def weights(self, window: int | None = None) -> Path:
         """File with the variables as of a window, the last one by default.

@@ -23,7 +23,7 @@ from tfmtr.folders import FORMATS, check_out
 from tfmtr.growth import grow_schema, warm_start
 from tfmtr.models import JointModel, is_frame
 from tfmtr.recipe import Recipe, optimizer_of
-from tfmtr.run import Run, precision_of, versions, weights_of, windows_of
+from tfmtr.run import LIST_MODEL, Run, precision_of, versions, weights_of, windows_of
 from tfmtr.schema import Schema
 from tfmtr.scratch import remove
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTROLS", "PAPER", "Fitted", "Recipe", "fit", "go_on", "optimizer_of", "restore", "save", "train"]
 
-LEFT_BEHIND = ("run.tmp", "weights/*.tmp", "checkpoint/*/*.tmp")  # by a kill in the middle of a write
-OF_A_RUN = ("weights", "checkpoint", "logs", "evaluation.json", "scores.parquet", "calibration.json")
+LEFT_BEHIND = ("run.tmp", "listwise.tmp", "weights/*.tmp", "checkpoint/*/*.tmp")  # by a kill in the middle of a write
+OF_A_RUN = ("weights", "checkpoint", "logs", LIST_MODEL, "evaluation.json", "scores.parquet", "calibration.json")
 # The three models of Gampa et al. 2023, section 4.2, and the controls that a gain of branches is compared with.
 PAPER = {
     "baseline": Recipe(share="none", upsample=False),
@@ -87,6 +87,8 @@ def train(
         warnings = [] if run else _starting_warnings(model, data, schema, recipe)
         run = _open_run(run, workdir, recipe, schema, data, policy, warnings=warnings)
         _train(model, data, workdir, recipe, schema, run, _lines(verbose))
+        if recipe.listwise and not (workdir / LIST_MODEL).exists():
+            _order_lists(model, data, workdir, recipe, schema, run)
     trained = Run(workdir)
     trained.model = model
     return trained
@@ -169,7 +171,7 @@ def fit(
             f"batches. Received: a {type(train).__name__}"
         )
     if batches:
-        steps, arguments = int(train.cardinality()), {"x": train}
+        steps, arguments = int(train.cardinality()), {"x": train}  # pyright: ignore[reportAttributeAccessIssue]
     else:
         x, y = inputs.as_arrays(train[0], train[1], schema)
         steps = -(-len(x["scenario"]) // recipe.batch_size)
@@ -277,6 +279,26 @@ def _train(
                 validation=validation if first else None, verbose=verbose,
             )  # fmt: skip
         _end_stage(run, model, keep, recipe, workdir, window, started)
+
+
+def _order_lists(
+    model: JointModel, data: Dataset, workdir: Path, recipe: Recipe, schema: Schema, run: dict[str, Any]
+) -> None:
+    """Fits the run's list model beside the towers as they were for the first test window."""
+    from tfmtr.listwise.fit import fit_list_model, why_not
+
+    reason, started = why_not(data, recipe.form), time.perf_counter()
+    run["listwise"] = {"reason": reason}
+    if reason is None and replicas.is_chief():
+        restore(model, weights_of(workdir, data.test_windows[0]))
+        found, document = fit_list_model(model, data, schema, seed=recipe.seed)
+        restore(model, weights_of(workdir, data.test_windows[-1]))
+        run["listwise"] |= {**document, "seconds": round(time.perf_counter() - started, 2)}
+        found.save(workdir / "listwise.tmp")
+        (workdir / "listwise.tmp").rename(workdir / LIST_MODEL)
+    if replicas.is_chief():
+        write_json(workdir / "run.json", run)
+    replicas.wait()
 
 
 def _finished(workdir: Path, data: Dataset) -> list[int]:
@@ -391,6 +413,9 @@ def go_on(
             model, data, files, schema, recipe, workdir, window=window, validation=None, epochs=epochs,
             verbose=_lines(verbose),
         )  # fmt: skip
+        if (before.path / LIST_MODEL).exists() and replicas.is_chief():
+            shutil.copyfile(before.path / LIST_MODEL, workdir / "listwise.tmp")
+            (workdir / "listwise.tmp").rename(workdir / LIST_MODEL)
         _end_stage(document, model, keep, recipe, workdir, window, started)
     return grown
 

@@ -9,7 +9,7 @@ import keyword
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-from tfmtr.names import MODEL, OPTIONS, RANK_BY, REQUEST, SCENARIO, derived_from, weight_name
+from tfmtr.names import HISTORY, MODEL, OPTIONS, RANK_BY, REQUEST, SCENARIO, derived_from, weight_name
 
 PREFIX = "log__"  # no column of the preparation's own begins so
 SHARED = ("territory",)  # of the users: an id to the preparation and a feature to the model
@@ -97,7 +97,13 @@ def why_reserved(name: str, argument: str, tasks: Collection[str]) -> str | None
         return "it is an input of every model"
     if argument in TABLES and (keyword.iskeyword(name) or name == "self"):
         return "a word of Python's own cannot be an argument of the exported model"
-    if argument == "users" and low in {*REQUEST, *OPTIONS, RANK_BY, *(folded(weight_name(task)) for task in tasks)}:
+    if argument == "users" and low in {
+        *REQUEST,
+        *OPTIONS,
+        *HISTORY,
+        RANK_BY,
+        *(folded(weight_name(task)) for task in tasks),
+    }:
         return "it is an input of every request for recommendations"
     if argument == "tasks" and low == MODEL:
         return "the served model has it for the run that a user's vector is of"

@@ -78,7 +78,7 @@ class TextVectors:
             vectorizer = _vectorizer(vocabulary=list(self.terms))
             vectorizer.idf_ = self.weights
             vectors = vectorizer.transform(texts) @ self.components.T
-        unknown: np.ndarray = ~vectors.any(axis=1)
+        unknown: np.ndarray = ~vectors.any(axis=1)  # pyright: ignore[reportAssignmentType]
         for row in {*np.flatnonzero(unknown).tolist(), *nameless}:
             rng = np.random.default_rng(list(ids[row].encode()))
             own = rng.standard_normal(self.width) / np.sqrt(self.width)

@@ -135,13 +135,22 @@ def _baseline_lists(
 
 
 def validation_cases(
-    data: Dataset, past: Past | None, *, before: int = 1, most: int = MOST_VALIDATION
+    data: Dataset,
+    past: Past | None,
+    *,
+    before: int = 1,
+    most: int = MOST_VALIDATION,
+    columns: Sequence[str] | None = LIST_COLUMNS,
 ) -> list[tuple[int, ListCase]]:
-    """`[(window, ListCase)]` of validation users in the last training windows, those `before` one, oldest first."""
+    """`[(window, ListCase)]` of validation users in the last training windows, those `before` one, oldest first.
+
+    Their rows have `columns`, `None` for all, which a model needs.
+    """
     windows = [row["window"] for row in data.report["windows"] if -JUDGED_WINDOWS < row["window"] < before]
     cases = []
     for window in windows:
-        table = positives_of(data, data.examples("validation", windows=[window]))
+        files = data.examples("validation", windows=[window])
+        table = positives_of(data, files, columns) if files else []
         if len(table):
             catalogue = catalogue_of(data, window)
             case = ListCase(table, catalogue, most=most, past=past, window=window)

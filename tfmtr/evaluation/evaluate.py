@@ -118,7 +118,7 @@ def evaluate(
     parts = ("tasks", "gauc", "title_classes", "recall", "lists", "repeats", "among", "left_out")
     model, list_scores, few = None, [], 0
     found: dict[str, Any] = {part: {} for part in parts}
-    past = Past(data) if has_events(data) else None
+    past, order = Past(data) if has_events(data) else None, run.list_model
     scores = Path(run, "scores.parquet")
     with score_writer(scores, schema) as write_scores:
         for window in data.test_windows:
@@ -133,9 +133,11 @@ def evaluate(
                 put(found, (*path, str(window)), cells)
             found["recall"][str(window)] = None
             if isinstance(model, TwoTower) and past is not None and positives is not None and len(positives):
-                index = build_index(model, data, schema, window=window)
+                scorer = None if order is None else order.as_of(data, past, window)
+                index = build_index(model, data, schema, window=window, scorer=scorer)
                 history, popularity = past.history(window), past.popularity(window)
-                rank = ranking_of(model, index, schema, data, k=k, popularity=popularity)
+                options = {"popularity": popularity, "scorer": scorer, "past": past, "window": window}
+                rank = ranking_of(model, index, schema, data, k=k, **options)
                 for kind, before in ((NEW, past), (REPEATS, None)):
                     case = ListCase(positives, index.catalogue, most=recall_users, past=before, window=window)
                     lists = case.index_lists(rank)

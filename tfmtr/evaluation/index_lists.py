@@ -31,6 +31,7 @@ from tfmtr.retrieval.index import build_index
 from tfmtr.schema import Schema
 
 if TYPE_CHECKING:
+    from tfmtr.listwise.model import Scorer
     from tfmtr.models import TwoTower
     from tfmtr.retrieval.indexes import Index
 
@@ -191,6 +192,7 @@ def index_lists(
     k: int,
     most: int,
     past: Past | None = None,
+    scorer: Scorer | None = None,
 ) -> IndexLists:
     """The lists that the exact index returns to users with a positive of the primary task.
 
@@ -203,14 +205,16 @@ def index_lists(
         k: Titles of a list.
         most: Most users: those that come first in the files' hash order.
         past: The `Past` whose titles are in no list; by default titles may be seen before or not.
+        scorer: The `tfmtr.listwise.model.Scorer` of the window, if the run has a list model; it needs a `past`.
 
     Returns:
         `IndexLists`.
     """
-    index = build_index(model, data, schema, window=window)
+    index = build_index(model, data, schema, window=window, scorer=scorer)
     case = ListCase(positives, index.catalogue, most=most, past=past, window=window)
     popularity = None if past is None else past.popularity(window)
-    return case.index_lists(ranking_of(model, index, schema, data, k=k, popularity=popularity))
+    rank = ranking_of(model, index, schema, data, k=k, popularity=popularity, scorer=scorer, past=past, window=window)
+    return case.index_lists(rank)
 
 
 def ranking_of(
@@ -221,6 +225,9 @@ def ranking_of(
     *,
     k: int,
     popularity: Mapping[str, np.ndarray] | None = None,
+    scorer: Scorer | None = None,
+    past: Past | None = None,
+    window: int | None = None,
 ) -> Callable[[pa.Table, np.ndarray], np.ndarray]:
     """How a model ranks: the function that `ListCase.lists` asks.
 
@@ -231,16 +238,23 @@ def ranking_of(
         data: The `Dataset` directory.
         k: Titles of a list.
         popularity: What `Past.popularity` returns: cold users get what is popular in their territory, as they are
-            served. `None` ranks theirs by the model, too.
+            served. `None` ranks theirs by the model, too. A list model knows what is popular, and needs none.
+        scorer: The `tfmtr.listwise.model.Scorer` of the window, if the run has a list model.
+        past: With a scorer, the `Past`.
+        window: With a scorer, the number of the window.
     """
     stores = inputs.open_stores(data)
 
     def rank(rows: pa.Table, allowed: np.ndarray) -> np.ndarray:
         features = inputs.model_inputs(rows, schema, stores)
         queries = model.user_tower.predict_on_batch({name: features[name] for name in model.user_tower.input})
-        found = index(queries[schema.tasks[0].name], np.full(len(rows), min(k, allowed.shape[1]), "int32"), allowed)
+        query = queries[schema.tasks[0].name]
+        if scorer is not None and past is not None and window is not None:
+            query = scorer.join_queries(query, scorer.queries_of(past, past.numbers(rows["user"]), window))
+        found = index(query, np.full(len(rows), min(k, allowed.shape[1]), "int32"), allowed)
         best = np.where(np.isfinite(found["scores"]), found["index"], -1)
-        cold = np.flatnonzero(is_cold(rows, features, schema)) if popularity is not None else []
+        is_popular = popularity is not None and scorer is None
+        cold = np.flatnonzero(is_cold(rows, features, schema)) if is_popular else []
         if len(cold):
             places = [popularity[territory] for territory in rows["territory"].take(pa.array(cold)).to_pylist()]
             scores = np.log1p(places).astype("float16")  # with the ties of the catalogue that is served

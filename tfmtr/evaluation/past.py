@@ -29,7 +29,8 @@ class Past:
 
     Attributes:
         users: Ids of all users, Arrow text of shape `(users,)`; a user's number is the place here.
-        num_titles: Number of titles of the store.
+        titles: Ids of all titles, in the order of the store.
+        num_titles: How many there are.
 
     Raises:
         ValueError: If the directory has no `events.parquet`.
@@ -46,7 +47,7 @@ class Past:
         self.homes = pc.fill_null(homes.indices, 0).to_numpy().astype(np.int64)
         self.territories = homes.dictionary.to_pylist()
         titles = pq.read_table(data.path / "titles.parquet", columns=["title"])["title"].combine_chunks()
-        self.num_titles = len(titles)
+        self.titles, self.num_titles = titles.cast(pa.string()).to_pylist(), len(titles)
         self.starts = {row["window"]: row["start"] for row in data.report["windows"]}
         self.starts[data.next_window] = data.report["windows"][-1].get("end")
         con = ibis.duckdb.connect()
@@ -60,9 +61,9 @@ class Past:
         events = events.select(
             user=events.user_place.cast("int32"),
             title=events.title_place.cast("int32"),
-            second=events.time.epoch_seconds().cast("float64"),  # not whole where a log has milliseconds
+            second=events.time.epoch_seconds().cast("float64"),  # not whole where a log has milliseconds  # pyright: ignore[reportAttributeAccessIssue]
             window=events.window.cast("int32"),
-            is_fitted=(events.split == "train").fill_null(False),
+            is_fitted=(events.split == "train").fill_null(False),  # pyright: ignore[reportAttributeAccessIssue]
             is_history=events.is_history,
         ).order_by("user", "title", "second")
         found = con.to_pyarrow(events)
@@ -109,15 +110,19 @@ class Past:
             found[territory] = np.bincount(own, minlength=self.num_titles).astype("float32")
         return found
 
+    def ages(self, events: np.ndarray, window: int) -> np.ndarray:
+        """Days from some events to a window's start, positive floats; 1 where the data have no times."""
+        if self.starts[window] is None:
+            return np.ones(len(self.second[events]))
+        start = datetime.datetime.fromisoformat(self.starts[window]).replace(tzinfo=datetime.UTC).timestamp()
+        # An event just before the start, by less than a second or by a whole one, is a second old.
+        age = np.maximum(start - self.second[events], 1.0) / SECONDS_A_DAY
+        return np.where(np.isnan(age), 1.0, age)
+
     def history(self, window: int) -> History:
         """The `History` that baselines of a window are fitted on: all that the model may know then."""
         known = self.is_history & (self.window < window)
-        age = np.ones(known.sum())
-        if self.starts[window] is not None:
-            start = datetime.datetime.fromisoformat(self.starts[window]).replace(tzinfo=datetime.UTC).timestamp()
-            # An event just before the start, by less than a second or by a whole one, is a second old.
-            age = np.maximum(start - self.second[known], 1.0) / SECONDS_A_DAY
-            age = np.where(np.isnan(age), 1.0, age)  # data without times
+        age = self.ages(known, window)
         return History(
             self.user[known],
             self.title[known],

@@ -18,6 +18,7 @@ from tfmtr.schema import check_choice
 FALLBACKS = {
     "cold_user": "A cold user: what is popular in the territory.",
     "default_branch": "No group has the user's territory: the default branch.",
+    "no_history": "No history of the user: the seen titles stand for it.",
     "unknown_territory": "The catalogue does not know the territory: what most of the others have.",
 }
 

@@ -61,11 +61,11 @@ def title_facts(data: Dataset, *, local_share: float = LOCAL_SHARE) -> TitleFact
     rows = read_files(con, data.examples("train"))
     positive = is_event(rows, data.schema.tasks[0].column).cast("int64")
     rows = rows.select("title_row", "territory", positive=positive)  # no feature that may be called `Positive`
-    counts = con.to_pyarrow(rows.group_by("title_row").aggregate(rows=rows.count(), positives=rows.positive.sum()))
+    counts = con.to_pyarrow(rows.group_by("title_row").aggregate(rows=rows.count(), positives=rows.positive.sum()))  # pyright: ignore[reportAttributeAccessIssue]
     positives = rows.filter(rows.positive == 1)
     of_territory = con.to_pyarrow(positives.group_by("territory").aggregate(positives=positives.count()))
 
-    catalogue = read_files(con, [data.path / "availability.parquet"]).filter(lambda t: t.window > 0)
+    catalogue = read_files(con, [data.path / "availability.parquet"]).filter(lambda t: t.window > 0)  # pyright: ignore[reportArgumentType]
     reach = catalogue.group_by("title", "window").aggregate(territories=catalogue.territory.nunique())
     reach = con.to_pandas(reach.group_by("title").aggregate(first=reach.territories.argmin(reach.window)))
     ids = pq.read_table(data.path / "titles.parquet", columns=["title"])["title"].to_numpy()

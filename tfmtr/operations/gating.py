@@ -90,7 +90,7 @@ def gate(
                 f"{task.name}: the last window is unlike those before, the live model's own figure went from "
                 f"{then:.4f} to {now:.4f}"
             )
-    of_lists = judge_lists(runs, data)
+    of_lists = judge_lists(runs, data, orders=[Run(run).list_model for run in (live, candidate)])
     reasons, notes = reasons + of_lists["reasons"], notes + of_lists["notes"]
     return {"is_open": not reasons, "reasons": reasons, "notes": notes, "parts": parts, "lists": of_lists["lists"]}
 

@@ -22,6 +22,7 @@ from tfmtr.evaluation.evidence import LEAST_USERS, compare_lists, interval_text
 from tfmtr.evaluation.index_lists import ListCase, ranking_of
 from tfmtr.evaluation.past import EVENTS, Past, has_events
 from tfmtr.evaluation.ranking import metrics_of_users, ndcg_of_users
+from tfmtr.listwise.model import ListModel
 from tfmtr.models import JointModel, TwoTower
 from tfmtr.retrieval.index import build_index
 from tfmtr.schema import Schema
@@ -32,7 +33,12 @@ NOT_HELD = "lists were not held against popularity"
 
 
 def judge_lists(
-    runs: Sequence[tuple[JointModel, Schema]], data: Dataset, *, k: int = 10, num_samples: int = 2000
+    runs: Sequence[tuple[JointModel, Schema]],
+    data: Dataset,
+    *,
+    orders: Sequence[ListModel | None] = (None, None),
+    k: int = 10,
+    num_samples: int = 2000,
 ) -> dict[str, Any]:
     """Holds the lists of the live and of the new model against popularity's, for validation users of the last window.
 
@@ -43,6 +49,7 @@ def judge_lists(
     Args:
         runs: `(model, schema)` of the live and of the new model.
         data: `Dataset` directory.
+        orders: Their `ListModel`s, `None` where towers alone order lists.
         k: Titles of a list.
         num_samples: Bootstrap samples over users.
 
@@ -74,15 +81,12 @@ def judge_lists(
     name, options = choose_popularity(data, past, k=k)
     popular = values(ranking_by(fit(name, options, past.history(window)), past, k))
     cells, popularity = [], past.popularity(window)
-    for model, schema in runs:
-        index = build_index(model, data, schema, window=window)
-        cells.append(
-            compare_lists(
-                values(ranking_of(model, index, schema, data, k=k, popularity=popularity)),
-                popular,
-                num_samples=num_samples,
-            )
-        )
+    for (model, schema), order in zip(runs, orders, strict=True):
+        scorer = None if order is None else order.as_of(data, past, window)
+        index = build_index(model, data, schema, window=window, scorer=scorer)
+        options = {"popularity": popularity, "scorer": scorer, "past": past, "window": window}
+        rank = ranking_of(model, index, schema, data, k=k, **options)
+        cells.append(compare_lists(values(rank), popular, num_samples=num_samples))
     popular = {"name": name, "options": options, "ndcg": cells[0]["theirs"]}
     reasons, notes = verdict(cells[0], cells[1], name)
     lists = {"users": len(case.users), "left_out": case.left_out, "popularity": popular}

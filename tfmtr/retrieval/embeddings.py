@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from tfmtr import inputs
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import read_facts, read_json, write_json
+from tfmtr.evaluation.past import Past
 from tfmtr.retrieval.index import column, title_vectors
 from tfmtr.run import Run, versions
 from tfmtr.scratch import scratch, sweep
@@ -29,7 +30,9 @@ def write_embeddings(
         out/manifest.json           which model and data they are of, widths, counts, and each task's bias and weight
 
     `<user's vector_<task>, title's vector> + bias` is the task's logit; `vector` is the sum of the tasks' vectors, each
-    times its weight, as in the signature `recommend`. All is there at once or not at all; users are streamed.
+    times its weight, as in the signature `recommend`. Where the run has a list model (`"is_ordered"` in the manifest),
+    vectors are longer: `vector` orders titles as lists are ordered, and there is a vector of each task, however many
+    there are. All is there at once or not at all; users are streamed.
 
     Args:
         run: Run directory made by `tfmtr train`.
@@ -52,7 +55,11 @@ def write_embeddings(
     with scratch(*place) as folder:
         staging = folder / "vectors"
         (staging / "users").mkdir(parents=True)
-        titles = title_vectors(model, data, schema)
+        titles, order = title_vectors(model, data, schema), run.list_model
+        past = None if order is None else Past(data)
+        scorer = None if past is None else order.as_of(data, past, data.next_window)
+        if scorer is not None:
+            titles = titles._replace(vectors=scorer.join_titles(titles.vectors))
         titles.save(staging / "titles.parquet")
         weights = {task.name: task.weight for task in schema.tasks}
         stores, count = inputs.open_stores(data), 0
@@ -61,9 +68,13 @@ def write_embeddings(
             queries = model.user_tower.predict_on_batch({name: features[name] for name in model.user_tower.input})
             queries = {name: np.asarray(query, np.float32) for name, query in queries.items()}
             columns = {name: table[name] for name in ("user", *schema.scenario.columns) if name in table.column_names}
-            weighted = (weights.get(name, 1.0) * query for name, query in queries.items())
-            columns["vector"] = column(np.asarray(sum(weighted)))
-            if len(queries) > 1:
+            vector = np.asarray(sum(weights.get(name, 1.0) * query for name, query in queries.items()))
+            if scorer is not None:
+                own = scorer.queries_of(past, past.numbers(table["user"]), data.next_window)  # pyright: ignore[reportArgumentType]
+                vector, rest = scorer.join_queries(vector, own), np.zeros_like(own)
+                queries = {name: np.hstack([query, rest]) for name, query in queries.items()}
+            columns["vector"] = column(vector)
+            if len(queries) > 1 or scorer is not None:
                 columns |= {f"vector_{name}": column(query) for name, query in queries.items()}
             pq.write_table(pa.table(columns), staging / "users" / f"part-{part:04d}.parquet")
             count += len(table)
@@ -75,6 +86,7 @@ def write_embeddings(
             "users": count,
             "biases": model.biases,
             "weights": weights,
+            "is_ordered": scorer is not None,
             "versions": versions(),
         }
         write_json(staging / MANIFEST, manifest)

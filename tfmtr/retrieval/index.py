@@ -21,6 +21,7 @@ from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.schema import Schema
 
 if TYPE_CHECKING:
+    from tfmtr.listwise.model import Scorer
     from tfmtr.models import TwoTower
     from tfmtr.retrieval.indexes import Index
 
@@ -36,6 +37,7 @@ def build_index(
     *,
     window: int | None = None,
     vectors: TitleVectors | None = None,
+    scorer: Scorer | None = None,
     kind: Any = "exact",
     file: str | os.PathLike | None = None,
 ) -> Index:
@@ -47,6 +49,7 @@ def build_index(
         schema: The model's `Schema`.
         window: Whose catalogue is searched; by default the newest, after the last window.
         vectors: The `TitleVectors`; computed if not given.
+        scorer: The `tfmtr.listwise.model.Scorer` of the window, whose coordinates stand beside the towers' vectors.
         kind: A file of `tfmtr/retrieval/indexes/`, or a function like theirs.
         file: Where an index may write vectors, as the streaming one does.
 
@@ -64,7 +67,7 @@ def build_index(
     attributes = title_attributes(titles, schema) if is_served else None
     popular = popularity(titles, ids) if is_served else None
     catalogue = Catalogue(ids, availability(titles, ids, window), attributes, popular)
-    return make(catalogue, vectors.vectors, file)
+    return make(catalogue, vectors.vectors if scorer is None else scorer.join_titles(vectors.vectors), file)
 
 
 def availability(titles: Dataset, ids: Sequence[str], window: int) -> dict[str, np.ndarray]:

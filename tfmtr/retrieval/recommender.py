@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfmtr import names
 from tfmtr.encoders.raw import lookup
+from tfmtr.listwise.layer import ListQuery
 from tfmtr.retrieval.diversify import diversify
 from tfmtr.retrieval.indexes.exact import cut, width_of
 
@@ -25,6 +26,7 @@ REQUEST = dict(zip(names.REQUEST, (TEXT, TEXTS, tf.TensorSpec([None], tf.int32))
 DEFAULTS = ((TEXTS, [[""]]), (TEXTS, [[""]]), (tf.TensorSpec([None], tf.float32), [0.0]))
 OPTIONS = dict(zip(names.OPTIONS, DEFAULTS, strict=True))
 RANK_BY = {names.RANK_BY: (TEXT, [""])}
+HISTORY = dict(zip(names.HISTORY, ((TEXTS, [[""]]), (tf.TensorSpec([None, None], tf.float32), [[0.0]])), strict=True))
 
 
 class Recommender(keras.layers.Layer):
@@ -35,14 +37,18 @@ class Recommender(keras.layers.Layer):
         outputs: `outputs({tower: logits of shape (n, 1)}) -> {name: probabilities of shape (n, 1)}`, the head's.
         biases: `{tower: bias}` to add to a dot product to have the logit.
         names: Names of the outputs.
+        order: `tfmtr.listwise.layer.ListQuery` where a list model orders titles beside the towers; the index has its
+            coordinates after the towers' vectors.
 
-    A cold user, of whom nothing is known that tells tastes apart, gets what is popular in the request's territory.
+    A cold user, of whom nothing is known that tells tastes apart, gets what is popular in the request's territory; with
+    `order` what the list model says, which knows what is popular.
 
     Call arguments:
         query: Tensor of shape `(batch, d)`.
         request: `{name: tensor}` of `REQUEST`, `OPTIONS` and, with `queries`, `RANK_BY`; an option may have one row
             for all.
-        queries: `{tower: tensor of shape (batch, d)}`, or `None` where only the query is known.
+        queries: `{tower: tensor of shape (batch, d)}`, or `None` where only the query is known: then it has the list
+            model's coordinates, too.
         is_cold: Boolean tensor of shape `(batch,)`, or `None` for nobody.
         has_default_branch: Boolean tensor of shape `(batch,)`: whose scenario the model does not know, or `None`.
 
@@ -52,7 +58,8 @@ class Recommender(keras.layers.Layer):
         of 1 + the number of users who had the title; `count`, int32 of shape `(batch,)`: how many came back;
         `is_exact`, boolean of shape `(batch,)`: whether they are the best of all that are allowed, in order (a
         diversified list is not); `fallback`, text of shape `(batch,)`: what was not known, joined by commas, of
-        `cold_user`, `default_branch`, `unknown_territory`; "" where all was.
+        `cold_user`, `default_branch`, `no_history` (with `order`: the seen titles stand for it), `unknown_territory`;
+        "" where all was.
 
     Raises:
         tf.errors.InvalidArgumentError: If `k` is out of its range, `rank_by` is no output, or `where` no condition.
@@ -65,10 +72,11 @@ class Recommender(keras.layers.Layer):
         outputs: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None,
         biases: Mapping[str, float] | None = None,
         names: Iterable[str] = (),
+        order: ListQuery | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})  # whatever the towers compute in
-        self.index, self.catalogue = index, index.catalogue
+        self.index, self.catalogue, self.order = index, index.catalogue, order
         self.outputs, self.biases, self.names = outputs, biases, sorted(names)
         self.output_index = lookup(self.names)
         self.built = True
@@ -88,7 +96,12 @@ class Recommender(keras.layers.Layer):
         allowed = self.catalogue(request["request_territory"], request["seen"], options["allow"], options["where"])
         nobody = tf.zeros([batch], tf.bool)
         is_cold = nobody if is_cold is None else is_cold
-        rank_by = tf.where(is_cold, "", repeat(request["rank_by"], batch)) if queries else tf.fill([batch], "")
+        has_history = ~nobody  # pyright: ignore[reportOperatorIssue]
+        if queries and self.order is not None:
+            history, ages = (repeat(request[name], batch) for name in HISTORY)
+            own, has_history, has_past = self.order(history, ages, request["seen"], request["request_territory"])
+            query, is_cold = tf.concat([self.order.model_weight * query, own], axis=1), is_cold & ~has_past
+        rank_by = tf.where(is_cold, "", repeat(request["rank_by"], batch)) if queries else tf.fill([batch], "")  # pyright: ignore[reportArgumentType]
         is_ranked, is_mixed = rank_by != "", options["diversity"] > 0
         wanted = tf.where(is_ranked | is_mixed, tf.minimum(OVERFETCH * k, size), k)
         found = self.index(query, wanted, allowed)
@@ -101,14 +114,15 @@ class Recommender(keras.layers.Layer):
             index, scores = (tf.gather(value, order, batch_dims=1) for value in (index, scores))
             number = tf.reduce_sum(tf.cast(allowed, tf.int32), axis=1)
             is_exact = is_exact & (~is_ranked | (number <= wanted))  # pyright: ignore[reportOperatorIssue]
+        is_popular = is_cold if self.order is None else nobody
         index, scores = tf.cond(
-            tf.reduce_any(is_cold),
-            lambda: self.popular(is_cold, request["request_territory"], allowed, index, scores),
+            tf.reduce_any(is_popular),
+            lambda: self.popular(is_popular, request["request_territory"], allowed, index, scores),  # pyright: ignore[reportArgumentType]
             lambda: (index, scores),
         )
         order = tf.cond(
             tf.reduce_any(is_mixed),
-            lambda: diversify(scores, self.index.vectors_of(index), width, options["diversity"]),
+            lambda: diversify(scores, self.vectors_of(index), width, options["diversity"]),
             lambda: tf.tile(tf.range(width)[None, :], [batch, 1]),  # pyright: ignore[reportArgumentType]
         )
         index, scores = (tf.gather(value, order, batch_dims=1) for value in (index, scores))
@@ -118,15 +132,21 @@ class Recommender(keras.layers.Layer):
             "titles": tf.where(is_there, self.catalogue.title_id(tf.cast(index, tf.int64) + 1), ""),
             "scores": scores,
             "count": tf.reduce_sum(tf.cast(is_there, tf.int32), axis=1),
-            "is_exact": (is_exact | is_cold) & ~is_mixed,  # pyright: ignore[reportOperatorIssue]
+            "is_exact": (is_exact | is_popular) & ~is_mixed,  # pyright: ignore[reportOperatorIssue]
             "fallback": join_names(
                 {
-                    "cold_user": is_cold,
+                    "cold_user": is_cold,  # pyright: ignore[reportArgumentType]
                     "default_branch": nobody if has_default_branch is None else has_default_branch,
+                    "no_history": ~(has_history | is_cold),
                     "unknown_territory": ~self.catalogue.is_known(request["request_territory"]),
                 }
             ),
         }
+
+    def vectors_of(self, index: tf.Tensor) -> tf.Tensor:
+        """The towers' vectors of candidates, of shape `(batch, candidates, d)`."""
+        vectors = self.index.vectors_of(index)
+        return vectors if self.order is None else vectors[..., : -self.order.width]  # pyright: ignore[reportArgumentType]
 
     def popular(
         self, is_cold: tf.Tensor, territory: tf.Tensor, allowed: tf.Tensor, index: tf.Tensor, scores: tf.Tensor
@@ -140,7 +160,7 @@ class Recommender(keras.layers.Layer):
         self, queries: Mapping[str, tf.Tensor], index: tf.Tensor, scores: tf.Tensor, rank_by: tf.Tensor
     ) -> tf.Tensor:
         """Scores, where a row asks for it the probability of that name."""
-        vectors = self.index.vectors_of(index)
+        vectors = self.vectors_of(index)
         logits = {
             tower: tf.reshape(tf.einsum("bd,bcd->bc", q, vectors) + self.biases[tower], [-1, 1])
             for tower, q in queries.items()

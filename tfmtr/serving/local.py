@@ -16,10 +16,11 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig 
 from tfmtr.checks import check_integer, is_finite
 from tfmtr.evaluation.fitting_table import as_text
 from tfmtr.evaluation.tables import FALLBACKS
+from tfmtr.names import HISTORY
 from tfmtr.schema import Feature, check_choice
 from tfmtr.serving.client import Client
 from tfmtr.serving.options import ServerOptions
-from tfmtr.serving.recommend import ask, user_inputs
+from tfmtr.serving.recommend import ask, history_inputs, user_inputs
 from tfmtr.serving.server import Server
 from tfmtr.version import Version
 
@@ -106,6 +107,7 @@ class LocalServer(Server):
         k: int = 10,
         territory: str | None = None,
         seen: Sequence[str] = (),
+        history: Mapping[str, float] | None = None,
     ) -> Recommendations:
         """The best titles for a user.
 
@@ -114,9 +116,10 @@ class LocalServer(Server):
             k: How many titles.
             territory: Whose catalogue is searched; the user's own by default.
             seen: Ids of titles that are left out.
+            history: What the user had, `{title: days since then}`, the newest last; for models that order lists by it.
 
         Raises:
-            ValueError: If the model has no such feature, or a value is not of its kind.
+            ValueError: If the model has no such feature, a value is not of its kind, or the model takes no history.
             ServerError: If the server refuses the request.
         """
         schema = self.version.schema
@@ -131,7 +134,11 @@ class LocalServer(Server):
         if not _are_texts(seen):
             raise ValueError(f"`seen` must be a list of ids, which are text. Received: seen={seen!r}")
         with self.client() as client:
-            inputs = user_inputs(self.version, dict(features), client.metadata()["recommend"])
+            signature = client.metadata()["recommend"]
+            inputs = user_inputs(self.version, dict(features), signature)
+            if history is not None:
+                check_choice("history", HISTORY[0], [name for name in signature.inputs if name in HISTORY])
+                inputs |= history_inputs(history)
             found = ask(client, inputs, territory=territory or features.get("territory"), seen=seen, k=k)
         return Recommendations(*found)
 

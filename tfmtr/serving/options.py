@@ -77,7 +77,7 @@ class ServerOptions:
 def _check_kind(name: str, value: Any, kind: Any) -> None:
     """Raises a `ValueError` unless a value is of its field's type; a path is text, and a port is one that can be."""
     kinds = {str: str | os.PathLike, float: float | int}
-    if not isinstance(value, kinds.get(kind, kind)) or (isinstance(value, bool) and kind is not bool):
+    if not isinstance(value, kinds.get(kind, kind)) or (isinstance(value, bool) and kind is not bool):  # pyright: ignore[reportArgumentType]
         raise ValueError(f"--{name} must be of the type {getattr(kind, '__name__', kind)}. Received: {name}={value!r}")
     if name in ("port", "rest_api_port") and value is not None and not 0 <= value <= 65_535:
         raise ValueError(f"--{name} must be a port, from 0 to 65535. Received: {name}={value}")

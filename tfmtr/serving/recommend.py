@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,9 @@ import numpy as np
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.seen import seen_pairs
+from tfmtr.evaluation.past import EVENTS, SECONDS_A_DAY, has_events
 from tfmtr.kinds import KINDS
+from tfmtr.names import HISTORY
 from tfmtr.serving.client import Client, ServerError
 
 if TYPE_CHECKING:
@@ -70,10 +73,14 @@ def recommend(
         )
     seen = seen_pairs(tables, data)
     seen = seen.filter(seen.user == str(user_id)).title.to_pyarrow().to_pylist()
+    history = read_history(tables, data, str(user_id))
     row = row or {"territory": territory}
     with Client(server, model, timeout=timeout) as client:
         try:
-            inputs = user_inputs(data, row, client.metadata().get("recommend"))
+            signature = client.metadata().get("recommend")
+            inputs = user_inputs(data, row, signature)
+            if signature is not None and HISTORY[0] in signature.inputs:
+                inputs |= history_inputs(history)
             answer = ask(client, inputs, territory=territory or row["territory"], seen=seen, k=k)
         except ServerError as error:
             if error.code != grpc.StatusCode.UNAVAILABLE or not re.search("connect|DNS", error.message):
@@ -83,7 +90,7 @@ def recommend(
                 f"Received: {error.message}"
             ) from error
     titles = read_files(tables, [data.path / "titles.parquet"])
-    names = titles.filter(titles.title.isin(answer.titles)).select("title", "name").to_pyarrow().to_pylist()
+    names = titles.filter(titles.title.isin(answer.titles)).select("title", "name").to_pyarrow().to_pylist()  # pyright: ignore[reportArgumentType]
     names = {title["title"]: title["name"] for title in names}
     return {
         "territory": territory or row["territory"],
@@ -133,6 +140,34 @@ def ask(
     )
 
 
+def read_history(tables: Any, data: Dataset, user_id: str) -> dict[str, float]:
+    """What a user had, as of the end of the last window: `{title: days}`, the newest last.
+
+    Args:
+        tables: DuckDB's connection of Ibis.
+        data: The `Dataset`.
+        user_id: The user.
+    """
+    if not has_events(data):
+        return {}
+    events = read_files(tables, [data.path / EVENTS])
+    events = events.filter(events.user == user_id, events.is_history)  # pyright: ignore[reportArgumentType]
+    times = events.group_by("title").aggregate(second=events.time.epoch_seconds().max()).to_pyarrow()  # pyright: ignore[reportAttributeAccessIssue]
+    end = data.report["windows"][-1].get("end")
+    now = None if end is None else datetime.datetime.fromisoformat(end).replace(tzinfo=datetime.UTC).timestamp()
+    ages = {
+        title: 0.0 if now is None or second is None else max(now - second, 1.0) / SECONDS_A_DAY
+        for title, second in zip(times["title"].to_pylist(), times["second"].to_pylist(), strict=True)
+    }
+    return dict(sorted(ages.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def history_inputs(history: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """Raw inputs of a past `{title: days}`, the newest last."""
+    titles, ages = list(history) or [""], list(history.values()) or [0.0]
+    return dict(zip(HISTORY, (np.asarray([titles], object), np.asarray([ages], np.float32)), strict=True))
+
+
 def user_inputs(
     data: Dataset | Version, row: Mapping[str, Any], signature: SignatureDef | None = None
 ) -> dict[str, np.ndarray]:
@@ -157,7 +192,7 @@ def user_inputs(
     for feature in features:
         value, store = row.get(feature.name), row.get("user_row")
         if value is None and feature.is_stored and store is not None and store >= 0:
-            value = data.vectors("user").vectors[store]
+            value = data.vectors("user").vectors[store]  # pyright: ignore[reportAttributeAccessIssue]
         inputs[feature.name] = KINDS[feature.kind].request(value, feature)
     for column in data.schema.scenario.columns:
         inputs.setdefault(column, np.asarray([row.get(column) or ""], object))

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfmtr.kinds import KINDS
 from tfmtr.names import weight_name
-from tfmtr.retrieval.recommender import OPTIONS, RANK_BY, REQUEST, Recommender, repeat
+from tfmtr.retrieval.recommender import HISTORY, OPTIONS, RANK_BY, REQUEST, Recommender, repeat
 from tfmtr.schema import Schema
 from tfmtr.signatures._signature import Served, Signature, defaults_as_specs, specs
 
@@ -19,11 +19,13 @@ def recommend(served: Served, *, user: keras.Model, scenario: keras.Model, recom
     In: `request_territory`, `seen` (batch, n), `k` (batch,); out: `titles`, `scores`, `count`, `is_exact`, `fallback`
     (see `tfmtr.retrieval.recommender.Recommender`). The user's own territory selects the branch, the request's the
     catalogue. The query is the sum of the tasks' queries, each times `weight_<task>`, by default the task's weight. A
-    client may leave out these weights, `allow`, `where`, `diversity` and `rank_by`.
+    client may leave out these weights, `allow`, `where`, `diversity` and `rank_by`. Where the run has a list model,
+    `history` (batch, n) are the titles that the user had, the newest last, and `history_ages` the days since then;
+    without them the seen titles stand for the history.
     """
     tasks = [task for task in served.schema.tasks if task.name in user.output]
     weights = {weight_name(task.name): (tf.TensorSpec([None], tf.float32), [task.weight]) for task in tasks}
-    defaults = OPTIONS | RANK_BY | weights
+    defaults = OPTIONS | RANK_BY | weights | (HISTORY if recommender.order is not None else {})
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         raw = {name: request[name] for name in served.users}

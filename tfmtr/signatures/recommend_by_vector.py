@@ -11,11 +11,14 @@ from tfmtr.signatures._signature import Served, Signature, defaults_as_specs, sp
 
 
 def recommend_by_vector(served: Served, *, title: keras.Model, recommender: Recommender) -> Signature:
-    """As `recommend`, from a `query` of shape `(batch, d)`, without weights and `rank_by`.
+    """As `recommend`, from a `query` of shape `(batch, d)`, without weights, `rank_by` and history.
+
+    Where the run has a list model, the query has its coordinates, too, as the vectors of `tfmtr embeddings` have.
 
     With `model`, a vector of another run is an error.
     """
-    run_id, query = served.run_id, tf.TensorSpec([None, title.output_shape[-1]], tf.float32)
+    width = title.output_shape[-1] + (0 if recommender.order is None else recommender.order.width)
+    run_id, query = served.run_id, tf.TensorSpec([None, width], tf.float32)
     defaults = OPTIONS | {MODEL: (tf.TensorSpec([None], tf.string), [""])}
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:

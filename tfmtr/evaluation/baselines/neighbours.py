@@ -116,7 +116,7 @@ def products_of(history: History, weighting: str) -> sparse.csr_matrix:
     """
     matrix = history.fitted_matrix
     weighted = sparse.diags(user_weights(matrix)) @ matrix if weighting == "bm25" else matrix
-    return (weighted.T @ weighted).tocsr()
+    return (weighted.T @ weighted).tocsr()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def user_weights(matrix: sparse.csr_matrix) -> np.ndarray:

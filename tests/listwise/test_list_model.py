@@ -1,0 +1,256 @@
+"""What a list model knows at a moment, what it learns, and that the graph says the same."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from chain_log import TITLES, chain_data
+
+from tfmtr.encoders.raw import lookup
+from tfmtr.evaluation.past import Past
+from tfmtr.listwise import past_titles as module
+from tfmtr.listwise.layer import ListQuery, newest
+from tfmtr.listwise.model import ListModel, Scorer, start_of, windows_before
+from tfmtr.listwise.parts import find_parts, learn_factors
+from tfmtr.listwise.past_titles import past_titles
+from tfmtr.listwise.residual import Residual, train_residual
+from tfmtr.listwise.rows import first_windows, list_rows
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return chain_data(tmp_path_factory.mktemp("chain"))
+
+
+@pytest.fixture(scope="module")
+def past(data):
+    return Past(data)
+
+
+def learnt(past, data, *, residual=None):
+    """A list model of the first training windows."""
+    rows = {window: list_rows(past, window, 4.0) for window in sorted(past.starts) if window <= 0}
+    windows = list(rows)[-3:]
+    parts = [find_parts(past, w, 1.0, [rows[n] for n in windows_before(past, w) if n in rows]) for w in windows]
+    factors = learn_factors(parts, [rows[window] for window in windows], first_windows(past))
+    width = data.vectors("title").width
+    residual = Residual.zeros(TITLES, width, len(past.territories)) if residual is None else residual
+    return ListModel(factors, residual, tuple(past.titles), tuple(past.territories), 1.0, 0.25)
+
+
+@pytest.fixture(scope="module")
+def order(past, data):
+    rng = np.random.default_rng(0)
+    zero = Residual.zeros(TITLES, data.vectors("title").width, len(past.territories))
+    values = {name: rng.normal(0, 0.3, value.shape).astype("float32") for name, value in vars(zero).items()}
+    return learnt(past, data, residual=Residual(**values))
+
+
+def events_of(data):
+    return pd.read_parquet(data.path / "events.parquet")
+
+
+def test_pasts_are_the_newest_titles_before_the_window(data, past, monkeypatch):
+    monkeypatch.setattr(module, "MOST", 3)
+    users = np.arange(len(past.users))[::-1]
+    found = past_titles(past, users, 1, None)
+    events = events_of(data)
+    start = pd.Timestamp(past.starts[1])
+    for row, user in enumerate(users):
+        own = events[(events.user == past.users[int(user)].as_py()) & (events.time < start)]
+        newest_titles = own.groupby("title").time.max().sort_values().index[-3:]
+        assert sorted(past.titles[title] for title in found[row].indices) == sorted(newest_titles)
+        assert found[row].data.tolist() == pytest.approx([1 / np.sqrt(len(newest_titles))] * len(newest_titles))
+    assert past_titles(past, np.array([-1, 0]), 1, None)[0].nnz == 0  # a user who is not known
+
+
+def test_rows_are_what_training_users_took_and_did_not_have(data, past):
+    rows = list_rows(past, 0, 4.0)
+    events = events_of(data)
+    own = events[(events.window == 0) & (events.split == "train")]
+    before = set(map(tuple, events[events.window < 0][["user", "title"]].to_numpy()))
+    new = {pair for pair in map(tuple, own[["user", "title"]].to_numpy()) if pair not in before}
+    assert rows.wanted.nnz == len(new)
+    assert len(rows) == len({user for user, _ in new})
+    assert np.asarray(rows.wanted.sum(axis=1)).min() >= 1
+    assert rows.had.multiply(rows.wanted.astype(bool)).nnz == 0
+
+
+def test_what_comes_later_changes_nothing(tmp_path, data, past, order):
+    """Events from a window on are left out of the log: its scorer stays the same, bit by bit."""
+
+    def cut(events):
+        start = pd.Timestamp(past.starts[1])
+        later = events.time >= start
+        newest_event = events.sort_values("time").iloc[-1:].assign(title="t00")  # so that the calendar stays
+        return pd.concat([events[~later], newest_event])
+
+    other = chain_data(tmp_path, change=cut)
+    cut_past = Past(other)
+    assert cut_past.starts == past.starts
+    ours, theirs = order.as_of(data, past, 1), order.as_of(other, cut_past, 1)
+    for name, value in vars(ours).items():
+        np.testing.assert_array_equal(value, getattr(theirs, name), err_msg=name)
+    assert not np.array_equal(order.as_of(data, past, 2).outputs, order.as_of(other, cut_past, 2).outputs)
+
+
+def test_test_users_are_in_no_fit(tmp_path, data, past, order):
+    """What users of the test and validation folds had is changed: scorers stay, their own queries do not."""
+    splits = events_of(data).groupby("user").split.first()
+    others = set(splits.index[splits != "train"])
+
+    def change(events):
+        theirs = events.user.isin(others)
+        return events.assign(title=events.title.where(~theirs, "t" + events.title.str[1:].astype(int).map(
+            lambda i: f"{(i + 5) % TITLES:02}")))  # fmt: skip
+
+    other = chain_data(tmp_path, change=change)
+    changed = Past(other)
+    ours, theirs = order.as_of(data, past, 1), order.as_of(other, changed, 1)
+    np.testing.assert_array_equal(ours.outputs, theirs.outputs)
+    np.testing.assert_array_equal(ours.inputs, theirs.inputs)
+    users = np.flatnonzero([user in others for user in past.users.to_pylist()])
+    assert not np.allclose(ours.queries_of(past, users, 1), theirs.queries_of(changed, users, 1))
+
+
+def test_scores_are_the_parts_and_the_residual(data, past, order):
+    scorer, users = order.as_of(data, past, 1), np.arange(40)
+    earlier = [list_rows(past, number, order.half_life) for number in windows_before(past, 1)]
+    start = start_of(find_parts(past, 1, 1.0, earlier), order.factors)
+    pasts, homes, own = past_titles(past, users, 1, order.half_life), past.homes[users], order.residual
+    vectors = np.asarray(data.vectors("title").vectors, "float32")
+    by_hand = pasts @ start.inputs @ start.outputs.T + start.prior + start.homes[homes] @ start.local.T
+    u = pasts @ (own.before + vectors @ own.text_before) + own.homes[homes]
+    by_hand = by_hand + u @ (own.after + vectors @ own.text_after).T + own.bias
+    np.testing.assert_allclose(scorer.queries_of(past, users, 1) @ scorer.outputs.T, by_hand, rtol=1e-4, atol=1e-4)
+    towers, titles = np.ones((40, 3), "float32"), np.full((TITLES, 3), 2.0, "float32")
+    joined = scorer.join_queries(towers, scorer.queries_of(past, users, 1)) @ scorer.join_titles(titles).T
+    np.testing.assert_allclose(joined, by_hand + 0.25 * 6.0, rtol=1e-4, atol=1e-4)
+    twice = scorer.queries_of(past, np.array([3, 3, 5]), 1)
+    np.testing.assert_array_equal(twice, scorer.queries_of(past, np.array([3, 5]), 1)[[0, 0, 1]])
+    unknown = scorer.queries(pasts[:1] * 0, np.array([-1])) @ scorer.outputs.T
+    np.testing.assert_allclose(unknown[0], start.prior + own.bias, rtol=1e-5, atol=1e-5)
+
+
+def test_lists_follow_the_chain(data, past):
+    """The title after the last one that a user had is near the top; by popularity alone it is not."""
+    scorer = learnt(past, data).as_of(data, past, 1)
+    events = events_of(data)
+    last = events[events.window < 1].sort_values("time").groupby("user").title.last()
+    users = past.numbers(last.index.to_list())
+    scores = scorer.queries_of(past, users, 1) @ scorer.outputs.T
+    following = [(int(title[1:]) + 1) % TITLES for title in last]
+    ranks = (scores > scores[np.arange(len(users)), following][:, None]).sum(axis=1)
+    alone = scorer.queries(past_titles(past, users, 1, 4.0) * 0, past.homes[users]) @ scorer.outputs.T
+    by_prior = (alone > alone[np.arange(len(users)), following][:, None]).sum(axis=1)
+    assert np.mean(ranks < 3) > 0.6
+    assert np.mean(by_prior < 3) < 0.4
+
+
+def test_a_saved_model_is_the_same(tmp_path, data, past, order):
+    order.save(tmp_path / "listwise.npz")
+    again = ListModel.load(tmp_path / "listwise.npz")
+    assert (again.titles, again.days, again.model_weight) == (order.titles, order.days, order.model_weight)
+    for name, value in vars(order.as_of(data, past, 1)).items():
+        np.testing.assert_array_equal(value, getattr(again.as_of(data, past, 1), name), err_msg=name)
+
+
+def test_titles_that_came_later_have_their_texts_alone(data, past, order):
+    kept = ListModel(
+        order.factors, order.residual, tuple(title if i else "gone" for i, title in enumerate(order.titles)),
+        ("nowhere", *order.territories[1:]), order.days, order.model_weight,
+    )  # fmt: skip
+    ours, theirs = order.as_of(data, past, 1), kept.as_of(data, past, 1)
+    width = order.residual.before.shape[1]
+    texts = np.asarray(data.vectors("title").vectors, "float32") @ order.residual.text_before
+    np.testing.assert_allclose(theirs.inputs[0, -width:], texts[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(theirs.inputs[1:], ours.inputs[1:])
+    assert not theirs.homes[0, theirs.inputs.shape[1] - width : theirs.inputs.shape[1]].any()
+
+
+def test_the_data_must_have_the_title_vectors(data, past, order):
+    narrow = Residual(**{**vars(order.residual), "text_before": order.residual.text_before[:-1]})
+    with pytest.raises(ValueError, match=r"title vectors of \d+ numbers, as the run's\. Received"):
+        ListModel(order.factors, narrow, order.titles, order.territories, 1.0, 0.0).as_of(data, past, 1)
+
+
+def test_the_graph_folds_as_the_scorer_does(data, past, order):
+    scorer, users = order.as_of(data, past, 2), np.arange(30)
+    layer = ListQuery(scorer, lookup(past.titles))
+    known = past.is_history & (past.window < 2)
+    titles, ages = np.full((30, 40), "", object), np.zeros((30, 40), "float32")
+    for user in users:
+        own = np.flatnonzero(known & (past.user == user))
+        own = own[np.argsort(past.second[own])]  # a title may come twice
+        titles[user, : len(own)] = [past.titles[title] for title in past.title[own]]
+        ages[user, : len(own)] = past.ages(own, 2)
+    home = np.asarray(past.territories, object)[past.homes[users]]
+    query, has_history, has_past = layer(
+        tf.constant(titles), tf.constant(ages), tf.constant([[""]] * 30), tf.constant(home)
+    )
+    np.testing.assert_allclose(query, scorer.queries_of(past, users, 2), rtol=1e-5, atol=1e-5)
+    assert has_history.numpy().tolist() == (titles != "").any(axis=1).tolist()
+    seen, has_history, has_past = layer(
+        tf.constant([["?"]] * 30), tf.zeros([1, 1]), tf.constant(titles), tf.constant(home)
+    )
+    fresh, *_ = layer(tf.constant(titles), tf.zeros([1, 1]), tf.constant([[""]] * 30), tf.constant(home))
+    np.testing.assert_allclose(seen, fresh, rtol=1e-6)
+    assert not has_history.numpy().any()
+    nowhere, _, has_past = layer(tf.constant([[""]]), tf.zeros([1, 1]), tf.constant([[""]]), tf.constant(["Atlantis"]))
+    np.testing.assert_allclose(nowhere[0], scorer.nowhere)
+    assert not has_past.numpy().any()
+
+
+def test_the_newest_titles_count_once():
+    index, ages = newest(tf.constant([[1, 2, 1, 0, 3, 2]]), tf.constant([[9.0, 8.0, 7.0, 6.0, 5.0, 4.0]]))
+    assert index.shape[1] == module.MOST
+    assert index.numpy()[0, -3:].tolist() == [1, 3, 2]
+    assert ages.numpy()[0, -3:].tolist() == [7.0, 5.0, 4.0]
+    assert not index.numpy()[0, :-3].any()
+    long = tf.range(1, module.MOST + 6)[None]
+    index, _ = newest(long, tf.cast(long, tf.float32))
+    assert index.numpy()[0, [0, -1]].tolist() == [6, module.MOST + 5]
+
+
+def test_a_residual_learns_what_the_start_leaves_over(past, data):
+    """From a start that knows nothing, titles that follow one another are learnt; the judge keeps the best epoch."""
+    windows = [window for window in sorted(past.starts) if window <= 0]
+    rows = [list_rows(past, window, 4.0) for window in windows]
+    nothing = start_of(find_parts(past, 0, 1.0, []), np.zeros(12))
+    vectors = np.asarray(data.vectors("title").vectors, "float32")
+    options = {"starts": [nothing] * len(rows), "rows": rows, "first": np.full(TITLES, -9), "vectors": vectors}
+    figures = iter([0.5, 0.4, 0.9, 0.3])
+    kept = []
+
+    def judge(residual):
+        kept.append(residual)
+        return next(figures)
+
+    residual, history = train_residual(**options, judge=judge, epochs=6)
+    assert [row["epoch"] for row in history] == [0, 2, 4, 6]
+    assert residual is kept[2]
+    assert not np.any(kept[0].outputs(vectors))  # the start, as it is
+    assert history[-1]["loss"] < history[1]["loss"]
+    longer, _ = train_residual(**options, epochs=40)
+    scores = longer.inputs(vectors) @ longer.outputs(vectors).T
+    after = np.mean([scores[title, (title + 1) % TITLES] for title in range(TITLES)])
+    before = np.mean([scores[title, (title - 1) % TITLES] for title in range(TITLES)])
+    assert after > before + 0.1
+    again, _ = train_residual(**options, epochs=1)
+    once_more, _ = train_residual(**options, epochs=1)
+    np.testing.assert_array_equal(again.after, once_more.after)
+    none, history = train_residual(**options, epochs=0)
+    assert (history, none.bias.any()) == ([], False)
+
+
+def test_scorers_are_made_of_any_number_of_territories(past, data):
+    """Of more than sixteen the differences are a product of narrow factors; here of two, which is exact."""
+    parts = find_parts(past, 1, 1.0, [])
+    many = np.concatenate([parts.there] * 10, axis=1)
+    start = start_of(type(parts)(parts.everywhere, many, parts.titles, parts.weights), np.ones(parts.number))
+    assert start.homes.shape == (20, 16)
+    few = start_of(parts, np.ones(parts.number))
+    np.testing.assert_allclose((start.homes @ start.local.T)[:2], few.homes @ few.local.T, atol=1e-4)
+    residual = Residual.zeros(TITLES, 3, 20)
+    scorer = Scorer.of(start, residual, np.zeros((TITLES, 3), "float32"), [str(i) for i in range(20)], None, 0.0)
+    assert scorer.outputs.shape == (TITLES, scorer.homes.shape[1])

@@ -1,0 +1,184 @@
+"""Fits a `ListModel` to a prepared directory, beside a two-tower model that is trained."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tfmtr import inputs
+from tfmtr.datasets.dataset import Dataset
+from tfmtr.evaluation.baseline_lists import length_in_days, validation_cases
+from tfmtr.evaluation.index_lists import BATCH, best_titles
+from tfmtr.evaluation.lists import Lists
+from tfmtr.evaluation.past import EVENTS, Past, has_events
+from tfmtr.evaluation.ranking import ndcg_of_users
+from tfmtr.listwise.model import HALF_LIFE, ListModel, Scorer, start_of, windows_before
+from tfmtr.listwise.parts import Parts, find_parts, learn_factors
+from tfmtr.listwise.residual import Residual, Start, train_residual
+from tfmtr.listwise.rows import ListRows, first_windows, list_rows
+from tfmtr.models import TwoTower
+from tfmtr.retrieval.index import title_vectors
+from tfmtr.schema import Schema
+
+LEARNT_WINDOWS = 3  # the last training windows: factors are learnt from their lists
+RESIDUAL_WINDOWS = 8  # the last training windows: the residual is learnt from their lists
+JUDGING_WINDOWS = 2  # the last of these: they say how long the residual is trained, from those before them
+MOST_JUDGING = 1_000  # lists of such a window
+MODEL_WEIGHTS = (0.0, 0.1, 0.25, 0.5)
+LEAST_JUDGES = 200  # lists; with fewer nothing is chosen
+EPOCHS = 8  # of the residual where nothing is chosen
+MODEL_WEIGHT = 0.1  # where nothing is chosen
+K = 10
+
+
+def why_not(data: Dataset, form: str) -> str | None:
+    """Why there is no list model for some data, in one line; `None` where there is one."""
+    if form != "two_tower":
+        return f"a model of form={form} makes no lists yet"
+    if not has_events(data):
+        return f"the data have no {EVENTS}, which tells what users had; prepare them again"
+    return None
+
+
+def fit_list_model(
+    model: TwoTower, data: Dataset, schema: Schema, *, seed: int = 0
+) -> tuple[ListModel, dict[str, Any]]:
+    """Fits what orders lists; a user of a test or validation fold is in no fit, only judges what is kept.
+
+    1. The closed forms and the prior as of each of the last training windows, from what was before it.
+    2. How much each of them counts, from training users' lists in the last three.
+    3. A residual by a softmax over titles. It is learnt twice: without the last two windows, whose lists then say how
+       many epochs are best, and from all windows for so many epochs.
+    4. How much the towers' score counts beside it: one of four values, by validation users' lists.
+
+    Args:
+        model: A `TwoTower` model, trained on the training windows.
+        data: The `Dataset`.
+        schema: The model's `Schema`.
+        seed: Of what is drawn.
+
+    Returns:
+        `(list model, document)`: what was tried and seen, for `run.json`.
+    """
+    past, days = Past(data), length_in_days(data)
+    half_life = None if days is None else HALF_LIFE * days
+    windows = [window for window in sorted(past.starts) if window <= 0]
+    rows = {window: list_rows(past, window, half_life) for window in windows}
+    first, vectors = first_windows(past), np.asarray(data.vectors("title").vectors, "float32")
+
+    def parts_of(window: int) -> Parts:
+        return find_parts(past, window, days, [rows[number] for number in windows_before(past, window)])
+
+    learnt = windows[-LEARNT_WINDOWS:]
+    parts = {window: parts_of(window) for window in learnt}
+    factors = learn_factors([parts[window] for window in learnt], [rows[window] for window in learnt], first, seed)
+    starts = {}
+    for window in windows[-RESIDUAL_WINDOWS:]:
+        starts[window] = start_of(parts.pop(window) if window in parts else parts_of(window), factors)
+    used = list(starts)
+    seen, judged = used[:-JUDGING_WINDOWS], used[-JUDGING_WINDOWS:]
+    cases = [(starts[window], some(rows[window], MOST_JUDGING, seed)) for window in judged]
+    lists, epochs, history = sum(len(row) for _, row in cases), EPOCHS, []
+    if lists >= LEAST_JUDGES and sum(len(rows[window]) for window in seen):
+        _, history = train_residual(
+            [starts[window] for window in seen],
+            [rows[window] for window in seen],
+            first,
+            vectors,
+            judge=lambda residual: ndcg_of_rows(cases, residual, vectors, first),
+            seed=seed,
+        )
+        epochs = max(history, key=lambda row: row["judged"])["epoch"]
+    residual, _ = train_residual(
+        list(starts.values()), [rows[window] for window in used], first, vectors, epochs=epochs, seed=seed
+    )
+    judges, tries, weight = Judges(model, data, schema, past), [], MODEL_WEIGHT
+    if judges.number >= LEAST_JUDGES:
+        for one in MODEL_WEIGHTS:
+            scorers = {
+                window: Scorer.of(starts[window], residual, vectors, past.territories, half_life, one)
+                for window, _ in judges.cases
+            }
+            tries.append({"model_weight": one, "ndcg": judges(scorers)})
+        weight = max(tries, key=lambda row: row["ndcg"])["model_weight"]
+    found = ListModel(factors, residual, tuple(past.titles), tuple(past.territories), days, weight)
+    return found, {
+        "factors": [round(float(value), 4) for value in factors],
+        "rows": {str(window): len(rows[window]) for window in starts},
+        "positives": int(sum(rows[window].wanted.nnz for window in starts)),
+        "judging": {"lists": lists, "epochs": history},
+        "epochs": epochs,
+        "judges": {"lists": judges.number, "tries": tries},
+        "model_weight": weight,
+    }
+
+
+def some(rows: ListRows, most: int, seed: int) -> ListRows:
+    """At most so many rows, drawn."""
+    if len(rows) <= most:
+        return rows
+    return rows.take(np.sort(np.random.default_rng([seed, most]).choice(len(rows), most, replace=False)))
+
+
+def ndcg_of_rows(
+    cases: list[tuple[Start, ListRows]], residual: Residual, vectors: np.ndarray, first: np.ndarray
+) -> float:
+    """Mean NDCG of lists of what users took, of the titles that there were."""
+    found, before, after = [], residual.inputs(vectors), residual.outputs(vectors)
+    for start, rows in cases:
+        for begin in range(0, len(rows), BATCH):
+            row = rows.take(np.arange(begin, min(begin + BATCH, len(rows))))
+            scores = (row.pasts @ start.inputs) @ start.outputs.T + start.prior + start.homes[row.homes] @ start.local.T
+            scores += (row.pasts @ before + residual.homes[row.homes]) @ after.T + residual.bias
+            allowed = (first <= row.window) & ~row.had.toarray()
+            user, title = row.wanted.nonzero()
+            names = np.full(len(row), "all")
+            found.append(
+                ndcg_of_users(Lists(best_titles(scores, allowed, K), names, user, title, num_titles=len(first)))
+            )
+    return float(np.concatenate(found).mean())
+
+
+class Judges:
+    """Validation users' lists in the last training windows, and how good an order of them is.
+
+    Call arguments:
+        scorers: `{window: Scorer}`.
+
+    Returns:
+        Mean NDCG over all lists, NaN without one.
+    """
+
+    def __init__(self, model: TwoTower, data: Dataset, schema: Schema, past: Past) -> None:
+        self.past, self.cases = past, validation_cases(data, past, columns=None)
+        self.number = sum(len(case.users) for _, case in self.cases)
+        stores = inputs.open_stores(data)
+        self.titles = title_vectors(model, data, schema).vectors if self.cases else None
+        self.queries = []
+        for _, case in self.cases:
+            features = inputs.model_inputs(case.rows, schema, stores)
+            asked = {name: features[name] for name in model.user_tower.input}
+            self.queries.append(np.asarray(model.user_tower.predict(asked, verbose=0)[schema.tasks[0].name]))  # pyright: ignore[reportArgumentType]
+
+    def __call__(self, scorers: Mapping[int, Scorer]) -> float:
+        """Judges; see the class."""
+        found = []
+        for (window, case), queries in zip(self.cases, self.queries, strict=True):
+            scorer, titles = scorers[window], scorers[window].join_titles(self.titles)  # pyright: ignore[reportArgumentType]
+            own = scorer.queries_of(self.past, self.past.numbers(case.users), window)
+            asked = scorer.join_queries(queries, own)
+            place = {user: number for number, user in enumerate(case.users.tolist())}
+
+            rank = functools.partial(_rank, asked=asked, titles=titles, place=place)
+            found.append(ndcg_of_users(case.lists(rank)))
+        values = np.concatenate(found) if found else np.zeros(0)
+        return float(values.mean()) if len(values) else float("nan")
+
+
+def _rank(
+    rows: pa.Table, allowed: np.ndarray, *, asked: np.ndarray, titles: np.ndarray, place: Mapping[str, int]
+) -> np.ndarray:
+    """The best titles of some users by their place among the queries."""
+    return best_titles(asked[[place[user] for user in rows["user"].to_pylist()]] @ titles.T, allowed, K)
