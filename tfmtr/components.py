@@ -237,6 +237,8 @@ def _is_of_kind(value, default):
     """Whether a value can stand where a default does: a number for a number, text for text, a list for a list."""
     if default is None or default is inspect.Parameter.empty or value is None or callable(default):
         return True
+    if not isinstance(value, (numbers.Number, str, tuple, list, Mapping)):
+        return True  # no file can hold it, such as a data set: the part itself knows whether it can stand there
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) and isinstance(value, bool)
     kinds = {numbers.Real: (numbers.Real, tuple), str: str, (tuple, list): tuple, Mapping: Mapping}
