@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from tfmtr import inputs, precision, replicas
+from tfmtr.at_hand import chosen_by_sampling, rows_at_hand
 from tfmtr.checkpoints import KeepState, restore, save
 from tfmtr.checks import check_integer
 from tfmtr.datasets.dataset import Dataset
@@ -21,7 +22,6 @@ from tfmtr.diagnosis import describe, losses_of, not_finite, not_finite_error, u
 from tfmtr.documents import write_json
 from tfmtr.folders import FORMATS
 from tfmtr.growth import grow_schema, warm_start
-from tfmtr.models import is_frame
 from tfmtr.recipe import Recipe, optimizer_of
 from tfmtr.run import Run, precision_of, versions, weights_of, windows_of
 from tfmtr.schema import Schema
@@ -116,27 +116,33 @@ def fit(
     validation: Any = None,
     *,
     judge: Callable[[Any], float] | None = None,
+    callbacks: Sequence[Any] = (),
     verbose: str | int = 0,
 ) -> Fitted:
     """Trains a recipe's model on rows that are at hand, without a run directory: what studies and notebooks do.
 
     Args:
-        recipe: The `Recipe`; `upsample` and `row_weights` are of prepared data only.
+        recipe: The `Recipe`. With `row_weights` the rows must have weights; without `upsample` they must tell which are
+            of active users.
         schema: The `Schema` of the rows.
-        train: `(x, y)` of encoded arrays, see `tfmtr.inputs.encode_frame`; a DataFrame; or a `tf.data.Dataset` of
-            batches that knows how many they are. Arrays are shuffled anew in each epoch, by the recipe's seed.
-        validation: The same, or `None`.
+        train: `(x, y)` of encoded arrays, as `tfmtr.inputs.encode_frame` makes them with `recipe.adapt(schema)`, or
+            `(x, y, weights)`; a DataFrame, whose column `row_weights` are the weights, and whose column `sampling` may
+            tell `"random"` and `"active"` users' rows apart; or a `tf.data.Dataset` of such batches that knows how many
+            they are. Arrays are shuffled anew in each epoch, by the recipe's seed.
+        validation: The same, or `None`; its rows are all used.
         judge: Function of the model whose value is the better the lower it is; by default the loss of `validation`.
             It decides which epoch is kept, and with the recipe's patience when training ends. Without it and without
             `validation` the last epoch is kept.
+        callbacks: Keras callbacks of one's own, called before the judge; what they add to an epoch's `logs` is in the
+            history.
         verbose: As for Keras `fit`.
 
     Returns:
         A `Fitted`.
 
     Raises:
-        ValueError: If the recipe does not fit the schema, a dataset does not know how many batches it has, or no epoch
-            has a finite figure to be judged by.
+        ValueError: If the recipe does not fit the schema, the rows lack what the recipe asks of them, a dataset does
+            not know how many batches it has, or no epoch has a finite figure to be judged by.
 
     Example:
     >>> from tfmtr.schema import Feature, Scenario, Task
@@ -147,8 +153,10 @@ def fit(
     >>> losses[-1] < losses[0]
     True
     """
-    if is_frame(train):
-        train = inputs.encode_frame(train, schema)
+    schema = recipe.adapt(schema)
+    train = rows_at_hand("train", chosen_by_sampling(train, recipe), schema, recipe)
+    if validation is not None:
+        validation = rows_at_hand("validation", validation, schema, recipe)
     batches = not isinstance(train, tuple)
     steps = int(train.cardinality()) if batches else -(-len(next(iter(train[1].values()))) // recipe.batch_size)
     if steps < 1:
@@ -157,8 +165,8 @@ def fit(
             f"(`tf.data.experimental.assert_cardinality`). Received: {steps} batches"
         )
     with op_determinism(recipe.deterministic), precision.use(recipe.precision or precision.current()):
-        model = recipe.build(recipe.adapt(schema))
-        callbacks: list[Any] = [] if judge is None else [Judge(judge)]
+        model = recipe.build(schema)
+        callbacks = [*averages_of(model), *callbacks, *([] if judge is None else [Judge(judge)])]
         monitor = "judged" if judge is not None else None if validation is None else "val_loss"
         if monitor is not None:
             patience = recipe.patience_of(steps)
@@ -166,11 +174,14 @@ def fit(
             callbacks.append(stop)
         if recipe.updates is not None:
             callbacks.append(StopAfter(recipe.updates))
-        arguments = {"x": train} if batches else {"x": train[0], "y": train[1], "batch_size": recipe.batch_size}
+        arguments = dict(zip(("x", "y", "sample_weight"), [train] if batches else train, strict=False))
         history = model.fit(
             **arguments,
+            batch_size=None if batches else recipe.batch_size,
+            shuffle=not batches,  # a dataset has its own order
             epochs=recipe.epochs_of(steps),
             validation_data=validation,
+            validation_batch_size=recipe.batch_size,  # a loss is a mean of batches' means
             callbacks=callbacks,
             verbose=verbose,
         ).history
@@ -180,6 +191,11 @@ def fit(
             f"{history[monitor or 'loss']}"
         )
     return Fitted(model, history)
+
+
+def averages_of(model):
+    """Callbacks by which each epoch is judged and kept with the moving averages of the weights, if there are any."""
+    return [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if getattr(model.optimizer, "use_ema", False) else []
 
 
 def _lines(verbose):
@@ -363,7 +379,7 @@ def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validatio
         patience=patience,
         losses=losses if replicas.number() == 1 else dict,
     )
-    callbacks = []
+    callbacks = averages_of(model)
     if validation is not None and recipe.updates is not None:
         callbacks.append(StopAfter(recipe.updates))
     if replicas.is_chief():
@@ -382,7 +398,16 @@ def _fit_stage(model, data, files, schema, recipe, workdir, *, window, validatio
         replicas.wait()  # until the chief has written the best epoch
     if keep.best_epoch is not None:
         restore(model, keep.best)
+        _restart_averages(model)
     return keep
+
+
+def _restart_averages(model):
+    """Begins the moving averages of the weights, if there are any, at those that were kept, for the next stage."""
+    if getattr(model.optimizer, "use_ema", False):
+        averages = model.optimizer._model_variables_moving_average
+        for average, variable in zip(averages, model.trainable_variables, strict=True):
+            average.assign(variable)
 
 
 def _batches(data, files, recipe, schema, **order):
