@@ -1,4 +1,4 @@
-"""M3oE as its published code has it, where that is not what the paper says, and the code's optimiser.
+"""M3oE as its published code has it, where that is not what the paper says.
 
 Reference: https://github.com/Applied-Machine-Learning-Lab/M3oE, `model.py`, `ctr_trainer.py` and `run_movielens.py`.
 """
@@ -17,35 +17,6 @@ from tfmtr.layers.star_dense import StarDense
 from tfmtr.sharing._shared import SelectScenario, Shared
 
 START = 1 / (1 + math.exp(-1))  # of the fusion weights: .731
-
-
-class AdamL2(keras.optimizers.Adam):
-    """Adam with `l2` times each weight added to its gradient, as PyTorch's `Adam(weight_decay=l2)` does.
-
-    Keras's own `weight_decay` takes a share of the weight in each step, whatever the gradient is. Here a weight that
-    hardly any row moves, such as a rare title's, is drawn to zero by steps as long as those of all others.
-
-    Args:
-        learning_rate: As for `keras.optimizers.Adam`.
-        l2: Float, 0 or more.
-        **kwargs: As for `keras.optimizers.Adam`.
-    """
-
-    def __init__(self, learning_rate=0.001, *, l2=0.0, **kwargs):
-        super().__init__(learning_rate, **kwargs)
-        if l2 < 0:
-            raise ValueError(f"`l2` must not be negative. Received: l2={l2}")
-        self.l2 = l2
-
-    def update_step(self, gradient, variable, learning_rate):
-        """Updates one variable."""
-        if self.l2:
-            gradient = ops.convert_to_tensor(gradient) + self.l2 * ops.cast(variable, gradient.dtype)
-        super().update_step(gradient, variable, learning_rate)
-
-    def get_config(self):
-        """What `keras.optimizers.deserialize` needs."""
-        return {**super().get_config(), "l2": self.l2}
 
 
 def as_published(

@@ -13,8 +13,8 @@ class Candidate(NamedTuple):
     Attributes:
         share: Name of a file in `tfmtr/sharing/`, or "as_published".
         options: Its options.
-        beside: Options of `models.ranking` beside `share`.
-        adam: Options of `AdamL2` beside its learning rate.
+        beside: Fields of `tfmtr.Recipe` beside `share`.
+        adam: Options of the optimizer `adam_l2` beside its learning rate.
     """
 
     share: str

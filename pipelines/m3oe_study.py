@@ -58,7 +58,6 @@ Expected: see `docs/results/m3oe.md`.
 
 import argparse
 import dataclasses
-import functools
 import hashlib
 import itertools
 import json
@@ -76,23 +75,21 @@ import numpy as np
 import pyarrow.compute as pc
 import tensorflow as tf
 from cells import known, text
-from m3oe_as_published import AdamL2, as_published
+from m3oe_as_published import as_published
 from m3oe_candidates import CANDIDATES, CHOSEN, CHOSEN_BEFORE, READINGS
 from m3oe_published import M3OE, TABLE_2, TABLE_3, Ablation
 from m3oe_tables import OURS, figures, in_short, report, tried
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from tfmtr import components, inputs, models, training
+from tfmtr import components, inputs, training
 from tfmtr.datasets.domains import PROTOCOLS, SPLITS
 from tfmtr.datasets.kuairand import kuairand
 from tfmtr.datasets.movielens_domains import movielens_domains
 from tfmtr.evaluation.compare import weighted_roc_auc
 from tfmtr.evaluation.metrics import evaluate_task
-from tfmtr.heads.parallel import parallel
 from tfmtr.layers.fusion_weight import FusionWeight
 from tfmtr.schema import Scenario, check_choice
-from tfmtr.sharing._shared import per_pair
 
 logging.getLogger("tensorflow").setLevel("ERROR")  # every one of the many models is traced anew: no news
 RESULTS = Path("benchmarks/results/m3oe")
@@ -108,9 +105,9 @@ KNOW_NO_DOMAINS = ("none", "shared_bottom", "cross_stitch", "mmoe", "snr", "ple"
 class Recipe:
     """What decides a cell's result, beside the data.
 
-    `beside` has options of `models.ranking` beside `share`, `adam` those of Adam beside its rate and `l2`, the share of
-    each weight that is added to its gradient. The budget is in updates of one model, rounded up to whole epochs: at
-    most `max_updates`, and `patience` without a better epoch.
+    `beside` has fields of `tfmtr.Recipe` beside `share`, `adam` options of the optimizer beside its rate and `l2`, the
+    share of each weight that is added to its gradient. The budget is in updates of one model, rounded up to whole
+    epochs: at most `max_updates`, and `patience` without a better epoch.
     """
 
     system: str
@@ -142,14 +139,26 @@ class Recipe:
         optional = ("mode", "beside", "adam", "l2")
         return {name: value for name, value in document.items() if value or name not in optional}
 
-    def share(self):
-        """The sharing function."""
+    def trained(self, steps, **parts):
+        """The recipe that `tfmtr.fit` takes, of a model whose epochs have so many steps."""
         file = FILES.get(self.system, self.system)
-        share = components.find("sharing", file)
-        if self.options:
-            share = functools.partial(share, **self.options)
-        is_wrapped = file in KNOW_NO_DOMAINS and self.setting in ("MDL", "MDMT")
-        return per_pair(share) if is_wrapped else share
+        return training.Recipe(
+            form="ranking",
+            share=(file, self.options),
+            per_pair=file in KNOW_NO_DOMAINS and self.setting in ("MDL", "MDMT"),
+            normalizer="groups",
+            unknown_rate=0.0,
+            embedding_dim=self.embedding_dim,
+            batch_size=self.batch_size,
+            epochs=-(-self.max_updates // steps),  # whole ones
+            patience_updates=self.patience,
+            learning_rate=self.learning_rate,
+            optimizer=("adam_l2", {"l2": self.l2, **self.adam}),
+            seed=self.seed,
+            deterministic=False,
+            **self.beside,
+            **parts,
+        )
 
 
 def system_options(num_experts):
@@ -247,32 +256,26 @@ def fit(data, recipe, domains, tasks):
         tasks=[dataclasses.replace(task, mean=float(y[task.column].mean())) for task in tasks],
         scenario=Scenario(["domain"], {(name,): name for name in names}),
     )
+    rows = data.domain[validation]
+
+    def judge(model):
+        scores = model.predict(known_x, batch_size=recipe.batch_size, verbose=0)
+        pairs = itertools.product(tasks, np.unique(rows))
+        return -np.mean(
+            [roc_auc_score(known_y[t.column][rows == domain], scores[t.name][rows == domain]) for t, domain in pairs]
+        )
+
     keras.utils.clear_session()
-    keras.utils.set_random_seed(recipe.seed)  # of the weights and of the order of each epoch's rows
-    model = models.ranking(
-        schema,
-        share=recipe.share(),
-        head=functools.partial(parallel, normalizer="groups", num_groups=len(domains)),
-        embedding_dim=recipe.embedding_dim,
-        **recipe.beside,
-    )
+    keras.utils.set_random_seed(recipe.seed)  # on which, too, the order of a data set's rows depends
     steps = -(-len(x["scenario"]) // recipe.batch_size)  # of an epoch
-    balance = turns(recipe, steps, (known_x, known_y))
-    model.compile(AdamL2(recipe.learning_rate, **{"l2": recipe.l2, **recipe.adam}), balance=balance)
-    averages = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if recipe.adam.get("use_ema") else []
-    history = model.fit(
+    model, history = training.fit(
+        recipe.trained(steps, balance=turns(recipe, steps, (known_x, known_y))),
+        schema,
         inputs.in_memory(x, y, batch_size=recipe.batch_size, seed=recipe.seed),
-        epochs=-(-recipe.max_updates // steps),
-        shuffle=False,  # it is
-        verbose=0,
-        callbacks=[
-            *averages,  # the epoch is judged and kept with them
-            ValidationAUC(known_x, known_y, data.domain[validation], tasks, recipe.batch_size),
-            keras.callbacks.EarlyStopping(
-                "val_auc", mode="max", patience=-(-recipe.patience // steps), restore_best_weights=True
-            ),
-        ],
-    ).history
+        judge=judge,
+        callbacks=[Clock()],
+    )
+    history["val_auc"] = [-value for value in history.pop("judged")]
 
     def predict(rows):
         scores = model.predict(take(rows)[0], batch_size=recipe.batch_size, verbose=0)
@@ -292,7 +295,7 @@ def turns(recipe, steps, validation):
     batches = tf.data.Dataset.from_tensor_slices(validation)
     batches = batches.shuffle(len(validation[0]["scenario"]), seed=recipe.seed).batch(recipe.batch_size)
     every, batch = {"paper": (steps + 1, "next"), "per_step": (1, "same"), "validation": (1, batches)}[recipe.mode]
-    return functools.partial(components.find("balancing", "bilevel"), every=every, batch=batch)
+    return "bilevel", {"every": every, "batch": batch}
 
 
 def fusion_weights(model):
@@ -312,30 +315,16 @@ def validation_rows(data, validation, tasks):
     return warm
 
 
-class ValidationAUC(keras.callbacks.Callback):
-    """Adds to an epoch's figures `val_auc`, the mean over domains and tasks, and the `seconds` of its training."""
-
-    def __init__(self, x, y, domain, tasks, batch_size):
-        super().__init__()
-        self.x, self.y, self.domain, self.tasks, self.batch_size = x, y, domain, tasks, batch_size
+class Clock(keras.callbacks.Callback):
+    """Adds to an epoch's figures the `seconds` of its training, without those of its judge."""
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock."""
         self.start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Evaluates."""
+        """Reads it."""
         logs["seconds"] = time.perf_counter() - self.start
-        scores = self.model.predict(self.x, batch_size=self.batch_size, verbose=0)
-        cells = itertools.product(self.tasks, np.unique(self.domain))
-        logs["val_auc"] = float(
-            np.mean(
-                [
-                    roc_auc_score(self.y[task.column][self.domain == domain], scores[task.name][self.domain == domain])
-                    for task, domain in cells
-                ]
-            )
-        )
 
 
 def run(data, recipe, folder):

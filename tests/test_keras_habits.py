@@ -179,6 +179,77 @@ def test_fit_takes_a_frame_a_dataset_and_a_budget():
         assert len(fitted.history["val_loss"]) == 2
 
 
+WEIGHED = SCHEMA.replace(features=[*SCHEMA.features, Feature("counts", "training", "number", mean=2.0, std=3.0)])
+QUICK = Recipe(form="ranking", share="none", epochs=1, batch_size=100, learning_rate=0.05)
+
+
+def test_rows_at_hand_count_by_their_weights():
+    counts = pd.Series(np.random.default_rng(0).choice([0.0, 5.0, None], 400), dtype=float)  # null: 1
+    schema = WEIGHED.replace(tasks=[Task("watch", column="click"), Task("like")])  # Keras has weights by column
+    table, known = (frame(seed=seed).assign(counts=counts) for seed in (0, 1))
+    weights = counts.fillna(1.0).to_numpy("float32")
+    arrays = [(*inputs.encode_frame(one, schema), weights) for one in (table, known)]
+    recipe, found = dataclasses.replace(QUICK, row_weights="counts"), []
+    batches = tf.data.Dataset.from_tensor_slices(arrays[0]).batch(400)
+    # One batch, of whatever order, and a short step: Adam's first one is as long where a gradient is rounding alone.
+    whole = dataclasses.replace(recipe, batch_size=400, learning_rate=1e-4)
+    for train, validation in ((table, known), arrays, (batches, arrays[1])):
+        found.append(training.fit(whole, schema, train, validation=validation).history)
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose([one[name] for one in found], [found[0][name]] * 3, rtol=1e-5)
+    plain = training.fit(dataclasses.replace(whole, row_weights=None), schema, table, validation=known).history
+    assert found[0]["loss"][0] > 1.5 * plain["loss"][0]
+    assert found[0]["val_loss"][0] > 1.5 * plain["val_loss"][0]
+
+
+def test_rows_of_active_users_are_left_out_without_upsampling():
+    table = frame().assign(sampling=["random", "active"] * 200)
+    alone = table[table.sampling == "random"]
+    recipes = [dataclasses.replace(QUICK, upsample=upsample, batch_size=400) for upsample in (False, True)]
+    left, all_rows = (training.fit(recipe, SCHEMA, table).history["loss"][0] for recipe in recipes)
+    assert training.fit(recipes[1], SCHEMA, alone).history["loss"][0] == pytest.approx(left, rel=1e-6)
+    assert abs(left - all_rows) > 1e-5
+
+
+def test_groups_of_the_recipe_are_those_of_a_frame_s_rows():
+    share = ("star", {"units": (8, 4)})
+    recipe, known = (
+        dataclasses.replace(QUICK, share=share, groups="one", unknown_rate=0.0, epochs=2),
+        frame(200, seed=1),
+    )
+    one = SCHEMA.replace(scenario=Scenario(["land"], {("DE",): "all", ("PL",): "all"}))
+    given = dataclasses.replace(recipe, groups="given")
+    losses = [training.fit(*of, frame(), validation=known).history for of in ((recipe, SCHEMA), (given, one))]
+    assert losses[0] == {name: pytest.approx(values, rel=1e-6) for name, values in losses[1].items()}
+
+
+class Weights(keras.callbacks.Callback):
+    """The moving average of the weights after each step, by hand."""
+
+    average = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = [np.asarray(variable) for variable in self.model.trainable_variables]
+        self.average = now if self.average is None else [0.8 * a + 0.2 * w for a, w in zip(self.average, now)]  # noqa: B905
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["epoch"] = epoch
+
+
+def test_epochs_are_judged_and_kept_with_the_moving_averages_of_the_weights():
+    averaged = dataclasses.replace(QUICK, optimizer=("adam", {"use_ema": True, "ema_momentum": 0.8}), epochs=2)
+    table, known, by_hand = frame(), frame(200, seed=1), Weights()
+    plain = training.fit(dataclasses.replace(QUICK, epochs=2), SCHEMA, table, validation=known, callbacks=[by_hand])
+    assert plain.history["epoch"] == [0, 1]  # what a callback of one's own adds
+    judged = training.fit(averaged, SCHEMA, table, validation=known)
+    kept = judged.model.evaluate(known, batch_size=100, verbose=0)
+    assert kept == pytest.approx(min(judged.history["val_loss"]), rel=1e-5)
+    assert abs(judged.history["val_loss"][0] - plain.history["val_loss"][0]) > 1e-3
+    for fitted in (judged, training.fit(averaged, SCHEMA, table)):  # the last epoch is the best one, too
+        for variable, average in zip(fitted.model.trainable_variables, by_hand.average, strict=True):
+            np.testing.assert_allclose(variable, average, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "train", "message"),
     [
@@ -189,13 +260,32 @@ def test_fit_takes_a_frame_a_dataset_and_a_budget():
         ),
         ({"learning_rate": 1e38}, lambda x, y: (x, y), "No epoch has a finite val_loss: lower `learning_rate`"),
         ({"task_weights": {"buy": 1.0}}, lambda x, y: (x, y), "`task_weights` must be one of"),
+        (
+            {"row_weights": "counts"},
+            lambda x, y: (x, y),
+            r"`train` must have the weights of its rows as a third item, .* row_weights='counts' and 2 items",
+        ),
+        (
+            {"row_weights": "counts"},
+            lambda x, y: inputs.in_memory(x, y, batch_size=50),
+            r"row_weights='counts' and 2 items",
+        ),
+        (
+            {"row_weights": "counts"},
+            lambda x, y: (x, y, np.ones(400, "float32")),
+            r"`validation` must have the column by which .* a DataFrame without 'counts'",
+        ),
+        ({"upsample": False}, lambda x, y: (x, y), r"`upsample=False` leaves out the rows of active users, so `train`"),
+        ({"upsample": False}, lambda x, y: frame(), r"Received: upsample=False and rows without"),
     ],
 )
 def test_what_cannot_be_fitted_is_said(changes, train, message):
     table = frame()
     recipe = dataclasses.replace(RECIPE, **{"epochs": 2, **changes})
-    with pytest.raises(ValueError, match=message):
-        training.fit(recipe, SCHEMA, train(*inputs.encode_frame(table, SCHEMA)), validation=table)
+    schema = WEIGHED if recipe.row_weights else SCHEMA
+    with pytest.raises(ValueError, match=message) as refused:
+        training.fit(recipe, schema, train(*inputs.encode_frame(table, SCHEMA)), validation=table)
+    assert "\n" not in str(refused.value)
 
 
 def test_frames_are_encoded_with_the_groups_of_the_recipe(monkeypatch):

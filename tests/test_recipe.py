@@ -44,7 +44,7 @@ INTEGERS = {"epochs": 1, "patience": 0, "batch_size": 1, "embedding_dim": 1, "se
         ),
         *(
             ({name: value}, f"`{name}` must be True or False")
-            for name in ("upsample", "literal", "deterministic", "per_pair")
+            for name in ("upsample", "literal", "deterministic", "per_pair", "has_first_order")
             for value in (1, "no", None)
         ),
         ({"groups": {"DE": 3}}, "`groups` must map territories to groups, both text"),
@@ -67,7 +67,9 @@ def test_what_a_document_holds_is_plain():
 
 def test_recipes_of_earlier_runs_are_read():
     document = {
-        name: value for name, value in dataclasses.asdict(Recipe()).items() if name not in ("balance", "per_pair")
+        name: value
+        for name, value in dataclasses.asdict(Recipe()).items()
+        if name not in ("balance", "per_pair", "has_first_order")
     }
     assert Recipe(**{**document, "units": [512, 512], "learning_rate": 1}) == Recipe(learning_rate=1.0)
 
@@ -108,6 +110,7 @@ def test_a_function_may_stand_for_a_name():
         ({"form": "rankin"}, r"`form` must be one of .*Did you mean 'ranking'\?"),
         ({"form": "ranking", "units": (8,)}, r"`units` must be left out unless `form=two_tower`"),
         ({"form": "ranking", "literal": True}, r"`literal` must be left out unless `form=two_tower`"),
+        ({"has_first_order": True}, r"`has_first_order` must be left out unless `form=ranking`.* form='two_tower'"),
         ({"encode": "fm"}, r"`encode` of form=two_tower must be one of \['fwfm'\]"),
         ({"encode": "fwfm"}, r"`encode=fwfm` is a two-tower model of its own, .* share='territory_branches'"),
         ({"form": "ranking", "encode": "crosss"}, r"`encode` must be one of .*Did you mean 'cross'\?"),
@@ -403,6 +406,19 @@ def test_dropout_is_between_hidden_layers_and_in_training_only():
         outputs = [np.asarray(one(x, training=True)["logits"]["click"]) for _ in range(2)]
         assert not np.allclose(*outputs)
         np.testing.assert_array_equal(*[np.asarray(one(x, training=False)["logits"]["click"]) for _ in range(2)])
+
+
+def test_an_option_that_no_file_can_hold_is_left_to_its_part():
+    recipe = Recipe(balance=("bilevel", {"batch": object()}))  # such as a data set
+    with pytest.raises(ValueError, match="A recipe must have options that a file can hold to be stored"):
+        recipe.document()
+    with pytest.raises(ValueError, match="`batch` of `balance=bilevel` must be a value like its default, 'next'"):
+        Recipe(balance=("bilevel", {"batch": 3}))
+
+
+def test_a_first_order_term_is_of_ranking_models():
+    plain, linear = (Recipe(form="ranking", share="none", has_first_order=on).build(SCHEMA) for on in (False, True))
+    assert linear.count_params() == plain.count_params() + 1 + 3  # a weight for each number
 
 
 def test_schedule_and_clipping_reach_the_optimizer():

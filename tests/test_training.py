@@ -485,6 +485,34 @@ def test_a_ranking_model_trains_resumes_and_is_evaluated(tiny_two, tmp_path):
         training.train(tiny_two, tmp_path / "run", training.Recipe(form="ranking"), verbose=0)
 
 
+def test_a_run_with_averaged_weights_judges_keeps_and_resumes_them(tiny, tmp_path, monkeypatch):
+    average = ("adam", {"use_ema": True, "ema_momentum": 0.9})
+    recipe = training.Recipe(units=(8,), epochs=3, patience=3, batch_size=500, learning_rate=0.3, optimizer=average)
+    runs = {name: tmp_path / name for name in ("whole", "killed")}
+    whole = training.train(tiny, runs["whole"], recipe, verbose=0).model
+    on_epoch_end = training.KeepState.on_epoch_end
+
+    def killed(self, epoch, logs=None):
+        on_epoch_end(self, epoch, logs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.KeepState, "on_epoch_end", killed)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(tiny, runs["killed"], recipe, verbose=0)
+    monkeypatch.undo()
+    resumed = training.train(tiny, runs["killed"], recipe, verbose=0).model
+    np.testing.assert_allclose(*(np.asarray(losses(run)[0], float) for run in runs.values()), rtol=1e-5)
+    for one, other in zip(whole.variables, resumed.variables, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    first, data = Run(runs["killed"]).load(window=1), Dataset(tiny)
+    validation = inputs.batches(data, data.examples("validation"), batch_size=500)
+    judged = [loss for _, loss in losses(runs["killed"])[0]]
+    assert first.evaluate(validation, verbose=0) == pytest.approx(min(judged), rel=1e-5)
+    assert judged.index(min(judged)) < 2  # not the last epoch, at whose end Keras makes both the same
+    for average, kept in zip(first.optimizer._model_variables_moving_average, first.trainable_variables, strict=True):
+        np.testing.assert_array_equal(average, kept)  # where the next window begins
+
+
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_rows_count_by_a_column(tiny, tmp_path, weight):
     """With weights of 0 for all positives there is nothing to see but negatives; with 1 nothing changes."""

@@ -29,7 +29,7 @@ LISTED = "piecewise_constant_decay"  # the schedule that lists its rates itself
 RATES = ("beta_1", "beta_2", "rho", "momentum")  # options of optimizers: shares of what was before that stay
 MOST = 2**31 - 1  # as TensorFlow counts rows, widths and steps
 INTEGERS = {"embedding_dim": 1, "epochs": 1, "patience": 0, "batch_size": 1, "updates": 1, "patience_updates": 1}
-BOOLEANS = ("upsample", "literal", "deterministic", "per_pair", "listwise")
+BOOLEANS = ("upsample", "literal", "deterministic", "per_pair", "has_first_order", "listwise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,8 @@ class Recipe:
         deterministic: Whether TensorFlow's ops must be deterministic, so that a resumed run repeats an unbroken one.
         precision: `"float32"` or `"mixed_bfloat16"`; `None` for the process's dtype policy.
         balance: A file of `tfmtr/balancing/`, or `None` for the sum of the losses.
-        optimizer: A file of `tfmtr/optimizers/`; the row-sparse ones are for large tables.
+        optimizer: A file of `tfmtr/optimizers/`; the row-sparse ones are for large tables. With its option `use_ema`
+            epochs are judged, kept and served with the moving averages of the weights.
         task_weights: `{task: factor of its loss}`; those of the data by default.
         row_weights: Name of a training-only number of the data (`Logs.training`) by which rows count; those without one
             count as 1.
@@ -77,6 +78,7 @@ class Recipe:
             `parallel`.
         per_pair: Whether a multi-task file of `tfmtr/sharing/` is made multi-domain: each pair of task and scenario is
             a task to it.
+        has_first_order: Whether a linear model of the features is added to the logits; in ranking form only.
         listwise: Whether a two-tower model's lists are ordered by a list model, too: by what is popular, and what goes
             with the user's past; see `tfmtr.listwise`. Probabilities are the towers' own.
 
@@ -120,6 +122,7 @@ class Recipe:
     row_weights: str | None = None
     normalizer: Literal["rows", "groups"] = "rows"
     per_pair: bool = False
+    has_first_order: bool = False
     listwise: bool = False
 
     def __post_init__(self) -> None:
@@ -193,6 +196,11 @@ class Recipe:
                         f"`{name}` must be left out unless `form=two_tower`; a ranking model has the layers of its "
                         f"sharing file. Received: {name}={getattr(self, name)!r}, form={self.form!r}"
                     )
+        elif self.has_first_order:
+            raise ValueError(
+                "`has_first_order` must be left out unless `form=ranking`; a two-tower model's index knows vectors "
+                f"alone. Received: has_first_order={self.has_first_order}, form={self.form!r}"
+            )
         if self.form == "two_tower" and self.encode and (self.share != "none" or self.literal or self.dropout):
             raise ValueError(
                 "`encode=fwfm` is a two-tower model of its own, whose tasks share their embeddings: it needs "
@@ -206,7 +214,7 @@ class Recipe:
         options = self.optimizer[1] if isinstance(self.optimizer, tuple) else {}
         for name in set(RATES) & set(options):
             check_number(f"optimizer.{name}", options[name], least=0, below=1)
-        twice = {"weight_decay": self.weight_decay, "global_clipnorm": self.clip_norm}
+        twice = {"weight_decay": self.weight_decay, "global_clipnorm": self.clip_norm, "l2": self.l2}
         for name in options:
             if twice.get(name):
                 raise ValueError(
@@ -372,7 +380,7 @@ class Recipe:
         if self.form == "two_tower":
             model = models.two_tower(schema, **options, units=self.units, literal=self.literal)
         else:
-            model = models.ranking(schema, **options)
+            model = models.ranking(schema, **options, has_first_order=self.has_first_order)
         if self.l2:
             models.add_l2(model, self.l2)
         model.compile(self.make_optimizer(model), balance=self.balance)

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from tfmtr import inputs, precision, replicas
+from tfmtr.at_hand import chosen_by_sampling, rows_at_hand
 from tfmtr.checkpoints import KeepState, restore, save
 from tfmtr.checks import check_integer
 from tfmtr.datasets.dataset import Dataset
@@ -21,7 +22,7 @@ from tfmtr.diagnosis import describe, losses_of, not_finite, not_finite_error, u
 from tfmtr.documents import write_json
 from tfmtr.folders import FORMATS, check_out
 from tfmtr.growth import grow_schema, warm_start
-from tfmtr.models import JointModel, is_frame
+from tfmtr.models import JointModel
 from tfmtr.recipe import Recipe, optimizer_of
 from tfmtr.run import LIST_MODEL, Run, precision_of, versions, weights_of, windows_of
 from tfmtr.schema import Schema
@@ -125,29 +126,34 @@ def fit(
     validation: Any = None,
     *,
     judge: Callable[[Any], float] | None = None,
+    callbacks: Sequence[Any] = (),
     verbose: str | int = 0,
 ) -> Fitted:
     """Trains a recipe's model on rows that are at hand, without a run directory: what studies and notebooks do.
 
     Args:
-        recipe: The `Recipe`; `upsample` and `row_weights` are of prepared data only.
+        recipe: The `Recipe`. With `row_weights` the rows must have weights; without `upsample` they must tell which are
+            of active users.
         schema: The `Schema` of the rows.
         train: `(x, y)` or `(x, y, weights of rows)`, arrays encoded with `recipe.adapt(schema)`, see
-            `tfmtr.inputs.encode_frame`; a DataFrame; or a `tf.data.Dataset` of batches that knows how many they are.
-            Arrays are shuffled anew in each epoch, by the recipe's seed.
-        validation: The same, or `None`.
+            `tfmtr.inputs.encode_frame`; a DataFrame, whose column `row_weights` are the weights, and whose column
+            `sampling` may tell `"random"` and `"active"` users' rows apart; or a `tf.data.Dataset` of such batches that
+            knows how many they are. Arrays are shuffled anew in each epoch, by the recipe's seed.
+        validation: The same, or `None`; its rows are all used.
         judge: Function of the model whose value is the better the lower it is; by default the loss of `validation`.
             It decides which epoch is kept, and with the recipe's patience when training ends. Without it and without
             `validation` the last epoch is kept.
+        callbacks: Keras callbacks of one's own, called before the judge; what they add to an epoch's `logs` is in the
+            history.
         verbose: As for Keras `fit`.
 
     Returns:
         A `Fitted`.
 
     Raises:
-        ValueError: If an argument is of another kind, the recipe does not fit the schema, arrays are not encoded or
-            lack something, a dataset does not know how many batches it has, or no epoch has a finite figure to be
-            judged by.
+        ValueError: If an argument is of another kind, the recipe does not fit the schema, the rows lack what the recipe
+            asks of them, arrays are not encoded, a dataset does not know how many batches it has, or no epoch has a
+            finite figure to be judged by.
 
     Example:
     >>> from tfmtr.schema import Feature, Scenario, Task
@@ -162,8 +168,9 @@ def fit(
         if not isinstance(value, kind):
             raise ValueError(f"`{name}` must be a {kind.__name__}. Received: a {type(value).__name__}")
     schema = recipe.adapt(schema)
-    if is_frame(train):
-        train = inputs.encode_frame(train, schema)
+    train = rows_at_hand("train", chosen_by_sampling(train, recipe), schema, recipe)
+    if validation is not None:
+        validation = rows_at_hand("validation", validation, schema, recipe)
     batches = hasattr(train, "cardinality")
     if not batches and not (isinstance(train, tuple) and len(train) in (2, 3) and isinstance(train[0], Mapping)):
         raise ValueError(
@@ -175,7 +182,7 @@ def fit(
     else:
         x, y = inputs.as_arrays(train[0], train[1], schema)
         steps = -(-len(x["scenario"]) // recipe.batch_size)
-        arguments = {"x": x, "y": y, "sample_weight": (*train, None)[2], "batch_size": recipe.batch_size}
+        arguments = {"x": x, "y": y, "sample_weight": (*train, None)[2]}
     if steps < 1:
         raise ValueError(
             "`train` must be a dataset that knows how many batches it has "
@@ -183,7 +190,7 @@ def fit(
         )
     with op_determinism(recipe.deterministic), precision.use(recipe.precision or precision.current()):
         model = recipe.build(schema)
-        callbacks: list[Any] = [] if judge is None else [Judge(judge)]
+        callbacks: list[Any] = [*averages_of(model), *callbacks, *([] if judge is None else [Judge(judge)])]
         monitor = "judged" if judge is not None else None if validation is None else "val_loss"
         if monitor is not None:
             patience = recipe.patience_of(steps)
@@ -193,8 +200,11 @@ def fit(
             callbacks.append(StopAfter(recipe.updates))
         history = model.fit(
             **arguments,
+            batch_size=None if batches else recipe.batch_size,
+            shuffle=not batches,  # a dataset has its own order
             epochs=recipe.epochs_of(steps),
             validation_data=validation,
+            validation_batch_size=recipe.batch_size,  # a loss is a mean of batches' means
             callbacks=callbacks,
             verbose=verbose,
         ).history
@@ -204,6 +214,11 @@ def fit(
             f"{history[monitor or 'loss']}"
         )
     return Fitted(model, history)
+
+
+def averages_of(model: JointModel) -> list[keras.callbacks.Callback]:
+    """Callbacks by which each epoch is judged and kept with the moving averages of the weights, if there are any."""
+    return [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if getattr(model.optimizer, "use_ema", False) else []
 
 
 def _lines(verbose: str | int) -> str | int:
@@ -466,7 +481,7 @@ def _fit_stage(
         patience=patience,
         losses=losses if replicas.number() == 1 else dict,
     )
-    callbacks = []
+    callbacks = averages_of(model)
     if validation is not None and recipe.updates is not None:
         callbacks.append(StopAfter(recipe.updates))
     if replicas.is_chief():
@@ -485,7 +500,16 @@ def _fit_stage(
         replicas.wait()  # until the chief has written the best epoch
     if keep.best_epoch is not None:
         restore(model, keep.best)
+        _restart_averages(model)
     return keep
+
+
+def _restart_averages(model: JointModel) -> None:
+    """Begins the moving averages of the weights, if there are any, at those that were kept, for the next stage."""
+    if getattr(model.optimizer, "use_ema", False):
+        averages = model.optimizer._model_variables_moving_average
+        for average, variable in zip(averages, model.trainable_variables, strict=True):
+            average.assign(variable)
 
 
 def _batches(

@@ -102,19 +102,3 @@ def test_gates_do_not_train_what_they_read_and_fusion_weights_start_at_sigmoid_o
     fixed = [layer for layer in build(learn_fusion=False).layers if isinstance(layer, FusionWeight)]
     assert [float(layer(x)[0]) for layer in fixed] == [0.5] * 4
     assert not any(layer.trainable_weights for layer in fixed)
-
-
-def test_adam_with_l2_adds_it_to_the_gradient():
-    """A weight without gradient goes by the whole rate, and one with a gradient as Adam's by the two's sum."""
-    w, other = keras.Variable([0.5, -2.0]), keras.Variable([0.5, -2.0])
-    optimizer, adam = published.AdamL2(0.01, l2=0.1), keras.optimizers.Adam(0.01)
-    for gradient in ([0.0, 0.3], [0.2, -0.1]):
-        adam.apply([keras.ops.array(gradient) + 0.1 * other.value], [other])
-        optimizer.apply([keras.ops.array(gradient)], [w])
-        np.testing.assert_allclose(w, other, rtol=1e-6)
-    alone = keras.Variable([0.5])
-    published.AdamL2(0.01, l2=0.1).apply([keras.ops.array([0.0])], [alone])
-    assert float(alone[0]) == pytest.approx(0.49, abs=1e-6)
-    with pytest.raises(ValueError, match=r"`l2` must not be negative. Received: l2=-1"):
-        published.AdamL2(l2=-1)
-    assert published.AdamL2.from_config(optimizer.get_config()).l2 == 0.1

@@ -165,9 +165,12 @@ def row_loss(task: Task, logit: KerasTensor, label: KerasTensor) -> KerasTensor:
 
 
 def row_weights(task: Task, context: Context) -> KerasTensor | None:
-    """A task's weights of the rows, shape `(batch,)`, or `None`: `sample_weight` is for all tasks or one for each."""
+    """A task's weights of the rows, shape `(batch,)`, or `None`: `sample_weight` is for all tasks or one for each.
+
+    Those of each have the task's name, or, as Keras makes them of one array that `fit` is given, its label column.
+    """
     weights = context.get("sample_weight")
-    return weights.get(task.name) if isinstance(weights, dict) else weights
+    return weights.get(task.name, weights.get(task.column)) if isinstance(weights, dict) else weights
 
 
 def task_towers(tasks: Sequence[Task]) -> dict[str, Tower]:
