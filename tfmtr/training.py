@@ -190,14 +190,14 @@ def fit(
         )
     with op_determinism(recipe.deterministic), precision.use(recipe.precision or precision.current()):
         model = recipe.build(schema)
-        callbacks: list[Any] = [*averages_of(model), *callbacks, *([] if judge is None else [Judge(judge)])]
+        chain: list[Any] = [*averages_of(model), *callbacks, *([] if judge is None else [Judge(judge)])]
         monitor = "judged" if judge is not None else None if validation is None else "val_loss"
         if monitor is not None:
             patience = recipe.patience_of(steps)
             stop = keras.callbacks.EarlyStopping(monitor, mode="min", patience=patience, restore_best_weights=True)
-            callbacks.append(stop)
+            chain.append(stop)
         if recipe.updates is not None:
-            callbacks.append(StopAfter(recipe.updates))
+            chain.append(StopAfter(recipe.updates))
         history = model.fit(
             **arguments,
             batch_size=None if batches else recipe.batch_size,
@@ -205,7 +205,7 @@ def fit(
             epochs=recipe.epochs_of(steps),
             validation_data=validation,
             validation_batch_size=recipe.batch_size,  # a loss is a mean of batches' means
-            callbacks=callbacks,
+            callbacks=chain,
             verbose=verbose,
         ).history
     if not np.isfinite(history[monitor or "loss"]).any():
