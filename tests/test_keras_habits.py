@@ -171,7 +171,7 @@ def test_fit_is_the_loop_that_one_would_write():
 def test_fit_takes_a_frame_a_dataset_and_a_budget():
     table = frame()
     x, y = inputs.encode_frame(table, SCHEMA)
-    recipe = dataclasses.replace(RECIPE, updates=7, patience_updates=None)
+    recipe = dataclasses.replace(RECIPE, epochs=Recipe().epochs, updates=7, patience_updates=None)
     batches = inputs.in_memory(x, y, batch_size=100)
     for train in (table, batches.apply(tf.data.experimental.assert_cardinality(4))):
         fitted = training.fit(recipe, SCHEMA, train, validation=table)

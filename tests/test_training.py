@@ -388,6 +388,10 @@ def test_later_windows_and_days_fail_the_same_way(tiny, unbroken, tmp_path):
         training.train(tiny, run, training.Recipe(**SMALL), verbose=0)
     assert (run / "weights/window-1.npz").exists()
     files = data.examples("train", windows=[2])
+    with pytest.raises(ValueError, match="must be a finished run for its newest model"):
+        training.go_on(run, data, files, tmp_path / "day", verbose=0)
+    document = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**document, "windows": [1]}))  # as one that was trained for no other
     for _ in range(2):
         with pytest.raises(ValueError, match="for window 4 has none"):
             training.go_on(run, tiny, files, tmp_path / "day", verbose=0)

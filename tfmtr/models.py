@@ -150,12 +150,12 @@ class JointModel(keras.Model):
             ValueError: If a feature or a label is missing, not encoded or not what its task can be.
         """
         x, y = self._encoded(x, y)
-        given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments  # by name, as Keras has them
-        known = given.get("validation_data")
+        given = inspect.signature(super().fit).bind(x, y, *args, **kwargs)  # by name, as Keras has them
+        known = given.arguments.get("validation_data")
         if is_frame(known) or isinstance(known, tuple):
             known = known if isinstance(known, tuple) else (known, None)
-            given["validation_data"] = (*self._encoded(*known[:2]), *known[2:])
-        return super().fit(**given)
+            given.arguments["validation_data"] = (*self._encoded(*known[:2]), *known[2:])
+        return super().fit(*given.args, **given.kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`; `x` may be a DataFrame, which has the labels, too.
