@@ -84,8 +84,8 @@ def judge_lists(
     for (model, schema), order in zip(runs, orders, strict=True):
         scorer = None if order is None else order.as_of(data, past, window)
         index = build_index(model, data, schema, window=window, scorer=scorer)
-        options = {"popularity": popularity, "scorer": scorer, "past": past, "window": window}
-        rank = ranking_of(model, index, schema, data, k=k, **options)
+        asked = {"popularity": popularity, "scorer": scorer, "past": past, "window": window}
+        rank = ranking_of(model, index, schema, data, k=k, **asked)
         cells.append(compare_lists(values(rank), popular, num_samples=num_samples))
     popular = {"name": name, "options": options, "ndcg": cells[0]["theirs"]}
     reasons, notes = verdict(cells[0], cells[1], name)
