@@ -18,7 +18,7 @@ def folder(path, titles, vectors, users=(), user_vectors=None, **columns):
     pq.write_table(pa.table({"title": titles, "name": titles, **columns}), path / "titles.parquet")
     homes = {"user": [u for u, _ in users], "territory": [t for _, t in users], "user_row": list(range(len(users)))}
     pq.write_table(pa.table(homes), path / "users.parquet")
-    (path / "prepare.json").write_text("{}")
+    (path / "prepare.json").write_text('{"fingerprint": "", "windows": []}')
     return Dataset(path)
 
 
@@ -59,7 +59,7 @@ def test_what_is_missing_of_titles(tmp_path):
     schema = Schema([Feature("length", "title", "number")], [Task("x")], Scenario(["territory"], {}))
     assert drift.medians_of_numbers(data, schema) == {("title", "length"): 3.0}
     pq.write_table(pa.table({"window": [1, 2, 2]}), data.path / "availability.parquet")
-    (data.path / "prepare.json").write_text('{"windows": [{"window": 1}]}')
+    (data.path / "prepare.json").write_text('{"fingerprint": "", "windows": [{"window": 1}]}')
     assert drift.titles_on_offer(Dataset(data.path)) == 2
 
 
