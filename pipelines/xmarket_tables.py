@@ -5,8 +5,8 @@
         --titles runs/xmarket/titles.parquet --map user=uid,title=asin,territory=market,time=date \
         --task liked=liked --window-days 28 --train-windows 12 --end 2019-10-01 --out runs/xmarket/data
 
-A user's market is the one they rated most in; a title's only property is how often it was rated before 2018,
-long before the first window. Mexican dates are all the 24th of a month.
+A user's market is the one they rated most in, of several the first by name; a title's only property is how often it
+was rated before 2018, long before the first window. Mexican dates are all the 24th of a month.
 """
 
 import sys
@@ -16,7 +16,8 @@ import duckdb
 
 TABLES = {
     "events": "select userId as uid, itemId as asin, date, 1 as liked from ratings where rate >= 4",
-    "users": "select userId as uid, mode(market) as market from ratings group by uid",
+    "users": """select userId as uid, market from ratings group by userId, market
+        qualify row_number() over (partition by userId order by count(*) desc, market) = 1""",
     "titles": """select itemId as asin, itemId as name, log10(1 + count(*) filter (date < date '2018-01-01'))
         as earlier_ratings from ratings group by asin""",
 }
