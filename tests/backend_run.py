@@ -11,6 +11,10 @@ from tfmtr import components, training
 STEPS = 3
 
 
+# Adam divides by the size of a gradient: of gradients near 0 it would make the backends' noise as large as a step.
+OPTIONS = {"adam_l2": {"l2": 0.1, "epsilon": 1e-2}}
+
+
 def models():
     """`{name: (model, optimizer)}`: each head and each sharing file in one of the forms, and each optimizer."""
     found = {}
@@ -20,7 +24,7 @@ def models():
         if training.optimizer_of(name).__module__.startswith("keras."):
             continue  # Keras's own
         try:
-            optimizer = training.optimizer_of(name)(0.05)
+            optimizer = training.optimizer_of(name)(0.05, **OPTIONS.get(name, {}))
         except ValueError:  # it says that it needs TensorFlow
             continue
         found[name] = combinations.build("parallel", "shared_bottom", "ranking"), optimizer

@@ -180,9 +180,10 @@ def test_a_prepare_that_is_ended_leaves_nothing_or_the_next_one_removes_it(tmp_p
             while process.poll() is None and not list(out.parent.glob(".data.scratch-*")):
                 time.sleep(0.01)
             process.send_signal(number)
-            return process.wait(60), sorted(path.name.partition("-")[0] for path in out.parent.iterdir())
+            return process.wait(60), sorted(path.name.partition("-")[0] for path in out.parent.glob("*"))
 
     assert ended_by(signal.SIGTERM) == (143, [])
+    assert not out.parent.exists()  # it was made for this
     assert ended_by(signal.SIGKILL) == (-9, [".data.scratch", ".tables"])
     subprocess.run(command, check=True, capture_output=True)
     assert [path.name for path in out.parent.iterdir()] == ["data"]

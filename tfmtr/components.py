@@ -37,7 +37,7 @@ ARGUMENTS = {  # what a folder's parts are chosen by
 }
 # Arguments that every part of a folder is called with.
 POSITIONAL = {"encoders.interactions": 2, "sharing": 2, "heads": 1, "balancing": 1, "optimizers": 0}
-POSITIONAL |= {"datasets.public": 2, "retrieval.indexes": 3, "evaluation.list_metrics": 1}
+POSITIONAL |= {"datasets.public": 2, "retrieval.indexes": 3, "evaluation.list_metrics": 1, "signatures": 1}
 WITHOUT_OPTIONS = ("retrieval.indexes", "evaluation.list_metrics")
 KEYWORDS = {"sharing": ("towers", "num_scenarios")}
 NAME = "name"  # key of a part's name where it stands in a file together with its options
@@ -291,8 +291,9 @@ def _options_of(folder: str, function: Callable[..., Any]) -> tuple[dict[str, in
 
 def _kind_of(parameter: inspect.Parameter) -> Any:
     """The type of an option: what its function says, else its default's."""
-    if parameter.annotation is not parameter.empty and not isinstance(parameter.annotation, str):
-        return parameter.annotation
+    said = parameter.annotation
+    if said not in (parameter.empty, Any) and not isinstance(said, str):
+        return said
     return Any if parameter.default in (None, parameter.empty) else type(parameter.default)
 
 
@@ -302,6 +303,8 @@ def _fits(value: Any, kind: Any) -> bool:
     >>> _fits(2, float), _fits(2.5, int), _fits((2, 3), Sequence[int]), _fits({"a": "b"}, Mapping[str, float])
     (True, False, True, False)
     """
+    if value is not None and not isinstance(value, (bool, numbers.Number, str, tuple, list, Mapping)):
+        return True  # no file can hold it, such as a data set: the part itself knows whether it can stand there
     origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, one) for one in inner)

@@ -44,14 +44,10 @@ def scratch(parent: str | os.PathLike, prefix: str, rescue: Callable[[Path], obj
     sweep(parent, prefix, rescue)
     is_new = not Path(parent).exists()
     folder, lock = _make(Path(parent), prefix)
+    has_failed = True
     try:
         yield folder
-    except BaseException:
-        if is_new:  # and still empty: work that failed leaves nothing
-            _remove(folder, rescue)
-            with contextlib.suppress(OSError):
-                Path(parent).rmdir()
-        raise
+        has_failed = False
     finally:
         try:
             _remove(folder, rescue)
@@ -60,6 +56,9 @@ def scratch(parent: str | os.PathLike, prefix: str, rescue: Callable[[Path], obj
             raise
         finally:
             os.close(lock)
+            if has_failed and is_new:  # work that failed leaves nothing
+                with contextlib.suppress(OSError):  # unless others wrote into it
+                    Path(parent).rmdir()
 
 
 def sweep(parent: str | os.PathLike, prefix: str, rescue: Callable[[Path], object] | None = None) -> None:

@@ -31,7 +31,7 @@ def version(tmp_path):
 def make_version(folder):
     path = folder / "1"
     (path / "assets.extra").mkdir(parents=True)
-    (path / "assets.extra/tfmtr.json").write_text(json.dumps({"format": 1}))
+    (path / "assets.extra/tfmtr.json").write_text(json.dumps({"format": 1, "run_id": "a", "fingerprint": "b"}))
     (path / "assets.extra/schema.json").write_text(SCHEMA.to_json())
     return path
 

@@ -16,6 +16,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig 
 from tfmtr.checks import check_integer, is_finite
 from tfmtr.evaluation.fitting_table import as_text
 from tfmtr.evaluation.tables import FALLBACKS
+from tfmtr.kinds import KINDS
 from tfmtr.names import HISTORY
 from tfmtr.schema import Feature, check_choice
 from tfmtr.serving.client import Client
@@ -158,7 +159,7 @@ def _check_value(name: str, value: Any, feature: Feature | None) -> None:
         is_it = row.shape == (feature.width,) and row.dtype.kind in "fiu" and bool(np.isfinite(row).all())
     elif kind in ("set", "sequence"):
         must, is_it = "a list of texts", _are_texts(value)
-    elif kind == "number":
+    elif kind == "number" or (feature and not KINDS[kind].is_text):
         must, is_it = "a finite number", is_number and is_finite(value)
     else:
         is_whole = kind == "id" and is_number and isinstance(value, numbers.Integral)
