@@ -130,8 +130,7 @@ def ndcg_of_rows(
     for start, rows in cases:
         for begin in range(0, len(rows), BATCH):
             row = rows.take(np.arange(begin, min(begin + BATCH, len(rows))))
-            scores = (row.pasts @ start.inputs) @ start.outputs.T + start.prior + start.homes[row.homes] @ start.local.T
-            scores += (row.pasts @ before + residual.homes[row.homes]) @ after.T + residual.bias
+            scores = start.scores(row) + (row.pasts @ before + residual.homes[row.homes]) @ after.T + residual.bias
             allowed = (first <= row.window) & ~row.had.toarray()
             user, title = row.wanted.nonzero()
             names = np.full(len(row), "all")

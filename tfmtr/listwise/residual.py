@@ -42,6 +42,11 @@ class Start:
     homes: np.ndarray
     local: np.ndarray
 
+    def scores(self, rows: ListRows, titles: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Scores of some titles, all by default, for the users of some rows: `(rows, titles)`."""
+        scores = (rows.pasts @ self.inputs) @ self.outputs[titles].T + self.prior[titles]
+        return scores + self.homes[rows.homes] @ self.local[titles].T
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Residual:
@@ -112,11 +117,9 @@ def train_residual(
     import keras
     import tensorflow as tf
 
+    zero = Residual.zeros(len(first), vectors.shape[1], max(len(start.homes) for start in starts))
     if not epochs or not any(map(len, rows)):
-        width, homes = vectors.shape[1], max(len(start.homes) for start in starts)
-        return Residual.zeros(len(first), width, homes), []
-    num_titles, num_homes = len(first), max(len(start.homes) for start in starts)
-    zero = Residual.zeros(num_titles, vectors.shape[1], num_homes)
+        return zero, []
     rng = np.random.default_rng(seed)
     kept = wanted_most(rows, MOST_TITLES)
     spread = 0.3 / np.sqrt(WIDTH)
@@ -152,24 +155,22 @@ def train_residual(
         for place, (_, row) in enumerate(cases):
             order = rng.permutation(len(row))
             batches += [(place, np.sort(order[i : i + BATCH])) for i in range(0, len(order), BATCH)]
-        total, count = 0.0, 0
+        total = 0.0
         for number in rng.permutation(len(batches)):
             place, chosen = batches[number]
             start, row = cases[place][0], cases[place][1].take(chosen)
             past, wanted = row.pasts.toarray(), row.wanted[:, kept].toarray()
             closed = (row.had[:, kept].toarray() | (first[kept] > row.window)) & (wanted == 0)
-            logits = (row.pasts @ start.inputs) @ start.outputs[kept].T + start.prior[kept]
-            logits += start.homes[row.homes] @ start.local[kept].T
+            logits = start.scores(row, kept)
             logits[closed] = -1e9
             target = wanted / np.sqrt(np.maximum(wanted.sum(axis=1, keepdims=True), 1.0))
             dropped = (rng.random(past.shape, "float32") >= DROPOUT).astype("float32") / (1.0 - DROPOUT)
             total += float(step(past, dropped, row.homes, logits.astype("float32"), target.astype("float32")))
-            count += 1
         if judge is None:
             continue
         if epoch % JUDGED_EVERY == 0:
             residual = now()
-            history.append({"epoch": epoch, "loss": round(total / max(count, 1), 4), "judged": judge(residual)})
+            history.append({"epoch": epoch, "loss": round(total / len(batches), 4), "judged": judge(residual)})
             if history[-1]["judged"] > best_figure:
                 best, best_figure, waited = residual, history[-1]["judged"], 0
             else:
