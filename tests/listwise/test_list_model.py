@@ -11,7 +11,7 @@ from tfmtr.evaluation.past import Past
 from tfmtr.listwise import past_titles as module
 from tfmtr.listwise.layer import ListQuery, newest
 from tfmtr.listwise.model import ListModel, Scorer, start_of, windows_before
-from tfmtr.listwise.parts import find_parts, learn_factors
+from tfmtr.listwise.parts import Factors, find_parts, learn_factors, learning_cases
 from tfmtr.listwise.past_titles import past_titles
 from tfmtr.listwise.residual import Residual, train_residual
 from tfmtr.listwise.rows import first_windows, list_rows
@@ -32,7 +32,8 @@ def learnt(past, data, *, residual=None):
     rows = {window: list_rows(past, window, 4.0) for window in sorted(past.starts) if window <= 0}
     windows = list(rows)[-3:]
     parts = [find_parts(past, w, 1.0, [rows[n] for n in windows_before(past, w) if n in rows]) for w in windows]
-    factors = learn_factors(parts, [rows[window] for window in windows], first_windows(past))
+    cases = learning_cases(parts, [rows[window] for window in windows], first_windows(past))
+    factors = learn_factors(cases, 5, 2)
     width = data.vectors("title").width
     residual = Residual.zeros(TITLES, width, len(past.territories)) if residual is None else residual
     return ListModel(factors, residual, tuple(past.titles), tuple(past.territories), 1.0, 0.25)
@@ -216,7 +217,7 @@ def test_a_residual_learns_what_the_start_leaves_over(past, data):
     """From a start that knows nothing, titles that follow one another are learnt; the judge keeps the best epoch."""
     windows = [window for window in sorted(past.starts) if window <= 0]
     rows = [list_rows(past, window, 4.0) for window in windows]
-    nothing = start_of(find_parts(past, 0, 1.0, []), np.zeros(12))
+    nothing = start_of(find_parts(past, 0, 1.0, []), Factors(np.full((2, 5), 0.1), 0.0, np.zeros((2, 5)), np.zeros(2)))
     vectors = np.asarray(data.vectors("title").vectors, "float32")
     options = {"starts": [nothing] * len(rows), "rows": rows, "first": np.full(TITLES, -9), "vectors": vectors}
     figures = iter([0.5, 0.4, 0.9, 0.3])
@@ -247,9 +248,10 @@ def test_scorers_are_made_of_any_number_of_territories(past, data):
     """Of more than sixteen the differences are a product of narrow factors; here of two, which is exact."""
     parts = find_parts(past, 1, 1.0, [])
     many = np.concatenate([parts.there] * 10, axis=1)
-    start = start_of(type(parts)(parts.everywhere, many, parts.titles, parts.weights), np.ones(parts.number))
+    factors = Factors(np.full((2, 5), 0.1), 1.0, np.ones((2, 5)), np.ones(2))
+    start = start_of(type(parts)(parts.everywhere, many, parts.titles, parts.weights), factors)
     assert start.homes.shape == (20, 16)
-    few = start_of(parts, np.ones(parts.number))
+    few = start_of(parts, factors)
     np.testing.assert_allclose((start.homes @ start.local.T)[:2], few.homes @ few.local.T, atol=1e-4)
     residual = Residual.zeros(TITLES, 3, 20)
     scorer = Scorer.of(start, residual, np.zeros((TITLES, 3), "float32"), [str(i) for i in range(20)], None, 0.0)

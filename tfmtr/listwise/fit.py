@@ -1,5 +1,6 @@
 """Fits a `ListModel` to a prepared directory, beside a two-tower model that is trained."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -15,22 +16,47 @@ from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.past import EVENTS, Past, has_events
 from tfmtr.evaluation.ranking import ndcg_of_users
 from tfmtr.listwise.model import HALF_LIFE, ListModel, Scorer, start_of, windows_before
-from tfmtr.listwise.parts import Parts, find_parts, learn_factors
+from tfmtr.listwise.parts import Factors, find_parts, learn_factors, learning_cases
+from tfmtr.listwise.prior import SPEEDS
 from tfmtr.listwise.residual import Residual, Start, train_residual
 from tfmtr.listwise.rows import ListRows, first_windows, list_rows
 from tfmtr.models import TwoTower
 from tfmtr.retrieval.index import title_vectors
 from tfmtr.schema import Schema
 
-LEARNT_WINDOWS = 3  # the last training windows: factors are learnt from their lists
+LEARNT_WINDOWS = 4  # the last training windows: factors are learnt from their lists
 RESIDUAL_WINDOWS = 8  # the last training windows: the residual is learnt from their lists
 JUDGING_WINDOWS = 2  # the last of these: they say how long the residual is trained, from those before them
 MOST_JUDGING = 1_000  # lists of such a window
-MODEL_WEIGHTS = (0.0, 0.1, 0.25, 0.5)
 LEAST_JUDGES = 200  # lists; with fewer nothing is chosen
 EPOCHS = 8  # of the residual where nothing is chosen
-MODEL_WEIGHT = 0.1  # where nothing is chosen
 K = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One way to begin, of the few among which validation users choose.
+
+    Attributes:
+        speed: Half-life of the shares that the prior is made of, in windows; `None` for a learnt prior of all speeds.
+        popularity: Whether the prior is all there is.
+        model_weight: How much the towers' score counts.
+    """
+
+    speed: float | None = None
+    popularity: bool = False
+    model_weight: float = 0.1
+
+
+MIDDLE = "learnt"  # where nothing is chosen
+SETTINGS = {
+    MIDDLE: Setting(),
+    "learnt, more of the towers": Setting(model_weight=0.5),
+    "popularity": Setting(popularity=True),
+    "half-life 1/4": Setting(speed=0.25),
+    "half-life 1": Setting(speed=1.0),
+    "half-life 4": Setting(speed=4.0),
+}
 
 
 def why_not(data: Dataset, form: str) -> str | None:
@@ -48,10 +74,11 @@ def fit_list_model(
     """Fits what orders lists; a user of a test or validation fold is in no fit, only judges what is kept.
 
     1. The closed forms and the prior as of each of the last training windows, from what was before it.
-    2. How much each of them counts, from training users' lists in the last three.
-    3. A residual by a softmax over titles. It is learnt twice: without the last two windows, whose lists then say how
+    2. How much each of them counts, from training users' lists in these windows; for each of `SETTINGS`.
+    3. The setting: the best for validation users' lists in the last three training windows, the middle one where there
+       are fewer than 200 of them.
+    4. A residual by a softmax over titles. It is learnt twice: without the last two windows, whose lists then say how
        many epochs are best, and from all windows for so many epochs.
-    4. How much the towers' score counts beside it: one of four values, by validation users' lists.
 
     Args:
         model: A `TwoTower` model, trained on the training windows.
@@ -67,50 +94,72 @@ def fit_list_model(
     windows = [window for window in sorted(past.starts) if window <= 0]
     rows = {window: list_rows(past, window, half_life) for window in windows}
     first, vectors = first_windows(past), np.asarray(data.vectors("title").vectors, "float32")
-
-    def parts_of(window: int) -> Parts:
-        return find_parts(past, window, days, [rows[number] for number in windows_before(past, window)])
-
+    used = windows[-RESIDUAL_WINDOWS:]
+    parts = {
+        window: find_parts(past, window, days, [rows[number] for number in windows_before(past, window)])
+        for window in used
+    }
     learnt = windows[-LEARNT_WINDOWS:]
-    parts = {window: parts_of(window) for window in learnt}
-    factors = learn_factors([parts[window] for window in learnt], [rows[window] for window in learnt], first, seed)
-    starts = {}
-    for window in windows[-RESIDUAL_WINDOWS:]:
-        starts[window] = start_of(parts.pop(window) if window in parts else parts_of(window), factors)
-    used = list(starts)
+    cases = learning_cases([parts[window] for window in learnt], [rows[window] for window in learnt], first, seed)
+    speeds, number = len(parts[used[-1]].everywhere), len(parts[used[-1]].weights)
+
+    def factors_of(setting: Setting) -> Factors:
+        speed = None if setting.speed is None else SPEEDS.index(setting.speed)
+        return learn_factors(cases, speeds, number, speed=speed, popularity=setting.popularity)
+
+    nothing = Residual.zeros(len(first), vectors.shape[1], len(past.territories))
+    judges, tries, name = Judges(model, data, schema, past), [], MIDDLE
+    found: dict[str, Factors] = {}
+    if judges.number >= LEAST_JUDGES:
+        for key, setting in SETTINGS.items():
+            if setting.speed is not None and days is None:
+                continue
+            same = [other for other in found if dataclasses.replace(SETTINGS[other], model_weight=0.0)
+                    == dataclasses.replace(setting, model_weight=0.0)]  # fmt: skip
+            found[key] = found[same[0]] if same else factors_of(setting)
+            scorers = {
+                window: Scorer.of(
+                    start_of(parts[window], found[key]),
+                    nothing,
+                    vectors,
+                    past.territories,
+                    half_life,
+                    setting.model_weight,
+                )
+                for window, _ in judges.cases
+            }
+            tries.append({"setting": key, "ndcg": judges(scorers)})
+        name = max(tries, key=lambda row: row["ndcg"])["setting"]
+    factors = found[name] if name in found else factors_of(SETTINGS[name])
+    starts = {window: start_of(parts.pop(window), factors) for window in used}
     seen, judged = used[:-JUDGING_WINDOWS], used[-JUDGING_WINDOWS:]
-    cases = [(starts[window], some(rows[window], MOST_JUDGING, seed)) for window in judged]
-    lists, epochs, history = sum(len(row) for _, row in cases), EPOCHS, []
+    of_judges = [(starts[window], some(rows[window], MOST_JUDGING, seed)) for window in judged]
+    lists, epochs, history = sum(len(row) for _, row in of_judges), EPOCHS, []
     if lists >= LEAST_JUDGES and sum(len(rows[window]) for window in seen):
         _, history = train_residual(
             [starts[window] for window in seen],
             [rows[window] for window in seen],
             first,
             vectors,
-            judge=lambda residual: ndcg_of_rows(cases, residual, vectors, first),
+            judge=lambda residual: ndcg_of_rows(of_judges, residual, vectors, first),
             seed=seed,
         )
         epochs = max(history, key=lambda row: row["judged"])["epoch"]
     residual, _ = train_residual(
         list(starts.values()), [rows[window] for window in used], first, vectors, epochs=epochs, seed=seed
     )
-    judges, tries, weight = Judges(model, data, schema, past), [], MODEL_WEIGHT
-    if judges.number >= LEAST_JUDGES:
-        for one in MODEL_WEIGHTS:
-            scorers = {
-                window: Scorer.of(starts[window], residual, vectors, past.territories, half_life, one)
-                for window, _ in judges.cases
-            }
-            tries.append({"model_weight": one, "ndcg": judges(scorers)})
-        weight = max(tries, key=lambda row: row["ndcg"])["model_weight"]
-    found = ListModel(factors, residual, tuple(past.titles), tuple(past.territories), days, weight)
-    return found, {
-        "factors": [round(float(value), 4) for value in factors],
+    weight = SETTINGS[name].model_weight
+    made = ListModel(factors, residual, tuple(past.titles), tuple(past.territories), days, weight)
+    return made, {
+        "setting": name,
+        "judges": {"lists": judges.number, "tries": tries},
+        "factors": {
+            field.name: np.round(getattr(factors, field.name), 4).tolist() for field in dataclasses.fields(factors)
+        },
         "rows": {str(window): len(rows[window]) for window in starts},
         "positives": int(sum(rows[window].wanted.nnz for window in starts)),
         "judging": {"lists": lists, "epochs": history},
         "epochs": epochs,
-        "judges": {"lists": judges.number, "tries": tries},
         "model_weight": weight,
     }
 

@@ -11,7 +11,7 @@ from scipy import sparse
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.past import Past
 from tfmtr.listwise.collaborative import factorise
-from tfmtr.listwise.parts import Parts, find_parts
+from tfmtr.listwise.parts import Factors, Parts, find_parts
 from tfmtr.listwise.past_titles import past_titles
 from tfmtr.listwise.residual import Residual, Start
 from tfmtr.listwise.rows import list_rows
@@ -33,7 +33,7 @@ class ListModel:
     with the towers' vectors `u` and `v`, and the folded past `w`: one dot product of two longer vectors.
 
     Args:
-        factors: How much each of the `Parts` counts.
+        factors: The `Factors`: how much each of the `Parts` counts.
         residual: The `Residual`.
         titles: Ids of the titles that the residual has factors of.
         territories: Names of the territories that it has vectors of.
@@ -41,7 +41,7 @@ class ListModel:
         model_weight: How much the towers' score counts.
     """
 
-    factors: np.ndarray
+    factors: Factors
     residual: Residual
     titles: tuple[str, ...]
     territories: tuple[str, ...]
@@ -80,7 +80,8 @@ class ListModel:
 
     def save(self, file: Path) -> None:
         """Writes a `.npz` file."""
-        values: dict[str, Any] = {"factors": self.factors, "model_weight": self.model_weight}
+        values: dict[str, Any] = {"model_weight": self.model_weight}
+        values |= {f"factors/{field.name}": getattr(self.factors, field.name) for field in dataclasses.fields(Factors)}
         values |= {"titles": np.asarray(self.titles, str), "territories": np.asarray(self.territories, str)}
         values |= {"days": np.nan if self.days is None else self.days}
         values |= {f"residual/{field.name}": getattr(self.residual, field.name) for field in FIELDS}
@@ -92,9 +93,10 @@ class ListModel:
         """Reads what `save` wrote."""
         with np.load(file) as arrays:
             residual = Residual(**{field.name: arrays[f"residual/{field.name}"] for field in FIELDS})
+            shares, power, trends, weights = (arrays[f"factors/{f.name}"] for f in dataclasses.fields(Factors))
             days = float(arrays["days"])
             return cls(
-                arrays["factors"],
+                Factors(shares, float(power), trends, weights),
                 residual,
                 tuple(arrays["titles"].tolist()),
                 tuple(arrays["territories"].tolist()),
@@ -183,7 +185,7 @@ def windows_before(past: Past, window: int) -> list[int]:
     return sorted(number for number in past.starts if number < window)[-EARLIER:]
 
 
-def start_of(parts: Parts, factors: np.ndarray) -> Start:
+def start_of(parts: Parts, factors: Factors) -> Start:
     """The parts, added up by their factors."""
     prior, there = parts.prior(factors)
     inputs, outputs = factorise(parts.matrix(factors), WIDTH)
