@@ -100,16 +100,16 @@ def find_parts(past: Past, window: int, days: float | None, earlier: Sequence[Li
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """Lists of one window that factors are learnt from, in the order of territories.
+    """Lists of one window that factors are learnt from, in the order of territories, of the titles that there were.
 
     Attributes:
         shares: Of all territories and of each, float32 of shape `(2, speeds, territories, titles)`.
         logs: The log of the first, and what the second differ from it by, of the same shape.
         homes: Numbers of territories, shape `(rows,)`.
         scores: Of each of the collaborative weights, float32 of shape `(weights, rows, titles)`.
-        closed: Booleans of shape `(rows, titles)`: titles that there were not, and what the user had.
+        closed: Booleans of shape `(rows, titles)`: what the user had.
         row: Row of each title that was taken, and
-        title: its number, and
+        title: its place, and
         weight: 1 over the root of how many the user took.
     """
 
@@ -126,13 +126,18 @@ class Case:
     def of(cls, parts: Parts, rows: ListRows, first: np.ndarray) -> "Case":
         """The case of a window's parts and rows; `first` is what `first_windows` returns."""
         rows = rows.take(np.argsort(rows.homes, kind="stable"))
-        scores = np.zeros((len(parts.weights), len(rows), len(first)), "float32")
-        for place, weights in enumerate(parts.weights):
-            scores[place][:, parts.titles] = rows.pasts[:, parts.titles] @ weights
-        row, title = rows.wanted.nonzero()
-        closed = rows.had.toarray().astype(bool) | (first > rows.window)
+        there = np.flatnonzero(first <= rows.window)
+        place = np.full(len(first), -1)
+        place[there] = np.arange(len(there))
+        place = place[parts.titles]
+        scores = np.zeros((len(parts.weights), len(rows), len(there)), "float32")
+        for number, weights in enumerate(parts.weights):
+            scores[number][:, place[place >= 0]] = rows.pasts[:, parts.titles] @ weights[:, place >= 0]
+        row, title = rows.wanted[:, there].nonzero()
+        closed = rows.had[:, there].toarray().astype(bool)
         closed[row, title] = False
-        logs = np.stack([np.broadcast_to(parts.everywhere[:, None], parts.there.shape), parts.there])
+        everywhere = parts.everywhere[:, None, there]
+        logs = np.stack([np.broadcast_to(everywhere, parts.there[:, :, there].shape), parts.there[:, :, there]])
         shares = np.exp(np.stack([logs[0], logs[0] + logs[1]]))
         weight = np.bincount(row, minlength=len(rows))[row] ** -0.5
         return cls(shares, logs, rows.homes, scores, closed, row, title, weight)
