@@ -3,6 +3,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 BASELINES = ["implicit==0.7.3"]
+TUNE = ["optuna>=5,<6"]
 SPARK = ["ibis-framework[pyspark]>=12,<13", "pyspark==4.0.5"]
 
 # What is fragile is pinned here; `constraints.txt` pins the rest for development and CI.
@@ -44,6 +45,7 @@ setup(
     extras_require={
         "baselines": BASELINES,
         "spark": SPARK,
+        "tune": TUNE,
         "scann": ["tensorflow==2.20.0", "scann==1.4.2"],
         "text": ["keras-hub", "tensorflow-text==2.20.*"],
         "gpu": ["tensorflow[and-cuda]>=2.20.0,<2.22"],
@@ -61,6 +63,7 @@ setup(
             "kubernetes-validate",
             *BASELINES,
             *SPARK,
+            *TUNE,
             "usearch",
             "jinja2",
             "matplotlib",

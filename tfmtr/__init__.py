@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tfmtr.serving.client import Client
     from tfmtr.serving.local import serve
     from tfmtr.training import fit, train
+    from tfmtr.tuning.search import tune
     from tfmtr.version import Version
 
 _HOMES = {
@@ -60,6 +61,7 @@ _HOMES = {
     "report": "tfmtr.reporting.page",
     "serve": "tfmtr.serving.local",
     "train": "tfmtr.training",
+    "tune": "tfmtr.tuning.search",
 }
 __all__ = [
     "Calendar",
@@ -84,6 +86,7 @@ __all__ = [
     "report",
     "serve",
     "train",
+    "tune",
 ]
 
 

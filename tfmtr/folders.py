@@ -6,14 +6,27 @@ from pathlib import Path
 from typing import Any
 
 # What this version writes. An older folder without a number is of format 1, and is read as far as it goes.
-FORMATS = {"data": 2, "run": 2, "version": 2, "service": 2}
-MADE_BY = {"data": "tfmtr prepare", "run": "tfmtr train", "version": "tfmtr export", "service": "tfmtr daily --start"}
-MARKS = {"data": "prepare.json", "run": "run.json", "version": "saved_model.pb", "service": "service.json"}
+FORMATS = {"data": 2, "run": 2, "version": 2, "service": 2, "search": 1}
+MADE_BY = {
+    "data": "tfmtr prepare",
+    "run": "tfmtr train",
+    "version": "tfmtr export",
+    "service": "tfmtr daily --start",
+    "search": "tfmtr tune",
+}
+MARKS = {
+    "data": "prepare.json",
+    "run": "run.json",
+    "version": "saved_model.pb",
+    "service": "service.json",
+    "search": "search.json",
+}
 KEYS = {  # without which nothing can be done with a folder
     "data": ("fingerprint", "windows"),
     "run": ("recipe", "fingerprint", "run_id", "data"),
     "version": ("run_id", "fingerprint"),
     "service": (),
+    "search": ("study", "fingerprint"),
 }
 
 

@@ -31,7 +31,19 @@ from tfmtr.scratch import remove
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["CONTROLS", "PAPER", "Fitted", "Recipe", "fit", "go_on", "optimizer_of", "restore", "save", "train"]
+__all__ = [
+    "CONTROLS",
+    "PAPER",
+    "Fitted",
+    "Recipe",
+    "fit",
+    "go_on",
+    "optimizer_of",
+    "restore",
+    "save",
+    "train",
+    "train_first_window",
+]
 
 LEFT_BEHIND = ("run.tmp", "listwise.tmp", "weights/*.tmp", "checkpoint/*/*.tmp")  # by a kill in the middle of a write
 OF_A_RUN = ("weights", "checkpoint", "logs", LIST_MODEL, "evaluation.json", "scores.parquet", "calibration.json")
@@ -93,6 +105,39 @@ def train(
     trained = Run(workdir)
     trained.model = model
     return trained
+
+
+def train_first_window(
+    data: Dataset, out: str | os.PathLike, recipe: Recipe, *, of: Dataset, callbacks: Sequence[Any] = ()
+) -> JointModel:
+    """Trains the model of the first test window, as `train` does, and nothing after it: what a search tries.
+
+    What is left in `out` is a run that `train` goes on with.
+
+    Args:
+        data: The `Dataset` whose training windows are read.
+        out: Run directory, which does not exist.
+        recipe: The `Recipe`.
+        of: The `Dataset` that the run is said to be of; only its `prepare.json` is read.
+        callbacks: Keras callbacks of one's own.
+
+    Returns:
+        The model as of its best epoch.
+
+    Raises:
+        ValueError: If the recipe does not fit the data, or no epoch is finite.
+    """
+    schema, policy, workdir = recipe.adapt(data.schema), recipe.precision or precision.current(), Path(out)
+    with op_determinism(recipe.deterministic), precision.use(policy):
+        model = recipe.build(schema)
+        run = _open_run(None, workdir, recipe, schema, of, policy)
+        window, started = of.test_windows[0], time.perf_counter()
+        keep = _fit_stage(
+            model, data, data.examples("train", sampling=_samplings(recipe)), schema, recipe, workdir, window=window,
+            validation=data.examples("validation"), verbose=0, callbacks=callbacks,
+        )  # fmt: skip
+        _end_stage(run, model, keep, recipe, workdir, window, started)
+    return model
 
 
 class Fitted(NamedTuple):
@@ -461,11 +506,12 @@ def _fit_stage(
     validation: Sequence[Path] | None,
     verbose: str | int,
     epochs: int = 1,
+    callbacks: Sequence[Any] = (),
 ) -> KeepState:
     """Fits one window; returns its `KeepState`, and the model has the best epoch's variables if there is one.
 
     `files` and `validation` are example files, those of validation `None` where there is no early stopping: then there
-    are `epochs`, otherwise what the recipe says.
+    are `epochs`, otherwise what the recipe says. `callbacks` are called before the stage's own.
     """
     steps = inputs.num_steps(files, recipe.batch_size)
     patience = None
@@ -481,12 +527,12 @@ def _fit_stage(
         patience=patience,
         losses=losses if replicas.number() == 1 else dict,
     )
-    callbacks = averages_of(model)
+    chain = [*callbacks, *averages_of(model)]
     if validation is not None and recipe.updates is not None:
-        callbacks.append(StopAfter(recipe.updates))
+        chain.append(StopAfter(recipe.updates))
     if replicas.is_chief():
-        callbacks.append(keras.callbacks.TensorBoard(str(workdir / "logs" / f"window-{window}"), write_graph=False))
-    keep.others = callbacks
+        chain.append(keras.callbacks.TensorBoard(str(workdir / "logs" / f"window-{window}"), write_graph=False))
+    keep.others = chain
     if not keep.is_finished:
         known, known_steps = _batches(data, validation, recipe, schema) if validation is not None else (None, None)
         # Epochs of different windows must differ in order too, hence the window in the seed.
@@ -495,7 +541,7 @@ def _fit_stage(
         model.fit(
             order, steps_per_epoch=shared_steps, validation_data=known, validation_steps=known_steps, epochs=epochs,
             initial_epoch=keep.next_epoch, verbose=verbose if replicas.is_chief() else 0, shuffle=False,
-            callbacks=[*callbacks, keep],
+            callbacks=[*chain, keep],
         )  # fmt: skip
         replicas.wait()  # until the chief has written the best epoch
     if keep.best_epoch is not None:
