@@ -77,7 +77,7 @@ def test_importing_and_help_bring_no_tensorflow():
     [
         *([], ["prepare"], ["prepare", "events"], ["prepare", "movielens"], ["prepare", "online-retail"]),
         *(["prepare", "simulator"], ["train"], ["evaluate"], ["calibrate"], ["export"], ["serve"], ["recommend"]),
-        *(["index"], ["daily"], ["rollback"], ["forget"], ["report"], ["prepare", "xmarket"]),
+        *(["tune"], ["index"], ["daily"], ["rollback"], ["forget"], ["report"], ["prepare", "xmarket"]),
     ],
 )
 def test_every_level_has_help(command):

@@ -23,7 +23,7 @@ from tfmtr.tuning.importance import importances
 from tfmtr.tuning.objective import DIRECTIONS, Objective
 from tfmtr.tuning.space import Space
 from tfmtr.tuning.trial import run_trial
-from tfmtr.tuning.tries import WORKER, Tries, import_optuna, locked, open_storage, quiet, without_password
+from tfmtr.tuning.tries import WORKER, Tries, import_optuna, locked, quiet, without_password
 from tfmtr.tuning.tuning import RECIPE, SEARCH, Tuning, write_report
 from tfmtr.tuning.view import training_view
 
@@ -137,7 +137,7 @@ def tune(
         tries = Tries(
             out,
             name,
-            open_storage(storage or search.storage, out),
+            storage or search.storage,
             found,
             objective=search.objective,
             updates=search.updates,
@@ -145,13 +145,15 @@ def tune(
             recipe_seed=base.seed,
         )
         end = None if seconds is None else time.monotonic() + seconds
-        while end is None or time.monotonic() < end:
-            trial = tries.next(workplace.name, trials)
-            if trial is None:
-                break
-            _try(trial, tries, search, found, base, view, judge, workplace / "run", data, keep=keep)
-            _write_best(out, tries, search, data, judge)
-        _write_best(out, tries, search, data, judge)
+        try:
+            while end is None or time.monotonic() < end:
+                trial = tries.next(workplace.name, trials)
+                if trial is None:
+                    break
+                _try(trial, tries, search, found, base, view, judge, workplace / "run", data, keep=keep)
+                _write_best(out, tries, search)
+        finally:
+            _write_report(out, tries, search, data, judge)
     tuning = Tuning(out)
     if tuning.value is None and (errors := [row["error"] for row in tuning.trials if row["error"]]):
         raise ValueError(
@@ -329,16 +331,20 @@ def _text(error: Exception, view: Dataset, data: Dataset) -> str:
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
 
 
-def _write_best(out: Path, tries: Tries, search: Search, data: Dataset, objective: Objective) -> None:
-    """Writes the best recipe so far, and the report."""
+def _write_best(out: Path, tries: Tries, search: Search) -> None:
+    """Writes the best recipe so far."""
     with tries.lock():
-        best, rows = tries.best, list(map(tries.row, tries.all))
-        if best is not None:
-            recipe = tries.space.recipe(
-                Recipe.from_document(search.recipe), tries.space.values(best.params), updates=search.updates
-            )
+        if (best := tries.best) is not None:
+            values = tries.space.values(best.params)
+            recipe = tries.space.recipe(Recipe.from_document(search.recipe), values, updates=search.updates)
             with replacing(out / RECIPE) as temporary:
                 temporary.write_text(recipe.to_toml(), encoding="utf-8")
+
+
+def _write_report(out: Path, tries: Tries, search: Search, data: Dataset, objective: Objective) -> None:
+    """Writes what is known so far."""
+    with tries.lock():
+        best, rows = tries.best, list(map(tries.row, tries.all))
         found = {
             "best": None if best is None else tries.row(best),
             "slices": {} if best is None else best.user_attrs.get("slices", {}),

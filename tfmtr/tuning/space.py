@@ -282,7 +282,8 @@ class Space:
                 continue
             for pair in combination:  # without what it would be refused without, too
                 less = tuple(other for other in combination if other != pair)
-                if why_not(less) == why_not(combination):
+                has_options = any(key.startswith(f"{pair[0]}.") for key, _ in less)
+                if not has_options and why_not(less) == why_not(combination):
                     combination = less
             shown = ", ".join(f"{key} = {value}" for key, value in combination) or "the recipe itself"
             raise ValueError(

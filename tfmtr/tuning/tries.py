@@ -127,7 +127,7 @@ class Tries:
     Args:
         out: Folder of the search.
         name: Name of the study in the storage.
-        storage: What `open_storage` returned.
+        storage: As for `open_storage`.
         space: The `Space`.
         objective: Its name.
         updates: Budget of a try.
@@ -139,7 +139,7 @@ class Tries:
         self,
         out: Path,
         name: str,
-        storage: Any,
+        storage: str | None,
         space: Space,
         *,
         objective: str,
@@ -154,7 +154,11 @@ class Tries:
         pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=least, reduction_factor=REDUCTION)
         with self.lock():
             self.study = optuna.create_study(
-                storage=storage, study_name=name, direction=self.direction, pruner=pruner, load_if_exists=True
+                storage=open_storage(storage, out),
+                study_name=name,
+                direction=self.direction,
+                pruner=pruner,
+                load_if_exists=True,
             )
 
     def lock(self) -> Any:
