@@ -35,6 +35,7 @@ from tfmtr.run import Run
 from tfmtr.serving.metrics import METRICS
 from tfmtr.serving.recommend import recommend, user_inputs
 from tfmtr.serving.server import Server
+from tfmtr.tuning.search import tune
 
 tf = pytest.importorskip("tensorflow")
 
@@ -87,7 +88,7 @@ def test_every_level_has_help(command):
 def test_the_command_s_defaults_are_those_of_the_functions():
     """They are written down twice, because `--help` must not import TensorFlow."""
     pairs = [(cli.prepare_simulator, prepare), (cli.prepare_simulator, simulator), (cli.calibrate, calibrate)]
-    pairs += [(cli.daily, daily), (cli.report, report)]
+    pairs += [(cli.daily, daily), (cli.report, report), (cli.tune, tune)]
     for command, function in [*pairs, (cli.evaluate, evaluate), (cli.recommend, recommend)]:
         ours, theirs = (inspect.signature(f).parameters for f in (command, function))
         empty = inspect.Parameter.empty

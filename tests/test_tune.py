@@ -215,6 +215,18 @@ def test_what_fails_is_listed_with_its_reason_and_is_not_the_best(tiny, tmp_path
     assert not (tmp_path / "none/recipe.toml").exists()
 
 
+def test_values_that_were_tried_to_their_end_are_not_trained_twice(tiny, tmp_path, quick):
+    tuning = tfmtr.tune(tiny, tmp_path / "out", TWO_RATES, SMALL, updates=9, trials=5, prune=False)
+    assert len(quick["seen"]) == len({recipe.learning_rate for recipe in quick["seen"]}) == 2
+    first = {row["values"]["learning_rate"]: row for row in tuning.trials if row["same_as"] is None}
+    assert [row["updates"] for row in first.values()] == [9, 9]
+    for row in tuning.trials:
+        if row["same_as"] is not None:
+            same = first[row["values"]["learning_rate"]]
+            assert (row["same_as"], row["value"], row["updates"]) == (same["number"], same["value"], 0)
+    assert tuning.figures["best"]["same_as"] is None
+
+
 class Killed(BaseException):
     """What no `except Exception` sees."""
 

@@ -306,6 +306,10 @@ def _try(
 
     try:
         recipe = space.recipe(base, space.values(trial.params), updates=search.updates)
+        if recipe.deterministic and (same := tries.same(trial)) is not None:  # it would end as that one did
+            slices = same.user_attrs.get("slices", {})
+            tries.tell(trial, "COMPLETE", same.value, slices=slices, **about(same_as=same.number))
+            return
         found = run_trial(recipe, view, folder, objective, report, of=data, is_judged_early=search.prune)
         made[0] = found.updates
         tries.tell(trial, "COMPLETE", found.judged.value, slices=found.judged.slices, **about())

@@ -199,7 +199,7 @@ class Tries:
             trial: The try.
             state: `"COMPLETE"`, `"PRUNED"` or `"FAIL"`.
             value: The figure of a complete one.
-            **about: `updates`, `seconds`, `error` and `slices`, as far as they are known.
+            **about: `updates`, `seconds`, `error`, `slices` and `same_as`, as far as they are known.
         """
         optuna = import_optuna()
         for name, known in about.items():
@@ -207,6 +207,11 @@ class Tries:
         with self.lock():
             self.study.tell(trial, value, state=optuna.trial.TrialState[state])
             self._write()
+
+    def same(self, trial: "optuna.Trial") -> "optuna.trial.FrozenTrial | None":
+        """An earlier complete try with the same values; `None` where there is none."""
+        complete = (other for other in self.all if other.state.name == "COMPLETE")
+        return next((other for other in complete if other.params == trial.params), None)
 
     def lose(self, trial: "optuna.Trial | optuna.trial.FrozenTrial") -> None:
         """Ends a try that nobody will finish, and has its values tried again, unless that was such a second try."""
@@ -253,6 +258,7 @@ class Tries:
             "seconds": about.get("seconds"),
             "seed": self.recipe_seed,
             "again_of": about.get("again_of"),
+            "same_as": about.get("same_as"),
             "error": LOST if is_lost(trial) else about.get("error"),
         }
 

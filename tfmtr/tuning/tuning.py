@@ -162,6 +162,7 @@ def _cells(search: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     """A try's row of the page's table."""
     way = ", ".join(f"{step}: {value:.4g}" for step, value in row["on_the_way"].items())
     again = "" if row["again_of"] is None else f" (again of {row['again_of']})"
+    again += "" if row["same_as"] is None else f" (same as {row['same_as']})"
     figures = [row["value"], row["updates"], row["seconds"]]
     value, updates, seconds = ("" if figure is None else f"{figure:.6g}" for figure in figures)
     return [f"{row['number']}{again}", row["state"], value, way, updates, seconds, *_values(search, row),
