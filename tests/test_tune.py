@@ -371,6 +371,9 @@ def test_no_try_begins_after_the_time_and_the_runs_are_gone_unless_they_are_kept
     assert not (tmp_path / "out/trials").exists()
     tfmtr.tune(tiny, tmp_path / "out", trials=8, keep=True)
     assert sorted(path.name for path in (tmp_path / "out/trials").iterdir()) == ["5", "6", "7"]
+    # None was in the next one's way.
+    errors = {row["error"] for row in ledger(tmp_path / "out")}
+    assert errors <= {None, "The objective must be finite. Received: ndcg=nan"}
 
 
 def test_a_line_that_was_cut_short_does_not_spoil_the_journal(tiny, tmp_path, quick):
