@@ -42,6 +42,7 @@ LONG_FILES = (
     "test_scratch.py",
     "pipelines/test_scripts.py",
     "pipelines/test_kuairand_funnel.py",
+    "test_tune.py",
     "test_keras_habits.py",
     "test_extra_package.py",
     "pipelines/test_starting_line.py",

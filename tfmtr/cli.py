@@ -560,7 +560,7 @@ def tune(
     ] = None,
     trials: Annotated[
         int | None,
-        typer.Option(help="Number of tries, of all workers and earlier ones together. [default: 20, or no limit]"),
+        typer.Option(help="Number of tries, of all workers and earlier ones. [default: 20, if there is no --seconds]"),
     ] = None,
     seconds: Annotated[float | None, typer.Option(help="After how long no further try begins.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of what is drawn. [default: 0]")] = None,
