@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ EPOCHS = 16  # at most
 JUDGED_EVERY = 2  # epochs
 PATIENCE = 2  # judgements
 MOST_TITLES = 50_000  # in a softmax: those that most users had
+MOST_SCORES = 60_000_000  # of rows and titles in an epoch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,7 +108,7 @@ def train_residual(
         rows: The `ListRows` of the same windows.
         first: What `first_windows` returns.
         vectors: Titles' vectors, float32 of shape `(titles, vector width)`.
-        epochs: How often each row is seen, at most; with 0 the residual adds nothing.
+        epochs: How often each row is seen, at most, of many a part that is drawn anew; with 0 the residual adds nothing.
         judge: Function of a `Residual` that is the better the larger it is; training ends when it has not grown for
             some epochs, and the best one is kept. Without it the last one is.
         seed: Of first values, order and dropout.
@@ -129,18 +131,20 @@ def train_residual(
     variables = {name: tf.Variable(value, name=name) for name, value in values.items()}
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     optimizer.build(list(variables.values()))
-    texts, columns = tf.constant(vectors), tf.constant(kept)
+    texts = tf.constant(vectors)
 
     @tf.function(reduce_retracing=True)
-    def step(past: tf.Tensor, dropped: tf.Tensor, home: tf.Tensor, start: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    def step(
+        past: tf.SparseTensor, home: tf.Tensor, start: tf.Tensor, target: tf.Tensor, there: tf.Tensor
+    ) -> tf.Tensor:
         with tf.GradientTape() as tape:
             before = variables["before"] + texts @ variables["text_before"]
-            after = variables["after"] + texts @ variables["text_after"]
-            user = (past * dropped) @ before + tf.gather(variables["homes"], home)
-            after, bias = tf.gather(after, columns), tf.gather(variables["bias"], columns)
-            logits = start + tf.matmul(user, after, transpose_b=True) + bias
+            after = tf.gather(variables["after"], there) + tf.gather(texts, there) @ variables["text_after"]
+            user = tf.sparse.sparse_dense_matmul(past, before) + tf.gather(variables["homes"], home)
+            logits = start + tf.matmul(user, after, transpose_b=True) + tf.gather(variables["bias"], there)
             loss = -tf.reduce_sum(target * tf.nn.log_softmax(logits)) / tf.maximum(tf.reduce_sum(target), 1e-6)
         gradients = tape.gradient(loss, list(variables.values()))
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]  # weights decay as a whole
         optimizer.apply_gradients(zip(gradients, variables.values(), strict=True))
         return loss
 
@@ -149,23 +153,30 @@ def train_residual(
 
     best, history = zero, [{"epoch": 0, "loss": None, "judged": judge(zero) if judge else None}]
     best_figure, waited = history[0]["judged"], 0
-    cases = [(start, row) for start, row in zip(starts, rows, strict=True) if len(row)]
+    cases = [(start, row, kept[first[kept] <= row.window]) for start, row in zip(starts, rows, strict=True) if len(row)]
+    share = min(1.0, MOST_SCORES / max(1, sum(len(row) * len(there) for _, row, there in cases)))
     for epoch in range(1, epochs + 1):
         batches = []
-        for place, (_, row) in enumerate(cases):
-            order = rng.permutation(len(row))
+        for place, (_, row, _) in enumerate(cases):
+            order = rng.permutation(len(row))[: math.ceil(share * len(row))]
             batches += [(place, np.sort(order[i : i + BATCH])) for i in range(0, len(order), BATCH)]
         total = 0.0
         for number in rng.permutation(len(batches)):
             place, chosen = batches[number]
-            start, row = cases[place][0], cases[place][1].take(chosen)
-            past, wanted = row.pasts.toarray(), row.wanted[:, kept].toarray()
-            closed = (row.had[:, kept].toarray() | (first[kept] > row.window)) & (wanted == 0)
-            logits = start.scores(row, kept)
-            logits[closed] = -1e9
+            start, row, there = cases[place]
+            row = row.take(chosen)
+            wanted = row.wanted[:, there].toarray()
+            logits = start.scores(row, there)
+            logits[row.had[:, there].toarray().astype(bool) & (wanted == 0)] = -1e9
             target = wanted / np.sqrt(np.maximum(wanted.sum(axis=1, keepdims=True), 1.0))
-            dropped = (rng.random(past.shape, "float32") >= DROPOUT).astype("float32") / (1.0 - DROPOUT)
-            total += float(step(past, dropped, row.homes, logits.astype("float32"), target.astype("float32")))
+            past = row.pasts.tocoo()
+            is_kept = rng.random(past.nnz) >= DROPOUT
+            known = tf.SparseTensor(
+                np.stack([past.row[is_kept], past.col[is_kept]], axis=1).astype(np.int64),
+                (past.data[is_kept] / (1.0 - DROPOUT)).astype("float32"),
+                past.shape,
+            )
+            total += float(step(known, row.homes, logits.astype("float32"), target.astype("float32"), there))
         if judge is None:
             continue
         if epoch % JUDGED_EVERY == 0:
