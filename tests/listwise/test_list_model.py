@@ -13,7 +13,7 @@ from tfmtr.listwise.layer import ListQuery, newest
 from tfmtr.listwise.model import ListModel, Scorer, start_of, windows_before
 from tfmtr.listwise.parts import Factors, find_parts, learn_factors, learning_cases
 from tfmtr.listwise.past_titles import past_titles
-from tfmtr.listwise.residual import Residual, train_residual
+from tfmtr.listwise.residual import Residual, best_epochs, train_residual
 from tfmtr.listwise.rows import first_windows, list_rows
 
 
@@ -225,11 +225,12 @@ def test_a_residual_learns_what_the_start_leaves_over(past, data):
 
     def judge(residual):
         kept.append(residual)
-        return next(figures)
+        return next(figures) + np.array([0.0, 0.1])
 
-    residual, history = train_residual(**options, judge=judge, epochs=6)
+    _, history = train_residual(**options, judge=judge, epochs=6)
     assert [row["epoch"] for row in history] == [0, 2, 4, 6]
-    assert residual is kept[2]
+    assert [row["judged"] for row in history] == pytest.approx([0.55, 0.45, 0.95, 0.35])
+    assert best_epochs(history) == 4
     assert not np.any(kept[0].outputs(vectors))  # the start, as it is
     assert history[-1]["loss"] < history[1]["loss"]
     longer, _ = train_residual(**options, epochs=40)

@@ -18,7 +18,7 @@ from tfmtr.evaluation.ranking import ndcg_of_users
 from tfmtr.listwise.model import HALF_LIFE, ListModel, Scorer, start_of, windows_before
 from tfmtr.listwise.parts import Factors, find_parts, learn_factors, learning_cases
 from tfmtr.listwise.prior import SPEEDS
-from tfmtr.listwise.residual import Residual, Start, train_residual
+from tfmtr.listwise.residual import Residual, Start, best_epochs, train_residual
 from tfmtr.listwise.rows import ListRows, first_windows, list_rows
 from tfmtr.models import TwoTower
 from tfmtr.retrieval.index import title_vectors
@@ -29,7 +29,6 @@ RESIDUAL_WINDOWS = 8  # the last training windows: the residual is learnt from t
 JUDGING_WINDOWS = 2  # the last of these: they say how long the residual is trained, from those before them
 MOST_JUDGING = 1_000  # lists of such a window
 LEAST_JUDGES = 200  # lists; with fewer nothing is chosen
-EPOCHS = 8  # of the residual where nothing is chosen
 K = 10
 
 
@@ -78,7 +77,8 @@ def fit_list_model(
     3. The setting: the best for validation users' lists in the last three training windows, the middle one where there
        are fewer than 200 of them.
     4. A residual by a softmax over titles. It is learnt twice: without the last two windows, whose lists then say how
-       many epochs are best, and from all windows for so many epochs.
+       many epochs are best, and from all windows for so many epochs. Where these lists are not clearly better, or there
+       are fewer than 200 of them, there is none.
 
     Args:
         model: A `TwoTower` model, trained on the training windows.
@@ -134,7 +134,7 @@ def fit_list_model(
     starts = {window: start_of(parts.pop(window), factors) for window in used}
     seen, judged = used[:-JUDGING_WINDOWS], used[-JUDGING_WINDOWS:]
     of_judges = [(starts[window], some(rows[window], MOST_JUDGING, seed)) for window in judged]
-    lists, epochs, history = sum(len(row) for _, row in of_judges), EPOCHS, []
+    lists, epochs, history = sum(len(row) for _, row in of_judges), 0, []
     if lists >= LEAST_JUDGES and sum(len(rows[window]) for window in seen):
         _, history = train_residual(
             [starts[window] for window in seen],
@@ -144,7 +144,7 @@ def fit_list_model(
             judge=lambda residual: ndcg_of_rows(of_judges, residual, vectors, first),
             seed=seed,
         )
-        epochs = max(history, key=lambda row: row["judged"])["epoch"]
+        epochs = best_epochs(history)
     residual, _ = train_residual(
         list(starts.values()), [rows[window] for window in used], first, vectors, epochs=epochs, seed=seed
     )
@@ -173,8 +173,8 @@ def some(rows: ListRows, most: int, seed: int) -> ListRows:
 
 def ndcg_of_rows(
     cases: list[tuple[Start, ListRows]], residual: Residual, vectors: np.ndarray, first: np.ndarray
-) -> float:
-    """Mean NDCG of lists of what users took, of the titles that there were."""
+) -> np.ndarray:
+    """NDCG of lists of what users took, of the titles that there were."""
     found, before, after = [], residual.inputs(vectors), residual.outputs(vectors)
     for start, rows in cases:
         for begin in range(0, len(rows), BATCH):
@@ -186,7 +186,7 @@ def ndcg_of_rows(
             found.append(
                 ndcg_of_users(Lists(best_titles(scores, allowed, K), names, user, title, num_titles=len(first)))
             )
-    return float(np.concatenate(found).mean())
+    return np.concatenate(found)
 
 
 class Judges:
@@ -202,19 +202,28 @@ class Judges:
     def __init__(self, model: TwoTower, data: Dataset, schema: Schema, past: Past) -> None:
         self.past, self.cases = past, validation_cases(data, past, columns=None)
         self.number = sum(len(case.users) for _, case in self.cases)
-        stores = inputs.open_stores(data)
-        self.titles = title_vectors(model, data, schema).vectors if self.cases else None
-        self.queries = []
+        self.model, self.data, self.schema = model, data, schema
+
+    @functools.cached_property
+    def titles(self) -> np.ndarray:
+        """The towers' vectors of the titles."""
+        return title_vectors(self.model, self.data, self.schema).vectors
+
+    @functools.cached_property
+    def queries(self) -> list[np.ndarray]:
+        """The towers' vectors of the users of each case."""
+        stores, found = inputs.open_stores(self.data), []
         for _, case in self.cases:
-            features = inputs.model_inputs(case.rows, schema, stores)
-            asked = {name: features[name] for name in model.user_tower.input}
-            self.queries.append(np.asarray(model.user_tower.predict(asked, verbose=0)[schema.tasks[0].name]))  # pyright: ignore[reportArgumentType]
+            features = inputs.model_inputs(case.rows, self.schema, stores)
+            asked = {name: features[name] for name in self.model.user_tower.input}
+            found.append(np.asarray(self.model.user_tower.predict(asked, verbose=0)[self.schema.tasks[0].name]))  # pyright: ignore[reportArgumentType]
+        return found
 
     def __call__(self, scorers: Mapping[int, Scorer]) -> float:
         """Judges; see the class."""
         found = []
         for (window, case), queries in zip(self.cases, self.queries, strict=True):
-            scorer, titles = scorers[window], scorers[window].join_titles(self.titles)  # pyright: ignore[reportArgumentType]
+            scorer, titles = scorers[window], scorers[window].join_titles(self.titles)
             own = scorer.queries_of(self.past, self.past.numbers(case.users), window)
             asked = scorer.join_queries(queries, own)
             place = {user: number for number, user in enumerate(case.users.tolist())}

@@ -22,6 +22,7 @@ DROPOUT = 0.5  # of the titles of a past
 EPOCHS = 16  # at most
 JUDGED_EVERY = 2  # epochs
 PATIENCE = 2  # judgements
+ERRORS = 1.64  # standard errors by which lists must be better than those of the start
 MOST_TITLES = 50_000  # in a softmax: those that most users had
 MOST_SCORES = 60_000_000  # of rows and titles in an epoch
 
@@ -94,7 +95,7 @@ def train_residual(
     vectors: np.ndarray,
     *,
     epochs: int = EPOCHS,
-    judge: Callable[[Residual], float] | None = None,
+    judge: Callable[[Residual], np.ndarray] | None = None,
     seed: int = 0,
 ) -> tuple[Residual, list[dict]]:
     """Learns a residual from lists by a softmax over all titles that there were and that the user did not have.
@@ -108,13 +109,15 @@ def train_residual(
         rows: The `ListRows` of the same windows.
         first: What `first_windows` returns.
         vectors: Titles' vectors, float32 of shape `(titles, vector width)`.
-        epochs: How often each row is seen, at most, of many a part that is drawn anew; with 0 the residual adds nothing.
-        judge: Function of a `Residual` that is the better the larger it is; training ends when it has not grown for
-            some epochs, and the best one is kept. Without it the last one is.
+        epochs: How often each row is seen, at most; of many rows an epoch sees a part. With 0 the residual adds
+            nothing.
+        judge: Function of a `Residual` that returns a figure for each of some lists, the better the larger. Training
+            ends when their mean has not grown for some epochs.
         seed: Of first values, order and dropout.
 
     Returns:
-        `(residual, history)`: `[{"epoch", "loss", "judged"}]`, an entry for each judgement; epoch 0 is the start.
+        `(residual, history)`: `[{"epoch", "loss", "judged", "error"}]`, an entry for each judgement: the mean, and the
+        standard error of its difference from the start, which is epoch 0.
     """
     import keras
     import tensorflow as tf
@@ -151,8 +154,10 @@ def train_residual(
     def now() -> Residual:
         return Residual(**{name: variable.numpy() for name, variable in variables.items()})
 
-    best, history = zero, [{"epoch": 0, "loss": None, "judged": judge(zero) if judge else None}]
-    best_figure, waited = history[0]["judged"], 0
+    waited, history = 0, []
+    if judge is not None:
+        before = judge(zero)
+        history = [{"epoch": 0, "loss": None, "judged": float(before.mean()), "error": 0.0}]
     cases = [(start, row, kept[first[kept] <= row.window]) for start, row in zip(starts, rows, strict=True) if len(row)]
     share = min(1.0, MOST_SCORES / max(1, sum(len(row) * len(there) for _, row, there in cases)))
     for epoch in range(1, epochs + 1):
@@ -180,16 +185,28 @@ def train_residual(
         if judge is None:
             continue
         if epoch % JUDGED_EVERY == 0:
-            residual = now()
-            history.append({"epoch": epoch, "loss": round(total / len(batches), 4), "judged": judge(residual)})
-            if history[-1]["judged"] > best_figure:
-                best, best_figure, waited = residual, history[-1]["judged"], 0
-            else:
-                waited += 1
+            figures = judge(now())
+            mean, error = float(figures.mean()), float((figures - before).std() / np.sqrt(len(figures)))
+            waited = 0 if mean > max(row["judged"] for row in history) else waited + 1
+            history.append({"epoch": epoch, "loss": round(total / len(batches), 4), "judged": mean, "error": error})
             # The first epochs unlearn what the random factors do, so lists are worse for a while.
             if waited > PATIENCE and epoch >= epochs // 2:
                 break
-    return (best if judge else now()), history
+    return now(), history
+
+
+def best_epochs(history: list[dict]) -> int:
+    """The epochs of the best judgement; 0 where it is not better than the start by 1.64 standard errors.
+
+    Example:
+    >>> start = {"epoch": 0, "judged": 0.1, "error": 0.0}
+    >>> best_epochs([start, {"epoch": 2, "judged": 0.2, "error": 0.01}, {"epoch": 4, "judged": 0.15, "error": 0.01}])
+    2
+    >>> best_epochs([start, {"epoch": 2, "judged": 0.2, "error": 0.1}])
+    0
+    """
+    best = max(history, key=lambda row: row["judged"])
+    return best["epoch"] if best["judged"] - history[0]["judged"] > ERRORS * best["error"] else 0
 
 
 def wanted_most(rows: Sequence[ListRows], most: int) -> np.ndarray:
