@@ -12,7 +12,7 @@ from tfmtr.listwise.prior import SPEEDS, log_shares
 from tfmtr.listwise.rows import ListRows
 
 ROW_HALF_LIFE = 3.0  # windows after which a row counts half for what users take next
-MOST_SCORES = 8_000_000  # of rows and titles that factors are learnt from
+MOST_SCORES = 6_000_000  # of rows and titles that factors are learnt from
 PENALTY = 1e-4  # of the collaborative weights' factors
 TREND_PENALTY = 5e-3
 STEPS = 60
@@ -247,6 +247,8 @@ def learn_factors(
         ]
 
     if cases:
-        found = optimize.minimize(loss, values[is_free].copy(), jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
+        found = optimize.minimize(
+            loss, values[is_free].copy(), jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "ftol": 1e-6}
+        )
         values[is_free] = found.x
     return factors_of(values)
