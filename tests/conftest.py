@@ -83,6 +83,16 @@ def shared_data():
     return path
 
 
+@pytest.fixture
+def eager():
+    """TensorFlow without tracing, which takes longer than a few steps."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """A prepared directory of 200 users, 50 titles and 5 territories (one of them unknown) with something to learn."""
