@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 
 import keras
 import numpy as np
@@ -14,10 +15,17 @@ from tfmtr.sharing._shared import as_shared
 NAMES = components.names("sharing")
 FORMS = ["two_tower", "ranking"]
 EACH = pytest.mark.parametrize(("name", "form"), [(name, form) for name in NAMES for form in FORMS])
-# What takes long is seen in one form of each file, by turns: what is traced in one, the other precision in the other.
-BY_TURNS = pytest.mark.parametrize(("name", "form"), [(name, FORMS[i % 2]) for i, name in enumerate(NAMES)])
-OTHER_TURNS = pytest.mark.parametrize(("name", "form"), [(name, FORMS[(i + 1) % 2]) for i, name in enumerate(NAMES)])
 SIZES = [(1, 1), (1, 3), (2, 1)]  # numbers of tasks and groups; the other tests have several of both
+
+
+def by_turns(first):
+    """What takes long is seen in one form of each file, by turns, or with `FULL_MATRIX=1` in both."""
+    forms = [FORMS if os.environ.get("FULL_MATRIX") else [FORMS[(first + i) % 2]] for i in range(len(NAMES))]
+    return [(name, form) for name, some in zip(NAMES, forms, strict=True) for form in some]
+
+
+BY_TURNS = pytest.mark.parametrize(("name", "form"), by_turns(0))
+OTHER_TURNS = pytest.mark.parametrize(("name", "form"), by_turns(1))
 TASKS = [Task("click", mean=0.3), Task("like", mean=0.1)]
 
 
@@ -110,7 +118,7 @@ def step(model, x, y):
 
 @pytest.mark.parametrize(
     ("name", "form", "tasks", "groups"),
-    [(name, FORMS[(i + j) % 2], *SIZES[j]) for i, name in enumerate(NAMES) for j in range(3)]
+    [(*cell, *sizes) for turn, sizes in enumerate(SIZES) for cell in by_turns(turn)]
     + [(name, form, 2, 3) for name in NAMES for form in FORMS],
 )
 def test_one_vector_for_each_tower_with_one_or_many_tasks_and_scenarios(name, form, tasks, groups):
