@@ -50,6 +50,9 @@ LONG_FILES = (
     "datasets/public/test_public.py",
 )
 
+# Files, tests and fixtures of a second and more, which `-m "not slow"` leaves out with all that use them.
+SLOW = frozenset((Path(__file__).parent / "slow.txt").read_text().split())
+
 
 def pytest_configure(config):
     if missing := [file for file in LONG_FILES if not (Path(__file__).parent / file).is_file()]:
@@ -59,6 +62,24 @@ def pytest_configure(config):
     # Python looks for cycles after 700 new objects, and so goes again and again through all those of TensorFlow and of
     # traced models.
     gc.set_threshold(50_000, 20, 10)
+
+
+def is_slow(item):
+    """Whether it starts Spark, or `slow.txt` has the test, its file, or a fixture of the file that it uses."""
+    folder = Path(__file__).parent
+    if not item.path.is_relative_to(folder):
+        return False
+    file = item.path.relative_to(folder).as_posix()
+    names = (getattr(item, "originalname", item.name), *getattr(item, "fixturenames", ()))
+    values = getattr(getattr(item, "callspec", None), "params", {}).values()
+    is_spark = "spark" in names or any(isinstance(value, str) and value == "spark" for value in values)
+    return is_spark or file in SLOW or any(f"{file}::{name}" in SLOW for name in names)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item):
+    if is_slow(item):
+        item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(trylast=True)
@@ -81,6 +102,16 @@ def shared_data():
         return file
 
     return path
+
+
+@pytest.fixture
+def eager():
+    """TensorFlow without tracing, which takes longer than a few steps."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import combinations
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tfmtr import exporting
 from tfmtr.optimizers.sparse_adam import SparseAdam
@@ -24,14 +23,6 @@ backend_run.main(*sys.argv[1:])
 """
 TESTS = Path(__file__).parent
 NEEDS_TENSORFLOW = {"sparse_adam"}
-
-
-@pytest.fixture
-def eager():
-    """TensorFlow without tracing, which takes longer than these few steps."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.usefixtures("eager")

@@ -105,7 +105,7 @@ def test_the_graph_computes_the_same_and_is_saved(method, tmp_path):
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
     path = tmp_path_factory.mktemp("calibration") / "run"
-    recipe = training.Recipe(units=(16, 8), epochs=4, batch_size=100, learning_rate=0.03, deterministic=False)
+    recipe = training.Recipe(units=(16, 8), epochs=4, batch_size=250, learning_rate=0.03, deterministic=False)
     training.train(tiny, path, recipe, verbose=0)
     return path
 
@@ -124,11 +124,17 @@ def served(run, tiny, folder):
     return np.asarray(loaded.signatures["serving_default"](**raw)["event"])[:, 0], table
 
 
+@pytest.fixture(scope="module")
+def plain(run, tiny, tmp_path_factory):
+    """What is served without a calibration, and the rows."""
+    assert not (run / "calibration.json").exists()
+    return served(run, tiny, tmp_path_factory.mktemp("plain"))
+
+
 @pytest.mark.parametrize(("by", "method"), [("territory", "platt"), ("scenario", "isotonic")])
-def test_a_run_is_calibrated_on_validation_rows_and_served_so(run, tiny, tmp_path, by, method):
+def test_a_run_is_calibrated_on_validation_rows_and_served_so(run, tiny, tmp_path, plain, by, method):
+    plain, table = plain
     file = run / "calibration.json"
-    file.unlink(missing_ok=True)
-    plain, table = served(run, tiny, tmp_path / "plain")
     document = calibration.calibrate(run, tiny, by=by, method=method).document
     assert json.loads(file.read_text()) == json.loads(json.dumps(document))
     cell = document["error"]["event"][""]

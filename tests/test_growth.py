@@ -113,6 +113,7 @@ def test_a_grown_model_answers_as_the_old_one(share, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", components.names("optimizers"))
+@pytest.mark.usefixtures("eager")
 def test_the_optimizer_goes_on_too(optimizer, tmp_path):
     """Two more steps of a model that grew by nothing are two more steps of the old one."""
     old, new = build(OLD, optimizer=optimizer), build(OLD, optimizer=optimizer, seed=5)
@@ -127,6 +128,7 @@ def test_the_optimizer_goes_on_too(optimizer, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", components.names("optimizers"))
+@pytest.mark.usefixtures("eager")
 def test_the_optimizer_grows_with_the_tables(optimizer, tmp_path):
     old = build(OLD, optimizer=optimizer)
     x, y = batch(OLD, ["DE", "US", "XX"], ["drama", "news"])
@@ -146,6 +148,7 @@ def test_the_optimizer_grows_with_the_tables(optimizer, tmp_path):
         pytest.fail("no state of the table")
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_new_group_learns_a_branch_of_its_own(tmp_path):
     training.save(build(OLD), tmp_path / "old.npz")
     schema = grow_schema(OLD, NEW)

@@ -109,10 +109,11 @@ def test_a_frame_that_lacks_something_is_refused(change, message):
         inputs.encode_frame(change(frame()), SCHEMA)
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_saved_model_is_loaded_in_another_process_and_goes_on(model, tmp_path):
     table = frame()
     model.compile(keras.optimizers.Adam(0.01), balance="pcgrad")
-    model.fit(table, epochs=1, verbose=0)
+    model.fit(table, batch_size=200, epochs=1, verbose=0)
     model.save(tmp_path / "m.keras")
     x, _ = inputs.encode_frame(table, SCHEMA)
     np.savez(tmp_path / "x.npz", **x)
@@ -123,7 +124,8 @@ def test_a_saved_model_is_loaded_in_another_process_and_goes_on(model, tmp_path)
     expected = model.predict(x, verbose=0)["click"]
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-6)
     loaded = keras.saving.load_model(tmp_path / "m.keras")
-    losses = [one.fit(table, epochs=1, shuffle=False, verbose=0).history["loss"][0] for one in (model, loaded)]
+    how = {"batch_size": 200, "epochs": 1, "shuffle": False, "verbose": 0}
+    losses = [one.fit(table, **how).history["loss"][0] for one in (model, loaded)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # weights and the optimizer's state are those
 
 
@@ -168,6 +170,7 @@ def test_fit_is_the_loop_that_one_would_write():
     assert len(history["judged"]) <= 6
 
 
+@pytest.mark.usefixtures("eager")
 def test_fit_takes_a_frame_a_dataset_and_a_budget():
     table = frame()
     x, y = inputs.encode_frame(table, SCHEMA)
@@ -183,6 +186,7 @@ WEIGHED = SCHEMA.replace(features=[*SCHEMA.features, Feature("counts", "training
 QUICK = Recipe(form="ranking", share="none", epochs=1, batch_size=100, learning_rate=0.05)
 
 
+@pytest.mark.usefixtures("eager")
 def test_rows_at_hand_count_by_their_weights():
     counts = pd.Series(np.random.default_rng(0).choice([0.0, 5.0, None], 400), dtype=float)  # null: 1
     schema = WEIGHED.replace(tasks=[Task("watch", column="click"), Task("like")])  # Keras has weights by column
@@ -202,6 +206,7 @@ def test_rows_at_hand_count_by_their_weights():
     assert found[0]["val_loss"][0] > 1.5 * plain["val_loss"][0]
 
 
+@pytest.mark.usefixtures("eager")
 def test_rows_of_active_users_are_left_out_without_upsampling():
     table = frame().assign(sampling=["random", "active"] * 200)
     alone = table[table.sampling == "random"]
@@ -211,6 +216,7 @@ def test_rows_of_active_users_are_left_out_without_upsampling():
     assert abs(left - all_rows) > 1e-5
 
 
+@pytest.mark.usefixtures("eager")
 def test_groups_of_the_recipe_are_those_of_a_frame_s_rows():
     share = ("star", {"units": (8, 4)})
     recipe, known = (
@@ -236,6 +242,7 @@ class Weights(keras.callbacks.Callback):
         logs["epoch"] = epoch
 
 
+@pytest.mark.usefixtures("eager")
 def test_epochs_are_judged_and_kept_with_the_moving_averages_of_the_weights():
     averaged = dataclasses.replace(QUICK, optimizer=("adam", {"use_ema": True, "ema_momentum": 0.8}), epochs=2)
     table, known, by_hand = frame(), frame(200, seed=1), Weights()
@@ -279,6 +286,7 @@ def test_epochs_are_judged_and_kept_with_the_moving_averages_of_the_weights():
         ({"upsample": False}, lambda x, y: frame(), r"Received: upsample=False and rows without"),
     ],
 )
+@pytest.mark.usefixtures("eager")
 def test_what_cannot_be_fitted_is_said(changes, train, message):
     table = frame()
     recipe = dataclasses.replace(RECIPE, **{"epochs": 2, **changes})

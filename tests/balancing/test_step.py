@@ -26,9 +26,9 @@ def make(name):
     return functools.partial(components.find("balancing", name), **OPTIONS.get(name, {}))
 
 
-def build(balance, share="mmoe", head="parallel", form="ranking", optimizer=keras.optimizers.Adam):
+def build(balance, share="mmoe", head="parallel", form="ranking", optimizer=keras.optimizers.Adam, rate=1e-2):
     model = combinations.build(head, "m3oe" if balance == "bilevel" else share, form)
-    model.compile(optimizer(1e-2), balance=None if balance is None else make(balance))
+    model.compile(optimizer(rate), balance=None if balance is None else make(balance))
     return model
 
 
@@ -46,16 +46,24 @@ def fit(model, epochs=2, rows=120):
     return model.fit(x, y, epochs=epochs, **options).history["loss"]
 
 
+@functools.cache
+def stepping(name):
+    """A model that several tests make steps of without tracing."""
+    return build(name, optimizer=keras.optimizers.SGD)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_balancer_learns_under_fit(name):
-    losses = fit(build(name), epochs=8)
+    """Traced, with an optimizer that is traced quickly: Adam takes a third of the time."""
+    rate = 0.02 if name == "fair_grad" else 0.3  # its gradients are longer
+    losses = fit(build(name, optimizer=keras.optimizers.SGD, rate=rate), epochs=8)
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0] - 0.05
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_forward_pass_a_step(name, monkeypatch):
-    model, calls = build(name, optimizer=keras.optimizers.SGD), []
+    model, calls = stepping(name), []
     x, y = data(model, 40)
     call = type(model).__call__
     monkeypatch.setattr(type(model), "__call__", lambda self, *a, **k: calls.append(1) or call(self, *a, **k))
@@ -78,6 +86,7 @@ def test_equal_is_the_plain_sum():
         ("adatask", "escm2", "ple", "two_tower"),
     ],
 )
+@pytest.mark.usefixtures("eager")
 def test_any_head_and_sharing_file(name, head, share, form):
     losses = fit(build(name, share, head, form, keras.optimizers.SGD))
     assert np.isfinite(losses).all()
@@ -96,7 +105,7 @@ def test_trains_in_mixed_bfloat16(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_without_a_label_of_one_task_stays_finite(name):
-    model = build(name, optimizer=keras.optimizers.SGD)
+    model = stepping(name)
     x, y = data(model, 40)
     y["purchase"] = np.full(40, np.nan, "float32")
     for _ in range(3):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 
 import combinations
 import keras
@@ -23,7 +24,7 @@ nan = float("nan")
 @functools.cache
 def model_of(name, form):
     model = combinations.build(name, "shared_bottom", form)
-    model.compile(keras.optimizers.Adam(1e-2))
+    model.compile(keras.optimizers.SGD(0.2))
     return model
 
 
@@ -48,12 +49,13 @@ def all_labels(tasks, number=24):
 def some():
     """Each head with a third of the sharing files, and so each of these with a third of the heads, in one of the forms.
 
-    `pipelines/combinations.py` goes through all.
+    `pipelines/combinations.py` goes through all, as do these tests with `FULL_MATRIX=1`.
     """
     shares, one_form = components.names("sharing"), {head for head, _ in combinations.REFUSED}
     for head, share, form in combinations.combinations():
         place = NAMES.index(head) + shares.index(share)
-        if place % 3 == 0 and (head in one_form or (place // 3 + FORMS.index(form)) % 2 == 0):
+        turn = place % 3 == 0 and (head in one_form or (place // 3 + FORMS.index(form)) % 2 == 0)
+        if turn or os.environ.get("FULL_MATRIX"):
             yield head, share, form
 
 
@@ -136,14 +138,16 @@ def test_learns_and_the_served_graph_is_kept_without_training_only_towers(name, 
     model = model_of(name, "two_tower")
     x = rows_of(model, 120)
     y = all_labels(combinations.tasks_of(name), 120)["some of each"]
-    losses = model.fit(x, y, epochs=10, batch_size=40, verbose=0).history["loss"]
-    assert losses[-1] < losses[0]
-    expected = model.predict(x, verbose=0)
-    assert {task.name for task in combinations.tasks_of(name)} <= set(expected)
+    before = float(model.compute_loss(x, y, model(x, training=True)))
+    many = [{key: np.concatenate([value] * 10) for key, value in part.items()} for part in (x, y)]
+    model.fit(*many, batch_size=40, shuffle=False, verbose=0)  # ten epochs, whose own work takes longer than steps
+    assert float(model.compute_loss(x, y, model(x, training=True))) < before
     served = {feature: x[feature] for feature in model.predictor.input}
     assert not {"position", "elapsed", "title"} & set(served)
+    expected = {task: np.asarray(values) for task, values in model.predictor(served).items()}
+    assert {task.name for task in combinations.tasks_of(name)} <= set(expected)
     model.predictor.save(tmp_path / "model.keras")
-    reloaded = keras.saving.load_model(tmp_path / "model.keras").predict(served, verbose=0)
+    reloaded = keras.saving.load_model(tmp_path / "model.keras")(served)
     for task, values in expected.items():
         assert ((values >= 0) & (values <= 1)).all()
         np.testing.assert_allclose(reloaded[task], values, atol=1e-6)

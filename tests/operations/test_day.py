@@ -31,7 +31,7 @@ def quiet(line):
 def week(tmp_path_factory):
     """A service after three days: a good one, one whose log is wrong, and one more; the second has a new group."""
     folder = tmp_path_factory.mktemp("week")
-    log, service = daily_week.start(folder, num_users=12_000, units=(16, 8), batch_size=1024, epochs=6)
+    log, service = daily_week.start(folder, num_users=6_000, units=(16, 8), batch_size=1024, epochs=6)
     lines, results = [], []
     days = daily_week.run_days(log, service, days=3, bad_day=2, new_day=3, max_drop=0.2, say=lines.append)
     for result, _ in days:
@@ -39,14 +39,36 @@ def week(tmp_path_factory):
     return log, service, results, lines
 
 
+def copy_of(service, target):
+    """A copy of the service, its versions included, whose paths are its own."""
+    shutil.copytree(service.parent, target)
+    for file in target.rglob("*.json"):
+        file.write_text(file.read_text().replace(str(service.parent), str(target)))
+    return target / "service"
+
+
 @pytest.fixture
 def copy(week, tmp_path):
-    """A copy of the service, its versions included, whose paths are its own."""
-    log, service, _, _ = week
-    shutil.copytree(service.parent, tmp_path / "copy")
-    for file in (tmp_path / "copy").rglob("*.json"):
-        file.write_text(file.read_text().replace(str(service.parent), str(tmp_path / "copy")))
-    return log, tmp_path / "copy" / "service"
+    """The log, and a copy of the service."""
+    return week[0], copy_of(week[1], tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def published(week, tmp_path_factory):
+    """A service that was killed between the publication of the third day and the note of it."""
+    service = copy_of(week[1], tmp_path_factory.mktemp("published") / "copy")
+    rewind(service)
+
+    def killed(*arguments):
+        if (service / of_service.PLAN).exists():
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(of_service, "settle", killed)
+        patch.setattr(module, "settle", killed)
+        with pytest.raises(KeyboardInterrupt):
+            daily(service, daily_week.date_of(3), max_drop=0.2, say=quiet)
+    return service
 
 
 def versions(service):
@@ -140,27 +162,23 @@ def test_a_table_that_lost_a_column_is_refused_before_anything_is_made_of_it(cop
 
 
 @pytest.mark.parametrize("step", ["gate", "publish", "settle"])
-def test_an_interrupted_day_goes_on_where_it_was(copy, monkeypatch, step):
+def test_an_interrupted_day_goes_on_where_it_was(request, tmp_path, monkeypatch, step):
     """The last day again, killed in the gate, before its version is published, or before that is noted."""
-    _, service = copy
-    rewind(service)
+    if step == "settle":
+        service = copy_of(request.getfixturevalue("published"), tmp_path / "copy")
+    else:
+        _, service = request.getfixturevalue("copy")
+        rewind(service)
     live, folder = before_of(service), service / "days" / daily_week.date_of(3).isoformat()
-    place, name = {
-        "gate": (module, "gate"),
-        "publish": (of_service.shutil, "copytree"),
-        "settle": (of_service, "settle"),
-    }[step]
 
     def killed(*arguments, **options):
-        if step != "settle" or (service / of_service.PLAN).exists():
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(place, name, killed)
-        if step == "settle":
-            patch.setattr(module, "settle", killed)
-        with pytest.raises(KeyboardInterrupt):
-            daily(service, daily_week.date_of(3), max_drop=0.2, say=quiet)
+    if step != "settle":
+        with monkeypatch.context() as patch:
+            patch.setattr(*{"gate": (module, "gate"), "publish": (of_service.shutil, "copytree")}[step], killed)
+            with pytest.raises(KeyboardInterrupt):
+                daily(service, daily_week.date_of(3), max_drop=0.2, say=quiet)
     assert read_live(service) == live
     assert versions(service) == ([1, 2] if step == "settle" else [1])
     out = service.parent / "saved_models" / "two_tower"
@@ -199,21 +217,9 @@ def before_of(service):
     return live
 
 
-def test_a_day_that_was_published_is_promoted_whatever_comes_then(copy, monkeypatch):
+def test_a_day_that_was_published_is_promoted_whatever_comes_then(published, tmp_path):
     """Killed between the publication and the note of it; then the day's file is gone, or another command runs."""
-    _, service = copy
-    rewind(service)
-
-    def killed(*arguments):
-        if (service / of_service.PLAN).exists():
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(of_service, "settle", killed)
-        patch.setattr(module, "settle", killed)
-        with pytest.raises(KeyboardInterrupt):
-            daily(service, daily_week.date_of(3), max_drop=0.2, say=quiet)
-    shutil.copytree(service.parent, service.parent.parent / "other")
+    service = copy_of(published, tmp_path / "copy")
     log = Path(read_json(service / "service.json")["logs"]["events"])
     newest = sorted(log.glob("*.parquet"))[-1]
     newest.rename(newest.with_suffix(".gone"))

@@ -64,8 +64,8 @@ def second(after_one_day, tmp_path):
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    """Days end with the gate: what an export does other tests see."""
+def quick(monkeypatch, eager):
+    """Days end with the gate: what an export does other tests see. Nothing is traced for a day's single batch."""
 
     def publish(self):
         entry = {name: self.live[name] for name in ("day", "run", "version")}

@@ -475,14 +475,12 @@ def test_a_start_that_fails_exits_with_255(folder, tmp_path, text, message):
     process.stop()
 
 
-def test_bad_messages_leave_no_line_in_the_log(folder):
-    process = Process(f"--model_base_path={folder}/toy", "--model_name=toy").wait()
-    before = len(process.log())
+def test_bad_messages_leave_no_line_in_the_log(server):
+    before = len(server.log())
     for path in ("PredictionService/Predict", "PredictionService/Classify", "ModelService/GetModelStatus"):
-        code, text = refused(process.channel.unary_unary(f"/tensorflow.serving.{path}"), b"\xff\xff", timeout=20)
+        code, text = refused(server.channel.unary_unary(f"/tensorflow.serving.{path}"), b"\xff\xff", timeout=20)
         assert (code, text) == ("INTERNAL", "Exception deserializing request!")
-    assert len(process.log()) == before
-    assert process.stop() == 0
+    assert len(server.log()) == before
 
 
 def test_flags_that_do_not_fit(folder):
