@@ -1,6 +1,8 @@
+import copy
 import dataclasses
 import functools
 import json
+import pickle
 import sys
 
 import keras
@@ -63,6 +65,37 @@ def test_what_a_document_holds_is_plain():
     recipe = Recipe(units=[np.int64(8)], seed=np.int32(3), learning_rate=np.float32(0.5), epochs=np.int8(2))
     assert Recipe(**recipe.document()) == recipe
     assert (recipe.units, type(recipe.seed), type(recipe.learning_rate)) == ((8,), int, float)
+
+
+def test_what_a_recipe_holds_cannot_be_changed_and_is_its_own():
+    options = {"weights": {"click": 2.0}}
+    given = {"groups": {"DE": "west"}, "task_weights": {"click": 1.0}, "schedule": ["cosine_decay", {"decay_steps": 9}]}
+    recipe = Recipe(share=["ple", {"units": [8]}], balance=("fixed_weights", options), **given)
+    again = Recipe.from_document(recipe.document())
+    options["weights"]["click"], given["groups"]["DE"], given["schedule"][1]["decay_steps"] = 5.0, "x", 1
+    assert recipe == again
+    tables = (recipe.share[1], recipe.balance[1], recipe.balance[1]["weights"], recipe.groups, recipe.task_weights)
+    for table in (*tables, recipe.schedule[1]):
+        (key,) = table
+        for change in (
+            lambda t, key: t.__setitem__(key, 3),
+            lambda t, key: t.__delitem__(key),
+            lambda t, key: t.__ior__({key: 3}),
+            lambda t, key: t.update({key: 3}),
+            lambda t, key: t.setdefault("other", 3),
+            lambda t, key: t.pop(key),
+            lambda t, key: t.popitem(),
+            lambda t, key: t.clear(),
+        ):
+            with pytest.raises(TypeError, match=r"must stay as they are: make another recipe, such as .*replace"):
+                change(table, key)
+    for copied in (pickle.loads(pickle.dumps(recipe)), copy.copy(recipe), copy.deepcopy(recipe)):
+        assert (copied, hash(copied), copied.document()) == (recipe, hash(recipe), recipe.document())
+        with pytest.raises(TypeError, match="must stay as they are"):
+            copied.balance[1]["weights"]["click"] = 3
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    assert dataclasses.asdict(recipe)["balance"] == ("fixed_weights", {"weights": {"click": 2.0}})
+    assert dataclasses.replace(recipe, share=("ple", {**recipe.share[1], "units": (4,)})).share[1] == {"units": (4,)}
 
 
 def test_recipes_of_earlier_runs_are_read():

@@ -15,6 +15,7 @@ import tomli_w
 from tfmtr import components
 from tfmtr.checks import check_boolean, check_integer, check_number, check_widths
 from tfmtr.precision import POLICIES
+from tfmtr.read_only import read_only
 from tfmtr.schema import TRAINING, Scenario, Schema, check_choice, nearest
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class Recipe:
     """What decides a run's result, beside the data; stored in `run.json`, and as TOML wherever one likes.
 
     A part is its name, its import path `"package.module:function"` or the function itself; with options it is
-    `("ple", {"num_experts": 4})`, in a file a table with the key `name`. See `tfmtr.components`.
+    `("ple", {"num_experts": 4})`, in a file a table with the key `name`. See `tfmtr.components`. A recipe has copies of
+    the dictionaries and lists that it is made of, and neither it nor they can be changed.
 
     Args:
         form: `"two_tower"`, which makes an index of titles; or `"ranking"`, whose logits see user and title
@@ -140,10 +142,11 @@ class Recipe:
         check_choice("normalizer", self.normalizer, ("rows", "groups"))
         if self.normalizer == "groups" and checked["head"] != "parallel":
             raise ValueError(f'`normalizer="groups"` is for the head `parallel`. Received: head={self.head!r}')
-        if not isinstance(self.groups, dict):
+        if not isinstance(self.groups, Mapping):
             check_choice("groups", self.groups, ("given", "one", "random"))
         elif not all(isinstance(text, str) for pair in self.groups.items() for text in pair):
             raise ValueError(f"`groups` must map territories to groups, both text. Received: groups={self.groups!r}")
+        checked["groups"] = self.groups
         checked["units"] = check_widths("units", self.units)
         for name, least in INTEGERS.items():
             if getattr(self, name) is not None or name not in OPTIONAL:
@@ -171,7 +174,7 @@ class Recipe:
         for name in BOOLEANS:
             check_boolean(name, getattr(self, name))
         for name, value in checked.items():
-            object.__setattr__(self, name, value)  # tuples and plain numbers, as JSON has them
+            object.__setattr__(self, name, read_only(value))  # tuples and plain numbers, as JSON has them
         self._check_together()
 
     def _check_together(self) -> None:
