@@ -127,6 +127,23 @@ def test_a_saved_model_is_loaded_in_another_process_and_goes_on(model, tmp_path)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # weights and the optimizer's state are those
 
 
+def test_a_clone_that_would_have_no_losses_is_refused_and_says_what_makes_one(model):
+    model.compile("adam")
+    for compiled in (model, type(model).from_config(model.get_config())):
+        with pytest.raises(ValueError, match=r"make another one with `type\(model\)\.from_config") as refused:
+            keras.models.clone_model(compiled)
+        assert "\n" not in str(refused.value)
+    another = type(model).from_config(model.get_config())
+    another.compile(keras.optimizers.Adam(0.03))
+    assert [v.shape for v in another.variables] == [v.shape for v in model.variables]
+    before = np.asarray(model.trainable_variables[0])
+    losses = another.fit(frame(), epochs=2, verbose=0).history["loss"]
+    assert losses[1] < losses[0]
+    np.testing.assert_array_equal(model.trainable_variables[0], before)  # the clone has weights of its own
+    plain = keras.models.clone_model(model.predictor)
+    assert plain.output["click"].shape == (None, 1)
+
+
 def test_a_model_of_a_nameless_function_says_what_can_be_saved(tmp_path):
     def mine(x, scenario, *, towers, num_scenarios):
         return {tower: keras.layers.Dense(4)(x) for tower in towers}

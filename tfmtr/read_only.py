@@ -19,8 +19,8 @@ class ReadOnlyDict(dict):
             f"`dataclasses.replace(recipe, ...)`. Received: a change of {dict(self)!r}"
         )
 
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
+    __setitem__ = __delitem__ = __ior__ = _refuse  # pyright: ignore[reportAssignmentType]
+    clear = pop = popitem = setdefault = update = _refuse  # pyright: ignore[reportAssignmentType]
 
     def __reduce__(self) -> tuple[type, tuple[dict]]:
         return ReadOnlyDict, (dict(self),)  # pickle would fill an empty one, item by item
