@@ -73,6 +73,15 @@ def test_importing_and_help_bring_no_tensorflow():
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.parametrize("option", ["--epochs=0", "--late-days=-1", "--max-drop=0", "--signature=no.such:thing"])
+def test_a_service_is_not_started_for_a_day_with_a_wrong_option(option, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfmtr.operations.service.Run", None)  # what is asked next
+    day = ["daily", "--service", str(tmp_path / "s"), "--day", "2025-02-17", "--start", str(tmp_path / "run"), option]
+    refused = CliRunner().invoke(app, day)
+    assert f"`{option[2:].partition('=')[0].replace('-', '_')}" in str(refused.exception)
+    assert not (tmp_path / "s").exists()
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -242,12 +251,17 @@ def test_the_day_s_options_reach_their_functions(tmp_path, monkeypatch):
     options = {"late_days": 3, "max_drop": 0.1, "max_shift": 0.4, "max_loss": 0.2, "max_share": 0.01}
     options |= {"max_move": 0.5, "epochs": 2, "missing_vectors": "zero"}
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in {**tables, **options}.items()]
-    arguments.append("--from=gate")
+    arguments += ["--from=gate", "--signature=a.b:c", "--signature=a.b:d"]
     day = ("daily", "--service", tmp_path / "s", "--day", "2025-02-17", "--retry", *arguments)
     run(*day, "--start", tmp_path / "run", "--out", tmp_path / "out", "--groups", tmp_path / "groups.json")
-    assert asked[0] == ((tmp_path / "s", tmp_path / "run", tmp_path / "out"), tables)
+    signatures = {"signatures": ["a.b:c", "a.b:d"]}
+    assert asked[0] == ((tmp_path / "s", tmp_path / "run", tmp_path / "out"), tables | signatures)
     assert asked[1][0] == (tmp_path / "s", datetime.date(2025, 2, 17))
-    assert asked[1][1] == {**options, "groups": {"PL": "east"}, "retry": True, "again_from": "gate"}
+    assert asked[1][1] == {**options, **signatures, "groups": {"PL": "east"}, "retry": True, "again_from": "gate"}
+    run("daily", "--service", tmp_path / "s", "--day", "2025-02-17", "--signature", "none")
+    run("daily", "--service", tmp_path / "s", "--day", "2025-02-17")
+    assert [given["signatures"] for _, given in asked[2:]] == [[], None]
+    del asked[2:]
     result["status"] = "refused"
     refused = CliRunner().invoke(app, ["daily", "--service", str(tmp_path / "s"), "--day", "2025-02-18"])
     assert refused.exit_code == 3

@@ -761,6 +761,10 @@ def daily(
     missing_vectors: Annotated[
         str | None, typer.Option(help="What has no vector: error, or zero, from this day on; as before by default.")
     ] = None,
+    signature: Annotated[
+        list[str] | None,
+        typer.Option(help="A further signature, package.module:function, from this day on, or none; repeat."),
+    ] = None,
     retry: Annotated[
         bool, typer.Option(help="Do a day again that was refused or rolled back; what has not changed is used again.")
     ] = False,
@@ -780,29 +784,23 @@ def daily(
     Exit codes: 0 promoted, 3 refused, 4 no events on the day, 5 a table is not what it must be, 6 another process works
     on the service, 1 any other error. The record is SERVICE/days/DAY/day.json.
     """
+    from tfmtr.operations.day import check_options
     from tfmtr.operations.day import daily as run_day
     from tfmtr.operations.record import page
     from tfmtr.operations.service import start_service
 
     tables = {"events": events, "users": users, "titles": titles, "availability": availability}
     tables |= {"user_vectors": user_vectors, "title_vectors": title_vectors}
+    signatures = [] if signature == ["none"] else signature or None
+    new_groups = texts_of("groups", groups, "group")
+    limits = {"max_drop": max_drop, "max_shift": max_shift, "max_loss": max_loss, "max_share": max_share}
+    limits |= {"max_move": max_move}
+    options = {"late_days": late_days, "epochs": epochs, "missing_vectors": missing_vectors}
+    options |= {"again_from": again_from and str(again_from)}
     if start is not None:
-        start_service(service, start, out, **{name: path for name, path in tables.items() if path is not None})
-    result = run_day(
-        service,
-        day.date(),
-        groups=texts_of("groups", groups, "group"),
-        late_days=late_days,
-        max_drop=max_drop,
-        max_shift=max_shift,
-        max_loss=max_loss,
-        max_share=max_share,
-        max_move=max_move,
-        epochs=epochs,
-        missing_vectors=missing_vectors,
-        retry=retry,
-        again_from=again_from and str(again_from),
-    )
+        check_options(limits, **options)
+        start_service(service, start, out, signatures=signatures, **{n: p for n, p in tables.items() if p is not None})
+    result = run_day(service, day.date(), groups=new_groups, signatures=signatures, retry=retry, **limits, **options)
     Console().print(page(result))
     if result["status"] != "promoted":
         raise typer.Exit(3)
