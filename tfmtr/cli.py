@@ -475,13 +475,15 @@ def train(
     TOML, words need no quotes, and none takes back what the file says. A part with options is a table, such as
     --share '{name="ple", num_experts=4}' or --schedule '{name="cosine_decay", decay_steps=5000}'.
     """
-    from tfmtr import replicas, training
     from tfmtr.recipe import Recipe, parse_changes
 
     given = {name: recipe_value(name, value) for name, value in options.items() if value is not None}
     last = parse_changes(changes or ())
     given = {name: value for name, value in given.items() if name not in last} | last
     made = Recipe.load(recipe, given) if recipe else Recipe.from_document({}, given)
+    check_typed(data=data)
+    from tfmtr import replicas, training
+
     with replicas.make_strategy(strategy).scope():
         training.train(data, out, made)
     console.print(Text(f"run: {out}"), soft_wrap=True)
@@ -502,6 +504,32 @@ def recipe_value(name: str, text: Any) -> Any:
     if name in STORED_AS_TABLES or (name in OPTIONAL and text == "none") or (name == "groups" and text[:1] == "{"):
         return parse_change(f"{name}={text}")[1]
     return text
+
+
+def check_typed(*, runs: Sequence[Path] = (), data: Path | None = None, **names: Sequence[str] | None) -> None:
+    """Raises a `ValueError` for a path or a name that is mistyped, before TensorFlow is imported, which takes seconds.
+
+    Where it is imported already, what is called next says the same.
+
+    Args:
+        runs: Run directories.
+        data: A directory made by `tfmtr prepare`.
+        **names: `{argument: names of parts}`.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    from tfmtr import components
+    from tfmtr.datasets.dataset import Dataset
+    from tfmtr.run import Run
+
+    for run in runs:
+        Run(run)
+    if data is not None:
+        Dataset(data)
+    folders = {argument: folder for folder, argument in components.ARGUMENTS.items()}
+    for argument, chosen in names.items():
+        for name in chosen or ():
+            components.check_name(folders[argument], name)
 
 
 def _train_signature() -> inspect.Signature:
@@ -634,13 +662,14 @@ def evaluate(
     see, are tuned on validation users and fitted anew before each window. Lists are as they are served: titles that a
     user had before the window are in none.
     """
-    from tfmtr.evaluation.evaluate import evaluate as evaluate_run
-    from tfmtr.evaluation.evaluation import print_tables
-
     names = [run.resolve().name for run in runs]
     names = [str(run) if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
     if len(set(names)) < len(names):
         raise ValueError(f"`runs` must name each run once. Received: {', '.join(map(str, runs))}")
+    check_typed(runs=runs, data=data, metrics=metric)
+    from tfmtr.evaluation.evaluate import evaluate as evaluate_run
+    from tfmtr.evaluation.evaluation import print_tables
+
     wanted = None
     if baselines is not None:
         wanted = [] if baselines == "none" else [name.strip() for name in baselines.split(",")]
@@ -660,6 +689,7 @@ def report(
     num_samples: Annotated[int, typer.Option(help="Bootstrap samples of the intervals.")] = 1000,
 ) -> None:
     """Write a page about evaluated runs that opens anywhere; seeds of one model are one row."""
+    check_typed(runs=runs, data=data)
     from tfmtr.reporting.page import report as write_report
 
     print(write_report(runs, out, data=data, compare=compare, task=task, num_samples=num_samples))
@@ -676,6 +706,7 @@ def calibrate(
     min_count: Annotated[int, typer.Option(help="Positives, and negatives, for a map of one's own.")] = 30,
 ) -> None:
     """Fit the probabilities to validation rows; `export` then serves them so."""
+    check_typed(runs=[run], data=data)
     from tfmtr.calibration import calibrate as fit
     from tfmtr.evaluation.tables import calibration_table
 
@@ -694,6 +725,7 @@ def export(
     signature: Annotated[list[str] | None, typer.Option(help=SIGNATURE_HELP)] = None,
 ) -> None:
     """Export a model and its title index as the next version, at once."""
+    check_typed(runs=[run], data=titles, index=[index], signatures=signature)
     from tfmtr.exporting import export as export_model
 
     print_version(export_model(run, out, titles=titles, index=index, signatures=signature or ()))
@@ -711,6 +743,7 @@ def index(
     signature: Annotated[list[str] | None, typer.Option(help=SIGNATURE_HELP)] = None,
 ) -> None:
     """Export the title index with the towers only, as the next version: the titles of the day, without the scores."""
+    check_typed(runs=[run], data=titles, index=[kind], signatures=signature)
     from tfmtr.exporting import export_index
 
     print_version(export_index(run, out, titles=titles, index=kind, signatures=signature or ()))
@@ -838,6 +871,7 @@ def embeddings(
     ] = None,
 ) -> None:
     """Write users' and titles' vectors as Parquet, for a vector database."""
+    check_typed(runs=[run], data=data)
     from tfmtr.datasets.report import counted
     from tfmtr.retrieval.embeddings import write_embeddings
 
