@@ -1,5 +1,6 @@
 """What decides a run's result, beside the data: the recipe that a run directory stores, and a TOML file holds."""
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
-from tfmtr import components
+from tfmtr import components, declared
 from tfmtr.checks import check_boolean, check_integer, check_number, check_widths
 from tfmtr.precision import POLICIES
 from tfmtr.read_only import read_only
@@ -210,10 +211,13 @@ class Recipe:
                 f"share=none without `literal` and `dropout`. Received: share={self.share!r}, "
                 f"literal={self.literal}, dropout={self.dropout}"
             )
+        if self.form != "two_tower" and components.is_two_tower_only(self.head):
+            raise ValueError(
+                "`head` must be another one unless `form=two_tower`: this one compares a row's query with the titles "
+                f"of other rows, which a ranking model does not have. Received: head={self.head!r}, form={self.form!r}"
+            )
         if self.per_pair:
-            from tfmtr.sharing._shared import per_pair
-
-            per_pair(components.find("sharing", self.share))  # refuses what knows the scenario by itself
+            components.check_pairable(self.share)
         options = self.optimizer[1] if isinstance(self.optimizer, tuple) else {}
         for name in set(RATES) & set(options):
             check_number(f"optimizer.{name}", options[name], least=0, below=1)
@@ -574,17 +578,25 @@ def _schedule(recipe: Recipe) -> tuple[str, dict[str, Any]] | None:
             f"`learning_rate` must be left out with `schedule={name}`, whose `values` are all rates. Received: "
             f"learning_rate={recipe.learning_rate}"
         )
-    import keras
-
+    keras_name = f"keras.optimizers.schedules.{_camel(name)}"
     try:
+        _check_names(_camel(name), {**_start(name, recipe.learning_rate), **options})
+        import keras
+
         getattr(keras.optimizers.schedules, _camel(name))(**_start(name, recipe.learning_rate), **options)
         _check_numbers(options)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"`schedule={name}` must have the options of keras.optimizers.schedules.{_camel(name)}: {error}. "
-            f"Received: {options}"
+            f"`schedule={name}` must have the options of {keras_name}: {error}. Received: {options}"
         ) from None
     return name, options
+
+
+def _check_names(schedule: str, options: Mapping[str, Any]) -> None:
+    """Raises a `TypeError` unless a schedule of Keras can be made with these options; Keras is not imported for it."""
+    with contextlib.suppress(declared.UnreadableError):
+        own = next(declared.constructors("keras.optimizers.schedules", schedule))
+        inspect.Signature(own[1:]).bind(**options)
 
 
 def _check_numbers(options: Mapping[str, Any]) -> None:
