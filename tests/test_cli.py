@@ -286,13 +286,13 @@ def test_prepare_prints_its_warnings(tmp_path, monkeypatch):
 
 def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
     recipe = training.Recipe(
-        share="mmoe", head="esmm", upsample=False, groups="one", units=(8, 4), literal=True, epochs=3, patience=5,
+        share="none", head="esmm", upsample=False, groups="one", units=(8, 4), literal=True, epochs=3, patience=5,
         batch_size=7, learning_rate=0.5, seed=9, deterministic=False, balance="pcgrad", optimizer="sparse_adam",
     )  # fmt: skip
     trained = []
     monkeypatch.setattr(training, "train", lambda data, workdir, recipe: trained.append(recipe))
     run(
-        *("train", "--data", tmp_path, "--out", tmp_path / "run", "--share", "mmoe", "--head", "esmm"),
+        *("train", "--data", tmp_path, "--out", tmp_path / "run", "--share", "none", "--head", "esmm"),
         *("--no-upsample", "--groups", "one", "--units", "8,4", "--literal", "--epochs", 3, "--patience", 5),
         *("--batch-size", 7, "--learning-rate", 0.5, "--seed", 9, "--no-deterministic"),
         *("--balance", "pcgrad", "--optimizer", "sparse_adam"),

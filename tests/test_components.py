@@ -11,7 +11,7 @@ FOLDERS = (*PARTS.values(), ENCODERS)
 QUICK = """
 import sys, tfmtr
 
-tfmtr.Recipe(share=("ple", {"num_experts": 2}), head="esmm", balance="pcgrad", optimizer=("adam", {"beta_1": 0.5}))
+tfmtr.Recipe(share=("ple", {"num_experts": 2}), head="esmm", balance="pcgrad", optimizer="sparse_adam")
 tfmtr.Recipe(form="ranking", share="mmoe", encode=("cross", {"num_layers": 1}), per_pair=True)
 for wrong in (
     {"share": "plee"},

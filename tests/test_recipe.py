@@ -167,6 +167,22 @@ def test_a_function_may_stand_for_a_name():
         ({"clip_norm": 0}, r"`clip_norm` must be a finite number, greater than 0"),
         ({"dropout": 1.0}, r"`dropout` must be a finite number, not less than 0 and less than 1"),
         (
+            {"balance": "bilevel"},
+            r"`balance=bilevel` .* needs a system that has them, as share=m3oe\. Received: share='terr",
+        ),
+        *(
+            (
+                {"optimizer": ("adam", {"use_ema": name != "gradient_accumulation_steps", name: value})},
+                rf"`optimizer=adam` must have values that it takes: .*`{name}`",
+            )
+            for name, value in (
+                ("gradient_accumulation_steps", 1),
+                ("ema_momentum", 2.0),
+                ("ema_overwrite_frequency", -1),
+            )
+        ),
+        ({"optimizer": ("sparse_adam", {"amsgrad": True})}, "`amsgrad` is not for row-sparse moments"),
+        (
             {"weight_decay": 0.1, "optimizer": ("adam", {"weight_decay": 0.2})},
             r"`optimizer\.weight_decay` must be left out",
         ),
@@ -176,6 +192,23 @@ def test_parts_and_options_that_cannot_be_are_refused(changes, message):
     with pytest.raises(ValueError, match=message) as refused:
         Recipe(**changes)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("share", components.names("sharing"))
+def test_the_paper_s_score_needs_towers_of_one_width_and_any_system_may_have_it(share):
+    read = components.tower_width(share)
+    options, _ = components._options_of("sharing", share)
+    name = next((name for name in ("tower_units", "units") if name in options), None)
+    assert (read is None) == (share in ("none", "territory_branches"))
+    if read is not None:
+        with pytest.raises(
+            ValueError, match=r"the last of `units` must be as wide as they are\. Received: units=\(4,\)"
+        ):
+            Recipe(literal=True, share=share, units=(4,))
+        default = options[name].default
+        share = (share, {name: (*default[:-1], 4) if isinstance(default, tuple) else 4})
+    schema = SCHEMA.replace(features=[*SCHEMA.features, Feature("user", "user", "id", ["a", "b"])])
+    assert Recipe(literal=True, share=share, units=(4,)).build(schema).user_tower.output["click"].shape == (None, 4)
 
 
 NAN, COSINE, LISTED = float("nan"), "cosine_decay", "piecewise_constant_decay"
@@ -275,7 +308,8 @@ def test_parts_that_need_a_value_take_it():
     for argument, folder in {**PARTS, "encode": ENCODERS}.items():
         for name in components.names(folder):
             try:
-                Recipe(**{argument: name}, **({"form": "ranking"} if argument == "encode" else {}))
+                beside = {"encode": {"form": "ranking"}, "balance": {"share": "m3oe"}}.get(argument, {})
+                Recipe(**{argument: name}, **beside)
             except ValueError:
                 refused.append(name)
     assert refused == ["fixed_weights"]  # what the other parts need, models give them
@@ -451,7 +485,7 @@ def test_dropout_is_between_hidden_layers_and_in_training_only():
 
 
 def test_an_option_that_no_file_can_hold_is_left_to_its_part():
-    recipe = Recipe(balance=("bilevel", {"batch": object()}))  # such as a data set
+    recipe = Recipe(balance=("bilevel", {"batch": object()}), share="m3oe")  # such as a data set
     with pytest.raises(ValueError, match="A recipe must have options that a file can hold to be stored"):
         recipe.document()
 

@@ -223,6 +223,27 @@ def is_two_tower_only(head: Any) -> bool:
         return getattr(_function("heads", name), TWO_TOWER_ONLY, False)
 
 
+def has_word(folder: str, part: Any, word: str) -> bool:
+    """Whether a part's own file has a word, such as a layer's name; `True` of what is of another package."""
+    name, _ = parse(folder, part)
+    if not isinstance(name, str) or ":" in name or name in _entry_points(folder):
+        return True
+    return any(word in file.read_text(encoding="utf-8") for file in _own_files(folder, name))
+
+
+def tower_width(share: Any) -> int | None:
+    """Width of a sharing file's towers, the last of its option `tower_units` or `units`; `None` where it has none."""
+    name, options = parse("sharing", share)
+    if not isinstance(name, str) or ":" in name or name in _entry_points("sharing"):
+        return None
+    parameters, _ = _options_of("sharing", name)
+    for option in ("tower_units", "units"):
+        if option in parameters:
+            value = options.get(option, parameters[option].default)
+            return (value[-1] if value else None) if isinstance(value, tuple) else value
+    return None
+
+
 def check_name(folder: str, name: str) -> None:
     """Raises a `ValueError` unless there is a part of a name, or the name is an import path; imports none."""
     if ":" not in name:
@@ -239,12 +260,16 @@ def _files(folder: str) -> list[str]:
     return [m.name for m in pkgutil.iter_modules(_places(folder)) if not m.name.startswith("_")]
 
 
+def _own_files(folder: str, name: str) -> list[Path]:
+    return [file for place in _places(folder) if (file := Path(place, f"{name}.py")).is_file()]
+
+
 def _declared(folder: str, name: str) -> ast.FunctionDef:
     """The function of a part's own file, as it is written there."""
     if ":" in name or name in _entry_points(folder):
         raise declared.UnreadableError(f"{name} is of another package")
     check_choice(ARGUMENTS.get(folder, folder), name, names(folder))
-    files = [file for place in _places(folder) if (file := Path(place, f"{name}.py")).is_file()]
+    files = _own_files(folder, name)
     if not files:
         raise declared.UnreadableError(f"{name} is no file of its own")
     return declared.function_of(files[0], name)

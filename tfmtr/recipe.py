@@ -218,6 +218,17 @@ class Recipe:
             )
         if self.per_pair:
             components.check_pairable(self.share)
+        if self.literal and (width := components.tower_width(self.share)) not in (None, self.units[-1]):
+            raise ValueError(
+                "`literal` has no layer between the towers of `share` and the dot product, so the last of `units` must "
+                f"be as wide as they are. Received: units={self.units!r} and share={self.share!r} of width {width}"
+            )
+        is_bilevel = self.balance is not None and components.parse("balancing", self.balance)[0] == "bilevel"
+        if is_bilevel and not components.has_word("sharing", self.share, "FusionWeight"):
+            raise ValueError(
+                "`balance=bilevel` alternates between network and fusion weights: it needs a system that has them, as "
+                f"share=m3oe. Received: share={self.share!r}"
+            )
         options = self.optimizer[1] if isinstance(self.optimizer, tuple) else {}
         for name in set(RATES) & set(options):
             check_number(f"optimizer.{name}", options[name], least=0, below=1)
@@ -227,6 +238,14 @@ class Recipe:
                 raise ValueError(
                     f"`optimizer.{name}` must be left out where the recipe has it. Received: {twice[name]}"
                 )
+        if options:  # last, as it imports Keras
+            try:
+                components.find("optimizers", self.optimizer)(self.learning_rate)
+            except (TypeError, ValueError) as error:
+                text = " ".join(str(error).split())
+                raise ValueError(
+                    f"`optimizer={self.optimizer[0]}` must have values that it takes: {text} Received: {dict(options)}"
+                ) from None
 
     def document(self) -> dict[str, Any]:
         """The recipe as `run.json` and a TOML file store it; what is the default and is of a newer version is left out.
