@@ -584,3 +584,12 @@ def test_a_shell_completes_commands():
     command = Path(sys.executable).with_name("tfmtr")
     result = subprocess.run([command], env={**os.environ, **words}, capture_output=True, text=True)
     assert (result.returncode, result.stdout.split()) == (0, ["evaluate"])
+
+
+def test_tensorflow_s_own_log_lines_are_hidden_unless_they_are_asked_for(folder, tmp_path):
+    without = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    command = [sys.executable, "-m", "tfmtr", "export", str(folder / "run"), "--out", str(tmp_path / "model")]
+    result = subprocess.run(command, env=without, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    shown = subprocess.run(command, env={**without, "TF_CPP_MIN_LOG_LEVEL": "0"}, capture_output=True, text=True)
+    assert "cpu_feature_guard" in shown.stderr
