@@ -50,6 +50,9 @@ INTEGERS = {"epochs": 1, "patience": 0, "batch_size": 1, "embedding_dim": 1, "se
             for value in (1, "no", None)
         ),
         ({"groups": {"DE": 3}}, "`groups` must map territories to groups, both text"),
+        ({"groups": {}}, "`groups` must map territories to groups, both text"),
+        ({"task_weights": {3: 1.0}}, "`task_weights` must be factors of tasks' losses"),
+        ({"row_weights": ""}, "`row_weights` must be the name of a feature"),
         ({"optimizer": "adamm"}, r"`optimizer` must be one of .*Did you mean 'adam'\?"),
     ],
 )
@@ -293,6 +296,22 @@ def test_a_module_that_cannot_be_imported_is_named(error, tmp_path, monkeypatch)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match=r"`share` must be the import path .* Received: share='broken_part:x'"):
         Recipe(share="broken_part:x")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Recipe(units=(2**31, 4)), "`units` must be an integer, from 1 to 2147483647"),
+        (lambda: Recipe.load(None), "`recipe` must be a TOML file that can be read. Received: None"),
+        (lambda: Recipe.load("a\0b"), "`recipe` must be a TOML file that can be read"),
+        (lambda: Recipe.from_document({}, ["share=ple"]), r"`changes` must be \{key: value\}"),
+        (lambda: Recipe.from_document({}, {3: 3}), r"`changes` must be \{key: value\}. Received: changes=\{3: 3\}"),
+    ],
+)
+def test_what_python_would_raise_an_error_of_its_own_for_is_said(make, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        make()
+    assert "\n" not in str(refused.value)
 
 
 def test_missing_options_are_named_in_order():

@@ -145,10 +145,11 @@ class Recipe:
             raise ValueError(f'`normalizer="groups"` is for the head `parallel`. Received: head={self.head!r}')
         if not isinstance(self.groups, Mapping):
             check_choice("groups", self.groups, ("given", "one", "random"))
-        elif not all(isinstance(text, str) for pair in self.groups.items() for text in pair):
+        elif not self.groups or not all(isinstance(text, str) for pair in self.groups.items() for text in pair):
             raise ValueError(f"`groups` must map territories to groups, both text. Received: groups={self.groups!r}")
         checked["groups"] = self.groups
         checked["units"] = check_widths("units", self.units)
+        check_integer("units", max(checked["units"]), least=1, most=MOST)
         for name, least in INTEGERS.items():
             if getattr(self, name) is not None or name not in OPTIONAL:
                 checked[name] = check_integer(name, getattr(self, name), least=least, most=MOST)
@@ -163,14 +164,17 @@ class Recipe:
         if self.precision is not None:
             check_choice("precision", self.precision, POLICIES)
         if self.task_weights is not None:
-            if not isinstance(self.task_weights, Mapping) or not self.task_weights:
+            is_table = isinstance(self.task_weights, Mapping) and all(
+                isinstance(task, str) for task in self.task_weights
+            )
+            if not is_table or not self.task_weights:
                 raise ValueError(
                     "`task_weights` must be factors of tasks' losses, {task: number}. Received: "
                     f"task_weights={self.task_weights!r}"
                 )
             weights = {t: check_number(f"task_weights.{t}", w, least=0) for t, w in self.task_weights.items()}
             checked["task_weights"] = weights
-        if self.row_weights is not None and not isinstance(self.row_weights, str):
+        if self.row_weights is not None and (not isinstance(self.row_weights, str) or not self.row_weights):
             raise ValueError(f"`row_weights` must be the name of a feature. Received: row_weights={self.row_weights!r}")
         for name in BOOLEANS:
             check_boolean(name, getattr(self, name))
@@ -313,6 +317,8 @@ class Recipe:
         """
         if not isinstance(document, Mapping) or not all(isinstance(key, str) for key in document):
             raise ValueError(f"A recipe must be a table of keys and values. Received: {document!r}")
+        if changes is not None and (not isinstance(changes, Mapping) or not all(isinstance(k, str) for k in changes)):
+            raise ValueError(f"`changes` must be {{key: value}}. Received: changes={changes!r}")
         document = dict(document)
         for key, value in (changes or {}).items():
             _change(document, key, value)
@@ -328,7 +334,7 @@ class Recipe:
         """The recipe of a TOML file; see `from_toml`."""
         try:
             text = Path(file).read_text(encoding="utf-8-sig")  # with the mark that some editors write, or without
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, TypeError, ValueError) as error:  # of bytes that are no text, too
             raise ValueError(f"`recipe` must be a TOML file that can be read. Received: {file} ({error})") from None
         try:
             return cls.from_toml(text, changes)
