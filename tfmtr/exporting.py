@@ -197,6 +197,11 @@ class Source:
         """
         if isinstance(run, JointModel):
             return cls.of_model(run, titles)
+        if not isinstance(run, (str, os.PathLike)):
+            raise ValueError(
+                "`run` must be a run directory, or a two-tower model of `tfmtr.models` that was trained by hand. "
+                f"Received: a {type(run).__name__}"
+            )
         run = Run(run)
         model, document = run.load(form="two_tower"), run.document
         facts = {key: document[key] for key in ("run_id", "fingerprint", "recipe", "versions")}

@@ -100,8 +100,8 @@ class JointModel(keras.Model):
             **kwargs: As for `keras.Model.compile`.
 
         Raises:
-            ValueError: If `balance` is unknown, does not fit the head's losses, or is given on another backend than
-                TensorFlow; if `jit_compile=True` and a layer cannot be compiled.
+            ValueError: If a loss is given; if `balance` is unknown, does not fit the head's losses, or is given on
+                another backend than TensorFlow; if `jit_compile=True` and a layer cannot be compiled.
         """
         routed = [layer.name for layer in self._flatten_layers() if layer is not self and not layer.supports_jit]
         if kwargs.get("jit_compile") is True and routed:
@@ -109,8 +109,14 @@ class JointModel(keras.Model):
                 "`jit_compile=True` compiles steps of fixed sizes, and these layers part the rows by their scenario: "
                 f"leave it out, or build the layers with `routed=False`. Received: {sorted(set(routed))}"
             )
+        if given := [name for name in ("loss", "loss_weights") if kwargs.get(name) is not None]:
+            raise ValueError(
+                f"`{given[0]}` must be left out: a joint model has its head's losses, and a task's weight is its "
+                f"`Task(weight=...)`. Received: {given[0]}={kwargs[given[0]]!r}"
+            )
         if balance is not None:
             check_tensorflow(f"`balance={balance}`", "leave it out: the sum of the losses is minimised")
+            components.check_part("balancing", balance)
         super().compile(optimizer=optimizer, **{"jit_compile": False if is_tensorflow() else "auto", **kwargs})
         self.balance, self.balance_name = None, balance
         if balance is not None:
@@ -163,6 +169,10 @@ class JointModel(keras.Model):
         Raises:
             ValueError: If a feature or a label is missing, not encoded or not what its task can be.
         """
+        if x is None:
+            raise ValueError(
+                "`x` must be a DataFrame, a dictionary of arrays, or a dataset of batches. Received: x=None"
+            )
         x, y = self._encoded(x, y)
         given = inspect.signature(super().fit).bind(x, y, *args, **kwargs)  # by name, as Keras has them
         known = given.arguments.get("validation_data")
@@ -207,6 +217,9 @@ class JointModel(keras.Model):
                 only are left out.
             *args: As for `keras.Model.predict`.
             **kwargs: As for `keras.Model.predict`.
+
+        Raises:
+            ValueError: If `x` is nothing of that, or a feature is missing.
         """
 
         def served(features: Mapping[str, Any], *_: Any) -> dict[str, Any]:
@@ -216,6 +229,13 @@ class JointModel(keras.Model):
             from tfmtr.inputs import encode_frame
 
             x, _ = encode_frame(x, self.schema)
+        if not isinstance(x, dict) and not hasattr(x, "map"):
+            raise ValueError(
+                "`x` must be a DataFrame, a dictionary of arrays, or a dataset of batches. Received: a "
+                f"{type(x).__name__}"
+            )
+        if missing := sorted(set(self.predictor.input) - set(x)) if isinstance(x, dict) else ():
+            raise ValueError(f"`x` must have each feature that is served. Received: none for {missing}")
         return self.predictor.predict(served(x) if isinstance(x, dict) else x.map(served), *args, **kwargs)
 
     def export(self, filepath: str | os.PathLike, **kwargs: Any) -> None:
@@ -363,6 +383,11 @@ def _rebuildable(builder: Builder) -> Builder:
 
     @functools.wraps(builder)
     def build(schema: Schema, **options: Any) -> JointModel:
+        if not isinstance(schema, Schema):
+            raise ValueError(f"`schema` must be a Schema. Received: a {type(schema).__name__}")
+        for name in ("share", "head", "encode"):
+            if options.get(name) is not None and (name, options[name]) != ("encode", "fwfm"):
+                components.check_part(PART_OF[name], options[name])
         model = builder(schema, **options)
         model.built_with = (builder.__name__, schema, options)
         return model
