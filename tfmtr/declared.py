@@ -63,11 +63,8 @@ def constructors(module: str, name: str) -> Iterator[list[inspect.Parameter]]:
     for base in found.bases:
         path = ast.unparse(base)
         root, _, rest = path.partition(".")
-        for node in tree.body:  # what is imported under a condition depends on the backend, and has no options
-            for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
-                if (alias.asname or alias.name) == root:
-                    start = f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
-                    yield from constructors(*f"{start}.{rest}".rstrip(".").rsplit(".", 1))
+        if root in (imported := _imports(tree)):
+            yield from constructors(*f"{imported[root]}.{rest}".rstrip(".").rsplit(".", 1))
 
 
 def _home(module: str, name: str) -> tuple[Path, str]:
@@ -78,11 +75,18 @@ def _home(module: str, name: str) -> tuple[Path, str]:
         raise UnreadableError(f"{top} is not installed")
     place = Path(spec.origin).parent.joinpath(*path)
     file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-    for node in _parse(file).body:
-        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
-            if (alias.asname or alias.name) == name:
-                return _home(str(node.module), alias.name)
-    return file, name
+    imported = _imports(_parse(file)).get(name, "")
+    return _home(*imported.rsplit(".", 1)) if "." in imported else (file, name)
+
+
+def _imports(tree: ast.Module) -> dict[str, str]:
+    """`{name: what it is imported from}`; what is imported under a condition, by the backend, has no options."""
+    found = {}
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            start = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            found |= {alias.asname or alias.name: f"{start}{alias.name}" for alias in node.names}
+    return found
 
 
 def _parse(file: Path) -> ast.Module:

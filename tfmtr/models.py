@@ -322,7 +322,8 @@ class TwoTower(JointModel):
     ) -> None:
         super().__init__(inputs, outputs, name, head=head, schema=schema)
         self.score_names = {tower: layer.name for tower, layer in scores.items()}
-        users = {name: value for name, value in self.predictor.input.items() if name not in title["inputs"]}
+        served: Any = self.predictor.input
+        users = {name: value for name, value in served.items() if name not in title["inputs"]}
         self.user_tower = keras.Model(users, dict(queries), name="user_tower")
         self.title_tower = keras.Model(title["inputs"], title["vector"], name="title_tower")
 
