@@ -337,3 +337,9 @@ def test_two_runs_of_one_name_are_two_columns(monkeypatch):
     monkeypatch.setattr(evaluation, "print_tables", lambda results, console: shown.append(results))
     cli.evaluate(runs=[Path("a/run"), Path("b/run"), Path("c/other")], data=Path("d"))
     assert shown == [{"a/run": "a/run", "b/run": "b/run", "other": "c/other"}]
+
+
+def test_an_option_of_a_part_is_not_taken_for_one_of_the_command():
+    command = cli.command_of(["train"])
+    said = cli.in_words_of(command, "`units` of `share=ple` must be a value like its default. Received: units='a'")
+    assert said == "`units` of `--share ple` must be a value like its default. Received: units='a'"

@@ -73,6 +73,15 @@ def test_importing_and_help_bring_no_tensorflow():
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.parametrize("option", ["--epochs=0", "--late-days=-1", "--max-drop=0", "--signature=no.such:thing"])
+def test_a_service_is_not_started_for_a_day_with_a_wrong_option(option, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfmtr.operations.service.Run", None)  # what is asked next
+    day = ["daily", "--service", str(tmp_path / "s"), "--day", "2025-02-17", "--start", str(tmp_path / "run"), option]
+    refused = CliRunner().invoke(app, day)
+    assert f"`{option[2:].partition('=')[0].replace('-', '_')}" in str(refused.exception)
+    assert not (tmp_path / "s").exists()
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -242,12 +251,17 @@ def test_the_day_s_options_reach_their_functions(tmp_path, monkeypatch):
     options = {"late_days": 3, "max_drop": 0.1, "max_shift": 0.4, "max_loss": 0.2, "max_share": 0.01}
     options |= {"max_move": 0.5, "epochs": 2, "missing_vectors": "zero"}
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in {**tables, **options}.items()]
-    arguments.append("--from=gate")
+    arguments += ["--from=gate", "--signature=a.b:c", "--signature=a.b:d"]
     day = ("daily", "--service", tmp_path / "s", "--day", "2025-02-17", "--retry", *arguments)
     run(*day, "--start", tmp_path / "run", "--out", tmp_path / "out", "--groups", tmp_path / "groups.json")
-    assert asked[0] == ((tmp_path / "s", tmp_path / "run", tmp_path / "out"), tables)
+    signatures = {"signatures": ["a.b:c", "a.b:d"]}
+    assert asked[0] == ((tmp_path / "s", tmp_path / "run", tmp_path / "out"), tables | signatures)
     assert asked[1][0] == (tmp_path / "s", datetime.date(2025, 2, 17))
-    assert asked[1][1] == {**options, "groups": {"PL": "east"}, "retry": True, "again_from": "gate"}
+    assert asked[1][1] == {**options, **signatures, "groups": {"PL": "east"}, "retry": True, "again_from": "gate"}
+    run("daily", "--service", tmp_path / "s", "--day", "2025-02-17", "--signature", "none")
+    run("daily", "--service", tmp_path / "s", "--day", "2025-02-17")
+    assert [given["signatures"] for _, given in asked[2:]] == [[], None]
+    del asked[2:]
     result["status"] = "refused"
     refused = CliRunner().invoke(app, ["daily", "--service", str(tmp_path / "s"), "--day", "2025-02-18"])
     assert refused.exit_code == 3
@@ -272,13 +286,13 @@ def test_prepare_prints_its_warnings(tmp_path, monkeypatch):
 
 def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
     recipe = training.Recipe(
-        share="mmoe", head="esmm", upsample=False, groups="one", units=(8, 4), literal=True, epochs=3, patience=5,
+        share="none", head="esmm", upsample=False, groups="one", units=(8, 4), literal=True, epochs=3, patience=5,
         batch_size=7, learning_rate=0.5, seed=9, deterministic=False, balance="pcgrad", optimizer="sparse_adam",
     )  # fmt: skip
     trained = []
     monkeypatch.setattr(training, "train", lambda data, workdir, recipe: trained.append(recipe))
     run(
-        *("train", "--data", tmp_path, "--out", tmp_path / "run", "--share", "mmoe", "--head", "esmm"),
+        *("train", "--data", tmp_path, "--out", tmp_path / "run", "--share", "none", "--head", "esmm"),
         *("--no-upsample", "--groups", "one", "--units", "8,4", "--literal", "--epochs", 3, "--patience", 5),
         *("--batch-size", 7, "--learning-rate", 0.5, "--seed", 9, "--no-deterministic"),
         *("--balance", "pcgrad", "--optimizer", "sparse_adam"),
@@ -570,3 +584,12 @@ def test_a_shell_completes_commands():
     command = Path(sys.executable).with_name("tfmtr")
     result = subprocess.run([command], env={**os.environ, **words}, capture_output=True, text=True)
     assert (result.returncode, result.stdout.split()) == (0, ["evaluate"])
+
+
+def test_tensorflow_s_own_log_lines_are_hidden_unless_they_are_asked_for(folder, tmp_path):
+    without = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    command = [sys.executable, "-m", "tfmtr", "export", str(folder / "run"), "--out", str(tmp_path / "model")]
+    result = subprocess.run(command, env=without, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    shown = subprocess.run(command, env={**without, "TF_CPP_MIN_LOG_LEVEL": "0"}, capture_output=True, text=True)
+    assert "cpu_feature_guard" in shown.stderr

@@ -148,3 +148,12 @@ def test_rows_count_by_numbers(tiny, tmp_path, weights, message):
     with pytest.raises(ValueError, match=f"`row_weights` must name a number that is {message}"):
         training.train(data, tmp_path / "run", training.Recipe(row_weights="share", upsample=False))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_that_was_changed_by_hand_is_named_by_its_file(tmp_path):
+    document = {"format": 2, "recipe": {"shaer": "ple"}, "fingerprint": "a", "run_id": "b", "data": "c"}
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    with pytest.raises(
+        ValueError, match=r"run\.json: A recipe must have keys of .*Did you mean 'share'\? Received: 'sh"
+    ):
+        Run(tmp_path).recipe  # noqa: B018

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tfmtr import inputs, models, training
+from tfmtr.exporting import export
 from tfmtr.recipe import Recipe
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
@@ -127,6 +128,23 @@ def test_a_saved_model_is_loaded_in_another_process_and_goes_on(model, tmp_path)
     how = {"batch_size": 200, "epochs": 1, "shuffle": False, "verbose": 0}
     losses = [one.fit(table, **how).history["loss"][0] for one in (model, loaded)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # weights and the optimizer's state are those
+
+
+def test_a_clone_that_would_have_no_losses_is_refused_and_says_what_makes_one(model):
+    model.compile("adam")
+    for compiled in (model, type(model).from_config(model.get_config())):
+        with pytest.raises(ValueError, match=r"make another one with `type\(model\)\.from_config") as refused:
+            keras.models.clone_model(compiled)
+        assert "\n" not in str(refused.value)
+    another = type(model).from_config(model.get_config())
+    another.compile(keras.optimizers.Adam(0.03))
+    assert [v.shape for v in another.variables] == [v.shape for v in model.variables]
+    before = np.asarray(model.trainable_variables[0])
+    losses = another.fit(frame(), epochs=2, verbose=0).history["loss"]
+    assert losses[1] < losses[0]
+    np.testing.assert_array_equal(model.trainable_variables[0], before)  # the clone has weights of its own
+    plain = keras.models.clone_model(model.predictor)
+    assert plain.output["click"].shape == (None, 1)
 
 
 def test_a_model_of_a_nameless_function_says_what_can_be_saved(tmp_path):
@@ -333,7 +351,15 @@ OTHER = np.arange(20) % 7
         ((X, Y, np.ones((20, 1))), r"must have shape \(batch,\), .*'weights of click': \(None, 1\)"),
         ((X | {"movie": frame(20).movie}, Y), r"`x` must have encoded features.*Received: \['movie'\]"),
         (({n: x for n, x in X.items() if n != "age"}, Y), r"Received: \['age'\] missing or not encoded"),
-        ((X | {"scenario": X["scenario"] + 1}, Y), "`scenario` must be a group's number, from 0 to 2; .* Received: 3"),
+        (
+            (X | {"scenario": X["scenario"] + 1}, Y),
+            "`scenario` must be a group's number, from 0 to 2; .* Received: 1 to 3",
+        ),
+        ((X | {"scenario": X["scenario"] - 9}, Y), "`scenario` must be a group's number, from 0 to 2"),
+        ((X | {"movie": X["movie"] + 9}, Y), "`movie` must have places in its vocabulary, from 0 to 2, .* to 11"),
+        ((X | {"movie": X["movie"] - 9}, Y), "`movie` must have places in its vocabulary, from 0 to 2"),
+        ((X | {"age": X["age"][:7]}, Y), r"`x` and `y` must have one row for each of the 20 .* Received: \{'age': 7\}"),
+        ((X, Y | {"like": Y["like"][:7]}), r"one row for each of the 20 .*\{'label like': 7\}"),
         (frame(20)[:0], "`frame` must have a row"),
         (frame(20).drop(columns="like"), r"`y` must have the labels .* Received: \['click'\]"),
     ],
@@ -354,6 +380,49 @@ def plain():
     model = models.ranking(SCHEMA, embedding_dim=2)
     model.compile("sgd")
     return model
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda model: model.fit(), "`x` must be a DataFrame, a dictionary of arrays, or a dataset of batches"),
+        (lambda model: model.predict([1]), "`x` must be a DataFrame, .* Received: a list"),
+        (
+            lambda model: model.predict({"age": X["age"]}),
+            r"`x` must have each feature that is served.*'movie', 'poster'",
+        ),
+        (
+            lambda model: model.compile("sgd", loss="mse"),
+            "`loss` must be left out: a joint model has its head's losses",
+        ),
+        (lambda model: model.compile("sgd", loss_weights=[1]), "`loss_weights` must be left out"),
+        (lambda model: model.compile("sgd", balance="pcgrd"), "`balance` must be one of .*Did you mean 'pcgrad'"),
+        (lambda model: models.ranking("schema"), "`schema` must be a Schema. Received: a str"),
+        (
+            lambda model: models.ranking(SCHEMA, share=("ple", {"num_expert": 2})),
+            "Options of `share=ple` must be .*Did you mean 'num_experts'",
+        ),
+        (
+            lambda model: models.two_tower(SCHEMA, head=("escm2", {"clip": "a"})),
+            "`clip` of `head=escm2` must be a value",
+        ),
+        (lambda model: models.ranking(SCHEMA, encode=("cross", {"layers": 2})), "Did you mean 'num_layers'"),
+        (lambda model: training.fit(RECIPE, SCHEMA, frame(20), judge=3), "`judge` must be a function from a model"),
+        (
+            lambda model: export(model.predictor, "out"),
+            "`run` must be a run directory, or a two-tower model .* Functional",
+        ),
+        (
+            lambda model: export(None, "out"),
+            "`run` must be a run directory, or a two-tower model .* Received: a NoneType",
+        ),
+    ],
+)
+def test_what_a_model_cannot_take_is_said_in_one_line_and_changes_nothing(plain, use, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        use(plain)
+    assert "\n" not in str(refused.value)
+    assert (plain.balance_name, plain.compiled) == (None, True)
 
 
 def test_whole_and_boolean_labels_are_numbers(plain):

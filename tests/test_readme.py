@@ -1,5 +1,6 @@
 """The pages' worked examples run as they are printed."""
 
+import contextlib
 import functools
 import importlib.util
 import inspect
@@ -9,11 +10,16 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import tfmtr.sharing
-from tfmtr import components, models
+from tfmtr import cli, components, models
+from tfmtr.evaluation.lists import Lists
+from tfmtr.evaluation.ranking import metrics_of_users
 from tfmtr.heads._head import Head
+from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 PAGE = Path(__file__).parents[1] / "docs" / "add-a-system.md"
@@ -192,3 +198,102 @@ def test_the_example_of_a_head_keeps_the_contract_and_follows_its_equation(tmp_p
 def test_the_page_names_every_field_of_a_head():
     fields = re.findall(r"^\| `(\w+)` \|", HEAD_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(fields) == set(Head._fields) - {"outputs", "losses", "is_two_tower_only"}
+
+
+@contextlib.contextmanager
+def beside(package, file):
+    """Puts a file's folder beside a package's own, as if the file were in there."""
+    folder = importlib.import_module(package)
+    before = list(folder.__path__)
+    folder.__path__ = [*before, str(file.parent)]
+    try:
+        yield
+    finally:
+        folder.__path__ = before
+        sys.modules.pop(f"{package}.{file.stem}", None)
+
+
+def test_the_example_of_a_metric_is_found_and_counts(tmp_path):
+    file = example_file(PAGE.with_name("add-a-metric.md"), "evaluation/list_metrics", tmp_path)
+    rng = np.random.default_rng(0)
+    lists = Lists([[3, 7], [5, -1], [1, 2]], ["DE"] * 3, [0, 0, 1, 2, 2], [3, 7, 8, 2, 4], num_titles=9)
+    with beside("tfmtr.evaluation.list_metrics", file):
+        assert "precision" in components.names("evaluation.list_metrics")
+        np.testing.assert_array_equal(components.find("evaluation.list_metrics", "precision")(lists), [1.0, 0.0, 0.5])
+        users, titles = np.nonzero(rng.random((20, 30)) < 0.1)
+        many = Lists(np.argsort(rng.random((20, 30)))[:, :10], ["DE"] * 20, users, titles, num_titles=30)
+        assert "precision" in metrics_of_users(many)
+
+
+def test_the_example_of_an_encoder_follows_its_equation_and_trains(tmp_path):
+    file = example_file(PAGE.with_name("add-an-encoder.md"), "encoders/interactions", tmp_path)
+    schema = Schema(
+        [Feature("user", "user", "id", ["a", "b"]), Feature("movie", "title", "id", ["m", "n"])],
+        [Task("click")],
+        Scenario(["territory"], {("DE",): "west"}),
+    )
+    with beside("tfmtr.encoders.interactions", file):
+        recipe = tfmtr.Recipe(form="ranking", share="none", encode=("senet", {"reduction": 2}), learning_rate=0.05)
+        with pytest.raises(ValueError, match=r"Did you mean 'reduction'\?"):
+            tfmtr.Recipe(form="ranking", encode=("senet", {"reductions": 2}))
+        model = recipe.build(schema)
+        rng = np.random.default_rng(0)
+        x = {name: rng.integers(1, 3, 64).astype("int32") for name in ("user", "movie")}
+        x["scenario"] = np.ones(64, "int32")
+        y, start = {"click": (x["user"] == 1).astype("float32")}, model.get_layer("senet_excite").get_weights()[0]
+        losses = model.fit(x, y, epochs=20, verbose=0).history["loss"]
+        assert losses[-1] < 0.5 * losses[0]
+        assert (model.get_layer("senet_excite").get_weights()[0] != start).any()
+    fields = {name: rng.normal(size=(2, 3)).astype("float32") for name in ("user", "movie")}
+    keras.utils.set_random_seed(0)
+    inputs = {name: keras.Input((3,)) for name in fields}
+    found = keras.Model(inputs, load(file)(keras.layers.concatenate(list(inputs.values())), inputs))
+    squeeze, excite = (found.get_layer(f"senet_{name}").get_weights() for name in ("squeeze", "excite"))
+    z = np.stack([field.mean(axis=1) for field in fields.values()], axis=1)
+    a = np.maximum(np.maximum(z @ squeeze[0] + squeeze[1], 0) @ excite[0] + excite[1], 0)
+    expected = np.concatenate([*fields.values(), *(a[:, [i]] * e for i, e in enumerate(fields.values()))], axis=1)
+    np.testing.assert_allclose(found.predict(fields, verbose=0), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="needs a categorical feature and a positive `reduction`"):
+        load(file)(keras.Input((3,)), {})
+
+
+def test_the_example_of_an_index_finds_what_numpy_finds(tmp_path):
+    file = example_file(PAGE.with_name("add-an-index.md"), "retrieval/indexes", tmp_path)
+    rng = np.random.default_rng(0)
+    titles, vectors = [f"t{i}" for i in range(50)], rng.normal(size=(50, 4)).astype("float32")
+    catalogue = Catalogue(titles, {"DE": np.ones(50, bool)})
+    query, allowed = rng.normal(size=(3, 4)).astype("float32"), rng.random((3, 50)) < 0.7
+    with beside("tfmtr.retrieval.indexes", file):
+        index = components.find("retrieval.indexes", "half")(catalogue, vectors)
+    found = index(query, np.asarray([5, 3, 5], "int32"), allowed)
+    scores = np.where(allowed, query @ vectors.astype("float16").astype("float32").T, -np.inf)
+    np.testing.assert_array_equal(found["index"], np.argsort(-scores)[:, :5])
+    np.testing.assert_array_equal(np.isfinite(found["scores"]), [[True] * 5, [True] * 3 + [False] * 2, [True] * 5])
+    assert not np.asarray(found["is_exact"]).any()
+    np.testing.assert_allclose(index.vectors_of(found["index"][:, :1])[:, 0], vectors[found["index"][:, 0]], atol=1e-2)
+    rows = re.findall(r"^\| `(\w+)` \|", PAGE.with_name("add-an-index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(rows) == set(found)
+
+
+def test_the_example_of_a_data_set_is_a_command(tmp_path):
+    file = example_file(PAGE.with_name("add-a-data-set.md"), "datasets/public", tmp_path)
+    rng = np.random.default_rng(0)
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 60 * 24, 3000), unit="h")
+    loans = pd.DataFrame({"reader": rng.integers(0, 200, 3000), "book": rng.integers(0, 40, 3000), "lent": days})
+    loans["branch"] = np.where(loans.reader % 2, "north", "south")
+    loans.to_csv(tmp_path / "loans.csv", index=False)
+    words = ["prepare", "library", "--source", str(tmp_path / "loans.csv"), "--since", "2024-01-11"]
+    with beside("tfmtr.datasets.public", file):
+        result = CliRunner().invoke(cli.app, [*words, "--num-groups", "2", "--out", str(tmp_path / "data")])
+        assert result.exit_code == 0, result.exception
+        assert "A library's loans" in CliRunner().invoke(cli.app, ["prepare", "library", "--help"]).stdout
+        with pytest.raises(ValueError, match="`since` must be a day with loans after it"):
+            components.find("datasets.public", "library")(tmp_path / "loans.csv", tmp_path, since="2030-01-01")
+    data = tfmtr.Dataset(tmp_path / "data")
+    assert sorted(data.schema.scenario.groups) == [("north",), ("south",)]
+    assert data.report["logs"]["columns"]["territory"] == "branch"
+
+
+def test_the_readme_leads_to_every_guide():
+    text = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in PAGE.parent.glob("add-*.md") if f"(docs/{page.name})" not in text] == []

@@ -1,6 +1,8 @@
+import copy
 import dataclasses
 import functools
 import json
+import pickle
 import sys
 
 import keras
@@ -48,6 +50,9 @@ INTEGERS = {"epochs": 1, "patience": 0, "batch_size": 1, "embedding_dim": 1, "se
             for value in (1, "no", None)
         ),
         ({"groups": {"DE": 3}}, "`groups` must map territories to groups, both text"),
+        ({"groups": {}}, "`groups` must map territories to groups, both text"),
+        ({"task_weights": {3: 1.0}}, "`task_weights` must be factors of tasks' losses"),
+        ({"row_weights": ""}, "`row_weights` must be the name of a feature"),
         ({"optimizer": "adamm"}, r"`optimizer` must be one of .*Did you mean 'adam'\?"),
     ],
 )
@@ -63,6 +68,37 @@ def test_what_a_document_holds_is_plain():
     recipe = Recipe(units=[np.int64(8)], seed=np.int32(3), learning_rate=np.float32(0.5), epochs=np.int8(2))
     assert Recipe(**recipe.document()) == recipe
     assert (recipe.units, type(recipe.seed), type(recipe.learning_rate)) == ((8,), int, float)
+
+
+def test_what_a_recipe_holds_cannot_be_changed_and_is_its_own():
+    options = {"weights": {"click": 2.0}}
+    given = {"groups": {"DE": "west"}, "task_weights": {"click": 1.0}, "schedule": ["cosine_decay", {"decay_steps": 9}]}
+    recipe = Recipe(share=["ple", {"units": [8]}], balance=("fixed_weights", options), **given)
+    again = Recipe.from_document(recipe.document())
+    options["weights"]["click"], given["groups"]["DE"], given["schedule"][1]["decay_steps"] = 5.0, "x", 1
+    assert recipe == again
+    tables = (recipe.share[1], recipe.balance[1], recipe.balance[1]["weights"], recipe.groups, recipe.task_weights)
+    for table in (*tables, recipe.schedule[1]):
+        (key,) = table
+        for change in (
+            lambda t, key: t.__setitem__(key, 3),
+            lambda t, key: t.__delitem__(key),
+            lambda t, key: t.__ior__({key: 3}),
+            lambda t, key: t.update({key: 3}),
+            lambda t, key: t.setdefault("other", 3),
+            lambda t, key: t.pop(key),
+            lambda t, key: t.popitem(),
+            lambda t, key: t.clear(),
+        ):
+            with pytest.raises(TypeError, match=r"must stay as they are: make another recipe, such as .*replace"):
+                change(table, key)
+    for copied in (pickle.loads(pickle.dumps(recipe)), copy.copy(recipe), copy.deepcopy(recipe)):
+        assert (copied, hash(copied), copied.document()) == (recipe, hash(recipe), recipe.document())
+        with pytest.raises(TypeError, match="must stay as they are"):
+            copied.balance[1]["weights"]["click"] = 3
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    assert dataclasses.asdict(recipe)["balance"] == ("fixed_weights", {"weights": {"click": 2.0}})
+    assert dataclasses.replace(recipe, share=("ple", {**recipe.share[1], "units": (4,)})).share[1] == {"units": (4,)}
 
 
 def test_recipes_of_earlier_runs_are_read():
@@ -111,11 +147,20 @@ def test_a_function_may_stand_for_a_name():
         ({"form": "ranking", "units": (8,)}, r"`units` must be left out unless `form=two_tower`"),
         ({"form": "ranking", "literal": True}, r"`literal` must be left out unless `form=two_tower`"),
         ({"has_first_order": True}, r"`has_first_order` must be left out unless `form=ranking`.* form='two_tower'"),
+        (
+            {"form": "ranking", "head": "in_batch_softmax"},
+            r"`head` must be another one unless `form=two_tower`: .*compar",
+        ),
+        (
+            {"form": "ranking", "head": ("in_batch_softmax", {"negatives": "batch"})},
+            "`head` must be another one unless `form=two_tower`",
+        ),
+        ({"head": ("escm2", {"regularizer": "both"})}, r"`regularizer` of `head=escm2` must be one of \['ipw', 'dr'\]"),
         ({"encode": "fm"}, r"`encode` of form=two_tower must be one of \['fwfm'\]"),
         ({"encode": "fwfm"}, r"`encode=fwfm` is a two-tower model of its own, .* share='territory_branches'"),
         ({"form": "ranking", "encode": "crosss"}, r"`encode` must be one of .*Did you mean 'cross'\?"),
         ({"schedule": "cosine"}, r"`schedule` must be one of .*Did you mean 'cosine_decay'\?"),
-        ({"schedule": "cosine_decay"}, r"`schedule=cosine_decay` must have the options .*missing 1 required"),
+        ({"schedule": "cosine_decay"}, r"`schedule=cosine_decay` must have the options .*missing a required argument"),
         ({"schedule": ("cosine_decay", {"steps": 3})}, r"`schedule=cosine_decay` must have the options .*'steps'"),
         ({"precision": "float16"}, r"`precision` must be one of \['float32', 'mixed_bfloat16'\]"),
         ({"task_weights": {"click": -1}}, r"`task_weights\.click` must be a finite number, not less than 0"),
@@ -124,6 +169,22 @@ def test_a_function_may_stand_for_a_name():
         ({"updates": 0}, r"`updates` must be an integer, from 1 to 2147483647"),
         ({"clip_norm": 0}, r"`clip_norm` must be a finite number, greater than 0"),
         ({"dropout": 1.0}, r"`dropout` must be a finite number, not less than 0 and less than 1"),
+        (
+            {"balance": "bilevel"},
+            r"`balance=bilevel` .* needs a system that has them, as share=m3oe\. Received: share='terr",
+        ),
+        *(
+            (
+                {"optimizer": ("adam", {"use_ema": name != "gradient_accumulation_steps", name: value})},
+                rf"`optimizer=adam` must have values that it takes: .*`{name}`",
+            )
+            for name, value in (
+                ("gradient_accumulation_steps", 1),
+                ("ema_momentum", 2.0),
+                ("ema_overwrite_frequency", -1),
+            )
+        ),
+        ({"optimizer": ("sparse_adam", {"amsgrad": True})}, "`amsgrad` is not for row-sparse moments"),
         (
             {"weight_decay": 0.1, "optimizer": ("adam", {"weight_decay": 0.2})},
             r"`optimizer\.weight_decay` must be left out",
@@ -134,6 +195,23 @@ def test_parts_and_options_that_cannot_be_are_refused(changes, message):
     with pytest.raises(ValueError, match=message) as refused:
         Recipe(**changes)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("share", components.names("sharing"))
+def test_the_paper_s_score_needs_towers_of_one_width_and_any_system_may_have_it(share):
+    read = components.tower_width(share)
+    options, _ = components._options_of("sharing", share)
+    name = next((name for name in ("tower_units", "units") if name in options), None)
+    assert (read is None) == (share in ("none", "territory_branches"))
+    if read is not None:
+        with pytest.raises(
+            ValueError, match=r"the last of `units` must be as wide as they are\. Received: units=\(4,\)"
+        ):
+            Recipe(literal=True, share=share, units=(4,))
+        default = options[name].default
+        share = (share, {name: (*default[:-1], 4) if isinstance(default, tuple) else 4})
+    schema = SCHEMA.replace(features=[*SCHEMA.features, Feature("user", "user", "id", ["a", "b"])])
+    assert Recipe(literal=True, share=share, units=(4,)).build(schema).user_tower.output["click"].shape == (None, 4)
 
 
 NAN, COSINE, LISTED = float("nan"), "cosine_decay", "piecewise_constant_decay"
@@ -220,6 +298,22 @@ def test_a_module_that_cannot_be_imported_is_named(error, tmp_path, monkeypatch)
         Recipe(share="broken_part:x")
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Recipe(units=(2**31, 4)), "`units` must be an integer, from 1 to 2147483647"),
+        (lambda: Recipe.load(None), "`recipe` must be a TOML file that can be read. Received: None"),
+        (lambda: Recipe.load("a\0b"), "`recipe` must be a TOML file that can be read"),
+        (lambda: Recipe.from_document({}, ["share=ple"]), r"`changes` must be \{key: value\}"),
+        (lambda: Recipe.from_document({}, {3: 3}), r"`changes` must be \{key: value\}. Received: changes=\{3: 3\}"),
+    ],
+)
+def test_what_python_would_raise_an_error_of_its_own_for_is_said(make, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        make()
+    assert "\n" not in str(refused.value)
+
+
 def test_missing_options_are_named_in_order():
     def part(problem, *, first, second):
         pass
@@ -233,7 +327,8 @@ def test_parts_that_need_a_value_take_it():
     for argument, folder in {**PARTS, "encode": ENCODERS}.items():
         for name in components.names(folder):
             try:
-                Recipe(**{argument: name}, **({"form": "ranking"} if argument == "encode" else {}))
+                beside = {"encode": {"form": "ranking"}, "balance": {"share": "m3oe"}}.get(argument, {})
+                Recipe(**{argument: name}, **beside)
             except ValueError:
                 refused.append(name)
     assert refused == ["fixed_weights"]  # what the other parts need, models give them
@@ -409,7 +504,7 @@ def test_dropout_is_between_hidden_layers_and_in_training_only():
 
 
 def test_an_option_that_no_file_can_hold_is_left_to_its_part():
-    recipe = Recipe(balance=("bilevel", {"batch": object()}))  # such as a data set
+    recipe = Recipe(balance=("bilevel", {"batch": object()}), share="m3oe")  # such as a data set
     with pytest.raises(ValueError, match="A recipe must have options that a file can hold to be stored"):
         recipe.document()
 

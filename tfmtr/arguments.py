@@ -36,8 +36,9 @@ ALIASES = {
     "calendar": ("window_days", "train_windows", "test_windows", "end"),
     "has_times": ("no_times",),
 }
-# An argument in backticks, with or without a value, and what may stand in brackets after it: the option.
-ARGUMENT = re.compile(r"`([a-z_0-9]+)(\.[^`=]+)?(?:=([^`]*))?`(?: \(`?(--[^)`]+)`?\))?")
+# An argument in backticks, with or without a value, and what may stand in brackets after it: the option. An option of a
+# part, "`units` of `share=ple`", is none of the command's.
+ARGUMENT = re.compile(r"`([a-z_0-9]+)(\.[^`=]+)?(?:=([^`]*))?`(?! of `[a-z]+=)(?: \(`?(--[^)`]+)`?\))?")
 # A path in backticks, which may be called like an option: `data` for example.
 PATH = re.compile(r"`([^`]+)`(?= must be (?:a directory made by|a finished run|evaluated before))")
 MOST_WINDOWS, MOST_DAYS = 100_000, 1_000_000

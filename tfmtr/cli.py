@@ -475,13 +475,15 @@ def train(
     TOML, words need no quotes, and none takes back what the file says. A part with options is a table, such as
     --share '{name="ple", num_experts=4}' or --schedule '{name="cosine_decay", decay_steps=5000}'.
     """
-    from tfmtr import replicas, training
     from tfmtr.recipe import Recipe, parse_changes
 
     given = {name: recipe_value(name, value) for name, value in options.items() if value is not None}
     last = parse_changes(changes or ())
     given = {name: value for name, value in given.items() if name not in last} | last
     made = Recipe.load(recipe, given) if recipe else Recipe.from_document({}, given)
+    check_typed(data=data)
+    from tfmtr import replicas, training
+
     with replicas.make_strategy(strategy).scope():
         training.train(data, out, made)
     console.print(Text(f"run: {out}"), soft_wrap=True)
@@ -494,14 +496,41 @@ def recipe_value(name: str, text: Any) -> Any:
     if name == "units":
         return whole_numbers("units", text)
     if name == "task_weights":
-        weights = pairs("task-weights", text.split(","))
         try:
-            return {task: float(weight) for task, weight in weights.items()}
+            return {task: float(weight) for task, weight in pairs("task-weights", text.split(",")).items()}
         except ValueError:
-            raise ValueError(f"`--task-weights` must be task=number pairs. Received: {text!r}") from None
+            raise ValueError(
+                f"`--task-weights` must be task=number pairs. Received: {text!r}"
+            ) from None
     if name in STORED_AS_TABLES or (name in OPTIONAL and text == "none") or (name == "groups" and text[:1] == "{"):
         return parse_change(f"{name}={text}")[1]
     return text
+
+
+def check_typed(*, runs: Sequence[Path] = (), data: Path | None = None, **names: Sequence[str] | None) -> None:
+    """Raises a `ValueError` for a path or a name that is mistyped, before TensorFlow is imported, which takes seconds.
+
+    Where it is imported already, what is called next says the same.
+
+    Args:
+        runs: Run directories.
+        data: A directory made by `tfmtr prepare`.
+        **names: `{argument: names of parts}`.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    from tfmtr import components
+    from tfmtr.datasets.dataset import Dataset
+    from tfmtr.run import Run
+
+    for run in runs:
+        Run(run)
+    if data is not None:
+        Dataset(data)
+    folders = {argument: folder for folder, argument in components.ARGUMENTS.items()}
+    for argument, chosen in names.items():
+        for name in chosen or ():
+            components.check_name(folders[argument], name)
 
 
 def _train_signature() -> inspect.Signature:
@@ -634,13 +663,14 @@ def evaluate(
     see, are tuned on validation users and fitted anew before each window. Lists are as they are served: titles that a
     user had before the window are in none.
     """
-    from tfmtr.evaluation.evaluate import evaluate as evaluate_run
-    from tfmtr.evaluation.evaluation import print_tables
-
     names = [run.resolve().name for run in runs]
     names = [str(run) if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
     if len(set(names)) < len(names):
         raise ValueError(f"`runs` must name each run once. Received: {', '.join(map(str, runs))}")
+    check_typed(runs=runs, data=data, metrics=metric)
+    from tfmtr.evaluation.evaluate import evaluate as evaluate_run
+    from tfmtr.evaluation.evaluation import print_tables
+
     wanted = None
     if baselines is not None:
         wanted = [] if baselines == "none" else [name.strip() for name in baselines.split(",")]
@@ -660,6 +690,7 @@ def report(
     num_samples: Annotated[int, typer.Option(help="Bootstrap samples of the intervals.")] = 1000,
 ) -> None:
     """Write a page about evaluated runs that opens anywhere; seeds of one model are one row."""
+    check_typed(runs=runs, data=data)
     from tfmtr.reporting.page import report as write_report
 
     print(write_report(runs, out, data=data, compare=compare, task=task, num_samples=num_samples))
@@ -676,6 +707,7 @@ def calibrate(
     min_count: Annotated[int, typer.Option(help="Positives, and negatives, for a map of one's own.")] = 30,
 ) -> None:
     """Fit the probabilities to validation rows; `export` then serves them so."""
+    check_typed(runs=[run], data=data)
     from tfmtr.calibration import calibrate as fit
     from tfmtr.evaluation.tables import calibration_table
 
@@ -694,6 +726,7 @@ def export(
     signature: Annotated[list[str] | None, typer.Option(help=SIGNATURE_HELP)] = None,
 ) -> None:
     """Export a model and its title index as the next version, at once."""
+    check_typed(runs=[run], data=titles, index=[index], signatures=signature)
     from tfmtr.exporting import export as export_model
 
     print_version(export_model(run, out, titles=titles, index=index, signatures=signature or ()))
@@ -711,6 +744,7 @@ def index(
     signature: Annotated[list[str] | None, typer.Option(help=SIGNATURE_HELP)] = None,
 ) -> None:
     """Export the title index with the towers only, as the next version: the titles of the day, without the scores."""
+    check_typed(runs=[run], data=titles, index=[kind], signatures=signature)
     from tfmtr.exporting import export_index
 
     print_version(export_index(run, out, titles=titles, index=kind, signatures=signature or ()))
@@ -761,6 +795,10 @@ def daily(
     missing_vectors: Annotated[
         str | None, typer.Option(help="What has no vector: error, or zero, from this day on; as before by default.")
     ] = None,
+    signature: Annotated[
+        list[str] | None,
+        typer.Option(help="A further signature, package.module:function, from this day on, or none; repeat."),
+    ] = None,
     retry: Annotated[
         bool, typer.Option(help="Do a day again that was refused or rolled back; what has not changed is used again.")
     ] = False,
@@ -780,29 +818,23 @@ def daily(
     Exit codes: 0 promoted, 3 refused, 4 no events on the day, 5 a table is not what it must be, 6 another process works
     on the service, 1 any other error. The record is SERVICE/days/DAY/day.json.
     """
+    from tfmtr.operations.day import check_options
     from tfmtr.operations.day import daily as run_day
     from tfmtr.operations.record import page
     from tfmtr.operations.service import start_service
 
     tables = {"events": events, "users": users, "titles": titles, "availability": availability}
     tables |= {"user_vectors": user_vectors, "title_vectors": title_vectors}
+    signatures = [] if signature == ["none"] else signature or None
+    new_groups = texts_of("groups", groups, "group")
+    limits = {"max_drop": max_drop, "max_shift": max_shift, "max_loss": max_loss, "max_share": max_share}
+    limits |= {"max_move": max_move}
+    options = {"late_days": late_days, "epochs": epochs, "missing_vectors": missing_vectors}
+    options |= {"again_from": again_from and str(again_from)}
     if start is not None:
-        start_service(service, start, out, **{name: path for name, path in tables.items() if path is not None})
-    result = run_day(
-        service,
-        day.date(),
-        groups=texts_of("groups", groups, "group"),
-        late_days=late_days,
-        max_drop=max_drop,
-        max_shift=max_shift,
-        max_loss=max_loss,
-        max_share=max_share,
-        max_move=max_move,
-        epochs=epochs,
-        missing_vectors=missing_vectors,
-        retry=retry,
-        again_from=again_from and str(again_from),
-    )
+        check_options(limits, **options)
+        start_service(service, start, out, signatures=signatures, **{n: p for n, p in tables.items() if p is not None})
+    result = run_day(service, day.date(), groups=new_groups, signatures=signatures, retry=retry, **limits, **options)
     Console().print(page(result))
     if result["status"] != "promoted":
         raise typer.Exit(3)
@@ -840,6 +872,7 @@ def embeddings(
     ] = None,
 ) -> None:
     """Write users' and titles' vectors as Parquet, for a vector database."""
+    check_typed(runs=[run], data=data)
     from tfmtr.datasets.report import counted
     from tfmtr.retrieval.embeddings import write_embeddings
 

@@ -9,18 +9,23 @@ A part is chosen by what stands for it in a recipe:
 * a function like those of the folder; `functools.partial` for options.
 """
 
+import ast
+import contextlib
 import functools
 import importlib
 import importlib.metadata
 import inspect
 import numbers
 import pkgutil
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tfmtr import declared
 from tfmtr.checks import is_finite
 from tfmtr.schema import check_choice, nearest
 
@@ -40,6 +45,8 @@ POSITIONAL = {"encoders.interactions": 2, "sharing": 2, "heads": 1, "balancing":
 POSITIONAL |= {"datasets.public": 2, "retrieval.indexes": 3, "evaluation.list_metrics": 1, "signatures": 1}
 WITHOUT_OPTIONS = ("retrieval.indexes", "evaluation.list_metrics")
 KEYWORDS = {"sharing": ("towers", "num_scenarios")}
+SIDE_INPUTS = {"fields", "prior", "scenario_features", "task_representations"}  # that a sharing file may ask for
+TWO_TOWER_ONLY = "two_tower_only"  # the decorator of heads
 NAME = "name"  # key of a part's name where it stands in a file together with its options
 _LOCKED = []  # whether import paths are refused, in this process
 
@@ -116,7 +123,7 @@ def stored(folder: str, part: Any) -> Any:
     """
     name, options = parse(folder, part)
     if any(value is None for value in options.values()):
-        parameters, _ = _options_of(folder, name if callable(name) else _function(folder, name))
+        parameters, _ = _options_of(folder, name)
         defaults = {key: parameter.default for key, parameter in parameters.items()}
         options = {
             key: value for key, value in options.items() if value is not None or defaults.get(key, "") is not None
@@ -136,9 +143,8 @@ def check_part(folder: str, part: Any) -> None:
             of the kind that the option's default is of.
     """
     argument, (name, options) = ARGUMENTS[folder], parse(folder, part)
-    function = name if callable(name) else _function(folder, name)
     shown = name if isinstance(name, str) else getattr(name, "__qualname__", repr(name))
-    parameters, is_open = _options_of(folder, function)
+    parameters, is_open = _options_of(folder, name)
     for key, value in options.items():
         if key not in parameters and not is_open:
             has = f"one of {sorted(parameters)}" if parameters else "left out: there are none"
@@ -148,7 +154,9 @@ def check_part(folder: str, part: Any) -> None:
         if key in parameters and not _fits(value, kind := _kind_of(parameters[key])):
             default = parameters[key].default
             must = f"a value like its default, {default!r}"
-            if default is None or default is inspect.Parameter.empty:
+            if typing.get_origin(kind) is typing.Literal:
+                must = f"one of {list(typing.get_args(kind))}"
+            elif default is None or default is inspect.Parameter.empty:
                 must = f"of the type {inspect.formatannotation(kind)}"
             raise ValueError(f"`{key}` of `{argument}={shown}` must be {must}. Received: {key}={value!r}")
     if NAME in parameters and parameters[NAME].default is inspect.Parameter.empty:
@@ -194,9 +202,103 @@ def lock() -> None:
     _LOCKED.append(True)
 
 
+def check_pairable(share: Any) -> None:
+    """Raises a `ValueError` if a sharing system knows the scenario by itself, or has tables of each task."""
+    asked = SIDE_INPUTS & {parameter.name for parameter in _parameters("sharing", parse("sharing", share)[0])}
+    if asked:
+        raise ValueError(
+            "`share` of `per_pair` must be a system that needs x alone, such as shared_bottom, mmoe, ple or adatt. "
+            f"Received: one that asks for {sorted(asked)}"
+        )
+
+
+def is_two_tower_only(head: Any) -> bool:
+    """Whether a head is one for two-tower models only, which `tfmtr.heads.two_tower_only` says above its function."""
+    name, _ = parse("heads", head)
+    if not isinstance(name, str):
+        return getattr(name, TWO_TOWER_ONLY, False)
+    try:
+        return TWO_TOWER_ONLY in declared.decorators(_declared("heads", name))
+    except declared.UnreadableError:
+        return getattr(_function("heads", name), TWO_TOWER_ONLY, False)
+
+
+def has_word(folder: str, part: Any, word: str) -> bool:
+    """Whether a part's own file has a word, such as a layer's name; `True` of what is of another package."""
+    name, _ = parse(folder, part)
+    if not isinstance(name, str) or ":" in name or name in _entry_points(folder):
+        return True
+    return any(word in file.read_text(encoding="utf-8") for file in _own_files(folder, name))
+
+
+def tower_width(share: Any) -> int | None:
+    """Width of a sharing file's towers, the last of its option `tower_units` or `units`; `None` where it has none."""
+    name, options = parse("sharing", share)
+    if not isinstance(name, str) or ":" in name or name in _entry_points("sharing"):
+        return None
+    parameters, _ = _options_of("sharing", name)
+    for option in ("tower_units", "units"):
+        if option in parameters:
+            value = options.get(option, parameters[option].default)
+            return (value[-1] if value else None) if isinstance(value, tuple) else value
+    return None
+
+
+def check_name(folder: str, name: str) -> None:
+    """Raises a `ValueError` unless there is a part of a name, or the name is an import path; imports none."""
+    if ":" not in name:
+        check_choice(ARGUMENTS.get(folder, folder), name, names(folder))
+
+
+def _places(folder: str) -> list[str]:
+    """The folders of a folder's files; its package, which may import Keras, is not imported for it."""
+    package = sys.modules.get(f"tfmtr.{folder}")
+    return list(package.__path__) if package else [str(Path(__file__).parent / _path(folder))]
+
+
 def _files(folder: str) -> list[str]:
-    package = importlib.import_module(f"tfmtr.{folder}")
-    return [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
+    return [m.name for m in pkgutil.iter_modules(_places(folder)) if not m.name.startswith("_")]
+
+
+def _own_files(folder: str, name: str) -> list[Path]:
+    return [file for place in _places(folder) if (file := Path(place, f"{name}.py")).is_file()]
+
+
+def _declared(folder: str, name: str) -> ast.FunctionDef:
+    """The function of a part's own file, as it is written there."""
+    if ":" in name or name in _entry_points(folder):
+        raise declared.UnreadableError(f"{name} is of another package")
+    check_choice(ARGUMENTS.get(folder, folder), name, names(folder))
+    files = _own_files(folder, name)
+    if not files:
+        raise declared.UnreadableError(f"{name} is no file of its own")
+    return declared.function_of(files[0], name)
+
+
+def _parameters(folder: str, part: str | Callable[..., Any]) -> list[inspect.Parameter]:
+    """What a part's function takes, or its class's constructor: read from its file where that is possible."""
+    if isinstance(part, str):
+        with contextlib.suppress(declared.UnreadableError):
+            if folder != "optimizers" or ":" in part or part in _entry_points(folder):
+                return declared.parameters(_declared(folder, part))
+            check_choice(ARGUMENTS[folder], part, names(folder))
+            lists = list(declared.constructors(f"tfmtr.{folder}.{part}", _class_name(part)))
+            return [parameter for one in reversed(lists) for parameter in one]
+        part = _function(folder, part)
+    if folder == "optimizers" and inspect.isclass(part):
+        own = [c for c in part.__mro__ if "__init__" in vars(c) and hasattr(c, "apply_gradients")]
+        return [p for c in reversed(own) for p in inspect.signature(c.__init__).parameters.values()]
+    try:
+        return list(inspect.signature(part).parameters.values())
+    except ValueError:
+        raise ValueError(
+            f"`{ARGUMENTS[folder]}` must be a function like those of tfmtr/{_path(folder)}. Received: {part!r}"
+        ) from None
+
+
+def _class_name(name: str) -> str:
+    """`"sparse_adam"` as `"SparseAdam"`."""
+    return name.title().replace("_", "")
 
 
 @functools.cache
@@ -219,7 +321,7 @@ def _function(folder: str, name: str) -> Callable[..., Any]:
     if name in (points := _entry_points(folder)):
         return points[name].load()
     check_choice(ARGUMENTS.get(folder, folder), name, names(folder))
-    attribute = name.title().replace("_", "") if folder == "optimizers" else name  # those are classes
+    attribute = _class_name(name) if folder == "optimizers" else name  # those are classes
     return getattr(importlib.import_module(f"tfmtr.{folder}.{name}"), attribute)
 
 
@@ -267,24 +369,15 @@ def _attribute(module: ModuleType, name: str) -> Any:
     return functools.reduce(getattr, name.split("."), module)
 
 
-def _options_of(folder: str, function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+def _options_of(folder: str, part: str | Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
     """`({name: Parameter} of the options that a recipe may set, whether it takes any others)`."""
-    given = set()
-    if folder == "sharing":
-        from tfmtr.sharing._shared import SIDE_INPUTS
-
-        given = {"towers", "num_scenarios", *SIDE_INPUTS}
-    try:
-        parameters = list(inspect.signature(function).parameters.values())[POSITIONAL[folder] :]
-    except ValueError:
-        raise ValueError(
-            f"`{ARGUMENTS[folder]}` must be a function like those of tfmtr/{_path(folder)}. Received: {function!r}"
-        ) from None
+    parameters = _parameters(folder, part)[POSITIONAL[folder] :]
+    given = {"towers", "num_scenarios", *SIDE_INPUTS} if folder == "sharing" else set()
     is_open = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
-    if folder == "optimizers" and inspect.isclass(function):  # each class passes on what it does not know
+    if folder == "optimizers" and any(
+        p.name == "self" for p in parameters
+    ):  # each class passes on what it does not know
         given, is_open = {"self", "learning_rate", "name"}, False
-        own = [c for c in function.__mro__ if "__init__" in vars(c) and hasattr(c, "apply_gradients")]
-        parameters = [p for c in reversed(own) for p in inspect.signature(c.__init__).parameters.values()]
     open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {p.name: p for p in parameters if p.kind not in open_ended and p.name not in given}, is_open
 
@@ -306,6 +399,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if value is not None and not isinstance(value, (bool, numbers.Number, str, tuple, list, Mapping)):
         return True  # no file can hold it, such as a data set: the part itself knows whether it can stand there
     origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin is typing.Literal:
+        return value in inner
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, one) for one in inner)
     if origin in (Sequence, tuple, list):

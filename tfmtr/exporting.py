@@ -37,8 +37,7 @@ from tfmtr.schema import Schema, check_inputs
 from tfmtr.scratch import scratch
 from tfmtr.serving.deploy_kit import foreign_operations
 from tfmtr.serving.versions import find_versions
-from tfmtr.signatures._signature import FOLDER as SIGNATURES
-from tfmtr.signatures._signature import Served, Signature, signatures_of
+from tfmtr.signatures._signature import Served, Signature, functions_of, signatures_of
 from tfmtr.version import Version
 
 SCORES = "serving_default"  # the signature of an export that has scores
@@ -121,8 +120,7 @@ def _export(
 ) -> Version:
     check_tensorflow("An export", "export in a process of its own: weights are the same on every backend")
     components.find(FOLDER, kind)
-    for signature in signatures:
-        components.find(SIGNATURES, signature)
+    functions_of(signatures)
     out = Path(out)
     check_out(out)
     source = Source.of(run, titles)
@@ -199,6 +197,11 @@ class Source:
         """
         if isinstance(run, JointModel):
             return cls.of_model(run, titles)
+        if not isinstance(run, (str, os.PathLike)):
+            raise ValueError(
+                "`run` must be a run directory, or a two-tower model of `tfmtr.models` that was trained by hand. "
+                f"Received: a {type(run).__name__}"
+            )
         run = Run(run)
         model, document = run.load(form="two_tower"), run.document
         facts = {key: document[key] for key in ("run_id", "fingerprint", "recipe", "versions")}

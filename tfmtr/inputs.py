@@ -239,7 +239,8 @@ def as_arrays(x: Mapping[str, Any], y: Any, schema: Schema) -> tuple[Mapping[str
 
     Raises:
         ValueError: If a feature or a label is missing, a feature is not encoded, a scenario is none of the schema's
-            groups, there is no row, or a label is not what its task can be.
+            groups, a value is none of its vocabulary, there is no row, or not one of each for each of the others, or a
+            label is not what its task can be.
     """
     names = [*(feature.name for feature in schema.features), "scenario"]
     kinds = {name: np.asarray(x[name]).dtype.kind if name in x else "missing" for name in names}
@@ -251,10 +252,24 @@ def as_arrays(x: Mapping[str, Any], y: Any, schema: Schema) -> tuple[Mapping[str
     y, scenario = as_labels(y, schema), np.asarray(x["scenario"])
     if not len(scenario):
         raise ValueError("`x` must have a row. Received: none")
-    if scenario.max() > schema.scenario.num_groups:
+    given = {**{name: x[name] for name in names}, **{f"label {name}": y[name] for name in y}}
+    if bad := {name: len(value) for name, value in given.items() if len(value) != len(scenario)}:
+        raise ValueError(
+            f"`x` and `y` must have one row for each of the {len(scenario)} of `scenario`. Received: {bad}"
+        )
+    for feature in schema.features:
+        rows = KINDS[feature.kind].rows
+        values = np.asarray(x[feature.name])
+        if rows is not None and values.size and not 0 <= values.min() <= values.max() < rows(feature):
+            raise ValueError(
+                f"`{feature.name}` must have places in its vocabulary, from 0 to {rows(feature) - 1}, as "
+                f"`tfmtr.inputs.encode_frame` makes them. Received: {values.min()} to {values.max()}"
+            )
+    if not 0 <= scenario.min() <= scenario.max() <= schema.scenario.num_groups:
         raise ValueError(
             f"`scenario` must be a group's number, from 0 to {schema.scenario.num_groups}; encode with the model's "
-            f"schema, for a recipe with `groups` that is `recipe.adapt(schema)`. Received: {scenario.max()}"
+            f"schema, for a recipe with `groups` that is `recipe.adapt(schema)`. Received: {scenario.min()} to "
+            f"{scenario.max()}"
         )
     return x, y
 

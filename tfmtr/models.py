@@ -4,6 +4,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 import keras
@@ -28,6 +29,7 @@ from tfmtr.sharing._shared import Shared, as_shared, per_pair
 
 Tensors = dict[str, keras.KerasTensor]
 Builder = TypeVar("Builder", bound=Callable[..., "JointModel"])
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -40,35 +42,47 @@ class JointModel(keras.Model):
     `tfmtr.inputs.encode_frame` encodes. `save("m.keras")` keeps how it was built beside its weights.
 
     Args:
-        inputs: `{name: KerasTensor}` of what is served.
-        training_inputs: `{name: KerasTensor}` of the features that are known in training only.
-        tensors: `{"outputs": {task: tensor}, "logits": {tower: tensor}, "vectors": {tower: tensor}, "training":
+        inputs: `{name: KerasTensor}` of all features and the scenario.
+        outputs: `{"outputs": {task: tensor}, "logits": {tower: tensor}, "vectors": {tower: tensor}, "training":
             {name: tensor}}`.
+        name: Name of the model.
         head: The `Head`.
         schema: The `Schema`, with the features that the head reads in training.
 
+    Raises:
+        ValueError: If there is no `head` or `schema`, as when `keras.models.clone_model` makes the model.
+
     Attributes:
-        predictor: Model from the inputs to `{task: probability of shape (batch, 1)}`.
+        predictor: Model from the inputs that are served to `{task: probability of shape (batch, 1)}`.
     """
 
+    # The first three arguments are those of Keras: so `clone_model` asks this class for a model, which is
+    # refused, and does not make a plain one without losses.
     def __init__(
         self,
         inputs: Tensors,
-        training_inputs: Tensors,
-        tensors: dict[str, Tensors],
-        head: Head,
-        schema: Schema,
-        **kwargs: Any,
+        outputs: dict[str, Tensors],
+        name: str | None = None,
+        *,
+        head: Head | None = None,
+        schema: Schema | None = None,
     ) -> None:
-        given = {**inputs, **training_inputs}
-        name_apart(given, tensors)
-        super().__init__(inputs=given, outputs=tensors, **kwargs)
+        if head is None or schema is None:
+            raise ValueError(
+                "`keras.models.clone_model` copies layers alone, and a joint model has a head with its losses, too: "
+                "make another one with `type(model).from_config(model.get_config())`, and compile it. Received: "
+                f"name={name!r}, without a head"
+            )
+        name_apart(inputs, outputs)
+        super().__init__(inputs=inputs, outputs=outputs, name=name)
         self.head, self.schema = head, schema
         self.balance: Any = None
         self.built_with: tuple[str, Schema, dict[str, Any]] | None = None
         self.balance_name: Any = None
         self.l2 = 0.0  # what `add_l2` added, which a saved model keeps
-        self.predictor = keras.Model(inputs, tensors["outputs"], name="predictor")
+        in_training = {feature.name for feature in schema.by_role(TRAINING)}
+        served = {name: tensor for name, tensor in inputs.items() if name not in in_training}
+        self.predictor = keras.Model(served, outputs["outputs"], name="predictor")
 
     def compile(
         self, optimizer: str | keras.optimizers.Optimizer = "adam", *, balance: Any = None, **kwargs: Any
@@ -86,8 +100,8 @@ class JointModel(keras.Model):
             **kwargs: As for `keras.Model.compile`.
 
         Raises:
-            ValueError: If `balance` is unknown, does not fit the head's losses, or is given on another backend than
-                TensorFlow; if `jit_compile=True` and a layer cannot be compiled.
+            ValueError: If a loss is given; if `balance` is unknown, does not fit the head's losses, or is given on
+                another backend than TensorFlow; if `jit_compile=True` and a layer cannot be compiled.
         """
         routed = [layer.name for layer in self._flatten_layers() if layer is not self and not layer.supports_jit]
         if kwargs.get("jit_compile") is True and routed:
@@ -95,8 +109,14 @@ class JointModel(keras.Model):
                 "`jit_compile=True` compiles steps of fixed sizes, and these layers part the rows by their scenario: "
                 f"leave it out, or build the layers with `routed=False`. Received: {sorted(set(routed))}"
             )
+        if given := [name for name in ("loss", "loss_weights") if kwargs.get(name) is not None]:
+            raise ValueError(
+                f"`{given[0]}` must be left out: a joint model has its head's losses, and a task's weight is its "
+                f"`Task(weight=...)`. Received: {given[0]}={kwargs[given[0]]!r}"
+            )
         if balance is not None:
             check_tensorflow(f"`balance={balance}`", "leave it out: the sum of the losses is minimised")
+            components.check_part("balancing", balance)
         super().compile(optimizer=optimizer, **{"jit_compile": False if is_tensorflow() else "auto", **kwargs})
         self.balance, self.balance_name = None, balance
         if balance is not None:
@@ -149,6 +169,10 @@ class JointModel(keras.Model):
         Raises:
             ValueError: If a feature or a label is missing, not encoded or not what its task can be.
         """
+        if x is None:
+            raise ValueError(
+                "`x` must be a DataFrame, a dictionary of arrays, or a dataset of batches. Received: x=None"
+            )
         x, y = self._encoded(x, y)
         given = inspect.signature(super().fit).bind(x, y, *args, **kwargs)  # by name, as Keras has them
         known = given.arguments.get("validation_data")
@@ -193,6 +217,9 @@ class JointModel(keras.Model):
                 only are left out.
             *args: As for `keras.Model.predict`.
             **kwargs: As for `keras.Model.predict`.
+
+        Raises:
+            ValueError: If `x` is nothing of that, or a feature is missing.
         """
 
         def served(features: Mapping[str, Any], *_: Any) -> dict[str, Any]:
@@ -202,6 +229,13 @@ class JointModel(keras.Model):
             from tfmtr.inputs import encode_frame
 
             x, _ = encode_frame(x, self.schema)
+        if not isinstance(x, dict) and not hasattr(x, "map"):
+            raise ValueError(
+                "`x` must be a DataFrame, a dictionary of arrays, or a dataset of batches. Received: a "
+                f"{type(x).__name__}"
+            )
+        if missing := sorted(set(self.predictor.input) - set(x)) if isinstance(x, dict) else ():
+            raise ValueError(f"`x` must have each feature that is served. Received: none for {missing}")
         return self.predictor.predict(served(x) if isinstance(x, dict) else x.map(served), *args, **kwargs)
 
     def export(self, filepath: str | os.PathLike, **kwargs: Any) -> None:
@@ -277,20 +311,20 @@ class TwoTower(JointModel):
     def __init__(
         self,
         inputs: Tensors,
-        training_inputs: Tensors,
-        tensors: dict[str, Tensors],
-        head: Head,
-        schema: Schema,
+        outputs: dict[str, Tensors],
+        name: str | None = None,
         *,
-        queries: Tensors,
-        title: Mapping[str, Any],
-        scores: Mapping[str, DotScore],
-        **kwargs: Any,
+        head: Head | None = None,
+        schema: Schema | None = None,
+        queries: Mapping[str, keras.KerasTensor] = NOTHING,
+        title: Mapping[str, Any] = NOTHING,
+        scores: Mapping[str, DotScore] = NOTHING,
     ) -> None:
-        super().__init__(inputs, training_inputs, tensors, head, schema, **kwargs)
+        super().__init__(inputs, outputs, name, head=head, schema=schema)
         self.score_names = {tower: layer.name for tower, layer in scores.items()}
-        users = {name: value for name, value in inputs.items() if name not in title["inputs"]}
-        self.user_tower = keras.Model(users, queries, name="user_tower")
+        served: Any = self.predictor.input
+        users = {name: value for name, value in served.items() if name not in title["inputs"]}
+        self.user_tower = keras.Model(users, dict(queries), name="user_tower")
         self.title_tower = keras.Model(title["inputs"], title["vector"], name="title_tower")
 
     @property
@@ -350,6 +384,11 @@ def _rebuildable(builder: Builder) -> Builder:
 
     @functools.wraps(builder)
     def build(schema: Schema, **options: Any) -> JointModel:
+        if not isinstance(schema, Schema):
+            raise ValueError(f"`schema` must be a Schema. Received: a {type(schema).__name__}")
+        for name in ("share", "head", "encode"):
+            if options.get(name) is not None and (name, options[name]) != ("encode", "fwfm"):
+                components.check_part(PART_OF[name], options[name])
         model = builder(schema, **options)
         model.built_with = (builder.__name__, schema, options)
         return model
@@ -453,20 +492,18 @@ def two_tower(
         bias = None if literal else towers[tower].start
         scores[tower] = DotScore(bias, name=f"{tower}_score", dtype="float32")
         logits[tower] = scores[tower](queries[tower], title)
-    training_inputs = encode_inputs(schema, TRAINING)
-    inputs = {**user_inputs, **title_inputs}
+    inputs = {**user_inputs, **title_inputs, **encode_inputs(schema, TRAINING)}
     logits = _add_terms(logits, terms)
-    graph = TrainingGraph(schema, {**inputs, **training_inputs}, dict(bases), vectors, logits, queries, title)
+    graph = TrainingGraph(schema, inputs, dict(bases), vectors, logits, queries, title)
     return TwoTower(
         inputs,
-        training_inputs,
         _tensors(head, graph),
-        head,
-        schema,
+        "two_tower",
+        head=head,
+        schema=schema,
         queries={name: queries[name] for name, tower in towers.items() if tower.is_served},
         title={"inputs": title_inputs, "vector": title},
         scores=scores,
-        name="two_tower",
     )
 
 
@@ -549,9 +586,9 @@ def ranking(
     logits = _add_terms(logits, shared.terms)
     if has_first_order:
         logits = _add_terms(logits, first_order(inputs, features, tuple(logits)))
-    training_inputs = encode_inputs(schema, TRAINING)
-    graph = TrainingGraph(schema, {**inputs, **training_inputs}, dict(shared.bases), vectors, logits, {}, None)
-    return JointModel(inputs, training_inputs, _tensors(head, graph), head, schema, name="ranking")
+    inputs = {**inputs, **encode_inputs(schema, TRAINING)}
+    graph = TrainingGraph(schema, inputs, dict(shared.bases), vectors, logits, {}, None)
+    return JointModel(inputs, _tensors(head, graph), "ranking", head=head, schema=schema)
 
 
 def kernels(model: keras.Model) -> list[keras.Variable]:

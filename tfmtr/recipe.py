@@ -1,5 +1,6 @@
 """What decides a run's result, beside the data: the recipe that a run directory stores, and a TOML file holds."""
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
-from tfmtr import components
+from tfmtr import components, declared
 from tfmtr.checks import check_boolean, check_integer, check_number, check_widths
 from tfmtr.precision import POLICIES
+from tfmtr.read_only import read_only
 from tfmtr.schema import TRAINING, Scenario, Schema, check_choice, nearest
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ class Recipe:
     """What decides a run's result, beside the data; stored in `run.json`, and as TOML wherever one likes.
 
     A part is its name, its import path `"package.module:function"` or the function itself; with options it is
-    `("ple", {"num_experts": 4})`, in a file a table with the key `name`. See `tfmtr.components`.
+    `("ple", {"num_experts": 4})`, in a file a table with the key `name`. See `tfmtr.components`. A recipe has copies of
+    the dictionaries and lists that it is made of, and neither it nor they can be changed.
 
     Args:
         form: `"two_tower"`, which makes an index of titles; or `"ranking"`, whose logits see user and title
@@ -140,11 +143,13 @@ class Recipe:
         check_choice("normalizer", self.normalizer, ("rows", "groups"))
         if self.normalizer == "groups" and checked["head"] != "parallel":
             raise ValueError(f'`normalizer="groups"` is for the head `parallel`. Received: head={self.head!r}')
-        if not isinstance(self.groups, dict):
+        if not isinstance(self.groups, Mapping):
             check_choice("groups", self.groups, ("given", "one", "random"))
-        elif not all(isinstance(text, str) for pair in self.groups.items() for text in pair):
+        elif not self.groups or not all(isinstance(text, str) for pair in self.groups.items() for text in pair):
             raise ValueError(f"`groups` must map territories to groups, both text. Received: groups={self.groups!r}")
+        checked["groups"] = self.groups
         checked["units"] = check_widths("units", self.units)
+        check_integer("units", max(checked["units"]), least=1, most=MOST)
         for name, least in INTEGERS.items():
             if getattr(self, name) is not None or name not in OPTIONAL:
                 checked[name] = check_integer(name, getattr(self, name), least=least, most=MOST)
@@ -159,19 +164,22 @@ class Recipe:
         if self.precision is not None:
             check_choice("precision", self.precision, POLICIES)
         if self.task_weights is not None:
-            if not isinstance(self.task_weights, Mapping) or not self.task_weights:
+            is_table = isinstance(self.task_weights, Mapping) and all(
+                isinstance(task, str) for task in self.task_weights
+            )
+            if not is_table or not self.task_weights:
                 raise ValueError(
                     "`task_weights` must be factors of tasks' losses, {task: number}. Received: "
                     f"task_weights={self.task_weights!r}"
                 )
             weights = {t: check_number(f"task_weights.{t}", w, least=0) for t, w in self.task_weights.items()}
             checked["task_weights"] = weights
-        if self.row_weights is not None and not isinstance(self.row_weights, str):
+        if self.row_weights is not None and (not isinstance(self.row_weights, str) or not self.row_weights):
             raise ValueError(f"`row_weights` must be the name of a feature. Received: row_weights={self.row_weights!r}")
         for name in BOOLEANS:
             check_boolean(name, getattr(self, name))
         for name, value in checked.items():
-            object.__setattr__(self, name, value)  # tuples and plain numbers, as JSON has them
+            object.__setattr__(self, name, read_only(value))  # tuples and plain numbers, as JSON has them
         self._check_together()
 
     def _check_together(self) -> None:
@@ -207,10 +215,24 @@ class Recipe:
                 f"share=none without `literal` and `dropout`. Received: share={self.share!r}, "
                 f"literal={self.literal}, dropout={self.dropout}"
             )
+        if self.form != "two_tower" and components.is_two_tower_only(self.head):
+            raise ValueError(
+                "`head` must be another one unless `form=two_tower`: this one compares a row's query with the titles "
+                f"of other rows, which a ranking model does not have. Received: head={self.head!r}, form={self.form!r}"
+            )
         if self.per_pair:
-            from tfmtr.sharing._shared import per_pair
-
-            per_pair(components.find("sharing", self.share))  # refuses what knows the scenario by itself
+            components.check_pairable(self.share)
+        if self.literal and (width := components.tower_width(self.share)) not in (None, self.units[-1]):
+            raise ValueError(
+                "`literal` has no layer between the towers of `share` and the dot product, so the last of `units` must "
+                f"be as wide as they are. Received: units={self.units!r} and share={self.share!r} of width {width}"
+            )
+        is_bilevel = self.balance is not None and components.parse("balancing", self.balance)[0] == "bilevel"
+        if is_bilevel and not components.has_word("sharing", self.share, "FusionWeight"):
+            raise ValueError(
+                "`balance=bilevel` alternates between network and fusion weights: it needs a system that has them, as "
+                f"share=m3oe. Received: share={self.share!r}"
+            )
         options = self.optimizer[1] if isinstance(self.optimizer, tuple) else {}
         for name in set(RATES) & set(options):
             check_number(f"optimizer.{name}", options[name], least=0, below=1)
@@ -220,6 +242,14 @@ class Recipe:
                 raise ValueError(
                     f"`optimizer.{name}` must be left out where the recipe has it. Received: {twice[name]}"
                 )
+        if options:  # last, as it imports Keras
+            try:
+                components.find("optimizers", self.optimizer)(self.learning_rate)
+            except (TypeError, ValueError) as error:
+                text = " ".join(str(error).split())
+                raise ValueError(
+                    f"`optimizer={self.optimizer[0]}` must have values that it takes: {text} Received: {dict(options)}"
+                ) from None
 
     def document(self) -> dict[str, Any]:
         """The recipe as `run.json` and a TOML file store it; what is the default and is of a newer version is left out.
@@ -287,6 +317,8 @@ class Recipe:
         """
         if not isinstance(document, Mapping) or not all(isinstance(key, str) for key in document):
             raise ValueError(f"A recipe must be a table of keys and values. Received: {document!r}")
+        if changes is not None and (not isinstance(changes, Mapping) or not all(isinstance(k, str) for k in changes)):
+            raise ValueError(f"`changes` must be {{key: value}}. Received: changes={changes!r}")
         document = dict(document)
         for key, value in (changes or {}).items():
             _change(document, key, value)
@@ -302,7 +334,7 @@ class Recipe:
         """The recipe of a TOML file; see `from_toml`."""
         try:
             text = Path(file).read_text(encoding="utf-8-sig")  # with the mark that some editors write, or without
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, TypeError, ValueError) as error:  # of bytes that are no text, too
             raise ValueError(f"`recipe` must be a TOML file that can be read. Received: {file} ({error})") from None
         try:
             return cls.from_toml(text, changes)
@@ -571,17 +603,25 @@ def _schedule(recipe: Recipe) -> tuple[str, dict[str, Any]] | None:
             f"`learning_rate` must be left out with `schedule={name}`, whose `values` are all rates. Received: "
             f"learning_rate={recipe.learning_rate}"
         )
-    import keras
-
+    keras_name = f"keras.optimizers.schedules.{_camel(name)}"
     try:
+        _check_names(_camel(name), {**_start(name, recipe.learning_rate), **options})
+        import keras
+
         getattr(keras.optimizers.schedules, _camel(name))(**_start(name, recipe.learning_rate), **options)
         _check_numbers(options)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"`schedule={name}` must have the options of keras.optimizers.schedules.{_camel(name)}: {error}. "
-            f"Received: {options}"
+            f"`schedule={name}` must have the options of {keras_name}: {error}. Received: {options}"
         ) from None
     return name, options
+
+
+def _check_names(schedule: str, options: Mapping[str, Any]) -> None:
+    """Raises a `TypeError` unless a schedule of Keras can be made with these options; Keras is not imported for it."""
+    with contextlib.suppress(declared.UnreadableError):
+        own = next(declared.constructors("keras.optimizers.schedules", schedule))
+        inspect.Signature(own[1:]).bind(**options)
 
 
 def _check_numbers(options: Mapping[str, Any]) -> None:

@@ -64,7 +64,10 @@ class Run(Folder):
     @property
     def recipe(self) -> Recipe:
         """What the run was made with."""
-        return recipe_of(self.document)
+        try:
+            return recipe_of(self.document)
+        except ValueError as error:
+            raise ValueError(f"{self.path / 'run.json'}: {error}") from None
 
     @property
     def schema(self) -> Schema:
@@ -171,7 +174,7 @@ class Run(Folder):
             self.check_form(form)
         file, document = self.weights(window), self.document
         with precision.use(precision_of(document)):
-            model = recipe_of(document).build(self.schema)
+            model = self.recipe.build(self.schema)
         restore(model, file)
         return model
 

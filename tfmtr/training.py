@@ -212,6 +212,8 @@ def fit(
     for name, value, kind in (("recipe", recipe, Recipe), ("schema", schema, Schema)):
         if not isinstance(value, kind):
             raise ValueError(f"`{name}` must be a {kind.__name__}. Received: a {type(value).__name__}")
+    if judge is not None and not callable(judge):
+        raise ValueError(f"`judge` must be a function from a model to a number. Received: judge={judge!r}")
     schema = recipe.adapt(schema)
     train = rows_at_hand("train", chosen_by_sampling(train, recipe), schema, recipe)
     if validation is not None:

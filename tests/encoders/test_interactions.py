@@ -88,7 +88,7 @@ def test_survives_saving(tmp_path):
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match=r"`encode` must be one of \['cross', 'fm', 'fwfm'\].*'cross'\?.*'crosss'"):
+    with pytest.raises(ValueError, match=r"`encode` must be one of \['cross', 'fm', 'fwfm'.*'cross'\?.*'crosss'"):
         models.ranking(SCHEMA, encode="crosss")
     with pytest.raises(ValueError, match=r"`encode=fm` multiplies pairs .* Received: \['user'\]"):
         models.ranking(SCHEMA.replace(features=[SCHEMA.features[0], SCHEMA.features[2]]), encode="fm")

@@ -111,6 +111,37 @@ def test_a_day_with_new_changed_and_removed_titles_is_an_ordinary_day(after_one_
     assert np.isnan(lengths["t005"])
 
 
+def test_signatures_are_kept_for_the_days_to_come_and_checked_at_the_start(service, monkeypatch, tmp_path):
+    folder = service.folder.parent / "service"
+    monkeypatch.setattr(module, "calibrate", lambda *a, **k: None)
+    monkeypatch.setattr(module, "try_version", lambda version, data: None)
+    ended = {"status": "rolled back"}  # so that the second day can be done again
+    monkeypatch.setattr(module._Day, "publish", lambda self: write_json(self.folder / "day.json", self.record | ended))
+    asked = []
+    monkeypatch.setattr(module, "export", lambda run, out, *, signatures, **k: out.mkdir() or asked.append(signatures))
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    for signatures, message in (
+        (["own:lengths"], r"`signatures` must be the import path of a function.* No module named 'own'"),
+        (["tfmtr.signatures.recommend:no"], "has no attribute 'no'"),
+        (["tfmtr.schema:nearest"], "must ask for parts of"),
+        ("own:lengths", "`signatures` must be a list of import paths"),
+    ):
+        with pytest.raises(ValueError, match=message) as refused:
+            run_day(service, signatures=signatures)
+        assert "\n" not in str(refused.value)
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    (tmp_path / "own_lengths.py").write_text("def lengths(served, *, title): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    service.write(events=service.of_day(DAYS), name="events/first")
+    service.write(events=service.of_day(DAYS + 1), name="events/second")
+    run_day(service, signatures=["own_lengths:lengths"])
+    assert read_json(folder / "service.json")["signatures"] == ["own_lengths:lengths"]
+    run_day(service, DAYS + 1)
+    run_day(service, DAYS + 1, retry=True, signatures=())
+    assert asked == [["own_lengths:lengths"], ["own_lengths:lengths"], []]
+    assert "signatures" not in read_json(folder / "service.json")
+
+
 @pytest.mark.parametrize("function", [export, export_index])
 def test_newer_titles_are_exported_with_an_older_model(after_one_day, tmp_path, function):
     """Row 1: `tfmtr export --titles`, `tfmtr index`, and `recommend` with the newer data."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import tensorflow as tf
 from days_log import DAYS, Tables, date, run_day
 
 from tfmtr.datasets.dataset import Dataset
@@ -15,6 +16,15 @@ from tfmtr.serving.recommend import recommend
 from tfmtr.serving.server import Server
 
 ARCHIVE = Path(__file__).with_name("service_of_format_1.tar.xz")
+LENGTHS = """
+import tensorflow as tf
+
+from tfmtr.signatures import Signature, specs
+
+
+def lengths(served, *, title):
+    return Signature(lambda raw: {"length": tf.norm(title(raw), axis=1)}, specs(served.titles))
+"""
 MADE_AT = "/a-service"  # where the archive says that its folder is
 
 
@@ -31,15 +41,18 @@ def service(tmp_path):
     return tables
 
 
-def test_it_goes_on(service):
+def test_it_goes_on(service, monkeypatch):
     folder = service.folder.parent
     documents = [folder / "data/prepare.json", folder / "run/run.json", folder / "service/service.json"]
     assert all("format" not in json.loads(file.read_text()) for file in documents)
     assert Dataset(folder / "data").test_windows == [1]
     assert Run(folder / "run").recipe.units == (8,)
     service.write(events=service.of_day(DAYS), name="events/first")
-    record = run_day(service)
+    (folder / "own_signatures.py").write_text(LENGTHS)
+    monkeypatch.syspath_prepend(folder)
+    record = run_day(service, signatures=["own_signatures:lengths"])  # which came later than the service
     assert (record["status"], record["reasons"]) == ("promoted", [])
+    assert "lengths" in tf.saved_model.load(str(folder / "model/1")).signatures
     assert read_json(Path(record["run"]) / "run.json")["format"] == 2
     with Server(folder / "model", model_name="m", port=0) as server:  # as an older client asks
         answer = recommend(f"127.0.0.1:{server.port}", "m", folder / "data", "u0001", k=3)

@@ -99,7 +99,7 @@ def evaluate(
     Raises:
         ValueError: If `data` is not what the run was trained on, or an argument is out of its range.
     """
-    if k < 1:
+    if not isinstance(k, int) or k < 1:
         raise ValueError(f"`k` must be positive, for example 10. Received: k={k}")
     run = Run(run)
     data, document, schema = run.data if data is None else Dataset(data), run.document, run.schema

@@ -17,6 +17,7 @@ from tfmtr.heads._head import (
     task_outputs,
     task_towers,
     training_feature,
+    two_tower_only,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "task_outputs",
     "task_towers",
     "training_feature",
+    "two_tower_only",
 ]

@@ -1,12 +1,14 @@
 """What every head is made of."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from keras import KerasTensor, ops
 
 from tfmtr import replicas
+from tfmtr.components import TWO_TOWER_ONLY
 from tfmtr.schema import Feature, Schema, Task
 
 Tensors = dict[str, KerasTensor]  # by the name of an input, a tower, an output, a label column or a loss
@@ -79,7 +81,7 @@ class Head(NamedTuple):
             layers between training-only features, logits and vectors whose outputs the losses need.
         features: Training-only features that the head reads and every table of examples has; they are added to a schema
             that does not name them.
-        is_two_tower_only: Whether the head needs queries and title vectors.
+        is_two_tower_only: Whether the head needs queries and title vectors; `two_tower_only` sets it.
     """
 
     towers: Callable[[], dict[str, Tower]]
@@ -94,6 +96,17 @@ class Head(NamedTuple):
         """The schema with the features that the head reads."""
         there = {feature.name for feature in schema.features}
         return schema.replace(features=[*schema.features, *(f for f in self.features if f.name not in there)])
+
+
+def two_tower_only(head: Callable[..., Head]) -> Callable[..., Head]:
+    """Says above a head's function that it needs queries and title vectors, so that a ranking recipe refuses it."""
+
+    @functools.wraps(head)
+    def marked(*args: Any, **kwargs: Any) -> Head:
+        return head(*args, **kwargs)._replace(is_two_tower_only=True)
+
+    setattr(marked, TWO_TOWER_ONLY, True)
+    return marked
 
 
 def training_feature(schema: Schema, name: str, head: str) -> Feature:

@@ -18,6 +18,7 @@ from tfmtr.heads._head import (
     task_losses,
     task_outputs,
     training_feature,
+    two_tower_only,
 )
 from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.streaming_frequency import StreamingFrequency
@@ -26,6 +27,7 @@ from tfmtr.schema import Feature, Task, check_choice
 TITLE = Feature("title", "training", "string", width=2**31 - 1)  # a hash: no table is as wide
 
 
+@two_tower_only
 def in_batch_softmax(
     tasks: Sequence[Task],
     *,
@@ -124,7 +126,7 @@ def in_batch_softmax(
     def outputs(logits: Tensors) -> Tensors:
         return task_outputs(tasks, logits)
 
-    return Head(towers, outputs, losses, training=training, features=features, is_two_tower_only=True)
+    return Head(towers, outputs, losses, training=training, features=features)
 
 
 def is_negative(ids: KerasTensor, candidates: KerasTensor, within: KerasTensor | None = None) -> KerasTensor:

@@ -48,16 +48,19 @@ from tfmtr.operations.checks import (
     notes_of,
     reasons_of,
 )
-from tfmtr.operations.gating import gate
+from tfmtr.operations.gating import check_bounds, gate
 from tfmtr.operations.late_rows import LATE, SAMPLINGS, account, ended_days, late_files
 from tfmtr.operations.service import (
+    SIGNATURES,
     data_of,
+    keep_signatures,
     make_live,
     owned,
     publish_copy,
     read_live,
     read_service,
     settle,
+    signatures_in,
     table_paths,
 )
 from tfmtr.operations.steps import Steps, state_of
@@ -68,6 +71,7 @@ from tfmtr.serving.errors import ServerError
 from tfmtr.serving.recommend import recommend
 from tfmtr.serving.server import Server
 from tfmtr.serving.versions import find_versions
+from tfmtr.signatures._signature import functions_of
 from tfmtr.version import Version
 
 Result = TypeVar("Result")
@@ -103,6 +107,7 @@ def daily(
     max_move: float = MAX_MOVE,
     epochs: int = 1,
     missing_vectors: str | None = None,
+    signatures: Sequence[str] | None = None,
     retry: bool = False,
     again_from: str | None = None,
     say: Callable[[str], object] = print,
@@ -133,6 +138,8 @@ def daily(
         max_move: As for `tfmtr.operations.checks.check_data`.
         epochs: Times that each row is seen.
         missing_vectors: As for `tfmtr.datasets.prepare.prepare`, from this day on; as before by default.
+        signatures: Import paths of further signatures of the export, from this day on (see
+            `tfmtr.exporting.export`); `()` for none, as before by default.
         retry: Whether to do a day again that was refused or rolled back.
         again_from: Step from which a day is done again, whatever its results are made from: `"prepare"`, `"train"`,
             `"gate"` or `"export"`.
@@ -142,21 +149,19 @@ def daily(
         The day's record, `day.json`; see `tfmtr.operations.record`.
 
     Raises:
-        ValueError: If there is no such service, or the day lies before the newest one.
+        ValueError: If there is no such service or signature, an option is not what it must be, or the day lies before
+            the newest one.
         LockedError: If another process works on the service.
         NoDataError: If the log has no event on the day.
         BadDataError: If a table cannot be prepared, or has other columns than the live model's data.
     """
-    service, late_days = Path(service).absolute(), check_integer("late_days", late_days, least=0)
-    epochs = check_integer("epochs", epochs, least=1)
-    if again_from is not None:
-        check_choice("again_from", again_from, RESULTS)
-    if not max_move > 0:
-        raise ValueError(f"`max_move` must be positive, such as 1.0. Received: max_move={max_move}")
-    for name, value in (("max_loss", max_loss), ("max_share", max_share)):
-        if not 0 < value <= 1:
-            raise ValueError(f"`{name}` must be in (0, 1], such as 0.3 for 30 %. Received: {name}={value}")
+    limits = {"max_drop": max_drop, "max_shift": max_shift, "max_loss": max_loss, "max_share": max_share}
+    limits |= {"max_move": max_move}
+    check_options(limits, late_days=late_days, epochs=epochs, missing_vectors=missing_vectors, again_from=again_from)
+    service, late_days, epochs = Path(service).absolute(), int(late_days), int(epochs)
     settings = read_service(service)
+    functions_of(signatures_in(settings) if signatures is None else signatures)
+    keep_signatures(settings, signatures)
     folder, again = service / "days" / day.isoformat(), retry or again_from is not None
 
     def tell(line: str) -> None:
@@ -193,18 +198,33 @@ def daily(
                 f"late ones, as far as --late-days looks back. Received: {day}"
             )
         if missing_vectors is not None:
-            check_choice("missing_vectors", missing_vectors, ("error", "zero"))
             settings["options"]["missing_vectors"] = missing_vectors
         if groups:
             settings["logs"]["groups"] = {**(settings["logs"]["groups"] or {}), **groups}
         folder.mkdir(parents=True, exist_ok=True)
-        limits = {"max_drop": max_drop, "max_shift": max_shift, "max_loss": max_loss, "max_share": max_share}
-        limits |= {"max_move": max_move}
         steps = Steps(folder, RESULTS, tell, again_from)
         record = _Day(service, settings, live, folder, day, steps, tell).run(late_days, epochs, limits, groups or {})
     for line in _summary(record):
         tell(line)
     return record
+
+
+def check_options(
+    limits: Mapping[str, float], *, late_days: int, epochs: int, missing_vectors: str | None, again_from: str | None
+) -> None:
+    """Raises a `ValueError` unless the options of `daily` are what they must be."""
+    check_integer("late_days", late_days, least=0)
+    check_integer("epochs", epochs, least=1)
+    if missing_vectors is not None:
+        check_choice("missing_vectors", missing_vectors, ("error", "zero"))
+    if again_from is not None:
+        check_choice("again_from", again_from, RESULTS)
+    check_bounds(max_drop=limits["max_drop"], max_shift=limits["max_shift"])
+    if not limits["max_move"] > 0:
+        raise ValueError(f"`max_move` must be positive, such as 1.0. Received: max_move={limits['max_move']}")
+    for name in ("max_loss", "max_share"):
+        if not 0 < limits[name] <= 1:
+            raise ValueError(f"`{name}` must be in (0, 1], such as 0.3 for 30 %. Received: {name}={limits[name]}")
 
 
 class _Day:
@@ -380,11 +400,14 @@ class _Day:
     def export(self, data: Dataset) -> None:
         """Calibrates, exports and tries."""
         live, run, version = self.live, self.folder / "run", self.folder / "version"
-        self.steps.open("export", {"the new model": Run(run).run_id})
+        signatures = signatures_in(self.settings)
+        self.steps.open(
+            "export", {"the new model": Run(run).run_id, **({SIGNATURES: signatures} if signatures else {})}
+        )
         before = read_json(Path(live["run"]) / "calibration.json") or {"by": "territory", "method": "platt"}
         calibrate(run, data.path, by=before["by"], method=before["method"])
         remove(version)
-        try_version(export(run, version, titles=data.path), data)
+        try_version(export(run, version, titles=data.path, signatures=signatures), data)
         self.tell("exported and tried")
 
     def publish(self) -> None:

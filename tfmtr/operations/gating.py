@@ -59,9 +59,7 @@ def gate(
     Raises:
         ValueError: If a limit is not positive.
     """
-    for name, value in (("max_drop", max_drop), ("max_shift", max_shift)):
-        if not value > 0:
-            raise ValueError(f"`{name}` must be positive, such as 0.05 for 5 %. Received: {name}={value}")
+    check_bounds(max_drop=max_drop, max_shift=max_shift)
     data = Dataset(data)
     last = data.next_window - 1
     before = [window["window"] for window in data.report["windows"] if window["window"] < last]
@@ -93,6 +91,13 @@ def gate(
     of_lists = judge_lists(runs, data, orders=[Run(run).list_model for run in (live, candidate)])
     reasons, notes = reasons + of_lists["reasons"], notes + of_lists["notes"]
     return {"is_open": not reasons, "reasons": reasons, "notes": notes, "parts": parts, "lists": of_lists["lists"]}
+
+
+def check_bounds(**bounds: float) -> None:
+    """Raises a `ValueError` that names the bound which is not positive."""
+    for name, value in bounds.items():
+        if not value > 0:
+            raise ValueError(f"`{name}` must be positive, such as 0.05 for 5 %. Received: {name}={value}")
 
 
 def _compare(

@@ -15,7 +15,7 @@ import fcntl
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,10 @@ from tfmtr.folders import FORMATS, check_format
 from tfmtr.run import Run
 from tfmtr.scratch import scratch
 from tfmtr.serving.versions import find_versions
+from tfmtr.signatures._signature import functions_of
 
 PLAN = "publishing.json"
+SIGNATURES = "signatures"  # key of service.json, where there are any
 
 
 class LockedError(ValueError):
@@ -39,7 +41,12 @@ class LockedError(ValueError):
 
 
 def start_service(
-    service: str | os.PathLike, run: str | os.PathLike, out: str | os.PathLike, **tables: str | os.PathLike
+    service: str | os.PathLike,
+    run: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    signatures: Sequence[str] | None = None,
+    **tables: str | os.PathLike,
 ) -> None:
     """Makes a service directory of a trained run; the days then go on from there.
 
@@ -49,13 +56,15 @@ def start_service(
         service: Directory to make.
         run: Run directory made by `tfmtr train`.
         out: Directory of the served model, where versions are published.
+        signatures: Import paths of further signatures of the exports; see `tfmtr.exporting.export`.
         **tables: Paths that replace those of the run's data: `events`, `users`, `titles`, `availability`,
             `user_vectors`, `title_vectors`.
 
     Raises:
-        ValueError: If the service exists already, the run's data or a table are not there any more, or title vectors
-            would change their meaning every day, as those of earlier versions' data would.
+        ValueError: If the service exists already, the run's data or a table are not there any more, title vectors would
+            change their meaning every day, as those of earlier versions' data would, or there is no such signature.
     """
+    functions_of(signatures or ())
     service, run = Path(service), Path(run).absolute()
     if (service / "service.json").exists():
         raise ValueError(f"`service` must be new to start it from a run; leave out --start. Received: {service}")
@@ -91,8 +100,21 @@ def start_service(
         "options": report["options"],
         "since": tests[-1]["start"] if tests else report["windows"][-1]["end"],  # the last slice is not trained on
     }
+    keep_signatures(document, signatures)
     service.mkdir(parents=True, exist_ok=True)
     write_json(service / "service.json", document)
+
+
+def keep_signatures(document: dict[str, Any], signatures: Sequence[str] | None) -> None:
+    """Notes in the document `service.json` which further signatures exports have; `None` leaves those that it has."""
+    if signatures is not None:
+        document.pop(SIGNATURES, None)
+        document |= {SIGNATURES: list(signatures)} if signatures else {}
+
+
+def signatures_in(document: Mapping[str, Any]) -> list[str]:
+    """Import paths of the further signatures that exports of a service have."""
+    return document.get(SIGNATURES, [])
 
 
 def rollback(service: str | os.PathLike, *, say: Callable[[str], object] = print) -> dict[str, Any]:
@@ -121,7 +143,7 @@ def rollback(service: str | os.PathLike, *, say: Callable[[str], object] = print
 
         def put() -> None:
             if previous["version"] is None or not source.is_dir():  # the run that the service began with
-                export(run, out, titles=data_of(settings, run).path)
+                export(run, out, titles=data_of(settings, run).path, signatures=signatures_in(settings))
             else:
                 publish_copy(source, out)
 

@@ -1,6 +1,5 @@
 """What a sharing file may return beside its vectors, and the wrapper that makes a multi-task system multi-domain."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -8,9 +7,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import KerasTensor, ops
 
+from tfmtr import components
 from tfmtr.layers._sizes import Shape
-
-SIDE_INPUTS = {"fields", "prior", "scenario_features", "task_representations"}
 
 
 class Shared(NamedTuple):
@@ -87,12 +85,7 @@ def per_pair(share: Callable[..., Shared | dict[str, KerasTensor]]) -> Callable[
     Raises:
         ValueError: If `share` asks for a side input: it knows the scenario by itself, or has tables of each task.
     """
-    asked = SIDE_INPUTS & set(inspect.signature(share).parameters)
-    if asked:
-        raise ValueError(
-            "`share` of `per_pair` must be a system that needs x alone, such as shared_bottom, mmoe, ple or adatt. "
-            f"Received: one that asks for {sorted(asked)}"
-        )
+    components.check_pairable(share)
 
     def shared(
         x: KerasTensor, scenario: KerasTensor, *, towers: Sequence[str], num_scenarios: int, **options: Any

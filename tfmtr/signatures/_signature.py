@@ -61,13 +61,7 @@ def signatures_of(served: Served, parts: Mapping[str, Any], more: Sequence[Any] 
         ValueError: If a signature cannot be found, asks for a part that no export has, has a name that another one has,
             or is one of `more` and needs a part that this export lacks.
     """
-    functions, asked_for = {name: components.find(FOLDER, name) for name in components.names(FOLDER)}, set()
-    for one in more:
-        function = components.find(FOLDER, one)
-        name = function.func.__name__ if isinstance(function, functools.partial) else function.__name__
-        if functions.setdefault(name, function) is not function:
-            raise ValueError(f"`signatures` must have names of their own. Received: {name!r} twice")
-        asked_for.add(name)
+    functions, asked_for = functions_of(more)
     found = {}
     for name, function in functions.items():
         needs = needs_of(name, function)
@@ -80,6 +74,30 @@ def signatures_of(served: Served, parts: Mapping[str, Any], more: Sequence[Any] 
         if not missing:
             found[name] = function(served, **{part: parts[part] for part in needs})
     return found
+
+
+def functions_of(more: Sequence[Any] = ()) -> tuple[dict[str, Callable[..., Signature]], set[str]]:
+    """`({name: function} of all signatures, names of those asked for)`; nothing is built.
+
+    Args:
+        more: As for `signatures_of`.
+
+    Raises:
+        ValueError: If a signature cannot be found, asks for a part that no export has, or has a name that another one
+            has.
+    """
+    if isinstance(more, str):
+        raise ValueError(f"`signatures` must be a list of import paths. Received: signatures={more!r}")
+    functions, asked_for = {name: components.find(FOLDER, name) for name in components.names(FOLDER)}, set()
+    for one in more:
+        function = components.find(FOLDER, one)
+        name = function.func.__name__ if isinstance(function, functools.partial) else function.__name__
+        if functions.setdefault(name, function) is not function:
+            raise ValueError(f"`signatures` must have names of their own. Received: {name!r} twice")
+        asked_for.add(name)
+    for name, function in functions.items():
+        needs_of(name, function)
+    return functions, asked_for
 
 
 def needs_of(name: str, function: Callable[..., Signature]) -> list[str]:
