@@ -182,7 +182,7 @@ def test_what_a_kill_left_behind_is_removed_by_the_next_run(tiny, unbroken, tmp_
     (run / left).parent.mkdir(parents=True, exist_ok=True)
     (run / left).write_text("half")
     training.train(tiny, run, training.Recipe(**SMALL), verbose=0)
-    assert sorted(path.name for path in run.iterdir()) == ["logs", "run.json", "schema.json", "weights"]
+    assert sorted(path.name for path in run.iterdir()) == ["listwise.npz", "logs", "run.json", "schema.json", "weights"]
     assert sorted(path.name for path in (run / "weights").iterdir()) == [f"window-{i}.npz" for i in (1, 2, 3)]
 
 
@@ -366,7 +366,7 @@ def test_a_run_that_fails_says_where_to_look_and_leaves_the_directory_to_any_rec
     (run / "weights").mkdir()
     (run / "weights" / "window-1.npz").write_text("of the run that failed")
     training.train(tiny, run, training.Recipe(**SMALL | {"epochs": 1}), verbose=0)
-    assert sorted(path.name for path in run.iterdir()) == ["logs", "run.json", "schema.json", "weights"]
+    assert sorted(path.name for path in run.iterdir()) == ["listwise.npz", "logs", "run.json", "schema.json", "weights"]
     assert "failed" not in Run(run).document
 
 

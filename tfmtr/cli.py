@@ -499,9 +499,7 @@ def recipe_value(name: str, text: Any) -> Any:
         try:
             return {task: float(weight) for task, weight in pairs("task-weights", text.split(",")).items()}
         except ValueError:
-            raise ValueError(
-                f"`--task-weights` must be task=number pairs. Received: {text!r}"
-            ) from None
+            raise ValueError(f"`--task-weights` must be task=number pairs. Received: {text!r}") from None
     if name in STORED_AS_TABLES or (name in OPTIONAL and text == "none") or (name == "groups" and text[:1] == "{"):
         return parse_change(f"{name}={text}")[1]
     return text

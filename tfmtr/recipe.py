@@ -126,7 +126,7 @@ class Recipe:
     normalizer: Literal["rows", "groups"] = "rows"
     per_pair: bool = False
     has_first_order: bool = False
-    listwise: bool = False
+    listwise: bool = True
 
     def __post_init__(self) -> None:
         if self.form in LATER_FORMS:
@@ -455,7 +455,7 @@ STORED_AS_TABLES = ("encode", "schedule", *PARTS)
 # What the first version stored of every recipe: later fields are in a document where they are not the default.
 FIRST = (
     "share", "head", "upsample", "groups", "units", "embedding_dim", "unknown_rate", "literal", "epochs", "patience",
-    "batch_size", "learning_rate", "seed", "deterministic",
+    "batch_size", "learning_rate", "seed", "deterministic", "listwise",
 )  # fmt: skip
 
 

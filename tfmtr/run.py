@@ -180,8 +180,8 @@ class Run(Folder):
 
 
 def recipe_of(document: dict[str, Any]) -> Recipe:
-    """The `Recipe` of a run's document."""
-    return Recipe.from_document(document["recipe"])
+    """The `Recipe` of a run's document; one that does not speak of a list model is of a run without one."""
+    return Recipe.from_document({"listwise": False, **document["recipe"]})
 
 
 def precision_of(document: dict[str, Any]) -> str:

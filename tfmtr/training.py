@@ -24,7 +24,7 @@ from tfmtr.folders import FORMATS, check_out
 from tfmtr.growth import grow_schema, warm_start
 from tfmtr.models import JointModel
 from tfmtr.recipe import Recipe, optimizer_of
-from tfmtr.run import LIST_MODEL, Run, precision_of, versions, weights_of, windows_of
+from tfmtr.run import LIST_MODEL, Run, precision_of, recipe_of, versions, weights_of, windows_of
 from tfmtr.schema import Schema
 from tfmtr.scratch import remove
 
@@ -599,7 +599,8 @@ def _find_run(
             )
         return None
     run = Run(workdir).document
-    different = [key for key, value in document.items() if run.get(key) != value]
+    stored = {**run, "recipe": recipe_of(run).document()}
+    different = [key for key, value in document.items() if stored.get(key) != value]
     if "failed" in run:
         is_same = not different and precision_of(run) == policy and Schema.load(workdir) == schema
         return run if is_same else None

@@ -208,7 +208,19 @@ def arm_of(run, arm, change):
     return folder
 
 
-def main(source, work, *, sets=tuple(SETS), folds=FOLDS, seeds=SEEDS, enough=ENOUGH, out=HERE, more=None, say=print):
+def main(
+    source,
+    work,
+    *,
+    sets=tuple(SETS),
+    folds=FOLDS,
+    seeds=SEEDS,
+    enough=ENOUGH,
+    ablations=True,
+    out=HERE,
+    more=None,
+    say=print,
+):
     """Computes the cells that are missing, each set's rows over all of them, and the page."""
     check_frozen()
     file, work = Path(out) / "results.jsonl", Path(work).resolve()
@@ -229,7 +241,7 @@ def main(source, work, *, sets=tuple(SETS), folds=FOLDS, seeds=SEEDS, enough=ENO
                 found.append(scores_of(run, DEFAULT, number, seed))
                 if seed == 0:
                     number_of_lists += line["lists"]
-                    arms = {TOWERS: None, **(ABLATIONS if number == 1 else {})}
+                    arms = {TOWERS: None, **(ABLATIONS if ablations and number == 1 else {})}
                     for arm, change in arms.items():
                         folder = arm_of(run, arm, change)
                         add(line_of(name, number, seed, arm, folder))
@@ -440,6 +452,7 @@ if __name__ == "__main__":
     parser.add_argument("--sets", default=",".join(SETS), help="Names of data sets.")
     parser.add_argument("--folds", type=int, default=FOLDS, help="Most folds of a data set.")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="Seeds of the first fold.")
+    parser.add_argument("--ablations", action=argparse.BooleanOptionalAction, default=True, help="Take parts out.")
     parser.add_argument("--freeze", action="store_true", help="Write frozen.json, and throw all lines away.")
     parser.add_argument("--page", action="store_true", help="Write the page from the lines.")
     arguments = parser.parse_args()
@@ -458,4 +471,5 @@ if __name__ == "__main__":
             sets=arguments.sets.split(","),
             folds=arguments.folds,
             seeds=arguments.seeds,
+            ablations=arguments.ablations,
         )
