@@ -1,20 +1,24 @@
 """What a list model knows at a moment, what it learns, and that the graph says the same."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
 from chain_log import TITLES, chain_data
+from scipy import sparse
 
 from tfmtr.encoders.raw import lookup
 from tfmtr.evaluation.past import Past
 from tfmtr.listwise import past_titles as module
+from tfmtr.listwise.collaborative import next_titles
 from tfmtr.listwise.layer import ListQuery, newest
 from tfmtr.listwise.model import ListModel, Scorer, start_of, windows_before
 from tfmtr.listwise.parts import Factors, find_parts, learn_factors, learning_cases
 from tfmtr.listwise.past_titles import past_titles
-from tfmtr.listwise.residual import Residual, best_epochs, train_residual
-from tfmtr.listwise.rows import first_windows, list_rows
+from tfmtr.listwise.residual import Residual, Start, best_epochs, train_residual
+from tfmtr.listwise.rows import ListRows, first_windows, list_rows
 
 
 @pytest.fixture(scope="module")
@@ -257,3 +261,35 @@ def test_scorers_are_made_of_any_number_of_territories(past, data):
     residual = Residual.zeros(TITLES, 3, 20)
     scorer = Scorer.of(start, residual, np.zeros((TITLES, 3), "float32"), [str(i) for i in range(20)], None, 0.0)
     assert scorer.outputs.shape == (TITLES, scorer.homes.shape[1])
+
+
+def test_what_users_take_next_is_of_rows_before_the_window_and_of_recent_ones_first(past):
+    """By the ridge regression of its own test, with half the weight after three windows; own rows change nothing."""
+    windows = windows_before(past, 0)
+    rows = [list_rows(past, window, 4.0) for window in windows]
+    found = find_parts(past, 0, 1.0, rows)
+    ages = np.concatenate([np.full(len(row), -row.window) for row in rows])
+    pasts, wanted = (sparse.vstack([getattr(row, name) for row in rows]).tocsr() for name in ("pasts", "wanted"))
+    np.testing.assert_allclose(
+        found.weights[1], next_titles(pasts, wanted, 0.5 ** (ages / 3.0), found.titles), rtol=1e-5
+    )
+    assert not np.allclose(found.weights[1], next_titles(pasts, wanted, np.ones(len(ages)), found.titles), rtol=1e-3)
+    later = find_parts(past, 0, 1.0, [*rows, list_rows(past, 0, 4.0), list_rows(past, 1, 4.0)])
+    np.testing.assert_array_equal(later.weights, found.weights)
+
+
+def test_eight_windows_before_one_are_read():
+    assert windows_before(SimpleNamespace(starts=dict.fromkeys(range(-11, 3))), 1) == list(range(-7, 1))
+
+
+def test_a_softmax_leaves_out_what_was_had_and_what_was_not_there_yet():
+    """Both have a score of 30: with either in the softmax the loss would be 30, and it is that of the other two."""
+    wanted = sparse.csr_matrix(np.tile([0.0, 1.0, 0.0, 0.0], (8, 1)).astype("float32"))
+    had = sparse.csr_matrix(np.tile([1.0, 0.0, 0.0, 0.0], (8, 1)).astype("float32"))
+    rows = ListRows(0, np.zeros(8, int), had, had.astype(bool), wanted)
+    nothing, prior = np.zeros((4, 2), "float32"), np.array([30.0, 0.0, 0.0, 30.0], "float32")
+    start = Start(nothing, nothing, prior, np.zeros((1, 1), "float32"), np.zeros((4, 1), "float32"))
+    _, history = train_residual(
+        [start], [rows], np.array([0, 0, 0, 1]), np.zeros((4, 3), "float32"), judge=lambda _: np.zeros(2), epochs=2
+    )
+    assert history[1]["loss"] == pytest.approx(np.log(2), abs=0.02)
