@@ -31,9 +31,9 @@ VERSIONS = {"python": "3.11.7", "numpy": "2.4.6"}
 # What a model adds to the logit of a positive, and how fond it is of global titles.
 MODELS = {"baseline": (0.8, 0.5), "upsampled": (1.0, 0.3), "multi-task": (1.6, 0.0)}
 RECIPES = {
-    "baseline": training.Recipe(share="none", upsample=False, units=(8, 4)),
-    "upsampled": training.Recipe(share="none", units=(8, 4)),
-    "multi-task": training.Recipe(units=(8, 4)),
+    "baseline": training.Recipe(share="none", upsample=False, units=(8, 4), listwise=False),
+    "upsampled": training.Recipe(share="none", units=(8, 4), listwise=False),
+    "multi-task": training.Recipe(units=(8, 4), listwise=False),
 }
 
 

@@ -53,7 +53,18 @@ def folder(tmp_path_factory):
     prepare = ("prepare", "simulator", "--num-users", 2_000, "--num-titles", 80, "--num-territories", 8)
     output = run(*prepare, "--out", folder / "data", "--num-groups", 2)
     assert "overall" in output
-    train = ("train", "--data", folder / "data", "--epochs", 1, "--units", "32,16", "--batch-size", 1024)
+    train = (
+        "train",
+        "--data",
+        folder / "data",
+        "--epochs",
+        1,
+        "--units",
+        "32,16",
+        "--batch-size",
+        1024,
+        "--no-listwise",
+    )
     run(*train, "--out", folder / "run", "--share", "territory_branches", "--head", "parallel")
     run("export", folder / "run", "--titles", folder / "data", "--out", folder / "models")
     return folder

@@ -30,7 +30,9 @@ tf = pytest.importorskip("tensorflow")
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "run"
-    recipe = training.Recipe(units=(16, 8), epochs=2, batch_size=500, learning_rate=0.01, deterministic=False)
+    recipe = training.Recipe(
+        units=(16, 8), epochs=2, batch_size=500, learning_rate=0.01, deterministic=False, listwise=False
+    )
     training.train(tiny, path, recipe, verbose=0)
     return path
 
@@ -127,7 +129,7 @@ def test_a_cascade_s_probabilities_and_the_tasks_weights_are_served(tiny, tmp_pa
     tasks = [Task("click", "event", weight=2.0, mean=0.2), Task("buy", "event", weight=0.5, mean=0.1, after="click")]
     schema.replace(tasks=tasks).save(data)
     recipe = training.Recipe(
-        share="shared_bottom", head="esmm", units=(8, 4), epochs=1, batch_size=500, deterministic=False
+        share="shared_bottom", head="esmm", units=(8, 4), epochs=1, batch_size=500, deterministic=False, listwise=False
     )
     training.train(data, tmp_path / "run", recipe, verbose=0)
     loaded = tf.saved_model.load(export(tmp_path / "run", tmp_path / "models", titles=data))
