@@ -56,6 +56,8 @@ def test_cells_are_computed_once_and_the_page_says_what_is_shown(tmp_path, study
     assert compared["towers"]["theirs"] == pytest.approx(towers["ndcg"], abs=1e-5)
     assert compared["recent"]["ours"] == pytest.approx((default["ndcg"] + second["ndcg"]) / 2, abs=1e-5)
     assert compared["recent"]["user_windows"] == default["lists"]
+    of_users = pooled["segments"]["default"]  # cold and warm ones, all of them
+    assert of_users["new users"]["user_windows"] + of_users["known users"]["user_windows"] == default["lists"]
     page = (tmp_path / "README.md").read_text()
     for words in ("| simulator |", "towers alone", "Geometric mean", "without the past", "Leave one data set out"):
         assert words in page
