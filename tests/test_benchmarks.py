@@ -332,3 +332,12 @@ def test_polars_prepares_the_same_rows(load, tmp_path):
         "results"
     ]
     assert results["400 users, tfmtr"]["rows"] == results["400 users, polars"]["rows"]
+
+
+def test_lists_hold_a_list_model_against_the_towers_alone(load, tmp_path):
+    found = load("lists").main(sizes=(300,), territories=5, calls=5, units=(8, 4), out=tmp_path / "lists.json")
+    assert json.loads((tmp_path / "lists.json").read_text()) == found
+    towers, own = found["cells"]["300"].values()
+    assert own["p50_ms_ratio"] == pytest.approx(own["p50_ms"] / towers["p50_ms"], rel=0.1)
+    assert own["megabytes"] >= towers["megabytes"]
+    assert own["peak_megabytes"] > 100
