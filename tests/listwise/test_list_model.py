@@ -1,5 +1,6 @@
 """What a list model knows at a moment, what it learns, and that the graph says the same."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 from chain_log import TITLES, chain_data
 from scipy import sparse
 
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.encoders.raw import lookup
 from tfmtr.evaluation.past import Past
 from tfmtr.listwise import past_titles as module
@@ -19,6 +21,7 @@ from tfmtr.listwise.parts import Factors, find_parts, learn_factors, learning_ca
 from tfmtr.listwise.past_titles import past_titles
 from tfmtr.listwise.residual import Residual, Start, best_epochs, train_residual
 from tfmtr.listwise.rows import ListRows, first_windows, list_rows
+from tfmtr.operations.forgetting import forget
 
 
 @pytest.fixture(scope="module")
@@ -293,3 +296,20 @@ def test_a_softmax_leaves_out_what_was_had_and_what_was_not_there_yet():
         [start], [rows], np.array([0, 0, 0, 1]), np.zeros((4, 3), "float32"), judge=lambda _: np.zeros(2), epochs=2
     )
     assert history[1]["loss"] == pytest.approx(np.log(2), abs=0.02)
+
+
+def test_what_is_forgotten_counts_no_longer(tmp_path, past, data, order):
+    """The next scorer is that of a log without the user, and no file of the folder has the id or the user's rows."""
+    events = events_of(data)
+    user = events[events.split == "train"].user.value_counts().index[0]
+    shutil.copytree(data.path, tmp_path / "data")
+    lines = forget(user, data=[tmp_path / "data"])
+    assert any("what `tfmtr index` makes, count without them" in line for line in lines)
+    without = chain_data(tmp_path / "without", change=lambda events: events[events.user != user])
+    forgotten = Dataset(tmp_path / "data")
+    ours, theirs = order.as_of(forgotten, Past(forgotten), 1), order.as_of(without, Past(without), 1)
+    for name, value in vars(ours).items():
+        np.testing.assert_array_equal(value, getattr(theirs, name), err_msg=name)
+    assert not np.array_equal(ours.outputs, order.as_of(data, past, 1).outputs)
+    for file in (tmp_path / "data").rglob("*.parquet"):
+        assert user not in pd.read_parquet(file).to_string(), file

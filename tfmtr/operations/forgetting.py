@@ -88,6 +88,10 @@ def _remains(trained: Sequence[Path], service: str | os.PathLike | None, logs: I
             f"models: rows of the user were trained on in {', '.join(map(str, trained))}; these models and all that "
             "went on from them may hold traces in their weights. Only a model trained anew without the rows holds none"
         )
+        yield (
+            "lists: versions that were exported before count the user's events in what is popular and what goes with "
+            "what; the next day's version, and what `tfmtr index` makes, count without them"
+        )
     if service is not None:
         live = read_live(service)
         began = min((folder.parent.name for folder in trained if folder.parent.parent.name == "days"), default="")
