@@ -173,8 +173,7 @@ def line_of(name, number, seed, arm, run):
     """What the lists of one arm are worth, their popularity and the primary task's PR-AUC."""
     result, scores = read_json(run / "evaluation.json"), read_list_scores(run)
     rows = scores[(scores.contender == MODEL) & (scores.list == "new")]
-    task = next(iter(result["tasks"]))
-    pr_auc = [cell["pr_auc"] for cell in next(iter(result["tasks"][task].values())).values() if cell.get("pr_auc")]
+    lists, task = result["lists"], next(iter(result["tasks"].values()))
     return {
         "set": name,
         "fold": number,
@@ -182,16 +181,18 @@ def line_of(name, number, seed, arm, run):
         "arm": arm,
         "lists": len(rows),
         **{metric: round(float(rows[metric].mean()), 5) for metric in METRICS},
-        "popularity_lift": mean_of(result["lists"]["popularity_lift"]),
-        "local_share": mean_of(result["lists"]["local_share"]),
-        "pr_auc": round(float(np.mean(pr_auc)), 4) if pr_auc else None,
+        "popularity_lift": mean_of(lists["popularity_lift"], "popularity_lift"),
+        "local_share": mean_of(lists["local_share"], "recommended"),
+        "local_truth": mean_of(lists["local_share"], "truth"),
+        "pr_auc": mean_of(next(iter(task.values())), "pr_auc"),
         "frozen": fingerprint(),
     }
 
 
-def mean_of(windows):
-    """The mean of a figure over test windows, `None` where there is none."""
-    found = [row["overall"] for row in windows.values() if isinstance(row.get("overall"), float)]
+def mean_of(windows, key):
+    """The mean of a figure over territories and test windows, `None` where there is none."""
+    cells_of = [cell for row in windows.values() for name, cell in row.items() if name != "overall"]
+    found = [cell[key] for cell in cells_of if cell.get(key) is not None]
     return round(float(np.mean(found)), 4) if found else None
 
 
@@ -388,15 +389,15 @@ def page(lines):
                 [
                     line["set"],
                     line["arm"],
-                    *(cells.text(line[k], ".4f") for k in ("pr_auc", "popularity_lift", "local_share")),
+                    *(cells.text(line[k], ".4f") for k in ("pr_auc", "popularity_lift", "local_share", "local_truth")),
                 ]
             )
     text += [
         "## Popularity bias",
-        "Fold 1, seed 0. Lift: how much more popular the titles of lists are than those that users took; share: of "
-        "places in lists that local titles have. PR-AUC of the first task is the mean over territories; it is the "
-        "towers' own.",
-        cells.table(["data", "arm", "PR-AUC", "popularity lift", "share of local titles"], rows),
+        "Fold 1, seed 0, means over territories and windows. Lift: how much more popular the titles of lists are than "
+        "those that users had before; share: of places in lists that local titles have. PR-AUC is that of the first "
+        "task; it is the towers' own.",
+        cells.table(["data", "arm", "PR-AUC", "popularity lift", "share of local titles", "of what users took"], rows),
         "## New users and new titles",
     ]
     rows = []
@@ -440,7 +441,8 @@ def leave_one_out(lines):
                 same = "the same" if setting == line["setting"] else f"{setting} instead of {line['setting']}"
                 rows.append([name, str(line["fold"]), ", ".join(key for key in SETTINGS if key in others), same])
     return (
-        "The settings that are left are the middle one and those that a fold of another data set chose.\n\n"
+        "The settings that are left are the middle one and those that a fold of another data set chose. What another "
+        "choice is worth on the test was not computed.\n\n"
         + cells.table(["data", "fold", "settings left", "choice"], rows)
     )
 

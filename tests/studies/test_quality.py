@@ -51,6 +51,8 @@ def test_cells_are_computed_once_and_the_page_says_what_is_shown(tmp_path, study
     assert [json.loads(text) for text in (tmp_path / "results.jsonl").read_text().splitlines()] == lines
     default, towers, _, second, pooled = lines
     assert default["setting"] in study.SETTINGS
+    assert default["pr_auc"] == towers["pr_auc"] > 0.05
+    assert default["popularity_lift"] > -1
     compared = pooled["compared"]["ndcg"]
     assert set(compared) == {"popularity", "recent", "towers", "without the past"}
     assert compared["towers"]["theirs"] == pytest.approx(towers["ndcg"], abs=1e-5)
