@@ -217,7 +217,8 @@ def test_figure_2_names_the_shift_of_each_title(page):
 def test_all_that_is_needed_to_reproduce_is_there(page, runs, prepared):
     text = page.text
     assert "ab" * 32 in text
-    assert f"tfmtr train --data {prepared} --share none --no-upsample --units 8,4 --seed 0 --no-listwise --out {runs[0]}" in text
+    options = "--share none --no-upsample --units 8,4 --seed 0 --no-listwise"
+    assert f"tfmtr train --data {prepared} {options} --out {runs[0]}" in text
     assert f"tfmtr evaluate {runs[0]} {runs[1]}" in text
     assert f"--data {prepared} --k 3 --local-share 0.3" in text
     assert f"tfmtr report {' '.join(map(str, runs))} --out" in text
