@@ -23,7 +23,9 @@ from tfmtr.evaluation.title_facts import title_facts
 from tfmtr.retrieval.index import build_index, title_vectors
 from tfmtr.run import Run
 
-RECIPE = training.Recipe(units=(16, 8), epochs=2, batch_size=500, learning_rate=0.01, deterministic=False)
+RECIPE = training.Recipe(
+    units=(16, 8), epochs=2, batch_size=500, learning_rate=0.01, deterministic=False, listwise=False
+)
 
 
 @pytest.fixture(scope="module")
