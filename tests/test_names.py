@@ -181,7 +181,7 @@ def difficult(tmp_path_factory):
     calendar = Calendar(datetime.timedelta(days=7), num_train=2, num_test=1)
     logs = Logs(**paths, columns={}, calendar=calendar, tasks=TASKS, training=training_columns)
     data = prepare(logs, folder / "data", progress=False)
-    recipe = training.Recipe(head="esmm", units=(8, 4), epochs=1, batch_size=500, deterministic=False)
+    recipe = training.Recipe(head="esmm", units=(8, 4), epochs=1, batch_size=500, deterministic=False, listwise=False)
     training.train(data.path, folder / "run", recipe, verbose=0)
     return data, folder / "run", export(folder / "run", folder / "models", titles=data.path)
 
