@@ -70,6 +70,7 @@ def test_a_served_answer_is_that_of_the_model(run, tiny_two, tmp_path):
     defaults = {"allow": [[""]], "where": [[""]], "rank_by": [""]}
     asked = {name: tf.constant(value) for name, value in defaults.items()}
     asked |= {name: tf.constant([1.0]) for name in ("weight_event", "weight_like")}
+    asked |= {"history": tf.constant([[""]] * 20), "history_ages": tf.constant([[0.0]] * 20)}
     answer = loaded.signatures["recommend"](
         **users, **asked, request_territory=raw["territory"], diversity=tf.constant([0.0]),
         seen=tf.constant([[""]] * 20), k=tf.constant([3] * 20, tf.int32),

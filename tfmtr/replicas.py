@@ -10,6 +10,8 @@ Everything here is what it would be without replicas where there are none, on ot
 
 import json
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -98,6 +100,24 @@ def wait() -> None:
         import tensorflow as tf
 
         strategy().reduce(tf.distribute.ReduceOp.SUM, strategy().run(_one), axis=None)
+
+
+def alone(work: Callable[[], Any]) -> Any:
+    """What `work` returns when it is called outside the scope of the strategy, as one worker does without the others.
+
+    A variable that is made in the scope is sent to the other workers, who would wait for it. The scope is that of a
+    thread, as are Keras's settings, so `work` is done in another one, to which the dtype policy is given.
+    """
+    if number() == 1:
+        return work()
+    policy = keras.config.dtype_policy()
+
+    def outside() -> Any:
+        keras.config.set_dtype_policy(policy)
+        return work()
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(outside).result()
 
 
 def _one() -> keras.KerasTensor:

@@ -353,7 +353,7 @@ def _order_lists(
     run["listwise"] = {"reason": reason}
     if reason is None and replicas.is_chief():
         restore(model, weights_of(workdir, data.test_windows[0]))
-        found, document = fit_list_model(model, data, schema, seed=recipe.seed)
+        found, document = replicas.alone(lambda: fit_list_model(model, data, schema, seed=recipe.seed))
         restore(model, weights_of(workdir, data.test_windows[-1]))
         run["listwise"] |= {**document, "seconds": round(time.perf_counter() - started, 2)}
         found.save(workdir / "listwise.tmp")
