@@ -14,6 +14,7 @@ from tfmtr.exporting import export
 from tfmtr.run import Run
 from tfmtr.schema import Feature, Schema
 from tfmtr.scratch import scratch
+from tfmtr.tuning.tuning import Tuning
 from tfmtr.version import Version
 
 RUN = {"recipe": {}, "fingerprint": "ab", "run_id": "r", "data": "d"}
@@ -35,6 +36,13 @@ def test_a_document_that_is_not_what_it_must_be_is_named(tmp_path, kind, file, t
     (tmp_path / file).write_text(text)
     with pytest.raises(ValueError, match=message):
         kind(tmp_path)
+
+
+@pytest.mark.parametrize("path", [None, 3, ["a"]])
+@pytest.mark.parametrize(("kind", "name"), [(Run, "run"), (Dataset, "data"), (Version, "version"), (Tuning, "search")])
+def test_what_is_no_path_is_named(kind, name, path):
+    with pytest.raises(ValueError, match=rf"`{name}` must be a directory made by `tfmtr \w+`. Received: {name}="):
+        kind(path)
 
 
 def test_an_evaluation_without_figures_is_named(tmp_path):

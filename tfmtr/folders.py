@@ -30,6 +30,17 @@ KEYS = {  # without which nothing can be done with a folder
 }
 
 
+def as_path(kind: str, path: str | os.PathLike) -> Path:
+    """The path of a folder of a kind of `MARKS`.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"`{kind}` must be a directory made by `{MADE_BY[kind]}`. Received: {kind}={path!r}")
+    return Path(path)
+
+
 class Folder(os.PathLike):
     """What has a path: it can stand wherever the path can.
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import read_json
-from tfmtr.folders import Folder, check_format
+from tfmtr.folders import Folder, as_path, check_format
 from tfmtr.recipe import Recipe
 from tfmtr.schema import Schema
 
@@ -50,7 +50,7 @@ class Run(Folder):
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
+        self.path = as_path("run", path)
         check_format("run", self.document, self.path)
 
     @property

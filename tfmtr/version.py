@@ -1,11 +1,10 @@
 """An exported version as an object."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from tfmtr.documents import read_facts
-from tfmtr.folders import Folder, check_format
+from tfmtr.folders import Folder, as_path, check_format
 from tfmtr.schema import Schema
 
 
@@ -23,7 +22,7 @@ class Version(Folder):
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
+        self.path = as_path("version", path)
         check_format("version", self.facts, self.path)
 
     @property

@@ -36,7 +36,7 @@ from typing import Any
 
 from tfmtr.datasets.vectors import VectorStore
 from tfmtr.documents import read_json
-from tfmtr.folders import Folder, check_format
+from tfmtr.folders import Folder, as_path, check_format
 from tfmtr.schema import Schema
 from tfmtr.scratch import sweep
 
@@ -71,7 +71,7 @@ class Dataset(Folder):
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
+        self.path = as_path("data", path)
         if not self.path.exists():
             sweep(*workplace(self.path))  # `prepare --overwrite` may have been ended where there was neither
         if not (self.path / "prepare.json").is_file():

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfmtr.documents import read_json, replacing, write_json
 from tfmtr.evaluation.fitting_table import FittingTable, text_of
-from tfmtr.folders import Folder, check_format
+from tfmtr.folders import Folder, as_path, check_format
 from tfmtr.recipe import Recipe, as_toml
 from tfmtr.tuning.importance import METHODS
 from tfmtr.tuning.objective import NAMES
@@ -38,7 +38,7 @@ class Tuning(Folder):
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
+        self.path = as_path("search", path)
         check_format("search", self.document, self.path)
 
     @property
