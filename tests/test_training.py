@@ -17,7 +17,7 @@ from tfmtr.evaluation.evaluate import evaluate
 from tfmtr.run import Run, recipe_of
 from tfmtr.schema import Feature, Schema, Task
 
-SMALL = {"units": (16, 8), "epochs": 4, "patience": 1, "batch_size": 250, "learning_rate": 0.01}
+SMALL = {"units": (16, 8), "epochs": 4, "patience": 1, "batch_size": 250, "learning_rate": 0.01, "listwise": False}
 BALANCED = SMALL | {"balance": "grad_norm", "optimizer": "sparse_adam", "share": "mmoe"}
 SCRIPT = """
 import sys, time
@@ -113,7 +113,7 @@ def test_every_test_window_has_its_own_weights_and_the_best_epoch_is_kept(tiny, 
 
 
 @pytest.mark.parametrize(("upsample", "sets"), [(True, {"random", "active"}), (False, {"random"})])
-def test_what_each_stage_is_trained_on(tiny, tmp_path, monkeypatch, upsample, sets):
+def test_what_each_stage_is_trained_on(tiny, tmp_path, monkeypatch, eager, upsample, sets):
     """The training windows first, then the slice of the day before; the active users for upsampling only."""
     read, seeds, batches = [], [], inputs.batches
 
@@ -123,7 +123,7 @@ def test_what_each_stage_is_trained_on(tiny, tmp_path, monkeypatch, upsample, se
         return batches(prepared, files, **options)
 
     monkeypatch.setattr(inputs, "batches", recorded)
-    recipe = training.Recipe(**{**SMALL, "epochs": 1, "upsample": upsample, "deterministic": False})
+    recipe = training.Recipe(**{**SMALL, "epochs": 1, "batch_size": 4096, "upsample": upsample, "deterministic": False})
     training.train(tiny, tmp_path / "run", recipe, verbose=0)
     validation, *stages = read
     assert {part["split"] for part in validation} == {"validation"}
@@ -182,7 +182,7 @@ def test_what_a_kill_left_behind_is_removed_by_the_next_run(tiny, unbroken, tmp_
     (run / left).parent.mkdir(parents=True, exist_ok=True)
     (run / left).write_text("half")
     training.train(tiny, run, training.Recipe(**SMALL), verbose=0)
-    assert sorted(path.name for path in run.iterdir()) == ["listwise.npz", "logs", "run.json", "schema.json", "weights"]
+    assert sorted(path.name for path in run.iterdir()) == ["logs", "run.json", "schema.json", "weights"]
     assert sorted(path.name for path in (run / "weights").iterdir()) == [f"window-{i}.npz" for i in (1, 2, 3)]
 
 
@@ -365,7 +365,7 @@ def test_a_run_that_fails_says_where_to_look_and_leaves_the_directory_to_any_rec
     (run / "evaluation.json").write_text("{}")
     (run / "weights").mkdir()
     (run / "weights" / "window-1.npz").write_text("of the run that failed")
-    training.train(tiny, run, training.Recipe(**SMALL | {"epochs": 1}), verbose=0)
+    training.train(tiny, run, training.Recipe(**SMALL | {"epochs": 1, "listwise": True}), verbose=0)
     assert sorted(path.name for path in run.iterdir()) == ["listwise.npz", "logs", "run.json", "schema.json", "weights"]
     assert "failed" not in Run(run).document
 
@@ -420,7 +420,7 @@ def test_the_epochs_that_are_not_finite_are_named_in_one_line(tiny, tmp_path, ca
     assert len(run["stages"]["1"]["history"]) == 2
 
 
-def test_losses_of_very_different_size_are_said_before_the_first_step(tiny_two, tmp_path, capsys):
+def test_losses_of_very_different_size_are_said_before_the_first_step(tiny_two, tmp_path, capsys, eager):
     data = shutil.copytree(tiny_two, tmp_path / "data")
     for file in data.glob("examples/*/*/*/*.parquet"):
         table = pq.read_table(file, partitioning=None)
@@ -428,7 +428,7 @@ def test_losses_of_very_different_size_are_said_before_the_first_step(tiny_two, 
         pq.write_table(table.set_column(table.column_names.index("like"), "like", [like]), file)
     schema = Schema.load(data)
     schema.replace(tasks=[schema.tasks[0], Task("like", kind="regression", mean=60.0)]).save(data)
-    recipe = training.Recipe(**{**SMALL, "epochs": 1, "deterministic": False})
+    recipe = training.Recipe(**{**SMALL, "epochs": 1, "batch_size": 4096, "deterministic": False})
     training.train(data, tmp_path / "run", recipe, verbose=0)
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert re.search(r"that of like is [\d,]+ times that of event.*scale the label of like.*`Task.weight`", line)
@@ -460,7 +460,7 @@ def test_an_unknown_optimizer_is_refused():
 
 
 def test_a_budget_of_updates_ends_within_an_epoch(tiny, tmp_path):
-    recipe = training.Recipe(units=(8,), batch_size=250, updates=25, patience_updates=30)
+    recipe = training.Recipe(units=(8,), batch_size=250, updates=25, patience_updates=30, listwise=False)
     model = training.train(tiny, tmp_path / "run", recipe, verbose=0).model
     steps = -(-inputs.num_rows(Dataset(tiny).examples("train", sampling=("random", "active"))) // 250)
     assert 25 / steps > 1  # so that the second epoch is cut
@@ -492,6 +492,7 @@ def test_a_ranking_model_trains_resumes_and_is_evaluated(tiny_two, tmp_path):
 def test_a_run_with_averaged_weights_judges_keeps_and_resumes_them(tiny, tmp_path, monkeypatch):
     average = ("adam", {"use_ema": True, "ema_momentum": 0.9})
     recipe = training.Recipe(units=(8,), epochs=3, patience=3, batch_size=500, learning_rate=0.3, optimizer=average)
+    recipe = training.dataclasses.replace(recipe, listwise=False)
     runs = {name: tmp_path / name for name in ("whole", "killed")}
     whole = training.train(tiny, runs["whole"], recipe, verbose=0).model
     on_epoch_end = training.KeepState.on_epoch_end
@@ -517,26 +518,23 @@ def test_a_run_with_averaged_weights_judges_keeps_and_resumes_them(tiny, tmp_pat
         np.testing.assert_array_equal(average, kept)  # where the next window begins
 
 
-@pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_rows_count_by_a_column(tiny, tmp_path, weight):
+def test_rows_count_by_a_column(tiny, tmp_path):
     """With weights of 0 for all positives there is nothing to see but negatives; with 1 nothing changes."""
     shutil.copytree(tiny, tmp_path / "data")
     for file in (tmp_path / "data").glob("examples/**/*.parquet"):
         table = pq.read_table(file, partitioning=None).to_pandas()
-        table["share"] = table.event.where(table.event == 1).astype("float32") * weight  # null for negatives
-        table.to_parquet(file, index=False)
+        ones = table.event.where(table.event == 1).astype("float32")  # null for negatives
+        table.assign(ones=ones, zeros=0 * ones).to_parquet(file, index=False)
     schema = Schema.load(tiny)
-    schema = schema.replace(features=[*schema.features, Feature("share", "training", "number", mean=0.5, std=2.0)])
-    schema.save(tmp_path / "data")
-    options = {"units": (8,), "epochs": 2, "batch_size": 500, "learning_rate": 0.05}
-    runs = {name: tmp_path / name for name in ("weighted", "plain")}
-    training.train(tmp_path / "data", runs["weighted"], training.Recipe(**options, row_weights="share"), verbose=0)
-    training.train(tmp_path / "data", runs["plain"], training.Recipe(**options), verbose=0)
-    first, second = (np.asarray(losses(run)[0], float)[:, 0] for run in runs.values())
-    if weight == 1.0:
-        np.testing.assert_allclose(first, second, rtol=1e-6)
-    else:
-        assert first[-1] < 0.2 * second[-1]
+    own = [Feature(name, "training", "number", mean=0.5, std=2.0) for name in ("ones", "zeros")]
+    schema.replace(features=[*schema.features, *own]).save(tmp_path / "data")
+    options = {"units": (8,), "epochs": 2, "batch_size": 500, "learning_rate": 0.05, "listwise": False}
+    found = {}
+    for name in (None, "ones", "zeros"):
+        training.train(tmp_path / "data", tmp_path / str(name), training.Recipe(**options, row_weights=name), verbose=0)
+        found[name] = np.asarray(losses(tmp_path / str(name))[0], float)[:, 0]
+    np.testing.assert_allclose(found["ones"], found[None], rtol=1e-6)
+    assert found["zeros"][-1] < 0.2 * found[None][-1]
 
 
 def test_a_negative_weight_is_refused(tiny):
@@ -548,7 +546,7 @@ def test_a_negative_weight_is_refused(tiny):
 
 
 def test_precision_is_the_recipe_s_where_it_says_one(tiny, tmp_path):
-    recipe = training.Recipe(units=(8,), epochs=1, batch_size=1000, precision="mixed_bfloat16")
+    recipe = training.Recipe(units=(8,), epochs=1, batch_size=1000, precision="mixed_bfloat16", listwise=False)
     model = training.train(tiny, tmp_path / "run", recipe, verbose=0).model
     assert model.get_layer("user_dense_0").compute_dtype == "bfloat16"
     assert keras.config.dtype_policy().name == "float32"
