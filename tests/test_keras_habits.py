@@ -35,10 +35,11 @@ LOAD = """
 import sys, numpy as np, tfmtr
 assert 'keras' not in sys.modules
 import keras
-model = keras.saving.load_model(sys.argv[1])
-x = dict(np.load(sys.argv[2]))
-print(type(model).__name__, type(model.optimizer).__name__, model.balance_name)
-np.save(sys.argv[3], model.predict(x, verbose=0)["click"])
+x = dict(np.load(sys.argv[1] + "/x.npz"))
+for form in sys.argv[2:]:
+    model = keras.saving.load_model(sys.argv[1] + f"/{form}.keras")
+    print(type(model).__name__, type(model.optimizer).__name__, model.balance_name)
+    np.save(sys.argv[1] + f"/{form}.npy", model.predictor(x)["click"])
 """
 
 
@@ -55,8 +56,12 @@ def frame(rows=400, seed=0):
 
 @pytest.fixture(params=FORMS)
 def model(request):
+    return model_of(request.param)
+
+
+def model_of(form):
     keras.utils.set_random_seed(0)
-    return getattr(models, request.param)(SCHEMA, embedding_dim=4, **FORMS[request.param])
+    return getattr(models, form)(SCHEMA, embedding_dim=4, **FORMS[form])
 
 
 def test_it_fits_from_a_frame_a_dictionary_and_a_dataset(model):
@@ -111,25 +116,27 @@ def test_a_frame_that_lacks_something_is_refused(change, message):
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_saved_model_is_loaded_in_another_process_and_goes_on(model, tmp_path):
-    table = frame()
-    model.compile(keras.optimizers.Adam(0.01), balance="pcgrad")
-    model.fit(table, batch_size=200, epochs=1, verbose=0)
-    model.save(tmp_path / "m.keras")
+def test_saved_models_are_loaded_in_another_process_and_go_on(tmp_path):
+    table, saved = frame(), {form: model_of(form) for form in FORMS}
+    for form, model in saved.items():
+        model.compile(keras.optimizers.Adam(0.01), balance="pcgrad")
+        model.fit(table, batch_size=200, epochs=1, verbose=0)
+        model.save(tmp_path / f"{form}.keras")
     x, _ = inputs.encode_frame(table, SCHEMA)
     np.savez(tmp_path / "x.npz", **x)
-    call = [sys.executable, "-c", LOAD, tmp_path / "m.keras", tmp_path / "x.npz", tmp_path / "out.npy"]
-    result = subprocess.run(list(map(str, call)), capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", LOAD, str(tmp_path), *FORMS], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == [type(model).__name__, "Adam", "pcgrad"]
-    expected = model.predict(x, verbose=0)["click"]
-    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-6)
-    loaded = keras.saving.load_model(tmp_path / "m.keras")
-    how = {"batch_size": 200, "epochs": 1, "shuffle": False, "verbose": 0}
-    losses = [one.fit(table, **how).history["loss"][0] for one in (model, loaded)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # weights and the optimizer's state are those
+    assert result.stdout.splitlines() == [f"{type(model).__name__} Adam pcgrad" for model in saved.values()]
+    for form, model in saved.items():
+        expected = model.predict(x, verbose=0)["click"]
+        np.testing.assert_allclose(np.load(tmp_path / f"{form}.npy"), expected, atol=1e-6)
+        loaded = keras.saving.load_model(tmp_path / f"{form}.keras")
+        how = {"batch_size": 200, "epochs": 1, "shuffle": False, "verbose": 0}
+        losses = [one.fit(table, **how).history["loss"][0] for one in (model, loaded)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # weights and the optimizer's state are those
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_clone_that_would_have_no_losses_is_refused_and_says_what_makes_one(model):
     model.compile("adam")
     for compiled in (model, type(model).from_config(model.get_config())):
@@ -140,7 +147,7 @@ def test_a_clone_that_would_have_no_losses_is_refused_and_says_what_makes_one(mo
     another.compile(keras.optimizers.Adam(0.03))
     assert [v.shape for v in another.variables] == [v.shape for v in model.variables]
     before = np.asarray(model.trainable_variables[0])
-    losses = another.fit(frame(), epochs=2, verbose=0).history["loss"]
+    losses = another.fit(frame(), batch_size=200, epochs=2, verbose=0).history["loss"]
     assert losses[1] < losses[0]
     np.testing.assert_array_equal(model.trainable_variables[0], before)  # the clone has weights of its own
     plain = keras.models.clone_model(model.predictor)
@@ -167,6 +174,7 @@ def test_what_is_served_is_exported(model, tmp_path):
 RECIPE = Recipe(form="ranking", share="mmoe", epochs=6, patience=1, batch_size=100, learning_rate=0.05, seed=3)
 
 
+@pytest.mark.usefixtures("eager")
 def test_fit_is_the_loop_that_one_would_write():
     table, known = frame(), frame(200, seed=1)
     (x, y), (known_x, known_y) = (inputs.encode_frame(one, SCHEMA) for one in (table, known))
