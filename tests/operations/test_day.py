@@ -54,21 +54,61 @@ def copy(week, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def published(week, tmp_path_factory):
-    """A service that was killed between the publication of the third day and the note of it."""
+def interrupted(week, tmp_path_factory):
+    """A service whose third day was killed in the gate, before the publication of its version, and before its note.
+
+    Returns:
+        `(service, [(live before, live, versions) of each kill])`.
+    """
     service = copy_of(week[1], tmp_path_factory.mktemp("published") / "copy")
     rewind(service)
+    live, states = before_of(service), []
 
-    def killed(*arguments):
-        if (service / of_service.PLAN).exists():
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    settle = of_service.settle
+
+    def killed_after_publication(*arguments):
+        if versions(service) == [1, 2]:
             raise KeyboardInterrupt
+        settle(*arguments)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(of_service, "settle", killed)
-        patch.setattr(module, "settle", killed)
-        with pytest.raises(KeyboardInterrupt):
-            daily(service, daily_week.date_of(3), max_drop=0.2, say=quiet)
-    return service
+    for places in (
+        {(module, "gate"): killed},
+        {(of_service.shutil, "copytree"): killed},
+        {(of_service, "settle"): killed_after_publication, (module, "settle"): killed_after_publication},
+    ):
+        leave_scratch(service)
+        with pytest.MonkeyPatch.context() as patch:
+            forbid_work_of_before(patch)
+            for place, function in places.items():
+                patch.setattr(*place, function)
+            with pytest.raises(KeyboardInterrupt):
+                daily(service, daily_week.date_of(3), max_drop=0.2, say=quiet)
+        states.append((live, read_live(service), versions(service)))
+    return service, states
+
+
+@pytest.fixture(scope="module")
+def published(interrupted):
+    """A service that was killed between the publication of the third day and the note of it."""
+    return interrupted[0]
+
+
+def leave_scratch(service):
+    """Folders of the third day as SIGKILL leaves them."""
+    folder, out = service / "days" / daily_week.date_of(3).isoformat(), service.parent / "saved_models" / "two_tower"
+    left = [folder / "version" / "1", out / "tmp-scratch-abcdefgh", folder / "tmp-late-scratch-abcdefgh"]
+    for place in (*left, folder / ".data.scratch-abcdefgh"):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / ".lock").touch()
+
+
+def forbid_work_of_before(patch):
+    """Neither data nor model of the day are made again."""
+    patch.setattr(module, "prepare", lambda *a, **k: pytest.fail("prepared again"))
+    patch.setattr(training, "_fit_stage", lambda *a, **k: pytest.fail("trained again"))
 
 
 def versions(service):
@@ -161,34 +201,15 @@ def test_a_table_that_lost_a_column_is_refused_before_anything_is_made_of_it(cop
     assert not (service / "days" / day.isoformat()).exists()
 
 
-@pytest.mark.parametrize("step", ["gate", "publish", "settle"])
-def test_an_interrupted_day_goes_on_where_it_was(request, tmp_path, monkeypatch, step):
-    """The last day again, killed in the gate, before its version is published, or before that is noted."""
-    if step == "settle":
-        service = copy_of(request.getfixturevalue("published"), tmp_path / "copy")
-    else:
-        _, service = request.getfixturevalue("copy")
-        rewind(service)
-    live, folder = before_of(service), service / "days" / daily_week.date_of(3).isoformat()
-
-    def killed(*arguments, **options):
-        raise KeyboardInterrupt
-
-    if step != "settle":
-        with monkeypatch.context() as patch:
-            patch.setattr(*{"gate": (module, "gate"), "publish": (of_service.shutil, "copytree")}[step], killed)
-            with pytest.raises(KeyboardInterrupt):
-                daily(service, daily_week.date_of(3), max_drop=0.2, say=quiet)
-    assert read_live(service) == live
-    assert versions(service) == ([1, 2] if step == "settle" else [1])
-    out = service.parent / "saved_models" / "two_tower"
-    left = [folder / "version" / "1", out / "tmp-scratch-abcdefgh", folder / "tmp-late-scratch-abcdefgh"]
-    left.append(folder / ".data.scratch-abcdefgh")
-    for place in left:  # as SIGKILL leaves them
-        place.mkdir(parents=True, exist_ok=True)
-        (place / ".lock").touch()
-    monkeypatch.setattr(module, "prepare", lambda *a, **k: pytest.fail("prepared again"))
-    monkeypatch.setattr(training, "_fit_stage", lambda *a, **k: pytest.fail("trained again"))
+def test_an_interrupted_day_goes_on_where_it_was(interrupted, tmp_path, monkeypatch):
+    """The last day again, killed in the gate, before its version is published, and before that is noted."""
+    published, states = interrupted
+    assert all(live == before for before, live, _ in states)
+    assert [there for _, _, there in states] == [[1], [1], [1, 2]]
+    service = copy_of(published, tmp_path / "copy")
+    folder, out = service / "days" / daily_week.date_of(3).isoformat(), service.parent / "saved_models" / "two_tower"
+    leave_scratch(service)
+    forbid_work_of_before(monkeypatch)
     result = daily(service, daily_week.date_of(3), max_drop=0.2, say=quiet)
     assert (result["status"], result["version"]) == ("promoted", 2)
     assert versions(service) == [1, 2]
