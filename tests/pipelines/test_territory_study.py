@@ -15,7 +15,7 @@ from tfmtr.evaluation.territories import mean_gain
 from tfmtr.reporting.gains import only
 
 SIZE = {"num_users": 5_000, "num_titles": 80, "num_territories": 8}
-CHANGES = {"epochs": 1, "patience": 1, "units": (16, 8), "batch_size": 1024}
+CHANGES = {"epochs": 1, "patience": 1, "units": (16, 8), "batch_size": 1024, "listwise": False}
 SOME = ("baseline", "baseline + upsampling", "multi-task", "one group", study.PER_GROUP)
 
 
