@@ -96,12 +96,12 @@ def find_features(
     Returns:
         List of `Feature`.
     """
-    features = []
-    for name in names:
+    features, kinds = [], {name: column_kind(table[inside(name)].type()) for name in names}
+    moments = number_moments(engine, table, [inside(name) for name, kind in kinds.items() if kind == "number"])
+    for name, kind in kinds.items():
         column = table[inside(name)]
-        kind = column_kind(column.type())
         if kind == "number":
-            mean, std = number_moments(engine, table, inside(name))
+            mean, std = moments[inside(name)]
             features.append(Feature(name, role, kind, mean=mean, std=std))
         elif kind == "id":
             features.append(Feature(name, role, kind, vocabulary(engine, table.select(value=column.cast("string")))))
@@ -179,15 +179,17 @@ def count_missing(engine: Engine, table: ibis.Table, argument: str, names: Seque
     return [f"{what}, {counts}{others}"] if lacking else []
 
 
-def number_moments(engine: Engine, table: ibis.Table, name: str) -> tuple[float, float]:
-    """Mean and standard deviation of a column's finite values, to nine digits; 0 and 1 where there are none."""
-    value = table[name].cast("float64")
-    finite = table.filter(fits(value))
-    value = finite[name].cast("float64")
-    moments = engine.rows(finite.aggregate(mean=value.mean(), std=value.std(how="pop")))[0]
+def number_moments(engine: Engine, table: ibis.Table, names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """`{name: (mean, standard deviation)}` of the columns' finite values, to nine digits; 0 and 1 where are none."""
+    sums = {}
+    for place, name in enumerate(names):
+        value = table[name].cast("float64")
+        known = fits(value).ifelse(value, None)
+        sums |= {f"mean_{place}": known.mean(), f"std_{place}": known.std(how="pop")}
+    row = engine.rows(table.aggregate(**sums))[0] if sums else {}
     # Nine digits: parallel sums of floats differ in the last ones from run to run.
-    mean, std = float(f"{moments['mean'] or 0.0:.9g}"), float(f"{moments['std'] or 0.0:.9g}")
-    return mean, std if std > 0 else 1.0
+    row = {name: float(f"{value or 0.0:.9g}") for name, value in row.items()}
+    return {name: (row[f"mean_{place}"], row[f"std_{place}"] or 1.0) for place, name in enumerate(names)}
 
 
 def vocabulary(engine: Engine, values: ibis.Table) -> list[str]:
