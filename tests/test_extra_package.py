@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tfmtr import cli, components
+
 PACKAGE = Path(__file__).parent / "extra_package"
 SCRIPT = """
 import sys
@@ -16,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import tfmtr
-from tfmtr import cli
+from tfmtr import cli, components
 
 prefix, folder = sys.argv[1], Path(sys.argv[2])
 
@@ -34,6 +36,7 @@ source.write_text("number\\n" + "\\n".join(map(str, range(40))))
 data = f"{prefix}own_data" if prefix else "own-data"
 command("prepare", data, "--source", source, "--users", 400, "--out", folder / "data")
 small = ["--epochs", 1, "--batch-size", 1024, "--units", "8,4", "--set", "share.width=4", "--set", "head.factor=0.5"]
+small.append("--no-listwise")
 parts = ["--share", f"{prefix}own_share", "--head", f"{prefix}own_head"]
 command("train", "--data", folder / "data", *parts, *small, "--out", folder / "run")
 metric = ["--metric", f"{prefix}own_metric"] if prefix else []
@@ -51,16 +54,15 @@ command("train", "--data", folder / "data", *ranking, "--epochs", 1, "--out", fo
 """
 
 
-def python(*arguments, has_package=True):
+def python(*arguments):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    if has_package:
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE), os.environ.get("PYTHONPATH")]))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE), os.environ.get("PYTHONPATH")]))
     call = [sys.executable, *map(str, arguments)]
     return subprocess.run(call, check=False, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.parametrize("prefix", ["", "tfmtr_extra:"], ids=["entry point", "import path"])
-def test_parts_of_another_package_go_all_the_way(prefix, tmp_path):
+def test_parts_of_another_package_go_all_the_way(prefix, tmp_path, monkeypatch, capsys):
     result = python("-c", SCRIPT, prefix, tmp_path)
     assert result.returncode == 0, result.stderr
     recipe = json.loads((tmp_path / "run/run.json").read_text())["recipe"]
@@ -73,9 +75,13 @@ def test_parts_of_another_package_go_all_the_way(prefix, tmp_path):
         return
     # A run's import path is run only where that is allowed, and where it can be found.
     evaluate = ("evaluate", tmp_path / "run", "--baselines", "none")
-    locked = python("-m", "tfmtr", "--no-import-paths", *evaluate)
-    assert locked.returncode == 1
-    assert "must be the name of a part with `--no-import-paths`" in locked.stderr
-    missing = python("-m", "tfmtr", *evaluate, has_package=False)
-    assert missing.returncode == 1
-    assert "No module named 'tfmtr_extra'" in missing.stderr
+    for words, message in (
+        (["--no-import-paths"], "must be the name of a part with `--no-import-paths`"),
+        ([], "No module named 'tfmtr_extra'"),  # which this process does not find
+    ):
+        monkeypatch.setattr(components, "_LOCKED", [])
+        monkeypatch.setattr(sys, "argv", ["tfmtr", *words, *map(str, evaluate)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 1
+        assert message in capsys.readouterr().err
