@@ -105,7 +105,9 @@ def test_the_graph_computes_the_same_and_is_saved(method, tmp_path):
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
     path = tmp_path_factory.mktemp("calibration") / "run"
-    recipe = training.Recipe(units=(16, 8), epochs=4, batch_size=250, learning_rate=0.03, deterministic=False)
+    recipe = training.Recipe(
+        units=(16, 8), epochs=4, batch_size=250, learning_rate=0.03, deterministic=False, listwise=False
+    )
     training.train(tiny, path, recipe, verbose=0)
     return path
 

@@ -174,7 +174,7 @@ def test_another_recipe_is_refused(tmp_path):
 
 
 def test_a_run_goes_on_and_a_finished_one_is_left(tiny, tmp_path, monkeypatch):
-    recipe = training.Recipe(units=(8,), epochs=1, batch_size=256)
+    recipe = training.Recipe(units=(8,), epochs=1, batch_size=256, listwise=False)
     training.train(tiny, tmp_path / "first", recipe, verbose=0)
     files = training.Dataset(tiny).examples("train", windows=[1])
     training.go_on(tmp_path / "first", tiny, files, tmp_path / "second", verbose=0)

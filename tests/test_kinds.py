@@ -23,7 +23,9 @@ from tfmtr.serving.recommend import user_inputs
 
 tf = pytest.importorskip("tensorflow")
 
-RECIPE = training.Recipe(units=(8, 4), epochs=1, batch_size=1500, learning_rate=0.01, deterministic=False)
+RECIPE = training.Recipe(
+    units=(8, 4), epochs=1, batch_size=1500, learning_rate=0.01, deterministic=False, listwise=False
+)
 HOME = Path(tfmtr.__file__).parent
 # What leads from a schema to a model, its export and its answers.
 WAY = ("schema.py", "inputs.py", "models.py", "growth.py", "exporting.py", "encoders", "signatures", "serving")

@@ -7,7 +7,7 @@ from tfmtr.reporting.tsne import tsne
 from tfmtr.reporting.vectors import some_users, user_vectors
 from tfmtr.run import Run
 
-RECIPE = training.Recipe(units=(16, 8), epochs=1, batch_size=500, deterministic=False)
+RECIPE = training.Recipe(units=(16, 8), epochs=1, batch_size=500, deterministic=False, listwise=False)
 
 
 @pytest.fixture(scope="module")
