@@ -1,10 +1,10 @@
 """The server as a process, seen by a client of the protocol alone; the order is that of TF Serving's rules."""
 
+import gc
 import gzip
 import json
 import shutil
 import ssl
-import subprocess
 import sys
 import time
 import urllib.error
@@ -27,6 +27,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from tfmtr import cli
 from tfmtr.serving.process import ServerProcess
 
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
@@ -448,11 +449,40 @@ def refused_or_none(server, number):
     return None
 
 
+@pytest.fixture
+def serve(monkeypatch, capsys):
+    """The command in this process, with flags that let it begin nothing: its exit status and what it said."""
+
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", ["tfmtr", "serve", *flags])
+        try:
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        finally:
+            gc.unfreeze()
+        return ended.value.code, "".join(capsys.readouterr())
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("model_config_list { config { nme: 1 } }", "must hold a ModelServerConfig"),
         ("", "must hold a model_config_list"),
+    ],
+)
+def test_a_configuration_that_is_none_exits_with_255(serve, tmp_path, text, message):
+    (tmp_path / "models.txt").write_text(text)
+    status, error = serve(f"--model_config_file={tmp_path}/models.txt")
+    assert status == 255
+    assert "Failed to start server. Error: " in error
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
         (
             'model_config_list { config { name: "toy" base_path: "FOLDER/toy" model_platform: "tensorflow" '
             'version_labels { key: "stable" value: 2 } } }',
@@ -483,17 +513,15 @@ def test_bad_messages_leave_no_line_in_the_log(server):
     assert len(server.log()) == before
 
 
-def test_flags_that_do_not_fit(folder):
+def test_flags_that_do_not_fit(folder, serve):
     for flags, message in (
         ([], "--model_base_path or --model_config_file must say what to serve"),
         ([f"--model_base_path={folder}/toy", "--batching_parameters_file=x"], "needs --enable_batching"),
     ):
-        process = Process(*flags)
-        assert process.process.wait(60) == 1
-        assert message in process.log()
-        process.stop()
-    asked = subprocess.run([sys.executable, "-m", "tfmtr.cli", "serve", "--version"], capture_output=True, text=True)
-    assert (asked.returncode, "TensorFlow" in asked.stdout) == (0, True)
+        status, error = serve(*flags)
+        assert (status, message in error) == (1, True), error
+    status, text = serve("--version")
+    assert (status, "TensorFlow" in text) == (0, True)
 
 
 def test_tls_a_socket_and_a_limit_of_size(folder, tmp_path):
