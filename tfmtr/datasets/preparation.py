@@ -332,10 +332,12 @@ class Preparation:
             events = self.without_validation_pairs(events)
         self.engine.partition(with_bucket(events), self.folder / "events", self.num_buckets)
         users = self.tables.users
-        self.warn(self.engine.execute(users.user.isnull().sum()), "users without id were dropped")
+        counts = {"nameless": users.user.isnull(), "homeless": users.territory.isnull() | (users.territory == "")}
+        counts = self.engine.rows(users.aggregate(**{name: is_one.sum() for name, is_one in counts.items()}))[0]
+        self.warn(counts["nameless"], "users without id were dropped")
         territory = users.territory.nullif("").fill_null(UNKNOWN_TERRITORY)
         self.warn(
-            self.engine.execute((users.territory.isnull() | (users.territory == "")).sum()),
+            counts["homeless"],
             f"users have no territory; theirs is {UNKNOWN_TERRITORY!r}, served by the default branch",
         )
         users = make.assign_users(
