@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import tensorflow as tf
 from base_log import COLUMNS, START, base
 
 from tfmtr import training
@@ -16,6 +17,8 @@ from tfmtr.operations.day import daily
 from tfmtr.operations.service import start_service
 
 DAYS = 24  # of the log that the service begins with
+# Without a list model: what it does in days is told by `test_day.py`.
+RECIPE = training.Recipe(units=(8,), epochs=1, batch_size=4096, listwise=False)
 OPTIONS = {"max_drop": 0.9, "max_shift": 0.9}  # the base log has nothing to learn; its models may do what they like
 
 
@@ -83,7 +86,9 @@ def begin(folder, **changes):
     tables.write(events=tables.events[tables.events.time < pd.Timestamp(date(DAYS))])
     logs = tables.logs(**changes)
     data = prepare(logs, folder / "data", validation_fraction=0.3, test_fraction=0.1, num_groups=2, progress=False)
-    training.train(data.path, folder / "run", training.Recipe(units=(8,), epochs=1, batch_size=4096), verbose=0)
+    tf.config.run_functions_eagerly(True)  # one epoch of a few steps
+    training.train(data.path, folder / "run", RECIPE, verbose=0)
+    tf.config.run_functions_eagerly(False)
     start_service(folder / "service", folder / "run", folder / "model")
     return tables
 
