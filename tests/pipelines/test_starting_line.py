@@ -9,7 +9,7 @@ import starting_line
 def test_folds_are_pooled_and_the_page_has_every_contender(tmp_path):
     more = {
         "prepare": ["--num-users", "1500", "--num-titles", "60", "--num-territories", "4"],
-        "train": ["--epochs", "1", "--units", "16,8"],
+        "train": ["--epochs", "1", "--units", "16,8", "--no-listwise"],
         "evaluate": ["--baselines", "popularity,recent"],
     }
     options = {"sets": ["simulator"], "folds": 2, "work": tmp_path / "work", "more": more, "say": lambda text: None}
