@@ -34,10 +34,9 @@ GOAL = 1.5
 def scorer_of(titles, territories):
     """A `Scorer` of random factors, as wide as a fit makes them."""
     from tfmtr.listwise.model import MOST_LOCAL, WIDTH, Scorer
-    from tfmtr.listwise.residual import WIDTH as RESIDUAL
 
-    rng, own = np.random.default_rng(0), WIDTH + RESIDUAL
-    width = own + 1 + MOST_LOCAL
+    rng, own = np.random.default_rng(0), WIDTH
+    width = own + 2 + MOST_LOCAL
     random = lambda *shape: rng.standard_normal(shape, "float32")  # noqa: E731
     homes = [f"t{i}" for i in range(territories)]
     return Scorer(

@@ -13,25 +13,26 @@ from tfmtr.evaluation.index_lists import best_titles
 from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.ranking import ndcg_of_users
+from tfmtr.listwise.factors import learn, learn_factors
 from tfmtr.listwise.model import ListModel, windows_before
-from tfmtr.listwise.parts import Factors, find_parts, learn_factors, learning_cases
+from tfmtr.listwise.parts import Factors, find_parts
 from tfmtr.listwise.past_titles import past_titles
-from tfmtr.listwise.residual import Residual
 from tfmtr.listwise.rows import first_windows, list_rows
+from tfmtr.listwise.texts import unit
 
 START = datetime.datetime(2024, 3, 1)
 WINDOWS, RARE, PAIRS = 7, 50, 200
 
 
 def model_of(past, data, *, popularity=False):
-    """A list model without a residual."""
+    """A list model of the last training windows."""
     rows = {window: list_rows(past, window, 4.0) for window in sorted(past.starts) if window <= 0}
-    windows = list(rows)[-3:]
-    parts = [find_parts(past, w, 1.0, [rows[n] for n in windows_before(past, w) if n in rows]) for w in windows]
-    cases = learning_cases(parts, [rows[window] for window in windows], first_windows(past))
-    factors = learn_factors(cases, 5, 2, popularity=popularity)
-    residual = Residual.zeros(past.num_titles, data.vectors("title").width, len(past.territories))
-    return ListModel(factors, residual, tuple(past.titles), tuple(past.territories), 1.0, 0.0)
+    windows, vectors = list(rows)[-3:], unit(data.vectors("title").vectors)
+    parts = [
+        find_parts(past, w, 1.0, [rows[n] for n in windows_before(past, w) if n in rows], vectors) for w in windows
+    ]
+    factors, heads = learn(parts, [rows[window] for window in windows], first_windows(past))
+    return ListModel(learn_factors(heads, popularity=True) if popularity else factors, 1.0, 0.0)
 
 
 def ndcg_of(model, data, past, window):
@@ -131,9 +132,8 @@ def advantage(scorer, past, pairs, window):
 def test_own_pairs_of_a_window_are_in_no_score_of_it(planted):
     """The same for users in the fit and out of it; with the window's own pairs in the fit the probe sees it."""
     data, past, pairs = planted
-    together = Factors(np.full((2, 5), 0.1), 1.0, np.zeros((2, 5)), np.array([50.0, 1.0]))
-    zero = Residual.zeros(past.num_titles, data.vectors("title").width, 1)
-    model = ListModel(together, zero, tuple(past.titles), tuple(past.territories), 1.0, 0.0)
+    together = Factors(np.full((2, 5), 0.1), 1.0, np.zeros((2, 5)), np.zeros(5), np.array([50.0, 1.0, 0.1, 1.0]))
+    model = ListModel(together, 1.0, 0.0)
     inside, outside = advantage(model.as_of(data, past, 1), past, pairs, 1)
     assert inside == pytest.approx(0.5, abs=0.08)
     assert outside == pytest.approx(0.5, abs=0.08)

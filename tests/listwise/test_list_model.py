@@ -1,5 +1,6 @@
 """What a list model knows at a moment, what it learns, and that the graph says the same."""
 
+import dataclasses
 import shutil
 from types import SimpleNamespace
 
@@ -15,12 +16,13 @@ from tfmtr.encoders.raw import lookup
 from tfmtr.evaluation.past import Past
 from tfmtr.listwise import past_titles as module
 from tfmtr.listwise.collaborative import next_titles
+from tfmtr.listwise.factors import learn
 from tfmtr.listwise.layer import ListQuery, newest
-from tfmtr.listwise.model import ListModel, Scorer, start_of, windows_before
-from tfmtr.listwise.parts import Factors, find_parts, learn_factors, learning_cases
+from tfmtr.listwise.model import ListModel, Scorer, windows_before
+from tfmtr.listwise.parts import Factors, activity_of, find_parts
 from tfmtr.listwise.past_titles import past_titles
-from tfmtr.listwise.residual import Residual, Start, best_epochs, train_residual
-from tfmtr.listwise.rows import ListRows, first_windows, list_rows
+from tfmtr.listwise.rows import first_windows, list_rows
+from tfmtr.listwise.texts import next_vectors, unit
 from tfmtr.operations.forgetting import forget
 
 
@@ -34,24 +36,20 @@ def past(data):
     return Past(data)
 
 
-def learnt(past, data, *, residual=None):
-    """A list model of the first training windows."""
-    rows = {window: list_rows(past, window, 4.0) for window in sorted(past.starts) if window <= 0}
-    windows = list(rows)[-3:]
-    parts = [find_parts(past, w, 1.0, [rows[n] for n in windows_before(past, w) if n in rows]) for w in windows]
-    cases = learning_cases(parts, [rows[window] for window in windows], first_windows(past))
-    factors = learn_factors(cases, 5, 2)
-    width = data.vectors("title").width
-    residual = Residual.zeros(TITLES, width, len(past.territories)) if residual is None else residual
-    return ListModel(factors, residual, tuple(past.titles), tuple(past.territories), 1.0, 0.25)
+@pytest.fixture(scope="module")
+def vectors(data):
+    return unit(data.vectors("title").vectors)
 
 
 @pytest.fixture(scope="module")
-def order(past, data):
-    rng = np.random.default_rng(0)
-    zero = Residual.zeros(TITLES, data.vectors("title").width, len(past.territories))
-    values = {name: rng.normal(0, 0.3, value.shape).astype("float32") for name, value in vars(zero).items()}
-    return learnt(past, data, residual=Residual(**values))
+def order(past, vectors):
+    """A list model of the first training windows."""
+    rows = {window: list_rows(past, window, 4.0) for window in sorted(past.starts) if window <= 0}
+    windows = list(rows)[-3:]
+    parts = [
+        find_parts(past, w, 1.0, [rows[n] for n in windows_before(past, w) if n in rows], vectors) for w in windows
+    ]
+    return ListModel(learn(parts, [rows[window] for window in windows], first_windows(past))[0], 1.0, 0.25)
 
 
 def events_of(data):
@@ -121,28 +119,27 @@ def test_test_users_are_in_no_fit(tmp_path, data, past, order):
     assert not np.allclose(ours.queries_of(past, users, 1), theirs.queries_of(changed, users, 1))
 
 
-def test_scores_are_the_parts_and_the_residual(data, past, order):
+def test_scores_are_the_parts(data, past, vectors, order):
     scorer, users = order.as_of(data, past, 1), np.arange(40)
     earlier = [list_rows(past, number, order.half_life) for number in windows_before(past, 1)]
-    start = start_of(find_parts(past, 1, 1.0, earlier), order.factors)
-    pasts, homes, own = past_titles(past, users, 1, order.half_life), past.homes[users], order.residual
-    vectors = np.asarray(data.vectors("title").vectors, "float32")
-    by_hand = pasts @ start.inputs @ start.outputs.T + start.prior + start.homes[homes] @ start.local.T
-    u = pasts @ (own.before + vectors @ own.text_before) + own.homes[homes]
-    by_hand = by_hand + u @ (own.after + vectors @ own.text_after).T + own.bias
-    np.testing.assert_allclose(scorer.queries_of(past, users, 1) @ scorer.outputs.T, by_hand, rtol=1e-4, atol=1e-4)
+    parts = find_parts(past, 1, 1.0, earlier, vectors)
+    pasts, homes = past_titles(past, users, 1, order.half_life), past.homes[users]
+    prior, there = parts.prior(order.factors)
+    by_hand = np.tensordot(order.factors.weights, parts.scores(pasts), axes=1) + prior + there[homes]
+    by_hand = by_hand + np.outer(activity_of(pasts), parts.lean(order.factors))
+    np.testing.assert_allclose(scorer.queries_of(past, users, 1) @ scorer.outputs.T, by_hand, rtol=1e-4, atol=1e-3)
     towers, titles = np.ones((40, 3), "float32"), np.full((TITLES, 3), 2.0, "float32")
     joined = scorer.join_queries(towers, scorer.queries_of(past, users, 1)) @ scorer.join_titles(titles).T
-    np.testing.assert_allclose(joined, by_hand + 0.25 * 6.0, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(joined, by_hand + 0.25 * 6.0, rtol=1e-4, atol=1e-3)
     twice = scorer.queries_of(past, np.array([3, 3, 5]), 1)
     np.testing.assert_array_equal(twice, scorer.queries_of(past, np.array([3, 5]), 1)[[0, 0, 1]])
     unknown = scorer.queries(pasts[:1] * 0, np.array([-1])) @ scorer.outputs.T
-    np.testing.assert_allclose(unknown[0], start.prior + own.bias, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(unknown[0], prior - 2 * parts.lean(order.factors), rtol=1e-5, atol=1e-5)
 
 
-def test_lists_follow_the_chain(data, past):
+def test_lists_follow_the_chain(data, past, order):
     """The title after the last one that a user had is near the top; by popularity alone it is not."""
-    scorer = learnt(past, data).as_of(data, past, 1)
+    scorer = order.as_of(data, past, 1)
     events = events_of(data)
     last = events[events.window < 1].sort_values("time").groupby("user").title.last()
     users = past.numbers(last.index.to_list())
@@ -158,28 +155,30 @@ def test_lists_follow_the_chain(data, past):
 def test_a_saved_model_is_the_same(tmp_path, data, past, order):
     order.save(tmp_path / "listwise.npz")
     again = ListModel.load(tmp_path / "listwise.npz")
-    assert (again.titles, again.days, again.model_weight) == (order.titles, order.days, order.model_weight)
+    assert (again.days, again.model_weight) == (order.days, order.model_weight)
     for name, value in vars(order.as_of(data, past, 1)).items():
         np.testing.assert_array_equal(value, getattr(again.as_of(data, past, 1), name), err_msg=name)
 
 
-def test_titles_that_came_later_have_their_texts_alone(data, past, order):
-    kept = ListModel(
-        order.factors, order.residual, tuple(title if i else "gone" for i, title in enumerate(order.titles)),
-        ("nowhere", *order.territories[1:]), order.days, order.model_weight,
-    )  # fmt: skip
-    ours, theirs = order.as_of(data, past, 1), kept.as_of(data, past, 1)
-    width = order.residual.before.shape[1]
-    texts = np.asarray(data.vectors("title").vectors, "float32") @ order.residual.text_before
-    np.testing.assert_allclose(theirs.inputs[0, -width:], texts[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(theirs.inputs[1:], ours.inputs[1:])
-    assert not theirs.homes[0, theirs.inputs.shape[1] - width : theirs.inputs.shape[1]].any()
+def test_a_saved_model_of_other_parts_is_refused(tmp_path, order):
+    factors = dataclasses.replace(order.factors, weights=order.factors.weights[:2])
+    dataclasses.replace(order, factors=factors).save(tmp_path / "listwise.npz")
+    with pytest.raises(ValueError, match=r"listwise\.npz` must have factors of 4 scores .* train the run again\. Rec"):
+        ListModel.load(tmp_path / "listwise.npz")
 
 
-def test_the_data_must_have_the_title_vectors(data, past, order):
-    narrow = Residual(**{**vars(order.residual), "text_before": order.residual.text_before[:-1]})
-    with pytest.raises(ValueError, match=r"title vectors of \d+ numbers, as the run's\. Received"):
-        ListModel(order.factors, narrow, order.titles, order.territories, 1.0, 0.0).as_of(data, past, 1)
+def test_a_title_that_nobody_took_is_found_by_its_text(past, vectors):
+    """Its prior is the smallest; whoever took what has the same text has it before all others of its kind."""
+    parts = find_parts(past, 1, 1.0, [], vectors)
+    names = dataclasses.replace(parts, vectors=np.eye(TITLES, 3, dtype="float32")[np.arange(TITLES) % 3])
+    factors = Factors(np.full((2, 5), 0.1), 1.0, np.zeros((2, 5)), np.zeros(5), np.array([0.0, 0.0, 5.0, 0.0]))
+    parts = dataclasses.replace(names, everywhere=names.everywhere.copy(), titles=names.titles[1:], follow=np.eye(3),
+                                weights=names.weights[:, 1:, 1:])  # fmt: skip
+    parts.everywhere[:, 0] = parts.everywhere.min() - 1
+    inputs, outputs = parts.factorised(factors, 8)
+    scores = inputs @ outputs.T
+    assert scores[3, 0] == pytest.approx(5.0, abs=1e-3)
+    assert scores[4, 0] == pytest.approx(0.0, abs=1e-3)
 
 
 def test_the_graph_folds_as_the_scorer_does(data, past, order):
@@ -205,7 +204,7 @@ def test_the_graph_folds_as_the_scorer_does(data, past, order):
     np.testing.assert_allclose(seen, fresh, rtol=1e-6)
     assert not has_history.numpy().any()
     nowhere, _, has_past = layer(tf.constant([[""]]), tf.zeros([1, 1]), tf.constant([[""]]), tf.constant(["Atlantis"]))
-    np.testing.assert_allclose(nowhere[0], scorer.nowhere)
+    np.testing.assert_allclose(nowhere[0], scorer.queries(sparse.csr_matrix((1, TITLES)), np.array([-1]))[0])
     assert not has_past.numpy().any()
 
 
@@ -220,82 +219,37 @@ def test_the_newest_titles_count_once():
     assert index.numpy()[0, [0, -1]].tolist() == [6, module.MOST + 5]
 
 
-def test_a_residual_learns_what_the_start_leaves_over(past, data):
-    """From a start that knows nothing, titles that follow one another are learnt; the judge keeps the best epoch."""
-    windows = [window for window in sorted(past.starts) if window <= 0]
-    rows = [list_rows(past, window, 4.0) for window in windows]
-    nothing = start_of(find_parts(past, 0, 1.0, []), Factors(np.full((2, 5), 0.1), 0.0, np.zeros((2, 5)), np.zeros(2)))
-    vectors = np.asarray(data.vectors("title").vectors, "float32")
-    options = {"starts": [nothing] * len(rows), "rows": rows, "first": np.full(TITLES, -9), "vectors": vectors}
-    figures = iter([0.5, 0.4, 0.9, 0.3])
-    kept = []
-
-    def judge(residual):
-        kept.append(residual)
-        return next(figures) + np.array([0.0, 0.1])
-
-    _, history = train_residual(**options, judge=judge, epochs=6)
-    assert [row["epoch"] for row in history] == [0, 2, 4, 6]
-    assert [row["judged"] for row in history] == pytest.approx([0.55, 0.45, 0.95, 0.35])
-    assert best_epochs(history) == 4
-    assert not np.any(kept[0].outputs(vectors))  # the start, as it is
-    assert history[-1]["loss"] < history[1]["loss"]
-    longer, _ = train_residual(**options, epochs=40)
-    scores = longer.inputs(vectors) @ longer.outputs(vectors).T
-    after = np.mean([scores[title, (title + 1) % TITLES] for title in range(TITLES)])
-    before = np.mean([scores[title, (title - 1) % TITLES] for title in range(TITLES)])
-    assert after > before + 0.1
-    again, _ = train_residual(**options, epochs=1)
-    once_more, _ = train_residual(**options, epochs=1)
-    np.testing.assert_array_equal(again.after, once_more.after)
-    none, history = train_residual(**options, epochs=0)
-    assert (history, none.bias.any()) == ([], False)
-
-
-def test_scorers_are_made_of_any_number_of_territories(past, data):
+def test_scorers_are_made_of_any_number_of_territories(past, vectors):
     """Of more than sixteen the differences are a product of narrow factors; here of two, which is exact."""
-    parts = find_parts(past, 1, 1.0, [])
-    many = np.concatenate([parts.there] * 10, axis=1)
-    factors = Factors(np.full((2, 5), 0.1), 1.0, np.ones((2, 5)), np.ones(2))
-    start = start_of(type(parts)(parts.everywhere, many, parts.titles, parts.weights), factors)
-    assert start.homes.shape == (20, 16)
-    few = start_of(parts, factors)
-    np.testing.assert_allclose((start.homes @ start.local.T)[:2], few.homes @ few.local.T, atol=1e-4)
-    residual = Residual.zeros(TITLES, 3, 20)
-    scorer = Scorer.of(start, residual, np.zeros((TITLES, 3), "float32"), [str(i) for i in range(20)], None, 0.0)
-    assert scorer.outputs.shape == (TITLES, scorer.homes.shape[1])
+    parts = find_parts(past, 1, 1.0, [], vectors)
+    many = dataclasses.replace(parts, there=np.concatenate([parts.there] * 10, axis=1))
+    model = ListModel(Factors(np.full((2, 5), 0.1), 1.0, np.ones((2, 5)), np.ones(5), np.ones(4)), None, 0.0)
+    wide, few = Scorer.of(many, model, [str(i) for i in range(20)]), Scorer.of(parts, model, past.territories)
+    assert wide.homes.shape == (20, wide.inputs.shape[1] + 2 + 16)
+    for number in range(2):
+        np.testing.assert_allclose(wide.homes[number] @ wide.outputs.T, few.homes[number] @ few.outputs.T, atol=1e-3)
+    assert wide.outputs.shape == (TITLES, wide.homes.shape[1])
 
 
-def test_what_users_take_next_is_of_rows_before_the_window_and_of_recent_ones_first(past):
+def test_what_users_take_next_is_of_rows_before_the_window_and_of_recent_ones_first(past, vectors):
     """By the ridge regression of its own test, with half the weight after three windows; own rows change nothing."""
     windows = windows_before(past, 0)
     rows = [list_rows(past, window, 4.0) for window in windows]
-    found = find_parts(past, 0, 1.0, rows)
+    found = find_parts(past, 0, 1.0, rows, vectors)
     ages = np.concatenate([np.full(len(row), -row.window) for row in rows])
     pasts, wanted = (sparse.vstack([getattr(row, name) for row in rows]).tocsr() for name in ("pasts", "wanted"))
     np.testing.assert_allclose(
         found.weights[1], next_titles(pasts, wanted, 0.5 ** (ages / 3.0), found.titles), rtol=1e-5
     )
     assert not np.allclose(found.weights[1], next_titles(pasts, wanted, np.ones(len(ages)), found.titles), rtol=1e-3)
-    later = find_parts(past, 0, 1.0, [*rows, list_rows(past, 0, 4.0), list_rows(past, 1, 4.0)])
+    later = find_parts(past, 0, 1.0, [*rows, list_rows(past, 0, 4.0), list_rows(past, 1, 4.0)], vectors)
     np.testing.assert_array_equal(later.weights, found.weights)
+    np.testing.assert_allclose(found.follow, next_vectors(pasts, wanted, 0.5 ** (ages / 3.0), vectors), rtol=1e-4)
+    np.testing.assert_array_equal(later.follow, found.follow)
 
 
 def test_eight_windows_before_one_are_read():
     assert windows_before(SimpleNamespace(starts=dict.fromkeys(range(-11, 3))), 1) == list(range(-7, 1))
-
-
-def test_a_softmax_leaves_out_what_was_had_and_what_was_not_there_yet():
-    """Both have a score of 30: with either in the softmax the loss would be 30, and it is that of the other two."""
-    wanted = sparse.csr_matrix(np.tile([0.0, 1.0, 0.0, 0.0], (8, 1)).astype("float32"))
-    had = sparse.csr_matrix(np.tile([1.0, 0.0, 0.0, 0.0], (8, 1)).astype("float32"))
-    rows = ListRows(0, np.zeros(8, int), had, had.astype(bool), wanted)
-    nothing, prior = np.zeros((4, 2), "float32"), np.array([30.0, 0.0, 0.0, 30.0], "float32")
-    start = Start(nothing, nothing, prior, np.zeros((1, 1), "float32"), np.zeros((4, 1), "float32"))
-    _, history = train_residual(
-        [start], [rows], np.array([0, 0, 0, 1]), np.zeros((4, 3), "float32"), judge=lambda _: np.zeros(2), epochs=2
-    )
-    assert history[1]["loss"] == pytest.approx(np.log(2), abs=0.02)
 
 
 def test_what_is_forgotten_counts_no_longer(tmp_path, past, data, order):

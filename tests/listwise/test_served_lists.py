@@ -49,10 +49,9 @@ def test_a_run_says_what_its_list_model_was_chosen_by(run):
     found = run.document["listwise"]
     assert found["reason"] is None
     assert np.shape(found["factors"]["shares"]) == (2, 5)
-    assert found["positives"] == sum(
-        int(module.list_rows(Past(run.data), int(window), 4.0).wanted.nnz) for window in found["rows"]
-    )
-    assert found["judging"]["lists"] < module.LEAST_JUDGES or found["judging"]["epochs"]
+    rows = {window: len(module.list_rows(Past(run.data), int(window), 4.0)) for window in found["rows"]}
+    assert found["rows"] == rows
+    assert 0 < found["learnt_from"] <= sum(rows.values())
     tries = {row["setting"]: row["ndcg"] for row in found["judges"]["tries"]}
     if found["judges"]["lists"] < module.LEAST_JUDGES:
         assert (tries, found["setting"]) == ({}, module.MIDDLE)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfmtr.encoders.raw import lookup
 from tfmtr.listwise.model import Scorer
+from tfmtr.listwise.parts import TYPICAL
 from tfmtr.listwise.past_titles import MOST
 
 
@@ -59,8 +60,10 @@ class ListQuery(keras.layers.Layer):
         weights = decayed / tf.sqrt(tf.maximum(tf.reduce_sum(decayed, axis=1, keepdims=True), 1.0))
         past = tf.einsum("bn,bnd->bd", weights, tf.gather(tf.convert_to_tensor(self.inputs_of), index))
         home = tf.gather(tf.convert_to_tensor(self.homes_of), self.territory_index(territory))
+        activity = tf.math.log1p(tf.reduce_sum(tf.cast(index > 0, tf.float32), axis=1, keepdims=True)) - TYPICAL
+        own = tf.concat([past, tf.zeros_like(activity), activity], axis=1)
         return (
-            home + tf.pad(past, [[0, 0], [0, self.width - self.inputs_of.shape[1]]]),
+            home + tf.pad(own, [[0, 0], [0, self.width - own.shape[1]]]),
             has_history,
             tf.reduce_any(index > 0, axis=1),
         )

@@ -35,6 +35,12 @@ class ListRows:
         matrices = (matrix[rows] for matrix in (self.pasts, self.had, self.wanted))
         return ListRows(self.window, self.homes[rows], *matrices)
 
+    def some(self, most: int, seed: int) -> "ListRows":
+        """At most so many of the rows, drawn."""
+        if len(self) <= most:
+            return self
+        return self.take(np.sort(np.random.default_rng([seed, len(self)]).choice(len(self), most, replace=False)))
+
 
 def list_rows(past: Past, window: int, half_life: float | None) -> ListRows:
     """The rows of training users in a window, in the order of users.
