@@ -395,7 +395,7 @@ def page(lines):
     )  # fmt: skip
     rows = []
     for line in lines:
-        if line.get("arm") in (DEFAULT, TOWERS) and line["fold"] == 1 and line["seed"] == 0:
+        if line.get("arm") in (DEFAULT, TOWERS) and line["fold"] == ORDER[0] and line["seed"] == 0:
             rows.append(
                 [
                     line["set"],
@@ -405,7 +405,7 @@ def page(lines):
             )
     text += [
         "## Popularity bias",
-        "Fold 1, seed 0, means over territories and windows. Lift: how much more popular the titles of lists are than "
+        "Fold 2, seed 0, means over territories and windows. Lift: how much more popular the titles of lists are than "
         "those that users had before; share: of places in lists that local titles have. PR-AUC is that of the first "
         "task; it is the towers' own.",
         cells.table(["data", "arm", "PR-AUC", "popularity lift", "share of local titles", "of what users took"], rows),
