@@ -1,12 +1,41 @@
 """What studies share: cells that are computed once, and tables in Markdown."""
 
-from tfmtr.documents import read_json
+import os
+import subprocess
+import sys
+import time
+
+from tfmtr.documents import read_json, write_json
 
 
 def known(file, asked):
     """The document of a cell, if its file is there and has all that is asked; else `None`."""
     there = read_json(file)
     return there if there and {key: there.get(key) for key in asked} == asked else None
+
+
+def run(command, log):
+    """Runs a command of `tfmtr`, its words into a file; returns `{"seconds", "megabytes"}` of the process."""
+    began = time.perf_counter()
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"$ tfmtr {' '.join(command)}\n")
+        file.flush()
+        process = subprocess.Popen([sys.executable, "-m", "tfmtr.cli", *command], stdout=file, stderr=file)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"`tfmtr {' '.join(command)}` failed; {log} says why.")
+    return {"seconds": round(time.perf_counter() - began, 1), "megabytes": round(usage.ru_maxrss / 1024)}
+
+
+def steps(folder, commands):
+    """Runs what was not run under a folder before; returns what each step took."""
+    folder.mkdir(parents=True, exist_ok=True)
+    took = read_json(folder / "took.json") or {}
+    for step, command in commands.items():
+        if step not in took:
+            took[step] = run(command, folder / "log.txt")
+            write_json(folder / "took.json", took)
+    return took
 
 
 def text(value, template):

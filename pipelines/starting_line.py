@@ -15,10 +15,7 @@ Expected: a row for each data set in the table of the page, whatever it says.
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import cells
 import pandas as pd
 
-from tfmtr.documents import read_json, write_json
+from tfmtr.documents import read_json
 from tfmtr.evaluation.compare import holm
 from tfmtr.evaluation.evidence import compare_lists, interval_text
 from tfmtr.evaluation.list_scores import MODEL, read_list_scores, segments_of, values_of
@@ -44,24 +41,13 @@ FOLDS = 3
 METRICS = ("ndcg", "capped_recall")
 
 
-def run(command, log):
-    """Runs a command of `tfmtr`, its words into a file; returns the seconds."""
-    began = time.perf_counter()
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"$ tfmtr {' '.join(command)}\n")
-        file.flush()
-        process = [sys.executable, "-m", "tfmtr.cli", *command]
-        subprocess.run(process, stdout=file, stderr=subprocess.STDOUT, check=True)
-    return round(time.perf_counter() - began, 1)
-
-
 def fold_of(name, number, source, work, *, more=None):
     """Prepares, trains and evaluates one fold of a data set; returns its line, and every user's scores.
 
     Steps that were done under `work` before are not done again.
     """
-    data, model, log = (work / f"{name}-{number}" / part for part in ("data", "run", "log.txt"))
-    log.parent.mkdir(parents=True, exist_ok=True)
+    folder = work / f"{name}-{number}"
+    data, model = folder / "data", folder / "run"
     prepare = [word.format(source=source) for word in SETS[name]]
     more = more or {}
     commands = {
@@ -69,11 +55,7 @@ def fold_of(name, number, source, work, *, more=None):
         "train": ["train", "--data", str(data), "--out", str(model), *more.get("train", [])],
         "evaluate": ["evaluate", str(model), "--data", str(data), *more.get("evaluate", [])],
     }
-    seconds = read_json(log.with_name("seconds.json")) or {}
-    for step, command in commands.items():
-        if step not in seconds:
-            write_json(log.with_name("seconds.json"), seconds | {step: run(command, log)})
-            seconds = read_json(log.with_name("seconds.json"))
+    took = cells.steps(folder, commands)
     result, report = read_json(model / "evaluation.json"), read_json(data / "prepare.json")
     scores = read_list_scores(model).assign(fold=number)
     own = scores[(scores.contender == MODEL) & (scores.list == "new")]
@@ -81,7 +63,7 @@ def fold_of(name, number, source, work, *, more=None):
         "set": name,
         "fold": f"{number}/{FOLDS}",
         "commands": {step: in_general(command, source, work) for step, command in commands.items()},
-        "seconds": seconds,
+        "seconds": {step: row["seconds"] for step, row in took.items()},
         "windows": report["windows"][0]["start"] + " to " + report["windows"][-1]["end"],
         "num_windows": len(report["windows"]),
         "lists": len(own),

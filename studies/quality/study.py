@@ -23,9 +23,7 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -122,30 +120,6 @@ def check_frozen(file=HERE / "frozen.json"):
         )
 
 
-def timed(command, log):
-    """Runs a command of `tfmtr`, its words into a file; returns `{"seconds", "megabytes"}` of the process."""
-    began = time.perf_counter()
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"$ tfmtr {' '.join(command)}\n")
-        file.flush()
-        process = subprocess.Popen([sys.executable, "-m", "tfmtr.cli", *command], stdout=file, stderr=file)
-        _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"`tfmtr {' '.join(command)}` failed; {log} says why.")
-    return {"seconds": round(time.perf_counter() - began, 1), "megabytes": round(usage.ru_maxrss / 1024)}
-
-
-def steps(folder, commands):
-    """Runs what was not run under a folder before; returns what each step took."""
-    folder.mkdir(parents=True, exist_ok=True)
-    took = read_json(folder / "took.json") or {}
-    for step, command in commands.items():
-        if step not in took:
-            took[step] = timed(command, folder / "log.txt")
-            write_json(folder / "took.json", took)
-    return took
-
-
 def fold(work, name, number, seed, source, more):
     """Prepares, trains and evaluates one fold with one seed; returns the run's folder and the default's line."""
     base = work / f"{name}-{number}"
@@ -158,7 +132,7 @@ def fold(work, name, number, seed, source, more):
         "train": ["train", "--data", str(data), "--out", str(run), "--seed", str(seed), *more.get("train", [])],
         "evaluate": ["evaluate", str(run), *(more.get("evaluate", []) if seed == 0 else ["--baselines", "none"])],
     }
-    took = steps(base, prepare) | steps(base / f"seed-{seed}", train)
+    took = cells.steps(base, prepare) | cells.steps(base / f"seed-{seed}", train)
     result, document = read_json(run / "evaluation.json"), read_json(run / "run.json")
     listwise = document["listwise"]
     line = line_of(name, number, seed, DEFAULT, run) | {
@@ -216,7 +190,7 @@ def arm_of(run, arm, change):
         (folder / LIST_MODEL).unlink()
         if change is not None:
             change(ListModel.load(run / LIST_MODEL)).save(folder / LIST_MODEL)
-        timed(["evaluate", str(folder), "--baselines", "none"], run.parent / "log.txt")
+        cells.run(["evaluate", str(folder), "--baselines", "none"], run.parent / "log.txt")
     return folder
 
 

@@ -26,6 +26,6 @@ def test_folds_are_pooled_and_the_page_has_every_contender(tmp_path):
     for words in ("## simulator", "| model |", "recent", "(best by validation)", f"{pooled['lists']:,} lists of"):
         assert words in page
     assert [json.loads(line) for line in (tmp_path / "out" / "starting_line.jsonl").read_text().splitlines()] == lines
-    seconds = (tmp_path / "work" / "simulator-1" / "seconds.json").read_text()
+    seconds = (tmp_path / "work" / "simulator-1" / "took.json").read_text()
     assert starting_line.main(tmp_path, tmp_path / "out", **options) == lines  # nothing is done again
-    assert (tmp_path / "work" / "simulator-1" / "seconds.json").read_text() == seconds
+    assert (tmp_path / "work" / "simulator-1" / "took.json").read_text() == seconds
