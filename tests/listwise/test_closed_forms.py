@@ -216,6 +216,19 @@ def test_heads_are_the_best_titles_that_there_were_and_that_users_did_not_have()
     assert not few.is_taken[:, 4:].any()
 
 
+def test_windows_of_few_titles_have_heads_as_wide_as_others():
+    """In the first window there are two titles, in the second none, in the third all: what is missing is not open."""
+    parts, wanted = some_parts(np.random.default_rng(0)), np.eye(30)[[0, 1, 2]]
+    first = np.where(np.arange(30) < 2, 0, 2)
+    rows = [rows_of(wanted, np.zeros(3, int), window=window) for window in (0, -1, 2)]
+    heads = [heads_of(parts, row, first, best=30, drawn=3) for row in rows]
+    assert [len(head) for head in heads] == [2, 0, 3]
+    assert {head.is_open.shape[1] for head in heads} == {33}
+    assert heads[0].is_open.sum(axis=1).tolist() == [2, 2]
+    factors, _ = learn([parts] * 3, rows, first)
+    assert np.isfinite(factors.shares).all()
+
+
 def test_learnt_factors_are_where_the_loss_is_smallest():
     """Any step away makes the loss of the docstring with its penalties larger."""
     rng = np.random.default_rng(0)

@@ -160,6 +160,14 @@ def test_a_saved_model_is_the_same(tmp_path, data, past, order):
         np.testing.assert_array_equal(value, getattr(again.as_of(data, past, 1), name), err_msg=name)
 
 
+def test_a_saved_model_of_a_log_without_times_is_the_same(tmp_path):
+    model = ListModel(Factors(np.full((2, 1), 0.5), 1.0, np.ones((2, 1)), np.ones(1), np.ones(4)), None, 0.1)
+    model.save(tmp_path / "listwise.npz")
+    again = ListModel.load(tmp_path / "listwise.npz")
+    assert (again.days, again.model_weight) == (None, 0.1)
+    np.testing.assert_array_equal(again.factors.trends, model.factors.trends)
+
+
 def test_a_saved_model_of_other_parts_is_refused(tmp_path, order):
     factors = dataclasses.replace(order.factors, weights=order.factors.weights[:2])
     dataclasses.replace(order, factors=factors).save(tmp_path / "listwise.npz")

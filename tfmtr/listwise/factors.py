@@ -71,7 +71,9 @@ def find_heads(
     there = np.flatnonzero(first <= rows.window)
     (everywhere, home), lean = parts.prior(factors), parts.lean(factors)
     rng = np.random.default_rng([seed, len(rows)])
-    best, size, found = min(best, len(there)), max(1, CHUNK // max(len(first), 1)), []
+    rows = rows if len(there) else rows.take(np.zeros(0, int))
+    missing, size, found = max(best - len(there), 0), max(1, CHUNK // max(len(first), 1)), []
+    best -= missing  # which stand at the end, and are not open
     for begin in range(0, max(len(rows), 1), size):
         row = rows.take(np.arange(begin, min(begin + size, len(rows))))
         scores, activity = parts.scores(row.pasts), activity_of(row.pasts)
@@ -81,20 +83,21 @@ def find_heads(
         logits = logits[:, there]
         logits[row.had[:, there].toarray().astype(bool) & ~wanted] = -np.inf
         top = np.argpartition(-logits, best - 1, axis=1)[:, :best] if best else np.zeros((len(row), 0), int)
-        others = rng.integers(len(there), size=(len(row), drawn)) if best else top
+        others = rng.integers(max(len(there), 1), size=(len(row), drawn))
         number = np.arange(len(row))[:, None]
         is_best = np.zeros(logits.shape, bool)
         is_best[number, top] = True
         is_other = ~is_best[number, others] & ~wanted[number, others] & np.isfinite(logits[number, others])
-        chosen = np.hstack([top, others])
+        nothing = np.zeros((len(row), missing), bool)
+        chosen = np.hstack([top, others, nothing.astype(int)])
         title, of_home = there[chosen], row.homes[:, None]
         found.append(
             Heads(
                 np.stack([parts.everywhere[:, title], parts.there[:, of_home, title]]),
                 activity,
                 scores[:, number, title],
-                np.hstack([np.isfinite(logits[number, top]), is_other]),
-                np.hstack([wanted[number, top], np.zeros_like(is_other)]),
+                np.hstack([np.isfinite(logits[number, top]), is_other, nothing]),
+                np.hstack([wanted[number, top], np.zeros_like(is_other), nothing]),
                 np.maximum(wanted.sum(axis=1), 1) ** -0.5,
             )
         )

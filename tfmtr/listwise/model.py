@@ -80,12 +80,13 @@ class ListModel:
         shares, power, trends, activity, weights = (
             values[f"factors/{field.name}"] for field in dataclasses.fields(Factors)
         )
-        if weights.shape != (len(SCORES),) or shares.shape != (2, len(SPEEDS)):
-            raise ValueError(
-                f"`{file}` must have factors of {len(SCORES)} scores and {len(SPEEDS)} speeds, as this version writes "
-                f"it; train the run again. Received: {len(weights)} and {shares.shape[1]}"
-            )
         days = float(values["days"])
+        speeds = 1 if np.isnan(days) else len(SPEEDS)
+        if weights.shape != (len(SCORES),) or shares.shape != (2, speeds):
+            raise ValueError(
+                f"`{file}` must have factors of {len(SCORES)} scores and {speeds} speeds, as this version writes it; "
+                f"train the run again. Received: {len(weights)} and {shares.shape[1]}"
+            )
         factors = Factors(shares, float(power), trends, activity, weights)
         return cls(factors, None if np.isnan(days) else days, float(values["model_weight"]))
 
