@@ -5,8 +5,10 @@ function itself is asked.
 """
 
 import ast
+import functools
 import importlib.util
 import inspect
+import threading
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ POSITIONAL, KEYWORD = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter
 EMPTY = inspect.Parameter.empty
 TYPES: dict[str, Any] = {kind.__name__: kind for kind in (bool, int, float, str, tuple, list, dict)}
 TYPES |= {"Any": Any, "Callable": Callable, "Mapping": Mapping, "Sequence": Sequence, "Literal": typing.Literal}
+PARSER = threading.Lock()
 
 
 class UnreadableError(Exception):
@@ -91,9 +94,16 @@ def _imports(tree: ast.Module) -> dict[str, str]:
 
 def _parse(file: Path) -> ast.Module:
     try:
-        return ast.parse(file.read_text(encoding="utf-8"))
+        return _parsed(file, file.stat().st_mtime_ns)
     except (OSError, SyntaxError, ValueError) as error:
         raise UnreadableError(str(error)) from error
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(file: Path, changed: int) -> ast.Module:
+    """A file as it is since a moment; one at a time, as Python 3.11 fails now and then where two threads parse."""
+    with PARSER:
+        return ast.parse(file.read_text(encoding="utf-8"))
 
 
 def _value(node: ast.expr) -> Any:
