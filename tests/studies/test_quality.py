@@ -35,7 +35,7 @@ def in_process(command, log):
 
 
 def test_cells_are_computed_once_and_the_page_says_what_is_shown(tmp_path, study, monkeypatch):
-    monkeypatch.setattr(study, "timed", in_process)
+    monkeypatch.setattr(study.cells, "run", in_process)
     monkeypatch.setattr(study, "check_frozen", lambda: None)
     monkeypatch.setattr(study, "ABLATIONS", {"without the past": study.without_past})
     more = {
@@ -61,9 +61,9 @@ def test_cells_are_computed_once_and_the_page_says_what_is_shown(tmp_path, study
     page = (tmp_path / "README.md").read_text()
     for words in ("| simulator |", "towers alone", "Geometric mean", "without the past", "Leave one data set out"):
         assert words in page
-    log = (tmp_path / "work/simulator-1/seed-0/log.txt").read_text()
+    log = (tmp_path / "work/simulator-2/seed-0/log.txt").read_text()
     assert study.main(tmp_path, tmp_path / "work", **options) == lines
-    assert (tmp_path / "work/simulator-1/seed-0/log.txt").read_text() == log  # nothing is done again
+    assert (tmp_path / "work/simulator-2/seed-0/log.txt").read_text() == log  # nothing is done again
 
 
 def test_no_test_window_is_read_unless_the_procedure_is_the_frozen_one(tmp_path, study):
