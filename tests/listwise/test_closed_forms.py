@@ -216,6 +216,31 @@ def test_heads_are_the_best_titles_that_there_were_and_that_users_did_not_have()
     assert not few.is_taken[:, 4:].any()
 
 
+def test_the_best_titles_of_a_long_past_are_others_than_those_of_none():
+    """With a negative activity who had much has the least popular title first, and who had nothing the most popular."""
+    parts, wanted = some_parts(np.random.default_rng(0), weights=False), np.ones((2, 30))
+    pasts = np.vstack([np.zeros(30), np.where(np.arange(30) < 15, 1.0, 0.0)])
+    wanted[pasts > 0] = 0
+    factors = dataclasses.replace(Factors.even(2), activity=np.array([0.0, -5.0]), power=0.0)
+    heads = heads_of(parts, rows_of(wanted, [0, 0], pasts), best=1, factors=factors)
+    assert heads.logs[0, 1, 0, 0] == parts.everywhere[1].max()
+    assert heads.logs[0, 1, 1, 0] == parts.everywhere[1, 15:].min()
+
+
+def test_titles_that_were_taken_are_not_among_those_that_are_drawn():
+    """The second of two titles that the user took is not among the best: it is no title that was not taken, either."""
+    parts = some_parts(np.random.default_rng(0), weights=False)
+    best, last = np.argmax(parts.everywhere[1]), np.argmin(parts.everywhere[1])
+    wanted = np.zeros((1, 30))
+    wanted[0, [best, last]] = 1
+    factors = dataclasses.replace(Factors.even(2), power=0.0, trends=np.array([[0.0, 1.0], [0.0, 0.0]]))
+    heads = heads_of(parts, rows_of(wanted, [0]), best=1, drawn=500, factors=factors)
+    drawn = heads.logs[0, 1, 0, 1:]
+    assert parts.everywhere[1, last] in drawn
+    assert not heads.is_open[0, 1:][np.isin(drawn, parts.everywhere[1, [best, last]])].any()
+    assert heads.is_open[0, 1:].sum() > 300
+
+
 def test_windows_of_few_titles_have_heads_as_wide_as_others():
     """In the first window there are two titles, in the second none, in the third all: what is missing is not open."""
     parts, wanted = some_parts(np.random.default_rng(0)), np.eye(30)[[0, 1, 2]]

@@ -1,5 +1,7 @@
 """A run with a list model, all the way: trained, evaluated, exported, asked and kept on later days."""
 
+import dataclasses
+import functools
 import json
 import shutil
 
@@ -16,6 +18,9 @@ from tfmtr.evaluation.index_lists import ListCase, ranking_of
 from tfmtr.evaluation.past import Past
 from tfmtr.exporting import export
 from tfmtr.listwise import fit as module
+from tfmtr.listwise.model import windows_before
+from tfmtr.listwise.parts import find_parts
+from tfmtr.listwise.texts import unit
 from tfmtr.retrieval.embeddings import write_embeddings
 from tfmtr.retrieval.index import build_index
 from tfmtr.run import Run
@@ -60,6 +65,26 @@ def test_a_run_says_what_its_list_model_was_chosen_by(run):
         assert found["setting"] == max(tries, key=tries.get)
     assert found["model_weight"] == module.SETTINGS[found["setting"]].model_weight
     assert run.recipe.listwise
+
+
+def test_judges_order_titles_as_lists_are_served(run):
+    """The parts and the towers' score are those of a `Scorer`, whose product is exact where there are few titles."""
+    past, order = Past(run.data), run.list_model
+    order = dataclasses.replace(order, factors=dataclasses.replace(order.factors, activity=np.full(5, -0.2)))
+    judges = module.Judges(run.load(), run.data, run.schema, past)
+    rows = {window: module.list_rows(past, window, order.half_life) for window in past.starts}
+    vectors, parts, expected = unit(run.data.vectors("title").vectors), {}, []
+    for (window, case), towers, users in zip(judges.cases, judges.towers, judges.users, strict=True):
+        before = [rows[number] for number in windows_before(past, window)]
+        parts[window] = find_parts(past, window, order.days, before, vectors)
+        scorer = order.as_of(run.data, past, window)
+        scores = order.model_weight * towers + scorer.queries_of(past, users, window) @ scorer.outputs.T
+        place = {user: number for number, user in enumerate(case.users.tolist())}
+        rank = functools.partial(module._rank, scores=scores, place=place)
+        expected.append(module.ndcg_of_users(case.lists(rank)))
+    assert judges(order, parts) == pytest.approx(np.concatenate(expected).mean(), abs=1e-6)
+    active = dataclasses.replace(order, factors=dataclasses.replace(order.factors, activity=np.full(5, 5.0)))
+    assert judges(active, parts) != pytest.approx(judges(order, parts), abs=1e-3)
 
 
 def test_lists_are_better_than_the_towers_alone(run, folder):
