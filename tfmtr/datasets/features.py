@@ -189,7 +189,8 @@ def number_moments(engine: Engine, table: ibis.Table, names: Sequence[str]) -> d
     row = engine.rows(table.aggregate(**sums))[0] if sums else {}
     # Nine digits: parallel sums of floats differ in the last ones from run to run.
     row = {name: float(f"{value or 0.0:.9g}") for name, value in row.items()}
-    return {name: (row[f"mean_{place}"], row[f"std_{place}"] or 1.0) for place, name in enumerate(names)}
+    found = {name: (row[f"mean_{place}"], row[f"std_{place}"]) for place, name in enumerate(names)}
+    return {name: (mean, std if std > 0 else 1.0) for name, (mean, std) in found.items()}
 
 
 def vocabulary(engine: Engine, values: ibis.Table) -> list[str]:
