@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from untraced import untraced
 
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
@@ -107,11 +108,8 @@ def shared_data():
 @pytest.fixture
 def eager():
     """TensorFlow without tracing, which takes longer than a few steps."""
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    with untraced():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tensorflow as tf
 from base_log import COLUMNS, START, base
+from untraced import untraced
 
 from tfmtr import training
 from tfmtr.datasets.logs import Calendar, Logs
@@ -86,9 +86,8 @@ def begin(folder, **changes):
     tables.write(events=tables.events[tables.events.time < pd.Timestamp(date(DAYS))])
     logs = tables.logs(**changes)
     data = prepare(logs, folder / "data", validation_fraction=0.3, test_fraction=0.1, num_groups=2, progress=False)
-    tf.config.run_functions_eagerly(True)  # one epoch of a few steps
-    training.train(data.path, folder / "run", RECIPE, verbose=0)
-    tf.config.run_functions_eagerly(False)
+    with untraced():  # one epoch of a few steps
+        training.train(data.path, folder / "run", RECIPE, verbose=0)
     start_service(folder / "service", folder / "run", folder / "model")
     return tables
 
