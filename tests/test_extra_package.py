@@ -73,7 +73,9 @@ def test_parts_of_another_package_go_all_the_way(prefix, tmp_path, monkeypatch, 
     assert 0 <= means["model"]["own_metric"] <= means["model"]["hit_rate"]
     if not prefix:
         return
-    # A run's import path is run only where that is allowed, and where it can be found.
+    # A run's import path is run only where that is allowed, and where it can be found. Pytest has imported the package
+    # where it collected all files.
+    monkeypatch.delitem(sys.modules, "tfmtr_extra", raising=False)
     evaluate = ("evaluate", tmp_path / "run", "--baselines", "none")
     for words, message in (
         (["--no-import-paths"], "must be the name of a part with `--no-import-paths`"),
