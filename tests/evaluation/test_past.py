@@ -187,6 +187,20 @@ def test_users_whose_positives_are_all_masked_leave_both_sides_and_are_counted(c
     assert user in ListCase(table, catalogue, most=1000).users  # where repeats are allowed
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.01, 0.0])
+def test_best_titles_of_large_catalogues_are_those_of_a_sort(share, dtype):
+    """Groups of titles are looked at first; catalogues of which groups have all sizes, ties and few allowed titles."""
+    rng = np.random.default_rng(0)
+    for titles in (1, 32, 64, 65, 1_000, 1_031):
+        scores = np.round(3 * rng.normal(size=(20, titles))).astype(dtype)
+        allowed = rng.random(scores.shape) < share
+        found = best_titles(scores, allowed, 2)
+        for row, own, may in zip(found, scores, allowed, strict=True):
+            expected = [title for title in np.argsort(-own, kind="stable") if may[title]][:2]
+            assert row.tolist() == expected + [-1] * (min(2, titles) - len(expected))
+
+
 def test_best_titles_keeps_the_order_of_titles_where_scores_tie():
     rng = np.random.default_rng(0)
     scores, allowed = rng.integers(0, 4, (50, 30)).astype(float), rng.random((50, 30)) < 0.5

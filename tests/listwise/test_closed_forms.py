@@ -12,7 +12,7 @@ from tfmtr.listwise.collaborative import factorise, frequent_titles, next_titles
 from tfmtr.listwise.factors import find_heads, learn, learn_factors
 from tfmtr.listwise.parts import Factors, Parts, activity_of
 from tfmtr.listwise.past_titles import fold
-from tfmtr.listwise.prior import log_shares
+from tfmtr.listwise.prior import LocalShares, log_shares
 from tfmtr.listwise.rows import ListRows
 from tfmtr.listwise.texts import next_vectors, unit
 
@@ -24,23 +24,40 @@ HISTORY = History(
 
 
 def test_log_shares_follow_the_equation():
-    everywhere, there = log_shares(HISTORY, 7.0)
+    (everywhere, slow), there = log_shares(HISTORY, [7.0, None])
     counts = np.array([[0.5 ** (1 / 7), 2 * 0.5 ** (8 / 7), 0.0, 0.0], [0.0, 0.0, 0.5 ** (1 / 7), 0.0]])
     shares = (counts.sum(axis=0) + 0.1) / (counts.sum() + 0.4)
     np.testing.assert_allclose(everywhere, np.log(shares), rtol=1e-6)
     local = (counts + 20 * shares) / (counts.sum(axis=1, keepdims=True) + 20)
-    np.testing.assert_allclose(there, np.log(local) - np.log(shares), rtol=1e-4, atol=1e-6)
-    assert there[1, 2] > 0 > there[0, 2]  # popular in territory 1 only
-    slow, _ = log_shares(HISTORY, None)
+    for territory in range(2):
+        expected = np.log(local[territory]) - np.log(shares)
+        np.testing.assert_allclose(there[territory][0], expected, rtol=1e-4, atol=1e-6)
+    assert there[1][0, 2] > 0 > there[0][0, 2]  # popular in territory 1 only
     assert slow[1] > slow[0]  # two users, however long ago
-    assert log_shares(HISTORY, 1.0)[0][0] > log_shares(HISTORY, 1.0)[0][1]  # one user yesterday
+    (fast,), _ = log_shares(HISTORY, [1.0])
+    assert fast[0] > fast[1]  # one user yesterday
+    titles = np.array([[3, 2], [0, 0], [2, 1]])
+    expected = np.stack([there[home][:, own] for home, own in zip([1, 0, 1], titles, strict=True)], axis=1)
+    np.testing.assert_array_equal(there.of(np.array([1, 0, 1]), titles), expected)
+
+
+def test_what_territories_have_is_kept_of_pairs_with_events_alone():
+    """A thousand titles in fifty territories, and two events in one of them: no array has a place for each pair."""
+    homes = np.arange(50)
+    history = History([7, 7], [3, 900], [1.0, 1.0], homes, num_titles=1_000)
+    _, there = log_shares(history, [1.0, None])
+    assert len(there) == 50
+    assert there.counted.shape == (2, 2)
+    assert sum(array.size for array in (there.rest, there.begin, there.titles, there.counted)) < 200
+    assert np.flatnonzero(there[7][0] > there[7][0].min()).tolist() == [3, 900]
+    assert not there[8].any()  # no events: the shares of all
 
 
 def test_a_fold_follows_the_equation():
-    ages = np.array([[0.0, 7.0, np.nan], [np.nan] * 3, [14.0, np.nan, np.nan]])
-    np.testing.assert_allclose(fold(ages, 7.0)[0], [1 / np.sqrt(1.5), 0.5 / np.sqrt(1.5), 0.0], rtol=1e-6)
-    np.testing.assert_allclose(fold(ages, 7.0)[1:], [[0, 0, 0], [0.25, 0, 0]], rtol=1e-6)  # never below 1 in the root
-    np.testing.assert_allclose(fold(ages, None)[0], [np.sqrt(0.5), np.sqrt(0.5), 0.0], rtol=1e-6)
+    rows, ages = np.array([2, 0, 0]), np.array([14.0, 0.0, 7.0])
+    expected = [0.25, 1 / np.sqrt(1.5), 0.5 / np.sqrt(1.5)]  # never below 1 in the root
+    np.testing.assert_allclose(fold(rows, ages, 7.0, 3), expected, rtol=1e-6)
+    np.testing.assert_allclose(fold(rows, ages, None, 3), [1.0, np.sqrt(0.5), np.sqrt(0.5)], rtol=1e-6)
 
 
 def test_together_is_ease():
@@ -96,7 +113,16 @@ def parts_of(shares, there, weights=None, vectors=None):
     weights = np.zeros((2, 0, 0), "float32") if weights is None else np.asarray(weights, "float32")
     vectors = np.zeros((everywhere.shape[1], 2), "float32") if vectors is None else unit(vectors)
     follow = np.array([[0.0, 1.0], [-1.0, 0.0]], "float32")
-    return Parts(everywhere, there - everywhere[:, None], np.arange(weights.shape[-1]), weights, vectors, follow)
+    there = local_shares(there - everywhere[:, None])
+    return Parts(everywhere, there, np.arange(weights.shape[-1]), weights, vectors, follow)
+
+
+def local_shares(there):
+    """`LocalShares` in which every pair has events."""
+    speeds, territories, titles = there.shape
+    begin = titles * np.arange(territories + 1)
+    every = np.tile(np.arange(titles), territories)
+    return LocalShares(np.zeros((speeds, territories)), begin, every, there.reshape(speeds, -1), titles)
 
 
 def some_parts(rng, titles=30, weights=True):
@@ -289,7 +315,7 @@ def test_factors_find_the_part_that_tells_what_is_taken():
     rng = np.random.default_rng(0)
     parts = some_parts(rng, weights=False)
     homes = rng.integers(0, 3, 3_000)
-    odds = np.exp(parts.everywhere[1] + parts.there[1])
+    odds = np.exp(parts.everywhere[1] + np.stack([parts.there[territory][1] for territory in range(3)]))
     odds /= odds.sum(axis=1, keepdims=True)
     taken = [rng.choice(30, p=odds[home]) for home in homes]
     heads = heads_of(parts, rows_of(np.eye(30)[taken], homes))

@@ -230,7 +230,10 @@ def test_the_newest_titles_count_once():
 def test_scorers_are_made_of_any_number_of_territories(past, vectors):
     """Of more than sixteen the differences are a product of narrow factors; here of two, which is exact."""
     parts = find_parts(past, 1, 1.0, [], vectors)
-    many = dataclasses.replace(parts, there=np.concatenate([parts.there] * 10, axis=1))
+    (of_one, of_other), there = np.diff(parts.there.begin), parts.there
+    begin = np.concatenate([[0], np.cumsum(np.tile([of_one, of_other], 10))])
+    many = {"rest": np.tile(there.rest, 10), "titles": np.tile(there.titles, 10), "counted": np.tile(there.counted, 10)}
+    many = dataclasses.replace(parts, there=dataclasses.replace(there, begin=begin, **many))
     model = ListModel(Factors(np.full((2, 5), 0.1), 1.0, np.ones((2, 5)), np.ones(5), np.ones(4)), None, 0.0)
     wide, few = Scorer.of(many, model, [str(i) for i in range(20)]), Scorer.of(parts, model, past.territories)
     assert wide.homes.shape == (20, wide.inputs.shape[1] + 2 + 16)

@@ -1,7 +1,6 @@
 """A run with a list model, all the way: trained, evaluated, exported, asked and kept on later days."""
 
 import dataclasses
-import functools
 import json
 import shutil
 
@@ -14,7 +13,7 @@ from chain_log import TITLES, chain_data
 
 from tfmtr import training
 from tfmtr.evaluation.evaluate import evaluate
-from tfmtr.evaluation.index_lists import ListCase, ranking_of
+from tfmtr.evaluation.index_lists import ListCase, best_titles, ranking_of
 from tfmtr.evaluation.past import Past
 from tfmtr.exporting import export
 from tfmtr.listwise import fit as module
@@ -67,24 +66,37 @@ def test_a_run_says_what_its_list_model_was_chosen_by(run):
     assert run.recipe.listwise
 
 
-def test_judges_order_titles_as_lists_are_served(run):
+def test_judges_order_titles_as_lists_are_served(run, monkeypatch):
     """The parts and the towers' score are those of a `Scorer`, whose product is exact where there are few titles."""
     past, order = Past(run.data), run.list_model
     order = dataclasses.replace(order, factors=dataclasses.replace(order.factors, activity=np.full(5, -0.2)))
     judges = module.Judges(run.load(), run.data, run.schema, past)
     rows = {window: module.list_rows(past, window, order.half_life) for window in past.starts}
     vectors, parts, expected = unit(run.data.vectors("title").vectors), {}, []
-    for (window, case), towers, users in zip(judges.cases, judges.towers, judges.users, strict=True):
+    for (window, case), queries in zip(judges.cases, judges.queries, strict=True):
         before = [rows[number] for number in windows_before(past, window)]
         parts[window] = find_parts(past, window, order.days, before, vectors)
         scorer = order.as_of(run.data, past, window)
-        scores = order.model_weight * towers + scorer.queries_of(past, users, window) @ scorer.outputs.T
-        place = {user: number for number, user in enumerate(case.users.tolist())}
-        rank = functools.partial(module._rank, scores=scores, place=place)
-        expected.append(module.ndcg_of_users(case.lists(rank)))
-    assert judges(order, parts) == pytest.approx(np.concatenate(expected).mean(), abs=1e-6)
+        towers = order.model_weight * queries @ judges.titles.T
+        scores = towers + scorer.queries_of(past, past.numbers(case.users), window) @ scorer.outputs.T
+        best = best_titles(scores, case.allowed(0, len(scores)), 10)
+        expected.append(module.ndcg_of_users(case.ranked(best)))
+    monkeypatch.setattr(module, "CHUNK", 7 * past.num_titles)  # seven users at a time
     active = dataclasses.replace(order, factors=dataclasses.replace(order.factors, activity=np.full(5, 5.0)))
-    assert judges(active, parts) != pytest.approx(judges(order, parts), abs=1e-3)
+    found, other = judges([order, active], parts)
+    assert found == pytest.approx(np.concatenate(expected).mean(), abs=1e-6)
+    assert other != pytest.approx(found, abs=1e-3)
+    assert judges([active], parts) == [other]
+
+
+def test_fewer_lists_judge_where_there_are_more_titles(run, monkeypatch):
+    """So that what a judgement takes is bound; each window still has 200 lists, where there are as many."""
+    past = Past(run.data)
+    number = [len(case.users) for _, case in module.Judges(run.load(), run.data, run.schema, past).cases]
+    monkeypatch.setattr(module, "MOST_JUDGED", 0)
+    monkeypatch.setattr(module, "LEAST_JUDGES", 3)
+    assert min(number) > 3
+    assert {len(case.users) for _, case in module.Judges(run.load(), run.data, run.schema, past).cases} == {3}
 
 
 def test_lists_are_better_than_the_towers_alone(run, folder):

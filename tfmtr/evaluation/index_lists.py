@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 
 BATCH = 256
+GROUP = 32  # titles, of which the best is looked at first
 QUALITY_BINS = 4
 
 
@@ -124,8 +125,12 @@ class ListCase:
                 boolean of shape `(rows, titles)`; returns title rows of shape `(rows, k)`, best first, padded with -1.
         """
         ranked = [rank(self.rows.slice(i, BATCH), self.allowed(i, i + BATCH)) for i in range(0, len(self.rows), BATCH)]
+        return self.ranked(np.concatenate(ranked) if ranked else np.zeros((0, 1), int))
+
+    def ranked(self, titles: np.ndarray) -> Lists:
+        """The `Lists` of title rows, integers of shape `(users, k)`, best first, padded with -1."""
         return Lists(
-            np.concatenate(ranked) if ranked else np.zeros((0, 1), int),
+            titles,
             self.territories,
             self.positive_users,
             self.positive_titles,
@@ -308,10 +313,15 @@ def best_titles(scores: np.ndarray, allowed: np.ndarray, k: int) -> np.ndarray:
     >>> best_titles(np.array([[1.0, 3.0, 3.0, 9.0]]), np.array([[True, True, True, False]]), 4).tolist()
     [[1, 2, 0, -1]]
     """
-    scores, rows = np.where(allowed, scores, -np.inf), len(scores)
-    k = min(k, scores.shape[1])
-    least = np.partition(scores, -k, axis=1)[:, -k]  # of each row's k best
-    row, title = np.nonzero((scores >= least[:, None]) & np.isfinite(scores))
+    (rows, size), k = scores.shape, min(k, scores.shape[1])
+    # The k-th largest of the maxima of groups of titles is at most the k-th largest score, and above most of them.
+    groups = -(-size // GROUP) if size > GROUP * k else size
+    among = np.full((rows, groups * -(-size // groups)), -np.inf, np.result_type(scores, np.float16))
+    np.copyto(among[:, :size], scores, where=allowed)
+    maxima = among.reshape(rows, -1, groups).max(axis=1)
+    least = np.partition(maxima, -k, axis=1)[:, -k]
+    row, title = np.nonzero((among >= least[:, None]) & np.isfinite(among))
+    scores = among
     order = np.lexsort((title, -scores[row, title], row))  # few but for ties at the k-th place
     row, title = row[order], title[order]
     place = np.arange(len(row)) - np.searchsorted(row, np.arange(rows))[row]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import optimize
 
-from tfmtr.listwise.parts import SCORES, Factors, Parts, activity_of
+from tfmtr.listwise.parts import SCORES, Factors, Order, Parts, activity_of
 from tfmtr.listwise.rows import ListRows
 
 ROUNDS = ((300, 200), (100, 100))  # the best titles of each row, and others drawn, that factors are learnt from
@@ -69,39 +69,40 @@ def find_heads(
         seed: Of these.
     """
     there = np.flatnonzero(first <= rows.window)
-    (everywhere, home), lean = parts.prior(factors), parts.lean(factors)
-    rng = np.random.default_rng([seed, len(rows)])
+    order, rng = parts.order(factors), np.random.default_rng([seed, len(rows)])
     rows = rows if len(there) else rows.take(np.zeros(0, int))
-    missing, size, found = max(best - len(there), 0), max(1, CHUNK // max(len(first), 1)), []
-    best -= missing  # which stand at the end, and are not open
-    for begin in range(0, max(len(rows), 1), size):
-        row = rows.take(np.arange(begin, min(begin + size, len(rows))))
-        scores, activity = parts.scores(row.pasts), activity_of(row.pasts)
-        wanted = row.wanted[:, there].toarray() > 0
-        logits = np.tensordot(factors.weights.astype("float32"), scores, axes=1) + everywhere + home[row.homes]
-        logits += np.outer(activity, lean)
-        logits = logits[:, there]
-        logits[row.had[:, there].toarray().astype(bool) & ~wanted] = -np.inf
-        top = np.argpartition(-logits, best - 1, axis=1)[:, :best] if best else np.zeros((len(row), 0), int)
-        others = rng.integers(max(len(there), 1), size=(len(row), drawn))
-        number = np.arange(len(row))[:, None]
-        is_best = np.zeros(logits.shape, bool)
-        is_best[number, top] = True
-        is_other = ~is_best[number, others] & ~wanted[number, others] & np.isfinite(logits[number, others])
-        nothing = np.zeros((len(row), missing), bool)
-        chosen = np.hstack([top, others, nothing.astype(int)])
-        title, of_home = there[chosen], row.homes[:, None]
-        found.append(
-            Heads(
-                np.stack([parts.everywhere[:, title], parts.there[:, of_home, title]]),
-                activity,
-                scores[:, number, title],
-                np.hstack([np.isfinite(logits[number, top]), is_other, nothing]),
-                np.hstack([wanted[number, top], np.zeros_like(is_other), nothing]),
-                np.maximum(wanted.sum(axis=1), 1) ** -0.5,
-            )
-        )
-    return Heads.join(found)
+    size = max(1, CHUNK // max(len(first), 1))
+    begins = range(0, max(len(rows), 1), size)
+    chunks = (rows.take(np.arange(begin, min(begin + size, len(rows)))) for begin in begins)
+    return Heads.join([_heads(parts, order, chunk, there, best, drawn, rng) for chunk in chunks])
+
+
+def _heads(
+    parts: Parts, order: Order, rows: ListRows, there: np.ndarray, best: int, drawn: int, rng: np.random.Generator
+) -> Heads:
+    """The heads of some rows, of the titles that were there."""
+    scores, activity = parts.scores(rows.pasts), activity_of(rows.pasts)
+    wanted = rows.wanted[:, there].toarray() > 0
+    logits = order.logits(scores, activity, rows.homes)[:, there]
+    logits[rows.had[:, there].toarray().astype(bool) & ~wanted] = -np.inf
+    missing = max(best - len(there), 0)  # these stand at the end, and are not open
+    best -= missing
+    top = np.argpartition(-logits, best - 1, axis=1)[:, :best] if best else np.zeros((len(rows), 0), int)
+    others = rng.integers(max(len(there), 1), size=(len(rows), drawn))
+    number = np.arange(len(rows))[:, None]
+    is_best = np.zeros(logits.shape, bool)
+    is_best[number, top] = True
+    is_other = ~is_best[number, others] & ~wanted[number, others] & np.isfinite(logits[number, others])
+    nothing = np.zeros((len(rows), missing), bool)
+    title = there[np.hstack([top, others, nothing.astype(int)])]
+    return Heads(
+        np.stack([parts.everywhere[:, title], parts.there.of(rows.homes, title)]),
+        activity,
+        scores[:, number, title],
+        np.hstack([np.isfinite(logits[number, top]), is_other, nothing]),
+        np.hstack([wanted[number, top], np.zeros_like(is_other), nothing]),
+        np.maximum(wanted.sum(axis=1), 1) ** -0.5,
+    )
 
 
 def learn(parts: Sequence[Parts], rows: Sequence[ListRows], first: np.ndarray, seed: int = 0) -> tuple[Factors, Heads]:
@@ -141,72 +142,103 @@ def learn_factors(heads: Heads, *, speed: int | None = None, popularity: bool = 
         speed: Number of a speed: the prior is the territory's share at this speed. By default it is learnt.
         popularity: Whether what pasts say is left out.
     """
-    num_speeds = heads.logs.shape[1]
-    size, shape = 2 * num_speeds, heads.is_open.shape
-    places = {"shares": slice(0, size), "power": size, "trends": slice(size + 1, 2 * size + 1)}
-    rest = 2 * size + 1 + num_speeds
-    places |= {"activity": slice(2 * size + 1, rest), "weights": slice(rest, None)}
-    is_free = np.ones(rest + len(SCORES), bool)
-    values, spread, penalty = np.zeros(len(is_free)), np.ones(len(is_free)), np.zeros(len(is_free))
+    loss = Loss(heads)
+    is_free = np.ones(loss.size, bool)
+    start = np.zeros(loss.size)
     if speed is not None:
-        values[places["shares"]] = -np.inf
-        values[num_speeds + speed] = 0.0
-        is_free[places["shares"]] = is_free[places["trends"]] = False
+        start[loss.shares] = -np.inf
+        start[loss.num_speeds + speed] = 0.0
+        is_free[loss.shares] = is_free[loss.trends] = False
     if popularity:
-        is_free[places["activity"]] = is_free[places["weights"]] = False
-    logs, scores = heads.logs.reshape(size, -1), heads.scores.reshape(len(SCORES), -1)
-    leans = (heads.logs[0] * heads.activity[:, None]).reshape(num_speeds, -1)
-    shares = np.exp(heads.logs + np.stack([np.zeros_like(heads.logs[0]), heads.logs[0]])).reshape(size, -1)
-    closed, taken = np.where(heads.is_open, np.float32(0), np.float32(-1e9)), heads.is_taken.sum(axis=1)
-    total, is_taken = float(heads.weights @ taken), heads.is_taken.astype("float32")
-    of_row = (heads.weights / max(total, 1.0)).astype("float32")[:, None]
-    penalty[places["trends"]] = TREND_PENALTY
-    penalty[places["activity"]] = penalty[places["weights"]] = PENALTY
+        is_free[loss.activity] = is_free[loss.weights] = False
+    if len(heads):
+        start[is_free] = optimize.minimize(
+            loss, start[is_free], (start, is_free), "L-BFGS-B", jac=True, options={"maxiter": STEPS, "ftol": 1e-7}
+        ).x
+    return loss.factors(start)
 
-    def factors_of(values: np.ndarray) -> Factors:
-        mixture, real = np.exp(values[places["shares"]] - values[places["shares"]].max()), values / spread
+
+class Loss:
+    """The loss of `learn_factors` and its slope.
+
+    What it is of is one vector: logarithms of the shares' weights, of the power, and the rest in units of one over what
+    it is multiplied by varies, so that a penalty means the same of each.
+
+    Args:
+        heads: The `Heads`.
+
+    Attributes:
+        num_speeds: Number of speeds.
+        size: Length of the vector.
+        shares, power, trends, activity, weights: Where each of the `Factors` stands in it.
+    """
+
+    def __init__(self, heads: Heads) -> None:
+        self.num_speeds, self.shape = heads.logs.shape[1], heads.is_open.shape
+        double = 2 * self.num_speeds
+        self.shares, self.power, self.trends = slice(0, double), double, slice(double + 1, 2 * double + 1)
+        self.activity = slice(2 * double + 1, 2 * double + 1 + self.num_speeds)
+        self.size = self.activity.stop + len(SCORES)
+        self.weights = slice(self.activity.stop, self.size)
+        # What each of them is multiplied by, of all rows and titles.
+        self.logs, self.scores = heads.logs.reshape(double, -1), heads.scores.reshape(len(SCORES), -1)
+        self.leans = (heads.logs[0] * heads.activity[:, None]).reshape(self.num_speeds, -1)
+        self.of_shares = np.exp(heads.logs + np.stack([np.zeros_like(heads.logs[0]), heads.logs[0]]))
+        self.of_shares = self.of_shares.reshape(double, -1)
+        self.closed = np.where(heads.is_open, np.float32(0), np.float32(-1e9))
+        self.is_taken, self.taken = heads.is_taken.astype("float32"), heads.is_taken.sum(axis=1)
+        self.rows, self.total = heads.weights, float(heads.weights @ self.taken)
+        self.spread, self.penalty = np.ones(self.size), np.full(self.size, 0.5 / max(self.total, 1e-12))
+        self.penalty[self.trends] += TREND_PENALTY
+        self.penalty[self.activity] += PENALTY
+        self.penalty[self.weights] += PENALTY
+        if len(heads):
+            for place, values in ((self.trends, self.logs), (self.activity, self.leans), (self.weights, self.scores)):
+                self.spread[place] = np.maximum(values.std(axis=1), 1e-6)
+
+    def factors(self, values: np.ndarray) -> Factors:
+        """The `Factors` that a vector stands for."""
+        mixture, real = np.exp(values[self.shares] - values[self.shares].max()), values / self.spread
         return Factors(
-            (mixture / mixture.sum()).reshape(2, num_speeds),
-            float(np.exp(values[places["power"]])),
-            real[places["trends"]].reshape(2, num_speeds),
-            real[places["activity"]],
-            real[places["weights"]],
+            (mixture / mixture.sum()).reshape(2, self.num_speeds),
+            float(np.exp(values[self.power])),
+            real[self.trends].reshape(2, self.num_speeds),
+            real[self.activity],
+            real[self.weights],
         )
 
-    def loss(free: np.ndarray) -> tuple[float, np.ndarray]:
+    def __call__(self, free: np.ndarray, start: np.ndarray, is_free: np.ndarray) -> tuple[float, np.ndarray]:
+        """The loss, and its slope by what is free.
+
+        Args:
+            free: The values that are free.
+            start: All values; of the free ones nothing is used.
+            is_free: Which are free, booleans.
+        """
+        values = start.copy()
         values[is_free] = free
-        factors = factors_of(values)
+        factors = self.factors(values)
         own = factors.shares.ravel()
-        mixture = own.astype("float32") @ shares
+        mixture = own.astype("float32") @ self.of_shares
         log = np.log(mixture)
-        logits = np.float32(factors.power) * log + factors.trends.ravel().astype("float32") @ logs
-        logits += factors.activity.astype("float32") @ leans
-        logits = (logits + factors.weights.astype("float32") @ scores).reshape(shape)
-        logits += closed
+        logits = np.float32(factors.power) * log + factors.trends.ravel().astype("float32") @ self.logs
+        logits += factors.activity.astype("float32") @ self.leans
+        logits += factors.weights.astype("float32") @ self.scores
+        logits = logits.reshape(self.shape)
+        logits += self.closed
         logits -= logits.max(axis=1, keepdims=True)
-        of_taken = np.einsum("rt,rt->r", logits, is_taken)
+        of_taken = np.einsum("rt,rt->r", logits, self.is_taken)
         odds = np.exp(logits)
         sums = odds.sum(axis=1)
-        figure = float(heads.weights @ (taken * np.log(sums) - of_taken)) / total
-        odds *= (heads.weights * taken / sums / total).astype("float32")[:, None]
-        slope = (odds - of_row * is_taken).ravel()
-        of_shares = shares @ (slope * np.float32(factors.power) / mixture)
-        of_power = float(slope @ log) * factors.power
-        slopes = (
-            np.concatenate(
-                [own * (of_shares - own @ of_shares), [of_power], logs @ slope, leans @ slope, scores @ slope]
-            )
-            / spread
-        )
-        near = penalty + 0.5 / total
-        return figure + float(near[is_free] @ free**2), (slopes + 2 * near * np.where(is_free, values, 0.0))[is_free]
-
-    if len(heads):
-        spread[places["trends"]] = np.maximum(logs.std(axis=1), 1e-6)
-        spread[places["activity"]] = np.maximum(leans.std(axis=1), 1e-6)
-        spread[places["weights"]] = np.maximum(scores.std(axis=1), 1e-6)
-        found = optimize.minimize(
-            loss, values[is_free].copy(), jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "ftol": 1e-7}
-        )
-        values[is_free] = found.x
-    return factors_of(values)
+        figure = float(self.rows @ (self.taken * np.log(sums) - of_taken)) / self.total
+        odds *= (self.rows * self.taken / sums / self.total).astype("float32")[:, None]
+        slope = (odds - (self.rows / self.total).astype("float32")[:, None] * self.is_taken).ravel()
+        of_mixture = self.of_shares @ (slope * np.float32(factors.power) / mixture)
+        slopes = np.empty(self.size)
+        slopes[self.shares] = own * (of_mixture - own @ of_mixture)
+        slopes[self.power] = float(slope @ log) * factors.power
+        for place, values_of in ((self.trends, self.logs), (self.activity, self.leans), (self.weights, self.scores)):
+            slopes[place] = values_of @ slope
+        slopes = (slopes / self.spread)[is_free]
+        near = self.penalty[is_free]
+        return figure + float(near @ free**2), slopes + 2 * near * free

@@ -2,19 +2,18 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from tfmtr import inputs
 from tfmtr.datasets.dataset import Dataset
-from tfmtr.evaluation.baseline_lists import length_in_days, validation_cases
+from tfmtr.evaluation.baseline_lists import MOST_VALIDATION, length_in_days, validation_cases
 from tfmtr.evaluation.index_lists import best_titles
 from tfmtr.evaluation.past import EVENTS, Past, has_events
 from tfmtr.evaluation.ranking import ndcg_of_users
-from tfmtr.listwise.factors import Heads, learn, learn_factors
+from tfmtr.listwise.factors import CHUNK, Heads, learn, learn_factors
 from tfmtr.listwise.model import HALF_LIFE, ListModel, windows_before
 from tfmtr.listwise.parts import Factors, Parts, activity_of, find_parts
 from tfmtr.listwise.past_titles import past_titles
@@ -27,6 +26,7 @@ from tfmtr.schema import Schema
 
 LEARNT_WINDOWS = 4  # the last training windows: factors are learnt from their lists
 LEAST_JUDGES = 200  # lists; with fewer nothing is chosen
+MOST_JUDGED = 40_000_000  # of a window's lists and titles that settings are judged by
 K = 10
 
 
@@ -93,12 +93,10 @@ def fit_list_model(
     """
     past, days = Past(data), length_in_days(data)
     half_life = None if days is None else HALF_LIFE * days
-    windows = [window for window in sorted(past.starts) if window <= 0]
-    rows, vectors = (
-        {window: list_rows(past, window, half_life) for window in windows},
-        unit(data.vectors("title").vectors),
-    )
-    learnt = windows[-LEARNT_WINDOWS:]
+    vectors = unit(data.vectors("title").vectors)
+    learnt = [window for window in sorted(past.starts) if window <= 0][-LEARNT_WINDOWS:]
+    read = {number for window in learnt for number in (window, *windows_before(past, window))}
+    rows = {window: list_rows(past, window, half_life) for window in sorted(read)}
     parts = {
         window: find_parts(past, window, days, [rows[number] for number in windows_before(past, window)], vectors)
         for window in learnt
@@ -108,10 +106,10 @@ def fit_list_model(
     made = {MIDDLE: ListModel(factors, days, SETTINGS[MIDDLE].model_weight)}
     if judges.number >= LEAST_JUDGES:
         for name, setting in SETTINGS.items():
-            if setting.speed is not None and days is None:
-                continue
-            made[name] = ListModel(setting.factors(factors, heads), days, setting.model_weight)
-            tries.append({"setting": name, "ndcg": judges(made[name], parts)})
+            if setting.speed is None or days is not None:
+                made[name] = ListModel(setting.factors(factors, heads), days, setting.model_weight)
+        figures = judges(list(made.values()), parts)
+        tries = [{"setting": name, "ndcg": figure} for name, figure in zip(made, figures, strict=True)]
         chosen = max(tries, key=lambda row: row["ndcg"])["setting"]
     factors = made[chosen].factors
     return made[chosen], {
@@ -127,58 +125,55 @@ def fit_list_model(
 
 
 class Judges:
-    """Validation users' lists in the last training windows, and how good an order of them is.
+    """Validation users' lists in the last training windows, and how good orders of them are.
 
     Call arguments:
-        model: A `ListModel`.
+        models: `ListModel`s.
         parts: `{window: Parts}`.
 
     Returns:
-        Mean NDCG over all lists, NaN without one.
+        Mean NDCG over all lists of each model, NaN without a list.
     """
 
     def __init__(self, model: TwoTower, data: Dataset, schema: Schema, past: Past) -> None:
-        self.past, self.cases = past, validation_cases(data, past, columns=None)
+        most = int(np.clip(MOST_JUDGED // max(past.num_titles, 1), LEAST_JUDGES, MOST_VALIDATION))
+        self.past, self.cases = past, validation_cases(data, past, columns=None, most=most)
         self.number = sum(len(case.users) for _, case in self.cases)
         self.model, self.data, self.schema = model, data, schema
 
     @functools.cached_property
-    def towers(self) -> list[np.ndarray]:
-        """The towers' scores of each case, of all titles."""
-        titles, stores, found = (
-            title_vectors(self.model, self.data, self.schema).vectors,
-            inputs.open_stores(self.data),
-            [],
-        )
+    def titles(self) -> np.ndarray:
+        """The towers' vectors of the titles, of shape `(titles, d)`."""
+        return title_vectors(self.model, self.data, self.schema).vectors
+
+    @functools.cached_property
+    def queries(self) -> list[np.ndarray]:
+        """The towers' vectors of each case's users, of shape `(users, d)`."""
+        stores, found = inputs.open_stores(self.data), []
         for _, case in self.cases:
             features = inputs.model_inputs(case.rows, self.schema, stores)
             asked = {name: features[name] for name in self.model.user_tower.input}
             queries = self.model.user_tower.predict(asked, verbose=0)[self.schema.tasks[0].name]  # pyright: ignore[reportArgumentType]
-            found.append(np.asarray(queries, "float32") @ titles.T)
+            found.append(np.asarray(queries, "float32"))
         return found
 
-    @functools.cached_property
-    def users(self) -> list[np.ndarray]:
-        """Numbers of the users of each case."""
-        return [self.past.numbers(case.users) for _, case in self.cases]
-
-    def __call__(self, model: ListModel, parts: Mapping[int, Parts]) -> float:
+    def __call__(self, models: Sequence[ListModel], parts: Mapping[int, Parts]) -> list[float]:
         """Judges; see the class."""
-        found = []
-        for (window, case), towers, users in zip(self.cases, self.towers, self.users, strict=True):
-            everywhere, there = parts[window].prior(model.factors)
-            pasts = past_titles(self.past, users, window, model.half_life)
-            scores = np.tensordot(model.factors.weights.astype("float32"), parts[window].scores(pasts), axes=1)
-            scores += everywhere + there[self.past.homes[users]] + model.model_weight * towers
-            scores += np.outer(activity_of(pasts), parts[window].lean(model.factors))
-            place = {user: number for number, user in enumerate(case.users.tolist())}
-
-            rank = functools.partial(_rank, scores=scores, place=place)
-            found.append(ndcg_of_users(case.lists(rank)))
-        values = np.concatenate(found) if found else np.zeros(0)
-        return float(values.mean()) if len(values) else float("nan")
-
-
-def _rank(rows: pa.Table, allowed: np.ndarray, *, scores: np.ndarray, place: Mapping[str, int]) -> np.ndarray:
-    """The best titles of some users by their place among the scores."""
-    return best_titles(scores[[place[user] for user in rows["user"].to_pylist()]], allowed, K)
+        found = [[np.zeros(0)] for _ in models]
+        size = max(1, CHUNK // max(self.past.num_titles, 1))
+        for (window, case), queries in zip(self.cases, self.queries, strict=True):
+            numbers, part = self.past.numbers(case.users), parts[window]
+            pasts, homes = past_titles(self.past, numbers, window, models[0].half_life), self.past.homes[numbers]
+            orders, best = [part.order(model.factors) for model in models], [[] for _ in models]
+            for begin in range(0, len(case.users), size):
+                own = slice(begin, begin + size)
+                scores, towers = part.scores(pasts[own]), queries[own] @ self.titles.T
+                activity, allowed = activity_of(pasts[own]), case.allowed(begin, begin + size)
+                for model, order, lists in zip(models, orders, best, strict=True):
+                    logits = order.logits(scores, activity, homes[own])
+                    logits += np.float32(model.model_weight) * towers
+                    lists.append(best_titles(logits, allowed, K))
+            for figures, lists in zip(found, best, strict=True):
+                figures.append(ndcg_of_users(case.ranked(np.concatenate(lists))))
+        values = [np.concatenate(figures) for figures in found]
+        return [float(figures.mean()) if len(figures) else float("nan") for figures in values]

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from tfmtr.evaluation.past import Past
 from tfmtr.listwise.collaborative import factorise, frequent_titles, next_titles, together
-from tfmtr.listwise.prior import SPEEDS, log_shares
+from tfmtr.listwise.prior import SPEEDS, LocalShares, log_shares
 from tfmtr.listwise.rows import ListRows
 from tfmtr.listwise.texts import next_vectors
 
@@ -51,7 +51,7 @@ class Parts:
 
     Attributes:
         everywhere: Log shares of the titles, float32 of shape `(speeds, titles)`.
-        there: What a territory's differ from them by, float32 of shape `(speeds, territories, titles)`.
+        there: What territories' differ from them by, a `LocalShares`.
         titles: Numbers of the titles that have collaborative weights.
         weights: `together` and `next_titles`, float32 of shape `(2, these titles, these titles)`.
         vectors: What `unit` returns, float32 of shape `(titles, width)`.
@@ -59,7 +59,7 @@ class Parts:
     """
 
     everywhere: np.ndarray
-    there: np.ndarray
+    there: LocalShares
     titles: np.ndarray
     weights: np.ndarray
     vectors: np.ndarray
@@ -74,16 +74,21 @@ class Parts:
         """
         shares = np.exp(self.everywhere)
         of_all = factors.shares.sum(axis=0) @ shares
-        of_each = factors.shares[0] @ shares + np.einsum(
-            "s,sti->ti", factors.shares[1], shares[:, None] * np.exp(self.there)
-        )
         everywhere = factors.power * np.log(of_all) + factors.trends[0] @ self.everywhere
-        there = factors.power * (np.log(of_each) - np.log(of_all)) + np.tensordot(factors.trends[1], self.there, axes=1)
-        return everywhere.astype("float32"), there.astype("float32")
+        there = np.empty((len(self.there), len(of_all)), "float32")
+        for territory in range(len(there)):
+            differ = self.there[territory]
+            of_own = factors.shares[0] @ shares + factors.shares[1] @ (shares * np.exp(differ))
+            there[territory] = factors.power * np.log(of_own / of_all) + factors.trends[1] @ differ
+        return everywhere.astype("float32"), there
 
     def lean(self, factors: Factors) -> np.ndarray:
         """What a user's activity is multiplied by: float32 of shape `(titles,)`."""
         return (factors.activity @ self.everywhere).astype("float32")
+
+    def order(self, factors: Factors) -> "Order":
+        """The `Order` that some factors make of the parts."""
+        return Order(*self.prior(factors), self.lean(factors), factors.weights.astype("float32"))
 
     def scores(self, pasts: sparse.csr_matrix) -> np.ndarray:
         """What pasts say of the titles: float32 of shape `(4, rows, titles)`, in the order of `SCORES`."""
@@ -106,17 +111,65 @@ class Parts:
         """
         weights = factors.weights.astype("float32")
         own = factorise(np.tensordot(weights[:2], self.weights, axes=1), 2 * width)  # more than what is kept
-        left, right = (np.zeros((len(self.vectors), 2 * width + self.vectors.shape[1]), "float32") for _ in range(2))
-        left[self.titles, : 2 * width], right[self.titles, : 2 * width] = own
         middle = weights[2] * np.eye(len(self.follow), dtype="float32") + weights[3] * self.follow
-        left[:, 2 * width :], right[:, 2 * width :] = self.vectors, self.vectors @ middle.T
-        (before, left), (after, right) = np.linalg.qr(left), np.linalg.qr(right)
-        first, sizes, second = np.linalg.svd(left @ right.T)
+        vectors = self.vectors, self.vectors @ middle.T
+        pairs = list(zip(own, vectors, strict=True))  # each matrix: columns of some titles, and columns of all
+        (root, back), (other, forth) = (_root(_gram(*pair, self.titles)) for pair in pairs)
+        first, sizes, second = np.linalg.svd(root @ other.T)
         rank = min(width, len(sizes))
-        inputs, outputs = (np.zeros((len(self.vectors), width), "float32") for _ in range(2))
-        roots = np.sqrt(sizes[:rank])
-        inputs[:, :rank], outputs[:, :rank] = before @ first[:, :rank] * roots, after @ second[:rank].T * roots
-        return inputs, outputs
+        roots, found = np.sqrt(sizes[:rank]), []
+        for (some, every), mix in zip(pairs, (back @ first[:, :rank], forth @ second[:rank].T), strict=True):
+            mix = (mix * roots).astype("float32")
+            product = np.zeros((len(every), width), "float32")
+            product[:, :rank] = every @ mix[some.shape[1] :]
+            product[self.titles, :rank] += some @ mix[: some.shape[1]]
+            found.append(product)
+        return found[0], found[1]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Order:
+    """How titles are ordered as of a window.
+
+    Attributes:
+        prior: float32 of shape `(titles,)`.
+        there: What territories differ from it by, float32 of shape `(territories, titles)`.
+        lean: What a user's activity is multiplied by, float32 of shape `(titles,)`.
+        weights: How much each of `SCORES` counts, float32 of shape `(4,)`.
+    """
+
+    prior: np.ndarray
+    there: np.ndarray
+    lean: np.ndarray
+    weights: np.ndarray
+
+    def logits(self, scores: np.ndarray, activity: np.ndarray, homes: np.ndarray) -> np.ndarray:
+        """All titles' logits for some users, float32 of shape `(users, titles)`.
+
+        Args:
+            scores: What `Parts.scores` returns.
+            activity: What `activity_of` returns.
+            homes: Numbers of the users' territories, integers of shape `(users,)`.
+        """
+        logits = np.tensordot(self.weights, scores, axes=1)
+        logits += self.prior
+        logits += self.there[homes]
+        logits += np.outer(activity, self.lean)
+        return logits
+
+
+def _gram(some: np.ndarray, every: np.ndarray, titles: np.ndarray) -> np.ndarray:
+    """Products of the columns with each other, float64: of those of some titles, and those of all."""
+    some, known, every = some.astype(float), every[titles].astype(float), every.astype(float)
+    return np.block([[some.T @ some, some.T @ known], [known.T @ some, every.T @ every]])
+
+
+def _root(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`(root, inverse)` with `root.T @ root` the gram and columns @ inverse orthonormal, but for what depends."""
+    values, vectors = np.linalg.eigh(gram)
+    sizes = np.sqrt(np.where(values > 1e-12 * max(values.max(initial=0.0), 1e-30), values, 0.0))
+    inverse = np.divide(1.0, sizes, out=np.zeros_like(sizes), where=sizes > 0)
+    return sizes[:, None] * vectors.T, vectors * inverse
 
 
 def activity_of(pasts: sparse.csr_matrix) -> np.ndarray:
@@ -137,7 +190,7 @@ def find_parts(past: Past, window: int, days: float | None, earlier: Sequence[Li
     """
     history = past.history(window)
     speeds = [None] if days is None else [None if speed is None else speed * days for speed in SPEEDS]
-    shares = [log_shares(history, half_life) for half_life in speeds]
+    everywhere, there = log_shares(history, speeds)
     titles = frequent_titles(history)
     rows = [row for row in earlier if row.window < window and len(row)]
     after, follow = np.zeros((len(titles), len(titles)), "float32"), np.zeros((vectors.shape[1],) * 2, "float32")
@@ -146,5 +199,4 @@ def find_parts(past: Past, window: int, days: float | None, earlier: Sequence[Li
         pasts, wanted = (sparse.vstack([getattr(row, name) for row in rows]).tocsr() for name in ("pasts", "wanted"))
         after = next_titles(pasts, wanted, weights, titles)  # pyright: ignore[reportArgumentType]
         follow = next_vectors(pasts, wanted, weights, vectors)  # pyright: ignore[reportArgumentType]
-    everywhere, there = (np.stack(values) for values in zip(*shares, strict=True))
     return Parts(everywhere, there, titles, np.stack([together(history, titles), after]), vectors, follow)

@@ -1,7 +1,9 @@
 """What is popular, at several speeds: log shares of decayed events, of all territories and of each."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
-from scipy import sparse
 
 from tfmtr.evaluation.baselines.history import History
 
@@ -10,7 +12,55 @@ SMALLEST = 0.1  # events that a title without any is given
 SHRINK = 20.0  # events that a territory is given in the proportions of all
 
 
-def log_shares(history: History, half_life: float | None) -> tuple[np.ndarray, np.ndarray]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class LocalShares:
+    """What territories' log shares differ from those of all territories by.
+
+    All titles without an event in a territory differ by one number, so memory goes with the pairs of a title and a
+    territory that have events.
+
+    Attributes:
+        rest: What a title without an event differs by, float32 of shape `(speeds, territories)`.
+        begin: Where a territory's pairs begin, integers of shape `(territories + 1,)`.
+        titles: Numbers of the pairs' titles, integers of shape `(pairs,)`.
+        counted: What the pairs differ by, float32 of shape `(speeds, pairs)`.
+        num_titles: How many titles there are.
+    """
+
+    rest: np.ndarray
+    begin: np.ndarray
+    titles: np.ndarray
+    counted: np.ndarray
+    num_titles: int
+
+    def __len__(self) -> int:
+        return self.rest.shape[1]
+
+    def __getitem__(self, territory: int) -> np.ndarray:
+        """Those of one territory, float32 of shape `(speeds, titles)`."""
+        found = np.repeat(self.rest[:, [territory]], self.num_titles, axis=1)
+        own = slice(self.begin[territory], self.begin[territory + 1])
+        found[:, self.titles[own]] = self.counted[:, own]
+        return found
+
+    def of(self, territories: np.ndarray, titles: np.ndarray) -> np.ndarray:
+        """Those of some titles in some territories.
+
+        Args:
+            territories: Numbers, integers of shape `(rows,)`.
+            titles: Numbers, integers of shape `(rows, n)`.
+
+        Returns:
+            float32 of shape `(speeds, rows, n)`.
+        """
+        found = np.empty((len(self.rest), *titles.shape), "float32")
+        for territory in np.unique(territories):
+            is_own = territories == territory
+            found[:, is_own] = self[territory][:, titles[is_own]]
+        return found
+
+
+def log_shares(history: History, half_lives: Sequence[float | None]) -> tuple[np.ndarray, LocalShares]:
     """Log of each title's share of the fitted events, decayed; of all territories, and of each.
 
         c_i  = sum_e 0.5^(age_e / half_life),    p_i = (c_i + 0.1) / sum_j (c_j + 0.1)
@@ -20,25 +70,38 @@ def log_shares(history: History, half_life: float | None) -> tuple[np.ndarray, n
 
     Args:
         history: A `History`.
-        half_life: Days, or `None` for no decay.
+        half_lives: Days, or `None` for no decay; one for each speed.
 
     Returns:
-        float32 of the shapes `(titles,)` and `(territories, titles)`: `log p` and `log p_t - log p`.
+        `log p`, float32 of shape `(speeds, titles)`, and `log p_t - log p`.
 
     Example:
     >>> history = History([0, 1, 1], [0, 1, 1], [1.0, 1.0, 2.0], [0, 1], num_titles=2)
-    >>> everywhere, there = log_shares(history, None)
-    >>> [round(float(share), 3) for share in np.exp(everywhere)]
+    >>> everywhere, there = log_shares(history, [None])
+    >>> [round(float(share), 3) for share in np.exp(everywhere[0])]
     [0.344, 0.656]
-    >>> there[0, 0] > 0 > there[1, 0]
+    >>> there[0][0, 0] > 0 > there[1][0, 0]
     np.True_
     """
-    weights = np.ones(history.fitted.sum()) if half_life is None else 0.5 ** (history.age[history.fitted] / half_life)
+    titles, age = history.titles[history.fitted].astype(np.int64), history.age[history.fitted]
     homes = history.homes[history.users[history.fitted]]
-    shape = (int(history.homes.max(initial=0)) + 1, history.num_titles)
-    counts = sparse.csr_matrix((weights, (homes, history.titles[history.fitted])), shape).toarray()
-    everywhere = counts.sum(axis=0) + SMALLEST
-    everywhere /= everywhere.sum()
-    there = counts + SHRINK * everywhere
-    there /= there.sum(axis=1, keepdims=True)
-    return np.log(everywhere).astype("float32"), (np.log(there) - np.log(everywhere)).astype("float32")
+    pairs, place = np.unique(homes * history.num_titles + titles, return_inverse=True)
+    home, title = np.divmod(pairs, history.num_titles)
+    num_homes = int(history.homes.max(initial=0)) + 1
+    everywhere, rest, counted = [], [], []
+    for half_life in half_lives:
+        weights = None if half_life is None else 0.5 ** (age / half_life)
+        counts = np.bincount(place, weights, minlength=len(pairs)).astype(float)
+        shares = np.bincount(title, counts, minlength=history.num_titles) + SMALLEST
+        shares /= shares.sum()
+        totals = np.log(np.bincount(home, counts, minlength=num_homes) + SHRINK)
+        everywhere.append(np.log(shares))
+        rest.append(np.log(SHRINK) - totals)
+        counted.append(np.log(counts / shares[title] + SHRINK) - totals[home])
+    begin = np.searchsorted(home, np.arange(num_homes + 1))
+    local = LocalShares(_floats(rest), begin, title, _floats(counted), history.num_titles)
+    return _floats(everywhere), local
+
+
+def _floats(values: Sequence[np.ndarray]) -> np.ndarray:
+    return np.stack(values).astype("float32")

@@ -3,6 +3,8 @@
 import numpy as np
 from scipy import sparse
 
+from tfmtr.listwise.collaborative import by_root
+
 RIDGE = 10.0
 
 
@@ -47,7 +49,7 @@ def next_vectors(
         float32 of shape `(width, width)`.
     """
     ridge = l2 * np.eye(vectors.shape[1])
-    target = sparse.diags(1.0 / np.sqrt(np.maximum(np.asarray(wanted.sum(axis=1)).ravel(), 1.0))) @ wanted
+    target = by_root(wanted)
     shares = np.asarray(target.sum(axis=0)).ravel()
     shares = shares / max(shares.sum(), 1e-12)
     known = (pasts @ vectors).astype(np.float64)
