@@ -6,9 +6,10 @@
 
 Each data set is prepared, trained on and evaluated by the three commands with no option but paths, columns, tasks,
 `--fold i/n` and `--seed`: test users in turn until there are 3,000 lists, seeds 1 and 2 of the first of them, which is
-fold 2. Beside the default stand all baselines; the towers alone (the default of before, the same towers); and the
+fold 3. Beside the default stand all baselines; the towers alone (the default of before, the same towers); and the
 default with one part of its list model taken out and the others left as they are. *Leave one out*: the settings among
-which a data set chooses are those that another one chose.
+which a data set chooses are those that another one chose. Online Retail is there twice, the second time with 96 % of
+its titles' texts taken away.
 
 A line a cell in `results.jsonl`; what was begun under `--work` goes on. The procedure is frozen: `frozen.json` has a
 hash of the files that say how a list is ordered, the default recipe and the commands. A test window is read only where
@@ -34,20 +35,26 @@ sys.path.insert(0, str(ROOT / "pipelines"))
 import cells
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from starting_line import ENOUGH, FOLDS, METRICS, SETS, in_general
 
 from tfmtr.documents import read_json, write_json
 from tfmtr.evaluation.evidence import compare_lists, interval_text
 from tfmtr.evaluation.list_scores import MODEL, read_list_scores, segments_of, values_of
-from tfmtr.listwise.fit import MIDDLE, SETTINGS
+from tfmtr.listwise.fit import MIDDLE, SETTINGS, fit_list_model
 from tfmtr.listwise.model import ListModel
 from tfmtr.listwise.parts import SCORES
 from tfmtr.recipe import Recipe
-from tfmtr.run import LIST_MODEL
+from tfmtr.run import LIST_MODEL, Run
 
 SEEDS = 3
-ORDER = (2, 3, 1)  # of folds: test users of the first were read for an earlier design, so they come last
-TOWERS, DEFAULT = "towers", "default"
+ORDER = (3, 2, 1)  # of folds: test users of the others were read for earlier designs, so they come last
+TOWERS, DEFAULT, LEFT_OUT = "towers", "default", "leave one out"
+FEW_TEXTS, TEXTS_LEFT = "online-retail-few-texts", 0.04  # share of the titles that keep theirs
+COMMANDS = SETS | {FEW_TEXTS: ["online-retail", "--source", "{work}/few-texts.parquet"]}
+METRICS_OF = {"ndcg": "NDCG@10", "capped_recall": "Recall@10, over min(n, 10)"}
 GOALS = {"mean": 1.10, "low": 1.03, "set": 1.0, "set_low": 0.95}
 FROZEN = "tfmtr/listwise/*.py"
 Z = 1.959964, 0.841621  # of a two-sided test at 5 % and of a power of 80 %
@@ -124,7 +131,7 @@ def fold(work, name, number, seed, source, more):
     """Prepares, trains and evaluates one fold with one seed; returns the run's folder and the default's line."""
     base = work / f"{name}-{number}"
     data, run = base / "data", base / f"seed-{seed}" / "run"
-    words = [word.format(source=source) for word in SETS[name]]
+    words = [word.format(source=source, work=work) for word in COMMANDS[name]]
     prepare = {
         "prepare": ["prepare", *words, "--fold", f"{number}/{FOLDS}", "--out", str(data), *more.get("prepare", [])]
     }
@@ -181,6 +188,28 @@ def mean_of(windows, key):
     return round(float(np.mean(found)), 4) if found else None
 
 
+def few_texts(source, work):
+    """Writes Online Retail's sales with the texts of most titles taken away, drawn by their codes."""
+    file = Path(work) / "few-texts.parquet"
+    if not file.exists():
+        table = pq.read_table(Path(source) / "online-retail/online_retail.parquet")
+        code = table["StockCode"].combine_chunks().cast("string").dictionary_encode()
+        order = np.argsort([hashlib.sha256(text.encode()).digest() for text in code.dictionary.to_pylist()])
+        is_kept = np.zeros(len(order), bool)
+        is_kept[order[: round(TEXTS_LEFT * len(order))]] = True
+        texts = pc.if_else(pa.array(is_kept[code.indices.to_numpy()]), table["Description"].combine_chunks(), None)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        place = table.schema.get_field_index("Description")
+        pq.write_table(table.set_column(place, "Description", texts), file)
+
+
+def with_setting(run, setting, seed):
+    """A run's list model, were there only one setting."""
+    opened = Run(run)
+    model, data = opened.load(), opened.data
+    return fit_list_model(model, data, opened.schema, seed=seed, settings={setting: SETTINGS[setting]})[0]
+
+
 def arm_of(run, arm, change):
     """A copy of a run with another list model, or with none, evaluated; returns its folder."""
     folder = run.parent / arm.replace(" ", "-")
@@ -198,7 +227,7 @@ def main(
     source,
     work,
     *,
-    sets=tuple(SETS),
+    sets=tuple(COMMANDS),
     folds=FOLDS,
     seeds=SEEDS,
     enough=ENOUGH,
@@ -218,6 +247,8 @@ def main(
         file.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
         say({k: line.get(k) for k in (*key, "lists", *METRICS, "setting")})
 
+    if FEW_TEXTS in sets:
+        few_texts(source, work)
     for name in sets:
         found, number_of_lists = [], 0
         for number in ORDER[:folds]:
@@ -236,6 +267,14 @@ def main(
                 break
         add(pooled(name, lines, pd.concat(found, ignore_index=True)))
         (Path(out) / "README.md").write_text(page(lines), encoding="utf-8")
+    for name, left in left_out(lines).items():
+        run = work / f"{name}-{ORDER[0]}" / "seed-0" / "run"
+        if left["choice"] != left["own"] and name in sets:
+            folder = arm_of(run, LEFT_OUT, lambda _, run=run, left=left: with_setting(run, left["choice"], 0))
+            scores = [scores_of(run, DEFAULT, ORDER[0], 0), scores_of(folder, LEFT_OUT, ORDER[0], 0)]
+            compared = pooled(name, lines, pd.concat(scores, ignore_index=True), ours=LEFT_OUT)["compared"]
+            add(line_of(name, ORDER[0], 0, LEFT_OUT, folder) | left | {"compared": compared})
+    (Path(out) / "README.md").write_text(page(lines), encoding="utf-8")
     return lines
 
 
@@ -245,19 +284,19 @@ def scores_of(run, arm, number, seed):
     return scores.assign(contender=scores.contender.where(scores.contender != MODEL, arm), fold=number, seed=seed)
 
 
-def pooled(name, lines, scores):
-    """A data set's row: the default beside each baseline and arm, over users, folds and seeds."""
-    compared = {}
-    ours = scores[scores.contender == DEFAULT]
+def pooled(name, lines, scores, *, ours=DEFAULT):
+    """A data set's row: the default, or another arm, beside each baseline and arm, over users, folds and seeds."""
+    compared, arm = {}, ours
+    ours = scores[scores.contender == arm]
     for metric in METRICS:
         compared[metric] = {}
-        for key in sorted(set(scores.contender) - {DEFAULT}):
+        for key in sorted(set(scores.contender) - {arm}):
             theirs = scores[(scores.contender == key) & (scores.list == "new")]
             places = theirs[["user", "window", "fold"]].drop_duplicates()
             own = ours.merge(places, on=["user", "window", "fold"])
             place = ["contender", "list", "user", "window", "fold"]
             own = own.groupby(place, as_index=False).mean(numeric_only=True)  # over seeds
-            own, theirs = values_of(own, DEFAULT, metric), values_of(theirs, key, metric)
+            own, theirs = values_of(own, arm, metric), values_of(theirs, key, metric)
             compared[metric][key] = compare_lists(own, theirs)
     first = scores[scores.seed == 0]
     segments = segments_of(first[first.contender.isin({*compared["ndcg"], DEFAULT} - set(ABLATIONS))])
@@ -279,7 +318,7 @@ def pooled(name, lines, scores):
 
 def highest(line, metric):
     """The baseline that is best on the test, by the mean of its lists."""
-    arms = {TOWERS, *ABLATIONS}
+    arms = {TOWERS, DEFAULT, *ABLATIONS}
     return max(set(line["compared"][metric]) - arms, key=lambda key: line["compared"][metric][key]["theirs"])
 
 
@@ -298,9 +337,40 @@ def geometric_mean(found):
     return tuple(float(np.exp(mean + z * error)) for z in (0.0, -Z[0], Z[0]))
 
 
+def beside_the_best(lines, metric):
+    """Table of pooled lines beside the baseline that is best on the test, and others."""
+    rows = []
+    for line in lines:
+        key, compared = highest(line, metric), line["compared"][metric]
+        cell, by_validation, towers = compared[key], compared[line["best"]], compared[TOWERS]
+        rows.append(
+            [line["set"], f"{line['lists']:,}", f"{towers['theirs']:.4f}", f"{cell['ours']:.4f}",
+             f"{key} {cell['theirs']:.4f}", cells.text(cell["ratio"], ".3f"), interval_text(cell), verdict(cell),
+             f"{line['best']} {cells.text(by_validation['ratio'], '.3f')}", cells.text(towers["ratio"], ".3f")]
+        )  # fmt: skip
+    return cells.table(
+        ["data", "lists", "towers alone", "default", "best baseline", "ratio", "95 %", "goal",
+         "ratio to the best by validation", "ratio to the towers alone"],
+        rows,
+    )  # fmt: skip
+
+
+def mean_text(best):
+    """Whether the goal of all data sets is reached, as a list of one text; of none without a ratio and an interval."""
+    if not best or not all(cell["ratio"] and cell["detectable"] for cell in best):
+        return []
+    mean, low, high = geometric_mean(best)
+    reached = "reached" if mean >= GOALS["mean"] and low > GOALS["low"] else "not reached"
+    return [
+        f"Geometric mean of the ratios over {len(best)} data sets: **{mean:.3f}** ({low:.3f} to {high:.3f}). "
+        f"The goal, at least {GOALS['mean']:.2f} with a lower end above {GOALS['low']:.2f}, is {reached}."
+    ]
+
+
 def page(lines):
     """The page of the lines."""
-    found = [line for line in lines if line.get("arm") == "pooled"]
+    everyone = [line for line in lines if line.get("arm") == "pooled"]
+    found = [line for line in everyone if line["set"] in SETS]
     text = [
         "# Do the default's lists beat what people already have?",
         "`python studies/quality/study.py --source DATA --work WORK` makes the lines, `--page` this page of them. "
@@ -310,32 +380,9 @@ def page(lines):
         "on the test**, which nobody knows beforehand; beside it stands the one that validation users decide for. A"
         " data set's goal is a ratio of at least 1.0 with a lower end of at least 0.95.",
     ]
-    for metric, title in (("ndcg", "NDCG@10"), ("capped_recall", "Recall@10, over min(n, 10)")):
-        rows, best = [], []
-        for line in found:
-            key, compared = highest(line, metric), line["compared"][metric]
-            cell, by_validation, towers = compared[key], compared[line["best"]], compared[TOWERS]
-            best.append(cell)
-            rows.append(
-                [line["set"], f"{line['lists']:,}", f"{towers['theirs']:.4f}", f"{cell['ours']:.4f}",
-                 f"{key} {cell['theirs']:.4f}", cells.text(cell["ratio"], ".3f"), interval_text(cell), verdict(cell),
-                 f"{line['best']} {cells.text(by_validation['ratio'], '.3f')}", cells.text(towers["ratio"], ".3f")]
-            )  # fmt: skip
-        text += [
-            f"## {title}",
-            cells.table(
-                ["data", "lists", "towers alone", "default", "best baseline", "ratio", "95 %", "goal",
-                 "ratio to the best by validation", "ratio to the towers alone"],
-                rows,
-            ),
-        ]  # fmt: skip
-        if best and all(cell["ratio"] and cell["detectable"] for cell in best):
-            mean, low, high = geometric_mean(best)
-            reached = "reached" if mean >= GOALS["mean"] and low > GOALS["low"] else "not reached"
-            text.append(
-                f"Geometric mean of the ratios over {len(best)} data sets: **{mean:.3f}** ({low:.3f} to {high:.3f}). "
-                f"The goal, at least {GOALS['mean']:.2f} with a lower end above {GOALS['low']:.2f}, is {reached}."
-            )
+    for metric, title in METRICS_OF.items():
+        best = [line["compared"][metric][highest(line, metric)] for line in found]
+        text += [f"## {title}", beside_the_best(found, metric), *mean_text(best)]
     rows = []
     for line in found:
         for arm in (TOWERS, *ABLATIONS):
@@ -345,8 +392,8 @@ def page(lines):
                 )
     text += [
         "## Parts taken out",
-        "From the same list model, the others left as they are; fold 2, seed 0 (towers: all folds). The ratio is the "
-        "default's NDCG over the arm's: above 1 the part helps.",
+        f"From the same list model, the others left as they are; fold {ORDER[0]}, seed 0 (towers: all folds). The "
+        "ratio is the default's NDCG over the arm's: above 1 the part helps.",
         cells.table(["data", "arm", "NDCG@10", "default / arm", "95 %"], rows),
         "## What validation users chose, and what it took",
     ]
@@ -379,9 +426,9 @@ def page(lines):
             )
     text += [
         "## Popularity bias",
-        "Fold 2, seed 0, means over territories and windows. Lift: how much more popular the titles of lists are than "
-        "those that users had before; share: of places in lists that local titles have. PR-AUC is that of the first "
-        "task; it is the towers' own.",
+        f"Fold {ORDER[0]}, seed 0, means over territories and windows. Lift: how much more popular the titles of lists "
+        "are than those that users had before; share: of places in lists that local titles have. PR-AUC is that of the "
+        "first task; it is the towers' own.",
         cells.table(["data", "arm", "PR-AUC", "popularity lift", "share of local titles", "of what users took"], rows),
         "## New users and new titles",
     ]
@@ -405,7 +452,14 @@ def page(lines):
             rows,
         )
     )
-    text += ["## Leave one data set out", leave_one_out(lines)]
+    if few := [line for line in everyone if line["set"] == FEW_TEXTS]:
+        share = f"{1 - TEXTS_LEFT:.0%}".replace("%", " %")
+        text += [
+            "## Titles without text",
+            f"{share} of Online Retail's titles without theirs; XMarket has none at all.",
+        ]
+        text += [part for metric, title in METRICS_OF.items() for part in (title + ":", beside_the_best(few, metric))]
+    text += ["## Leave one data set out", *leave_one_out(lines)]
     dated = [line for line in lines if "versions" in line]
     if dated:
         last = dated[-1]
@@ -413,30 +467,51 @@ def page(lines):
     return "\n\n".join(text) + "\n" + cells.notes_of(HERE)
 
 
+def left_out(lines):
+    """What each data set would choose, were there the middle setting and those that others chose alone."""
+    own = {line["set"]: line for line in lines if line.get("arm") == DEFAULT and is_first(line) and line["set"] in SETS}
+    found = {}
+    for name, line in own.items():
+        others = {other["setting"] for key, other in own.items() if key != name} | {MIDDLE}
+        tries = {row["setting"]: row["ndcg"] for row in line["judges"]["tries"] if row["setting"] in others}
+        choice = max(tries, key=tries.get) if tries else MIDDLE
+        left = [key for key in SETTINGS if key in others]
+        found[name] = {"settings_left": left, "own": line["setting"], "choice": choice}
+    return found
+
+
+def is_first(line):
+    """Whether a line is of the first fold and seed."""
+    return line["fold"] == ORDER[0] and line["seed"] == 0
+
+
 def leave_one_out(lines):
-    """What each data set would choose among the settings that the others chose, as text."""
-    own = [line for line in lines if line.get("arm") == DEFAULT and line["seed"] == 0]
-    rows = []
-    for name in dict.fromkeys(line["set"] for line in own):
-        others = {line["setting"] for line in own if line["set"] != name} | {MIDDLE}
-        for line in own:
-            if line["set"] == name:
-                tries = {row["setting"]: row["ndcg"] for row in line["judges"]["tries"] if row["setting"] in others}
-                setting = max(tries, key=tries.get) if tries else MIDDLE
-                same = "the same" if setting == line["setting"] else f"{setting} instead of {line['setting']}"
-                rows.append([name, str(line["fold"]), ", ".join(key for key in SETTINGS if key in others), same])
-    return (
-        "The settings that are left are the middle one and those that a fold of another data set chose. What another "
-        "choice is worth on the test was not computed.\n\n"
-        + cells.table(["data", "fold", "settings left", "choice"], rows)
+    """What is left of a data set's ratio with the settings that the others chose, as texts."""
+    rows, best = [], {metric: [] for metric in METRICS}
+    arms = {line["set"]: line["compared"] for line in lines if line.get("arm") == LEFT_OUT}
+    everyone = {line["set"]: line for line in lines if line.get("arm") == "pooled"}
+    for name, left in left_out(lines).items():
+        compared = arms.get(name) or everyone[name]["compared"]
+        for metric in METRICS:
+            best[metric].append(compared[metric][highest(everyone[name], metric)])
+        same = "the same" if left["choice"] == left["own"] else f"{left['choice']} instead of {left['own']}"
+        ratios = [f"{cells.text(best[m][-1]['ratio'], '.3f')} ({interval_text(best[m][-1])})" for m in METRICS]
+        rows.append([name, ", ".join(left["settings_left"]), same, *ratios])
+    intro = (
+        "The settings that are left are the middle one and those that another data set chose. Where a data set chooses "
+        f"another one so, its ratio is that of fold {ORDER[0]} and seed 0, otherwise that of the tables above."
     )
+    table = cells.table(
+        ["data", "settings left", "choice", *(f"ratio, {title}" for title in METRICS_OF.values())], rows
+    )
+    return [intro, table, *(f"{METRICS_OF[m]}: {text}" for m in METRICS for text in mean_text(best[m]))]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", help="Folder of the public data sets.")
     parser.add_argument("--work", help="Directory to work in; what is there goes on.")
-    parser.add_argument("--sets", default=",".join(SETS), help="Names of data sets.")
+    parser.add_argument("--sets", default=",".join(COMMANDS), help="Names of data sets.")
     parser.add_argument("--folds", type=int, default=FOLDS, help="Most folds of a data set.")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="Seeds of the first fold.")
     parser.add_argument("--ablations", action=argparse.BooleanOptionalAction, default=True, help="Take parts out.")

@@ -13,6 +13,7 @@ from tfmtr.cli import app
 from tfmtr.documents import read_json, write_json
 from tfmtr.listwise.model import ListModel
 from tfmtr.listwise.parts import Factors, Parts
+from tfmtr.listwise.prior import LocalShares
 
 FILE = Path(__file__).parents[2] / "studies" / "quality" / "study.py"
 
@@ -61,9 +62,9 @@ def test_cells_are_computed_once_and_the_page_says_what_is_shown(tmp_path, study
     page = (tmp_path / "README.md").read_text()
     for words in ("| simulator |", "towers alone", "Geometric mean", "without the past", "Leave one data set out"):
         assert words in page
-    log = (tmp_path / "work/simulator-2/seed-0/log.txt").read_text()
+    log = (tmp_path / "work/simulator-3/seed-0/log.txt").read_text()
     assert study.main(tmp_path, tmp_path / "work", **options) == lines
-    assert (tmp_path / "work/simulator-2/seed-0/log.txt").read_text() == log  # nothing is done again
+    assert (tmp_path / "work/simulator-3/seed-0/log.txt").read_text() == log  # nothing is done again
 
 
 def test_no_test_window_is_read_unless_the_procedure_is_the_frozen_one(tmp_path, study):
@@ -87,7 +88,7 @@ def test_what_is_taken_out_counts_nothing_and_the_rest_stays(study):
     rng = np.random.default_rng(0)
     factors = Factors(np.array([[0.2, 0.1], [0.3, 0.4]]), 2.0, np.ones((2, 2)), np.ones(2), np.ones(4))
     model = ListModel(factors, 1.0, 0.5)
-    there = rng.normal(size=(2, 2, 3)).astype("float32")
+    there = LocalShares(np.zeros((2, 2)), np.array([0, 3, 6]), np.tile(np.arange(3), 2), rng.normal(size=(2, 6)), 3)
     everywhere, vectors = np.log(np.full((2, 3), 1 / 3, "float32")), np.eye(3, 2, dtype="float32")
     parts = Parts(everywhere, there, np.arange(3), np.ones((2, 3, 3), "float32"), vectors, vectors[:2])
     out = {name: change(model) for name, change in study.ABLATIONS.items()}

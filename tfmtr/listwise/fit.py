@@ -52,7 +52,7 @@ class Setting:
         return learn_factors(heads, speed=speed, popularity=self.popularity)
 
 
-MIDDLE = "learnt"  # where nothing is chosen
+MIDDLE = "learnt"  # the first: where nothing is chosen
 SETTINGS = {
     MIDDLE: Setting(),
     "learnt, more of the towers": Setting(model_weight=0.5),
@@ -73,13 +73,13 @@ def why_not(data: Dataset, form: str) -> str | None:
 
 
 def fit_list_model(
-    model: TwoTower, data: Dataset, schema: Schema, *, seed: int = 0
+    model: TwoTower, data: Dataset, schema: Schema, *, seed: int = 0, settings: Mapping[str, Setting] = SETTINGS
 ) -> tuple[ListModel, dict[str, Any]]:
     """Fits what orders lists; a user of a test or validation fold is in no fit, only judges what is kept.
 
     1. The closed forms and the prior as of each of the last training windows, from what was before it.
-    2. How much each of them counts, from training users' lists in these windows; for each of `SETTINGS`.
-    3. The setting: the best for validation users' lists in the last three training windows, the middle one where there
+    2. How much each of them counts, from training users' lists in these windows; for each of the settings.
+    3. The setting: the best for validation users' lists in the last three training windows, the first one where there
        are fewer than 200 of them.
 
     Args:
@@ -87,6 +87,7 @@ def fit_list_model(
         data: The `Dataset`.
         schema: The model's `Schema`.
         seed: Of what is drawn.
+        settings: The `Setting`s among which validation users choose, by name.
 
     Returns:
         `(list model, document)`: what was tried and seen, for `run.json`.
@@ -102,12 +103,13 @@ def fit_list_model(
         for window in learnt
     }
     factors, heads = learn(list(parts.values()), [rows[window] for window in learnt], first_windows(past), seed)
-    judges, tries, chosen = Judges(model, data, schema, past), [], MIDDLE
-    made = {MIDDLE: ListModel(factors, days, SETTINGS[MIDDLE].model_weight)}
-    if judges.number >= LEAST_JUDGES:
-        for name, setting in SETTINGS.items():
-            if setting.speed is None or days is not None:
-                made[name] = ListModel(setting.factors(factors, heads), days, setting.model_weight)
+    judges, tries = Judges(model, data, schema, past), []
+    usable = {name: one for name, one in settings.items() if one.speed is None or days is not None}
+    chosen = next(iter(usable))
+    if judges.number < LEAST_JUDGES:
+        usable = {chosen: usable[chosen]}
+    made = {name: ListModel(one.factors(factors, heads), days, one.model_weight) for name, one in usable.items()}
+    if len(made) > 1:
         figures = judges(list(made.values()), parts)
         tries = [{"setting": name, "ndcg": figure} for name, figure in zip(made, figures, strict=True)]
         chosen = max(tries, key=lambda row: row["ndcg"])["setting"]

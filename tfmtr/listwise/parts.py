@@ -72,14 +72,24 @@ class Parts:
 
         with the shares `m` and the trends `a`, `b`; where the territory is not known its share is that of all.
         """
-        shares = np.exp(self.everywhere)
+        (mixed, own), trends, shares = factors.shares, factors.trends[1].astype("float32"), np.exp(self.everywhere)
         of_all = factors.shares.sum(axis=0) @ shares
         everywhere = factors.power * np.log(of_all) + factors.trends[0] @ self.everywhere
-        there = np.empty((len(self.there), len(of_all)), "float32")
-        for territory in range(len(there)):
-            differ = self.there[territory]
-            of_own = factors.shares[0] @ shares + factors.shares[1] @ (shares * np.exp(differ))
-            there[territory] = factors.power * np.log(of_own / of_all) + factors.trends[1] @ differ
+
+        def differ(of_own: np.ndarray, of_all: np.ndarray, logs: np.ndarray) -> np.ndarray:
+            of_own /= of_all
+            np.log(of_own, out=of_own)
+            of_own *= np.float32(factors.power)
+            of_own += logs
+            return of_own
+
+        titles, counted, rest = self.there.titles, self.there.counted, self.there.rest
+        of_all = of_all.astype("float32")
+        there = (mixed + own * np.exp(rest.T)).astype("float32") @ shares
+        there = differ(there, of_all, (trends @ rest)[:, None])
+        of_pairs = mixed.astype("float32") @ shares[:, titles]
+        of_pairs += own.astype("float32") @ (shares[:, titles] * np.exp(counted))
+        there[self.there.territories, titles] = differ(of_pairs, of_all[titles], trends @ counted)
         return everywhere.astype("float32"), there
 
     def lean(self, factors: Factors) -> np.ndarray:

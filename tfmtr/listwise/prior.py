@@ -36,6 +36,11 @@ class LocalShares:
     def __len__(self) -> int:
         return self.rest.shape[1]
 
+    @property
+    def territories(self) -> np.ndarray:
+        """Numbers of the pairs' territories, integers of shape `(pairs,)`."""
+        return np.repeat(np.arange(len(self)), np.diff(self.begin))
+
     def __getitem__(self, territory: int) -> np.ndarray:
         """Those of one territory, float32 of shape `(speeds, titles)`."""
         found = np.repeat(self.rest[:, [territory]], self.num_titles, axis=1)

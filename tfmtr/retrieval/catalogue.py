@@ -75,11 +75,11 @@ class Catalogue(keras.layers.Layer):
         self.value_index = lookup(values)
         self.available = self._constant("available", np.vstack([unknown, masks]))
         self.codes = self._constant("attributes", codes)
-        counts = np.zeros((len(availability) + 1, len(titles)))
+        popular = np.zeros((len(availability) + 1, len(titles)), "float16")
+        popular[0] = np.log1p(sum((popularity or {}).values(), np.zeros(len(titles))))
         for row, territory in enumerate(availability, start=1):
-            counts[row] = (popularity or {}).get(territory, 0)
-        counts[0] = sum((popularity or {}).values(), np.zeros(len(titles)))
-        self.popularity = self._constant("popularity", np.log1p(counts).astype("float16"))
+            popular[row] = np.log1p((popularity or {}).get(territory, 0.0))
+        self.popularity = self._constant("popularity", popular)
         self.built = True
 
     def _constant(self, name: str, value: np.ndarray) -> keras.Variable:
