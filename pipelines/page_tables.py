@@ -1,13 +1,14 @@
-"""Writes what the README's tables say of systems, heads and balancers: papers, lines, speed, AUC and time of a step.
+"""Writes what tables of the pages say: of systems, heads and balancers, of lists, and of the M3oE paper's Table 2.
 
-    python pipelines/readme_tables.py
+    python pipelines/page_tables.py
 
 Words that say what a file is or when to take it are typed, and stay; papers are those of the docstrings, lines those of
-the files, speeds those of `benchmarks/sharing.py`, times those of `benchmarks/balancing.py`, and AUCs those of
-`pipelines/m3oe_study.py`, as their results are checked in. A file that has no row gets one at the table's end, with the
-first line of its docstring for words. What is nowhere measured is n/a. Run it after any of these has changed.
+the files, speeds those of `benchmarks/sharing.py`, times those of `benchmarks/balancing.py`, AUCs those of
+`pipelines/m3oe_study.py` and lists those of `studies/quality/study.py`, as their results are checked in. A file that
+has no row gets one at the table's end, with the first line of its docstring for words. What is nowhere measured is n/a.
+Run it after any of these has changed.
 
-Expected: `README.md` as it is checked in, and "no row has changed".
+Expected: the pages as they are checked in, and "no row has changed".
 """
 
 import ast
@@ -17,22 +18,31 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+PAGES = {  # {page: tables}
+    "README.md": ("lists",),
+    "docs/systems.md": ("systems", "heads", "balancers"),
+    "docs/studies.md": ("m3oe",),
+}
 UNKNOWN = "n/a"
 AUTHORS = re.compile(r"([A-Z]\w+(?: et al\.| and [A-Z]\w+)?), ")
 WHERE = re.compile(r", ((?:[A-Z][\w ]* )?(?:19|20)\d\d)\b")
 Columns = Mapping[str, Callable[[str, str], str]]  # {column: new cell of (the file's name, the cell so far)}
 
 
-def written(text: str) -> str:
-    """The README with its tables written anew.
+def written(page: str, text: str) -> str:
+    """A page with its tables written anew.
 
     Raises:
         ValueError: If a table's marks are not there once.
     """
-    for name, (folder, columns) in tables().items():
-        text = replace(text, name, lambda block, folder=folder, columns=columns: rewrite(block, folder, columns))
-    return replace(text, "m3oe", lambda _: m3oe_table())
+    whole = {"m3oe": m3oe_table, "lists": lists_table}
+    for name in PAGES[page]:
+        if name in whole:
+            text = replace(text, name, lambda _, name=name: whole[name]())
+        else:
+            folder, columns = tables()[name]
+            text = replace(text, name, lambda block, folder=folder, columns=columns: rewrite(block, folder, columns))
+    return text
 
 
 def replace(text: str, name: str, make: Callable[[str], str]) -> str:
@@ -60,7 +70,7 @@ def rewrite(block: str, folder: str, columns: Columns) -> str:
     for name in [*(name for name in typed if name in files), *(name for name in files if name not in typed)]:
         row = dict(zip(names, typed.get(name, [""] * len(names)), strict=True))
         if name not in typed:
-            row[names[0]] = f"[{name}](tfmtr/{folder}/{name}.py)"
+            row[names[0]] = f"[{name}](../tfmtr/{folder}/{name}.py)"
             row[names[1]] = summary(folder, name)
         row |= {column: make(name, row[column]) for column, make in columns.items()}
         if name not in typed and "paper" in row:
@@ -162,7 +172,7 @@ def summary(folder: str, name: str) -> str:
 def oracle(name: str) -> str | None:
     """A link to the test that follows a system's equations."""
     file = f"tests/sharing/test_{name}.py"
-    return f"[test]({file})" if (ROOT / file).is_file() else None
+    return f"[test](../{file})" if (ROOT / file).is_file() else None
 
 
 def source(folder: str, name: str) -> str:
@@ -192,12 +202,38 @@ def m3oe_table() -> str:
     return in_short(*(m3oe_study.of_study(cells, dataset) for dataset in ("movielens", "kuairand"))) + "\n"
 
 
+def lists_table() -> str:
+    """The default's lists beside the best of the baselines and beside the towers alone, by data set."""
+    import cells as shared
+    from starting_line import SETS
+
+    from tfmtr.evaluation.baselines.table import BASELINES
+
+    file = ROOT / "studies" / "quality" / "results.jsonl"
+    lines = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    found = []
+    for line in lines:
+        if line.get("arm") == "pooled" and line["set"] in SETS:
+            compared = line["compared"]["ndcg"]
+            baselines = set(compared) & set(BASELINES)
+            best = max(baselines, key=lambda key: compared[key]["theirs"])
+            cell, towers = compared[best], compared["towers"]
+            found.append(
+                [line["set"], f"{line['lists']:,}", f"{cell['ours']:.4f}", f"{cell['theirs']:.4f} ({best})",
+                 f"{cell['ratio']:.2f} ({cell['low']:.2f} to {cell['high']:.2f})", f"{towers['theirs']:.4f}"]
+            )  # fmt: skip
+    columns = ["log", "lists", "tfmtr", "best baseline", "ratio, 95 %", "towers alone"]
+    return shared.table(columns, found) + "\n"
+
+
 def main() -> None:
-    """Writes the README and says which rows have changed."""
-    before = README.read_text(encoding="utf-8")
-    after = written(before)
-    changed = [line for line in after.splitlines() if line not in before.splitlines()]
-    README.write_text(after, encoding="utf-8")
+    """Writes the pages and says which rows have changed."""
+    changed = []
+    for page in PAGES:
+        before = (ROOT / page).read_text(encoding="utf-8")
+        after = written(page, before)
+        changed += [line for line in after.splitlines() if line not in before.splitlines()]
+        (ROOT / page).write_text(after, encoding="utf-8")
     print("\n".join(changed) or "no row has changed")
 
 

@@ -37,9 +37,9 @@ def example_file(page, folder, tmp_path):
     return file
 
 
-def test_the_readme_s_recipe_fits_the_readme_s_data():
+def test_the_page_s_recipe_fits_the_readme_s_data():
     """The simulator has one task, which follows no other."""
-    text = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    text = PAGE.with_name("recipes.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^    form = .*?\n\n", text, re.MULTILINE | re.DOTALL)
     recipe = tfmtr.Recipe.from_toml(inspect.cleandoc(block))
     schema = Schema([Feature("age", "user", "number")], [Task("event")], Scenario(["territory"], {("DE",): "west"}))
@@ -117,23 +117,35 @@ def block(text, name):
 
 
 def test_the_tables_are_what_the_command_writes_and_miss_nothing_that_was_measured():
-    import readme_tables
+    import page_tables
 
-    there = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
-    made, command = readme_tables.written(there), "run `python pipelines/readme_tables.py`"
-    for table in readme_tables.tables():
-        rows, anew = (readme_tables.rows(block(text, table)) for text in (there, made))
-        assert len(rows) > 10
-        for name, row in rows.items():  # a file that somebody has just added has no row yet
-            assert anew.get(name) == row, command
-        assert readme_tables.measured(table) - set(rows) == set(), command
-    assert block(made, "m3oe") == block(there, "m3oe"), command
-    links = re.findall(r"\]\(((?:tfmtr/(?:sharing|heads|balancing)|tests/sharing)/\w+\.py)\)", there)
-    assert [link for link in links if not (PAGE.parents[1] / link).is_file()] == []
+    root, command = PAGE.parents[1], "run `python pipelines/page_tables.py`"
+    for page, tables in page_tables.PAGES.items():
+        there = (root / page).read_text(encoding="utf-8")
+        made = page_tables.written(page, there)
+        for table in tables:
+            if table not in page_tables.tables():
+                assert block(made, table) == block(there, table), command
+                continue
+            rows, anew = (page_tables.rows(block(text, table)) for text in (there, made))
+            assert len(rows) > 10
+            for name, row in rows.items():  # a file that somebody has just added has no row yet
+                assert anew.get(name) == row, command
+            assert page_tables.measured(table) - set(rows) == set(), command
+
+
+def test_links_of_the_pages_lead_to_files():
+    root, missing = PAGE.parents[1], []
+    pages = [root / "README.md", *root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("studies/*/*.md")]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in link and not (page.parent / link).exists():
+                missing.append((page.name, link))
+    assert missing == []
 
 
 def test_figures_are_made_anew_words_stay_and_a_new_file_gets_a_row(tmp_path, monkeypatch):
-    import readme_tables
+    import page_tables
 
     (tmp_path / "tfmtr/sharing").mkdir(parents=True)
     (tmp_path / "tests/sharing").mkdir(parents=True)
@@ -142,31 +154,31 @@ def test_figures_are_made_anew_words_stay_and_a_new_file_gets_a_row(tmp_path, mo
     for name in ("old", "new"):
         file = tmp_path / f"tfmtr/sharing/{name}.py"
         file.write_text(f'"""What {name} does."""\n\n\ndef {name}(x):\n    """Does it.\n\n    {paper}\n    """\n')
-    monkeypatch.setattr(readme_tables, "ROOT", tmp_path)
+    monkeypatch.setattr(page_tables, "ROOT", tmp_path)
     columns = {
-        "paper": readme_tables.paper("sharing"),
-        "speed": readme_tables.figure({"old": 0.456}),
-        "lines": lambda name, _: str(len(readme_tables.source("sharing", name).splitlines())),
-        "oracle": lambda name, cell: readme_tables.oracle(name) or cell,
+        "paper": page_tables.paper("sharing"),
+        "speed": page_tables.figure({"old": 0.456}),
+        "lines": lambda name, _: str(len(page_tables.source("sharing", name).splitlines())),
+        "oracle": lambda name, cell: page_tables.oracle(name) or cell,
     }
     before = """| file | system | paper | speed | lines | oracle |
 | --- | --- | --- | --- | --- | --- |
-| [old](tfmtr/sharing/old.py) | typed words | Mu et al., KDD 2017, 3 | 9.99 | 1 | [test](tests/x.py) |
-| [gone](tfmtr/sharing/gone.py) | typed words | | 9.99 | 1 | |
+| [old](../tfmtr/sharing/old.py) | typed words | Mu et al., KDD 2017, 3 | 9.99 | 1 | [test](tests/x.py) |
+| [gone](../tfmtr/sharing/gone.py) | typed words | | 9.99 | 1 | |
 """
-    assert readme_tables.rewrite(before, "sharing", columns).split("\n")[2:] == [
-        "| [old](tfmtr/sharing/old.py) | typed words | Ma et al., KDD 2018, 3 | 0.46 | 8 | [test](tests/x.py) |",
-        "| [new](tfmtr/sharing/new.py) | what new does | Ma et al., KDD 2018 | n/a | 8 "
-        "| [test](tests/sharing/test_new.py) |",
+    assert page_tables.rewrite(before, "sharing", columns).split("\n")[2:] == [
+        "| [old](../tfmtr/sharing/old.py) | typed words | Ma et al., KDD 2018, 3 | 0.46 | 8 | [test](tests/x.py) |",
+        "| [new](../tfmtr/sharing/new.py) | what new does | Ma et al., KDD 2018 | n/a | 8 "
+        "| [test](../tests/sharing/test_new.py) |",
         "",
     ]
     with pytest.raises(ValueError, match="must have each of '<!-- table: systems -->' and"):
-        readme_tables.replace("no table", "systems", str)
+        page_tables.replace("no table", "systems", str)
 
 
-def test_the_study_s_page_has_the_table_of_the_readme():
+def test_the_study_s_page_has_the_table_of_the_summary():
     root = PAGE.parents[1]
-    table = block((root / "README.md").read_text(encoding="utf-8"), "m3oe").strip()
+    table = block((root / "docs/studies.md").read_text(encoding="utf-8"), "m3oe").strip()
     assert table in (root / "docs/results/m3oe.md").read_text(encoding="utf-8")
 
 
@@ -294,6 +306,10 @@ def test_the_example_of_a_data_set_is_a_command(tmp_path):
     assert data.report["logs"]["columns"]["territory"] == "branch"
 
 
-def test_the_readme_leads_to_every_guide():
+def test_the_readme_leads_to_every_page_and_is_short():
     text = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
-    assert [page.name for page in PAGE.parent.glob("add-*.md") if f"(docs/{page.name})" not in text] == []
+    assert [page.name for page in PAGE.parent.glob("*.md") if f"(docs/{page.name})" not in text] == []
+    assert len(text.encode()) <= 8_192
+    for folder, words in (("sharing", "systems share"), ("heads", "heads make"), ("balancing", "balancers make")):
+        files = list((PAGE.parents[1] / "tfmtr" / folder).glob("[!_]*.py"))
+        assert f"{len(files)} {words}" in text
