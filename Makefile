@@ -5,12 +5,19 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test lint clean
 
-$(VENV)/installed: setup.py constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+
+$(VENV)/installed: $(VENV)/installed-demo
+	$(INSTALL) '.[dev]'
 	touch $@
 
-demo: $(VENV)/installed
+# The demo needs no Spark, JAX or ScaNN.
+$(VENV)/installed-demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) '.[demo]'
+	touch $@
+
+demo: $(VENV)/installed-demo
 	$(BIN)/python pipelines/demo.py $(if $(DATA),"$(DATA)")
 
 lint: $(VENV)/installed

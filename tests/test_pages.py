@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.metadata
 import importlib.util
 import inspect
 import re
@@ -313,3 +314,10 @@ def test_the_readme_leads_to_every_page_and_is_short():
     for folder, words in (("sharing", "systems share"), ("heads", "heads make"), ("balancing", "balancers make")):
         files = list((PAGE.parents[1] / "tfmtr" / folder).glob("[!_]*.py"))
         assert f"{len(files)} {words}" in text
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    root = PAGE.parents[1]
+    assert f"\nversion: {tfmtr.__version__}\n" in (root / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {tfmtr.__version__}" in (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert tfmtr.__version__ == importlib.metadata.version("tfmtr")
