@@ -50,3 +50,22 @@ def test_xmarket_as_ones_own_logs_from_tables_to_recommendations(shared_data, tm
         answer = recommend(f"127.0.0.1:{server.port}", "m", tmp_path / "data", "nobody", territory="jp", k=5)
     assert len(answer["titles"]) == 5
     assert all(row["title"].startswith("B0") for row in answer["titles"])
+
+
+def test_the_demo_ends_by_what_wins():
+    from types import SimpleNamespace
+
+    import demo
+
+    lists = {"model": {"ndcg": 0.3}, "recent": {"ndcg": 0.25}, "ease": {"ndcg": 0.2}, "als": {"ndcg": None}}
+    ratio = {"ratio": 1.2, "low": 1.1, "high": 1.3}
+    found = SimpleNamespace(ndcg=0.3, lists=lists, ratios={"recent": ratio, "ease": {"ratio": 1.5, "low": 1.4}})
+    assert demo.what_wins(found) == (
+        "The model's lists (NDCG 0.3000) are above those of the best baseline, recent (0.2500): "
+        "1.200 times as good, 95 % interval 1.100 to 1.300."
+    )
+    ratio["low"] = 0.9
+    assert "are level with those" in demo.what_wins(found)
+    ratio["high"] = 0.99
+    assert "are below those" in demo.what_wins(found)
+    assert demo.what_wins(SimpleNamespace(ndcg=None, lists=lists, ratios={})) == "There are too few lists to say."
