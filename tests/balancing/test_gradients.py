@@ -251,6 +251,27 @@ def test_aligned_mtl(size):
         np.testing.assert_allclose(found, sigma * (u @ v).sum(axis=0), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", ["min", "median", "rmse"])
+@pytest.mark.parametrize(
+    ("gradients", "expected"),
+    [
+        ([[0.1, 0.2, 0.3], [0.07, 0.14, 0.21]], {"min": [0.17, 0.34, 0.51]}),  # parallel: all scales are one
+        # The third is the mean of the others.
+        ([[0.1, 0.2, 0.3, 0.7], [0.3, -0.1, 0.2, 0.1], [0.2, 0.05, 0.25, 0.4]],
+         {"min": [0.3362, -0.0161, 0.3201, 0.3864]}),
+    ],
+)  # fmt: skip
+def test_aligned_mtl_of_gradients_that_depend_takes_rounding_for_no_direction(gradients, expected, scale):
+    """Values of SamsungLabs/MTL, optim/aligned/solver.py, whose threshold is the largest times tasks times float32's
+    epsilon: in float32 zeros come out at 1e-8."""
+    found, _, _ = run(aligned_mtl(problem(len(gradients)), scale=scale), np.asarray(gradients, "float32"))
+    if scale == "min" or len(gradients) == 2:
+        np.testing.assert_allclose(found, expected["min"], atol=1e-4)
+    else:  # longer, along the same
+        direction = np.asarray(expected["min"]) / np.linalg.norm(expected["min"])
+        np.testing.assert_allclose(found / np.linalg.norm(found), direction, atol=1e-3)
+
+
 def test_aligned_mtl_of_equal_gradients_has_one_direction():
     found, _, _ = run(aligned_mtl(problem()), PAIRS["equal"])
     np.testing.assert_allclose(unit(found), unit(PAIRS["equal"][0]), rtol=1e-4)

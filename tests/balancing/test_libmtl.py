@@ -9,6 +9,7 @@ from balancing_oracles import problem, run, weights
 
 tf = pytest.importorskip("tensorflow")
 from tfmtr.balancing.cagrad import cagrad  # noqa: E402
+from tfmtr.balancing.db_mtl import db_mtl  # noqa: E402
 from tfmtr.balancing.dynamic_weight_average import dynamic_weight_average  # noqa: E402
 from tfmtr.balancing.equal import equal  # noqa: E402
 from tfmtr.balancing.geometric import geometric  # noqa: E402
@@ -17,6 +18,7 @@ from tfmtr.balancing.grad_vac import grad_vac  # noqa: E402
 from tfmtr.balancing.imtl import imtl  # noqa: E402
 from tfmtr.balancing.mgda import mgda  # noqa: E402
 from tfmtr.balancing.pcgrad import pcgrad  # noqa: E402
+from tfmtr.balancing.stch import stch  # noqa: E402
 from tfmtr.balancing.uncertainty import uncertainty  # noqa: E402
 
 FOUND = json.loads(Path(__file__).with_name("libmtl.json").read_text(encoding="utf-8"))
@@ -73,3 +75,22 @@ def test_every_method_that_libmtl_shares_is_there():
         "cagrad", "dynamic_weight_average", "equal", "geometric", "grad_norm", "grad_vac", "imtl", "mgda", "pcgrad",
         "uncertainty",
     }  # fmt: skip
+
+
+# What LibMTL's repository, later than its release, makes of three tasks.
+LATER = np.asarray([[1, 2, 0, 0.5], [0.1, -0.1, 0.1, 0.3], [3, 0, -2, 1]], "float32")
+LATER_LOSSES = np.asarray([0.7, 0.3, 1.1], "float32")
+
+
+def test_db_mtl_is_that_of_the_repository_without_moving_averages():
+    shared, own, _ = run(db_mtl(problem(3)), LATER, LATER_LOSSES)
+    np.testing.assert_allclose(shared, [5.1937418, 1.9871477, -0.8362514, 4.5971513], rtol=1e-5)
+    np.testing.assert_allclose(own, [1.4285715, 3.3333333, 0.9090909], rtol=1e-6)
+
+
+def test_stch_is_that_of_the_repository():
+    """At mu 0.5, with reference losses of 1, 0.5 and 1."""
+    warm = {"total": tf.constant([1.0, 0.5, 1.0]), "steps": tf.constant(1)}
+    _, found, _ = weights(stch(problem(3), mu=0.5, warmup=1), LATER_LOSSES, warm)
+    np.testing.assert_allclose(found, [1.0194173, 1.7475728, 1.6019417], rtol=1e-5)
+    np.testing.assert_allclose(found @ LATER, [6, 1.8640773, -3.0291262, 2.635922], rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import numpy as np
 import tensorflow as tf
 
 from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors, check_two
@@ -14,7 +15,8 @@ def aligned_mtl(problem: Problem, *, scale: Literal["min", "median", "rmse"] = "
         G = V diag(lambda) V^T,    w = sqrt(sigma) V diag(1 / sqrt(lambda)) V^T 1,    g = sum_t w_t g_t
 
     with G the inner products and `sigma` the least eigenvalue that is not 0: the aligned gradients are orthogonal and
-    equally long, so each task has the same share.
+    equally long, so each task has the same share. What is above 0 is above the largest times the number of losses times
+    float32's epsilon, as in the published code (SamsungLabs/MTL, optim/aligned/solver.py).
 
     Reference: Senushkin et al., Independent Component Alignment for Multi-Task Learning, CVPR 2023,
     https://arxiv.org/abs/2305.19000, section 4, algorithm 1.
@@ -34,7 +36,8 @@ def aligned_mtl(problem: Problem, *, scale: Literal["min", "median", "rmse"] = "
 
     def coefficients(gram: Tensor, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         values, vectors = tf.linalg.eigh(tf.cast(gram, tf.float64))  # in ascending order
-        is_there = values > 1e-9 * tf.maximum(values[-1], 1e-30)
+        # The inner products were summed in float32, so what is 0 comes out as a rounding error of the largest.
+        is_there = values > len(problem.losses) * np.finfo("float32").eps * tf.maximum(values[-1], 1e-30)
         count = tf.reduce_sum(tf.cast(is_there, tf.int32))
         known = tf.boolean_mask(values, is_there)
         size = tf.shape(values)[0]
