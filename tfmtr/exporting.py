@@ -204,7 +204,7 @@ class Source:
             )
         run = Run(run)
         model, document = run.load(form="two_tower"), run.document
-        facts = {key: document[key] for key in ("run_id", "fingerprint", "recipe", "versions")}
+        facts = {key: document.get(key, {}) for key in ("run_id", "fingerprint", "recipe", "versions")}
         source = cls(model, run.schema, run.data if titles is None else Dataset(titles), facts, run)  # pyright: ignore[reportArgumentType]: it is of the form
         _check_meaning(run, facts["fingerprint"], source.titles)
         return source

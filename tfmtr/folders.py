@@ -21,13 +21,14 @@ MARKS = {
     "service": "service.json",
     "search": "search.json",
 }
-KEYS = {  # without which nothing can be done with a folder
-    "data": ("fingerprint", "windows"),
-    "run": ("recipe", "fingerprint", "run_id", "data"),
-    "version": ("run_id", "fingerprint"),
-    "service": (),
-    "search": ("study", "fingerprint"),
+KEYS: dict[str, dict[str, type]] = {  # without which nothing can be done with a folder, and what they are
+    "data": {"fingerprint": str, "windows": list},
+    "run": {"recipe": dict, "fingerprint": str, "run_id": str, "data": str},
+    "version": {"run_id": str, "fingerprint": str},
+    "service": {},
+    "search": {"study": str, "fingerprint": str},
 }
+OTHERS: dict[str, dict[str, type]] = {"run": {"stages": dict, "versions": dict, "windows": list, "listwise": dict}}
 
 
 def as_path(kind: str, path: str | os.PathLike) -> Path:
@@ -80,7 +81,7 @@ class Folder(os.PathLike):
 
 
 def check_format(kind: str, document: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Raises a `ValueError` if a folder was written by a newer version of this package, or its document lacks keys.
+    """Raises a `ValueError` if a folder is of a newer version of this package, or its document is not what it must be.
 
     Args:
         kind: Key of `FORMATS`.
@@ -95,7 +96,7 @@ def check_format(kind: str, document: Mapping[str, Any], path: str | os.PathLike
     anew with `tfmtr train`. Received: format 9
     """
     found = document.get("format", 1)
-    if not isinstance(found, int) or found > FORMATS[kind]:
+    if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= FORMATS[kind]:
         raise ValueError(
             f"`{os.fspath(path)}` must be of format {FORMATS[kind]} or older, which this version reads: install a "
             f"newer tfmtr, or make it anew with `{MADE_BY[kind]}`. Received: format {found}"
@@ -104,6 +105,15 @@ def check_format(kind: str, document: Mapping[str, Any], path: str | os.PathLike
         raise ValueError(
             f"`{os.fspath(path)}` must be a folder as `{MADE_BY[kind]}` leaves it; make it anew. Received: a document "
             f"without {missing}"
+        )
+    kinds = KEYS[kind] | OTHERS.get(kind, {})
+    wrong = [key for key, of in kinds.items() if key in document and not isinstance(document[key], of)]
+    if kind == "data" and not wrong and not document["windows"]:
+        wrong = ["windows"]
+    if wrong:
+        raise ValueError(
+            f"`{os.fspath(path)}` must be a folder as `{MADE_BY[kind]}` leaves it; make it anew. Received: "
+            f"{', '.join(f'{key}={document[key]!r}' for key in wrong)}"
         )
 
 

@@ -451,8 +451,8 @@ def go_on(
         Names of the variables that grew or are new, sorted.
 
     Raises:
-        ValueError: If `data` does not fit the model, `files` is empty, or `out` holds another run, unless that
-            failed; if no epoch's losses and variables are finite.
+        ValueError: If `data` does not fit the model, `files` is empty, the list model of `run` is damaged, or `out`
+            holds another run, unless that failed; if no epoch's losses and variables are finite.
     """
     epochs = check_integer("epochs", epochs, least=1)
     data, workdir, before = Dataset(data), Path(out), Run(run)
@@ -475,7 +475,9 @@ def go_on(
             model, data, files, schema, recipe, workdir, window=window, validation=None, epochs=epochs,
             verbose=_lines(verbose),
         )  # fmt: skip
-        if (before.path / LIST_MODEL).exists() and replicas.is_chief():
+        has_list_model = before.list_model is not None
+        document["listwise"] = {"reason": None if has_list_model else "the run that this one goes on from has none"}
+        if has_list_model and replicas.is_chief():
             shutil.copyfile(before.path / LIST_MODEL, workdir / "listwise.tmp")
             (workdir / "listwise.tmp").rename(workdir / LIST_MODEL)
         _end_stage(document, model, keep, recipe, workdir, window, started)
