@@ -175,7 +175,7 @@ def evaluate(
         "run_id": document["run_id"],
         "fingerprint": document["fingerprint"],
         "forgotten": data.report.get("forgotten", 0),
-        "data": str(data.path),
+        "data": str(data.path.absolute()),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "versions": versions(),
         "k": k,
