@@ -36,7 +36,6 @@ RUN = {"recipe": {}, "fingerprint": "ab", "run_id": "r", "data": "d"}
         (Run, "run.json", json.dumps(RUN | {"stages": []}), r"Received: stages=\[\]"),
         (Run, "run.json", json.dumps(RUN | {"listwise": "x"}), "Received: listwise='x'"),
         (Dataset, "prepare.json", '{"fingerprint": 1, "windows": {}}', r"Received: fingerprint=1, windows=\{\}"),
-        (Dataset, "prepare.json", '{"fingerprint": "a", "windows": []}', r"Received: windows=\[\]"),
         (Version, "assets.extra/tfmtr.json", '{"run_id": 1, "fingerprint": "a"}', "Received: run_id=1"),
         *((Run, "run.json", json.dumps(RUN | {"format": of}), f"Received: format {of}$") for of in (True, 0, -1, "2")),
     ],

@@ -276,8 +276,8 @@ def calibrate(
             finite, `min_count` is not positive, or `method` is unknown.
     """
     check_choice("method", method, METHODS)
-    if min_count < 1:
-        raise ValueError(f"`min_count` must be positive: a map needs rows. Received: min_count={min_count}")
+    if not isinstance(min_count, int) or isinstance(min_count, bool) or min_count < 1:
+        raise ValueError(f"`min_count` must be positive: a map needs rows. Received: min_count={min_count!r}")
     run = Run(run)
     data, schema = run.data if data is None else Dataset(data), run.schema
     check_choice("by", by, request_columns(schema))

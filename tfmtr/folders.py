@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tfmtr.checks import check_path
+
 # What this version writes. An older folder without a number is of format 1, and is read as far as it goes.
 FORMATS = {"data": 2, "run": 2, "version": 2, "service": 2, "search": 1}
 MADE_BY = {
@@ -39,7 +41,7 @@ def as_path(kind: str, path: str | os.PathLike) -> Path:
     """
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"`{kind}` must be a directory made by `{MADE_BY[kind]}`. Received: {kind}={path!r}")
-    return Path(path)
+    return check_path(kind, path)
 
 
 class Folder(os.PathLike):
@@ -108,8 +110,6 @@ def check_format(kind: str, document: Mapping[str, Any], path: str | os.PathLike
         )
     kinds = KEYS[kind] | OTHERS.get(kind, {})
     wrong = [key for key, of in kinds.items() if key in document and not isinstance(document[key], of)]
-    if kind == "data" and not wrong and not document["windows"]:
-        wrong = ["windows"]
     if wrong:
         raise ValueError(
             f"`{os.fspath(path)}` must be a folder as `{MADE_BY[kind]}` leaves it; make it anew. Received: "
