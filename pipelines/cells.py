@@ -14,6 +14,12 @@ def known(file, asked):
     return there if there and {key: there.get(key) for key in asked} == asked else None
 
 
+def document_of(recipe):
+    """A recipe's document as cells have it: those from before there were list models do not speak of them."""
+    document = recipe.document()
+    return {key: value for key, value in document.items() if key != "listwise" or value}
+
+
 def run(command, log):
     """Runs a command of `tfmtr`, its words into a file; returns `{"seconds", "megabytes"}` of the process."""
     began = time.perf_counter()

@@ -35,7 +35,7 @@ matplotlib.use("agg")
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from cells import known, lines, notes_of, p_text, table, text
+from cells import document_of, known, lines, notes_of, p_text, table, text
 from matplotlib import pyplot as plt
 from rich.console import Console
 from scipy import stats
@@ -233,7 +233,7 @@ def measure(world, scores, day):
 
 def compute(name, seed, rounds, file, recipe, size):
     """The document of a contender with a seed, from its file if it is there."""
-    asked = {"recipe": recipe.document() if recipe else name, "size": size, "rounds": rounds, "seed": seed}
+    asked = {"recipe": document_of(recipe) if recipe else name, "size": size, "rounds": rounds, "seed": seed}
     if there := known(file, asked):
         return there
     found = []
@@ -302,17 +302,21 @@ def draw(cells, file):
     plt.close(figure)
 
 
+def recipe_of(name, seed, **changes):
+    """The recipe of a contender, without a list model, as its towers alone make its lists; `None` without a model."""
+    if name not in training.PAPER:
+        return None
+    return dataclasses.replace(training.PAPER[name], **{"seed": seed, "listwise": False, **changes})
+
+
 def main(*, seeds=3, rounds=4, results=RESULTS, size=None, **changes):
     """Computes the missing cells and writes page and picture."""
     results.mkdir(parents=True, exist_ok=True)
     size, cells = size or SIZE, {name: [] for name in CONTENDERS}
     for seed in range(seeds):
         for name in CONTENDERS:
-            recipe = None
-            if name in training.PAPER:
-                recipe = dataclasses.replace(training.PAPER[name], seed=seed, **changes)
             file = results / f"{name.replace(' + ', '-')}-seed-{seed}.json"
-            cells[name].append(compute(name, seed, rounds, file, recipe, size))
+            cells[name].append(compute(name, seed, rounds, file, recipe_of(name, seed, **changes), size))
     found = page(cells, rounds, size, f"python pipelines/feedback_loop.py --seeds {seeds} --rounds {rounds}")
     found += notes_of(results)
     (results / "README.md").write_text(found, encoding="utf-8")

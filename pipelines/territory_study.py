@@ -37,7 +37,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from cells import known, notes_of
+from cells import document_of, known, notes_of
 from rich.console import Console
 from territory_oracle import evaluate_truth
 from territory_page import BIAS, OURS, REFERENCE, page
@@ -102,6 +102,7 @@ def contenders(rows, groups, **changes):
         groups: True groups of the territories, `{territory: group}`, or `None`.
         **changes: Of all recipes.
     """
+    changes = {"listwise": False, **changes}  # which would order all contenders' lists, and not their towers
     core, controls = (
         {name: dataclasses.replace(recipe, **changes) for name, recipe in recipes.items()}
         for recipes in (training.PAPER, training.CONTROLS)
@@ -148,7 +149,7 @@ def compute(data, contender, seed, file, run):
     """The document of a cell, from its file if it is there."""
     recipe = dataclasses.replace(contender.recipe, seed=seed)
     data = Dataset(data)
-    asked = {"fingerprint": data.report["fingerprint"], "recipe": recipe.document()}
+    asked = {"fingerprint": data.report["fingerprint"], "recipe": document_of(recipe)}
     if there := known(file, asked):
         return there
     parts = split_by_group(data, run / "data") if contender.is_per_group else [data]
@@ -236,7 +237,7 @@ def title_document(data, entrants, seeds, file, runs):
         `tfmtr.reporting.titles.Title`s with a PR-AUC, as dicts.
     """
     core = sorted((model for model in training.PAPER if model in entrants), key=lambda model: model == OURS)
-    recipes = [entrants[model].recipe.document() for model in core]
+    recipes = [document_of(entrants[model].recipe) for model in core]
     asked = {"fingerprint": data.report["fingerprint"], "seeds": seeds, "recipes": recipes}
     if there := known(file, asked):
         return there

@@ -293,6 +293,12 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_1(tmp_path, arguments, m
     assert message.format(tmp=tmp_path) in text
 
 
+@pytest.mark.parametrize("command", ["index", "export"])
+def test_an_index_is_chosen_by_its_option(command):
+    text = in_words_of(command_of([command]), "`index` must be one of ['exact'].")
+    assert text == "`--index` must be one of ['exact']."
+
+
 def test_what_nobody_thought_of_is_one_line_too_and_says_where_to_look(monkeypatch, capsys):
     def fail(*arguments, **options):
         raise KeyError("windows")

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -306,4 +307,16 @@ def test_bad_input(run, tiny, tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"window": 2}))
     with pytest.raises(ValueError, match=r"run `tfmtr calibrate` again.* calibrated in window 2, .* window 3"):
         export(run, tmp_path / "models", titles=tiny)
+    for text in ("{}", '{"window": 3, "by": "territory", "maps": []}', '{"window": 3, "by": "nothing", "maps": {}}'):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"calibration\.json` must be what `tfmtr calibrate` wrote; run it again"):
+            export(run, tmp_path / "models", titles=tiny)
     file.unlink()
+
+
+def test_a_run_is_calibrated_by_what_it_holds(run, tiny, tmp_path):
+    """Its weights say what its newest model is, whatever is written of how it was trained."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    document = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**document, "stages": {}}))
+    assert calibration.calibrate(copy, tiny).document["window"] == 3

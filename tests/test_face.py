@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import tfmtr
+from tfmtr import training
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -141,3 +142,129 @@ def test_a_folder_of_a_newer_version_is_refused(what, file, tmp_path):
 def test_evaluations_can_be_in_a_set():
     evaluations = {tfmtr.Evaluation({"k": 10}, Path("run")), tfmtr.Evaluation({"k": 5}, Path("run"))}
     assert len(evaluations) == 2
+
+
+ODD = (3, 2.5, True, b"a", {}, [3], object(), float("nan"))
+
+
+def refused(argument, call, values, *more):
+    """Cases `(argument, call, value)` of values that the argument cannot have."""
+    return [(argument, call, value) for value in (*values, *more)]
+
+
+SCENARIO = tfmtr.Scenario(["land"], {("DE",): "west"})
+SCHEMA = tfmtr.Schema([tfmtr.Feature("age", "user", "number")], [tfmtr.Task("click")], SCENARIO)
+LOGS = {"events": "e", "columns": {"user": "u", "title": "t", "time": "s"}}
+NUMBERS = (None, "3", b"3", [3], float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("argument", "call", "value"),
+    [
+        *refused("name", lambda v: tfmtr.Feature(v, "user", "number"), ODD, None, ""),
+        *refused("vocabulary", lambda v: tfmtr.Feature("a", "user", "id", v), (None, 3, "DE", b"a", [1], [None])),
+        *refused("mean", lambda v: tfmtr.Feature("a", "user", "number", mean=v), NUMBERS),
+        *refused("std", lambda v: tfmtr.Feature("a", "user", "number", std=v), NUMBERS, 0.0),
+        *refused("width", lambda v: tfmtr.Feature("a", "user", "string", width=v), ("3", 2.5, True, -1)),
+        *refused("name", lambda v: tfmtr.Task(v), ODD, None, ""),
+        *refused("column", lambda v: tfmtr.Task("a", column=v), ODD),
+        *refused("after", lambda v: tfmtr.Task("a", after=v), ODD),
+        *refused("weight", lambda v: tfmtr.Task("a", weight=v), NUMBERS, -1.0),
+        *refused("mean", lambda v: tfmtr.Task("a", mean=v), NUMBERS),
+        *refused("columns", lambda v: tfmtr.Scenario(v, {}), (None, 3, "land", b"a", [3])),
+        *refused("groups", lambda v: tfmtr.Scenario(["a"], v), (None, 3, "x", [("a", "b")], {("a",): 3}, {3: "a"})),
+        *refused("groups", lambda v: tfmtr.Scenario(["a", "b"], v), ({"DE": "west"}, {("DE", 3): "west"})),
+        *refused("features", lambda v: tfmtr.Schema(v, [tfmtr.Task("a")], SCENARIO), (None, 3, "a", ["a"])),
+        *refused("tasks", lambda v: tfmtr.Schema([], v, SCENARIO), (None, 3, "a", ["a"])),
+        *refused("scenario", lambda v: tfmtr.Schema([], [tfmtr.Task("a")], v), (None, 3, ["land"])),
+        *refused("slices", lambda v: tfmtr.Schema([], [tfmtr.Task("a")], SCENARIO, v), (None, 3, "land", [3])),
+        *refused("path", lambda v: tfmtr.Schema.load(v), ODD, None),
+        *refused("length", lambda v: tfmtr.Calendar(v), (3, "1 day", True)),
+        *refused("num_train", lambda v: tfmtr.Calendar(num_train=v), ("3", 2.5, True)),
+        *refused("end", lambda v: tfmtr.Calendar(end=v), ("2025-01-01", 3)),
+        *refused("warm_up", lambda v: tfmtr.Calendar(warm_up=v), NUMBERS),
+        *refused("events", lambda v: tfmtr.Logs(**LOGS | {"events": v}), ODD, None),
+        *refused("users", lambda v: tfmtr.Logs(**LOGS, users=v), ODD),
+        *refused("columns", lambda v: tfmtr.Logs("e", columns=v), (None, 3, "user", ["user"], {"user": 3})),
+        *refused("tasks", lambda v: tfmtr.Logs(**LOGS, tasks=v), (None, 3, "like", ["like"], {"like": 3})),
+        *refused("training", lambda v: tfmtr.Logs(**LOGS, training=v), (None, "a", {"a": 3})),
+        *refused("groups", lambda v: tfmtr.Logs(**LOGS, groups=v), (3, "a", {"DE": 3})),
+        *refused("calendar", lambda v: tfmtr.Logs(**LOGS, calendar=v), (None, 3, {})),
+        *refused("has_times", lambda v: tfmtr.Logs(**LOGS, has_times=v), (None, 1, "no")),
+        *refused("split_column", lambda v: tfmtr.Logs(**LOGS, split_column=v), ODD),
+        *refused("logs", lambda v: tfmtr.prepare(v, "out"), ODD, None, "events.parquet"),
+        *refused("out", lambda v: tfmtr.prepare(tfmtr.Logs(**LOGS), v), ODD, None),
+        *refused("address", lambda v: tfmtr.Client(v, "m"), ODD, None, "", "localhost"),
+        *refused("model", lambda v: tfmtr.Client("localhost:1", v), ODD, None, ""),
+        *refused("version", lambda v: tfmtr.Client("localhost:1", "m", version=v), ("1", 1.5, True, -1)),
+        *refused("timeout", lambda v: tfmtr.Client("localhost:1", "m", timeout=v), NUMBERS, 0),
+        *refused("out", lambda v: tfmtr.report(["run"], v), ODD, None),
+        *refused("runs", lambda v: tfmtr.report(v, "out.html"), (None, 3, object())),
+        *refused("share", lambda v: tfmtr.models.ranking(SCHEMA, share=v), (lambda: 0, lambda x: 0)),
+        *refused("head", lambda v: tfmtr.models.ranking(SCHEMA, head=v), (lambda: 0,)),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(argument, call, value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"`{argument}`.* must ") as error:
+        call(value)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", ["alpha", "seed", "test_fraction", "random_fraction", "num_groups"])
+@pytest.mark.parametrize("value", ["3", b"3", [3]])
+def test_options_of_prepare_are_numbers(number, value, tmp_path):
+    with pytest.raises(ValueError, match=f"`{number}` must "):
+        tfmtr.prepare(tfmtr.Logs(**LOGS), tmp_path / "out", **{number: value})
+
+
+@pytest.mark.parametrize(
+    ("argument", "changes", "values"),
+    [
+        ("local_share", "evaluate", NUMBERS),
+        ("k", "evaluate", (*NUMBERS, True, 0)),
+        ("recall_users", "evaluate", (*NUMBERS, 0)),
+        ("baselines", "evaluate", (3, "ease", [3])),
+        ("metrics", "evaluate", (None, 3, "a:b", [3])),
+        ("min_count", "calibrate", (*NUMBERS, 0)),
+        ("signatures", "export", (None, 3, "a:b")),
+        ("out", "export", (None, 3, b"a")),
+        ("out", "train", (None, 3, b"a")),
+    ],
+)
+def test_options_of_steps_are_of_their_kind(tiny, unfinished, argument, changes, values):
+    for value in values:
+        with pytest.raises(ValueError, match=f"`{argument}` must "):
+            {
+                "evaluate": lambda **one: tfmtr.evaluate(unfinished, **one),
+                "calibrate": lambda **one: tfmtr.calibrate(unfinished, **one),
+                "export": lambda **one: tfmtr.export(unfinished, **{"out": "v"} | one),
+                "train": lambda **one: tfmtr.train(tiny, **one),
+            }[changes](**{argument: value})
+
+
+@pytest.fixture(scope="module")
+def unfinished(tiny, tmp_path_factory):
+    """A run directory without weights."""
+    data, out = tfmtr.Dataset(tiny), tmp_path_factory.mktemp("run") / "run"
+    training._open_run(None, out, tfmtr.Recipe(), data.schema, data, "float32")
+    return out
+
+
+def test_a_path_may_begin_at_home(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tiny.parent))
+    assert tfmtr.Dataset(f"~/{tiny.name}") == tfmtr.Dataset(tiny)
+    assert tfmtr.Logs(**LOGS | {"events": "~/events"}).events == tiny.parent / "events"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tiny.parent)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/file").write_text("")
+    with pytest.raises(ValueError, match=f"`out` must be a new folder .*{tmp_path}/there"):
+        tfmtr.prepare(tfmtr.Logs(**LOGS), "~/there")
+
+
+def test_a_group_of_one_column_may_be_named_by_its_value():
+    assert tfmtr.Scenario(["land"], {"DE": "west", ("PL",): "east"}) == tfmtr.Scenario(
+        ["land"], {("DE",): "west", ("PL",): "east"}
+    )

@@ -29,6 +29,15 @@ RUN = {"recipe": {}, "fingerprint": "ab", "run_id": "r", "data": "d"}
         (Dataset, "prepare.json", "{}", r"as `tfmtr prepare` leaves it.* without \['fingerprint', 'windows'\]"),
         (Dataset, "prepare.json", "[]", r"prepare\.json` must hold a JSON object"),
         (Version, "assets.extra/tfmtr.json", "{}", "as `tfmtr export` leaves it"),
+        (Run, "run.json", json.dumps(RUN | {"recipe": None}), r"as `tfmtr train` leaves it.* Received: recipe=None"),
+        (Run, "run.json", json.dumps(RUN | {"fingerprint": None}), "Received: fingerprint=None"),
+        (Run, "run.json", json.dumps(RUN | {"run_id": 3}), "Received: run_id=3"),
+        (Run, "run.json", json.dumps(RUN | {"data": ["d"]}), r"Received: data=\['d'\]"),
+        (Run, "run.json", json.dumps(RUN | {"stages": []}), r"Received: stages=\[\]"),
+        (Run, "run.json", json.dumps(RUN | {"listwise": "x"}), "Received: listwise='x'"),
+        (Dataset, "prepare.json", '{"fingerprint": 1, "windows": {}}', r"Received: fingerprint=1, windows=\{\}"),
+        (Version, "assets.extra/tfmtr.json", '{"run_id": 1, "fingerprint": "a"}', "Received: run_id=1"),
+        *((Run, "run.json", json.dumps(RUN | {"format": of}), f"Received: format {of}$") for of in (True, 0, -1, "2")),
     ],
 )
 def test_a_document_that_is_not_what_it_must_be_is_named(tmp_path, kind, file, text, message):
@@ -165,3 +174,45 @@ def test_a_recipe_that_was_changed_by_hand_is_named_by_its_file(tmp_path):
         ValueError, match=r"run\.json: A recipe must have keys of .*Did you mean 'share'\? Received: 'sh"
     ):
         Run(tmp_path).recipe  # noqa: B018
+
+
+def with_a_list_model(folder, recipe=None, **document):
+    """A run directory whose recipe asks for a list model."""
+    recipe = {"listwise": True} if recipe is None else recipe
+    (folder / "run.json").write_text(json.dumps(RUN | {"recipe": recipe, **document}))
+    return Run(folder)
+
+
+@pytest.mark.parametrize("text", [b"", b"half", b"PK\x03\x04 cut"])
+def test_a_list_model_that_is_damaged_is_named(tmp_path, text):
+    run = with_a_list_model(tmp_path, listwise={"reason": None})
+    (tmp_path / "listwise.npz").write_bytes(text)
+    with pytest.raises(ValueError, match=r"listwise\.npz` must be a whole file .*, or remove it and run `tfmtr train`"):
+        run.list_model  # noqa: B018
+
+
+def test_a_list_model_that_is_lost_or_not_there_yet_is_missed(tmp_path, capsys):
+    lost = "has no listwise.npz: its lists are ordered by the towers alone. `tfmtr train` with the same recipe"
+    for document in ({"listwise": {"reason": None}}, {"listwise": {"reason": None}, "start": "r"}, {}):
+        assert with_a_list_model(tmp_path, **document).list_model is None
+        assert lost in capsys.readouterr().err
+    for document in ({"listwise": {"reason": "no events"}}, {"start": "a day of an earlier version"}):
+        assert with_a_list_model(tmp_path, **document).list_model is None
+    for recipe in ({}, {"listwise": False}):  # of a version that had none
+        assert with_a_list_model(tmp_path, recipe).list_model is None
+    assert not capsys.readouterr().err
+
+
+def test_days_say_whether_they_have_a_list_model(tiny, tmp_path, capsys):
+    recipe = training.Recipe(units=(4,), epochs=1, batch_size=1000, deterministic=False)
+    run, data = training.train(tiny, tmp_path / "run", recipe, verbose=0), Dataset(tiny)
+    files = data.examples("train", windows=[2])
+    for day in ("day", "other"):
+        training.go_on(run, data, files, tmp_path / day, verbose=0)
+        (tmp_path / "run/listwise.npz").unlink(missing_ok=True)
+    assert capsys.readouterr().err.count("has no listwise.npz") == 1
+    assert Run(tmp_path / "other").list_model is None
+    assert not capsys.readouterr().err
+    (tmp_path / "day/listwise.npz").unlink()
+    assert Run(tmp_path / "day").list_model is None
+    assert "day has no listwise.npz" in capsys.readouterr().err

@@ -356,7 +356,7 @@ OTHER = np.arange(20) % 7
         ((X, Y | {"click": OTHER}), r"`click` must be 0, 1 or null, as the task is binary\. Received: 2 in 14 of 20"),
         ((X, Y | {"click": ["a"] * 20}), "`click` must be a label, numbers or null"),
         ((X, {name: y[:, None] for name, y in Y.items()}), r"must have shape \(batch,\), .*'click': \(None, 1\)"),
-        ((X, Y, np.ones((20, 1))), r"must have shape \(batch,\), .*'weights of click': \(None, 1\)"),
+        ((X, Y, np.ones((20, 1))), r"a weight for each of its 20 rows.* of shape \(20, 1\)"),
         ((X | {"movie": frame(20).movie}, Y), r"`x` must have encoded features.*Received: \['movie'\]"),
         (({n: x for n, x in X.items() if n != "age"}, Y), r"Received: \['age'\] missing or not encoded"),
         (
@@ -375,6 +375,61 @@ OTHER = np.arange(20) % 7
 def test_fit_says_what_it_cannot_take(train, message):
     with pytest.raises(ValueError, match=message):
         training.fit(RECIPE, SCHEMA, train)
+
+
+def batched(*parts):
+    return tf.data.Dataset.from_tensor_slices(parts).batch(10)
+
+
+def with_column(name, values):
+    return frame(20).assign(**{name: values})
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (
+            with_column("tastes", "drama"),
+            "`tastes` must have values of one kind.* Received: .*string, which are no lists",
+        ),
+        (pd.concat([frame(20), frame(20)[["age"]]], axis=1), r"`frame` must have each column once.* \['age'\]"),
+        ((X, Y, np.ones(3)), r"`train` must have a weight for each of its 20 rows.* of shape \(3,\)"),
+        ((X, Y, -np.ones(20)), "weights of `train` must be finite, never negative and somewhere positive.* with -1"),
+        ((X, Y, np.full(20, np.nan)), "must be finite, never negative and somewhere positive.* with nan"),
+        ((X, Y, np.zeros(20)), "must be finite, never negative and somewhere positive"),
+        ((X, Y, ["a"] * 20), "`train` must have a weight for each"),
+        ((X, Y, {"click": np.ones(20)}), "`train` must have a weight for each.* Received: a dict"),
+        (batched(X), r"must have batches of \(x, y\) or \(x, y, weights\).* Received: 1 item"),
+        (tf.data.Dataset.from_tensor_slices(X).batch(10), r"\(x, y, weights\).* Received: a dict"),
+        (tf.data.Dataset.from_tensor_slices((X, Y)), "must have batches; `dataset.batch` makes them"),
+        (batched(X, {"click": Y["click"]}), r"`y` must have the labels \['click', 'like'\].* Received: \['click'\]"),
+        (batched(X, Y["click"]), r"`y` must have the labels .* Received: a TensorSpec"),
+        (batched({n: x for n, x in X.items() if n != "scenario"}, Y), r"Received: \['scenario'\] missing or not enc"),
+        (batched(X | {"movie": frame(20).movie.tolist()}, Y), r"Received: \['movie'\] missing or not encoded"),
+        (batched(X, Y | {"click": ["a"] * 20}), "`click` must be a label, numbers or null"),
+    ],
+)
+def test_what_fit_cannot_take_is_said_in_one_line(train, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        training.fit(RECIPE, SCHEMA, train)
+    assert "\n" not in str(refused.value)
+
+
+def test_validation_is_looked_at_as_rows_are():
+    with pytest.raises(ValueError, match="`validation` must have a weight for each of its 20 rows"):
+        training.fit(RECIPE, SCHEMA, (X, Y), (X, Y, np.ones(3)))
+    with pytest.raises(ValueError, match=r"must have batches of \(x, y\)"):
+        training.fit(RECIPE, SCHEMA, (X, Y), tf.data.Dataset.from_tensor_slices(X).batch(10))
+
+
+def test_lists_null_columns_and_labels_of_other_numbers_are_taken(plain):
+    rows = training.fit(RECIPE, SCHEMA, with_column("tastes", None)).history["loss"]
+    assert np.isfinite(rows).all()
+    wide = {name: y.astype("float64") for name, y in Y.items()}
+    lists = {name: x.tolist() for name, x in X.items()}
+    whole = batched(X, wide).unbatch().batch(20)  # a loss is a mean over batches
+    losses = [plain.evaluate(*of, verbose=0) for of in ((X, Y), (whole,), (lists, Y))]
+    np.testing.assert_allclose(losses[1:], losses[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("recipe", "schema"), [(None, SCHEMA), (RECIPE, "data")])

@@ -11,7 +11,8 @@ import pytest
 
 from tfmtr import components
 from tfmtr.models import two_tower
-from tfmtr.recipe import ENCODERS, PARTS, Recipe, parse_change, parse_changes
+from tfmtr.read_only import read_only
+from tfmtr.recipe import ENCODERS, PARTS, Recipe, as_toml, parse_change, parse_changes
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 SCHEMA = Schema(
@@ -225,7 +226,7 @@ NAN, COSINE, LISTED = float("nan"), "cosine_decay", "piecewise_constant_decay"
         ({"encode": "fwfm", "share": "none", "units": (3,)}, "`units` must be left out where `encode=fwfm`"),
         ({"encode": "fwfm", "share": "none", "unknown_rate": 0.5}, "`unknown_rate` must be left out where `encode=fw"),
         ({"schedule": (COSINE, {"decay_steps": float("inf")})}, "`decay_steps` must be a finite number"),
-        ({"schedule": (COSINE, {"decay_steps": 0})}, "Argument `decay_steps` must be > 0"),
+        ({"schedule": (COSINE, {"decay_steps": 0})}, "`decay_steps` must be a finite number, greater than 0"),
         ({"schedule": (COSINE, {"decay_steps": 9, "warmup_steps": 5})}, "`warmup_steps` must have a `warmup_target`"),
         ({"schedule": (LISTED, {"boundaries": [5, 1], "values": [1.0, 0.5, 0.1]})}, "`boundaries` must grow"),
         *(
@@ -238,6 +239,31 @@ NAN, COSINE, LISTED = float("nan"), "cosine_decay", "piecewise_constant_decay"
         ),
         ({"schedule": ("exponential_decay", {"decay_steps": 5, "decay_rate": "a"})}, "`decay_rate` must be a finite"),
         ({"schedule": ("polynomial_decay", {"decay_steps": 5, "power": NAN})}, "`power` must be a finite number"),
+        ({"schedule": (COSINE, {"decay_steps": True})}, "`decay_steps` must be a finite number.* decay_steps=True"),
+        ({"schedule": (COSINE, {"decay_steps": "9"})}, "`decay_steps` must be a finite number.* decay_steps='9'"),
+        ({"schedule": (COSINE, {"decay_steps": [9]})}, r"`decay_steps` must be a finite number.* decay_steps=\(9,\)"),
+        ({"schedule": ("polynomial_decay", {"decay_steps": 5, "cycle": 1})}, "`cycle` must be True or False"),
+        (
+            {"schedule": ("exponential_decay", {"decay_steps": 5, "decay_rate": 0.9, "staircase": "no"})},
+            "`staircase` must be True or False. Received: staircase='no'",
+        ),
+        (
+            {"schedule": (COSINE, {"decay_steps": 9, "initial_learning_rate": 0.1})},
+            "`initial_learning_rate` must be left out: that is the recipe's `learning_rate`",
+        ),
+        *(
+            ({"optimizer": ("adam", {name: value})}, rf"`optimizer\.{name}` must be a finite number, {bound}")
+            for name, value, bound in (
+                ("epsilon", -1.0, "not less than 0"),
+                ("weight_decay", -2.0, "not less than 0"),
+                ("global_clipnorm", -1.0, "greater than 0"),
+                ("clipnorm", 0, "greater than 0"),
+                ("clipvalue", -1, "greater than 0"),
+                ("loss_scale_factor", 0.0, "greater than 0"),
+            )
+        ),
+        ({"optimizer": ("adam", {"clipnorm": 1.0}), "clip_norm": 1.0}, "Only one of `clipnorm`"),
+        ({"encode": {"name": "fwfm", "depth": 3}, "share": "none"}, "Options of `encode=fwfm` must be left out"),
         ({"optimizer": ("adam", {"beta_1": 2.0})}, r"`optimizer\.beta_1` must be .* less than 1\. Received"),
         ({"balance": ("grad_norm", {"alpha": NAN})}, "`alpha` of `balance=grad_norm` must be a value like its default"),
         (
@@ -430,6 +456,25 @@ def test_a_change_takes_back_what_a_file_says():
     changes = parse_changes(["balance=none", "precision=none", "clip_norm=None", "groups.PL=b"])
     assert Recipe.from_toml(text, changes) == Recipe(groups={"DE": "a", "PL": "b"})
     assert Recipe.from_toml('share = "ple"', parse_changes(["share=none"])).share == "none"  # which is a part
+
+
+def test_words_of_python_and_numbers_without_a_nought_are_values_too():
+    changes = parse_changes(["listwise=False", "literal=TRUE", "learning_rate=.01", "l2=1.", "dropout=.1e0"])
+    assert Recipe.from_toml("", changes) == Recipe(listwise=False, literal=True, learning_rate=0.01, l2=1, dropout=0.1)
+    assert parse_change("groups.DE=007") == ("groups.DE", "007")
+    assert parse_change("row_weights=nan.") == ("row_weights", "nan.")
+
+
+def test_an_encoder_of_two_tower_models_may_be_a_table():
+    for encode in ("fwfm", {"name": "fwfm"}, ("fwfm", {})):
+        assert Recipe(encode=encode, share="none") == Recipe(encode="fwfm", share="none")
+
+
+def test_values_are_written_as_they_are_read():
+    face = "\N{GRINNING FACE}"
+    values = ((64, 32), True, 3, 1e-5, "erf", "4", "a b", face, {"a b": 1, f"é{face}": "x", "": 2.0})
+    for value in (*values, values):
+        assert read_only(parse_change(f"share.x={as_toml(value)}")[1]) == value
 
 
 def test_a_second_line_of_a_change_is_refused():

@@ -30,6 +30,7 @@ ALIASES = {
     "heads": ("head",),
     "balancing": ("balance",),
     "user": ("user_id",),
+    "index": ("kind",),
     "length": ("window_days",),
     "num_train": ("train_windows",),
     "num_test": ("test_windows",),

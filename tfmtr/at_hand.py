@@ -1,7 +1,9 @@
 """Rows at hand, as arrays, DataFrames or batches: what a recipe means for them, and what Keras's `fit` takes."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from tfmtr import inputs
@@ -26,7 +28,8 @@ def rows_at_hand(argument: str, rows: Any, schema: Schema, recipe: Recipe) -> An
         The rows as they are; of a DataFrame `(x, y)`, or `(x, y, weights)` where the recipe has `row_weights`.
 
     Raises:
-        ValueError: If the recipe weights rows and these have no weights, or a weight is negative.
+        ValueError: If the recipe weights rows and these have no weights, or weights are not one for each row, finite,
+            never negative and somewhere positive.
     """
     name = recipe.row_weights
     if is_frame(rows):
@@ -39,6 +42,8 @@ def rows_at_hand(argument: str, rows: Any, schema: Schema, recipe: Recipe) -> An
             )
         weights = inputs.row_weights(pa.Table.from_pandas(rows[[name]], preserve_index=False), name)
         return (*inputs.encode_frame(rows, schema), weights)
+    if isinstance(rows, tuple) and len(rows) == 3 and isinstance(rows[0], Mapping) and rows[2] is not None:
+        _check_weights(argument, rows[0], rows[2])
     parts = rows if isinstance(rows, tuple) else getattr(rows, "element_spec", ())
     if name is not None and len(parts) != 3:
         raise ValueError(
@@ -47,6 +52,25 @@ def rows_at_hand(argument: str, rows: Any, schema: Schema, recipe: Recipe) -> An
             f"row_weights={name!r} and {len(parts)} items"
         )
     return rows
+
+
+def _check_weights(argument: str, x: Mapping[str, Any], weights: Any) -> None:
+    """Raises a `ValueError` unless there is a weight for each row, finite, never negative and somewhere positive."""
+    rows = len(x["scenario"]) if "scenario" in x else None  # which is missed later, by name
+    try:
+        found = np.asarray(weights, "float32")
+        is_column = not isinstance(weights, Mapping) and rows in (None, *found.shape) and found.ndim == 1
+        received = f"weights of shape {found.shape}"
+    except (TypeError, ValueError):
+        found, is_column, received = np.zeros(0), False, f"a {type(weights).__name__}"
+    if not is_column:
+        raise ValueError(f"`{argument}` must have a weight for each of its {rows} rows. Received: {received}")
+    bad = found[~(np.isfinite(found) & (found >= 0))]
+    if bad.size or not found.any():
+        raise ValueError(
+            f"The weights of `{argument}` must be finite, never negative and somewhere positive. Received: "
+            f"{f'{bad.size} rows with {bad[0]:g}' if bad.size else 'zeros only'}"
+        )
 
 
 def chosen_by_sampling(rows: Any, recipe: Recipe) -> Any:

@@ -276,8 +276,8 @@ def calibrate(
             finite, `min_count` is not positive, or `method` is unknown.
     """
     check_choice("method", method, METHODS)
-    if min_count < 1:
-        raise ValueError(f"`min_count` must be positive: a map needs rows. Received: min_count={min_count}")
+    if not isinstance(min_count, int) or isinstance(min_count, bool) or min_count < 1:
+        raise ValueError(f"`min_count` must be positive: a map needs rows. Received: min_count={min_count!r}")
     run = Run(run)
     data, schema = run.data if data is None else Dataset(data), run.schema
     check_choice("by", by, request_columns(schema))
@@ -408,7 +408,7 @@ def judge(labels: np.ndarray, before: np.ndarray, after: np.ndarray, kind: str, 
 
 def last_window(run: Run) -> int:
     """Number of the test window that a run's newest model is for."""
-    return max(map(int, run.document["stages"]))
+    return run.windows[-1]
 
 
 def errors(labels: np.ndarray, before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> dict[str, dict[str, Any]]:
@@ -451,12 +451,18 @@ def calibrated_outputs(
         `{name: KerasTensor}` with the names of `outputs`.
 
     Raises:
-        ValueError: If the run went on after it was calibrated.
+        ValueError: If the run went on after it was calibrated, or its `calibration.json` is none.
     """
     file = Path(run, "calibration.json")
     document = read_json(file)
     if document is None:
         return outputs
+    has_maps = isinstance(maps := document.get("maps"), dict) and all(isinstance(own, dict) for own in maps.values())
+    if not has_maps or "window" not in document or document.get("by") not in ("scenario", *raw):
+        raise ValueError(
+            f"`{file}` must be what `tfmtr calibrate` wrote; run it again, or delete the file. Received: a document of "
+            f"{sorted(document)}"
+        )
     window = last_window(run)
     if document["window"] != window:
         raise ValueError(

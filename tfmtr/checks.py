@@ -1,20 +1,25 @@
-"""Checks of an argument's value, which return it as a plain Python number; each raises a `ValueError`."""
+"""Checks of an argument's value, which return it as a plain Python value; each raises a `ValueError`."""
 
+import contextlib
 import math
 import numbers
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 
-def check_integer(argument: str, value: Any, *, least: int, most: int | None = None) -> int:
-    """The value as an `int` between `least` and `most`.
+def check_integer(argument: str, value: Any, *, least: int | None = None, most: int | None = None) -> int:
+    """The value as an `int`, between `least` and `most` where they are given.
 
     >>> check_integer("epochs", 3, least=1)
     3
     """
     is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_integer or value < least or (most is not None and value > most):  # pyright: ignore[reportOperatorIssue]
-        bounds = f"{least} or more" if most is None else f"from {least} to {most}"
-        raise ValueError(f"`{argument}` must be an integer, {bounds}. Received: {argument}={value!r}")
+    is_inside = is_integer and (least is None or value >= least) and (most is None or value <= most)  # pyright: ignore[reportOperatorIssue]
+    if not is_inside:
+        bounds = "" if least is None else f", {least} or more" if most is None else f", from {least} to {most}"
+        raise ValueError(f"`{argument}` must be an integer{bounds}. Received: {argument}={value!r}")
     return int(value)
 
 
@@ -27,8 +32,8 @@ def check_number(
     bounds = {name: bound for name, bound in bounds.items() if bound is not None}
     is_inside = is_number and (least is None or value >= least) and (above is None or value > above)  # pyright: ignore[reportOperatorIssue]
     if not is_inside or (below is not None and value >= below):  # pyright: ignore[reportOperatorIssue]
-        must = " and ".join(f"{name} {bound:g}" for name, bound in bounds.items())
-        raise ValueError(f"`{argument}` must be a finite number, {must}. Received: {argument}={value!r}")
+        must = "".join([", ", " and ".join(f"{name} {bound:g}" for name, bound in bounds.items())]) if bounds else ""
+        raise ValueError(f"`{argument}` must be a finite number{must}. Received: {argument}={value!r}")
     return float(value)
 
 
@@ -52,6 +57,47 @@ def check_widths(argument: str, value: Any) -> tuple[int, ...]:
             f"Received: {argument}={value!r}"
         )
     return tuple(int(width) for width in value)
+
+
+def check_text(argument: str, value: Any, *, of: str = "") -> str:
+    """The value, a text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"`{argument}`{of} must be a text. Received: {argument}={value!r}")
+    return value
+
+
+def check_texts(argument: str, value: Any, *, of: str = "") -> tuple[str, ...]:
+    """The value, several texts, as a tuple; one text alone is none.
+
+    >>> check_texts("columns", ["territory"])
+    ('territory',)
+    """
+    return check_items(argument, value, str, "texts", of=of)
+
+
+def check_items(argument: str, value: Any, kind: type, what: str, *, of: str = "") -> tuple[Any, ...]:
+    """The value, several values of one kind, as a tuple."""
+    is_list = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    items = tuple(value) if is_list else (None,)
+    if not all(isinstance(item, kind) for item in items):
+        shown = repr(value if not is_list else next(item for item in items if not isinstance(item, kind)))
+        among = " among them" if is_list else ""
+        raise ValueError(f"`{argument}`{of} must be a list of {what}. Received: {argument}={shown}{among}")
+    return items
+
+
+def check_path(argument: str, value: Any) -> Path:
+    """The value, a path, as a `Path`; `~` is the home directory.
+
+    >>> check_path("out", "runs/a").parts
+    ('runs', 'a')
+    """
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise ValueError(f"`{argument}` must be a path. Received: {argument}={value!r}")
+    path = Path(value)
+    with contextlib.suppress(RuntimeError):  # of a user that there is not
+        return path.expanduser()
+    return path
 
 
 def is_finite(value: Any) -> bool:

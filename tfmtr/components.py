@@ -68,6 +68,7 @@ def find(folder: str, part: Any) -> Any:
             that the part is chosen by.
     """
     if callable(part):
+        _check_function(folder, part, part)
         return part
     name, options = parse(folder, part)
     function = name if callable(name) else _function(folder, name)
@@ -345,9 +346,17 @@ def _imported(folder: str, path: str) -> Callable[..., Any]:
         ) from error
     if not callable(function):
         raise ValueError(f"`{argument}` must be the import path of a function. Received: {path!r}, a {type(function)}")
-    if not _can_be_called(folder, function):
-        raise ValueError(f"`{argument}` must be a function like those of tfmtr/{_path(folder)}. Received: {path!r}")
+    _check_function(folder, function, path)
     return function
+
+
+def _check_function(folder: str, function: Callable[..., Any], received: Any) -> None:
+    """Raises a `ValueError` unless a function takes what every part of a folder is called with."""
+    if not _can_be_called(folder, function):
+        raise ValueError(
+            f"`{ARGUMENTS.get(folder, folder)}` must be a function like those of tfmtr/{_path(folder)}. Received: "
+            f"{received!r}"
+        )
 
 
 def _can_be_called(folder: str, function: Callable[..., Any]) -> bool:

@@ -18,6 +18,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tfmtr import components
 from tfmtr.backends import check_tensorflow
 from tfmtr.calibration import calibrated_outputs
+from tfmtr.checks import check_path
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.drift import changed_vectors
 from tfmtr.diagnosis import not_finite
@@ -121,7 +122,7 @@ def _export(
     check_tensorflow("An export", "export in a process of its own: weights are the same on every backend")
     components.find(FOLDER, kind)
     functions_of(signatures)
-    out = Path(out)
+    out = check_path("out", out)
     check_out(out)
     source = Source.of(run, titles)
     _check_finite(source.model)
@@ -204,7 +205,7 @@ class Source:
             )
         run = Run(run)
         model, document = run.load(form="two_tower"), run.document
-        facts = {key: document[key] for key in ("run_id", "fingerprint", "recipe", "versions")}
+        facts = {key: document.get(key, {}) for key in ("run_id", "fingerprint", "recipe", "versions")}
         source = cls(model, run.schema, run.data if titles is None else Dataset(titles), facts, run)  # pyright: ignore[reportArgumentType]: it is of the form
         _check_meaning(run, facts["fingerprint"], source.titles)
         return source

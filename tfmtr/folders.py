@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tfmtr.checks import check_path
+
 # What this version writes. An older folder without a number is of format 1, and is read as far as it goes.
 FORMATS = {"data": 2, "run": 2, "version": 2, "service": 2, "search": 1}
 MADE_BY = {
@@ -21,13 +23,14 @@ MARKS = {
     "service": "service.json",
     "search": "search.json",
 }
-KEYS = {  # without which nothing can be done with a folder
-    "data": ("fingerprint", "windows"),
-    "run": ("recipe", "fingerprint", "run_id", "data"),
-    "version": ("run_id", "fingerprint"),
-    "service": (),
-    "search": ("study", "fingerprint"),
+KEYS: dict[str, dict[str, type]] = {  # without which nothing can be done with a folder, and what they are
+    "data": {"fingerprint": str, "windows": list},
+    "run": {"recipe": dict, "fingerprint": str, "run_id": str, "data": str},
+    "version": {"run_id": str, "fingerprint": str},
+    "service": {},
+    "search": {"study": str, "fingerprint": str},
 }
+OTHERS: dict[str, dict[str, type]] = {"run": {"stages": dict, "versions": dict, "windows": list, "listwise": dict}}
 
 
 def as_path(kind: str, path: str | os.PathLike) -> Path:
@@ -38,7 +41,7 @@ def as_path(kind: str, path: str | os.PathLike) -> Path:
     """
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"`{kind}` must be a directory made by `{MADE_BY[kind]}`. Received: {kind}={path!r}")
-    return Path(path)
+    return check_path(kind, path)
 
 
 class Folder(os.PathLike):
@@ -80,7 +83,7 @@ class Folder(os.PathLike):
 
 
 def check_format(kind: str, document: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Raises a `ValueError` if a folder was written by a newer version of this package, or its document lacks keys.
+    """Raises a `ValueError` if a folder is of a newer version of this package, or its document is not what it must be.
 
     Args:
         kind: Key of `FORMATS`.
@@ -95,7 +98,7 @@ def check_format(kind: str, document: Mapping[str, Any], path: str | os.PathLike
     anew with `tfmtr train`. Received: format 9
     """
     found = document.get("format", 1)
-    if not isinstance(found, int) or found > FORMATS[kind]:
+    if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= FORMATS[kind]:
         raise ValueError(
             f"`{os.fspath(path)}` must be of format {FORMATS[kind]} or older, which this version reads: install a "
             f"newer tfmtr, or make it anew with `{MADE_BY[kind]}`. Received: format {found}"
@@ -104,6 +107,13 @@ def check_format(kind: str, document: Mapping[str, Any], path: str | os.PathLike
         raise ValueError(
             f"`{os.fspath(path)}` must be a folder as `{MADE_BY[kind]}` leaves it; make it anew. Received: a document "
             f"without {missing}"
+        )
+    kinds = KEYS[kind] | OTHERS.get(kind, {})
+    wrong = [key for key, of in kinds.items() if key in document and not isinstance(document[key], of)]
+    if wrong:
+        raise ValueError(
+            f"`{os.fspath(path)}` must be a folder as `{MADE_BY[kind]}` leaves it; make it anew. Received: "
+            f"{', '.join(f'{key}={document[key]!r}' for key in wrong)}"
         )
 
 

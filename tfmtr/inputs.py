@@ -191,6 +191,8 @@ def encode_frame(frame: pd.DataFrame, schema: Schema) -> tuple[dict[str, np.ndar
         )
     if not len(frame):
         raise ValueError("`frame` must have a row. Received: none")
+    if twice := sorted({str(name) for name in frame.columns[frame.columns.duplicated()]}):
+        raise ValueError(f"`frame` must have each column once. Received more than once: {twice}")
     vectors = {f.name: _matrix(frame[f.name], f) for f in schema.features if f.is_stored}  # pyright: ignore[reportArgumentType]
     tasks = [task for task in schema.tasks if task.column in frame.columns]
     known = {f.name for f in schema.features} | {task.column for task in tasks} | set(schema.scenario.columns)
@@ -243,12 +245,8 @@ def as_arrays(x: Mapping[str, Any], y: Any, schema: Schema) -> tuple[Mapping[str
             label is not what its task can be.
     """
     names = [*(feature.name for feature in schema.features), "scenario"]
-    kinds = {name: np.asarray(x[name]).dtype.kind if name in x else "missing" for name in names}
-    if bad := {name: kind for name, kind in kinds.items() if kind not in "biuf"}:
-        raise ValueError(
-            "`x` must have encoded features, {name: array of numbers}, as `tfmtr.inputs.encode_frame` makes them; a "
-            f"DataFrame may be given as it is. Received: {sorted(bad)} missing or not encoded"
-        )
+    x = {name: np.asarray(value) if isinstance(value, list | tuple) else value for name, value in x.items()}
+    _check_encoded({name: np.asarray(x[name]).dtype.kind if name in x else "missing" for name in names})
     y, scenario = as_labels(y, schema), np.asarray(x["scenario"])
     if not len(scenario):
         raise ValueError("`x` must have a row. Received: none")
@@ -272,6 +270,61 @@ def as_arrays(x: Mapping[str, Any], y: Any, schema: Schema) -> tuple[Mapping[str
             f"{scenario.max()}"
         )
     return x, y
+
+
+def _check_encoded(kinds: Mapping[str, str]) -> None:
+    """Raises a `ValueError` unless features are there and are numbers, by the letters of their dtypes' kinds."""
+    if bad := sorted(name for name, kind in kinds.items() if kind not in "biuf"):
+        raise ValueError(
+            "`x` must have encoded features, {name: array of numbers}, as `tfmtr.inputs.encode_frame` makes them; a "
+            f"DataFrame may be given as it is. Received: {bad} missing or not encoded"
+        )
+
+
+def _name(value: Any) -> str:
+    return "dict" if isinstance(value, Mapping) else type(value).__name__
+
+
+def as_batches(batches: tf.data.Dataset, schema: Schema) -> tf.data.Dataset:
+    """Batches `(x, y)` or `(x, y, weights)`, of which a joint model can be fitted, with labels as float32.
+
+    Args:
+        batches: The dataset; its features are encoded as `encode_frame` does it.
+        schema: The model's `Schema`.
+
+    Raises:
+        ValueError: If the items are no such batches, or a feature or a label is missing or no number.
+    """
+    import tensorflow as tf
+
+    parts: Any = batches.element_spec
+    if not isinstance(parts, tuple) or len(parts) not in (2, 3) or not isinstance(parts[0], Mapping):
+        items = f"{len(parts)} item{'s' * (len(parts) != 1)}" if isinstance(parts, tuple) else f"a {_name(parts)}"
+        raise ValueError(
+            "A dataset must have batches of (x, y) or (x, y, weights), where x and y are dictionaries by name. "
+            f"Received: {items}"
+        )
+    x, y = parts[:2]
+    names = [*(feature.name for feature in schema.features), "scenario"]
+    _check_encoded({name: np.dtype(x[name].dtype.as_numpy_dtype).kind if name in x else "missing" for name in names})
+    if bad := [name for name in names if x[name].shape.rank == 0]:
+        raise ValueError(f"A dataset must have batches; `dataset.batch` makes them. Received: single rows of {bad}")
+    columns = [task.column for task in schema.tasks]
+    if not isinstance(y, Mapping) or not set(columns) <= set(y):
+        raise ValueError(
+            f"`y` must have the labels {columns} by name, {{column: array of shape (rows,)}}. Received: "
+            f"{sorted(y) if isinstance(y, Mapping) else f'a {_name(y)}'}"
+        )
+    for name in columns:
+        if np.dtype(y[name].dtype.as_numpy_dtype).kind not in "biuf":
+            raise ValueError(f"`{name}` must be a label, numbers or null. Received: {y[name].dtype.name}")
+    if all(y[name].dtype == tf.float32 for name in columns):
+        return batches
+
+    def cast(x: Any, y: Mapping[str, tf.Tensor], *weights: Any) -> tuple[Any, ...]:
+        return x, {**y, **{name: tf.cast(y[name], tf.float32) for name in columns}}, *weights
+
+    return batches.map(cast)
 
 
 def as_labels(y: Any, schema: Schema, index: pd.Index | None = None) -> dict[str, np.ndarray]:

@@ -162,6 +162,10 @@ def _padded(column: pa.Array, feature: Feature, vocabulary: pa.Array, *, is_newe
     import numpy as np
     import pyarrow as pa
 
+    if pa.types.is_null(column.type):
+        column = column.cast(pa.list_(pa.string()))
+    if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
+        raise pa.ArrowTypeError(f"{column.type}, which are no lists")
     offsets = column.offsets.to_numpy()
     lengths = np.where(np.asarray(column.is_valid()), np.diff(offsets), 0)
     kept = np.minimum(lengths, feature.width)  # pyright: ignore[reportArgumentType, reportCallIssue]

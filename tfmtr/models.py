@@ -179,6 +179,8 @@ class JointModel(keras.Model):
         if is_frame(known) or isinstance(known, tuple):
             known = known if isinstance(known, tuple) else (known, None)
             given.arguments["validation_data"] = (*self._encoded(*known[:2]), *known[2:])
+        elif known is not None:
+            given.arguments["validation_data"] = self._encoded(known)[0]
         return super().fit(*given.args, **given.kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -190,12 +192,14 @@ class JointModel(keras.Model):
         return super().evaluate(*self._encoded(x, y), *args, **kwargs)
 
     def _encoded(self, x: Any, y: Any = None) -> tuple[Any, Any]:
-        """Features and labels as arrays; what is neither a DataFrame nor a dictionary stays as it is."""
+        """Features and labels as arrays or batches; what is none of both, nor a DataFrame, stays as it is."""
         from tfmtr import inputs  # it needs pyarrow, which a model does not
 
         if is_frame(x):
             frame = x if y is None else x.assign(**inputs.as_labels(y, self.schema, x.index))
             x, y = inputs.encode_frame(frame, self.schema)
+        if y is None and hasattr(x, "element_spec") and hasattr(x, "map"):  # what replicas share has no `map`
+            return inputs.as_batches(x, self.schema), None
         return inputs.as_arrays(x, y, self.schema) if isinstance(x, Mapping) else (x, y)
 
     def test_step(self, *args: Any) -> dict[str, keras.KerasTensor]:

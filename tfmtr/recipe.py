@@ -29,6 +29,7 @@ PARTS = {"share": "sharing", "head": "heads", "balance": "balancing", "optimizer
 SCHEDULES = ("cosine_decay", "exponential_decay", "inverse_time_decay", "piecewise_constant_decay", "polynomial_decay")
 LISTED = "piecewise_constant_decay"  # the schedule that lists its rates itself
 RATES = ("beta_1", "beta_2", "rho", "momentum")  # options of optimizers: shares of what was before that stay
+POSITIVE = ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor")  # which would stop or turn learning
 MOST = 2**31 - 1  # as TensorFlow counts rows, widths and steps
 INTEGERS = {"embedding_dim": 1, "epochs": 1, "patience": 0, "batch_size": 1, "updates": 1, "patience_updates": 1}
 BOOLEANS = ("upsample", "literal", "deterministic", "per_pair", "has_first_order", "listwise")
@@ -244,12 +245,15 @@ class Recipe:
                 )
         if options:  # last, as it imports Keras
             try:
-                components.find("optimizers", self.optimizer)(self.learning_rate)
+                components.find("optimizers", self.optimizer)(self.learning_rate, **self._of_optimizer())
             except (TypeError, ValueError) as error:
                 text = " ".join(str(error).split())
                 raise ValueError(
                     f"`optimizer={self.optimizer[0]}` must have values that it takes: {text} Received: {dict(options)}"
                 ) from None
+            for name, value in options.items():  # those of no sense that Keras takes
+                if isinstance(value, float | int) and not isinstance(value, bool):
+                    check_number(f"optimizer.{name}", value, **({"above": 0} if name in POSITIVE else {"least": 0}))
 
     def document(self) -> dict[str, Any]:
         """The recipe as `run.json` and a TOML file store it; what is the default and is of a newer version is left out.
@@ -428,17 +432,17 @@ class Recipe:
         if self.schedule is not None:
             name, options = self.schedule
             rate = getattr(keras.optimizers.schedules, _camel(name))(**_start(name, rate), **options)
-        options = {}
-        if self.weight_decay:
-            options["weight_decay"] = self.weight_decay
-        if self.clip_norm is not None:
-            options["global_clipnorm"] = self.clip_norm
-        optimizer = components.find("optimizers", self.optimizer)(rate, **options)
+        optimizer = components.find("optimizers", self.optimizer)(rate, **self._of_optimizer())
         if self.weight_decay:
             weights = {id(variable) for variable in models.kernels(model)}
             others = [variable for variable in model.trainable_variables if id(variable) not in weights]
             optimizer.exclude_from_weight_decay(var_list=others)
         return optimizer
+
+    def _of_optimizer(self) -> dict[str, float]:
+        """Options of the optimizer that are fields of the recipe."""
+        options = {"weight_decay": self.weight_decay or None, "global_clipnorm": self.clip_norm}
+        return {name: value for name, value in options.items() if value is not None}
 
     def epochs_of(self, steps: int) -> int:
         """Most epochs, where an epoch has so many steps."""
@@ -486,8 +490,9 @@ def as_toml(value: Any) -> str:
         if isinstance(value, (tuple, list)):
             return f"[{', '.join(map(text, value))}]"
         if isinstance(value, Mapping):
-            return f"{{{', '.join(f'{name} = {text(item)}' for name, item in value.items())}}}"
-        return json.dumps(value)
+            items = ((name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else text(name), value[name]) for name in value)
+            return f"{{{', '.join(f'{name} = {text(item)}' for name, item in items)}}}"
+        return json.dumps(value, ensure_ascii=False)
 
     return value if isinstance(value, str) and parse_change(f"x={value}")[1] == value else text(value)
 
@@ -495,7 +500,8 @@ def as_toml(value: Any) -> str:
 def parse_change(text: str) -> tuple[str, Any]:
     """`"share.num_experts=4"` as `("share.num_experts", 4)`: values as TOML has them, and words without quotes.
 
-    What a recipe may be without is `none`, which takes a file's value back.
+    `True` and `False` may be written as in Python, and numbers without a nought before or after the point. What a
+    recipe may be without is `none`, which takes a file's value back.
 
     Raises:
         ValueError: If the text is no pair, or more than one.
@@ -512,7 +518,9 @@ def parse_change(text: str) -> tuple[str, Any]:
     try:
         document = tomllib.loads(f"value = {value}")
     except (tomllib.TOMLDecodeError, RecursionError):
-        return key, value
+        if value.lower() in ("true", "false"):
+            return key, value.lower() == "true"
+        return key, float(value) if re.fullmatch(r"[+-]?(\d+\.|\.\d+)([eE][+-]?\d+)?", value) else value
     if len(document) > 1:
         raise ValueError(f"`--set` must be one key=value; repeat it for more. Received: {text!r}")
     return key, document["value"]
@@ -583,8 +591,11 @@ def _encoder(form: str, encode: Any) -> Any:
     if encode is None:
         return None
     if form == "two_tower":
-        check_choice("encode", encode, ("fwfm",), of=" of form=two_tower")
-        return encode
+        name, options = components.parse(ENCODERS, encode)
+        check_choice("encode", name, ("fwfm",), of=" of form=two_tower")
+        if options:
+            raise ValueError(f"Options of `encode=fwfm` must be left out: there are none. Received: {dict(options)}")
+        return name
     components.check_part(ENCODERS, encode)
     return components.stored(ENCODERS, encode)
 
@@ -603,13 +614,15 @@ def _schedule(recipe: Recipe) -> tuple[str, dict[str, Any]] | None:
             f"`learning_rate` must be left out with `schedule={name}`, whose `values` are all rates. Received: "
             f"learning_rate={recipe.learning_rate}"
         )
-    keras_name = f"keras.optimizers.schedules.{_camel(name)}"
+    keras_name, start = f"keras.optimizers.schedules.{_camel(name)}", _start(name, recipe.learning_rate)
     try:
-        _check_names(_camel(name), {**_start(name, recipe.learning_rate), **options})
+        if taken := set(start) & set(options):
+            raise ValueError(f"`{taken.pop()}` must be left out: that is the recipe's `learning_rate`")
+        _check_names(_camel(name), {**start, **options})
+        _check_numbers(options)
         import keras
 
-        getattr(keras.optimizers.schedules, _camel(name))(**_start(name, recipe.learning_rate), **options)
-        _check_numbers(options)
+        getattr(keras.optimizers.schedules, _camel(name))(**start, **options)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"`schedule={name}` must have the options of {keras_name}: {error}. Received: {options}"
@@ -627,8 +640,11 @@ def _check_names(schedule: str, options: Mapping[str, Any]) -> None:
 def _check_numbers(options: Mapping[str, Any]) -> None:
     """Raises a `ValueError` for options of a schedule that Keras takes, and then trains with rates of no sense."""
     for key, value in options.items():
-        for number in value if isinstance(value, tuple) else (value,):
-            if not isinstance(number, bool) and number is not None and key != "name":
+        if key in ("staircase", "cycle"):
+            check_boolean(key, value)
+            continue
+        for number in value if isinstance(value, tuple) and key in ("boundaries", "values") else (value,):
+            if number is not None and key != "name":
                 check_number(key, number, **({"above": 0} if key == "decay_steps" else {"least": 0}))
     boundaries = options.get("boundaries", ())
     if list(boundaries) != sorted(set(boundaries)):

@@ -17,6 +17,8 @@ import functools
 import importlib.metadata
 import os
 import platform
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,11 +123,41 @@ class Run(Folder):
 
     @property
     def list_model(self) -> "ListModel | None":
-        """What orders lists beside the towers; `None` where towers alone do."""
+        """What orders lists beside the towers; `None` where towers alone do.
+
+        A warning says that a run should have one and has none: it is not finished so far, or the file was removed.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
+        from tfmtr.diagnosis import warn
         from tfmtr.listwise.model import ListModel
 
         file = self.path / LIST_MODEL
-        return ListModel.load(file) if file.exists() else None
+        if not file.exists():
+            if self._asks_for_list_model:
+                warn(
+                    f"{self.path} has no {LIST_MODEL}: its lists are ordered by the towers alone. `tfmtr train` with "
+                    "the same recipe fits what is missing"
+                )
+            return None
+        try:
+            if not zipfile.is_zipfile(file):  # of another file numpy would say that it may be loaded "unsafely"
+                raise zipfile.BadZipFile("not a zip file, or a part of one")
+            return ListModel.load(file)
+        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+            raise ValueError(
+                f"`{file}` must be a whole file of a list model, as training writes it; copy it again, or remove it "
+                f"and run `tfmtr train` with the same recipe. Received: {' '.join(str(error).split())}"
+            ) from None
+
+    @property
+    def _asks_for_list_model(self) -> bool:
+        """Whether the run is one that has a list model when it is finished."""
+        document = self.document
+        fitted = document.get("listwise")  # days of earlier versions do not say
+        has_one = "start" not in document if fitted is None else fitted.get("reason") is None
+        return has_one and recipe_of(document).listwise
 
     def weights(self, window: int | None = None) -> Path:
         """File with the variables as of a window, the last one by default.

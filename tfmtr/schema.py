@@ -24,6 +24,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from tfmtr.checks import check_integer, check_items, check_number, check_path, check_text, check_texts
 from tfmtr.kinds import KINDS
 
 ROLES = ("user", "title", "context")  # of the features that a model is served with
@@ -114,7 +115,13 @@ class Feature:
         in_training = [name for name, kind in KINDS.items() if kind.in_training]
         check_choice("kind", self.kind, in_training if self.role == TRAINING else list(KINDS))
         kind = KINDS[self.kind]
-        object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
+        check_text("name", self.name, of=" of a feature")
+        of = f" of feature {self.name!r}"
+        object.__setattr__(self, "vocabulary", check_texts("vocabulary", self.vocabulary, of=of))
+        if self.width is not None:
+            object.__setattr__(self, "width", check_integer("width", self.width, least=0))
+        object.__setattr__(self, "mean", check_number("mean", self.mean))
+        object.__setattr__(self, "std", check_number("std", self.std))
         if kind.width and not (self.width and self.width > 0):
             raise ValueError(
                 f"`width` must be a positive integer for a feature of kind {self.kind!r} "
@@ -155,8 +162,12 @@ class Task:
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, TASK_KINDS)
-        if self.column is None:
-            object.__setattr__(self, "column", self.name)
+        check_text("name", self.name, of=" of a task")
+        object.__setattr__(self, "column", self.name if self.column is None else check_text("column", self.column))
+        if self.after is not None:
+            check_text("after", self.after)
+        object.__setattr__(self, "weight", check_number("weight", self.weight, least=0))
+        object.__setattr__(self, "mean", check_number("mean", self.mean))
         if self.kind == "binary" and not 0.0 <= self.mean <= 1.0:
             raise ValueError(f"`mean` of the binary task {self.name!r} must be in [0, 1]. Received: mean={self.mean!r}")
 
@@ -171,7 +182,8 @@ class Scenario:
 
     Args:
         columns: The columns, for example `("territory",)`.
-        groups: `{values: group}` with one value a column, for example `{("DE",): "west"}`.
+        groups: `{values: group}` with one value a column, for example `{("DE",): "west"}`; of one column the value
+            alone does.
         order: Groups that come first, in this order; the others follow, sorted. A model that goes on with new groups
             so keeps the places of the old ones.
     """
@@ -181,11 +193,19 @@ class Scenario:
     order: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", tuple(self.columns))
-        object.__setattr__(self, "order", tuple(self.order))
-        object.__setattr__(self, "groups", {tuple(key): group for key, group in sorted(self.groups.items())})
+        object.__setattr__(self, "columns", check_texts("columns", self.columns))
+        object.__setattr__(self, "order", check_texts("order", self.order))
         if not self.columns:
             raise ValueError("`columns` must name at least one column. Received: columns=()")
+        if not isinstance(self.groups, Mapping):
+            raise ValueError(f"`groups` must be {{values: group}}. Received: groups={self.groups!r}")
+        groups = {(key,) if isinstance(key, str) else key: group for key, group in self.groups.items()}
+        if bad := [item for item in groups.items() if not _is_group(*item)]:
+            raise ValueError(
+                "`groups` must be {values: group}, a tuple of texts and a text, such as {('DE',): 'west'}. Received: "
+                f"{bad[0][0]!r}: {bad[0][1]!r}"
+            )
+        object.__setattr__(self, "groups", dict(sorted((tuple(key), group) for key, group in groups.items())))
         for key in self.groups:
             if len(key) != len(self.columns):
                 raise ValueError(
@@ -202,6 +222,12 @@ class Scenario:
     def num_groups(self) -> int:
         """Number of named groups; the model has one branch more, the default one."""
         return len(self.names)
+
+
+def _is_group(values: Any, group: Any) -> bool:
+    """Whether an item of a scenario's groups is one."""
+    is_key = isinstance(values, tuple | list) and all(isinstance(value, str) for value in values)
+    return is_key and isinstance(group, str)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,8 +248,12 @@ class Schema:
     slices: Sequence[str] = ("territory",)
 
     def __post_init__(self) -> None:
-        for field in ("features", "tasks", "slices"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
+        for field, kind in (("features", Feature), ("tasks", Task)):
+            items = check_items(field, getattr(self, field), kind, f"`{kind.__name__}`s")
+            object.__setattr__(self, field, items)
+        object.__setattr__(self, "slices", check_texts("slices", self.slices))
+        if not isinstance(self.scenario, Scenario):
+            raise ValueError(f"`scenario` must be a `Scenario`. Received: scenario={self.scenario!r}")
         if not self.tasks:
             raise ValueError("`tasks` must name at least one task. Received: tasks=()")
         for field in ("features", "tasks"):
@@ -283,7 +313,7 @@ class Schema:
         Raises:
             ValueError: If `path` has no `schema.json`, or it holds no schema.
         """
-        file = Path(path, "schema.json")
+        file = check_path("path", path) / "schema.json"
         if not file.is_file():
             raise ValueError(
                 f"`{path}` must be a directory made by `tfmtr prepare` or `tfmtr train`: it has no schema.json."

@@ -16,7 +16,7 @@ import numpy as np
 from tfmtr import inputs, precision, replicas
 from tfmtr.at_hand import chosen_by_sampling, rows_at_hand
 from tfmtr.checkpoints import KeepState, restore, save
-from tfmtr.checks import check_integer
+from tfmtr.checks import check_integer, check_path
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.diagnosis import describe, losses_of, not_finite, not_finite_error, uneven_losses, warn
 from tfmtr.documents import write_json
@@ -89,7 +89,7 @@ def train(
     """
     if not isinstance(recipe, Recipe | None):
         raise ValueError(f"`recipe` must be a `Recipe`; `Recipe.load(file)` reads a file. Received: recipe={recipe!r}")
-    recipe, data, workdir = recipe or Recipe(), Dataset(data), Path(out)
+    recipe, data, workdir = recipe or Recipe(), Dataset(data), check_path("out", out)
     check_out(workdir, "run")
     schema, policy = recipe.adapt(data.schema), recipe.precision or precision.current()
     _check_rows(data, recipe)
@@ -451,11 +451,11 @@ def go_on(
         Names of the variables that grew or are new, sorted.
 
     Raises:
-        ValueError: If `data` does not fit the model, `files` is empty, or `out` holds another run, unless that
-            failed; if no epoch's losses and variables are finite.
+        ValueError: If `data` does not fit the model, `files` is empty, the list model of `run` is damaged, or `out`
+            holds another run, unless that failed; if no epoch's losses and variables are finite.
     """
     epochs = check_integer("epochs", epochs, least=1)
-    data, workdir, before = Dataset(data), Path(out), Run(run)
+    data, workdir, before = Dataset(data), check_path("out", out), Run(run)
     check_out(workdir, "run")
     recipe, window, policy = before.recipe, data.next_window, precision_of(before.document)
     old = before.schema
@@ -475,7 +475,9 @@ def go_on(
             model, data, files, schema, recipe, workdir, window=window, validation=None, epochs=epochs,
             verbose=_lines(verbose),
         )  # fmt: skip
-        if (before.path / LIST_MODEL).exists() and replicas.is_chief():
+        has_list_model = before.list_model is not None
+        document["listwise"] = {"reason": None if has_list_model else "the run that this one goes on from has none"}
+        if has_list_model and replicas.is_chief():
             shutil.copyfile(before.path / LIST_MODEL, workdir / "listwise.tmp")
             (workdir / "listwise.tmp").rename(workdir / LIST_MODEL)
         _end_stage(document, model, keep, recipe, workdir, window, started)

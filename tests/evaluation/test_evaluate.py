@@ -20,6 +20,7 @@ from tfmtr.evaluation.list_scores import read_list_scores
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.shortcomings import shortcomings
 from tfmtr.evaluation.title_facts import title_facts
+from tfmtr.reporting.page import open_data
 from tfmtr.retrieval.index import build_index, title_vectors
 from tfmtr.run import Run
 
@@ -280,6 +281,14 @@ def test_the_document_is_json_and_printable(evaluated):
     of_model = read_list_scores(run).query("contender == 'model' and list == 'new'")
     assert f" {of_model.ndcg.mean():.4f} " in out.getvalue()
     assert "The best baseline by " in out.getvalue()
+
+
+def test_where_the_data_are_is_known_from_any_folder(tiny, evaluated, tmp_path, monkeypatch):
+    run = shutil.copytree(evaluated[0], tmp_path / "run")
+    monkeypatch.chdir(tiny.parent)
+    result = evaluate(run, tiny.name, baselines=[]).document
+    monkeypatch.chdir(tmp_path)
+    assert open_data(None, result).path == tiny
 
 
 def test_other_data_than_the_runs_is_refused(tiny, evaluated, tmp_path):

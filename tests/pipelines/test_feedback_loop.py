@@ -1,6 +1,7 @@
 import feedback_loop
 import numpy as np
 import pytest
+from cells import document_of
 
 from tfmtr.datasets.truth import Truth
 from tfmtr.documents import read_json
@@ -77,6 +78,13 @@ def test_rounds_are_computed_once_and_a_model_learns_from_its_own(tmp_path, monk
     found = (tmp_path / "README.md").read_text()
     assert f"| truth | {truth[0]['gini']:.3f} (n/a) | {truth[1]['gini']:.3f} (n/a) |" in found
     assert (tmp_path / "rounds.png").stat().st_size > 10_000
+
+
+def test_the_recipes_are_those_of_the_published_cells():
+    """Scores are the towers': a list model would be fitted for nothing."""
+    for name in ("baseline", "multi-task"):
+        cell = read_json(feedback_loop.RESULTS / f"{name}-seed-0.json")
+        assert document_of(feedback_loop.recipe_of(name, 0, epochs=6, patience=1)) == cell["recipe"]
 
 
 def test_the_page_has_changes_and_their_p_values():

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 import territory_page
 import territory_study as study
+from cells import document_of
 from sklearn.metrics import average_precision_score
 
 from tfmtr import training
@@ -198,3 +199,11 @@ def test_without_differences_between_territories_branches_gain_nothing():
     assert gain["slices"] >= 16
     # An interval that contains 0 was expected; it is below 0, as each branch sees a quarter of the rows.
     assert gain["low"] < 0
+
+
+def test_the_contenders_are_those_of_the_published_cells():
+    """Their lists are their towers' own: a list model would order those of all contenders."""
+    found = study.contenders((1, 1), None, epochs=6, patience=1)
+    for name in ("baseline", "multi-task", "one group", "star", "snr, a tower a group"):
+        cell = read_json(study.RESULTS / "xmarket" / f"{study.stem(name, 0)}.json")
+        assert document_of(found[name].recipe) == cell["recipe"]

@@ -4,6 +4,9 @@ import dataclasses
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from tfmtr.checks import check_boolean, check_integer, check_number, check_path, check_text
 
 PATHS = ("events", "users", "titles", "availability", "user_vectors", "title_vectors")
 
@@ -32,6 +35,16 @@ class Calendar:
     end: datetime.datetime | None = None
     start: datetime.datetime | None = None
     warm_up: float = 0.2
+
+    def __post_init__(self) -> None:
+        for names, kind in ((("length",), datetime.timedelta), (("end", "start"), datetime.datetime)):
+            for name in names:
+                if not isinstance(value := getattr(self, name), kind | None):
+                    raise ValueError(f"`{name}` must be a `datetime.{kind.__name__}`. Received: {name}={value!r}")
+        for name in ("num_train", "num_test"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, check_integer(name, value))
+        object.__setattr__(self, "warm_up", check_number("warm_up", self.warm_up))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +106,31 @@ class Logs:
     has_times: bool = True
     split_column: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in PATHS:
+            if (value := getattr(self, name)) is not None or name == "events":
+                object.__setattr__(self, name, value if value == "anywhere" else check_path(name, value))
+        for name in ("columns", "tasks", "training", "groups", "time_zones", "neighbours"):
+            value = getattr(self, name)
+            if value is not None or name in ("columns", "tasks", "training"):
+                _check_table(name, value, of_texts=name != "neighbours")
+        if not isinstance(self.calendar, Calendar):
+            raise ValueError(f"`calendar` must be a `Calendar`. Received: calendar={self.calendar!r}")
+        for name in ("time_format", "split_column"):
+            if (value := getattr(self, name)) is not None:
+                check_text(name, value)
+        for name in ("user_history", "has_times"):
+            check_boolean(name, getattr(self, name))
+
     def paths(self) -> dict[str, Path]:
         """The tables and stores that there are, `{name: Path}`."""
         found = {name: getattr(self, name) for name in PATHS}
         return {name: Path(path) for name, path in found.items() if path not in (None, "anywhere")}
+
+
+def _check_table(argument: str, value: Any, *, of_texts: bool) -> None:
+    """Raises a `ValueError` unless a value is a dictionary of texts, or with texts as keys."""
+    is_table = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    if not is_table or (of_texts and not all(isinstance(text, str) for text in value.values())):
+        what = "{text: text}" if of_texts else "{text: value}"
+        raise ValueError(f"`{argument}` must be a dictionary, {what}. Received: {argument}={value!r}")

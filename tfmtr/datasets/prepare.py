@@ -12,6 +12,7 @@ import duckdb
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tfmtr.checks import check_integer, check_number, check_path
 from tfmtr.datasets.column_types import check_pages
 from tfmtr.datasets.dataset import Dataset, workplace
 from tfmtr.datasets.engines._engine import Engine
@@ -106,9 +107,13 @@ def prepare(
     """
     others = ("logs", "out", "like", "overwrite", "progress")
     options = {name: value for name, value in locals().items() if name not in (*others, "others")}
+    if not isinstance(logs, Logs):
+        raise ValueError(f"`logs` must be a `tfmtr.Logs`, which names the tables. Received: logs={logs!r}")
+    out = check_path("out", out)
+    check_numbers(options)
     complete_split(options, logs)
     check_options(options)
-    out, like = Path(out), None if like is None else Dataset(like)
+    like = None if like is None else Dataset(like)
     sweep(*workplace(out))
     check_output(out, overwrite)
     with scratch(*workplace(out)) as folder, progress_bar(progress) as advance:
@@ -208,6 +213,15 @@ def parse_fold(fold: str | tuple[int, int]) -> tuple[int, int]:
     return number, count
 
 
+def check_numbers(options: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` unless options that are numbers are numbers."""
+    for name in ("alpha", "random_fraction", "active_fraction", "test_fraction", "validation_fraction"):
+        if options[name] is not None or name in ("alpha", "random_fraction", "active_fraction"):
+            check_number(name, options[name])
+    for name in ("seed", "num_groups"):
+        check_integer(name, options[name])
+
+
 def check_options(options: Mapping[str, Any]) -> None:
     """Raises a `ValueError` unless fractions, ratios and times are in their ranges."""
     for name in ("test_fraction", "validation_fraction", "random_fraction", "active_fraction"):
@@ -232,7 +246,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     if not 0 < options["alpha"] < math.inf:
         raise ValueError(f"`alpha` must be positive. Received: alpha={options['alpha']}")
     for name in ("activity_lookback", "discovery_lookback"):
-        if options[name] is not None and options[name] <= datetime.timedelta(0):
+        value = options[name]
+        if value is not None and (not isinstance(value, datetime.timedelta) or value <= datetime.timedelta(0)):
             raise ValueError(f"`{name}` must be a positive time. Received: {name}={options[name]}")
     check_choice("contradictions", options["contradictions"], ("refuse", "keep"))
     check_choice("negatives", options["negatives"], ("logged", "sampled", "both"))

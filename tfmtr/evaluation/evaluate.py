@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from tfmtr import inputs
 from tfmtr.checkpoints import restore
-from tfmtr.checks import check_integer
+from tfmtr.checks import check_integer, check_number, check_texts
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import replacing, write_json
 from tfmtr.evaluation.baseline_lists import baseline_lists, user_scores
@@ -99,11 +99,13 @@ def evaluate(
     Raises:
         ValueError: If `data` is not what the run was trained on, or an argument is out of its range.
     """
-    if not isinstance(k, int) or k < 1:
-        raise ValueError(f"`k` must be positive, for example 10. Received: k={k}")
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"`k` must be positive, for example 10. Received: k={k!r}")
+    check_integer("recall_users", recall_users, least=1)
+    check_number("local_share", local_share)
     run = Run(run)
     data, document, schema = run.data if data is None else Dataset(data), run.document, run.schema
-    names = None if baselines is None else list(baselines)
+    names = None if baselines is None else list(check_texts("baselines", baselines))
     for name in names or ():
         check_choice("baselines", name, tuple(BASELINES))
     if among is not None:
@@ -175,7 +177,7 @@ def evaluate(
         "run_id": document["run_id"],
         "fingerprint": document["fingerprint"],
         "forgotten": data.report.get("forgotten", 0),
-        "data": str(data.path),
+        "data": str(data.path.absolute()),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "versions": versions(),
         "k": k,

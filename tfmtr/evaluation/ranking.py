@@ -3,7 +3,8 @@
 Cells are those of `tfmtr.evaluation.metrics`: by slice and pooled, n/a under 30 positives or 20 users.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,8 @@ def functions(metrics: Metrics = ()) -> Mapping[str, Metric]:
     """
     if isinstance(metrics, Mapping):
         return metrics
+    if isinstance(metrics, str | bytes | os.PathLike) or not isinstance(metrics, Iterable):
+        raise ValueError(f"`metrics` must be a list of import paths. Received: metrics={metrics!r}")
     found = {name: components.find(FOLDER, name) for name in components.names(FOLDER)}
     for metric in metrics:
         function = components.find(FOLDER, metric)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfmtr.checks import check_integer, check_path
 from tfmtr.datasets.dataset import Dataset
+from tfmtr.folders import as_path
 from tfmtr.reporting.contents import contents
 from tfmtr.reporting.runs import read_models
 from tfmtr.schema import Schema, check_choice
@@ -49,12 +51,15 @@ def report(
             other data, `task` is no binary task, or `compare` is asked for with other than two runs.
         ImportError: If the extra `plots` is not installed.
     """
-    runs = [runs] if isinstance(runs, (str, os.PathLike)) else list(runs)
+    if not isinstance(runs, str | os.PathLike | Iterable):
+        raise ValueError(f"`runs` must be run directories, or one. Received: runs={runs!r}")
+    runs, out = [runs] if isinstance(runs, (str, os.PathLike)) else list(runs), check_path("out", out)
+    check_integer("num_samples", num_samples, least=2)
     if compare and len(runs) != 2:
         raise ValueError(f"`compare` shows two runs side by side. Received: {len(runs)} runs")
     if not runs:
         raise ValueError("`runs` must name at least one run directory. Received: none")
-    environment, out = template_environment(), Path(out)
+    environment = template_environment()
     models = read_models(runs, is_merged=not compare)
     data = open_data(data, models[-1].runs[-1].evaluation)
     task = binary_task(data.schema, task)
@@ -90,7 +95,7 @@ def template_environment() -> jinja2.Environment:
 
 def open_data(path: str | os.PathLike | None, evaluation: Mapping[str, Any]) -> Dataset:
     """The `Dataset` directory that runs were evaluated on; by default where it was then."""
-    path = Path(path or evaluation["data"])
+    path = as_path("data", evaluation["data"] if path is None else path)
     if not (path / "prepare.json").is_file():
         raise ValueError(
             "`data` must be the directory made by `tfmtr prepare` that the runs were evaluated on; say where it is "

@@ -62,7 +62,7 @@ def record(name: str, run: EvaluatedRun) -> Record:
 
 
 def train_command(run: EvaluatedRun) -> str:
-    """The `tfmtr train` of a run; what it cannot say stays in the recipe.
+    r"""The `tfmtr train` of a run.
 
     Example:
     >>> from tfmtr.reporting.runs import EvaluatedRun
@@ -72,15 +72,16 @@ def train_command(run: EvaluatedRun) -> str:
      --out 'runs/a b'"
     >>> recipe = Recipe(groups={"DE": "own"}).document()
     >>> train_command(EvaluatedRun("runs/a", {"recipe": recipe, "data": "runs/data"}, {}))
-    'tfmtr train --data runs/data --share territory_branches --seed 0 --out runs/a'
+    'tfmtr train --data runs/data --share territory_branches --set \'groups={DE = "own"}\' --seed 0 --out runs/a'
     """
-    options = []
+    options, recipe = [], run.recipe
     for field in dataclasses.fields(Recipe):
-        value, flag = getattr(run.recipe, field.name), field.name.replace("_", "-")
-        is_default = value == field.default and field.name not in ("share", "seed")
-        if is_default or isinstance(value, dict):
+        value, flag = getattr(recipe, field.name), field.name.replace("_", "-")
+        if value == field.default and field.name not in ("share", "seed"):
             continue
-        if isinstance(value, bool):
+        if isinstance(value, dict):
+            options += ["--set", f"{field.name}={as_toml(value)}"]
+        elif isinstance(value, bool):
             options.append(f"--{flag}" if value else f"--no-{flag}")
         elif field.name in PARTS and isinstance(value, tuple):
             options += [f"--{flag}", value[0]]

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfmtr import inputs
+from tfmtr.checks import check_path
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import read_facts, read_json, write_json
 from tfmtr.evaluation.past import Past
@@ -45,7 +46,7 @@ def write_embeddings(
     Raises:
         ValueError: If `out` exists, or `run` or `data` is not what it must be.
     """
-    run, out = Run(run), Path(out)
+    run, out = Run(run), check_path("out", out)
     data, document = run.data if data is None else Dataset(data), run.document
     place = (out.parent, f"tmp-{out.name}-")
     sweep(*place)

@@ -18,6 +18,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from tfmtr.checks import check_integer, check_number, check_text
 from tfmtr.serving.errors import ServerError, first_clause
 from tfmtr.serving.predict import DEFAULT_SIGNATURE
 
@@ -33,12 +34,22 @@ class Client:
         version: Number of the version; by default the newest that is loaded.
         timeout: Deadline of each call, in seconds.
 
+    Raises:
+        ValueError: If an argument is of another kind.
+
     Example:
         client = Client("127.0.0.1:8500", "two_tower")
         scores = client.predict({"user_id": ["42"], "title_id": ["7"]})["click"]
     """
 
     def __init__(self, address: str, model: str, *, version: int | None = None, timeout: float = 10.0) -> None:
+        is_address = isinstance(address, str) and ":" in address.strip(":")
+        if not is_address:
+            raise ValueError(f"`address` must be host:port of the gRPC server, or unix:path. Received: {address!r}")
+        check_text("model", model)
+        check_number("timeout", timeout, above=0)
+        if version is not None:
+            check_integer("version", version, least=0)
         self._spec = model_pb2.ModelSpec(name=model)
         if version is not None:
             self._spec.version.value = version

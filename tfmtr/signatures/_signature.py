@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -86,7 +87,7 @@ def functions_of(more: Sequence[Any] = ()) -> tuple[dict[str, Callable[..., Sign
         ValueError: If a signature cannot be found, asks for a part that no export has, or has a name that another one
             has.
     """
-    if isinstance(more, str):
+    if isinstance(more, str | bytes | os.PathLike) or not isinstance(more, Iterable):
         raise ValueError(f"`signatures` must be a list of import paths. Received: signatures={more!r}")
     functions, asked_for = {name: components.find(FOLDER, name) for name in components.names(FOLDER)}, set()
     for one in more:

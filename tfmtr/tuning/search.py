@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmtr import inputs
-from tfmtr.checks import check_boolean, check_integer, check_number
+from tfmtr.checks import check_boolean, check_integer, check_number, check_path
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.diagnosis import warn
 from tfmtr.documents import read_json, replacing, write_json
@@ -111,7 +111,8 @@ def tune(
         ImportError: If the extra `tune` is not installed.
     """
     import_optuna()
-    out, before = Path(out), read_json(Path(out, SEARCH))
+    out = check_path("out", out)
+    before = read_json(out / SEARCH)
     check_out(out, "search")
     before = None if before is None else Tuning(out).document
     data, known = _data(data, before), _search_of(before)
