@@ -34,7 +34,7 @@ def test_no_public_name_is_a_module_s_and_all_can_be_had():
 
 
 def test_the_pages_tell_of_every_public_name():
-    text = (README.parent / "docs" / "python.md").read_text(encoding="utf-8")
+    text = "".join(page.read_text(encoding="utf-8") for page in (README, README.parent / "docs" / "python.md"))
     assert [name for name in tfmtr.__all__ if f"tfmtr.{name}" not in text] == []
 
 
