@@ -48,7 +48,6 @@ LONG_FILES = (
     "test_extra_package.py",
     "pipelines/test_starting_line.py",
     "test_face.py",
-    "datasets/public/test_public.py",
 )
 
 # Files, tests and fixtures of a second and more, which `-m "not slow"` leaves out with all that use them.

@@ -9,6 +9,7 @@ import pytest
 from base_log import COLUMNS, base, prepared, read_examples
 from rich.console import Console
 
+from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.funnel import FATES
 from tfmtr.datasets.logs import Calendar
 from tfmtr.evaluation.tables import funnel_table, statistics_table
@@ -85,6 +86,23 @@ def test_titles_are_available_everywhere_and_from_the_start(without):
         (place, window): 40 for place in ("BR", "DE", "JP", "US") for window in (0, 1, 2)
     }
     assert not sum(row["unavailable"] for row in data.report["funnel"])
+
+
+def test_members_are_not_multiplied_by_all_titles_of_their_territory(tmp_path, monkeypatch):
+    """What users had is joined to the catalogue by a left join, which stays after the one to members."""
+    plans, store = [], DuckDB.store
+
+    def explain(self, table, path):
+        stored = store(self, table, path)  # registers the tables that are in memory
+        if path.name == "refused.parquet":
+            plans.append(self.con.raw_sql("EXPLAIN " + self.con.compile(table)).fetchall()[0][1])
+        return stored
+
+    monkeypatch.setattr(DuckDB, "store", explain)
+    events, users, titles = base()
+    prepared(tmp_path, events.drop(columns="time"), users, titles, **WITHOUT)
+    (plan,) = plans
+    assert "LEFT" in plan or "RIGHT" in plan, plan
 
 
 def test_every_table_says_that_there_are_no_times(without):

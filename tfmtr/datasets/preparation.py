@@ -749,9 +749,10 @@ class Preparation:
                 zeros = zeros.anti_join(chosen, ("user", "title", "window"))
                 logged = make.logged_negatives(zeros, positives, carried, **amount)
                 logged = self.engine.store(logged, folder / "logged.parquet")
-        refused = make.place(refused, members, self.catalogue).filter(lambda t: t.is_available)
-        refused = refused.select("user", "title", *make.STRATUM).distinct()
-        refused = self.engine.store(refused, folder / "refused.parquet")
+        # Filtered in one query with the join, DuckDB may begin with all members times all titles of their territory.
+        refused = make.place(refused, members, self.catalogue)
+        refused = refused.select("user", "title", *make.STRATUM, "is_available").distinct()
+        refused = self.engine.store(refused, folder / "refused.parquet").filter(lambda t: t.is_available)
         negatives = [] if logged is None else [logged]
         if options["negatives"] != "logged":
             few = {"logged": logged, "refused": refused}
