@@ -480,9 +480,12 @@ def _interval(found):
     return f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
 
 
-def main(folder, *, num_users=30_000, units=(128, 64), batch_size=1024, epochs=6, days=LENGTH, out=None, say=print):
-    """Runs the first days of the month under `folder`; returns a line a day, and the comparison after the last one."""
-    recipe = training.Recipe(units=units, epochs=epochs, batch_size=batch_size)
+def main(folder, *, num_users=30_000, days=LENGTH, out=None, say=print, **changes):
+    """Runs the first days of the month under `folder`; returns a line a day, and the comparison after the last one.
+
+    What is not as usual in the recipe is named in `changes`.
+    """
+    recipe = training.Recipe(**{"units": (128, 64), "epochs": 6, "batch_size": 1024, **changes})
     service, lines = begin(folder, num_users=num_users, recipe=recipe), []
     for number, day in enumerate(DAYS[:days], start=1):
         lines.append(run_day(folder, service, number, day, lambda line: None))

@@ -17,6 +17,7 @@ from tfmtr import components, inputs, models, training
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.exporting import export, export_index
 from tfmtr.retrieval.index import FOLDER, TitleVectors, title_vectors
+from tfmtr.retrieval.recommender import Recommender
 from tfmtr.run import Run
 from tfmtr.schema import Schema, Task
 from tfmtr.serving.deploy_kit import deploy_kit
@@ -195,11 +196,22 @@ def test_a_version_says_where_it_comes_from(run, tiny, version):
     assert Schema.load(version / "assets.extra") == Dataset(tiny).schema
 
 
-def test_versions_count_up_and_nothing_half_written_is_left(run, tiny, tmp_path):
+def test_versions_count_up_and_nothing_half_written_is_left(run, tiny, tmp_path, monkeypatch):
+    """And nothing is traced twice, which takes as long as all the rest."""
+    calls, functional = collections.Counter(), type(Run(run).model.title_tower)
+    for kind in (Recommender, functional):
+
+        def count(self, *arguments, kind=kind, call=kind.call, **options):
+            calls[kind] += 1
+            return call(self, *arguments, **options)
+
+        monkeypatch.setattr(kind, "call", functools.wraps(kind.call)(count))
     (tmp_path / "7").mkdir()
     (tmp_path / "notes").mkdir()
     assert [make(run, tmp_path, titles=tiny).name for make in (export, export_index)] == ["8", "9"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "8", "9", "notes"]
+    assert calls[Recommender] == 4  # in two signatures of each version
+    assert calls[functional] < 20
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -307,11 +307,22 @@ def _archive(
     archive = keras.export.ExportArchive()
     for part in parts.values():
         archive.track(part)
-    # Keras takes variables and tables from layers; a streaming index also has a file.
+    # Keras would look for the tables among all that layers are saved with, and trace each part again for that.
+    archive._tf_trackable.tables, archive._tracked = lookup_tables(parts.values()), []
+    # It takes variables and tables from layers; a streaming index also has a file.
     archive._tf_trackable.file = getattr(index, "file", None)
     for name, signature in signatures.items():
         archive.add_endpoint(name, signature.function, [dict(signature.inputs)])
+        # TensorFlow traces functions anew while it saves them, but not what is one trace already.
+        trace = getattr(archive._tf_trackable, name).get_concrete_function()
+        setattr(archive._tf_trackable, name, trace)
     return archive, signatures
+
+
+def lookup_tables(layers: Iterable[keras.layers.Layer]) -> list[Any]:
+    """The tables of layers, which are saved with functions that look something up in them."""
+    found = [each for layer in layers for each in tf.train.TrackableView(layer).descendants()]
+    return [each for each in found if isinstance(each, tf.saved_model.experimental.TrackableResource)]
 
 
 def graph(inputs: Mapping[str, Any], outputs: Any) -> keras.Model:

@@ -2,11 +2,32 @@
 
 import json
 
+import cells
 import pytest
 import starting_line
+from typer.testing import CliRunner
+
+from tfmtr.cli import app
 
 
-def test_folds_are_pooled_and_the_page_has_every_contender(tmp_path):
+@pytest.fixture
+def commands(monkeypatch):
+    """What is run: `prepare` in a process of its own, as all are; what would import TensorFlow again in this one."""
+    run, seen = cells.run, []
+
+    def here(command, log):
+        seen.append(command[0])
+        if command[0] == "prepare":
+            return run(command, log)
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+        return {"seconds": 1.0, "megabytes": 1}
+
+    monkeypatch.setattr(cells, "run", here)
+    return seen
+
+
+def test_folds_are_pooled_and_the_page_has_every_contender(tmp_path, commands):
     more = {
         "prepare": ["--num-users", "1500", "--num-titles", "60", "--num-territories", "4"],
         "train": ["--epochs", "1", "--units", "16,8", "--no-listwise"],
@@ -15,6 +36,7 @@ def test_folds_are_pooled_and_the_page_has_every_contender(tmp_path):
     options = {"sets": ["simulator"], "folds": 2, "work": tmp_path / "work", "more": more, "say": lambda text: None}
     lines = starting_line.main(tmp_path, tmp_path / "out", **options)
     first, second, pooled = lines
+    assert commands == ["prepare", "train", "evaluate"] * 2
     assert (first["fold"], second["fold"]) == ("1/3", "2/3")
     assert pooled["lists"] == first["lists"] + second["lists"]
     assert set(pooled["means"]) == {"model", "popularity", "recent"}
@@ -26,6 +48,8 @@ def test_folds_are_pooled_and_the_page_has_every_contender(tmp_path):
     for words in ("## simulator", "| model |", "recent", "(best by validation)", f"{pooled['lists']:,} lists of"):
         assert words in page
     assert [json.loads(line) for line in (tmp_path / "out" / "starting_line.jsonl").read_text().splitlines()] == lines
-    seconds = (tmp_path / "work" / "simulator-1" / "took.json").read_text()
-    assert starting_line.main(tmp_path, tmp_path / "out", **options) == lines  # nothing is done again
-    assert (tmp_path / "work" / "simulator-1" / "took.json").read_text() == seconds
+    took = json.loads((tmp_path / "work" / "simulator-1" / "took.json").read_text())
+    assert list(took) == ["prepare", "train", "evaluate"]
+    assert took["prepare"]["megabytes"] > 50
+    assert starting_line.main(tmp_path, tmp_path / "out", **options) == lines
+    assert len(commands) == 6  # nothing is done again
