@@ -10,7 +10,8 @@ import pytest
 
 from tfmtr import cli, components
 
-PACKAGE = Path(__file__).parent / "extra_package"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS / "extra_package"
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 
 import tfmtr
 from tfmtr import cli, components
+from untraced import untraced
 
 prefix, folder = sys.argv[1], Path(sys.argv[2])
 
@@ -38,7 +40,8 @@ command("prepare", data, "--source", source, "--users", 400, "--out", folder / "
 small = ["--epochs", 1, "--batch-size", 1024, "--units", "8,4", "--set", "share.width=4", "--set", "head.factor=0.5"]
 small.append("--no-listwise")
 parts = ["--share", f"{prefix}own_share", "--head", f"{prefix}own_head"]
-command("train", "--data", folder / "data", *parts, *small, "--out", folder / "run")
+with untraced():
+    command("train", "--data", folder / "data", *parts, *small, "--out", folder / "run")
 metric = ["--metric", f"{prefix}own_metric"] if prefix else []
 command("evaluate", folder / "run", "--baselines", "popularity", *metric)
 signature = ["--signature", f"{prefix}own_signature"] if prefix else []
@@ -50,13 +53,14 @@ with tfmtr.serve(folder / "models/own/1") as server:
                   for name, i in client.metadata()["own_signature"].inputs.items()}
         assert client.predict(inputs, signature_name="own_signature")["length"].shape == (2,)
 ranking = ["--form", "ranking", "--share", "none", "--encode", f"{prefix}own_encoder", "--set", "encode.power=3"]
-command("train", "--data", folder / "data", *ranking, "--epochs", 1, "--out", folder / "ranking")
+with untraced():
+    command("train", "--data", folder / "data", *ranking, "--epochs", 1, "--out", folder / "ranking")
 """
 
 
 def python(*arguments):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE), os.environ.get("PYTHONPATH")]))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE), str(TESTS), os.environ.get("PYTHONPATH")]))
     call = [sys.executable, *map(str, arguments)]
     return subprocess.run(call, check=False, capture_output=True, text=True, env=environment)
 

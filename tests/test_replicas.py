@@ -100,7 +100,7 @@ def batches_of_devices(read):
 
 @pytest.fixture
 def one(tiny, tmp_path, monkeypatch):
-    """A run of this process alone, by recipe and by whose batches it has."""
+    """A run of this process alone, by recipe and by whose batches it has; without its list model, which nobody sees."""
 
     def run(recipe, batches):
         def joined(data, files, recipe, schema, **order):
@@ -113,7 +113,7 @@ def one(tiny, tmp_path, monkeypatch):
             return batches(read), None
 
         monkeypatch.setattr(training, "_batches", joined)
-        training.train(tiny, tmp_path / "one", training.Recipe(**recipe), verbose=0)
+        training.train(tiny, tmp_path / "one", training.Recipe(**recipe, listwise=False), verbose=0)
         return tmp_path / "one"
 
     return run
