@@ -778,7 +778,12 @@ def daily(
     groups: Annotated[Path | None, typer.Option(help='JSON: {"territory": "group"} of new ones.')] = None,
     late_days: Annotated[int, typer.Option(help="Days before that late events may be of.")] = 2,
     max_drop: Annotated[float, typer.Option(help="Gate: largest relative loss of a task, also in a territory.")] = 0.05,
-    max_shift: Annotated[float, typer.Option(help="Gate: largest loss of the live model since the days before.")] = 0.3,
+    max_shift: Annotated[
+        float,
+        typer.Option(
+            help="Gate: largest loss of the live model since the days before, and of the new one in any case."
+        ),
+    ] = 0.3,
     max_loss: Annotated[
         float, typer.Option(help="Gate: largest relative loss of rows, users or titles since the days before.")
     ] = 0.3,

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -49,6 +51,26 @@ def test_the_median_of_users_cosines(tmp_path):
     assert drift.similarity_of_users(now, then) == pytest.approx(2**-0.5)
     none = folder(tmp_path / "none", ["a"], [[1]], users)
     assert drift.similarity_of_users(none, then) is None
+
+
+def test_days_on_which_territories_had_no_event(tmp_path):
+    """`PL` has a third of the log and is closed on the second day; `AT` has two events, which is no closed market."""
+    users = [(f"{home}{i}", home) for home, number in (("DE", 3), ("PL", 2), ("AT", 1)) for i in range(number)]
+    data = folder(tmp_path / "data", ["a"], [[1]], users)
+    windows = [{"window": w, "start": f"2025-01-1{w + 3}", "end": f"2025-01-1{w + 4}"} for w in (-1, 0, 1)]
+    (data.path / "prepare.json").write_text(json.dumps({"fingerprint": "", "windows": windows}))
+    assert drift.silent_shares(data, most=7, sure=10) == {}  # it has no events.parquet
+    rows = [("DE0", w) for w in (-1, 0, 1) for _ in range(20)] + [("PL0", w) for w in (-1, 1) for _ in range(14)]
+    rows += [("AT0", -1)] * 2
+    table = pa.table({"user": [user for user, _ in rows], "window": [window for _, window in rows]})
+    pq.write_table(table, data.path / "events.parquet")
+    data = Dataset(data.path)
+    found = drift.silent_shares(data, most=2, sure=6)
+    assert found == {"2025-01-13": pytest.approx(28 / 90), "2025-01-14": 0.0}
+    assert drift.silent_shares(data, most=2, sure=7)["2025-01-13"] == 0.0  # 20 events of the day, a third is 6.2
+    weeks = [{**window, "end": f"2025-01-2{window['window'] + 3}"} for window in windows]
+    (data.path / "prepare.json").write_text(json.dumps({"fingerprint": "", "windows": weeks}))
+    assert drift.silent_shares(Dataset(data.path), most=7, sure=6) == {}
 
 
 def test_what_is_missing_of_titles(tmp_path):

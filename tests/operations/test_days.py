@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +286,36 @@ def test_what_is_refused_can_be_let_through(service, quick):
     record = run_day(service, retry=True, max_loss=0.9, lines=lines)
     assert (record["status"], record["reasons"]) == ("promoted", [])
     assert any("prepared before, from the same files" in line for line in lines)
+
+
+def test_a_territory_that_was_closed_on_a_day_of_the_week_before_may_be_closed_again(service, monkeypatch):
+    two_territories_silent(service)
+    rows = service.of_day(DAYS)
+    service.write(events=rows[service.silent[rows.index]], name="events/new")
+    monkeypatch.setattr(training, "go_on", lambda *a, **k: pytest.fail("trained"))
+    silent = "events of territories that have none on the day"
+    record = run_day(service, max_loss=0.99)
+    assert silent in failing(record)
+    share = next(check["value"] for check in record["checks"] if check["name"] == silent)
+
+    def bound(shares, records=()):
+        monkeypatch.setattr(module, "silent_shares", lambda data, **_: dict(shares))
+        day = types.SimpleNamespace(
+            settings=read_json(service.folder.parent / "service" / "service.json"), day=date(DAYS)
+        )
+        return module._Day.usually_silent(day, records)
+
+    week_ago, longer_ago = (date(DAYS - days).isoformat() for days in (7, 8))
+    assert bound({longer_ago: share}) == 0.0
+    assert bound({longer_ago: 1.0, week_ago: share}) == share
+    checks = [{"name": "rows", "value": 1.0}, {"name": silent, "value": share}]
+    assert bound({}, [{"day": week_ago, "status": "refused", "checks": checks}]) == 0.0
+    assert bound({}, [{"day": week_ago, "status": "promoted", "checks": checks}]) == share
+    monkeypatch.setattr(module._Day, "usually_silent", lambda self, records: share)
+    monkeypatch.setattr(module._Day, "train", lambda *arguments: None)
+    monkeypatch.setattr(module._Day, "judge", lambda self, *arguments: self.record["reasons"].append("seen"))
+    record = run_day(service, retry=True, max_loss=0.99)
+    assert (failing(record), record["reasons"]) == ([], ["seen"])
 
 
 def test_labels_of_another_type_are_refused(service, quick):

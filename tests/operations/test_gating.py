@@ -1,4 +1,5 @@
 import datetime
+import functools
 import shutil
 
 import numpy as np
@@ -13,6 +14,7 @@ from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.evidence import compare_lists
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.past import Past
+from tfmtr.operations import list_gate
 from tfmtr.operations.gating import _p_value, gate
 from tfmtr.operations.list_gate import choose_popularity, judge_lists, verdict
 from tfmtr.operations.record import _lists
@@ -170,13 +172,18 @@ def test_the_same_model_passes(live, data):
 
 def test_a_worse_model_does_not_and_the_reason_says_where(live, data, tmp_path):
     worse = changed(live, tmp_path / "worse", lambda value, rng: rng.permutation(value.ravel()).reshape(value.shape))
-    found = gate(live, worse, data)
+    found = gate(live, worse, data, max_shift=0.1)
     assert not found["is_open"]
     assert any("event is down by" in reason and "overall, in the last window" in reason for reason in found["reasons"])
     drop = -found["parts"]["last"]["event"]["territory"][OVERALL]["change"]
     assert f"{drop:.1%}" in " ".join(found["reasons"])
     assert gate(worse, live, data)["is_open"]  # better is never a reason
-    assert gate(live, worse, data, max_drop=drop + 0.05, max_shift=1.0)["parts"] == found["parts"]
+    again = gate(live, worse, data, max_drop=drop + 0.05, max_shift=1.0)
+    for part, tasks in again["parts"].items():
+        cells = found["parts"][part]["event"]["territory"]
+        assert {name: cell["change"] for name, cell in tasks["event"]["territory"].items()} == {
+            name: cell["change"] for name, cell in cells.items()
+        }
 
 
 def test_answers_that_are_no_numbers_close_it(live, data, tmp_path):
@@ -248,6 +255,38 @@ def test_one_territory_closes_it_where_all_together_are_well(live, data, monkeyp
     reasons = gate(live, live, data, num_samples=200)["reasons"]
     assert len(reasons) == 2  # in the last window, and before it
     assert all("event is down by" in reason and "in territory T3 (p 0." in reason for reason in reasons)
+
+
+def test_a_drop_that_chance_alone_makes_is_a_note(live, data, monkeypatch):
+    """The same two models, on 30 users and on 3,000: figures are down alike, beyond chance on the many alone."""
+    from tfmtr.operations import gating as module
+
+    for times, is_open in ((1, True), (100, False)):
+        rng = np.random.default_rng(2)
+        rows = 480 * times
+        users, labels = np.arange(rows) // 16, (rng.random(rows) < 0.2).astype("float32")
+        noise = rng.random((2, rows))
+        scores = [(0.3 * labels + noise[0]) / 1.3, (0.24 * labels + noise[1]) / 1.3]
+        answers = iter([*scores, *scores])
+
+        def predict(*arguments, labels=labels, users=users, answers=answers):
+            slices = {"event": labels, "event score": next(answers), "territory": np.full(len(labels), "DE")}
+            return slices, users, None
+
+        monkeypatch.setattr(module, "predict", predict)
+        found = gate(live, live, data, num_samples=300)
+        cell = found["parts"]["last"]["event"]["territory"][OVERALL]
+        assert -0.15 < cell["change"] < -0.1
+        assert found["is_open"] == is_open == (cell["p_value"] > 0.05)
+        text = f"event is down by {-cell['change']:.1%} overall"
+        if is_open:
+            assert f"{text}, within chance (p {cell['p_value']:.3f}), in the last window" in found["notes"]
+            answers = iter([*scores, *scores])
+            monkeypatch.setattr(module, "predict", functools.partial(predict, answers=answers))
+            found = gate(live, live, data, max_shift=0.1, num_samples=300)
+            assert f"{text}, in the last window" in found["reasons"]  # so far down that chance is no excuse
+        else:
+            assert f"{text}, in the last window" in found["reasons"]
 
 
 def test_limits_and_rows_are_checked(live, data, tiny):
@@ -335,7 +374,7 @@ def test_recent_popularity_is_taken_where_it_did_better_before(data, tmp_path):
     assert choose_popularity(prepared, Past(prepared), k=10) == ("popularity", {"by_territory": True})
 
 
-def test_where_nothing_can_be_said_of_lists_a_note_says_why(live, data, tmp_path):
+def test_where_nothing_can_be_said_of_lists_a_note_says_why(live, data, tmp_path, monkeypatch):
     path = tmp_path / "few"
     shutil.copytree(data, path)
     events = pq.read_table(path / "events.parquet").to_pandas()
@@ -345,6 +384,21 @@ def test_where_nothing_can_be_said_of_lists_a_note_says_why(live, data, tmp_path
     assert (found["is_open"], found["lists"]) == (True, None)
     (note,) = found["notes"]
     assert "19 validation users liked a title in the last window that was new to them, 20 needed" in note
+    own = found["list_values"]
+    assert [len(own[name]) for name in ("live", "candidate", "popularity")] == [19] * 3
+    day_before = {"live": [0.5, 0.5], "candidate": [0.25, 0.75], "popularity": [1.0, 0.5]}
+    pooled = gate(live, live, path, earlier=[day_before, own])
+    assert pooled["list_values"] == own
+    assert (pooled["lists"]["users"], pooled["lists"]["days"]) == (21, 2)  # the third day is not needed
+    for name in ("live", "candidate"):
+        assert pooled["lists"][name]["ours"] == pytest.approx((sum(own[name]) + 1.0) / 21)
+    assert pooled["lists"]["popularity"]["ndcg"] == pytest.approx((sum(own["popularity"]) + 1.5) / 21)
+    text = Console(width=80).render_lines(_lists(pooled["lists"]))
+    assert "lists of 21 users in 2 days" in "".join(part.text for part in text[0] + text[1])
+    alone = {name: values[:1] for name, values in day_before.items()}
+    monkeypatch.setattr(list_gate, "LEAST_USERS", 21)
+    (note,) = gate(live, live, path, earlier=[alone])["notes"]
+    assert "20 validation users liked a title in the last 2 days that was new to them, 21 needed" in note
     (path / "events.parquet").unlink()
     found = gate(live, live, path)
     assert (found["is_open"], found["lists"]) == (True, None)

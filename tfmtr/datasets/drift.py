@@ -3,8 +3,11 @@
 # Arrow makes its functions when it is imported, and Ibis says less of its columns than they can do:
 # pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false
 
+from collections.abc import Mapping
+
 import ibis
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -92,6 +95,41 @@ def users_of_both(data: Dataset, before: Dataset) -> int:
     con = ibis.duckdb.connect()
     now, then = (read_files(con, [one.path / "users.parquet"]).select("user") for one in (data, before))
     return int(con.execute(now.semi_join(then, "user").count()))
+
+
+def silent_shares(data: Dataset, *, most: int, sure: int) -> dict[str, float]:
+    """How much of the log the territories have that have no event on a day, by the last windows of a day.
+
+    On some days of the week a market may be closed.
+
+    Args:
+        data: A `Dataset`; one without `events.parquet`, or with windows of another length, has no such days.
+        most: Number of days.
+        sure: Events that a territory should have had, so that none is no chance.
+
+    Returns:
+        `{date: share}`, from 0 to 1.
+    """
+    windows = {row["window"]: row["start"][:10] for row in data.report["windows"][-most:] if is_a_day(row)}
+    file = data.path / "events.parquet"
+    if not windows or not file.is_file():
+        return {}
+    con = ibis.duckdb.connect()
+    homes = read_files(con, [data.path / "users.parquet"]).select("user", "territory")
+    events = read_files(con, [file]).select("user", "window").inner_join(homes, "user")
+    counts = events.group_by("territory", "window").aggregate(events=lambda t: t.count()).to_pandas()
+    counts = counts.pivot_table(index="territory", columns="window", values="events", fill_value=0, aggfunc="sum")
+    shares = counts.sum(axis=1) / max(1, counts.to_numpy().sum())
+    found = {}
+    for window in counts.columns.intersection(list(windows)):
+        is_silent = (counts[window] == 0) & (shares * counts[window].sum() >= sure)
+        found[windows[window]] = float(shares[is_silent].sum())
+    return found
+
+
+def is_a_day(window: Mapping[str, str]) -> bool:
+    """Whether a window of `prepare.json` is as long as a day; not where windows are no spans of time."""
+    return "end" in window and pd.Timestamp(window["end"]) - pd.Timestamp(window["start"]) == pd.Timedelta(days=1)
 
 
 def titles_on_offer(data: Dataset) -> int:

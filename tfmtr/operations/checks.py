@@ -27,6 +27,7 @@ MAX_MOVE = 1.0
 LEAST_SIMILARITY = 0.5
 STRAY = 0.1  # of a day's usual rows: a day with fewer is none that others are held to
 WEEK = 7
+SILENT = "events of territories that have none on the day"  # a check's name, in the records of days
 SURE = 10  # events that a territory should have had, so that none is no chance
 
 
@@ -38,6 +39,7 @@ def check_data(
     day: str,
     days: Mapping[str, int],
     lost: float = 0.0,
+    usually_silent: float = 0.0,
     max_loss: float = MAX_LOSS,
     max_share: float = MAX_SHARE,
     max_move: float = MAX_MOVE,
@@ -52,6 +54,8 @@ def check_data(
         days: `{date: rows of the log}` of the days before that a rule may expect as many rows of; refused ones are not
             among them.
         lost: Share of the rows of earlier days, or of one of them, that are not in the log any more.
+        usually_silent: Greatest share of the log, on one of the seven days before, that the territories have which had
+            no event on that day: a market may be closed on Sundays.
         max_loss: Largest relative loss: of the day's rows against the fewest of the seven days before, of users and of
             titles against those before.
         max_share: Largest growth of a share, a difference, such as 0.05 for five percentage points.
@@ -67,7 +71,7 @@ def check_data(
         *_counts(data, before, now["rows"] - now.get("doubles", 0), day, days, max_loss),
         _share("rows of earlier days that are gone", lost, 0.0, max_share),
         *_fates(data, before, now, max_share),
-        *_territories(data, before, max_share),
+        *_territories(data, before, usually_silent, max_share),
         *_values(data, before, schema, max_share),
         *_numbers(data, before, schema, max_move),
         *_vectors(data, before, max_share),
@@ -132,7 +136,7 @@ def _fates(data: Dataset, before: Dataset, now: Mapping[str, Any], max_share: fl
         yield _share(f"rows {FATES[fate]}", now[fate] / max(1, now["rows"]), then, max_share)
 
 
-def _territories(data: Dataset, before: Dataset, max_share: float) -> Iterator[dict[str, Any]]:
+def _territories(data: Dataset, before: Dataset, usually_silent: float, max_share: float) -> Iterator[dict[str, Any]]:
     """Territories that had events and have none, and those of no group, both by their events."""
     tables = [prepared.report["statistics"]["territories"] for prepared in (data, before)]
     now = {name: row.get("last_window", 0) for name, row in tables[0].items()}
@@ -143,7 +147,7 @@ def _territories(data: Dataset, before: Dataset, max_share: float) -> Iterator[d
         key=lambda name: -then[name],
     )
     share = sum(then[name] for name in silent) / all_then
-    check = _share("events of territories that have none on the day", share, 0.0, max_share)
+    check = _share(SILENT, share, usually_silent, max_share)
     if silent:
         check["text"] = f"{check.get('text') or check['name'] + f': {share:.1%}'}: {', '.join(silent[:10])}"
     yield check

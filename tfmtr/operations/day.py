@@ -29,7 +29,7 @@ from tfmtr import training
 from tfmtr.calibration import calibrate
 from tfmtr.checks import check_integer
 from tfmtr.datasets.dataset import Dataset
-from tfmtr.datasets.drift import moved_users
+from tfmtr.datasets.drift import moved_users, silent_shares
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.examples import EmptyWindowError
 from tfmtr.datasets.groups import to_globe
@@ -43,6 +43,9 @@ from tfmtr.operations.checks import (
     MAX_LOSS,
     MAX_MOVE,
     MAX_SHARE,
+    SILENT,
+    SURE,
+    WEEK,
     check_data,
     days_expected,
     notes_of,
@@ -354,12 +357,33 @@ class _Day:
     def check(self, data: Dataset, limits: Mapping[str, float]) -> list[dict[str, Any]]:
         """The checks of the data, and what is worth a look."""
         like, schema = data_of(self.settings, self.live["run"]), Schema.load(self.live["run"])
-        records = [read_json(folder / "day.json") for folder in ended_days(self.service, self.day.isoformat())]
+        records: Sequence[Mapping[str, Any]] = [
+            read_json(folder / "day.json")  # pyright: ignore[reportAssignmentType]
+            for folder in ended_days(self.service, self.day.isoformat())
+        ]
         refused = {record["day"] for record in records if record["status"] != "promoted"}
+        limits = {name: limits[name] for name in ("max_loss", "max_share", "max_move")}
         return check_data(
-            data, like, schema, day=self.day.isoformat(), days=days_expected(data.report, refused),
-            lost=self.record["lost"], **{name: limits[name] for name in ("max_loss", "max_share", "max_move")},
-        )  # fmt: skip
+            data,
+            like,
+            schema,
+            day=self.day.isoformat(),
+            days=days_expected(data.report, refused),
+            lost=self.record["lost"],
+            usually_silent=self.usually_silent(records),
+            **limits,
+        )
+
+    def usually_silent(self, records: Sequence[Mapping[str, Any]]) -> float:
+        """The greatest share of the log that is of territories without an event, of one of the last seven days."""
+        base = Path(self.settings["data"])
+        shares = silent_shares(Dataset(base), most=WEEK, sure=SURE) if base.is_dir() else {}
+        for record in records:
+            for check in record.get("checks", ()):
+                if check["name"] == SILENT and record["status"] == "promoted":
+                    shares[record["day"]] = check["value"]
+        since = (self.day - WEEK * DAY).isoformat()
+        return max((share for day, share in shares.items() if day >= since), default=0.0)
 
     def examples(self, data: Dataset) -> list[Path]:
         """Files of the day's own training rows, of random and of active users."""
@@ -386,16 +410,26 @@ class _Day:
     def judge(self, data: Dataset, limits: Mapping[str, float]) -> None:
         """The gate's second half: the new model against the live one."""
         bounds: dict[str, Any] = {name: limits[name] for name in ("max_drop", "max_shift")}
+        earlier = self.earlier_lists()
         runs = [Run(run).run_id for run in (self.live["run"], self.folder / "run")]
-        key = {"the live model": runs[0], "the new model": runs[1], **bounds}
+        key = {"the live model": runs[0], "the new model": runs[1], "earlier days' lists": list(earlier), **bounds}
         self.steps.open("gate", key)
         found = read_json(self.folder / "gate.json")
         if found is None:
-            found = gate(self.live["run"], self.folder / "run", data.path, **bounds)
+            found = gate(self.live["run"], self.folder / "run", data.path, earlier=list(earlier.values()), **bounds)
             write_json(self.folder / "gate.json", found)
         self.tell("judged")
         self.record |= {"reasons": found["reasons"], "gate": _overall(found), "lists": found.get("lists")}
         self.record["notes"] += found.get("notes", [])
+
+    def earlier_lists(self) -> dict[str, Any]:
+        """`{day: values of lists}` of the last days, the last one first, that were promoted and had any."""
+        found = {}
+        for folder in reversed(ended_days(self.service, self.day.isoformat())):
+            values = (read_json(folder / "gate.json") or {}).get("list_values")
+            if values and read_json(folder / "day.json")["status"] == "promoted":
+                found[folder.name] = values
+        return dict(list(found.items())[:WEEK])
 
     def export(self, data: Dataset) -> None:
         """Calibrates, exports and tries."""

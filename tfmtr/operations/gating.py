@@ -1,7 +1,7 @@
 """Whether a new model may take the live one's place: both are judged on rows of users that neither learnt from."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ def gate(
     max_drop: float = 0.05,
     max_shift: float = 0.3,
     num_samples: int = 500,
+    earlier: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Compares a new model with the live one on validation users' rows of the last window, and of those before it.
 
@@ -34,27 +35,30 @@ def gate(
 
     * the new model's answers are not finite, or there are no or too few rows to judge its first task (of another task
       that is a note);
-    * a task is down by more than `max_drop`, on the rows of the last window or on those of the windows before: labels
-      that are wrong in the last window alone cannot show there;
-    * a task is down by more than `max_drop` in a territory (or another slice), beyond chance: a paired bootstrap over
-      users, corrected by Holm for the number of territories, as in small ones chance alone moves figures by more;
+    * a task is down by more than `max_drop` beyond chance (a paired bootstrap over users; within chance that is a
+      note), or by more than `max_shift` in any case, on the rows of the last window or on those of the windows before:
+      labels that are wrong in the last window alone cannot show there;
+    * it is down by more than `max_drop` in a territory (or another slice) beyond chance, corrected by Holm for the
+      number of territories;
     * the live model is worse on the last window than on those before by more than `max_shift`: then the window's data
       differ from all it has learnt from, and a person should look;
-    * the new model's lists are below those of popularity beyond chance and the live model's are not; see
-      `tfmtr.operations.list_gate.judge_lists`.
+    * the new model's lists are below those of popularity beyond chance and the live model's are not; where the last
+      window has too few users, those of earlier days count with them; see `tfmtr.operations.list_gate.judge_lists`.
 
     Args:
         live: Run directory of the live model.
         candidate: Run directory of the new model.
         data: Directory made by `tfmtr prepare`, with the new model's rows in window 0.
         max_drop: Largest relative loss of PR-AUC (of a binary task), or growth of squared error (of a regression).
-        max_shift: Largest relative loss of the live model's figure from the windows before to the last one.
+        max_shift: Largest relative loss of the live model's figure from the windows before to the last one, and of the
+            new model's on all rows even if that is within chance.
         num_samples: Bootstrap samples, at least; more where there are many territories, and for lists.
+        earlier: `"list_values"` of the days before, the last one first.
 
     Returns:
-        `{"is_open", "reasons", "notes", "parts": {"last" or "before": {task: {slice column: {slice: cell}}}}, "lists"}`
-        with cells `{"live", "candidate", "change", "p_value"}`; figures are `None` where a cell has too little
-        evidence. `"lists"` are those of `judge_lists`.
+        `{"is_open", "reasons", "notes", "parts": {"last" or "before": {task: {slice column: {slice: cell}}}}, "lists",
+        "list_values"}` with cells `{"live", "candidate", "change", "p_value"}`; figures are `None` where a cell has too
+        little evidence. `"lists"` and `"list_values"` are those of `judge_lists`.
 
     Raises:
         ValueError: If a limit is not positive.
@@ -73,7 +77,7 @@ def gate(
                 "that the service's data were prepared with is too small to judge a window by"
             )
         if files:
-            parts[part], found, unsure = _compare(runs, files, data, max_drop, num_samples)
+            parts[part], found, unsure = _compare(runs, files, data, (max_drop, max_shift), num_samples)
             place = "in the last window" if part == "last" else "before it"
             reasons += [f"{reason}, {place}" for reason in found]
             notes += [f"{text}, {place}" for text in unsure]
@@ -88,9 +92,10 @@ def gate(
                 f"{task.name}: the last window is unlike those before, the live model's own figure went from "
                 f"{then:.4f} to {now:.4f}"
             )
-    of_lists = judge_lists(runs, data, orders=[Run(run).list_model for run in (live, candidate)])
+    of_lists = judge_lists(runs, data, orders=[Run(run).list_model for run in (live, candidate)], earlier=earlier)
     reasons, notes = reasons + of_lists["reasons"], notes + of_lists["notes"]
-    return {"is_open": not reasons, "reasons": reasons, "notes": notes, "parts": parts, "lists": of_lists["lists"]}
+    found = {"is_open": not reasons, "reasons": reasons, "notes": notes, "parts": parts}
+    return found | {name: of_lists[name] for name in ("lists", "list_values")}
 
 
 def check_bounds(**bounds: float) -> None:
@@ -101,9 +106,14 @@ def check_bounds(**bounds: float) -> None:
 
 
 def _compare(
-    runs: Sequence[tuple[JointModel, Schema]], files: Sequence[Path], data: Dataset, max_drop: float, num_samples: int
+    runs: Sequence[tuple[JointModel, Schema]],
+    files: Sequence[Path],
+    data: Dataset,
+    limits: tuple[float, float],
+    num_samples: int,
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Cells of one part, and the reasons in it."""
+    """Cells of one part, and the reasons and notes in it."""
+    max_drop, max_shift = limits
     (old, _, _), (new, users, _) = (predict(model, files, schema, data) for model, schema in runs)
     cells, reasons, notes = {}, [], []
     for task in runs[1][1].tasks:
@@ -127,7 +137,12 @@ def _compare(
                 text = f"{task.name}: too few rows to judge ({two[1][OVERALL]['reason']})"
                 (reasons if task is runs[1][1].tasks[0] else notes).append(text)
             elif overall["change"] < -max_drop:
-                reasons.append(f"{task.name} is down by {-overall['change']:.1%} overall")
+                overall["p_value"] = p = _p_value(labels, scores, users, task.kind, num_samples)
+                text = f"{task.name} is down by {-overall['change']:.1%} overall"
+                if p is None or p < LEVEL or overall["change"] < -max_shift:
+                    reasons.append(text)
+                else:
+                    notes.append(f"{text}, within chance (p {p:.3f})")
             # Territories that are not down stand for p = 1: the correction is for all that were looked at.
             judged = [name for name, cell in found.items() if name != OVERALL and cell["change"] is not None]
             down = [name for name in judged if found[name]["change"] < -max_drop]

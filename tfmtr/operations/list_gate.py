@@ -29,6 +29,7 @@ from tfmtr.schema import Schema
 
 POPULAR = ("popularity", "recent")
 MOST_JUDGES = 500  # users of a window who choose the popularity: a day should not become slow
+MODELS, POPULAR_ONE = ("live", "candidate"), "popularity"  # keys of a user's figures
 NOT_HELD = "lists were not held against popularity"
 
 
@@ -39,6 +40,7 @@ def judge_lists(
     orders: Sequence[ListModel | None] = (None, None),
     k: int = 10,
     num_samples: int = 2000,
+    earlier: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Holds the lists of the live and of the new model against popularity's, for validation users of the last window.
 
@@ -46,18 +48,24 @@ def judge_lists(
     is that of the user's territory, of all time or recent: whichever did best in the windows before the last one that
     catalogues are kept of, of all time where there is none. It counts training users' events before the window.
 
+    Where the last window has fewer than 20 such users, those of the days before are taken with them, the latest days
+    first, as many as are needed: each day's lists by the two models of that day, before they were served.
+
     Args:
         runs: `(model, schema)` of the live and of the new model.
         data: `Dataset` directory.
         orders: Their `ListModel`s, `None` where towers alone order lists.
         k: Titles of a list.
         num_samples: Bootstrap samples over users.
+        earlier: `"list_values"` of the days before, the last one first.
 
     Returns:
-        `{"lists", "reasons", "notes"}`. There is a reason if the new model's NDCG is below popularity's beyond chance
-        (two-sided p under 0.05) and the live one's is not; a note if it is below otherwise, or nothing can be said,
-        and then `"lists"` is `None`. Else it has `"users"`, `"left_out"` (of `ListCase`), `"popularity"`
-        (`{"name", "options", "ndcg"}`), `"live"` and `"candidate"`: ratios to popularity, of `compare_lists`.
+        `{"lists", "list_values", "reasons", "notes"}`. There is a reason if the new model's NDCG is below popularity's
+        beyond chance (two-sided p under 0.05) and the live one's is not; a note if it is below otherwise, or nothing
+        can be said, and then `"lists"` is `None`. Else it has `"users"`, `"days"` that they are of, `"left_out"` (of
+        `ListCase`), `"popularity"` (`{"name", "options", "ndcg"}`), `"live"` and `"candidate"`: ratios to popularity,
+        of `compare_lists`. `"list_values"` has the last window's own figures of each user, `{"live", "candidate",
+        "popularity"}`, a list each, or `None`.
     """
     if not has_events(data):
         return _nothing(f"{NOT_HELD}: the data have no {EVENTS}, which tells what users had; prepare them again")
@@ -70,27 +78,40 @@ def judge_lists(
     past = Past(data)
     positives = positives_of(data, files, columns=None)
     case = ListCase(positives, catalogue_of(data, window), most=MOST_VALIDATION, past=past, window=window)
-    if len(case.users) < LEAST_USERS:
-        found = f"{len(case.users)} validation users liked a title in the last window that was new to them"
-        return _nothing(f"{NOT_HELD}: {found}, {LEAST_USERS} needed")
+    if not len(case.users):
+        return _too_few(0, 1)
 
-    def values(rank: Callable[[pa.Table, np.ndarray], np.ndarray]) -> pd.DataFrame:
-        ndcg = metrics_of_users(case.lists(rank))["ndcg"]
-        return pd.DataFrame({"user": case.users, "window": window, "value": ndcg})
+    def values(rank: Callable[[pa.Table, np.ndarray], np.ndarray]) -> list[float]:
+        return metrics_of_users(case.lists(rank))["ndcg"].tolist()
 
     name, options = choose_popularity(data, past, k=k)
-    popular = values(ranking_by(fit(name, options, past.history(window)), past, k))
-    cells, popularity = [], past.popularity(window)
-    for (model, schema), order in zip(runs, orders, strict=True):
+    own = {POPULAR_ONE: values(ranking_by(fit(name, options, past.history(window)), past, k))}
+    popularity = past.popularity(window)
+    for key, (model, schema), order in zip(MODELS, runs, orders, strict=True):
         scorer = None if order is None else order.as_of(data, past, window)
         index = build_index(model, data, schema, window=window, scorer=scorer)
         asked = {"popularity": popularity, "scorer": scorer, "past": past, "window": window}
-        rank = ranking_of(model, index, schema, data, k=k, **asked)
-        cells.append(compare_lists(values(rank), popular, num_samples=num_samples))
+        own[key] = values(ranking_of(model, index, schema, data, k=k, **asked))
+    table, days = _with_earlier(own, earlier)
+    if len(table) < LEAST_USERS:
+        return _too_few(len(table), days) | {"list_values": own}
+    frames = {key: table[["user", "window"]].assign(value=table[key]) for key in (*MODELS, POPULAR_ONE)}
+    cells = [compare_lists(frames[key], frames[POPULAR_ONE], num_samples=num_samples) for key in MODELS]
     popular = {"name": name, "options": options, "ndcg": cells[0]["theirs"]}
     reasons, notes = verdict(cells[0], cells[1], name)
-    lists = {"users": len(case.users), "left_out": case.left_out, "popularity": popular}
-    return {"lists": {**lists, "live": cells[0], "candidate": cells[1]}, "reasons": reasons, "notes": notes}
+    lists = {"users": len(table), "days": days, "left_out": case.left_out, "popularity": popular}
+    lists |= dict(zip(MODELS, cells, strict=True))
+    return {"lists": lists, "list_values": own, "reasons": reasons, "notes": notes}
+
+
+def _with_earlier(own: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, int]:
+    """A row for each user of a day, and how many days they are of: as few as have enough users."""
+    tables = [pd.DataFrame(own).assign(window=0)]
+    for values in earlier:
+        if sum(map(len, tables)) >= LEAST_USERS:
+            break
+        tables.append(pd.DataFrame(values).assign(window=-len(tables)))
+    return pd.concat(tables, ignore_index=True).rename_axis("user").reset_index(), len(tables)
 
 
 def choose_popularity(data: Dataset, past: Past, *, k: int) -> tuple[str, dict[str, Any]]:
@@ -137,4 +158,10 @@ def verdict(live: Mapping[str, Any], candidate: Mapping[str, Any], name: str) ->
 
 
 def _nothing(note: str) -> dict[str, Any]:
-    return {"lists": None, "reasons": [], "notes": [note]}
+    return {"lists": None, "list_values": None, "reasons": [], "notes": [note]}
+
+
+def _too_few(users: int, days: int) -> dict[str, Any]:
+    window = "the last window" if days == 1 else f"the last {days} days"
+    found = f"{users} validation users liked a title in {window} that was new to them"
+    return _nothing(f"{NOT_HELD}: {found}, {LEAST_USERS} needed")

@@ -148,7 +148,8 @@ def _lists(lists: Mapping[str, Any]) -> Table:
     """NDCG of the models' lists beside popularity's."""
     popular = lists["popularity"]
     days = f", {popular['options']['days']:g} days" if "days" in popular["options"] else ""
-    table = _table(f"lists of {lists['users']:,} users", "NDCG", f"to {popular['name']}", "95 % interval", "p")
+    days = f" in {lists['days']} days" if lists.get("days", 1) > 1 else ""
+    table = _table(f"lists of {lists['users']:,} users{days}", "NDCG", f"to {popular['name']}", "95 % interval", "p")
     for name, key in (("live", "live"), ("new", "candidate")):
         cell = lists[key]
         interval = "n/a" if cell["low"] is None else interval_text(cell)
