@@ -113,8 +113,8 @@ def training_step(optimizer, size, width, shape):
 
 def read_movielens(path):
     """Schema and parts of MovieLens-1M, split by time, as the balancing study reads it."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
-    import balancing_study
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from studies.balancing import study as balancing_study
 
     return *balancing_study.read("movielens", path), balancing_study.evaluate
 

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -64,7 +64,7 @@ def make_steps(folder, names, num_users):
         check_ended([*command, "--seed", "1"])
         steps["prepare"] = Step(command, [prepared.parent], lambda: {"fingerprint": fingerprint(prepared)})
     if set(names) - {"prepare"}:
-        import daily_week
+        from pipelines import daily_week
 
         log, service = daily_week.start(folder, num_users=num_users, units=(16, 8), batch_size=1024, epochs=6)
         log.write(daily_week.FIRST_DAY, daily_week.FIRST_DAY, is_open=False)

@@ -2,10 +2,10 @@
 
 import sys
 
-import combinations
 import keras
 import numpy as np
 
+from studies.combinations import study as combinations
 from tfmtr import components, training
 
 STEPS = 3

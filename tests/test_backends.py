@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import backend_run
-import combinations
 import keras
 import numpy as np
 import pytest
 
+from studies.combinations import study as combinations
 from tfmtr import exporting
 from tfmtr.optimizers.sparse_adam import SparseAdam
 
@@ -28,7 +28,7 @@ NEEDS_TENSORFLOW = {"sparse_adam"}
 @pytest.mark.usefixtures("eager")
 def test_on_jax_predictions_and_losses_are_those_of_tensorflow_and_losses_fall(tmp_path):
     pytest.importorskip("jax", reason="needs JAX: pip install -e .[jax]")
-    folders = [TESTS, TESTS.parent / "pipelines", TESTS.parent]
+    folders = [TESTS, TESTS.parent]
     environment = {
         **os.environ,
         "KERAS_BACKEND": "jax",

@@ -3,13 +3,13 @@
 import datetime
 import itertools
 
-import combinations
 import keras
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from studies.combinations import study as combinations
 from tfmtr import components, inputs, models, training
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.names import why_reserved

@@ -118,9 +118,9 @@ def block(text, name):
 
 
 def test_the_tables_are_what_the_command_writes_and_miss_nothing_that_was_measured():
-    import page_tables
+    from docs import tables as page_tables
 
-    root, command = PAGE.parents[1], "run `python pipelines/page_tables.py`"
+    root, command = PAGE.parents[1], "run `python docs/tables.py`"
     for page, tables in page_tables.PAGES.items():
         there = (root / page).read_text(encoding="utf-8")
         made = page_tables.written(page, there)
@@ -146,7 +146,7 @@ def test_links_of_the_pages_lead_to_files():
 
 
 def test_figures_are_made_anew_words_stay_and_a_new_file_gets_a_row(tmp_path, monkeypatch):
-    import page_tables
+    from docs import tables as page_tables
 
     (tmp_path / "tfmtr/sharing").mkdir(parents=True)
     (tmp_path / "tests/sharing").mkdir(parents=True)
@@ -180,14 +180,14 @@ def test_figures_are_made_anew_words_stay_and_a_new_file_gets_a_row(tmp_path, mo
 def test_the_study_s_page_has_the_table_of_the_summary():
     root = PAGE.parents[1]
     table = block((root / "docs/studies.md").read_text(encoding="utf-8"), "m3oe").strip()
-    assert table in (root / "docs/results/m3oe.md").read_text(encoding="utf-8")
+    assert table in (root / "studies/m3oe/README.md").read_text(encoding="utf-8")
 
 
 def test_the_example_of_a_head_keeps_the_contract_and_follows_its_equation(tmp_path, monkeypatch):
-    import combinations
     from head_oracles import LABELS, LOGITS, cross_entropy, losses
 
     import tfmtr.heads
+    from studies.combinations import study as combinations
 
     file = example_file(HEAD_PAGE, "heads", tmp_path)
     monkeypatch.setattr(tfmtr.heads, "__path__", [*tfmtr.heads.__path__, str(file.parent)])

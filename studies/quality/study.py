@@ -30,16 +30,16 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT / "pipelines"))
+sys.path.insert(0, str(ROOT))
 
-import cells
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from starting_line import ENOUGH, FOLDS, METRICS, SETS, in_general
 
+from studies import cells
+from studies.starting_line.study import ENOUGH, FOLDS, METRICS, SETS, in_general
 from tfmtr.documents import read_json, write_json
 from tfmtr.evaluation.evidence import compare_lists, interval_text
 from tfmtr.evaluation.list_scores import MODEL, read_list_scores, segments_of, values_of
@@ -238,7 +238,7 @@ def main(
 ):
     """Computes the cells that are missing, each set's rows over all of them, and the page."""
     check_frozen()
-    file, work = Path(out) / "results.jsonl", Path(work).resolve()
+    file, work = Path(out) / cells.RESULTS, Path(work).resolve()
     lines = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
     def add(line):
@@ -520,9 +520,9 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     if arguments.freeze:
         write_json(HERE / "frozen.json", {"sha256": fingerprint(), "files": FROZEN, "settings": list(SETTINGS)})
-        (HERE / "results.jsonl").unlink(missing_ok=True)
+        (HERE / cells.RESULTS).unlink(missing_ok=True)
     elif arguments.page:
-        read = [json.loads(text) for text in (HERE / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+        read = [json.loads(text) for text in (HERE / cells.RESULTS).read_text(encoding="utf-8").splitlines()]
         (HERE / "README.md").write_text(page(read), encoding="utf-8")
     elif not (arguments.source and arguments.work):
         parser.error("--source and --work must be given")

@@ -2,11 +2,11 @@
 
 import functools
 
-import combinations
 import keras
 import numpy as np
 import pytest
 
+from studies.combinations import study as combinations
 from tfmtr import components, models
 from tfmtr.balancing._balancer import Balancer
 from tfmtr.balancing._step import Compact, shared_slices

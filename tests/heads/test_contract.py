@@ -4,11 +4,11 @@ import dataclasses
 import functools
 import os
 
-import combinations
 import keras
 import numpy as np
 import pytest
 
+from studies.combinations import study as combinations
 from tfmtr import components, models
 from tfmtr.heads._head import TrainingGraph
 
@@ -49,7 +49,7 @@ def all_labels(tasks, number=24):
 def some():
     """Each head with a fifth of the sharing files, and so each of these with a fifth of the heads, in one of the forms.
 
-    `pipelines/combinations.py` goes through all, as do these tests with `FULL_MATRIX=1`.
+    `studies/combinations/study.py` goes through all, as do these tests with `FULL_MATRIX=1`.
     """
     shares, one_form = components.names("sharing"), {head for head, _ in combinations.REFUSED}
     for head, share, form in combinations.combinations():
