@@ -8,6 +8,9 @@ from pathlib import Path
 # Before NumPy is there. Its threads wait for one another at full speed, and workers of the tests share their cores:
 # small matrices take ten times as long as with one thread, the fit of a list model for one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# TensorFlow's threads wait for one another likewise.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import numpy as np
 import pandas as pd

@@ -70,7 +70,7 @@ def test_it_fits_from_a_frame_a_dictionary_and_a_dataset(model):
     assert x["user"].tolist()[:5] == [
         ["a", "b", "c"].index(u) + 1 if u in ("a", "b", "c") else 0 for u in table.user[:5]
     ]
-    model.compile(keras.optimizers.Adam(0.03))
+    model.compile(keras.optimizers.SGD(0.5))
     variables = [*model.variables, *model.optimizer.variables]
     start, losses = [np.asarray(variable) for variable in variables], []
     batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(100)

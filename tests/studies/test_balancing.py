@@ -17,6 +17,7 @@ def study():
     ("dataset", "file"),
     [("kuairand", "kuairand-pure/user_features_pure.parquet"), ("movielens", "movielens-1m/ml-1m-rebuilt.zip")],
 )
+@pytest.mark.usefixtures("eager")
 def test_cells_page_and_figure(study, shared_data, tmp_path, monkeypatch, dataset, file):
     path = shared_data(file)
     schema, parts = study.read(dataset, path.parent if dataset == "kuairand" else path)

@@ -1,11 +1,14 @@
 import json
 
+import pytest
+
 from studies.daily_month import study as daily_month
 from tfmtr import training
 
 FOLDER = daily_month.HERE
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_short_month_and_the_comparison_after_it(tmp_path, monkeypatch):
     """One day that is refused and mended, then the day after."""
     refused = daily_month.Day(daily_month.half_of_the_users, "refused", daily_month.AGAIN)

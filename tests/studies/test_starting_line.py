@@ -27,6 +27,7 @@ def commands(monkeypatch):
     return seen
 
 
+@pytest.mark.usefixtures("eager")
 def test_folds_are_pooled_and_the_page_has_every_contender(tmp_path, commands):
     more = {
         "prepare": ["--num-users", "1500", "--num-titles", "60", "--num-territories", "4"],
