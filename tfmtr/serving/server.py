@@ -17,7 +17,7 @@ import grpc
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfigList, ModelServerConfig  # pyright: ignore[reportAttributeAccessIssue]
 
 from tfmtr.serving.batching import BatchingOptions, BatchingSession, BatchScheduler, Session
-from tfmtr.serving.errors import ServerError
+from tfmtr.serving.errors import ServerError, invalid_argument
 from tfmtr.serving.grpc_server import GrpcServer
 from tfmtr.serving.models import Models
 from tfmtr.serving.options import ServerOptions
@@ -158,8 +158,8 @@ class Server:
                 scheduler = BatchScheduler(read_batching(file), os.cpu_count() or 1)
         except ValueError as error:
             session.close()
-            raise ServerError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
-        except ServerError:
+            raise invalid_argument(str(error)) from error
+        except Exception:
             session.close()
             raise
         return (

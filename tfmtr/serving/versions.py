@@ -12,12 +12,13 @@ from pathlib import Path
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus  # pyright: ignore[reportAttributeAccessIssue]
 
 from tfmtr.serving.batching import Session
-from tfmtr.serving.errors import ServerError, not_found
+from tfmtr.serving.errors import ServerError, not_found, server_error
 from tfmtr.serving.session import SavedModelSession
 
 START, LOADING, AVAILABLE = ModelVersionStatus.START, ModelVersionStatus.LOADING, ModelVersionStatus.AVAILABLE
 UNLOADING, END = ModelVersionStatus.UNLOADING, ModelVersionStatus.END
 
+MIN_PAUSE_SECONDS = 0.1  # after a look at the disk that failed
 Policy = Callable[[Iterable[int]], set[int]]  # from the numbers on disk to those that are wanted
 
 logger = logging.getLogger(__name__)
@@ -241,6 +242,8 @@ class Model:
                     self.poll()
             except Exception:
                 logger.exception("looking for versions of model %s failed", self.name)
+                self._wake.wait(max(MIN_PAUSE_SECONDS, self._poll_wait_seconds))
+                continue
             retries = [v.retry_at - time.monotonic() for v in self._versions.values() if v.state == LOADING]
             pauses = [max(0.01, pause) for pause in retries]
             if self._poll_wait_seconds > 0:
@@ -263,7 +266,8 @@ class Model:
         started = time.monotonic()
         try:
             session = self._load_session(path)
-        except ServerError as error:
+        except Exception as raised:  # the disk's, the graph's or a file's beside it: all have their retries
+            error = server_error(raised)
             is_final = version.attempts >= self._max_num_attempts
             version.retry_at = time.monotonic() + self._retry_interval_seconds
             self._set(version, END if is_final else LOADING, error=error)
@@ -288,7 +292,10 @@ class Model:
             self._close(version)
 
     def _close(self, version: Version) -> None:
-        version.session.close()
+        try:
+            version.session.close()
+        except Exception:  # it serves no more in any case
+            logger.exception("model %s version %d could not be closed in order", self.name, version.number)
         version.attempts = 0
         self._set(version, END)
         logger.info("model %s version %d is unloaded", self.name, version.number)
