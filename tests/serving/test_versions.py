@@ -7,7 +7,17 @@ import pytest
 
 from tfmtr.serving.errors import ServerError
 from tfmtr.serving.session import SavedModelSession
-from tfmtr.serving.versions import AVAILABLE, END, LOADING, UNLOADING, Model, Version, all_versions, find_versions
+from tfmtr.serving.versions import (
+    AVAILABLE,
+    END,
+    LOADING,
+    UNLOADING,
+    Model,
+    Version,
+    all_versions,
+    find_versions,
+    latest,
+)
 
 
 @pytest.fixture
@@ -259,3 +269,33 @@ def test_a_look_that_fails_is_repeated_with_a_pause(base, publish, monkeypatch):
     time.sleep(0.5)
     model.stop()
     assert 1 < len(looks) < 5
+
+
+def test_a_model_that_is_no_longer_wanted_has_no_thread_and_may_come_back(base, publish):
+    publish(base, 1)
+    model = Model("toy", base, poll_wait_seconds=0.05)
+    model.start()
+    assert model.wait_until_available(5)
+    with model.lease():
+        model.configure(None, None)
+        _wait_for(lambda: _states(model) == {1: UNLOADING})
+        assert _is_watched("toy")  # a request still holds it
+    _wait_for(lambda: not _is_watched("toy"))
+    assert _states(model) == {1: END}  # remembered
+    for _ in range(2):
+        model.configure(base, latest())
+        assert model.wait_until_available(5)
+        model.configure(None, None)
+        _wait_for(lambda: not _is_watched("toy"))
+    model.stop()
+
+
+def _is_watched(name):
+    return f"versions-of-{name}" in [thread.name for thread in threading.enumerate()]
+
+
+def _wait_for(condition):
+    end = time.monotonic() + 5
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert condition()

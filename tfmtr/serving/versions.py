@@ -101,12 +101,15 @@ class Model:
         self._versions = {}
         self._changed = threading.Condition()
         self._stopping, self._wake, self._has_looked = threading.Event(), threading.Event(), False
-        self._thread = threading.Thread(target=self._watch, name=f"versions-of-{name}", daemon=True)
+        self._thread = None  # while something is watched, or is still to be unloaded
         self._last_note = None
 
     def start(self) -> None:
-        """Starts to watch the base path, in a thread of its own."""
-        self._thread.start()
+        """Starts to watch the base path, in a thread of its own, which ends when there is none and all is unloaded."""
+        with self._changed:
+            if self._thread is None and not self._stopping.is_set():
+                self._thread = threading.Thread(target=self._watch, name=f"versions-of-{self.name}", daemon=True)
+                self._thread.start()
 
     def configure(self, base_path: str | os.PathLike | None, policy: Policy | None) -> None:
         """Looks elsewhere, or for other versions, from now on; `base_path=None` unloads all and looks nowhere."""
@@ -115,14 +118,15 @@ class Model:
             self._has_looked = False
             for version in self._versions.values():
                 version.attempts = 0
+        self.start()
         self._wake.set()
 
     def stop(self, grace_seconds: float = 0.0) -> None:
         """Stops watching and unloads everything; runs that last longer than `grace_seconds` are cancelled."""
         self._stopping.set()
         self._wake.set()
-        if self._thread.ident:
-            self._thread.join()
+        if thread := self._thread:
+            thread.join()
         self._unload(keep=())
         with self._changed:
             self._changed.wait_for(lambda: not self._unloading(), grace_seconds)
@@ -244,6 +248,10 @@ class Model:
                 logger.exception("looking for versions of model %s failed", self.name)
                 self._wake.wait(max(MIN_PAUSE_SECONDS, self._poll_wait_seconds))
                 continue
+            with self._changed:
+                if self.base_path is None and all(v.state == END for v in self._versions.values()):
+                    self._thread = None
+                    return
             retries = [v.retry_at - time.monotonic() for v in self._versions.values() if v.state == LOADING]
             pauses = [max(0.01, pause) for pause in retries]
             if self._poll_wait_seconds > 0:
@@ -298,6 +306,7 @@ class Model:
             logger.exception("model %s version %d could not be closed in order", self.name, version.number)
         version.attempts = 0
         self._set(version, END)
+        self._wake.set()  # perhaps there is nothing left to watch
         logger.info("model %s version %d is unloaded", self.name, version.number)
 
     def _set(
