@@ -23,6 +23,7 @@ from tfmtr.serving.models import Models
 from tfmtr.serving.options import ServerOptions
 from tfmtr.serving.rest_server import RestServer
 from tfmtr.serving.session import SavedModelSession
+from tfmtr.serving.storage import Location, check_scheme, is_directory, is_file, join, list_names, locate
 from tfmtr.serving.text_protos import BatchingParameters, MonitoringConfig, SSLConfig, read_text_proto
 from tfmtr.serving.versions import Model, Policy
 from tfmtr.serving.warmup import warm_up
@@ -41,24 +42,27 @@ def check_base_path(path: str | os.PathLike) -> None:
     Raises:
         ValueError: If `path` is no directory, one version itself, a parent of base paths, or something else.
     """
-    path = Path(path)
     received = f"Received: model_base_path={str(path)!r}"
-    if not path.is_dir():
+    check_scheme(path)
+    place = locate(path)
+    if not is_directory(place):
         raise ValueError(
             f"`model_base_path` must be a directory laid out as {LAYOUT}; export a model there. {received}"
         )
-    if any((path / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt")):
+    names = list_names(place)
+    if {"saved_model.pb", "saved_model.pbtxt"} & set(names):
         raise ValueError(
             f"`model_base_path` must be laid out as {LAYOUT}, and this is a SavedModel itself; "
             f"pass its parent directory and name the version with an integer. {received}"
         )
-    children = list(path.iterdir())
-    if any(child.name.isdigit() for child in children):
+    if any(name.isdigit() for name in names):
         return
-    models = sorted(str(child) for child in children if any(p.name.isdigit() for p in child.glob("*/")))
+    children = [join(place, name) for name in names]
+    folders = [child for child in children if is_directory(child)]
+    models = [str(child) for child in folders if any(name.isdigit() for name in list_names(child))]
     if models:
         raise ValueError(f"`model_base_path` must be laid out as {LAYOUT}. Did you mean {models[0]}? {received}")
-    if any(child.is_file() for child in children):
+    if len(folders) < len(children):
         raise ValueError(f"`model_base_path` must be laid out as {LAYOUT}; it has no version directory. {received}")
 
 
@@ -87,8 +91,8 @@ class Server:
     Ports open only when every model has a version available. A base path without a version is waited for.
 
     Args:
-        model_base_path: Directory with one sub-directory for each version, named by an integer; or `None` with a
-            `model_config_file`.
+        model_base_path: Directory with one sub-directory for each version, named by an integer, or its address, such
+            as `gs://bucket/model`; or `None` with a `model_config_file`.
         rest_api_port: REST port; 0 for any free one, `None` for no REST.
         **options: The other fields of `tfmtr.serving.options.ServerOptions`; `port=0` takes any free one.
 
@@ -139,7 +143,7 @@ class Server:
             retry_interval_seconds=self.options.load_retry_interval_micros / 1e6,
         )
 
-    def _load(self, path: Path) -> Session:
+    def _load(self, path: Location) -> Session:
         """One version, warm, and batched if that is asked for."""
         options = self.options
         session = SavedModelSession(
@@ -153,8 +157,8 @@ class Server:
             if options.enable_model_warmup:
                 warm_up(session, path, max(1, options.num_request_iterations_for_warmup))
             scheduler = self._scheduler
-            file = Path(path) / "batching_params.pbtxt"
-            if options.enable_batching and options.enable_per_model_batching_parameters and file.exists():
+            file = join(path, "batching_params.pbtxt")
+            if options.enable_batching and options.enable_per_model_batching_parameters and is_file(file):
                 scheduler = BatchScheduler(read_batching(file), os.cpu_count() or 1)
         except ValueError as error:
             session.close()
@@ -185,6 +189,7 @@ class Server:
         if self.rest_port is not None:
             check_port_is_free(self.options.host, self.rest_port, "rest_api_port")
         try:
+            self._config = servable(self._config)
             self._check_labels()
             self._models.configure(self._config)
             for model in self._models:
@@ -216,7 +221,7 @@ class Server:
         """Applies the configuration file again and again; a bad one changes nothing."""
         while not self._stopping.wait(self.options.model_config_file_poll_wait_seconds):
             try:
-                self._models.reload(read_config(self.options), timeout_seconds=60)
+                self._models.reload(servable(read_config(self.options)), timeout_seconds=60)
             except (ValueError, OSError, ServerError) as error:
                 logger.error("%s is not applied: %s", self.options.model_config_file, error)
 
@@ -293,7 +298,8 @@ def read_config(options: ServerOptions) -> ModelConfigList:
     """
     if not options.model_config_file:
         config = ModelConfigList()
-        path = os.path.abspath(options.model_base_path)
+        place = locate(options.model_base_path)
+        path = place if isinstance(place, str) else os.path.abspath(place)
         config.config.add(name=options.model_name, base_path=path, model_platform="tensorflow")
         return config
     config = read_text_proto(options.model_config_file, ModelServerConfig)
@@ -303,6 +309,25 @@ def read_config(options: ServerOptions) -> ModelConfigList:
             f"}}. Received: {config.WhichOneof('config')}"
         )
     return config.model_config_list
+
+
+def servable(config: ModelConfigList) -> ModelConfigList:
+    """A list without the models whose address no file system here can read; says of each why.
+
+    Raises:
+        ServerError: INVALID_ARGUMENT if none is left.
+    """
+    found, faults = ModelConfigList(), []
+    for model in config.config:
+        try:
+            check_scheme(model.base_path)
+            found.config.append(model)
+        except ValueError as error:
+            faults.append(f"model {model.name} is not served: {error}")
+            logger.error(faults[-1])
+    if faults and not found.config:
+        raise invalid_argument(faults[0])
+    return found
 
 
 class Tls(NamedTuple):

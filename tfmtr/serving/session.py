@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,6 +11,7 @@ from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from tfmtr.serving.errors import CODES, ServerError, not_found
+from tfmtr.serving.storage import Location, is_file, join, locate
 
 
 class SavedModelSession:
@@ -21,7 +21,7 @@ class SavedModelSession:
     refuses shapes that the graph itself takes, and TF Serving does neither.
 
     Args:
-        path: Directory of one version: `saved_model.pb` and `variables/`.
+        path: Directory of one version: `saved_model.pb` and `variables/`; or its address.
         tags: Tags of the graph to load.
         memory_fraction: Share of a GPU's memory to take; 0 for as much as is needed.
         intra_op_threads: Threads within an operation; 0 for one a core.
@@ -40,8 +40,8 @@ class SavedModelSession:
         intra_op_threads: int = 0,
         inter_op_threads: int = 0,
     ) -> None:
-        path = Path(path)
-        if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
+        path = locate(path)
+        if not any(is_file(join(path, name)) for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise not_found(f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}")
         config = tf.compat.v1.ConfigProto(
             allow_soft_placement=True,
@@ -122,7 +122,7 @@ class SavedModelSession:
         self._graph = None
 
 
-def load(path: Path, session: tf.compat.v1.Session, tags: Iterable[str]) -> MetaGraphDef:
+def load(path: Location, session: tf.compat.v1.Session, tags: Iterable[str]) -> MetaGraphDef:
     """Loads a SavedModel into a session and returns its MetaGraphDef; ScaNN's operations are there if it needs them."""
     loader = SavedModelLoader(str(path))
     try:

@@ -7,13 +7,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from pathlib import Path
 
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus  # pyright: ignore[reportAttributeAccessIssue]
 
 from tfmtr.serving.batching import Session
 from tfmtr.serving.errors import ServerError, not_found, server_error
 from tfmtr.serving.session import SavedModelSession
+from tfmtr.serving.storage import AnyLocation, Location, join, list_names, locate
 
 START, LOADING, AVAILABLE = ModelVersionStatus.START, ModelVersionStatus.LOADING, ModelVersionStatus.AVAILABLE
 UNLOADING, END = ModelVersionStatus.UNLOADING, ModelVersionStatus.END
@@ -73,7 +73,8 @@ class Model:
 
     Args:
         name: Name that clients ask for.
-        base_path: Directory whose sub-directories with integer names are the versions.
+        base_path: Directory whose sub-directories with integer names are the versions; or its address, such as
+            `gs://bucket/model`.
         policy: Function from the numbers on disk to those that are wanted, by default the largest.
         load: Function from a version's directory to a session.
         poll_wait_seconds: Time between two looks at `base_path`; 0 looks once, a negative number never.
@@ -87,13 +88,13 @@ class Model:
         base_path: str | os.PathLike,
         *,
         policy: Policy | None = None,
-        load: Callable[[Path], Session] = SavedModelSession,
+        load: Callable[[Location], Session] = SavedModelSession,
         poll_wait_seconds: float = 1.0,
         max_num_load_retries: int = 5,
         retry_interval_seconds: float = 1.0,
     ) -> None:
         self.name = name
-        self.base_path, self._policy = Path(base_path), policy or latest()
+        self.base_path, self._policy = locate(base_path), policy or latest()
         self._load_session = load
         self._poll_wait_seconds = poll_wait_seconds
         self._max_num_attempts = 1 + max_num_load_retries
@@ -114,7 +115,7 @@ class Model:
     def configure(self, base_path: str | os.PathLike | None, policy: Policy | None) -> None:
         """Looks elsewhere, or for other versions, from now on; `base_path=None` unloads all and looks nowhere."""
         with self._changed:
-            self.base_path, self._policy = Path(base_path) if base_path else None, policy
+            self.base_path, self._policy = locate(base_path) if base_path else None, policy
             self._has_looked = False
             for version in self._versions.values():
                 version.attempts = 0
@@ -267,7 +268,7 @@ class Model:
             return time.monotonic() >= version.retry_at
         return version.state == START or (version.state == END and version.attempts == 0)
 
-    def _load(self, number: int, path: Path) -> None:
+    def _load(self, number: int, path: Location) -> None:
         version = self._versions[number]
         self._set(version, LOADING)
         version.attempts += 1
@@ -322,20 +323,20 @@ class Model:
         self._last_note = text
 
 
-def find_versions(base_path: Path | None) -> tuple[dict[int, Path], OSError | None]:
+def find_versions(base_path: AnyLocation | None) -> tuple[dict[int, AnyLocation], OSError | None]:
     """What has an integer as its whole name: a directory, or a file, which cannot be loaded and says so.
 
     Args:
         base_path: Their parent, or `None` for none.
 
     Returns:
-        `({number: path}, error)`: the `OSError` if `base_path` cannot be listed, otherwise `None`.
+        `({number: location}, error)`: the `OSError` if `base_path` cannot be listed, otherwise `None`.
     """
     if base_path is None:
         return {}, None
     try:
         # In order, so that of `02` and `2` always the same one counts, the last.
-        names = {p.name: p for p in sorted(base_path.iterdir()) if p.name.isascii() and p.name.isdigit()}
+        names = [name for name in list_names(base_path) if name.isascii() and name.isdigit()]
     except OSError as error:
         return {}, error
-    return {int(name): path for name, path in names.items() if int(name) < 2**63}, None
+    return {int(name): join(base_path, name) for name in names if int(name) < 2**63}, None
