@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -8,14 +9,18 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from tfmtr.serving import rest_server
 from tfmtr.serving.client import Client
+from tfmtr.serving.options import ServerOptions
+from tfmtr.serving.process import free_port
 from tfmtr.serving.server import Server, serve
 
 LAYOUT = "<model_base_path>/<integer version>/saved_model.pb"
@@ -207,28 +212,87 @@ def test_equal_ports_leave_rest_off(base, caplog):
 def test_serve_exits_with_255_when_the_model_cannot_be_loaded(tmp_path, capsys):
     (tmp_path / "1").mkdir()
     with pytest.raises(SystemExit) as caught:
-        serve(tmp_path, port=0, max_num_load_retries=0)
+        serve(tmp_path, port=free_port(), max_num_load_retries=0)
     assert caught.value.code == 255
     assert capsys.readouterr().err.startswith(
         "Failed to start server. Error: NOT_FOUND: Could not find SavedModel .pb or .pbtxt at supplied export directory"
     )
 
 
-def test_serve_takes_rest_port_0_for_no_rest(base, monkeypatch):
+def test_serve_takes_port_0_for_no_port(base, monkeypatch):
     received = []
 
     class Stop(Exception):  # noqa: N818
         pass
 
     def record(path, **flags):
-        received.append(flags["rest_api_port"])
+        received.append((flags["port"], flags["rest_api_port"]))
         raise Stop
 
     monkeypatch.setattr("tfmtr.serving.server.Server", record)
-    for port in (0, 8501):
+    for ports in ({}, {"rest_api_port": 8501}, {"port": 0, "rest_api_port": 8501}):
         with pytest.raises(Stop):
-            serve(base, rest_api_port=port)
-    assert received == [None, 8501]
+            serve(base, **ports)
+    assert received == [(8500, None), (8500, 8501), (None, 8501)]
+
+
+def test_without_a_grpc_port_rest_and_a_socket_answer(base, tmp_path):
+    with pytest.raises(ValueError, match=r"--port, --rest_api_port or --grpc_socket_path must say where to listen"):
+        Server(base, port=None)
+    with Server(base, model_name="toy", port=None, rest_api_port=0) as server:
+        assert server.port is None
+        assert _rest_predict(server.rest_port, 4) == 3.0
+    with (
+        Server(base, port=None, grpc_socket_path=str(tmp_path / "socket")) as server,
+        Client(f"unix:{tmp_path}/socket", "default") as client,
+    ):
+        assert server.port is None
+        assert client.predict({"x": [4]})["y"] == [3.0]
+
+
+# The flags of main.cc at commit 9d981c5c.
+FLAGS = """
+port grpc_socket_path rest_api_port rest_api_num_threads rest_api_timeout_in_ms rest_api_enable_cors_support
+enable_batching allow_version_labels_for_unavailable_models batching_parameters_file
+enable_per_model_batching_parameters model_config_file model_config_file_poll_wait_seconds model_name model_base_path
+num_load_threads num_unload_threads max_num_load_retries load_retry_interval_micros file_system_poll_wait_seconds
+flush_filesystem_caches tensorflow_session_parallelism tensorflow_session_config_file tensorflow_intra_op_parallelism
+tensorflow_inter_op_parallelism use_alts_credentials ssl_config_file platform_config_file
+per_process_gpu_memory_fraction saved_model_tags grpc_channel_arguments grpc_max_threads enable_model_warmup
+num_request_iterations_for_warmup monitoring_config_file remove_unused_fields_from_bundle_metagraph
+prefer_tflite_model num_tflite_pools num_tflite_interpreters_per_pool enable_signature_method_name_check
+xla_cpu_compilation_enabled xla_gpu_compilation_enabled enable_profiler thread_pool_factory_config_file
+mixed_precision skip_initialize_tpu enable_grpc_healthcheck_service enable_serialization_as_tensor_content
+"""
+
+
+def test_every_flag_of_tensorflow_serving_is_taken_or_refused_with_the_reason(base, tmp_path, caplog):
+    assert set(FLAGS.split()) == {field.name for field in dataclasses.fields(ServerOptions)} - {"host", "max_request_bytes"}
+    page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    special = [f for f in dataclasses.fields(ServerOptions) if {"why", "refused"} & set(f.metadata)]
+    for field in special:
+        assert f"`{field.name}`" in page
+        other = {bool: not field.default, int: 7, str: "x"}[field.type]
+        if "refused" in field.metadata:
+            with pytest.raises(ValueError, match=f"--{field.name} must be left out: .*Received: {field.name}="):
+                Server(base, **{field.name: other})
+    config = tmp_path / "session.txt"
+    config.write_text("intra_op_parallelism_threads: 3 inter_op_parallelism_threads: 2 log_device_placement: true")
+    given = {f.name: not f.default for f in special if f.type is bool and "why" in f.metadata}
+    with (
+        Server(
+            base, port=0, tensorflow_session_config_file=str(config), tensorflow_inter_op_parallelism=1, **given
+        ) as server,
+        server._models.lease(ModelSpec(name="default")) as version,
+    ):
+        found = version.session._session._config
+        assert (found.intra_op_parallelism_threads, found.inter_op_parallelism_threads) == (3, 1)
+        assert (found.log_device_placement, found.allow_soft_placement) == (True, True)
+    (line,) = [record.getMessage() for record in caplog.records if "without effect here" in record.message]
+    assert all(f"--{name} (" in line for name in given)
+    config.write_text("nonsense")
+    with pytest.raises(ValueError, match="must hold a ConfigProto in protobuf's text format"):
+        Server(base, port=0, tensorflow_session_config_file=str(config))
 
 
 def test_stop_finishes_a_running_rest_request(tmp_path, publish, monkeypatch):

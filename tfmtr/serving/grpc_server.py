@@ -136,7 +136,7 @@ class GrpcServer:
     Args:
         models: The `tfmtr.serving.models.Models`.
         host: Address to listen on.
-        port: Port, 0 for any free one.
+        port: Port, 0 for any free one, `None` for the socket alone.
         grace_seconds: Longest time that `stop` waits for running calls.
         max_threads: Calls that are worked on at the same time; others wait.
         max_request_bytes: Largest request, or `None` for gRPC's own limit of 2 GiB.
@@ -153,7 +153,7 @@ class GrpcServer:
         self,
         models: Models,
         host: str,
-        port: int,
+        port: int | None,
         grace_seconds: float,
         *,
         max_threads: int | None = None,
@@ -173,8 +173,12 @@ class GrpcServer:
         if self._health:
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.port = None
         try:
-            self.port = self._server.add_secure_port(address, tls) if tls else self._server.add_insecure_port(address)
+            if port is not None:
+                self.port = (
+                    self._server.add_secure_port(address, tls) if tls else self._server.add_insecure_port(address)
+                )
             if socket_path:
                 self._server.add_insecure_port(f"unix:{socket_path}")
         except RuntimeError as error:

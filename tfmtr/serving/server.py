@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
 
 import grpc
+import tensorflow as tf
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfigList, ModelServerConfig  # pyright: ignore[reportAttributeAccessIssue]
 
 from tfmtr.serving.batching import BatchingOptions, BatchingSession, BatchScheduler, Session
@@ -94,10 +95,11 @@ class Server:
         model_base_path: Directory with one sub-directory for each version, named by an integer, or its address, such
             as `gs://bucket/model`; or `None` with a `model_config_file`.
         rest_api_port: REST port; 0 for any free one, `None` for no REST.
-        **options: The other fields of `tfmtr.serving.options.ServerOptions`; `port=0` takes any free one.
+        **options: The other fields of `tfmtr.serving.options.ServerOptions`; `port=0` takes any free one, `port=None`
+            leaves gRPC to the `grpc_socket_path`, if there is one.
 
     Attributes:
-        port: The gRPC port, once started.
+        port: The gRPC port, once started, or `None`.
         rest_port: The REST port, once started, or `None`.
 
     Raises:
@@ -116,6 +118,7 @@ class Server:
         given = ServerOptions(model_base_path=str(model_base_path or ""), rest_api_port=rest_api_port, **options)
         self.options, self.port, self.rest_port = given, given.port, rest_api_port
         self._config = read_config(given)
+        self._session_config = read_session_config(given.tensorflow_session_config_file)
         self._tls = read_tls(given.ssl_config_file)
         self._metrics_path = read_metrics_path(given.monitoring_config_file)
         self._channel_arguments = read_channel_arguments(given.grpc_channel_arguments)
@@ -150,6 +153,7 @@ class Server:
             path,
             options.saved_model_tags.split(","),
             memory_fraction=options.per_process_gpu_memory_fraction,
+            config=self._session_config,
             intra_op_threads=options.tensorflow_intra_op_parallelism or options.tensorflow_session_parallelism,
             inter_op_threads=options.tensorflow_inter_op_parallelism or options.tensorflow_session_parallelism,
         )
@@ -185,7 +189,10 @@ class Server:
         if self.rest_port and self.rest_port == self.port:
             logger.error("REST is off: --rest_api_port and --port are both %d", self.port)
             self.rest_port = None
-        check_port_is_free(self.options.host, self.port, "port")
+        if ignored := self.options.without_effect():
+            logger.warning("without effect here: %s", ", ".join(ignored))
+        if self.port is not None:
+            check_port_is_free(self.options.host, self.port, "port")
         if self.rest_port is not None:
             check_port_is_free(self.options.host, self.rest_port, "rest_api_port")
         try:
@@ -228,22 +235,23 @@ class Server:
     def _open_ports(self) -> None:
         options = self.options
         default_threads = max(4 * (os.cpu_count() or 1), 64 if options.enable_batching else 0)
-        self._ports.append(
-            GrpcServer(
-                self._models,
-                options.host,
-                self.port,
-                GRACE_SECONDS,
-                max_threads=options.grpc_max_threads or default_threads,
-                max_request_bytes=options.max_request_bytes,
-                channel_arguments=self._channel_arguments,
-                socket_path=options.grpc_socket_path,
-                tls=self._tls and self._tls.grpc,
-                has_health=options.enable_grpc_healthcheck_service,
+        if self.port is not None or options.grpc_socket_path:
+            self._ports.append(
+                GrpcServer(
+                    self._models,
+                    options.host,
+                    self.port,
+                    GRACE_SECONDS,
+                    max_threads=options.grpc_max_threads or default_threads,
+                    max_request_bytes=options.max_request_bytes,
+                    channel_arguments=self._channel_arguments,
+                    socket_path=options.grpc_socket_path,
+                    tls=self._tls and self._tls.grpc,
+                    has_health=options.enable_grpc_healthcheck_service,
+                )
             )
-        )
-        self.port = self._ports[-1].port
-        logger.info("gRPC on %s:%d", options.host, self.port)
+            self.port = self._ports[-1].port
+            logger.info("gRPC on %s", options.grpc_socket_path if self.port is None else f"{options.host}:{self.port}")
         if self.rest_port is not None:
             self._ports.append(
                 RestServer(
@@ -378,6 +386,11 @@ def read_metrics_path(path: str) -> str | None:
     return (config.path or "/monitoring/prometheus/metrics") if config.enable else None
 
 
+def read_session_config(path: str) -> tf.compat.v1.ConfigProto | None:
+    """The `ConfigProto` of a file; `None` without one."""
+    return read_text_proto(path, tf.compat.v1.ConfigProto) if path else None
+
+
 def read_batching(path: str | os.PathLike) -> BatchingOptions:
     """The `BatchingOptions` of a file with `BatchingParameters`; TF Serving's defaults without one."""
     return BatchingOptions.from_proto(read_text_proto(path, BatchingParameters)) if path else BatchingOptions()
@@ -402,11 +415,18 @@ def read_channel_arguments(text: str) -> dict[str, int | str]:
     return found
 
 
-def serve(model_base_path: str | os.PathLike | None = None, *, rest_api_port: int | None = 0, **options: Any) -> None:
+def serve(
+    model_base_path: str | os.PathLike | None = None,
+    *,
+    port: int | None = 8500,
+    rest_api_port: int | None = 0,
+    **options: Any,
+) -> None:
     """Serves models until SIGTERM or SIGINT, then finishes the running requests and returns.
 
     Args:
         model_base_path: As for `Server`.
+        port: gRPC port; 0 for no gRPC.
         rest_api_port: REST port; 0 for no REST.
         **options: The other fields of `tfmtr.serving.options.ServerOptions`.
 
@@ -416,7 +436,7 @@ def serve(model_base_path: str | os.PathLike | None = None, *, rest_api_port: in
         SystemExit: With status 255 if a model or the configuration cannot be loaded.
     """
     try:
-        server = Server(model_base_path, rest_api_port=rest_api_port or None, **options)
+        server = Server(model_base_path, port=port or None, rest_api_port=rest_api_port or None, **options)
     except ValueError as error:
         if not options.get("model_config_file"):
             raise

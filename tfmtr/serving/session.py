@@ -23,6 +23,7 @@ class SavedModelSession:
     Args:
         path: Directory of one version: `saved_model.pb` and `variables/`; or its address.
         tags: Tags of the graph to load.
+        config: `ConfigProto` of the session; what the other arguments say comes first.
         memory_fraction: Share of a GPU's memory to take; 0 for as much as is needed.
         intra_op_threads: Threads within an operation; 0 for one a core.
         inter_op_threads: Threads between operations; 0 for one a core.
@@ -36,6 +37,7 @@ class SavedModelSession:
         path: str | os.PathLike,
         tags: Iterable[str] = ("serve",),
         *,
+        config: tf.compat.v1.ConfigProto | None = None,
         memory_fraction: float = 0.0,
         intra_op_threads: int = 0,
         inter_op_threads: int = 0,
@@ -43,15 +45,19 @@ class SavedModelSession:
         path = locate(path)
         if not any(is_file(join(path, name)) for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise not_found(f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}")
-        config = tf.compat.v1.ConfigProto(
-            allow_soft_placement=True,
-            intra_op_parallelism_threads=intra_op_threads,
-            inter_op_parallelism_threads=inter_op_threads,
+        growing = {"allow_growth": not memory_fraction}
+        settings = tf.compat.v1.ConfigProto()
+        settings.MergeFrom(tf.compat.v1.ConfigProto(gpu_options=growing) if config is None else config)
+        settings.MergeFrom(
+            tf.compat.v1.ConfigProto(
+                allow_soft_placement=True,
+                intra_op_parallelism_threads=intra_op_threads,
+                inter_op_parallelism_threads=inter_op_threads,
+                gpu_options={"per_process_gpu_memory_fraction": memory_fraction},
+            )
         )
-        config.gpu_options.allow_growth = not memory_fraction
-        config.gpu_options.per_process_gpu_memory_fraction = memory_fraction
         self._graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=self._graph, config=config)
+        self._session = tf.compat.v1.Session(graph=self._graph, config=settings)
         self._handles = {}
         try:
             with self._graph.as_default():

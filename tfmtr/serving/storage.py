@@ -36,7 +36,7 @@ def join(location: AnyLocation, name: str | os.PathLike) -> AnyLocation:
     """The location of what is called `name` below another."""
     if isinstance(location, Path):
         return location / name
-    return f"{location.rstrip('/')}/{os.fspath(name)}"
+    return f"{location.rstrip('/')}/{os.fspath(name)}"  # pyright: ignore[reportReturnType] - of a text a text
 
 
 def is_file(location: Location) -> bool:
