@@ -3,10 +3,13 @@
 # Protobuf makes its classes when it is imported:
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import grpc
+import tensorflow as tf
 from google.protobuf.message import Message
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -19,11 +22,11 @@ from tensorflow_serving.apis import (
 )
 
 from tfmtr.serving import examples
-from tfmtr.serving.errors import invalid_argument
+from tfmtr.serving.errors import ServerError, invalid_argument
 from tfmtr.serving.metrics import METRICS, RUNTIME
 from tfmtr.serving.models import Models
 from tfmtr.serving.predict import DEFAULT_SIGNATURE, check_inputs, choose_outputs, find_signature, predict
-from tfmtr.serving.tensor_proto import to_array, to_proto
+from tfmtr.serving.tensor_proto import SENDABLE, to_array, to_proto
 from tfmtr.serving.versions import Version
 
 
@@ -45,13 +48,26 @@ def answer_predict(
         protos = {**signature.defaults, **request.inputs}
         inputs = {alias: to_array(alias, proto) for alias, proto in protos.items()}
         outputs = choose_outputs(signature, request.output_filter)
+        check_types(signature, outputs)
         with METRICS.time(RUNTIME, model_name=request.model_spec.name, API="Predict", runtime="TF1"):
             arrays = predict(version.session, signature, inputs, outputs, timeout_seconds)
     METRICS.count_fallbacks(request.model_spec.name, arrays)
     response = predict_pb2.PredictResponse(model_spec=resolved(request.model_spec, version, name))
     for alias, array in arrays.items():
-        response.outputs[alias].CopyFrom(to_proto(array, as_content=models.as_content))
+        declared = signature.outputs[alias].dtype
+        response.outputs[alias].CopyFrom(to_proto(array, declared=declared, as_content=models.as_content))
     return response
+
+
+def check_types(signature: SignatureDef, outputs: Iterable[str]) -> None:
+    """Raises UNIMPLEMENTED if an output has a dtype that cannot be sent."""
+    for alias in outputs:
+        if (number := signature.outputs[alias].dtype) not in SENDABLE:
+            name = tf.as_dtype(number).name
+            raise ServerError(
+                grpc.StatusCode.UNIMPLEMENTED,
+                f"output {alias} has the type {name}, which cannot be sent; name the others in output_filter",
+            )
 
 
 def resolved(spec: model_pb2.ModelSpec, version: Version, signature_name: str = "") -> dict[str, Any]:

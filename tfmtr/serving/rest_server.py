@@ -21,6 +21,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis.classification_pb2 import ClassificationRequest  # pyright: ignore[reportAttributeAccessIssue]
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest  # pyright: ignore[reportAttributeAccessIssue]
 from tensorflow_serving.apis.model_pb2 import ModelSpec  # pyright: ignore[reportAttributeAccessIssue]
@@ -30,11 +31,11 @@ from tfmtr.serving.errors import ServerError, invalid_argument
 from tfmtr.serving.handlers import answer_classify, answer_regress, answer_status, signature_map
 from tfmtr.serving.json_examples import read_examples, write_classifications, write_regressions
 from tfmtr.serving.json_request import parse_json, read_inputs, signature_name
-from tfmtr.serving.json_response import write_columns, write_error, write_rows
+from tfmtr.serving.json_response import type_name, write_columns, write_error, write_rows
 from tfmtr.serving.metrics import LATENCY, METRICS, RUNTIME
 from tfmtr.serving.models import Models
 from tfmtr.serving.predict import DEFAULT_SIGNATURE, choose_outputs, predict
-from tfmtr.serving.tensor_proto import as_array
+from tfmtr.serving.tensor_proto import QUANTIZED, SENDABLE, as_array
 
 HTTP_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -106,11 +107,19 @@ def answer_predict(models: Models, spec: ModelSpec, body: bytes, timeout_seconds
             raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
         dtypes = {alias: tf.as_dtype(info.dtype) for alias, info in signature.inputs.items()}
         inputs, is_row = read_inputs(document, dtypes)
+        check_types(signature)
         with METRICS.time(RUNTIME, model_name=spec.name, API="Predict", runtime="TF1"):
             arrays = predict(version.session, signature, inputs, choose_outputs(signature), timeout_seconds)
     METRICS.count_fallbacks(spec.name, arrays)
     arrays = {alias: as_array(array) for alias, array in arrays.items()}
     return write_rows(arrays) if is_row else write_columns(arrays)
+
+
+def check_types(signature: SignatureDef) -> None:
+    """Raises INVALID_ARGUMENT if an output has a dtype that JSON cannot carry, though its values may look so."""
+    for info in signature.outputs.values():
+        if info.dtype in QUANTIZED or info.dtype not in SENDABLE:
+            raise invalid_argument(f"Failed to write JSON value for tensor type: {type_name(tf.as_dtype(info.dtype))}")
 
 
 EXAMPLES = {
