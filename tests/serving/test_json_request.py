@@ -282,7 +282,7 @@ def test_bytes_that_are_no_utf_8_are_passed_on():
 def test_parsing_a_large_body_lets_others_have_their_turn():
     """A parser that held Python's lock would let nobody run for as long as it takes."""
     text = "é😀" * 100_000
-    body = json.dumps({"text": text, "instances": [[1.5, 2]] * 300_000}, ensure_ascii=False).encode()
+    body = json.dumps({"text": text, "instances": [1.5] * 1_000_000}, ensure_ascii=False).encode()
     turns, is_over = [], threading.Event()
 
     def watch():
@@ -294,7 +294,7 @@ def test_parsing_a_large_body_lets_others_have_their_turn():
     document = parse_json(body)
     is_over.set()
     watcher.join()
-    assert (document["text"], document["instances"]) == (text, [[1.5, 2]] * 300_000)
+    assert (document["text"], document["instances"]) == (text, [1.5] * 1_000_000)
     assert len(turns) > 5
 
 
