@@ -122,6 +122,11 @@ class Models:
                     )
         self._labels = labels
 
+    def cancel(self) -> None:
+        """Ends the runs under way, and all that would come, with UNAVAILABLE."""
+        for model in list(self._models.values()):
+            model.cancel()
+
     def stop(self) -> None:
         """Unloads everything."""
         for model in self._models.values():

@@ -41,7 +41,7 @@ class ServerOptions:
     rest_api_num_threads: int = _flag(0, "The same of REST.")
     rest_api_timeout_in_ms: int = _flag(30_000, "Limit of a REST request's run.")
     rest_api_enable_cors_support: bool = _flag(False, "Let web pages of other origins ask.")
-    max_request_bytes: int = _flag(0, "Largest request of either port; 0: no limit.")
+    max_request_bytes: int = _flag(0, "Largest request of either port; 0: 16 MiB of REST, 2 GiB of gRPC.")
     ssl_config_file: str = _flag("", "SSLConfig in protobuf's text format, its fields PEM text, for both ports.")
     file_system_poll_wait_seconds: float = _flag(1.0, "Seconds between looks for versions; 0: once; negative: never.")
     max_num_load_retries: int = _flag(5, "Further attempts for a version that cannot be loaded.")

@@ -30,7 +30,8 @@ from tfmtr.serving.versions import Model, Policy
 from tfmtr.serving.warmup import warm_up
 
 LAYOUT = "<model_base_path>/<integer version>/saved_model.pb"
-GRACE_SECONDS = 30.0
+GRACE_SECONDS = 8.0  # with what follows below the 10 seconds after which Docker kills
+CUT_SECONDS = 1.0  # in which those that are cut are told so
 
 logger = logging.getLogger(__name__)
 
@@ -241,7 +242,7 @@ class Server:
                     self._models,
                     options.host,
                     self.port,
-                    GRACE_SECONDS,
+                    GRACE_SECONDS + CUT_SECONDS,
                     max_threads=options.grpc_max_threads or default_threads,
                     max_request_bytes=options.max_request_bytes,
                     channel_arguments=self._channel_arguments,
@@ -258,7 +259,7 @@ class Server:
                     self._models,
                     options.host,
                     self.rest_port,
-                    GRACE_SECONDS,
+                    GRACE_SECONDS + CUT_SECONDS,
                     options.rest_api_timeout_in_ms / 1000,
                     max_threads=options.rest_api_num_threads or default_threads,
                     max_request_bytes=options.max_request_bytes,
@@ -279,10 +280,13 @@ class Server:
         self._stopping.wait()
 
     def stop(self) -> None:
-        """Refuses new requests, waits up to 30 seconds for the running ones, unloads the models."""
+        """Refuses new requests, waits up to 8 seconds for the running ones and cuts them, unloads the models."""
         self._stopping.set()
+        cut = threading.Timer(GRACE_SECONDS, self._models.cancel)
+        cut.start()
         with futures.ThreadPoolExecutor(2) as together:
             list(together.map(lambda port: port.stop(), self._ports))
+        cut.cancel()
         self._ports = []
         if self._watcher:
             self._watcher.join()

@@ -58,7 +58,7 @@ class SavedModelSession:
         )
         self._graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=self._graph, config=settings)
-        self._handles = {}
+        self._handles, self._is_cancelled = {}, False
         try:
             with self._graph.as_default():
                 meta_graph = load(path, self._session, tags)
@@ -108,6 +108,10 @@ class SavedModelSession:
                 [],
                 None,
             )
+        except tf.errors.CancelledError as error:
+            if not self._is_cancelled:
+                raise ServerError(grpc.StatusCode.CANCELLED, error.message) from error
+            raise ServerError(grpc.StatusCode.UNAVAILABLE, "The server stops; ask another one") from error
         except tf.errors.OpError as error:
             raise ServerError(CODES[error.error_code], error.message) from error
         finally:
@@ -115,8 +119,8 @@ class SavedModelSession:
                 pywrap_tf_session.TF_DeleteBuffer(options)
 
     def cancel(self) -> None:
-        """Ends the runs under way with CANCELLED; nothing runs in this session afterwards."""
-        session = self._session
+        """Ends the runs under way with UNAVAILABLE; nothing runs in this session afterwards."""
+        session, self._is_cancelled = self._session, True
         if session is not None:
             session.close()
 

@@ -135,6 +135,13 @@ class Model:
         for session in late:
             session.cancel()
 
+    def cancel(self) -> None:
+        """Ends the runs under way, and all that would come, with UNAVAILABLE."""
+        with self._changed:
+            used = [version.session for version in self._versions.values() if version.requests]
+        for session in used:
+            session.cancel()
+
     @contextlib.contextmanager
     def lease(self, number: int | None = None) -> Iterator[Version]:
         """Holds a version while a request uses it.
