@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,8 @@ from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from tfmtr.serving import rest_server
-from tfmtr.serving.client import Client
+from tfmtr.serving.client import Client, ServerError
+from tfmtr.serving.grpc_server import OPTIONS
 from tfmtr.serving.options import ServerOptions
 from tfmtr.serving.process import free_port
 from tfmtr.serving.server import Server, serve
@@ -360,3 +362,67 @@ def test_sigterm_finishes_running_requests_and_exits_with_0(tmp_path, publish):
 def _is_open(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_calls_while_the_server_stops_are_answered_or_unavailable(base):
+    server = Server(base, model_name="toy", port=0)
+    server.start()
+    codes, answers = [], []
+
+    def ask():
+        with Client(f"127.0.0.1:{server.port}", "toy") as client:
+            try:
+                while True:
+                    answers.append(client.predict({"x": np.float32([4])})["y"].item())
+            except ServerError as error:
+                codes.append(error.code.name)
+
+    threads = [threading.Thread(target=ask) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    _wait(lambda: len(answers) > 100)
+    started = time.monotonic()
+    server.stop()
+    assert time.monotonic() - started < 4
+    for thread in threads:
+        thread.join()
+    assert codes == ["UNAVAILABLE"] * 32
+    assert set(answers) == {3.0}
+
+
+def test_what_outlasts_the_grace_time_is_unavailable(tmp_path, publish, monkeypatch):
+    monkeypatch.setattr("tfmtr.serving.server.GRACE_SECONDS", 0.5)
+    publish(tmp_path, 2)
+    server = Server(tmp_path, model_name="toy", port=0, rest_api_port=0, grpc_max_threads=1)
+    server.start()
+
+    def by_grpc():
+        with Client(f"127.0.0.1:{server.port}", "toy") as client, pytest.raises(ServerError) as caught:
+            client.predict({"x": np.float32(0)}, "endless")
+        return caught.value.code.name
+
+    def by_rest():
+        body = json.dumps({"signature_name": "endless", "inputs": 0}).encode()
+        url = f"http://127.0.0.1:{server.rest_port}/v1/models/toy:predict"
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(url, body, timeout=20)
+        return caught.value.code
+
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(ask) for ask in (by_grpc, by_grpc, by_rest)]  # the second one waits for a thread
+        time.sleep(0.5)
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 3
+        assert [call.result() for call in asked] == ["UNAVAILABLE", "UNAVAILABLE", 503]
+
+
+def test_a_grpc_connection_that_says_nothing_is_closed(base):
+    with (
+        Server(base, port=0, grpc_channel_arguments="grpc.server_handshake_timeout_ms=200") as server,
+        socket.create_connection(("127.0.0.1", server.port), 5) as connection,
+    ):
+        connection.sendall(b"PRI * HT")
+        while connection.recv(1000):
+            pass
+    assert dict(OPTIONS)["grpc.server_handshake_timeout_ms"] == 20_000

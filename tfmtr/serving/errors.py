@@ -6,6 +6,7 @@ import grpc
 
 CODES = {code.value[0]: code for code in grpc.StatusCode}  # number of the code (also TensorFlow's) -> code
 
+STOPPING = "The server stops; ask another one"  # of UNAVAILABLE
 KINDS = {
     PermissionError: grpc.StatusCode.PERMISSION_DENIED,
     FileNotFoundError: grpc.StatusCode.NOT_FOUND,

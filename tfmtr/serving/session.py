@@ -10,7 +10,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
-from tfmtr.serving.errors import CODES, ServerError, not_found
+from tfmtr.serving.errors import CODES, STOPPING, ServerError, not_found
 from tfmtr.serving.storage import Location, is_file, join, locate
 
 
@@ -111,7 +111,7 @@ class SavedModelSession:
         except tf.errors.CancelledError as error:
             if not self._is_cancelled:
                 raise ServerError(grpc.StatusCode.CANCELLED, error.message) from error
-            raise ServerError(grpc.StatusCode.UNAVAILABLE, "The server stops; ask another one") from error
+            raise ServerError(grpc.StatusCode.UNAVAILABLE, STOPPING) from error
         except tf.errors.OpError as error:
             raise ServerError(CODES[error.error_code], error.message) from error
         finally:

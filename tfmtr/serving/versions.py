@@ -138,8 +138,8 @@ class Model:
     def cancel(self) -> None:
         """Ends the runs under way, and all that would come, with UNAVAILABLE."""
         with self._changed:
-            used = [version.session for version in self._versions.values() if version.requests]
-        for session in used:
+            loaded = [v.session for v in self._versions.values() if v.state in (AVAILABLE, UNLOADING)]
+        for session in loaded:
             session.cancel()
 
     @contextlib.contextmanager
