@@ -5,13 +5,16 @@ import sys
 from pathlib import Path
 
 import kubernetes_validate
+import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
+from google.protobuf import text_format
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from tfmtr.serving.batching import BatchingOptions
+from tfmtr.serving.client import Client
 from tfmtr.serving.deploy_kit import batch_size, deploy_kit, foreign_operations
 from tfmtr.serving.errors import ServerError
 from tfmtr.serving.server import Server
@@ -79,14 +82,18 @@ def test_compose_mounts_the_model_and_asks_for_a_gpu(kit):
     assert service["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
 
 
-def test_the_flags_of_the_manifests_serve_the_model_and_the_clients_are_answered(kit):
+def test_the_flags_of_the_manifests_serve_the_model_and_the_clients_are_answered(kit, publish):
     """With the embedded server in the image's place: the same flags and files, other paths and ports."""
     folder = kit[0]
     document = yaml.safe_load((folder / "deploy" / "docker-compose.yml").read_text())
     (service,) = document["services"].values()
     config = folder / "deploy" / "config"
     local = folder / "model.config"
-    local.write_text((config / "model.config").read_text().replace("/models/", f"{folder}/"))
+    publish(folder / "pairs", 2)
+    text = (config / "model.config").read_text().replace("/models/", f"{folder}/")
+    models = text_format.Parse(text, ModelServerConfig())
+    models.model_config_list.config.add(name="pairs", base_path=f"{folder}/pairs", model_platform="tensorflow")
+    local.write_text(str(models))
     flags = dict(flag.removeprefix("--").split("=") for flag in service["command"])
     read = {"true": True, "30000": 30_000, "60": 60}
     flags = {k: read.get(v, v.replace("/config", str(config))) for k, v in flags.items()} | {
@@ -102,6 +109,10 @@ def test_the_flags_of_the_manifests_serve_the_model_and_the_clients_are_answered
         found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=deploy)
         assert "requests/s, p50 " in found.stdout
         assert "\n0 failures []\n" in found.stdout
+        with Client(f"127.0.0.1:{server.port}", "pairs") as client:
+            for texts, options in ((["a"], {}), (["a", "b"], {}), (["a", "b"], {"number": np.array([1])})):
+                joined = client.predict({"text": texts, **options}, "pair_by_default")["joined"].tolist()
+                assert joined == [f"{text}-{options.get('number', [7])[0]}".encode() for text in texts]
         command = ["sh", "client.sh", f"127.0.0.1:{server.rest_port}"]
         found = subprocess.run(command, check=True, capture_output=True, text=True, cwd=deploy)
         assert json.loads(found.stdout[found.stdout.rindex("{\n") :]) == {"predictions": [3.0]}

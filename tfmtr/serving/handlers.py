@@ -3,10 +3,11 @@
 # Protobuf makes its classes when it is imported:
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import grpc
+import numpy as np
 import tensorflow as tf
 from google.protobuf.message import Message
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
@@ -22,6 +23,7 @@ from tensorflow_serving.apis import (
 )
 
 from tfmtr.serving import examples
+from tfmtr.serving.batching import BatchingSession
 from tfmtr.serving.errors import ServerError, invalid_argument
 from tfmtr.serving.metrics import METRICS, RUNTIME
 from tfmtr.serving.models import Models
@@ -47,6 +49,8 @@ def answer_predict(
         check_inputs(signature, set(request.inputs))
         protos = {**signature.defaults, **request.inputs}
         inputs = {alias: to_array(alias, proto) for alias, proto in protos.items()}
+        if isinstance(version.session, BatchingSession):
+            inputs = repeat_defaults(inputs, signature)
         outputs = choose_outputs(signature, request.output_filter)
         check_types(signature, outputs)
         with METRICS.time(RUNTIME, model_name=request.model_spec.name, API="Predict", runtime="TF1"):
@@ -57,6 +61,21 @@ def answer_predict(
         declared = signature.outputs[alias].dtype
         response.outputs[alias].CopyFrom(to_proto(array, declared=declared, as_content=models.as_content))
     return response
+
+
+def repeat_defaults(inputs: Mapping[str, np.ndarray], signature: SignatureDef) -> dict[str, np.ndarray]:
+    """Inputs for a batch, where all must have equally many rows: of those with a default one row stands for each.
+
+    Args:
+        inputs: `{alias: array}` of all inputs.
+        signature: The signature, whose `defaults` name those that a client may leave out.
+    """
+    sizes = {len(array) for alias, array in inputs.items() if array.ndim and alias not in signature.defaults}
+    if len(sizes) != 1:
+        return dict(inputs)
+    rows = sizes.pop()
+    is_one = {alias: alias in signature.defaults and array.shape[:1] == (1,) for alias, array in inputs.items()}
+    return {alias: np.repeat(array, rows, axis=0) if is_one[alias] else array for alias, array in inputs.items()}
 
 
 def check_types(signature: SignatureDef, outputs: Iterable[str]) -> None:
