@@ -27,9 +27,10 @@ from tfmtr.serving.batching import BatchingSession
 from tfmtr.serving.errors import ServerError, invalid_argument
 from tfmtr.serving.metrics import METRICS, RUNTIME
 from tfmtr.serving.models import Models
-from tfmtr.serving.predict import DEFAULT_SIGNATURE, check_inputs, choose_outputs, find_signature, predict
+from tfmtr.serving.predict import check_inputs, choose_outputs, find_signature, predict
 from tfmtr.serving.tensor_proto import SENDABLE, to_array, to_proto
 from tfmtr.serving.versions import Version
+from tfmtr.serving.wire import DEFAULT_SIGNATURE
 
 
 def check_model_spec(request: Message) -> None:
