@@ -82,7 +82,7 @@ def repeat_defaults(inputs: Mapping[str, np.ndarray], signature: SignatureDef) -
 def check_types(signature: SignatureDef, outputs: Iterable[str]) -> None:
     """Raises UNIMPLEMENTED if an output has a dtype that cannot be sent."""
     for alias in outputs:
-        if (number := signature.outputs[alias].dtype) not in SENDABLE:
+        if (number := signature.outputs[alias].dtype) and number not in SENDABLE:  # 0: it is no tensor
             name = tf.as_dtype(number).name
             raise ServerError(
                 grpc.StatusCode.UNIMPLEMENTED,

@@ -123,7 +123,7 @@ def answer_predict(models: Models, spec: ModelSpec, body: bytes, timeout_seconds
 def check_types(signature: SignatureDef) -> None:
     """Raises INVALID_ARGUMENT if an output has a dtype that JSON cannot carry, though its values may look so."""
     for info in signature.outputs.values():
-        if info.dtype in QUANTIZED or info.dtype not in SENDABLE:
+        if info.dtype in QUANTIZED or (info.dtype and info.dtype not in SENDABLE):
             raise invalid_argument(f"Failed to write JSON value for tensor type: {type_name(tf.as_dtype(info.dtype))}")
 
 
