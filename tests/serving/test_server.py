@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
@@ -426,3 +427,15 @@ def test_a_grpc_connection_that_says_nothing_is_closed(base):
         while connection.recv(1000):
             pass
     assert dict(OPTIONS)["grpc.server_handshake_timeout_ms"] == 20_000
+
+
+def test_who_watches_the_server_s_health_holds_up_no_stop(base):
+    server = Server(base, port=0, enable_grpc_healthcheck_service=True)
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 3
+        assert [answer.status for answer in watch] == [health_pb2.HealthCheckResponse.NOT_SERVING]

@@ -157,6 +157,17 @@ def _refuse(request: Any, context: grpc.ServicerContext) -> None:
 REFUSAL = grpc.unary_unary_rpc_method_handler(_refuse)
 
 
+class Health(health.HealthServicer):
+    """Health checks; who watches them is told of a stop and let go."""
+
+    def end(self) -> None:
+        """Ends the calls of those who watch."""
+        with self._lock:
+            callbacks = [callback for found in self._send_response_callbacks.values() for callback in found]
+        for callback in callbacks:
+            callback(None)
+
+
 class GrpcServer:
     """Serves `models` on one port.
 
@@ -197,7 +208,7 @@ class GrpcServer:
         self._server = grpc.server(workers, interceptors=[self._arrivals], options=list(options.items()))
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(models), self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._server)
-        self._health = health.HealthServicer() if has_health else None
+        self._health = Health() if has_health else None
         if self._health:
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -220,6 +231,8 @@ class GrpcServer:
             self._health.enter_graceful_shutdown()
         time.sleep(SETTLE_SECONDS)
         self._arrivals.is_over = True
+        if self._health:
+            self._health.end()
         while time.monotonic() - self._arrivals.last < SETTLE_SECONDS and time.monotonic() - started < BUSY_SECONDS:
             time.sleep(SETTLE_SECONDS / 5)
         self._server.stop(self._grace_seconds - (time.monotonic() - started)).wait()
