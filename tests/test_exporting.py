@@ -251,10 +251,9 @@ def ask(version, data, where="", diversity=0.0):
     return predict(session, signature, request, choose_outputs(signature))
 
 
-@pytest.mark.parametrize("kind", ["exact", "streaming"])
-def test_without_options_any_number_of_rows_fits_in_a_batch(indexes, tiny, kind):
+def test_without_options_any_number_of_rows_fits_in_a_batch(indexes, tiny):
     """The batching session has TensorFlow Serving's rule: inputs of equally many rows."""
-    session, expected = session_of(indexes / kind / "1"), ask(indexes / kind / "1", Dataset(tiny))
+    session, expected = session_of(indexes / "exact" / "1"), ask(indexes / "exact" / "1", Dataset(tiny))
     signature = session.signatures["recommend_batch"]
     assert not signature.defaults
     assert set(signature.inputs) == set(session.signatures["recommend"].inputs) - {*OPTIONAL, "rank_by", "weight_event"}
