@@ -20,7 +20,9 @@ from tfmtr.retrieval.index import FOLDER, TitleVectors, title_vectors
 from tfmtr.retrieval.recommender import Recommender
 from tfmtr.run import Run
 from tfmtr.schema import Schema, Task
+from tfmtr.serving.batching import BatchingOptions, BatchingSession, BatchScheduler
 from tfmtr.serving.deploy_kit import deploy_kit
+from tfmtr.serving.errors import ServerError
 from tfmtr.serving.predict import choose_outputs, predict
 from tfmtr.serving.session import SavedModelSession
 from tfmtr.version import Version
@@ -249,6 +251,33 @@ def ask(version, data, where="", diversity=0.0):
     return predict(session, signature, request, choose_outputs(signature))
 
 
+def test_without_options_any_number_of_rows_fits_in_a_batch(indexes, tiny):
+    """The batching session has TensorFlow Serving's rule: inputs of equally many rows."""
+    session, expected = session_of(indexes / "exact" / "1"), ask(indexes / "exact" / "1", Dataset(tiny))
+    signature = session.signatures["recommend_batch"]
+    assert not signature.defaults
+    assert set(signature.inputs) == set(session.signatures["recommend"].inputs) - {*OPTIONAL, "rank_by", "weight_event"}
+    _, raw = raw_rows(Dataset(tiny), rows=5)
+    request = {name: raw[name].numpy() for name in USER} | {
+        "request_territory": np.asarray(["PL"] * 5, object), "seen": np.asarray([["t3"]] * 5, object),
+        "k": np.asarray([10, 3, 40, 1, 5], "int32"),
+    }  # fmt: skip
+    scheduler = BatchScheduler(BatchingOptions(), 1)
+    batched = BatchingSession(session, scheduler)
+    found = predict(batched, signature, request, choose_outputs(signature))
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+    with pytest.raises(ServerError, match="equal 0th-dimension size"):
+        ask_with(batched, {**request, **{name: value.numpy() for name, value in OPTIONAL.items()}})
+    scheduler.close()
+
+
+def ask_with(session, request):
+    signature = session.signatures["recommend"]
+    request |= {"rank_by": np.asarray([""], object), "weight_event": np.ones(1, "float32")}
+    return predict(session, signature, request, choose_outputs(signature))
+
+
 @pytest.mark.parametrize("kind", ["streaming", "scann", "tree"])
 @pytest.mark.parametrize("where", ["", "genres=comedy", "genres!=drama", "language=xx"])
 def test_every_index_answers_as_the_exact_one(indexes, tiny, kind, where):
@@ -269,6 +298,7 @@ def test_a_diversified_list_is_the_same_from_a_file(indexes, tiny):
 
 def test_an_index_alone_has_the_retrieval_signatures_and_says_what_it_needs(indexes, version):
     names = {"user_embedding", "title_embedding", "recommend", "recommend_by_vector"}
+    names |= {"recommend_batch", "recommend_by_vector_batch"}
     for kind in components.names(FOLDER):
         signatures = session_of(indexes / kind / "1").signatures
         assert set(signatures) - {"__saved_model_init_op"} == names

@@ -928,7 +928,7 @@ def serve(**options: Any) -> None:
 def _serve_signature() -> inspect.Signature:
     parameters = []
     for field in dataclasses.fields(ServerOptions):
-        kind = int if field.name == "rest_api_port" else field.type
+        kind = int if field.name in ("port", "rest_api_port") else field.type
         names = f"--{field.name}/--no_{field.name}" if kind is bool else f"--{field.name}"
         option = typer.Option(names, help=field.metadata["help"])
         parameters.append(

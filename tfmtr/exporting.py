@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfmtr import components
@@ -57,7 +58,8 @@ def export(
     Signatures take raw values (text, numbers, vectors) with the features' own names. Each is a file of
     `tfmtr/signatures/`, which says what it takes and gives: `serving_default` (the tasks' probabilities of users and
     titles, row by row), `user_embedding`, `title_embedding`, `recommend` and `recommend_by_vector`; and what installed
-    packages name among their entry points `tfmtr.signatures`.
+    packages name among their entry points `tfmtr.signatures`. One with inputs that may be left out is there once more
+    without them, as `recommend_batch`: so servers can run requests of any number of rows together.
 
     The version is the next integer in `out`. It is written under a name that no watcher takes for a version
     and renamed when it is whole. `assets.extra/` holds `schema.json`, `tfmtr.json` (run, fingerprint, biases,
@@ -332,17 +334,47 @@ def graph(inputs: Mapping[str, Any], outputs: Any) -> keras.Model:
 
 
 def _add_defaults(version: Path, signatures: Mapping[str, Signature]) -> list[str]:
-    """Lets clients leave out what has a default; returns custom operations of the graph."""
+    """Lets clients leave out what has a default, one by one or all; returns custom operations of the graph."""
     file = version / "saved_model.pb"
     saved_model = SavedModel.FromString(file.read_bytes())
     saved = saved_model.meta_graphs[0].signature_def
     for signature, made in signatures.items():
         for name, (spec, value) in made.defaults.items():
             saved[signature].defaults[name].CopyFrom(tf.make_tensor_proto(value, spec.dtype))
+        if made.defaults and f"{signature}_batch" not in saved:
+            add_batch_signature(saved_model.meta_graphs[0], signature)
     if SCORES not in signatures:
         del saved[SCORES]  # Keras's name for the first endpoint
     file.write_bytes(saved_model.SerializeToString())
     return sorted(foreign_operations(saved_model))
+
+
+def add_batch_signature(meta_graph: MetaGraphDef, name: str) -> None:
+    """Adds the signature `<name>_batch`: as `name`, without the inputs that have a default.
+
+    A batch takes requests whose inputs have equally many rows, and a default that is sent along has one. Here the
+    defaults are constants of the graph, beside a second call of the same function, so that nothing is traced again.
+    """
+    signature, nodes = meta_graph.signature_def[name], meta_graph.graph_def.node
+    constants = {}  # {placeholder: constant}
+    for option, value in signature.defaults.items():
+        constant = nodes.add(name=f"batch/{name}/{option}", op="Const")
+        constant.attr["dtype"].type = value.dtype
+        constant.attr["value"].tensor.CopyFrom(value)
+        constants[signature.inputs[option].name.partition(":")[0]] = constant.name
+    (called,) = {info.name.partition(":")[0] for info in signature.outputs.values()}
+    call = nodes.add()
+    call.CopyFrom(next(node for node in nodes if node.name == called))
+    call.name, found = f"batch/{name}/call", [constants.get(given.partition(":")[0], given) for given in call.input]
+    call.ClearField("input")
+    call.input.extend(found)
+    batch = meta_graph.signature_def[f"{name}_batch"]
+    batch.CopyFrom(signature)
+    for option in signature.defaults:
+        del batch.inputs[option]
+    batch.ClearField("defaults")
+    for info in batch.outputs.values():
+        info.name = f"{call.name}:{info.name.partition(':')[2]}"
 
 
 def publish(staging: Path, out: Path) -> Path:

@@ -1,11 +1,12 @@
 import json
+import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfmtr.serving.errors import ServerError
-from tfmtr.serving.json_request import parse_json, read_inputs, show, signature_name, to_array
+from tfmtr.serving.json_request import PART_BYTES, parse_json, read_inputs, show, signature_name, to_array
 
 ONE = {"x": tf.float32}
 TWO = {"n": tf.int64, "s": tf.string}
@@ -276,3 +277,37 @@ def test_bytes_that_are_no_utf_8_are_passed_on():
     assert document["more"][:2] == [float("inf"), float("-inf")]
     assert "a" in _refusal(read_inputs, parse_json(b'{"inputs": ["a\xff"]}'), {"x": tf.int64})
     assert _refusal(parse_json, b'{"a\xff": tru}') == "INVALID_ARGUMENT: JSON Parse error: Invalid value. at offset: 7"
+
+
+def test_parsing_a_large_body_lets_others_have_their_turn():
+    """A parser that held Python's lock would let nobody run for as long as it takes."""
+    text = "é😀" * 100_000
+    body = json.dumps({"text": text, "instances": [1.5] * 1_000_000}, ensure_ascii=False).encode()
+    turns, is_over = [], threading.Event()
+
+    def watch():
+        while not is_over.wait(0.001):
+            turns.append(1)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    document = parse_json(body)
+    is_over.set()
+    watcher.join()
+    assert (document["text"], document["instances"]) == (text, [1.5] * 1_000_000)
+    assert len(turns) > 5
+
+
+def test_faults_of_large_bodies_are_told_with_their_offsets():
+    spaces = b" " * 2 * PART_BYTES
+    for body, text in (
+        (b'{"a": ' + spaces + b"[1 2]}", f"Missing a comma or ] after an array element. at offset: {len(spaces) + 9}"),
+        (b'{"a": ' + spaces + b"tru}", f"Invalid value. at offset: {len(spaces) + 9}"),
+    ):
+        with pytest.raises(ServerError) as caught:
+            parse_json(body)
+        assert caught.value.message == f"JSON Parse error: {text}"
+    assert parse_json(b'{"a": 1}' + spaces + b"and so on") == {"a": 1}
+    assert parse_json(b'{"a": "\xff", "b": ' + spaces + b"1}") == {"a": "\udcff", "b": 1}
+    nested = b"[" * PART_BYTES + b"]" * PART_BYTES
+    assert parse_json(b'{"a": ' + nested + b"}")["a"][0][0][0]

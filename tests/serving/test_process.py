@@ -517,6 +517,8 @@ def test_flags_that_do_not_fit(folder, serve):
     for flags, message in (
         ([], "--model_base_path or --model_config_file must say what to serve"),
         ([f"--model_base_path={folder}/toy", "--batching_parameters_file=x"], "needs --enable_batching"),
+        ([f"--model_base_path={folder}/toy", "--port=0"], "must say where to listen"),
+        ([f"--model_base_path={folder}/toy", "--prefer_tflite_model=true"], "--prefer_tflite_model must be left out"),
     ):
         status, error = serve(*flags)
         assert (status, message in error) == (1, True), error

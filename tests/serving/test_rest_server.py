@@ -3,6 +3,7 @@ import http.client
 import json
 import socket
 import struct
+import threading
 import time
 import zlib
 from unittest import mock
@@ -12,6 +13,7 @@ import pytest
 
 from tfmtr.serving import rest_server
 from tfmtr.serving.errors import ServerError
+from tfmtr.serving.server import Server
 
 
 @pytest.fixture(scope="module")
@@ -319,8 +321,8 @@ def test_json_that_is_taken(ask):
     assert json.loads(data)["outputs"]["byte"] == [44]  # the low bits
 
 
-def test_bodies_that_are_inflated_beyond_100_megabytes_are_refused(ask):
-    for megabytes, expected in ((50, 200), (101, 413)):
+def test_bodies_that_are_inflated_beyond_the_limit_are_refused(ask):
+    for megabytes, expected in ((15, 200), (17, 413)):
         packer = zlib.compressobj(1, wbits=31)
         body = packer.compress(b'{"instances": [1]}')
         body += b"".join(packer.compress(b" " * 2**20) for _ in range(megabytes)) + packer.flush()
@@ -460,3 +462,109 @@ def test_chunked_keep_alive_and_broken_bodies(toy_server):
     connection.request("POST", PREDICT, b"not gzip", {"Content-Encoding": "gzip"})
     assert connection.getresponse().status == 400
     connection.close()
+
+
+HEAD = b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\n"
+BODY = b'{"instances": [1]}'
+
+
+@pytest.fixture
+def served(tmp_path, publish):
+    publish(tmp_path / "toy", 2)
+    with Server(tmp_path / "toy", model_name="toy", port=None, rest_api_port=0) as server:
+        yield server
+
+
+def _connect(server):
+    return socket.create_connection(("127.0.0.1", server.rest_port), 10)
+
+
+def _received(connection):
+    """All that comes until the server closes."""
+    parts = []
+    while part := connection.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def test_what_was_asked_before_the_stop_is_answered_and_the_end_comes_soon(served):
+    idle, kept, half, asked = (_connect(served) for _ in range(4))
+    kept.sendall(HEAD + BODY)
+    assert kept.recv(1000).startswith(b"HTTP/1.1 200 OK")  # and it may be used again
+    half.sendall(HEAD[:20])
+    asked.sendall(HEAD)
+    time.sleep(0.05)
+    stopping = threading.Thread(target=served.stop)
+    started = time.monotonic()
+    stopping.start()
+    time.sleep(0.3)
+    asked.sendall(BODY)
+    answer = _received(asked)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"predictions" in answer
+    assert b"Connection: close" in answer
+    for connection in (idle, kept, half):
+        assert _received(connection) == b""
+    stopping.join()
+    assert time.monotonic() - started < 2
+    with pytest.raises(ConnectionRefusedError):
+        _connect(served)
+
+
+def test_a_body_that_never_comes_holds_up_no_stop(served, monkeypatch):
+    monkeypatch.setattr(rest_server, "SILENT_SECONDS", 3.0)
+    with _connect(served) as connection:
+        connection.sendall(HEAD + BODY[:3])
+        time.sleep(0.05)
+        started = time.monotonic()
+        served.stop()
+        assert time.monotonic() - started < 2
+        assert _received(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_silent_connections_are_closed_and_slow_ones_are_not(served, monkeypatch):
+    monkeypatch.setattr(rest_server, "SILENT_SECONDS", 0.3)
+    silent, half_a_line, half_a_body, slow = (_connect(served) for _ in range(4))
+    half_a_line.sendall(HEAD[:20])
+    half_a_body.sendall(HEAD + BODY[:3])
+    slow.sendall(HEAD)
+    for at in range(len(BODY)):
+        slow.sendall(BODY[at : at + 1])
+        time.sleep(0.04)
+    assert slow.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    assert _received(silent) == b""
+    assert _received(half_a_line) == b""
+    assert _received(half_a_body).startswith(b"HTTP/1.1 408 ")
+    slow.sendall(HEAD + BODY)  # between two requests it may be silent for longer
+    assert slow.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    slow.sendall(HEAD[:20])
+    assert _received(slow) == b""
+
+
+def test_bodies_beyond_the_limit_are_413(served, monkeypatch):
+    assert served._ports[0]._max_request_bytes == 16 * 2**20
+    monkeypatch.setattr(served._ports[0], "_max_request_bytes", 1000)
+    head = b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\n"
+    spaces = b'{"instances": [1]}' + b" " * 2000
+    for data in (
+        head + b"Content-Length: 2018\r\n\r\n" + spaces,
+        head + b"Transfer-Encoding: chunked\r\n\r\n7e2\r\n" + spaces + b"\r\n0\r\n\r\n",
+        head
+        + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzip.compress(spaces))
+        + gzip.compress(spaces),
+    ):
+        assert exchange(served.rest_port, data).startswith(b"HTTP/1.1 413 ")
+    monkeypatch.setattr(served._ports[0], "_max_request_bytes", 10_000)
+    assert exchange(served.rest_port, data).startswith(b"HTTP/1.1 200 ")
+    monkeypatch.setattr(rest_server, "MAX_INFLATED_BYTES", 1000)
+    assert exchange(served.rest_port, data).startswith(b"HTTP/1.1 413 ")
+
+
+def test_what_goes_wrong_in_the_loop_is_a_line_a_second(served, caplog):
+    port = served._ports[0]
+    for _ in range(1000):
+        port._loop.call_exception_handler(
+            {"message": "socket.accept() out of system resource", "exception": OSError(24)}
+        )
+    lines = [record.getMessage() for record in caplog.records if "out of system resource" in record.message]
+    assert lines == ["REST: socket.accept() out of system resource: 24"]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -6,16 +7,23 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from tfmtr.serving import rest_server
-from tfmtr.serving.client import Client
+from tfmtr.serving.client import Client, ServerError
+from tfmtr.serving.grpc_server import OPTIONS
+from tfmtr.serving.options import ServerOptions
+from tfmtr.serving.process import free_port
 from tfmtr.serving.server import Server, serve
 
 LAYOUT = "<model_base_path>/<integer version>/saved_model.pb"
@@ -207,28 +215,88 @@ def test_equal_ports_leave_rest_off(base, caplog):
 def test_serve_exits_with_255_when_the_model_cannot_be_loaded(tmp_path, capsys):
     (tmp_path / "1").mkdir()
     with pytest.raises(SystemExit) as caught:
-        serve(tmp_path, port=0, max_num_load_retries=0)
+        serve(tmp_path, port=free_port(), max_num_load_retries=0)
     assert caught.value.code == 255
     assert capsys.readouterr().err.startswith(
         "Failed to start server. Error: NOT_FOUND: Could not find SavedModel .pb or .pbtxt at supplied export directory"
     )
 
 
-def test_serve_takes_rest_port_0_for_no_rest(base, monkeypatch):
+def test_serve_takes_port_0_for_no_port(base, monkeypatch):
     received = []
 
     class Stop(Exception):  # noqa: N818
         pass
 
     def record(path, **flags):
-        received.append(flags["rest_api_port"])
+        received.append((flags["port"], flags["rest_api_port"]))
         raise Stop
 
     monkeypatch.setattr("tfmtr.serving.server.Server", record)
-    for port in (0, 8501):
+    for ports in ({}, {"rest_api_port": 8501}, {"port": 0, "rest_api_port": 8501}):
         with pytest.raises(Stop):
-            serve(base, rest_api_port=port)
-    assert received == [None, 8501]
+            serve(base, **ports)
+    assert received == [(8500, None), (8500, 8501), (None, 8501)]
+
+
+def test_without_a_grpc_port_rest_and_a_socket_answer(base, tmp_path):
+    with pytest.raises(ValueError, match=r"--port, --rest_api_port or --grpc_socket_path must say where to listen"):
+        Server(base, port=None)
+    with Server(base, model_name="toy", port=None, rest_api_port=0) as server:
+        assert server.port is None
+        assert _rest_predict(server.rest_port, 4) == 3.0
+    with (
+        Server(base, port=None, grpc_socket_path=str(tmp_path / "socket")) as server,
+        Client(f"unix:{tmp_path}/socket", "default") as client,
+    ):
+        assert server.port is None
+        assert client.predict({"x": [4]})["y"] == [3.0]
+
+
+# The flags of main.cc at commit 9d981c5c.
+FLAGS = """
+port grpc_socket_path rest_api_port rest_api_num_threads rest_api_timeout_in_ms rest_api_enable_cors_support
+enable_batching allow_version_labels_for_unavailable_models batching_parameters_file
+enable_per_model_batching_parameters model_config_file model_config_file_poll_wait_seconds model_name model_base_path
+num_load_threads num_unload_threads max_num_load_retries load_retry_interval_micros file_system_poll_wait_seconds
+flush_filesystem_caches tensorflow_session_parallelism tensorflow_session_config_file tensorflow_intra_op_parallelism
+tensorflow_inter_op_parallelism use_alts_credentials ssl_config_file platform_config_file
+per_process_gpu_memory_fraction saved_model_tags grpc_channel_arguments grpc_max_threads enable_model_warmup
+num_request_iterations_for_warmup monitoring_config_file remove_unused_fields_from_bundle_metagraph
+prefer_tflite_model num_tflite_pools num_tflite_interpreters_per_pool enable_signature_method_name_check
+xla_cpu_compilation_enabled xla_gpu_compilation_enabled enable_profiler thread_pool_factory_config_file
+mixed_precision skip_initialize_tpu enable_grpc_healthcheck_service enable_serialization_as_tensor_content
+"""
+
+
+def test_every_flag_of_tensorflow_serving_is_taken_or_refused_with_the_reason(base, tmp_path, caplog):
+    known = {field.name for field in dataclasses.fields(ServerOptions)}
+    assert set(FLAGS.split()) == known - {"host", "max_request_bytes"}
+    page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    special = [f for f in dataclasses.fields(ServerOptions) if {"why", "refused"} & set(f.metadata)]
+    for field in special:
+        assert f"`{field.name}`" in page
+        other = {bool: not field.default, int: 7, str: "x"}[field.type]
+        if "refused" in field.metadata:
+            with pytest.raises(ValueError, match=f"--{field.name} must be left out: .*Received: {field.name}="):
+                Server(base, **{field.name: other})
+    config = tmp_path / "session.txt"
+    config.write_text("intra_op_parallelism_threads: 3 inter_op_parallelism_threads: 2 log_device_placement: true")
+    given = {f.name: not f.default for f in special if f.type is bool and "why" in f.metadata}
+    with (
+        Server(
+            base, port=0, tensorflow_session_config_file=str(config), tensorflow_inter_op_parallelism=1, **given
+        ) as server,
+        server._models.lease(ModelSpec(name="default")) as version,
+    ):
+        found = version.session._session._config
+        assert (found.intra_op_parallelism_threads, found.inter_op_parallelism_threads) == (3, 1)
+        assert (found.log_device_placement, found.allow_soft_placement) == (True, True)
+    (line,) = [record.getMessage() for record in caplog.records if "without effect here" in record.message]
+    assert all(f"--{name} (" in line for name in given)
+    config.write_text("nonsense")
+    with pytest.raises(ValueError, match="must hold a ConfigProto in protobuf's text format"):
+        Server(base, port=0, tensorflow_session_config_file=str(config))
 
 
 def test_stop_finishes_a_running_rest_request(tmp_path, publish, monkeypatch):
@@ -295,3 +363,79 @@ def test_sigterm_finishes_running_requests_and_exits_with_0(tmp_path, publish):
 def _is_open(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_calls_while_the_server_stops_are_answered_or_unavailable(base):
+    server = Server(base, model_name="toy", port=0)
+    server.start()
+    codes, answers = [], []
+
+    def ask():
+        with Client(f"127.0.0.1:{server.port}", "toy") as client:
+            try:
+                while True:
+                    answers.append(client.predict({"x": np.float32([4])})["y"].item())
+            except ServerError as error:
+                codes.append(error.code.name)
+
+    threads = [threading.Thread(target=ask) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    _wait(lambda: len(answers) > 100)
+    started = time.monotonic()
+    server.stop()
+    assert time.monotonic() - started < 4
+    for thread in threads:
+        thread.join()
+    assert codes == ["UNAVAILABLE"] * 32
+    assert set(answers) == {3.0}
+
+
+def test_what_outlasts_the_grace_time_is_unavailable(tmp_path, publish, monkeypatch):
+    monkeypatch.setattr("tfmtr.serving.server.GRACE_SECONDS", 0.5)
+    publish(tmp_path, 2)
+    server = Server(tmp_path, model_name="toy", port=0, rest_api_port=0, grpc_max_threads=1)
+    server.start()
+
+    def by_grpc():
+        with Client(f"127.0.0.1:{server.port}", "toy") as client, pytest.raises(ServerError) as caught:
+            client.predict({"x": np.float32(0)}, "endless")
+        return caught.value.code.name
+
+    def by_rest():
+        body = json.dumps({"signature_name": "endless", "inputs": 0}).encode()
+        url = f"http://127.0.0.1:{server.rest_port}/v1/models/toy:predict"
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(url, body, timeout=20)
+        return caught.value.code
+
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(ask) for ask in (by_grpc, by_grpc, by_rest)]  # the second one waits for a thread
+        time.sleep(0.5)
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 3
+        assert [call.result() for call in asked] == ["UNAVAILABLE", "UNAVAILABLE", 503]
+
+
+def test_a_grpc_connection_that_says_nothing_is_closed(base):
+    with (
+        Server(base, port=0, grpc_channel_arguments="grpc.server_handshake_timeout_ms=200") as server,
+        socket.create_connection(("127.0.0.1", server.port), 5) as connection,
+    ):
+        connection.sendall(b"PRI * HT")
+        while connection.recv(1000):
+            pass
+    assert dict(OPTIONS)["grpc.server_handshake_timeout_ms"] == 20_000
+
+
+def test_who_watches_the_server_s_health_holds_up_no_stop(base):
+    server = Server(base, port=0, enable_grpc_healthcheck_service=True)
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 3
+        assert [answer.status for answer in watch] == [health_pb2.HealthCheckResponse.NOT_SERVING]

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from tfmtr.serving.errors import ServerError
-from tfmtr.serving.versions import AVAILABLE, END, LOADING, UNLOADING, Model, find_versions
+from tfmtr.serving.session import SavedModelSession
+from tfmtr.serving.versions import (
+    AVAILABLE,
+    END,
+    LOADING,
+    UNLOADING,
+    Model,
+    Version,
+    all_versions,
+    find_versions,
+    latest,
+)
 
 
 @pytest.fixture
@@ -211,5 +222,80 @@ def test_stop_cancels_a_run_that_outlasts_the_grace_time(model, base, publish):
     time.sleep(1.0)
     model.stop()
     thread.join(5)
-    assert caught == ["CANCELLED"]
+    assert caught == ["UNAVAILABLE"]  # which clients try again elsewhere
     assert _states(model) == {2: END}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (PermissionError(13, "Permission denied"), "PERMISSION_DENIED", "[Errno 13] Permission denied"),
+        (OSError(5, "Input/output error"), "UNKNOWN", "OSError: [Errno 5] Input/output error"),
+        (KeyError("float8"), "UNKNOWN", "KeyError: 'float8'"),
+        (MemoryError(), "RESOURCE_EXHAUSTED", "MemoryError"),
+    ],
+)
+def test_whatever_a_load_raises_ends_after_the_retries_and_others_serve(base, publish, caplog, error, code, text):
+    def load(path, load=SavedModelSession):
+        if path.name == "2":
+            raise error
+        return load(path)
+
+    model = Model(
+        "toy", base, load=load, poll_wait_seconds=0.05, max_num_load_retries=2, retry_interval_seconds=0.05,
+        policy=all_versions,
+    )  # fmt: skip
+    publish(base, 1)
+    publish(base, 2)
+    model.start()
+    end = time.monotonic() + 10
+    while _states(model) != {1: AVAILABLE, 2: END} and time.monotonic() < end:
+        time.sleep(0.02)
+    time.sleep(0.2)  # nothing more is tried
+    (broken,) = model.status(2)
+    assert (broken.state, broken.attempts) == (END, 3)
+    assert (broken.error.code.name, text in broken.error.message) == (code, True)
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 3  # a line a try
+    assert _served(model) == 1
+    model.stop()
+
+
+def test_a_look_that_fails_is_repeated_with_a_pause(base, publish, monkeypatch):
+    model = Model("toy", base, poll_wait_seconds=0.2, retry_interval_seconds=0.2)
+    looks = []
+    monkeypatch.setattr(model, "poll", lambda: looks.append(1) or 1 / 0)
+    model._versions[1] = Version(1, state=LOADING)  # due long ago
+    model.start()
+    time.sleep(0.5)
+    model.stop()
+    assert 1 < len(looks) < 5
+
+
+def test_a_model_that_is_no_longer_wanted_has_no_thread_and_may_come_back(base, publish):
+    publish(base, 1)
+    model = Model("toy", base, poll_wait_seconds=0.05)
+    model.start()
+    assert model.wait_until_available(5)
+    with model.lease():
+        model.configure(None, None)
+        _wait_for(lambda: _states(model) == {1: UNLOADING})
+        assert _is_watched("toy")  # a request still holds it
+    _wait_for(lambda: not _is_watched("toy"))
+    assert _states(model) == {1: END}  # remembered
+    for _ in range(2):
+        model.configure(base, latest())
+        assert model.wait_until_available(5)
+        model.configure(None, None)
+        _wait_for(lambda: not _is_watched("toy"))
+    model.stop()
+
+
+def _is_watched(name):
+    return f"versions-of-{name}" in [thread.name for thread in threading.enumerate()]
+
+
+def _wait_for(condition):
+    end = time.monotonic() + 5
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert condition()

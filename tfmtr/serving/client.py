@@ -1,4 +1,4 @@
-"""A client for any server that speaks TF Serving's gRPC protocol."""
+"""A client for any server that speaks TF Serving's gRPC protocol; it needs gRPC and NumPy, not TensorFlow."""
 
 # Protobuf makes its classes when it is imported:
 # pyright: reportAttributeAccessIssue=false
@@ -7,20 +7,11 @@ from typing import Any, Self
 
 import grpc
 import numpy as np
-import tensorflow as tf
 from google.protobuf.message import Message
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
 
 from tfmtr.checks import check_integer, check_number, check_text
 from tfmtr.serving.errors import ServerError, first_clause
-from tfmtr.serving.predict import DEFAULT_SIGNATURE
+from tfmtr.serving.wire import DEFAULT_SIGNATURE, WIRE, to_array, to_proto
 
 __all__ = ["Client", "ServerError"]
 
@@ -50,14 +41,15 @@ class Client:
         check_number("timeout", timeout, above=0)
         if version is not None:
             check_integer("version", version, least=0)
-        self._spec = model_pb2.ModelSpec(name=model)
+        self._spec = WIRE["ModelSpec"](name=model)
         if version is not None:
             self._spec.version.value = version
         self._timeout = timeout
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self._channel = grpc.insecure_channel(address, options=unlimited)
-        self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._predict = self._procedure("PredictionService/Predict", "PredictResponse")
+        self._get_metadata = self._procedure("PredictionService/GetModelMetadata", "GetModelMetadataResponse")
+        self._get_status = self._procedure("ModelService/GetModelStatus", "GetModelStatusResponse")
         self._signatures = None
 
     def predict(
@@ -75,30 +67,28 @@ class Client:
             `{name: array}`; strings are object arrays of bytes.
 
         Raises:
+            ValueError: If a value can be no tensor, or not one of the dtype that the signature declares.
             ServerError: With the server's code and text, of an assertion in the graph its own text alone; or
                 UNAVAILABLE or DEADLINE_EXCEEDED without them.
         """
-        request = predict_pb2.PredictRequest(model_spec=self._spec, output_filter=output_filter)
+        request = WIRE["PredictRequest"](model_spec=self._spec, output_filter=output_filter)
         request.model_spec.signature_name = signature_name
         for name, value in inputs.items():
             dtype = None if isinstance(value, (np.ndarray, np.generic)) else self._dtype(signature_name, name)
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(value, dtype))
-        response = self._call(self._predictions.Predict, request)
-        return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+            request.inputs[name].CopyFrom(to_proto(name, value, dtype))
+        response = self._call(self._predict, request)
+        return {name: to_array(proto) for name, proto in response.outputs.items()}
 
     def metadata(self) -> dict[str, Any]:
         """The signatures of the model: `{name: SignatureDef}`."""
-        request = get_model_metadata_pb2.GetModelMetadataRequest(
-            model_spec=self._spec, metadata_field=["signature_def"]
-        )
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        self._call(self._predictions.GetModelMetadata, request).metadata["signature_def"].Unpack(signatures)
-        return dict(signatures.signature_def)
+        request = WIRE["GetModelMetadataRequest"](model_spec=self._spec, metadata_field=["signature_def"])
+        found = self._call(self._get_metadata, request).metadata["signature_def"].value
+        return dict(WIRE["SignatureDefMap"].FromString(found).signature_def)
 
     def status(self) -> list[Any]:
         """The versions that the server has seen, newest first: a list of `ModelVersionStatus` messages."""
-        request = get_model_status_pb2.GetModelStatusRequest(model_spec=self._spec)
-        return list(self._call(self._models.GetModelStatus, request).model_version_status)
+        request = WIRE["GetModelStatusRequest"](model_spec=self._spec)
+        return list(self._call(self._get_status, request).model_version_status)
 
     def close(self) -> None:
         """Closes the connection."""
@@ -110,11 +100,19 @@ class Client:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _dtype(self, signature_name: str, name: str) -> tf.DType | None:
+    def _procedure(self, path: str, response: str) -> Callable[..., Any]:
+        return self._channel.unary_unary(
+            f"/tensorflow.serving.{path}",
+            request_serializer=lambda request: request.SerializeToString(),
+            response_deserializer=WIRE[response].FromString,
+        )
+
+    def _dtype(self, signature_name: str, name: str) -> int | None:
+        """Number of the dtype that a signature declares; `None` of an input that it does not have."""
         if self._signatures is None:
             self._signatures = self.metadata()
         signature = self._signatures.get(signature_name)
-        return tf.as_dtype(signature.inputs[name].dtype) if signature and name in signature.inputs else None
+        return signature.inputs[name].dtype if signature and name in signature.inputs else None
 
     def _call(self, method: Callable[..., Any], request: Message) -> Any:
         try:

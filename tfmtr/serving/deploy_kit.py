@@ -23,6 +23,7 @@ from tfmtr.serving.warmup import write_warm_up
 
 IMAGE_VERSION = "2.20.0"
 SCORE_BYTES = 512 * 2**20  # of one batch's scores of all titles, and as much again for its top k
+YAML_WORDS = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")  # which are no text there
 NO_REQUEST = "__saved_model_init_op"
 FOREIGN_PACKAGES = ("Scann", "Addons")  # a library that is loaded in this process may have registered theirs
 TEMPLATES = resources.files("tfmtr.serving") / "deployment"
@@ -34,16 +35,17 @@ def deploy_kit(model: str | os.PathLike, out: str | os.PathLike, *, name: str | 
     Args:
         model: Directory of the model's versions, made by `tfmtr export`.
         out: Directory to write; files of the same names are replaced.
-        name: Name that clients ask for, by default the directory's.
+        name: Name that clients ask for, by default the directory's: text without a slash and control characters.
 
     Returns:
         Paths of the files, relative to `out`.
 
     Raises:
-        ValueError: If `model` has no version, or one whose graph needs operations that the image does not have.
+        ValueError: If `model` has no version, or one whose graph needs operations that the image does not have; or if
+            `name` cannot be one.
     """
     model, out = Path(model).resolve(), Path(out)
-    version = newest_version(model)
+    version, name = newest_version(model), check_name(model.name if name is None else name)
     saved_model = SavedModel.FromString((version / "saved_model.pb").read_bytes())
     foreign = foreign_operations(saved_model)
     if foreign:
@@ -53,19 +55,23 @@ def deploy_kit(model: str | os.PathLike, out: str | os.PathLike, *, name: str | 
         )
     signatures = saved_model.meta_graphs[0].signature_def
     titles = (read_facts(version) or {"titles": 0})["titles"]
-    name, size, k = name or model.name, batch_size(titles), min(10, titles or 10)
+    size, k = batch_size(titles), min(10, titles or 10)
     write_warm_up(warm_up_requests(name, signatures, size, k), version)
     signature = "recommend" if "recommend" in signatures else "serving_default"
     row = {alias: value[0] for alias, value in example_inputs(signatures[signature], k=k).items()}
     bytes_on_disk = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
     values = {
         "model": name,
+        "model_quoted": _quoted(name),
+        "model_mount": _quoted(f"/models/{name}"),
+        "compose_folder": _quoted(str(model)).replace("$", "$$"),  # Compose fills in variables
+        "compose_mount": _quoted(f"/models/{name}").replace("$", "$$"),
         "model_path": quote(name, safe=""),
         "model_repr": repr(name),
         "signature_repr": repr(signature),
         "dtypes_repr": repr({alias: tf.as_dtype(i.dtype).name for alias, i in signatures[signature].inputs.items()}),
         "model_folder": str(model),
-        "service": re.sub("[^a-z0-9]+", "-", name.lower()).strip("-") or "model",
+        "service": service_name(name),
         "version": version.name,
         "image_version": IMAGE_VERSION,
         "max_batch_size": size,
@@ -83,6 +89,35 @@ def deploy_kit(model: str | os.PathLike, out: str | os.PathLike, *, name: str | 
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         (out / file).write_text(text, encoding="utf-8")
     return sorted(files)
+
+
+def check_name(name: str) -> str:
+    """The name of a model, which is also that of a directory in the container.
+
+    Raises:
+        ValueError: If it cannot be one.
+    """
+    is_name = isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and name.isprintable()
+    if not is_name:
+        raise ValueError(
+            "`name` must be text without a slash and control characters, and neither empty nor `.` or `..`. Received: "
+            f"name={name!r}"
+        )
+    return name
+
+
+def service_name(name: str) -> str:
+    """What Compose and Kubernetes call the service of a model: small letters, digits and dashes, a letter first.
+
+    Example:
+    >>> [service_name(name) for name in ("Two Tower", "2tower", "null", "é")]
+    ['two-tower', 'model-2tower', 'model-null', 'model']
+    """
+    found = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:48].rstrip("-")
+    if not found:
+        return "model"
+    is_plain = found[0].isalpha() and found not in YAML_WORDS
+    return found if is_plain else f"model-{found}"
 
 
 def fill(file: str, values: Mapping[str, Any]) -> str:
@@ -150,6 +185,11 @@ def warm_up_requests(
                 request.inputs[alias].CopyFrom(tf.make_tensor_proto(array, signatures[signature].inputs[alias].dtype))
             requests.append(request)
     return requests
+
+
+def _quoted(text: str) -> str:
+    """Text in double quotes, as YAML and protobuf's text format read it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _json(document: Any) -> str:

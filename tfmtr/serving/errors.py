@@ -6,6 +6,13 @@ import grpc
 
 CODES = {code.value[0]: code for code in grpc.StatusCode}  # number of the code (also TensorFlow's) -> code
 
+STOPPING = "The server stops; ask another one"  # of UNAVAILABLE
+KINDS = {
+    PermissionError: grpc.StatusCode.PERMISSION_DENIED,
+    FileNotFoundError: grpc.StatusCode.NOT_FOUND,
+    MemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+
 
 class ServerError(Exception):
     """A request that the server refuses or fails.
@@ -43,3 +50,18 @@ def invalid_argument(message: str) -> ServerError:
 def not_found(message: str) -> ServerError:
     """A `ServerError` for a model, version or signature that is not there."""
     return ServerError(grpc.StatusCode.NOT_FOUND, message)
+
+
+def server_error(error: Exception) -> ServerError:
+    """Whatever Python or TensorFlow raised, as a `ServerError`; one that is a `ServerError` stays as it is.
+
+    Example:
+    >>> str(server_error(PermissionError(13, "Permission denied")))
+    'PERMISSION_DENIED: PermissionError: [Errno 13] Permission denied'
+    """
+    if isinstance(error, ServerError):
+        return error
+    if getattr(error, "error_code", None) in CODES:  # one of `tf.errors`
+        return ServerError(CODES[error.error_code], error.message)  # pyright: ignore[reportAttributeAccessIssue]
+    code = next((code for kind, code in KINDS.items() if isinstance(error, kind)), grpc.StatusCode.UNKNOWN)
+    return ServerError(code, f"{type(error).__name__}: {error}")

@@ -21,7 +21,7 @@ from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, Re
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse
 
-from tfmtr.serving.errors import ServerError
+from tfmtr.serving.errors import STOPPING, ServerError
 from tfmtr.serving.handlers import (
     answer_classify,
     answer_metadata,
@@ -38,12 +38,16 @@ MAX_ERROR_BYTES = 1024
 YEAR_SECONDS = 365 * 24 * 3600
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+    ("grpc.server_handshake_timeout_ms", 20_000),  # for who connects and says nothing
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
 )
 
 logger = logging.getLogger(__name__)
 logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # else a traceback for each message that cannot be parsed
+
+SETTLE_SECONDS = 0.05  # in which what has come before the stop is taken, and without a call after it the port closes
+BUSY_SECONDS = 1.0  # after which it closes though clients go on
 
 
 def limit_text(text: str) -> str:
@@ -130,13 +134,47 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         return _respond(context, answer_reload, self._models, request, _remaining_seconds(context))
 
 
+class Arrivals(grpc.ServerInterceptor):
+    """Sees every call as it comes, and refuses those after the server was told to stop.
+
+    What reaches a port of gRPC while it closes is CANCELLED, which clients do not try again; UNAVAILABLE they do.
+    """
+
+    def __init__(self) -> None:
+        self.last, self.is_over = 0.0, False  # time of the last call; whether calls are refused
+
+    def intercept_service(  # noqa: D102
+        self, continuation: Callable[..., Any], handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler:
+        self.last = time.monotonic()
+        return REFUSAL if self.is_over else continuation(handler_call_details)
+
+
+def _refuse(request: Any, context: grpc.ServicerContext) -> None:
+    context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
+
+
+REFUSAL = grpc.unary_unary_rpc_method_handler(_refuse)
+
+
+class Health(health.HealthServicer):
+    """Health checks; who watches them is told of a stop and let go."""
+
+    def end(self) -> None:
+        """Ends the calls of those who watch."""
+        with self._lock:
+            callbacks = [callback for found in self._send_response_callbacks.values() for callback in found]
+        for callback in callbacks:
+            callback(None)
+
+
 class GrpcServer:
     """Serves `models` on one port.
 
     Args:
         models: The `tfmtr.serving.models.Models`.
         host: Address to listen on.
-        port: Port, 0 for any free one.
+        port: Port, 0 for any free one, `None` for the socket alone.
         grace_seconds: Longest time that `stop` waits for running calls.
         max_threads: Calls that are worked on at the same time; others wait.
         max_request_bytes: Largest request, or `None` for gRPC's own limit of 2 GiB.
@@ -153,7 +191,7 @@ class GrpcServer:
         self,
         models: Models,
         host: str,
-        port: int,
+        port: int | None,
         grace_seconds: float,
         *,
         max_threads: int | None = None,
@@ -166,15 +204,20 @@ class GrpcServer:
         self._grace_seconds = grace_seconds
         options = dict(OPTIONS) | {"grpc.max_receive_message_length": max_request_bytes or -1} | dict(channel_arguments)
         workers = futures.ThreadPoolExecutor(max_threads or 4 * (os.cpu_count() or 1), "grpc")
-        self._server = grpc.server(workers, options=list(options.items()))
+        self._arrivals = Arrivals()
+        self._server = grpc.server(workers, interceptors=[self._arrivals], options=list(options.items()))
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(models), self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._server)
-        self._health = health.HealthServicer() if has_health else None
+        self._health = Health() if has_health else None
         if self._health:
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.port = None
         try:
-            self.port = self._server.add_secure_port(address, tls) if tls else self._server.add_insecure_port(address)
+            if port is not None:
+                self.port = (
+                    self._server.add_secure_port(address, tls) if tls else self._server.add_insecure_port(address)
+                )
             if socket_path:
                 self._server.add_insecure_port(f"unix:{socket_path}")
         except RuntimeError as error:
@@ -182,7 +225,14 @@ class GrpcServer:
         self._server.start()
 
     def stop(self) -> None:
-        """Refuses new calls at once and waits for the running ones."""
+        """Refuses new calls with UNAVAILABLE, closes the port and waits for the running ones."""
+        started = time.monotonic()
         if self._health:
             self._health.enter_graceful_shutdown()
-        self._server.stop(self._grace_seconds).wait()
+        time.sleep(SETTLE_SECONDS)
+        self._arrivals.is_over = True
+        if self._health:
+            self._health.end()
+        while time.monotonic() - self._arrivals.last < SETTLE_SECONDS and time.monotonic() - started < BUSY_SECONDS:
+            time.sleep(SETTLE_SECONDS / 5)
+        self._server.stop(self._grace_seconds - (time.monotonic() - started)).wait()

@@ -3,10 +3,14 @@
 # Protobuf makes its classes when it is imported:
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import grpc
+import numpy as np
+import tensorflow as tf
 from google.protobuf.message import Message
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -19,12 +23,14 @@ from tensorflow_serving.apis import (
 )
 
 from tfmtr.serving import examples
-from tfmtr.serving.errors import invalid_argument
+from tfmtr.serving.batching import BatchingSession
+from tfmtr.serving.errors import ServerError, invalid_argument
 from tfmtr.serving.metrics import METRICS, RUNTIME
 from tfmtr.serving.models import Models
-from tfmtr.serving.predict import DEFAULT_SIGNATURE, check_inputs, choose_outputs, find_signature, predict
-from tfmtr.serving.tensor_proto import to_array, to_proto
+from tfmtr.serving.predict import check_inputs, choose_outputs, find_signature, predict
+from tfmtr.serving.tensor_proto import SENDABLE, to_array, to_proto
 from tfmtr.serving.versions import Version
+from tfmtr.serving.wire import DEFAULT_SIGNATURE
 
 
 def check_model_spec(request: Message) -> None:
@@ -44,14 +50,44 @@ def answer_predict(
         check_inputs(signature, set(request.inputs))
         protos = {**signature.defaults, **request.inputs}
         inputs = {alias: to_array(alias, proto) for alias, proto in protos.items()}
+        if isinstance(version.session, BatchingSession):
+            inputs = repeat_defaults(inputs, signature)
         outputs = choose_outputs(signature, request.output_filter)
+        check_types(signature, outputs)
         with METRICS.time(RUNTIME, model_name=request.model_spec.name, API="Predict", runtime="TF1"):
             arrays = predict(version.session, signature, inputs, outputs, timeout_seconds)
     METRICS.count_fallbacks(request.model_spec.name, arrays)
     response = predict_pb2.PredictResponse(model_spec=resolved(request.model_spec, version, name))
     for alias, array in arrays.items():
-        response.outputs[alias].CopyFrom(to_proto(array, as_content=models.as_content))
+        declared = signature.outputs[alias].dtype
+        response.outputs[alias].CopyFrom(to_proto(array, declared=declared, as_content=models.as_content))
     return response
+
+
+def repeat_defaults(inputs: Mapping[str, np.ndarray], signature: SignatureDef) -> dict[str, np.ndarray]:
+    """Inputs for a batch, where all must have equally many rows: of those with a default one row stands for each.
+
+    Args:
+        inputs: `{alias: array}` of all inputs.
+        signature: The signature, whose `defaults` name those that a client may leave out.
+    """
+    sizes = {len(array) for alias, array in inputs.items() if array.ndim and alias not in signature.defaults}
+    if len(sizes) != 1:
+        return dict(inputs)
+    rows = sizes.pop()
+    is_one = {alias: alias in signature.defaults and array.shape[:1] == (1,) for alias, array in inputs.items()}
+    return {alias: np.repeat(array, rows, axis=0) if is_one[alias] else array for alias, array in inputs.items()}
+
+
+def check_types(signature: SignatureDef, outputs: Iterable[str]) -> None:
+    """Raises UNIMPLEMENTED if an output has a dtype that cannot be sent."""
+    for alias in outputs:
+        if (number := signature.outputs[alias].dtype) and number not in SENDABLE:  # 0: it is no tensor
+            name = tf.as_dtype(number).name
+            raise ServerError(
+                grpc.StatusCode.UNIMPLEMENTED,
+                f"output {alias} has the type {name}, which cannot be sent; name the others in output_filter",
+            )
 
 
 def resolved(spec: model_pb2.ModelSpec, version: Version, signature_name: str = "") -> dict[str, Any]:

@@ -22,6 +22,7 @@ from tfmtr.serving.errors import ServerError, invalid_argument
 from tfmtr.serving.json_response import format_floats, type_name
 
 MAX_VALUE_BYTES = 256
+PART_BYTES = 2**16
 MAX_RANK = 64  # of NumPy; TensorFlow has 254
 INTEGER_RANGES = {  # TF Serving checks the small types as int32 and then keeps their low bits
     **dict.fromkeys((tf.int32, tf.int16, tf.int8, tf.uint8), (-(2**31), 2**31 - 1)),
@@ -74,10 +75,23 @@ def parse_json(body: bytes) -> dict[str, Any]:
     return document
 
 
+class _Parts:
+    """A body in parts: between two of them other threads have their turn, which a parser in C gives nobody."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body, self._at = body, 0
+
+    def read(self, size: int) -> bytes:
+        part = self._body[self._at : self._at + size]
+        self._at += size
+        return part
+
+
 def _decode(body: bytes) -> Any:
     decode = _Decoder(number_mode=rapidjson.NM_NAN)
     try:
-        return decode(body)
+        stream: Any = body if len(body) <= PART_BYTES else _Parts(body)
+        return decode(stream, chunk_size=PART_BYTES)
     except (RecursionError, UnicodeDecodeError):
         return decode_any(body.decode(errors="surrogateescape"))
     except rapidjson.JSONDecodeError as error:

@@ -73,6 +73,8 @@ class LocalServer(Server):
         known = [field.name for field in dataclasses.fields(ServerOptions) if field.name not in OWN]
         for name in options:
             check_choice("options", name, known)
+        if port is None:
+            raise ValueError("`port` must be an integer: a local server is asked over gRPC. Received: port=None")
         if rest_api_port and rest_api_port == port:
             raise ValueError(f"`rest_api_port` must be another port than `port`. Received: {rest_api_port} for both")
         self.version = Version(version)

@@ -11,6 +11,7 @@ COUNT = ":tensorflow:serving:request_count"
 LATENCY = ":tensorflow:serving:request_latency"
 RUNTIME = ":tensorflow:serving:runtime_latency"
 FALLBACKS = "tfmtr_fallbacks"  # answers in which something was not known, by what
+MAX_NAMES = 1000  # of models that are counted by name: clients may ask for any
 BOUNDS = [10 * 1.8**i for i in range(33)]  # microseconds
 
 
@@ -28,11 +29,14 @@ class Metrics:
         self._lock = threading.Lock()
         self._counts, self._fallbacks = {}, {}
         self._histograms = {}
+        self._names = set()
 
     def count(self, model_name: str, status: str) -> None:
-        """One more request."""
-        labels = ("model_name", model_name), ("status", status)
+        """One more request; of names beyond the first 1,000 under no name."""
         with self._lock:
+            if len(self._names) < MAX_NAMES:
+                self._names.add(model_name)
+            labels = ("model_name", model_name if model_name in self._names else ""), ("status", status)
             self._counts[labels] = self._counts.get(labels, 0) + 1
 
     def count_fallbacks(self, model_name: str, arrays: Mapping[str, Any]) -> None:

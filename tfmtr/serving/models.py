@@ -14,6 +14,7 @@ from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSy
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfigList
 
 from tfmtr.serving.errors import ServerError, invalid_argument, not_found
+from tfmtr.serving.storage import check_scheme
 from tfmtr.serving.versions import Model, Policy, Version, all_versions, latest, specific
 
 
@@ -121,6 +122,11 @@ class Models:
                     )
         self._labels = labels
 
+    def cancel(self) -> None:
+        """Ends the runs under way, and all that would come, with UNAVAILABLE."""
+        for model in list(self._models.values()):
+            model.cancel()
+
     def stop(self) -> None:
         """Unloads everything."""
         for model in self._models.values():
@@ -185,7 +191,7 @@ def make_policy(policy: FileSystemStoragePathSourceConfig.ServableVersionPolicy)
 
 
 def check_config(model_config_list: ModelConfigList, known: Collection[str] = ()) -> None:
-    """Raises unless every model has a name of its own, an absolute path and the platform "tensorflow".
+    """Raises unless every model has a name of its own, an absolute path or an address and the platform "tensorflow".
 
     Args:
         model_config_list: The `ModelConfigList`.
@@ -202,6 +208,10 @@ def check_config(model_config_list: ModelConfigList, known: Collection[str] = ()
         names.add(name)
         if not path.startswith("/") and "://" not in path:
             raise invalid_argument(f"Expected model {name} to have an absolute path or URI; got base_path()={path}")
+        try:
+            check_scheme(path)
+        except ValueError as error:
+            raise invalid_argument(f"Model {name}: {error}") from error
         if config.model_type and config.model_platform:
             raise invalid_argument(
                 "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform."

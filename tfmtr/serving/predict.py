@@ -10,8 +10,6 @@ from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tfmtr.serving.batching import Session
 from tfmtr.serving.errors import ServerError, invalid_argument
 
-DEFAULT_SIGNATURE = "serving_default"
-
 
 def find_signature(session: Session, name: str) -> SignatureDef:
     """The `SignatureDef` called `name`.

@@ -21,6 +21,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis.classification_pb2 import ClassificationRequest  # pyright: ignore[reportAttributeAccessIssue]
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest  # pyright: ignore[reportAttributeAccessIssue]
 from tensorflow_serving.apis.model_pb2 import ModelSpec  # pyright: ignore[reportAttributeAccessIssue]
@@ -30,11 +31,12 @@ from tfmtr.serving.errors import ServerError, invalid_argument
 from tfmtr.serving.handlers import answer_classify, answer_regress, answer_status, signature_map
 from tfmtr.serving.json_examples import read_examples, write_classifications, write_regressions
 from tfmtr.serving.json_request import parse_json, read_inputs, signature_name
-from tfmtr.serving.json_response import write_columns, write_error, write_rows
+from tfmtr.serving.json_response import type_name, write_columns, write_error, write_rows
 from tfmtr.serving.metrics import LATENCY, METRICS, RUNTIME
 from tfmtr.serving.models import Models
-from tfmtr.serving.predict import DEFAULT_SIGNATURE, choose_outputs, predict
-from tfmtr.serving.tensor_proto import as_array
+from tfmtr.serving.predict import choose_outputs, predict
+from tfmtr.serving.tensor_proto import QUANTIZED, SENDABLE, as_array
+from tfmtr.serving.wire import DEFAULT_SIGNATURE
 
 HTTP_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -56,7 +58,11 @@ CORS_HEADERS = {
     "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Content-Type",
 }
-MAX_INFLATED_BYTES = 100 * 2**20  # of a compressed body
+MAX_BYTES = 16 * 2**20  # of a body: as JSON of numbers it takes sixty times as much memory while it is read
+MAX_INFLATED_BYTES = 100 * 2**20  # of a compressed body, where larger ones are allowed
+SILENT_SECONDS = 20.0  # a client may send nothing for so long before and within a request
+IDLE_SECONDS = 75.0  # and between two, longer than load balancers keep a connection that nobody uses
+SETTLE_SECONDS = 0.05  # in which a server that is told to stop reads what has come before
 NAME, VERSION = r"(?P<name>[^/:]+)", r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 PATHS = {
     "POST": re.compile(rf"(?i:/v1/models/{NAME}{VERSION}):(?P<verb>classify|regress|predict)"),
@@ -106,11 +112,19 @@ def answer_predict(models: Models, spec: ModelSpec, body: bytes, timeout_seconds
             raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
         dtypes = {alias: tf.as_dtype(info.dtype) for alias, info in signature.inputs.items()}
         inputs, is_row = read_inputs(document, dtypes)
+        check_types(signature)
         with METRICS.time(RUNTIME, model_name=spec.name, API="Predict", runtime="TF1"):
             arrays = predict(version.session, signature, inputs, choose_outputs(signature), timeout_seconds)
     METRICS.count_fallbacks(spec.name, arrays)
     arrays = {alias: as_array(array) for alias, array in arrays.items()}
     return write_rows(arrays) if is_row else write_columns(arrays)
+
+
+def check_types(signature: SignatureDef) -> None:
+    """Raises INVALID_ARGUMENT if an output has a dtype that JSON cannot carry, though its values may look so."""
+    for info in signature.outputs.values():
+        if info.dtype in QUANTIZED or (info.dtype and info.dtype not in SENDABLE):
+            raise invalid_argument(f"Failed to write JSON value for tensor type: {type_name(tf.as_dtype(info.dtype))}")
 
 
 EXAMPLES = {
@@ -177,16 +191,72 @@ def answer(models: Models, method: str, path: str, body: bytes, timeout_seconds:
 
 
 class _Connection(RequestHandler):
-    """A connection that answers what was asked before the client ended its side of it."""
+    """A connection that answers what was asked before either side ended, and waits for no silent client for ever."""
 
     is_half_closed = False
+    is_stopping = False
     request: web.BaseRequest | None = None  # the one that is being answered
+    heard_at = 0.0  # when the client sent something last
+    _head_timer: asyncio.TimerHandle | None = None  # runs while a request's head is waited for
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self._loop.time()
+        if self.request is None and self._head_timer is None:
+            self._await_head()
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
 
     def eof_received(self) -> bool:
         self.is_half_closed = True
         waiting = [payload for _, payload in self._messages] + ([self.request.content] if self.request else [])
         # What is whole is answered; the rest of a request that is not will never come.
         return bool(waiting) and all(payload.is_eof() for payload in waiting)
+
+    def begin(self, request: web.BaseRequest) -> None:
+        """Takes note of a request whose head is there."""
+        self.request = request
+        self._stop_waiting()
+
+    def stop(self) -> None:
+        """Ends the connection, after what has been asked is answered."""
+        self.is_stopping = True
+        if self.request is None and not self._messages:
+            self.force_close()
+
+    async def read(self, request: web.BaseRequest) -> bytes:
+        """The body.
+
+        Raises:
+            TimeoutError: If nothing of it comes for a while, for a shorter one while the server stops.
+        """
+        if request.content.is_eof():
+            return await request.read()
+        reading = asyncio.ensure_future(request.read())
+        try:
+            while not reading.done():
+                limit = SILENT_SECONDS / (10 if self.is_stopping else 1)
+                await asyncio.wait({reading}, timeout=limit / 4)
+                if not reading.done() and self._loop.time() - self.heard_at > limit:
+                    self._lingering_time = 0.0  # nobody is read after the answer either
+                    raise TimeoutError
+            return reading.result()
+        finally:
+            reading.cancel()
+
+    def _await_head(self) -> None:
+        self._head_timer = self._loop.call_later(SILENT_SECONDS, self.force_close)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
 class _Server(web.Server):
@@ -203,10 +273,10 @@ class RestServer:
         models: The `tfmtr.serving.models.Models`.
         host: Address to listen on.
         port: Port, 0 for any free one.
-        grace_seconds: Longest time that `stop` waits for running requests.
+        grace_seconds: Longest time that `stop` waits for requests whose head has come before.
         timeout_seconds: Limit of a run; the answer to a longer one is 504.
         max_threads: Requests that are worked on at the same time; others wait.
-        max_request_bytes: Largest body, or `None` for no limit.
+        max_request_bytes: Largest body, inflated if it is compressed, by default `MAX_BYTES`.
         has_cors: Whether web pages of other origins may ask.
         metrics_path: Where Prometheus finds the metrics, or `None` for nowhere.
         tls: `ssl.SSLContext`, or `None` for plain text.
@@ -231,19 +301,21 @@ class RestServer:
     ) -> None:
         self._models = models
         self._timeout_seconds = timeout_seconds
-        self._max_request_bytes, self._metrics_path, self._tls = max_request_bytes, metrics_path, tls
+        self._max_request_bytes = max_request_bytes or MAX_BYTES
+        self._grace_seconds, self._metrics_path, self._tls = grace_seconds, metrics_path, tls
         self._headers = CORS_HEADERS if has_cors else {}
         self._workers = ThreadPoolExecutor(max_threads or 4 * (os.cpu_count() or 1), "rest")
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._complained_at = asyncio.new_event_loop(), 0.0
+        self._loop.set_exception_handler(self._complain)
         self._thread = threading.Thread(target=self._loop.run_forever, name="rest-loop", daemon=True)
         self._thread.start()
         try:
-            self.port = asyncio.run_coroutine_threadsafe(self._open(host, port, grace_seconds), self._loop).result()
+            self.port = asyncio.run_coroutine_threadsafe(self._open(host, port), self._loop).result()
         except OSError:
             self._close_loop()
             raise
 
-    async def _open(self, host: str, port: int, grace_seconds: float) -> int:
+    async def _open(self, host: str, port: int) -> int:
         def make_request(
             message: RawRequestMessage,
             payload: StreamReader,
@@ -251,15 +323,14 @@ class RestServer:
             writer: AbstractStreamWriter,
             task: asyncio.Task[None],
         ) -> web.BaseRequest:
-            size = self._max_request_bytes or 0
-            if message.compression:
-                size = min(size or MAX_INFLATED_BYTES, MAX_INFLATED_BYTES)
+            size = min(self._max_request_bytes, MAX_INFLATED_BYTES) if message.compression else self._max_request_bytes
             request = web.BaseRequest(message, payload, protocol, writer, task, self._loop, client_max_size=size)
-            protocol.request = request
+            protocol.begin(request)
             return request
 
-        server = _Server(self._handle, request_factory=make_request, access_log=None, logger=http_logger)  # pyright: ignore[reportArgumentType]
-        self._runner = web.ServerRunner(server, shutdown_timeout=grace_seconds)
+        options: Any = {"request_factory": make_request, "access_log": None, "logger": http_logger}
+        self._server = _Server(self._handle, keepalive_timeout=IDLE_SECONDS, **options)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, reuse_address=True, reuse_port=False, ssl_context=self._tls)
         await site.start()
@@ -269,7 +340,7 @@ class RestServer:
         response = await self._respond(request)
         connection: Any = request.protocol  # a `_Connection`
         connection.request = None
-        if connection.is_half_closed and not connection._messages:
+        if (connection.is_half_closed or connection.is_stopping) and not connection._messages:
             response.force_close()  # nothing more can be asked
         return response
 
@@ -289,7 +360,12 @@ class RestServer:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0  # the answer itself has not begun
         try:
-            body = await request.read()
+            connection: Any = request.protocol  # a `_Connection`
+            body = await connection.read(request)
+        except TimeoutError:
+            response = self._answer(408, write_error("Nothing of the request's body has come for too long"))
+            response.force_close()
+            return response
         except web.RequestPayloadError as error:  # broken chunks or compression
             return self._answer(400, write_error(str(error)))
         except web.HTTPRequestEntityTooLarge as error:
@@ -301,9 +377,26 @@ class RestServer:
         return web.Response(status=status, body=body, headers=self._headers, content_type="application/json")
 
     def stop(self) -> None:
-        """Refuses new connections at once and waits for the running requests."""
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
+        """Refuses new connections and waits for the requests whose head has come before."""
+        asyncio.run_coroutine_threadsafe(self._drain(), self._loop).result()
         self._close_loop()
+
+    async def _drain(self) -> None:
+        end = self._loop.time() + self._grace_seconds
+        await asyncio.sleep(SETTLE_SECONDS)
+        for site in list(self._runner.sites):
+            await site.stop()
+        while (connections := self._server.connections) and self._loop.time() < end:
+            for connection in connections:
+                connection.stop()  # pyright: ignore[reportAttributeAccessIssue] - a `_Connection`
+            await asyncio.sleep(0.01)
+        await self._runner.cleanup()
+
+    def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Logs what goes wrong in the loop, a line a second at most: without files left, each connection fails."""
+        if time.monotonic() - self._complained_at >= 1:
+            self._complained_at = time.monotonic()
+            logger.error("REST: %s: %s", context["message"], context.get("exception"))
 
     def _close_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -14,21 +14,24 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
 
 import grpc
+import tensorflow as tf
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfigList, ModelServerConfig  # pyright: ignore[reportAttributeAccessIssue]
 
 from tfmtr.serving.batching import BatchingOptions, BatchingSession, BatchScheduler, Session
-from tfmtr.serving.errors import ServerError
+from tfmtr.serving.errors import ServerError, invalid_argument
 from tfmtr.serving.grpc_server import GrpcServer
 from tfmtr.serving.models import Models
 from tfmtr.serving.options import ServerOptions
 from tfmtr.serving.rest_server import RestServer
 from tfmtr.serving.session import SavedModelSession
+from tfmtr.serving.storage import Location, check_scheme, is_directory, is_file, join, list_names, locate
 from tfmtr.serving.text_protos import BatchingParameters, MonitoringConfig, SSLConfig, read_text_proto
 from tfmtr.serving.versions import Model, Policy
 from tfmtr.serving.warmup import warm_up
 
 LAYOUT = "<model_base_path>/<integer version>/saved_model.pb"
-GRACE_SECONDS = 30.0
+GRACE_SECONDS = 8.0  # with what follows below the 10 seconds after which Docker kills
+CUT_SECONDS = 1.0  # in which those that are cut are told so
 
 logger = logging.getLogger(__name__)
 
@@ -41,24 +44,27 @@ def check_base_path(path: str | os.PathLike) -> None:
     Raises:
         ValueError: If `path` is no directory, one version itself, a parent of base paths, or something else.
     """
-    path = Path(path)
     received = f"Received: model_base_path={str(path)!r}"
-    if not path.is_dir():
+    check_scheme(path)
+    place = locate(path)
+    if not is_directory(place):
         raise ValueError(
             f"`model_base_path` must be a directory laid out as {LAYOUT}; export a model there. {received}"
         )
-    if any((path / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt")):
+    names = list_names(place)
+    if {"saved_model.pb", "saved_model.pbtxt"} & set(names):
         raise ValueError(
             f"`model_base_path` must be laid out as {LAYOUT}, and this is a SavedModel itself; "
             f"pass its parent directory and name the version with an integer. {received}"
         )
-    children = list(path.iterdir())
-    if any(child.name.isdigit() for child in children):
+    if any(name.isdigit() for name in names):
         return
-    models = sorted(str(child) for child in children if any(p.name.isdigit() for p in child.glob("*/")))
+    children = [join(place, name) for name in names]
+    folders = [child for child in children if is_directory(child)]
+    models = [str(child) for child in folders if any(name.isdigit() for name in list_names(child))]
     if models:
         raise ValueError(f"`model_base_path` must be laid out as {LAYOUT}. Did you mean {models[0]}? {received}")
-    if any(child.is_file() for child in children):
+    if len(folders) < len(children):
         raise ValueError(f"`model_base_path` must be laid out as {LAYOUT}; it has no version directory. {received}")
 
 
@@ -87,13 +93,14 @@ class Server:
     Ports open only when every model has a version available. A base path without a version is waited for.
 
     Args:
-        model_base_path: Directory with one sub-directory for each version, named by an integer; or `None` with a
-            `model_config_file`.
+        model_base_path: Directory with one sub-directory for each version, named by an integer, or its address, such
+            as `gs://bucket/model`; or `None` with a `model_config_file`.
         rest_api_port: REST port; 0 for any free one, `None` for no REST.
-        **options: The other fields of `tfmtr.serving.options.ServerOptions`; `port=0` takes any free one.
+        **options: The other fields of `tfmtr.serving.options.ServerOptions`; `port=0` takes any free one, `port=None`
+            leaves gRPC to the `grpc_socket_path`, if there is one.
 
     Attributes:
-        port: The gRPC port, once started.
+        port: The gRPC port, once started, or `None`.
         rest_port: The REST port, once started, or `None`.
 
     Raises:
@@ -112,6 +119,7 @@ class Server:
         given = ServerOptions(model_base_path=str(model_base_path or ""), rest_api_port=rest_api_port, **options)
         self.options, self.port, self.rest_port = given, given.port, rest_api_port
         self._config = read_config(given)
+        self._session_config = read_session_config(given.tensorflow_session_config_file)
         self._tls = read_tls(given.ssl_config_file)
         self._metrics_path = read_metrics_path(given.monitoring_config_file)
         self._channel_arguments = read_channel_arguments(given.grpc_channel_arguments)
@@ -139,13 +147,14 @@ class Server:
             retry_interval_seconds=self.options.load_retry_interval_micros / 1e6,
         )
 
-    def _load(self, path: Path) -> Session:
+    def _load(self, path: Location) -> Session:
         """One version, warm, and batched if that is asked for."""
         options = self.options
         session = SavedModelSession(
             path,
             options.saved_model_tags.split(","),
             memory_fraction=options.per_process_gpu_memory_fraction,
+            config=self._session_config,
             intra_op_threads=options.tensorflow_intra_op_parallelism or options.tensorflow_session_parallelism,
             inter_op_threads=options.tensorflow_inter_op_parallelism or options.tensorflow_session_parallelism,
         )
@@ -153,13 +162,13 @@ class Server:
             if options.enable_model_warmup:
                 warm_up(session, path, max(1, options.num_request_iterations_for_warmup))
             scheduler = self._scheduler
-            file = Path(path) / "batching_params.pbtxt"
-            if options.enable_batching and options.enable_per_model_batching_parameters and file.exists():
+            file = join(path, "batching_params.pbtxt")
+            if options.enable_batching and options.enable_per_model_batching_parameters and is_file(file):
                 scheduler = BatchScheduler(read_batching(file), os.cpu_count() or 1)
         except ValueError as error:
             session.close()
-            raise ServerError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
-        except ServerError:
+            raise invalid_argument(str(error)) from error
+        except Exception:
             session.close()
             raise
         return (
@@ -181,10 +190,14 @@ class Server:
         if self.rest_port and self.rest_port == self.port:
             logger.error("REST is off: --rest_api_port and --port are both %d", self.port)
             self.rest_port = None
-        check_port_is_free(self.options.host, self.port, "port")
+        if ignored := self.options.without_effect():
+            logger.warning("without effect here: %s", ", ".join(ignored))
+        if self.port is not None:
+            check_port_is_free(self.options.host, self.port, "port")
         if self.rest_port is not None:
             check_port_is_free(self.options.host, self.rest_port, "rest_api_port")
         try:
+            self._config = servable(self._config)
             self._check_labels()
             self._models.configure(self._config)
             for model in self._models:
@@ -216,36 +229,37 @@ class Server:
         """Applies the configuration file again and again; a bad one changes nothing."""
         while not self._stopping.wait(self.options.model_config_file_poll_wait_seconds):
             try:
-                self._models.reload(read_config(self.options), timeout_seconds=60)
+                self._models.reload(servable(read_config(self.options)), timeout_seconds=60)
             except (ValueError, OSError, ServerError) as error:
                 logger.error("%s is not applied: %s", self.options.model_config_file, error)
 
     def _open_ports(self) -> None:
         options = self.options
         default_threads = max(4 * (os.cpu_count() or 1), 64 if options.enable_batching else 0)
-        self._ports.append(
-            GrpcServer(
-                self._models,
-                options.host,
-                self.port,
-                GRACE_SECONDS,
-                max_threads=options.grpc_max_threads or default_threads,
-                max_request_bytes=options.max_request_bytes,
-                channel_arguments=self._channel_arguments,
-                socket_path=options.grpc_socket_path,
-                tls=self._tls and self._tls.grpc,
-                has_health=options.enable_grpc_healthcheck_service,
+        if self.port is not None or options.grpc_socket_path:
+            self._ports.append(
+                GrpcServer(
+                    self._models,
+                    options.host,
+                    self.port,
+                    GRACE_SECONDS + CUT_SECONDS,
+                    max_threads=options.grpc_max_threads or default_threads,
+                    max_request_bytes=options.max_request_bytes,
+                    channel_arguments=self._channel_arguments,
+                    socket_path=options.grpc_socket_path,
+                    tls=self._tls and self._tls.grpc,
+                    has_health=options.enable_grpc_healthcheck_service,
+                )
             )
-        )
-        self.port = self._ports[-1].port
-        logger.info("gRPC on %s:%d", options.host, self.port)
+            self.port = self._ports[-1].port
+            logger.info("gRPC on %s", options.grpc_socket_path if self.port is None else f"{options.host}:{self.port}")
         if self.rest_port is not None:
             self._ports.append(
                 RestServer(
                     self._models,
                     options.host,
                     self.rest_port,
-                    GRACE_SECONDS,
+                    GRACE_SECONDS + CUT_SECONDS,
                     options.rest_api_timeout_in_ms / 1000,
                     max_threads=options.rest_api_num_threads or default_threads,
                     max_request_bytes=options.max_request_bytes,
@@ -266,10 +280,13 @@ class Server:
         self._stopping.wait()
 
     def stop(self) -> None:
-        """Refuses new requests, waits up to 30 seconds for the running ones, unloads the models."""
+        """Refuses new requests, waits up to 8 seconds for the running ones and cuts them, unloads the models."""
         self._stopping.set()
+        cut = threading.Timer(GRACE_SECONDS, self._models.cancel)
+        cut.start()
         with futures.ThreadPoolExecutor(2) as together:
             list(together.map(lambda port: port.stop(), self._ports))
+        cut.cancel()
         self._ports = []
         if self._watcher:
             self._watcher.join()
@@ -293,7 +310,8 @@ def read_config(options: ServerOptions) -> ModelConfigList:
     """
     if not options.model_config_file:
         config = ModelConfigList()
-        path = os.path.abspath(options.model_base_path)
+        place = locate(options.model_base_path)
+        path = place if isinstance(place, str) else os.path.abspath(place)
         config.config.add(name=options.model_name, base_path=path, model_platform="tensorflow")
         return config
     config = read_text_proto(options.model_config_file, ModelServerConfig)
@@ -303,6 +321,25 @@ def read_config(options: ServerOptions) -> ModelConfigList:
             f"}}. Received: {config.WhichOneof('config')}"
         )
     return config.model_config_list
+
+
+def servable(config: ModelConfigList) -> ModelConfigList:
+    """A list without the models whose address no file system here can read; says of each why.
+
+    Raises:
+        ServerError: INVALID_ARGUMENT if none is left.
+    """
+    found, faults = ModelConfigList(), []
+    for model in config.config:
+        try:
+            check_scheme(model.base_path)
+            found.config.append(model)
+        except ValueError as error:
+            faults.append(f"model {model.name} is not served: {error}")
+            logger.error(faults[-1])
+    if faults and not found.config:
+        raise invalid_argument(faults[0])
+    return found
 
 
 class Tls(NamedTuple):
@@ -353,6 +390,11 @@ def read_metrics_path(path: str) -> str | None:
     return (config.path or "/monitoring/prometheus/metrics") if config.enable else None
 
 
+def read_session_config(path: str) -> tf.compat.v1.ConfigProto | None:
+    """The `ConfigProto` of a file; `None` without one."""
+    return read_text_proto(path, tf.compat.v1.ConfigProto) if path else None
+
+
 def read_batching(path: str | os.PathLike) -> BatchingOptions:
     """The `BatchingOptions` of a file with `BatchingParameters`; TF Serving's defaults without one."""
     return BatchingOptions.from_proto(read_text_proto(path, BatchingParameters)) if path else BatchingOptions()
@@ -377,11 +419,18 @@ def read_channel_arguments(text: str) -> dict[str, int | str]:
     return found
 
 
-def serve(model_base_path: str | os.PathLike | None = None, *, rest_api_port: int | None = 0, **options: Any) -> None:
+def serve(
+    model_base_path: str | os.PathLike | None = None,
+    *,
+    port: int | None = 8500,
+    rest_api_port: int | None = 0,
+    **options: Any,
+) -> None:
     """Serves models until SIGTERM or SIGINT, then finishes the running requests and returns.
 
     Args:
         model_base_path: As for `Server`.
+        port: gRPC port; 0 for no gRPC.
         rest_api_port: REST port; 0 for no REST.
         **options: The other fields of `tfmtr.serving.options.ServerOptions`.
 
@@ -391,7 +440,7 @@ def serve(model_base_path: str | os.PathLike | None = None, *, rest_api_port: in
         SystemExit: With status 255 if a model or the configuration cannot be loaded.
     """
     try:
-        server = Server(model_base_path, rest_api_port=rest_api_port or None, **options)
+        server = Server(model_base_path, port=port or None, rest_api_port=rest_api_port or None, **options)
     except ValueError as error:
         if not options.get("model_config_file"):
             raise

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,7 +10,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
-from tfmtr.serving.errors import CODES, ServerError, not_found
+from tfmtr.serving.errors import CODES, STOPPING, ServerError, not_found
+from tfmtr.serving.storage import Location, is_file, join, locate
 
 
 class SavedModelSession:
@@ -21,8 +21,9 @@ class SavedModelSession:
     refuses shapes that the graph itself takes, and TF Serving does neither.
 
     Args:
-        path: Directory of one version: `saved_model.pb` and `variables/`.
+        path: Directory of one version: `saved_model.pb` and `variables/`; or its address.
         tags: Tags of the graph to load.
+        config: `ConfigProto` of the session; what the other arguments say comes first.
         memory_fraction: Share of a GPU's memory to take; 0 for as much as is needed.
         intra_op_threads: Threads within an operation; 0 for one a core.
         inter_op_threads: Threads between operations; 0 for one a core.
@@ -36,23 +37,28 @@ class SavedModelSession:
         path: str | os.PathLike,
         tags: Iterable[str] = ("serve",),
         *,
+        config: tf.compat.v1.ConfigProto | None = None,
         memory_fraction: float = 0.0,
         intra_op_threads: int = 0,
         inter_op_threads: int = 0,
     ) -> None:
-        path = Path(path)
-        if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
+        path = locate(path)
+        if not any(is_file(join(path, name)) for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise not_found(f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}")
-        config = tf.compat.v1.ConfigProto(
-            allow_soft_placement=True,
-            intra_op_parallelism_threads=intra_op_threads,
-            inter_op_parallelism_threads=inter_op_threads,
+        growing = {"allow_growth": not memory_fraction}
+        settings = tf.compat.v1.ConfigProto()
+        settings.MergeFrom(tf.compat.v1.ConfigProto(gpu_options=growing) if config is None else config)
+        settings.MergeFrom(
+            tf.compat.v1.ConfigProto(
+                allow_soft_placement=True,
+                intra_op_parallelism_threads=intra_op_threads,
+                inter_op_parallelism_threads=inter_op_threads,
+                gpu_options={"per_process_gpu_memory_fraction": memory_fraction},
+            )
         )
-        config.gpu_options.allow_growth = not memory_fraction
-        config.gpu_options.per_process_gpu_memory_fraction = memory_fraction
         self._graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=self._graph, config=config)
-        self._handles = {}
+        self._session = tf.compat.v1.Session(graph=self._graph, config=settings)
+        self._handles, self._is_cancelled = {}, False
         try:
             with self._graph.as_default():
                 meta_graph = load(path, self._session, tags)
@@ -102,6 +108,10 @@ class SavedModelSession:
                 [],
                 None,
             )
+        except tf.errors.CancelledError as error:
+            if not self._is_cancelled:
+                raise ServerError(grpc.StatusCode.CANCELLED, error.message) from error
+            raise ServerError(grpc.StatusCode.UNAVAILABLE, STOPPING) from error
         except tf.errors.OpError as error:
             raise ServerError(CODES[error.error_code], error.message) from error
         finally:
@@ -109,8 +119,8 @@ class SavedModelSession:
                 pywrap_tf_session.TF_DeleteBuffer(options)
 
     def cancel(self) -> None:
-        """Ends the runs under way with CANCELLED; nothing runs in this session afterwards."""
-        session = self._session
+        """Ends the runs under way with UNAVAILABLE; nothing runs in this session afterwards."""
+        session, self._is_cancelled = self._session, True
         if session is not None:
             session.close()
 
@@ -122,7 +132,7 @@ class SavedModelSession:
         self._graph = None
 
 
-def load(path: Path, session: tf.compat.v1.Session, tags: Iterable[str]) -> MetaGraphDef:
+def load(path: Location, session: tf.compat.v1.Session, tags: Iterable[str]) -> MetaGraphDef:
     """Loads a SavedModel into a session and returns its MetaGraphDef; ScaNN's operations are there if it needs them."""
     loader = SavedModelLoader(str(path))
     try:

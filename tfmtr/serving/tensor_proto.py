@@ -3,11 +3,12 @@
 import math
 from typing import Any
 
+import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
-from tfmtr.serving.errors import invalid_argument
+from tfmtr.serving.errors import ServerError, invalid_argument
 
 # dtype -> field of typed values. Small integers share `int_val`, both half floats travel as their 16 bits.
 VALUE_FIELDS = {
@@ -24,6 +25,10 @@ VALUE_FIELDS = {
     tf.complex128: "dcomplex_val",
     **dict.fromkeys((tf.int32, tf.int16, tf.int8, tf.uint16, tf.uint8), "int_val"),
 }
+
+QUANTIZED = {dtype.as_datatype_enum: dtype for dtype in (tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32)}
+FLOAT8 = tf.dtypes.experimental.float8_e5m2, tf.dtypes.experimental.float8_e4m3fn  # a byte each, in one field of bytes
+SENDABLE = {*QUANTIZED, *(dtype.as_datatype_enum for dtype in (*VALUE_FIELDS, *FLOAT8))}
 
 PLAIN = {  # what NumPy reads as TensorFlow does: enum -> dtype and field
     dtype.as_datatype_enum: (np.dtype(object if dtype == tf.string else dtype.as_numpy_dtype), field)
@@ -81,27 +86,37 @@ def as_array(value: Any) -> np.ndarray:
     return np.array(value, object) if isinstance(value, bytes) else np.asarray(value)
 
 
-def to_proto(array: Any, *, as_content: bool = False) -> TensorProto:
+def to_proto(array: Any, *, declared: int = 0, as_content: bool = False) -> TensorProto:
     """A `TensorProto` with typed values, which is what clients of TF Serving read.
 
     Args:
         array: Array, scalar or bytes, as a session returns it.
+        declared: Number of the dtype that the signature declares, 0 for none; a session returns quantized values as
+            plain integers.
         as_content: Whether numbers are raw bytes instead.
+
+    Raises:
+        ServerError: UNIMPLEMENTED if a `TensorProto` has no values of the dtype.
 
     Example:
     >>> list(to_proto(np.array([1.5, 2.0], "float32")).float_val)
     [1.5, 2.0]
     """
     array = as_array(array)
-    dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
+    dtype = QUANTIZED.get(declared) or (tf.string if array.dtype == object else tf.as_dtype(array.dtype))
+    if dtype.as_datatype_enum not in SENDABLE:
+        raise ServerError(grpc.StatusCode.UNIMPLEMENTED, f"a tensor of the type {dtype.name} cannot be sent")
     proto = TensorProto(dtype=dtype.as_datatype_enum)
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     if as_content and array.dtype != object:
         proto.tensor_content = array.tobytes()
         return proto
+    if dtype in FLOAT8:
+        proto.float8_val = array.tobytes()
+        return proto
     values = array.ravel()
-    field = VALUE_FIELDS[dtype]
+    field = VALUE_FIELDS.get(dtype, "int_val")
     if field == "half_val":
         values = values.view(np.uint16)
     elif dtype.is_complex:

@@ -1,12 +1,13 @@
 """Configuration files in protobuf's text format, also of messages that no Python package has."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BoolValue, Int64Value, StringValue  # noqa: F401 - registers their file
+
+from tfmtr.serving.storage import locate, read_text
 
 Field = descriptor_pb2.FieldDescriptorProto
 TYPES = {"bool": Field.TYPE_BOOL, "int64": Field.TYPE_INT64, "string": Field.TYPE_STRING}
@@ -64,7 +65,7 @@ def read_text_proto(path: str | os.PathLike, message: type[Message]) -> Any:
     """The message of a file in protobuf's text format.
 
     Args:
-        path: The file.
+        path: The file, or its address.
         message: Class of the message.
 
     Raises:
@@ -79,7 +80,7 @@ def read_text_proto(path: str | os.PathLike, message: type[Message]) -> Any:
     allowed_batch_sizes: 128
     """
     try:
-        return text_format.Parse(Path(path).read_text(encoding="utf-8"), message())
+        return text_format.Parse(read_text(locate(path)), message())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         kind = message.DESCRIPTOR.name
         raise ValueError(f"{path} must hold a {kind} in protobuf's text format. Received: {error}") from error

@@ -7,17 +7,18 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from pathlib import Path
 
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus  # pyright: ignore[reportAttributeAccessIssue]
 
 from tfmtr.serving.batching import Session
-from tfmtr.serving.errors import ServerError, not_found
+from tfmtr.serving.errors import ServerError, not_found, server_error
 from tfmtr.serving.session import SavedModelSession
+from tfmtr.serving.storage import AnyLocation, Location, join, list_names, locate
 
 START, LOADING, AVAILABLE = ModelVersionStatus.START, ModelVersionStatus.LOADING, ModelVersionStatus.AVAILABLE
 UNLOADING, END = ModelVersionStatus.UNLOADING, ModelVersionStatus.END
 
+MIN_PAUSE_SECONDS = 0.1  # after a look at the disk that failed
 Policy = Callable[[Iterable[int]], set[int]]  # from the numbers on disk to those that are wanted
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,8 @@ class Model:
 
     Args:
         name: Name that clients ask for.
-        base_path: Directory whose sub-directories with integer names are the versions.
+        base_path: Directory whose sub-directories with integer names are the versions; or its address, such as
+            `gs://bucket/model`.
         policy: Function from the numbers on disk to those that are wanted, by default the largest.
         load: Function from a version's directory to a session.
         poll_wait_seconds: Time between two looks at `base_path`; 0 looks once, a negative number never.
@@ -86,13 +88,13 @@ class Model:
         base_path: str | os.PathLike,
         *,
         policy: Policy | None = None,
-        load: Callable[[Path], Session] = SavedModelSession,
+        load: Callable[[Location], Session] = SavedModelSession,
         poll_wait_seconds: float = 1.0,
         max_num_load_retries: int = 5,
         retry_interval_seconds: float = 1.0,
     ) -> None:
         self.name = name
-        self.base_path, self._policy = Path(base_path), policy or latest()
+        self.base_path, self._policy = locate(base_path), policy or latest()
         self._load_session = load
         self._poll_wait_seconds = poll_wait_seconds
         self._max_num_attempts = 1 + max_num_load_retries
@@ -100,33 +102,44 @@ class Model:
         self._versions = {}
         self._changed = threading.Condition()
         self._stopping, self._wake, self._has_looked = threading.Event(), threading.Event(), False
-        self._thread = threading.Thread(target=self._watch, name=f"versions-of-{name}", daemon=True)
+        self._thread = None  # while something is watched, or is still to be unloaded
         self._last_note = None
 
     def start(self) -> None:
-        """Starts to watch the base path, in a thread of its own."""
-        self._thread.start()
+        """Starts to watch the base path, in a thread of its own, which ends when there is none and all is unloaded."""
+        with self._changed:
+            if self._thread is None and not self._stopping.is_set():
+                self._thread = threading.Thread(target=self._watch, name=f"versions-of-{self.name}", daemon=True)
+                self._thread.start()
 
     def configure(self, base_path: str | os.PathLike | None, policy: Policy | None) -> None:
         """Looks elsewhere, or for other versions, from now on; `base_path=None` unloads all and looks nowhere."""
         with self._changed:
-            self.base_path, self._policy = Path(base_path) if base_path else None, policy
+            self.base_path, self._policy = locate(base_path) if base_path else None, policy
             self._has_looked = False
             for version in self._versions.values():
                 version.attempts = 0
+        self.start()
         self._wake.set()
 
     def stop(self, grace_seconds: float = 0.0) -> None:
         """Stops watching and unloads everything; runs that last longer than `grace_seconds` are cancelled."""
         self._stopping.set()
         self._wake.set()
-        if self._thread.ident:
-            self._thread.join()
+        if thread := self._thread:
+            thread.join()
         self._unload(keep=())
         with self._changed:
             self._changed.wait_for(lambda: not self._unloading(), grace_seconds)
             late = [version.session for version in self._unloading()]
         for session in late:
+            session.cancel()
+
+    def cancel(self) -> None:
+        """Ends the runs under way, and all that would come, with UNAVAILABLE."""
+        with self._changed:
+            loaded = [v.session for v in self._versions.values() if v.state in (AVAILABLE, UNLOADING)]
+        for session in loaded:
             session.cancel()
 
     @contextlib.contextmanager
@@ -241,6 +254,12 @@ class Model:
                     self.poll()
             except Exception:
                 logger.exception("looking for versions of model %s failed", self.name)
+                self._wake.wait(max(MIN_PAUSE_SECONDS, self._poll_wait_seconds))
+                continue
+            with self._changed:
+                if self.base_path is None and all(v.state == END for v in self._versions.values()):
+                    self._thread = None
+                    return
             retries = [v.retry_at - time.monotonic() for v in self._versions.values() if v.state == LOADING]
             pauses = [max(0.01, pause) for pause in retries]
             if self._poll_wait_seconds > 0:
@@ -256,14 +275,15 @@ class Model:
             return time.monotonic() >= version.retry_at
         return version.state == START or (version.state == END and version.attempts == 0)
 
-    def _load(self, number: int, path: Path) -> None:
+    def _load(self, number: int, path: Location) -> None:
         version = self._versions[number]
         self._set(version, LOADING)
         version.attempts += 1
         started = time.monotonic()
         try:
             session = self._load_session(path)
-        except ServerError as error:
+        except Exception as raised:  # the disk's, the graph's or a file's beside it: all have their retries
+            error = server_error(raised)
             is_final = version.attempts >= self._max_num_attempts
             version.retry_at = time.monotonic() + self._retry_interval_seconds
             self._set(version, END if is_final else LOADING, error=error)
@@ -288,9 +308,13 @@ class Model:
             self._close(version)
 
     def _close(self, version: Version) -> None:
-        version.session.close()
+        try:
+            version.session.close()
+        except Exception:  # it serves no more in any case
+            logger.exception("model %s version %d could not be closed in order", self.name, version.number)
         version.attempts = 0
         self._set(version, END)
+        self._wake.set()  # perhaps there is nothing left to watch
         logger.info("model %s version %d is unloaded", self.name, version.number)
 
     def _set(
@@ -306,20 +330,20 @@ class Model:
         self._last_note = text
 
 
-def find_versions(base_path: Path | None) -> tuple[dict[int, Path], OSError | None]:
+def find_versions(base_path: AnyLocation | None) -> tuple[dict[int, AnyLocation], OSError | None]:
     """What has an integer as its whole name: a directory, or a file, which cannot be loaded and says so.
 
     Args:
         base_path: Their parent, or `None` for none.
 
     Returns:
-        `({number: path}, error)`: the `OSError` if `base_path` cannot be listed, otherwise `None`.
+        `({number: location}, error)`: the `OSError` if `base_path` cannot be listed, otherwise `None`.
     """
     if base_path is None:
         return {}, None
     try:
         # In order, so that of `02` and `2` always the same one counts, the last.
-        names = {p.name: p for p in sorted(base_path.iterdir()) if p.name.isascii() and p.name.isdigit()}
+        names = [name for name in list_names(base_path) if name.isascii() and name.isdigit()]
     except OSError as error:
         return {}, error
-    return {int(name): path for name, path in names.items() if int(name) < 2**63}, None
+    return {int(name): join(base_path, name) for name in names if int(name) < 2**63}, None

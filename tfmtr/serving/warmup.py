@@ -16,6 +16,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog  # pyright:
 from tfmtr.serving.batching import Session
 from tfmtr.serving.errors import CODES, ServerError, invalid_argument
 from tfmtr.serving.handlers import answer_classify, answer_multi_inference, answer_predict, answer_regress
+from tfmtr.serving.storage import Location, is_file, join, locate
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_RECORDS = 1000
@@ -32,14 +33,14 @@ def warm_up(session: Session, path: str | os.PathLike, num_iterations: int = 1) 
 
     Args:
         session: The `SavedModelSession`, loaded.
-        path: Directory of the version; without the file nothing happens.
+        path: Directory of the version, or its address; without the file nothing happens.
         num_iterations: How often each request is run.
 
     Raises:
         ServerError: If the file cannot be read, has over 1,000 records, or a request fails.
     """
-    file = Path(path) / FILE
-    if not file.exists():
+    file = join(locate(path), FILE)
+    if not is_file(file):
         return
     version = SimpleNamespace(session=session, number=0)
     models: Any = SimpleNamespace(  # whatever model the record names
@@ -57,7 +58,7 @@ def warm_up(session: Session, path: str | os.PathLike, num_iterations: int = 1) 
             ANSWERS[kind](models, getattr(record, kind).request)
 
 
-def _records(file: Path) -> Iterator[PredictionLog]:
+def _records(file: Location) -> Iterator[PredictionLog]:
     try:
         for data in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
             yield PredictionLog.FromString(data)

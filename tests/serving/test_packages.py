@@ -1,0 +1,44 @@
+"""TensorFlow, its API of the server, protobuf and gRPC fit together, in `pyproject.toml` and in `constraints.txt`."""
+
+import importlib
+import importlib.metadata
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("tensorflow", "tensorflow-serving-api", "protobuf", "grpcio", "grpcio-health-checking")
+
+
+@pytest.fixture(scope="module")
+def wanted():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found = {requirement.name: requirement for requirement in map(Requirement, project["dependencies"])}
+    return {name: found[name].specifier for name in NAMES}
+
+
+def test_each_tensorflow_may_have_the_api_of_its_own_version(wanted):
+    for version in ("2.20.0", "2.21.0"):
+        assert Version(version) in wanted["tensorflow"]
+        assert Version(version) in wanted["tensorflow-serving-api"]
+
+
+def test_the_pinned_versions_fit(wanted):
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)
+    for name in NAMES:
+        assert Version(pins[name]) in wanted[name], name
+    assert pins["tensorflow-serving-api"].rpartition(".")[0] == pins["tensorflow"].rpartition(".")[0]
+    for line in importlib.metadata.requires("grpcio-health-checking"):
+        requirement = Requirement(line)
+        if requirement.name == "protobuf":
+            assert Version(pins["protobuf"]) in requirement.specifier
+
+
+def test_a_script_may_begin_with_the_stubs():
+    assert importlib.import_module("tensorflow_serving.apis.prediction_service_pb2_grpc").PredictionServiceStub
+    if Version(importlib.metadata.version("tensorflow-serving-api")) < Version("2.21"):
+        pytest.skip("the stub of tensorflow-serving-api 2.20 sets what protobuf in C lets nobody set")
+    assert importlib.import_module("tensorflow_serving.apis.prediction_service_pb2").DESCRIPTOR
