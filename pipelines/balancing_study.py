@@ -7,8 +7,8 @@
 KuaiRand: click, long view and like over the standard log, split 8:1:1 by time, MMoE with every balancer and with the
 head `self_auxiliary`, and M3oE with and without `bilevel`. MovieLens-1M: click and like in three age domains, split by
 time, `equal` and the three balancers with the best mean AUC on KuaiRand's validation rows, each with shared bottom,
-MMoE and PLE. One cell is one balancer with one system and one seed, written to `docs/results/balancing/` as soon as it
-is finished and not computed again.
+MMoE and PLE. These three have layer normalisation in all cells. One cell is one balancer with one system and one seed,
+written to `docs/results/balancing/` as soon as it is finished and not computed again.
 
 One recipe for all and nothing tuned: embeddings of 16, Adam 3e-3 and the options that the balancers' papers have as
 defaults, an epoch's steps where they speak of epochs, fixed weights of 1 over the entropy of the label's mean. The
@@ -33,6 +33,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import head_study
 import numpy as np
+from cells import normalized
 from cells import table as markdown
 from head_study import value_text
 from sklearn.metrics import log_loss, roc_auc_score
@@ -109,7 +110,7 @@ def run(schema, parts, name, seed, recipe):
         return sum(log_loss(y[t.column], p[t.name][:, 0].astype(float)) for t in schema.tasks)
 
     chosen = options(balance, parts["train"][1], schema.tasks, recipe)
-    what = {"share": share, "head": head, "balance": (balance, chosen)}
+    what = {"share": normalized(share), "head": head, "balance": (balance, chosen)}
     model, history = head_study.fit(what, schema, *parts["train"], recipe, losses, seed=seed)
     test, by_scenario = evaluate(model, schema, *parts["test"])
     return {

@@ -1,10 +1,12 @@
 """What studies share: cells that are computed once, and tables in Markdown."""
 
+import inspect
 import os
 import subprocess
 import sys
 import time
 
+from tfmtr import components
 from tfmtr.documents import read_json, write_json
 
 
@@ -14,9 +16,26 @@ def known(file, asked):
     return there if there and {key: there.get(key) for key in asked} == asked else None
 
 
+def normalized(share):
+    """A sharing file with layer normalisation, if it has that option: the studies have it in all rows alike.
+
+    No paper has it; it was the default when their figures were made.
+
+    >>> normalized("ple"), normalized(("mmoe", {"num_experts": 2})), normalized("star")
+    (('ple', {'normalize': True}), ('mmoe', {'normalize': True, 'num_experts': 2}), 'star')
+    """
+    name, options = components.parse("sharing", share)
+    if "normalize" not in inspect.signature(components.find("sharing", name)).parameters:
+        return share
+    return name, {"normalize": True, **options}
+
+
 def document_of(recipe):
-    """A recipe's document as cells have it: those from before there were list models do not speak of them."""
+    """A recipe's document as cells have it: of before there were list models, and normalisation had to be asked for."""
     document = recipe.document()
+    if isinstance(share := document["share"], dict) and share.get("normalize"):
+        del share["normalize"]
+        document["share"] = share if len(share) > 1 else share["name"]
     return {key: value for key, value in document.items() if key != "listwise" or value}
 
 

@@ -14,6 +14,7 @@ group; only these two and the baseline with upsampling are there.
 
 A cell is one contender with one seed, trained with early stopping on validation users, then from test window to test
 window, and evaluated on three windows. All contenders have one recipe but for what their name says; nothing is tuned.
+Sharing files that have the option `normalize` have layer normalisation, all alike; cells do not speak of it.
 The paper's models have `--seeds` seeds, the others one, and the best `--finalists` of these, by validation loss, three.
 A cell is written to `docs/results/territory_study/<data>/` as soon as it is finished, and not computed again for the
 same data and recipe. `--processes` computes several at once.
@@ -37,7 +38,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from cells import document_of, known, notes_of
+from cells import document_of, known, normalized, notes_of
 from rich.console import Console
 from territory_oracle import evaluate_truth
 from territory_page import BIAS, OURS, REFERENCE, page
@@ -127,7 +128,8 @@ def contenders(rows, groups, **changes):
     for share in SCENARIO_FILES:
         found[share] = Contender(dataclasses.replace(upsampled, share=share))
     for share in PER_PAIR_FILES:
-        found[f"{share}, a tower a group"] = Contender(dataclasses.replace(upsampled, share=share, per_pair=True))
+        recipe = dataclasses.replace(upsampled, share=normalized(share), per_pair=True)
+        found[f"{share}, a tower a group"] = Contender(recipe)
     return found
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from oracles import build_towers, check_towers, dense, gradients, rows, softmax
+from oracles import build_towers, check_towers, dense, forms, gradients, rows, softmax
 
 from tfmtr.sharing.adatt import adatt
 
@@ -11,10 +11,12 @@ def build(**options):
     return build_towers(adatt, **SIZES | options)
 
 
-@pytest.mark.parametrize("num_experts", [1, 2])
-@pytest.mark.parametrize("num_shared", [0, 1, 3])
-def test_follows_the_equations(num_experts, num_shared):
-    model, w = build(num_experts=num_experts, num_shared_experts=num_shared)
+@pytest.mark.parametrize(
+    ("num_experts", "num_shared", "normalize"), [*((n, s, False) for n in (1, 2) for s in (0, 1, 3)), (2, 1, True)]
+)
+def test_follows_the_equations(num_experts, num_shared, normalize):
+    options, dense = forms(normalize)
+    model, w = build(num_experts=num_experts, num_shared_experts=num_shared, **options)
 
     def natives(experts, path, unit):
         return experts[0] if len(experts) == 1 else w[f"{path}/weight"][unit] @ np.stack(experts)

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from oracles import TOWERS, build_towers, check_towers, dense, rows
+from oracles import TOWERS, build_towers, check_towers, forms, rows
 
 from tfmtr.sharing.snr import SubnetworkRoutes, snr
 
@@ -22,9 +22,10 @@ def hard_concrete(log_alpha, u=None):
     return np.minimum(1, np.maximum(0, s * (1.1 - -0.1) + -0.1))
 
 
-@pytest.mark.parametrize("variant", ["trans", "aver"])
-def test_follows_the_equations_in_inference(variant):
-    model, w = build(variant=variant)
+@pytest.mark.parametrize(("variant", "normalize"), [("trans", False), ("aver", False), ("aver", True)])
+def test_follows_the_equations_in_inference(variant, normalize):
+    options, dense = forms(normalize)
+    model, w = build(variant=variant, **options)
     expected = np.empty((3, 3, 3))
     for row, x in enumerate(rows()):
         state = [x] * 2
@@ -97,8 +98,8 @@ def test_a_closed_connection_is_closed_for_that_pair_only():
     log_alpha[1, 0] = -20.0  # tower `like` does not see sub-network 0
     layer.log_alpha.assign(log_alpha)
     before = model.predict(rows(), verbose=0)
-    center = model.get_layer("subnetworks_0").center
-    center.assign(np.asarray(center) + np.asarray([[1.0], [0.0]]))
+    bias = model.get_layer("subnetworks_0").bias
+    bias.assign(np.asarray(bias) + np.asarray([[1.0], [0.0]]))
     after = model.predict(rows(), verbose=0)
     np.testing.assert_array_equal(after["like"], before["like"])
     assert not np.allclose(after["click"], before["click"])

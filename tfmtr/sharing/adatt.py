@@ -22,7 +22,7 @@ def adatt(
     num_experts: int = 2,
     num_shared_experts: int = 1,
     tower_units: Sequence[int] = (64,),
-    normalize: bool = True,
+    normalize: bool = False,
 ) -> Shared:
     """Fuses all tasks' experts into each task and keeps the task's own experts as a residual, level by level.
 
@@ -52,7 +52,7 @@ def adatt(
         num_experts: Number of each task's native experts at a level.
         num_shared_experts: Number of the shared unit's experts at a level; 0 for AdaTT-sp.
         tower_units: Widths of each tower's layers; none for the last fusion itself.
-        normalize: Whether layers have layer normalisation.
+        normalize: Whether layers have layer normalisation before the ReLU, which the paper does not have.
 
     Returns:
         A `Shared`: `{tower: tensor of shape (batch, width of the last layer)}`, and what each tower starts from.
