@@ -11,8 +11,9 @@ MMoE and PLE. These three have layer normalisation in all cells. One cell is one
 written to `docs/results/balancing/` as soon as it is finished and not computed again.
 
 One recipe for all and nothing tuned: embeddings of 16, Adam 3e-3 and the options that the balancers' papers have as
-defaults, an epoch's steps where they speak of epochs, fixed weights of 1 over the entropy of the label's mean. The
-epoch is chosen by the sum of the tasks' log losses on validation rows. Test rows are read once a cell.
+defaults (MetaBalance reduces only, FairGrad weighs the tasks' own parameters too), an epoch's steps where they speak of
+epochs, fixed weights of 1 over the entropy of the label's mean. The epoch is chosen by the sum of the tasks' log losses
+on validation rows. Test rows are read once a cell.
 
 Reported on test rows: AUC of every task, overall, in each scenario with 30 positives and negatives and the mean over
 these, the mean of the tasks' AUC and its Welch test against `equal` (Holm over the balancers), and the time of a step
@@ -42,6 +43,7 @@ from tfmtr import components, inputs
 from tfmtr.datasets.kuairand import LIKE, TASKS, kuairand
 from tfmtr.datasets.movielens_domains import movielens_domains
 from tfmtr.evaluation import compare
+from tfmtr.recipe import FORMER_DEFAULTS
 
 RESULTS = Path("docs/results/balancing")
 RECIPES = {
@@ -68,7 +70,12 @@ def read(dataset, path):
 
 
 def options(balance, y, tasks, recipe):
-    """What a balancer needs for these data: an epoch's steps, or fixed weights, 1 / the entropy of the label's mean."""
+    """What a balancer needs for these data: an epoch's steps, or fixed weights, 1 / the entropy of the label's mean.
+
+    And what its defaults were when the cells were computed.
+    """
+    if balance in (former := FORMER_DEFAULTS["balance"]):
+        return dict(former[balance])
     steps = -(-len(next(iter(y.values()))) // recipe["batch_size"])
     if balance == "dynamic_weight_average":
         return {"period": steps}

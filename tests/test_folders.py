@@ -192,6 +192,16 @@ def test_runs_of_before_the_paper_s_form_was_the_default_keep_their_normalisatio
         assert Run(tmp_path).recipe.share == share
 
 
+@pytest.mark.parametrize(
+    ("part", "before"),
+    [("metabalance", {"strategy": "reduce"}), ("fair_grad", {"weighs_own": True})],
+)
+def test_runs_of_before_a_balancer_had_another_default_keep_theirs(tmp_path, part, before):
+    for of, balance in (({"format": 2}, (part, before)), ({"format": 3}, part)):
+        (tmp_path / "run.json").write_text(json.dumps(RUN | {"recipe": {"balance": part}} | of))
+        assert Run(tmp_path).recipe.balance == balance
+
+
 def with_a_list_model(folder, recipe=None, **document):
     """A run directory whose recipe asks for a list model."""
     recipe = {"listwise": True} if recipe is None else recipe

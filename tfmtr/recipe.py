@@ -468,6 +468,7 @@ FORMER_DEFAULTS = {
     "share": dict.fromkeys(
         ("adatt", "cross_stitch", "mmoe", "ple", "shared_bottom", "snr"), MappingProxyType({"normalize": True})
     ),
+    "balance": {"fair_grad": {"weighs_own": True}, "metabalance": {"strategy": "reduce"}},
 }
 
 
