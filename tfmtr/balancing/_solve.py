@@ -76,7 +76,7 @@ def least_norm(gram: tf.Tensor) -> tf.Tensor:
         step = free - tf.reduce_sum(free) / tf.reduce_sum(by_sum) * by_sum  # its sum is 0
         of_signs = toward - s / w * step
         most = tf.reduce_max(tf.concat([-step / w, -of_signs / s], axis=0))
-        length = tf.minimum(1.0, 0.95 / tf.maximum(most, 1e-30))
+        length = 0.95 / tf.maximum(most, 0.95)
         return i + 1, w + length * step, s + length * of_signs
 
     signs = slope - tf.reduce_min(slope) + 1

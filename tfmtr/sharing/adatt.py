@@ -40,8 +40,9 @@ def adatt(
 
     Reference: Li et al., AdaTT: Adaptive Task-to-Task Fusion Network for Multitask Learning in Recommendations,
     KDD 2023, https://doi.org/10.1145/3580305.3599769, section 3. `v_t` starts uniform between -1/sqrt(m) and
-    1/sqrt(m) for m native experts, as in the authors' published code (which with shared experts learns the
-    weight of a single native expert too, unless all units have one; here it is 1 always).
+    1/sqrt(m) for m native experts, as in the authors' published code (facebookresearch/AdaTT, mtl_lib.py; with shared
+    experts it learns the weight of a single native expert too, unless all units have one; here it is 1 always). Its
+    gates have biases, which these do not.
 
     Args:
         x: Tensor of shape `(batch, width)`.
