@@ -69,6 +69,13 @@ def test_gates_have_the_hard_concrete_distribution():
             np.testing.assert_allclose(np.mean(quantity(z)), np.mean(quantity(expected)), atol=0.02)
 
 
+def test_gates_start_half_open_and_each_a_little_different():
+    """Log alpha is normal about 0 with a deviation of 0.01."""
+    start = np.asarray(routes(100, 100).log_alpha)
+    assert np.mean(start) == pytest.approx(0, abs=5e-4)
+    assert np.std(start) == pytest.approx(0.01, rel=0.05)
+
+
 def test_the_penalty_is_the_expected_number_of_open_gates():
     u = np.random.default_rng(0).uniform(size=(100_000, 1, 1))
     layer = routes(3, 2, penalty=0.5)
