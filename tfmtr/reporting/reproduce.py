@@ -57,7 +57,7 @@ def record(name: str, run: EvaluatedRun) -> Record:
         epochs=sum(len(stage["history"]) for stage in stages),
         evaluated=run.evaluation["date"],
         command=train_command(run),
-        recipe=run.document["recipe"],
+        recipe=run.recipe.document(),
     )
 
 
