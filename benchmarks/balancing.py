@@ -37,7 +37,7 @@ def build(name, batch):
     """A model with a balancer, the function of its step, and how often a step calls the model."""
     share, _, balance = name.partition("+")
     head, balance = (balance, "equal") if balance == "self_auxiliary" else ("parallel", balance)
-    model = ranking(sharing.schema(), share=share, head=head)
+    model = ranking(sharing.schema(), share=sharing.normalized(share), head=head)
     make = functools.partial(components.find("balancing", balance), **OPTIONS.get(balance, {}))
     model.compile(keras.optimizers.Adam(1e-3), balance=make)
     calls, call = [], model.call

@@ -13,10 +13,10 @@ process's peak memory, and writes `benchmarks/results/embedding_update.json`.
 At 20 million rows most of a step is waiting for memory pages; `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` in front of the
 command lets the tables have large ones where the kernel's setting is "madvise".
 
-With `--data` it trains MMoE on MovieLens-1M (split by time, five epochs) with Keras's Adam and with the row-sparse
-optimizers, three seeds each, and adds the mean AUC of click and like on test rows, training by training: what the file
-has is kept. Both kinds of Adam have the studies' rate; Adagrad's is the best of 0.01, 0.03 and 0.1 on validation rows,
-seed 0. `--sizes ""` leaves the times as they are.
+With `--data` it trains MMoE with layer normalisation on MovieLens-1M (split by time, five epochs) with Keras's Adam and
+with the row-sparse optimizers, three seeds each, and adds the mean AUC of click and like on test rows, training by
+training: what the file has is kept. Both kinds of Adam have the studies' rate; Adagrad's is the best of 0.01, 0.03 and
+0.1 on validation rows, seed 0. `--sizes ""` leaves the times as they are.
 """
 
 import argparse
@@ -31,6 +31,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import sharing
 import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
@@ -125,7 +126,7 @@ def mean_auc(movielens, optimizer, seed, *, share="mmoe", policy="float32", epoc
     keras.utils.clear_session()  # which forgets the policy
     keras.mixed_precision.set_global_policy(policy)
     keras.utils.set_random_seed(seed)
-    model = models.ranking(schema, share=share)
+    model = models.ranking(schema, share=sharing.normalized(share))
     model.compile(optimizer)
     model.fit(*parts["train"], batch_size=16_384, epochs=epochs, verbose=0)
     return evaluate(model, schema, *parts["test"])[0]["mean_auc"]

@@ -2,10 +2,11 @@
 
     python benchmarks/scaling.py
 
-Ranking models of the sizes of `sharing.py`, batches of 8,192, SparseAdam: MMoE with more tasks (4 experts) and with
-more experts (2 tasks), STAR with more scenarios. All models of an axis are built first, then each takes one step in
-turn. Prints milliseconds of a step, the line through them and what one more costs, relative to the first size, and
-writes `benchmarks/results/scaling.json`. `docs/scaling.md` puts the slopes together with those of other benchmarks.
+Ranking models of the sizes and with the layer normalisation of `sharing.py`, batches of 8,192, SparseAdam: MMoE with
+more tasks (4 experts) and with more experts (2 tasks), STAR with more scenarios. All models of an axis are built first,
+then each takes one step in turn. Prints milliseconds of a step, the line through them and what one more costs, relative
+to the first size, and writes `benchmarks/results/scaling.json`. `docs/scaling.md` puts the slopes together with those
+of other benchmarks.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def case(axis, size, rows):
     )
     share = components.find("sharing", "star" if axis == "scenarios" else "mmoe")
     if axis != "scenarios":
-        share = functools.partial(share, num_experts=sizes["experts"])
+        share = functools.partial(share, num_experts=sizes["experts"], normalize=True)
     model = ranking(schema, share=share, embedding_dim=16)
     model.compile(SparseAdam(1e-2))
     rng = np.random.default_rng(0)

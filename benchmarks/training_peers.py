@@ -174,12 +174,12 @@ def ours_ids(share, batch_size):
 
 
 def ours_multi_task(case, batch_size):
-    """Shared bottom, MMoE or PLE of this package."""
+    """Shared bottom, MMoE or PLE of this package, with layer normalisation where the peers have batch normalisation."""
     import functools
 
     from tfmtr import components
 
-    sizes = {"units": EXPERT, "tower_units": (TOWER,)}
+    sizes = {"units": EXPERT, "tower_units": (TOWER,), "normalize": True}
     if case == "mmoe":
         sizes["num_experts"] = EXPERTS
     if case == "ple":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import inspect
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from tfmtr import components
 from tfmtr.documents import read_json, write_json
 
 RESULTS = "results.jsonl"
@@ -50,9 +52,26 @@ def read_cells(file, prefix=""):
     return {line.pop("cell").removeprefix(prefix): line for line in lines if line["cell"].startswith(prefix)}
 
 
+def normalized(share):
+    """A sharing file with layer normalisation, if it has that option: the studies have it in all rows alike.
+
+    No paper has it; it was the default when their figures were made.
+
+    >>> normalized("ple"), normalized(("mmoe", {"num_experts": 2})), normalized("star")
+    (('ple', {'normalize': True}), ('mmoe', {'normalize': True, 'num_experts': 2}), 'star')
+    """
+    name, options = components.parse("sharing", share)
+    if "normalize" not in inspect.signature(components.find("sharing", name)).parameters:
+        return share
+    return name, {"normalize": True, **options}
+
+
 def document_of(recipe):
-    """A recipe's document as cells have it: those from before there were list models do not speak of them."""
+    """A recipe's document as cells have it: of before there were list models, and normalisation had to be asked for."""
     document = recipe.document()
+    if isinstance(share := document["share"], dict) and share.get("normalize"):
+        del share["normalize"]
+        document["share"] = share if len(share) > 1 else share["name"]
     return {key: value for key, value in document.items() if key != "listwise" or value}
 
 

@@ -1,5 +1,7 @@
 """Pieces that the oracles of several sharing files have in common: equations in NumPy, weights read by their paths."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -32,11 +34,18 @@ def check_towers(model, expected):
         np.testing.assert_allclose(vectors[tower], expected[:, t], rtol=1e-4, atol=1e-4)
 
 
-def dense(u, w, layer, i):
-    """Expert i of a layer: linear, layer normalisation, ReLU."""
+def dense(u, w, layer, i, *, normalize=False):
+    """Expert i of a layer: linear, layer normalisation where it is asked for, ReLU."""
+    assert (f"{layer}/scale" in w) == normalize
     u = u @ w[f"{layer}/kernel"][:, i] + w[f"{layer}/bias"][i]
-    u = (u - u.mean()) / np.sqrt(u.var() + 1e-3)
-    return np.maximum(u * w[f"{layer}/scale"][i] + w[f"{layer}/center"][i], 0)
+    if normalize:
+        u = (u - u.mean()) / np.sqrt(u.var() + 1e-3) * w[f"{layer}/scale"][i] + w[f"{layer}/center"][i]
+    return np.maximum(u, 0)
+
+
+def forms(normalize):
+    """Options of a sharing file, and `dense` as its layers then are: without options the paper's form."""
+    return {"normalize": True} if normalize else {}, functools.partial(dense, normalize=normalize)
 
 
 def softmax(x):

@@ -290,6 +290,31 @@ def test_multiplications_are_counted_as_the_model_has_them(load, monkeypatch, na
     peers.ours_multi_task(name, 16)
     kernels = [weight for weight in models[0].trainable_weights if weight.name == "kernel"]
     assert sum(int(np.prod(kernel.shape)) for kernel in kernels) == training.multi_task_macs(name)
+    assert any(weight.name == "scale" for weight in models[0].trainable_weights)  # as the peers' layers are normalised
+
+
+@pytest.mark.parametrize(
+    ("name", "measure"),
+    [
+        ("sharing", lambda benchmark: benchmark.measure(["mmoe"], batch_size=2, steps=1, warmup=0)),
+        ("balancing", lambda benchmark: benchmark.build("mmoe+equal", None)),
+        ("scaling", lambda benchmark: benchmark.case("tasks", 2, 2)),
+        ("embedding_update", lambda benchmark: benchmark.mean_auc((None, {}, None), None, 0)),
+    ],
+)
+def test_figures_are_of_systems_with_layer_normalisation(load, monkeypatch, name, measure):
+    """As they were measured when it was the default."""
+
+    def ranking(schema, *, share, **options):
+        raise StopIteration(share)
+
+    benchmark = load(name)
+    monkeypatch.setattr(
+        *((benchmark.models, "ranking") if name == "embedding_update" else (benchmark, "ranking")), ranking
+    )
+    with pytest.raises(StopIteration) as found:
+        measure(benchmark)
+    assert found.value.args[0].keywords["normalize"] is True
 
 
 def test_prepare_and_its_peers_write_the_same_rows(load, tmp_path, capsys, monkeypatch):

@@ -135,7 +135,9 @@ def test_a_cascade_s_probabilities_and_the_tasks_weights_are_served(tiny, tmp_pa
         share="shared_bottom", head="esmm", units=(8, 4), epochs=1, batch_size=500, deterministic=False, listwise=False
     )
     training.train(data, tmp_path / "run", recipe, verbose=0)
-    loaded = tf.saved_model.load(export(tmp_path / "run", tmp_path / "models", titles=data))
+    version = export(tmp_path / "run", tmp_path / "models", titles=data)
+    assert version.facts["recipe"] == recipe.document()
+    loaded = tf.saved_model.load(version)
     _, raw = raw_rows(Dataset(data), rows=5)
     served = {name: value.numpy() for name, value in loaded.signatures["serving_default"](**raw).items()}
     assert sorted(served) == ["buy", "buy|click", "click"]

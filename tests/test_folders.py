@@ -168,12 +168,38 @@ def test_rows_count_by_numbers(tiny, tmp_path, weights, message):
 
 
 def test_a_recipe_that_was_changed_by_hand_is_named_by_its_file(tmp_path):
-    document = {"format": 2, "recipe": {"shaer": "ple"}, "fingerprint": "a", "run_id": "b", "data": "c"}
+    document = {"format": 3, "recipe": {"shaer": "ple"}, "fingerprint": "a", "run_id": "b", "data": "c"}
     (tmp_path / "run.json").write_text(json.dumps(document))
     with pytest.raises(
         ValueError, match=r"run\.json: A recipe must have keys of .*Did you mean 'share'\? Received: 'sh"
     ):
         Run(tmp_path).recipe  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("part", "before"),
+    [
+        ("ple", ("ple", {"normalize": True})),
+        ({"name": "mmoe", "num_experts": 2}, ("mmoe", {"normalize": True, "num_experts": 2})),
+        ({"name": "snr", "normalize": False}, ("snr", {"normalize": False})),
+        ("tfmtr.sharing.adatt:adatt", ("tfmtr.sharing.adatt:adatt", {"normalize": True})),
+        ("stem", "stem"),
+    ],
+)
+def test_runs_of_before_the_paper_s_form_was_the_default_keep_their_normalisation(tmp_path, part, before):
+    for of, share in (({}, before), ({"format": 2}, before), ({"format": 3}, training.Recipe(share=part).share)):
+        (tmp_path / "run.json").write_text(json.dumps(RUN | {"recipe": {"share": part}} | of))
+        assert Run(tmp_path).recipe.share == share
+
+
+@pytest.mark.parametrize(
+    ("part", "before"),
+    [("metabalance", {"strategy": "reduce"}), ("fair_grad", {"weighs_own": True})],
+)
+def test_runs_of_before_a_balancer_had_another_default_keep_theirs(tmp_path, part, before):
+    for of, balance in (({"format": 2}, (part, before)), ({"format": 3}, part)):
+        (tmp_path / "run.json").write_text(json.dumps(RUN | {"recipe": {"balance": part}} | of))
+        assert Run(tmp_path).recipe.balance == balance
 
 
 def with_a_list_model(folder, recipe=None, **document):

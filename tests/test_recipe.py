@@ -133,7 +133,7 @@ def test_a_function_may_stand_for_a_name():
         ),
         ({"share": ("none", {"depth": 2})}, r"Options of `share=none` must be left out: there are none"),
         ({"share": ("ple", {"num_experts": "2"})}, r"`num_experts` of `share=ple` must be a value like its default, 1"),
-        ({"share": ("ple", {"normalize": 1})}, r"`normalize` of `share=ple` must be a value like its default, True"),
+        ({"share": ("ple", {"normalize": 1})}, r"`normalize` of `share=ple` must be a value like its default, False"),
         ({"head": ("esmm", {"towers": ()})}, r"Options of `head=esmm` must be left out"),
         ({"optimizer": ("adam", {"beta1": 0.5})}, r"Options of `optimizer=adam` must be .*Did you mean 'beta_1'\?"),
         ({"optimizer": ("adam", {"learning_rate": 1.0})}, r"Options of `optimizer=adam` must be one of"),

@@ -405,6 +405,21 @@ def test_the_command_goes_on_with_what_it_began(tiny, tmp_path, quick):
     )
 
 
+def test_a_search_of_before_the_paper_s_form_was_the_default_keeps_its_normalisation(tmp_path):
+    facts = {"study": "s", "fingerprint": "a", "forgotten": 0, "objective": "ndcg", "updates": 1, "seed": 0}
+    before = {**facts, "prune": True, "storage": None, "space": TWO_RATES, "recipe": {"share": "ple"}}
+    assert search._search_of(before).recipe == {"share": {"name": "ple", "normalize": True}}
+    assert search._search_of(before | {"format": 2}).recipe == {"share": "ple"}
+    choices = before | {"space": {"share": ["none", {"name": "ple", "num_experts": 2}]}}
+    with pytest.raises(ValueError, match=r"of format 2 to go on with a choice of `share`: .* Received: format 1"):
+        search._search_of(choices)
+    assert search._search_of(choices | {"format": 2}).space == choices["space"]
+    (tmp_path / "recipe.toml").write_text('share = "ple"\n')
+    for document, share in ((before, ("ple", {"normalize": True})), (before | {"format": 2}, "ple")):
+        (tmp_path / "search.json").write_text(json.dumps(document))
+        assert Tuning(tmp_path).recipe.share == share
+
+
 # What matters.
 
 

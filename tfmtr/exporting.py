@@ -207,7 +207,8 @@ class Source:
             )
         run = Run(run)
         model, document = run.load(form="two_tower"), run.document
-        facts = {key: document.get(key, {}) for key in ("run_id", "fingerprint", "recipe", "versions")}
+        facts = {key: document.get(key, {}) for key in ("run_id", "fingerprint", "versions")}
+        facts["recipe"] = run.recipe.document()  # of an older run: with the defaults that it meant
         source = cls(model, run.schema, run.data if titles is None else Dataset(titles), facts, run)  # pyright: ignore[reportArgumentType]: it is of the form
         _check_meaning(run, facts["fingerprint"], source.titles)
         return source

@@ -8,7 +8,7 @@ from typing import Any
 from tfmtr.checks import check_path
 
 # What this version writes. An older folder without a number is of format 1, and is read as far as it goes.
-FORMATS = {"data": 2, "run": 2, "version": 2, "service": 2, "search": 1}
+FORMATS = {"data": 2, "run": 3, "version": 2, "service": 2, "search": 2}
 MADE_BY = {
     "data": "tfmtr prepare",
     "run": "tfmtr train",
@@ -94,7 +94,7 @@ def check_format(kind: str, document: Mapping[str, Any], path: str | os.PathLike
     >>> check_format("version", {"run_id": "a", "fingerprint": "b"}, "saved_models/a/1")
     >>> check_format("run", {"format": 9}, "runs/a")
     Traceback (most recent call last):
-    ValueError: `runs/a` must be of format 2 or older, which this version reads: install a newer tfmtr, or make it
+    ValueError: `runs/a` must be of format 3 or older, which this version reads: install a newer tfmtr, or make it
     anew with `tfmtr train`. Received: format 9
     """
     found = document.get("format", 1)

@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
@@ -461,6 +462,31 @@ FIRST = (
     "share", "head", "upsample", "groups", "units", "embedding_dim", "unknown_rate", "literal", "epochs", "patience",
     "batch_size", "learning_rate", "seed", "deterministic", "listwise",
 )  # fmt: skip
+
+# Options whose defaults are others since runs are of format 3 and searches of format 2: what they were before.
+FORMER_DEFAULTS = {
+    "share": dict.fromkeys(
+        ("adatt", "cross_stitch", "mmoe", "ple", "shared_bottom", "snr"), MappingProxyType({"normalize": True})
+    ),
+    "balance": {"fair_grad": {"weighs_own": True}, "metabalance": {"strategy": "reduce"}},
+}
+
+
+def with_former_defaults(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's document of before some parts had other defaults, in which these parts now say what they meant.
+
+    >>> with_former_defaults({"share": {"name": "ple", "num_experts": 2}, "l2": 0.1})
+    {'share': {'name': 'ple', 'normalize': True, 'num_experts': 2}, 'l2': 0.1}
+    """
+    told = dict(document)
+    for field, parts in FORMER_DEFAULTS.items():
+        part = document.get(field)
+        table = part if isinstance(part, Mapping) else {components.NAME: part}
+        name = table.get(components.NAME)
+        for known, options in parts.items():
+            if name in (known, f"tfmtr.{PARTS[field]}.{known}:{known}"):
+                told[field] = {components.NAME: name, **options, **table}
+    return told
 
 
 def option_texts() -> dict[str, str]:

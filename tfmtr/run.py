@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import read_json
 from tfmtr.folders import Folder, as_path, check_format
-from tfmtr.recipe import Recipe
+from tfmtr.recipe import Recipe, with_former_defaults
 from tfmtr.schema import Schema
 
 if TYPE_CHECKING:
@@ -212,8 +212,13 @@ class Run(Folder):
 
 
 def recipe_of(document: dict[str, Any]) -> Recipe:
-    """The `Recipe` of a run's document; one that does not speak of a list model is of a run without one."""
-    return Recipe.from_document({"listwise": False, **document["recipe"]})
+    """The `Recipe` of a run's document.
+
+    One that does not speak of a list model is of a run without one, and one of before format 3 means the defaults that
+    parts had then.
+    """
+    recipe = {"listwise": False, **document["recipe"]}
+    return Recipe.from_document(with_former_defaults(recipe) if document.get("format", 1) < 3 else recipe)
 
 
 def precision_of(document: dict[str, Any]) -> str:

@@ -7,12 +7,13 @@
 KuaiRand: click, long view and like over the standard log, split 8:1:1 by time, MMoE with every balancer and with the
 head `self_auxiliary`, and M3oE with and without `bilevel`. MovieLens-1M: click and like in three age domains, split by
 time, `equal` and the three balancers with the best mean AUC on KuaiRand's validation rows, each with shared bottom,
-MMoE and PLE. One cell is one balancer with one system and one seed, a line of
-`results.jsonl` that is written as soon as it is finished, and not computed again.
+MMoE and PLE. These three have layer normalisation in all cells. One cell is one balancer with one system and one seed,
+a line of `results.jsonl` that is written as soon as it is finished, and not computed again.
 
 One recipe for all and nothing tuned: embeddings of 16, Adam 3e-3 and the options that the balancers' papers have as
-defaults, an epoch's steps where they speak of epochs, fixed weights of 1 over the entropy of the label's mean. The
-epoch is chosen by the sum of the tasks' log losses on validation rows. Test rows are read once a cell.
+defaults (MetaBalance reduces only, FairGrad weighs the tasks' own parameters too), an epoch's steps where they speak of
+epochs, fixed weights of 1 over the entropy of the label's mean. The epoch is chosen by the sum of the tasks' log losses
+on validation rows. Test rows are read once a cell.
 
 Reported on test rows: AUC of every task, overall, in each scenario with 30 positives and negatives and the mean over
 these, the mean of the tasks' AUC and its Welch test against `equal` (Holm over the balancers), and the time of a step
@@ -38,13 +39,14 @@ import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
 
 from studies import heads
-from studies.cells import RESULTS, read_cells
+from studies.cells import RESULTS, normalized, read_cells
 from studies.cells import table as markdown
 from studies.heads import value_text
 from tfmtr import components, inputs
 from tfmtr.datasets.kuairand import LIKE, TASKS, kuairand
 from tfmtr.datasets.movielens_domains import movielens_domains
 from tfmtr.evaluation import compare
+from tfmtr.recipe import FORMER_DEFAULTS
 
 RECIPES = {
     "kuairand": {"batch_size": 4096, "learning_rate": 3e-3, "max_epochs": 6, "patience": 1},
@@ -70,7 +72,12 @@ def read(dataset, path):
 
 
 def options(balance, y, tasks, recipe):
-    """What a balancer needs for these data: an epoch's steps, or fixed weights, 1 / the entropy of the label's mean."""
+    """What a balancer needs for these data: an epoch's steps, or fixed weights, 1 / the entropy of the label's mean.
+
+    And what its defaults were when the cells were computed.
+    """
+    if balance in (former := FORMER_DEFAULTS["balance"]):
+        return dict(former[balance])
     steps = -(-len(next(iter(y.values()))) // recipe["batch_size"])
     if balance == "dynamic_weight_average":
         return {"period": steps}
@@ -112,7 +119,7 @@ def run(schema, parts, name, seed, recipe):
         return sum(log_loss(y[t.column], p[t.name][:, 0].astype(float)) for t in schema.tasks)
 
     chosen = options(balance, parts["train"][1], schema.tasks, recipe)
-    what = {"share": share, "head": head, "balance": (balance, chosen)}
+    what = {"share": normalized(share), "head": head, "balance": (balance, chosen)}
     model, history = heads.fit(what, schema, *parts["train"], recipe, losses, seed=seed)
     test, by_scenario = evaluate(model, schema, *parts["test"])
     return {

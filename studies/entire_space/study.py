@@ -11,9 +11,9 @@ clicked. Clicked impressions convert far more often than the others would; a hea
 wrong about all others. One cell is one head with one seed, which decides rows, weights and order alike; users and
 titles are the same for all. Cells are lines of `results.jsonl`, written as they are finished and not computed again.
 
-Every head has the same model (ranking, shared bottom), optimiser and budget, nothing tuned: Adam 3e-3, batches of
-1,024, at most 6 epochs, the epoch chosen by what a log can show, the log loss of pCTCVR on validation rows (patience
-1). Heads without an output `purchase|click` give p(purchase) / p(click) for it.
+Every head has the same model (ranking, shared bottom with layer normalisation), optimiser and budget, nothing tuned:
+Adam 3e-3, batches of 1,024, at most 6 epochs, the epoch chosen by what a log can show, the log loss of pCTCVR on
+validation rows (patience 1). Heads without an output `purchase|click` give p(purchase) / p(click) for it.
 
 Reported over all test impressions: AUC and log loss of pCVR against the purchases that every impression would have had,
 its expected calibration error, mean pCVR over the true mean, and AUC of pCTCVR against the log; where purchases come
@@ -37,7 +37,7 @@ import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
 
 from studies import heads
-from studies.cells import RESULTS, read_cells
+from studies.cells import RESULTS, normalized, read_cells
 from tfmtr import components
 from tfmtr.datasets.impressions import impressions
 from tfmtr.evaluation.metrics import expected_calibration_error
@@ -103,7 +103,7 @@ def run(head, seed, recipe):
     test = impressions(recipe["rows"], seed=3 * seed + 2, **world)
     wanted = TASKS.get(head, ("click", "purchase"))
     schema = train.schema.replace(tasks=[task for task in train.schema.tasks if task.name in wanted])
-    parts = {"share": ("shared_bottom", {"units": (64,), "tower_units": (32,)}), "embedding_dim": 8}
+    parts = {"share": normalized(("shared_bottom", {"units": (64,), "tower_units": (32,)})), "embedding_dim": 8}
 
     def loss(model):
         p = heads.predict(model, validation.x, "purchase", "click")

@@ -9,9 +9,9 @@ one seed, a line of `results.jsonl` that is written as soon as it is finished, a
 labels or features which the log lacks are left out: levels between the click and the goal (ESM2, HM3), a position, the
 time until a long view (ESDF), types of conversion (MT-FwFM); so is the in-batch softmax, which ranks no rows.
 
-Every head has the same model (ranking, shared bottom), optimiser and budget, nothing tuned: embeddings of 16, Adam
-3e-3, batches of 4,096, at most 8 epochs, the epoch chosen by the log loss of long view on validation rows (patience
-2). Test rows are read once a cell.
+Every head has the same model (ranking, shared bottom with layer normalisation), optimiser and budget, nothing tuned:
+embeddings of 16, Adam 3e-3, batches of 4,096, at most 8 epochs, the epoch chosen by the log loss of long view on
+validation rows (patience 2). Test rows are read once a cell.
 
 Reported on test rows: AUC of click and of like, AUC, log loss and calibration error of long view over all impressions
 (pCTCVR), and AUC of pCVR among clicked rows, which is all that a log shows of pCVR. p: Welch of the log loss against
@@ -35,7 +35,7 @@ import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
 
 from studies import heads
-from studies.cells import RESULTS, read_cells
+from studies.cells import RESULTS, normalized, read_cells
 from tfmtr import components, inputs, models
 from tfmtr.datasets.kuairand import LIKE, TASKS, kuairand
 from tfmtr.evaluation.metrics import expected_calibration_error
@@ -99,7 +99,7 @@ def run(schema, parts, head, seed, recipe):
     def loss(model):
         return log_loss(y[TASKS["long_view"]], heads.predict(model, x, "long_view", "click")["long_view"])
 
-    what = {"share": ("shared_bottom", {"units": (256,)}), "head": (head, OPTIONS.get(head, {}))}
+    what = {"share": normalized(("shared_bottom", {"units": (256,)})), "head": (head, OPTIONS.get(head, {}))}
     model, history = heads.fit(what, schema, *parts["train"], recipe, loss, seed=seed)
     return {"val_long_view": history, "test": evaluate(model, *parts["test"])}
 

@@ -64,7 +64,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, required=True, help="ml-1m.zip")
     parser.add_argument("--candidates", nargs="*", choices=CANDIDATES, default=list(CANDIDATES))
     parser.add_argument("--max-updates", type=int, default=study.Recipe.max_updates)
-    parser.add_argument("--patience", type=int, default=study.Recipe.patience, help="as for m3oe_study.py")
+    parser.add_argument("--patience", type=int, default=study.Recipe.patience, help="as for study.py")
     arguments = parser.parse_args()
     chosen = {name: CANDIDATES[name] for name in arguments.candidates}
     table = Table("candidate", "validation AUC", "parameters", title="Candidates, best first")

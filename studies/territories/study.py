@@ -14,6 +14,7 @@ group; only these two and the baseline with upsampling are there.
 
 A cell is one contender with one seed, trained with early stopping on validation users, then from test window to test
 window, and evaluated on three windows. All contenders have one recipe but for what their name says; nothing is tuned.
+Sharing files that have the option `normalize` have layer normalisation, all alike; cells do not speak of it.
 The paper's models have `--seeds` seeds, the others one, and the best `--finalists` of these, by validation loss, three.
 A cell is a line of `results.jsonl`, written as soon as it is finished, and not computed again for the same data and
 recipe. `--processes` computes several at once.
@@ -43,7 +44,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from pipelines.xmarket_tables import write_tables
-from studies.cells import RESULTS, Cell, document_of, notes_of
+from studies.cells import RESULTS, Cell, document_of, normalized, notes_of
 from studies.territories.oracle import evaluate_truth
 from studies.territories.page import BIAS, OURS, REFERENCE, page
 from tfmtr import inputs, training
@@ -129,7 +130,8 @@ def contenders(rows, groups, **changes):
     for share in SCENARIO_FILES:
         found[share] = Contender(dataclasses.replace(upsampled, share=share))
     for share in PER_PAIR_FILES:
-        found[f"{share}, a tower a group"] = Contender(dataclasses.replace(upsampled, share=share, per_pair=True))
+        recipe = dataclasses.replace(upsampled, share=normalized(share), per_pair=True)
+        found[f"{share}, a tower a group"] = Contender(recipe)
     return found
 
 

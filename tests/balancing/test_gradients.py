@@ -1,5 +1,9 @@
 """Balancers that combine gradients: each by its equation, or against SciPy."""
 
+import itertools
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -23,6 +27,9 @@ EACH_PAIR = pytest.mark.parametrize("name", PAIRS)
 GRADIENT = [
     aligned_mtl, cagrad, db_mtl, fair_grad, grad_drop, grad_norm, grad_vac, imtl, metabalance, mgda, nash_mtl, pcgrad,
 ]  # fmt: skip
+
+
+AUTHORS = json.loads(Path(__file__).with_name("authors.json").read_text(encoding="utf-8"))
 
 
 def random_gradients(size, width=8, seed=0):
@@ -161,6 +168,27 @@ def test_mgda_against_scipy(size, seed):
     assert np.sum(found**2) == pytest.approx(np.sum((w @ gradients) ** 2), rel=1e-3, abs=1e-6)
 
 
+def least_norm(gram):
+    """The least `w gram w` over the simplex: the best of the solutions on every set of tasks, none of them negative."""
+    size, found = len(gram), []
+    for chosen in itertools.chain(*(itertools.combinations(range(size), k) for k in range(1, size + 1))):
+        w = np.linalg.solve(gram[np.ix_(chosen, chosen)], np.ones(len(chosen)))
+        w = w / w.sum()
+        if (w >= 0).all():
+            found.append(w @ gram[np.ix_(chosen, chosen)] @ w)
+    return np.sqrt(min(found))
+
+
+@pytest.mark.parametrize("alike", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_mgda_of_lengths_from_1_to_1000_is_the_shortest(seed, alike):
+    rng = np.random.default_rng(seed)
+    gradients = unit(rng.normal(size=(5, 8)) + alike * rng.normal(size=8)) * np.logspace(0, 3, 5)[:, None]
+    gradients = gradients.astype("float32").astype(float)
+    found, _, _ = run(mgda(problem(5)), gradients, np.ones(5))
+    assert np.linalg.norm(found) == pytest.approx(least_norm(gradients @ gradients.T), rel=1e-5)
+
+
 @pytest.mark.parametrize(("normalize", "by"), [("l2", [3, np.sqrt(2)]), ("loss", LOSSES), ("loss+", None)])
 def test_mgda_normalises_first(normalize, by):
     gradients = PAIRS["orthogonal"]
@@ -226,7 +254,7 @@ def test_nash_mtl_cuts_the_norm_of_the_shared_update():
 @pytest.mark.parametrize("size", [2, 4])
 def test_fair_grad_solves_its_equation(alpha, size):
     gradients = random_gradients(size, seed=3)
-    _, own, _ = run(fair_grad(problem(size), alpha=alpha, max_norm=0), gradients, np.ones(size))
+    _, own, _ = run(fair_grad(problem(size), alpha=alpha, max_norm=0, weighs_own=True), gradients, np.ones(size))
     gram = gradients @ gradients.T
     np.testing.assert_allclose(gram @ own, own ** (-1 / alpha), rtol=1e-3)
     assert (own > 0).all()
@@ -235,9 +263,32 @@ def test_fair_grad_solves_its_equation(alpha, size):
 def test_fair_grad_with_alpha_1_is_nash():
     gradients = random_gradients(3, seed=2)
     fair, nash = (
-        run(make, gradients, np.ones(3))[0] for make in (fair_grad(problem(3), alpha=1.0), nash_mtl(problem(3)))
+        run(make, gradients, np.ones(3))
+        for make in (fair_grad(problem(3), alpha=1.0, weighs_own=True), nash_mtl(problem(3)))
     )
-    np.testing.assert_allclose(fair, nash, rtol=1e-4)
+    np.testing.assert_allclose(fair[0], nash[0], rtol=1e-4)
+    np.testing.assert_allclose(fair[1], nash[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["fair_grad free", "fair_grad cut", "fair_grad small"])
+def test_fair_grad_is_that_of_its_authors(case):
+    """Theirs stops at SciPy's own tolerance, and on gradients of 1e-3 far from the point that solves the equation."""
+    theirs = AUTHORS[case]
+    gradients = np.asarray(theirs["gradients"])
+    found, own, _ = run(
+        fair_grad(problem(len(gradients)), alpha=theirs["alpha"], max_norm=theirs["max_norm"]), gradients,
+        np.ones(len(gradients)),
+    )  # fmt: skip
+    np.testing.assert_allclose(found, theirs["shared"], rtol=0.1 if case == "fair_grad small" else 2e-3)
+    np.testing.assert_array_equal(own, theirs["own"])
+
+
+def test_metabalance_is_that_of_its_authors_without_options():
+    theirs = AUTHORS["metabalance"]
+    balancer, state = metabalance(problem()), None
+    for gradients, update in zip(theirs["gradients"], theirs["updates"], strict=True):
+        found, _, state = run(balancer, gradients, state=state)
+        np.testing.assert_allclose(found, update, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [2, 4])

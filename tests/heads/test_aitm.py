@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -46,6 +49,19 @@ def test_transfer_along_a_chain_of_three_follows_the_equations():
     related = model.predict(q, verbose=0)
     for name, expected in z.items():
         np.testing.assert_allclose(related[name], expected, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_attention_is_that_of_its_authors():
+    """Theirs has no biases: it is ours where they are 0."""
+    theirs = json.loads(Path(__file__).with_name("authors.json").read_text(encoding="utf-8"))["aitm"]
+    inputs = {task.name: keras.Input((4,), name=task.name) for task in CLICK_AND_PURCHASE}
+    model = keras.Model(inputs, aitm(CLICK_AND_PURCHASE).relate(inputs))
+    kernels = {"transferred": np.eye(4), "attention_query": theirs["attention_w1"]}
+    kernels |= {"attention_key": theirs["attention_w2"], "attention_value": theirs["attention_w3"]}
+    for part, kernel in kernels.items():
+        model.get_layer(f"purchase_{part}").set_weights([np.asarray(kernel), np.zeros(4)])
+    q, info = (np.asarray(theirs[name], "float32") for name in ("q", "info"))
+    np.testing.assert_allclose(model({"click": info, "purchase": q})["purchase"], theirs["y"], rtol=1e-4, atol=1e-6)
 
 
 def test_what_is_refused():

@@ -40,6 +40,49 @@ def test_a_small_propensity_is_clipped():
     assert losses["purchase"] == pytest.approx(np.log(2) / 0.1, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("head", "loss", "expected"),
+    [
+        (multi_ipw, "purchase", np.log(2) / 0.02),
+        (escm2, "purchase|click", 0.1 * np.log(2) / 0.02),
+        (dcmt, "purchase|click", np.log(2) / 0.02),
+    ],
+)
+def test_the_smallest_propensity_without_options(head, loss, expected):
+    logits = {"click": [-20.0], "purchase": [0.0], "purchase_counterfactual": [0.0]}
+    made = head(CLICK_AND_PURCHASE)
+    logits = {name: logits[name] for name in made.towers()}
+    losses, _ = losses_and_gradients(made, logits, {"click": [1.0], "purchase": [0.0]})
+    assert losses[loss] == pytest.approx(expected, rel=1e-5)
+
+
+def test_multi_dr_s_smallest_propensity_without_options():
+    logits = {"click": [-20.0], "purchase": [0.0], "purchase_imputation": [-50.0]}  # nothing imputed
+    losses, _ = losses_and_gradients(multi_dr(CLICK_AND_PURCHASE), logits, {"click": [1.0], "purchase": [0.0]})
+    assert losses["purchase"] == pytest.approx(np.log(2) / 0.02, rel=1e-5)
+    assert losses["purchase_imputation"] == pytest.approx(np.log(2) ** 2 / 0.02, rel=1e-5)
+
+
+def test_escm2_s_weights_without_options():
+    losses, _ = losses_and_gradients(escm2(CLICK_AND_PURCHASE), LOGITS, LABELS)
+    entire = cross_entropy(P["click"] * P["purchase"], LABELS["purchase"]).mean()
+    risk = (O * ERROR / P["click"]).mean()
+    assert losses == pytest.approx({"click": CTR_LOSS, "purchase|click": 0.1 * risk, "purchase": entire}, rel=1e-5)
+
+
+def test_dcmt_s_towers_start_at_the_mean_and_at_its_opposite():
+    towers = dcmt(CLICK_AND_PURCHASE).towers()  # of 0.3 clicks 0.06 purchases
+    starts = {name: 1 / (1 + np.exp(-tower.start)) for name, tower in towers.items()}
+    assert starts == pytest.approx({"click": 0.3, "purchase": 0.2, "purchase_counterfactual": 0.8})
+
+
+def test_dcmt_s_constraint_without_options():
+    losses, _ = losses_and_gradients(dcmt(CLICK_AND_PURCHASE), DCMT_LOGITS, LABELS)
+    free, _ = losses_and_gradients(dcmt(CLICK_AND_PURCHASE, constraint_weight=0.0), DCMT_LOGITS, LABELS)
+    constraint = np.abs(1 - P["purchase"] - 1 / (1 + np.exp(-OPPOSITE))).mean()
+    assert losses["purchase|click"] - free["purchase|click"] == pytest.approx(0.001 * constraint, rel=1e-2)
+
+
 def test_multi_dr():
     losses, gradients = losses_and_gradients(multi_dr(CLICK_AND_PURCHASE), DR_LOGITS, LABELS)
     robust = IMPUTED + O * (ERROR - IMPUTED) / P["click"]

@@ -48,6 +48,13 @@ def test_the_losses_by_hand(margin, temperature):
         assert found[f"{name}_calibration"] == pytest.approx(cross_entropy(sigmoid(z), y).mean(), rel=1e-5)
 
 
+def test_teachers_are_towers_that_are_not_served():
+    towers = cross_distil(TASKS).towers()
+    assert {name: tower.is_served for name, tower in towers.items()} == {
+        "buy": True, "like": True, "buy_teacher": False, "like_teacher": False,
+    }  # fmt: skip
+
+
 def test_no_gradient_flows_from_the_students_into_the_teachers():
     head = cross_distil(TASKS, rank_weights=(0.0, 0.0, 0.0))
     logits = {name: tf.Variable(np.asarray(v, "float32")[:, None]) for name, v in LOGITS.items()}

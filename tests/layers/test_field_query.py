@@ -21,6 +21,12 @@ def test_the_equation_and_saving(tmp_path):
     np.testing.assert_allclose(again.predict(v, verbose=0), expected, rtol=1e-5)
 
 
+def test_it_starts_as_a_plain_factorisation_machine():
+    layer, v = FieldQuery(2), np.random.default_rng(0).normal(size=(5, 3, 4)).astype("float32")
+    met = v.sum(axis=1)  # what each title field's embedding is multiplied with
+    np.testing.assert_allclose(layer(v), np.concatenate([met, met, np.ones((5, 1))], axis=1), rtol=1e-5, atol=1e-6)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="`num_title_fields` must be a positive integer"):
         FieldQuery(0)

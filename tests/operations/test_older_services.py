@@ -53,7 +53,7 @@ def test_it_goes_on(service, monkeypatch):
     record = run_day(service, signatures=["own_signatures:lengths"])  # which came later than the service
     assert (record["status"], record["reasons"]) == ("promoted", [])
     assert "lengths" in tf.saved_model.load(str(folder / "model/1")).signatures
-    assert read_json(Path(record["run"]) / "run.json")["format"] == 2
+    assert read_json(Path(record["run"]) / "run.json")["format"] == 3
     with Server(folder / "model", model_name="m", port=0) as server:  # as an older client asks
         answer = recommend(f"127.0.0.1:{server.port}", "m", folder / "data", "u0001", k=3)
     assert len(answer["titles"]) == 3

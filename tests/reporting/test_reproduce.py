@@ -8,7 +8,7 @@ import typer.main
 
 from tfmtr import cli, training
 from tfmtr.recipe import Recipe
-from tfmtr.reporting.reproduce import train_command
+from tfmtr.reporting.reproduce import record, train_command
 from tfmtr.reporting.runs import EvaluatedRun
 
 GROUPS = {"DE": "a b", "Côte d'Ivoire": "ö", 'US "1", x=y': "{b}"}
@@ -45,3 +45,10 @@ def test_the_command_makes_the_recipe_again(changes, monkeypatch):
     monkeypatch.setattr(cli, "check_typed", lambda **arguments: None)
     typer.main.get_command(cli.app)(shlex.split(command)[1:], standalone_mode=False)
     assert made == [("data", "runs/a b", recipe)]
+
+
+def test_the_record_of_an_older_run_says_the_defaults_that_it_meant():
+    document = {"recipe": {"share": "ple"}, "data": "data", "run_id": "20260101T000000-a-0", "stages": {}}
+    for form, share in ((2, {"name": "ple", "normalize": True}), (3, "ple")):
+        found = record("ple", EvaluatedRun("runs/a", {**document, "format": form}, {"date": "2026-01-02"}))
+        assert found.recipe["share"] == share

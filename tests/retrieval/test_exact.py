@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfmtr.retrieval.catalogue import Catalogue
-from tfmtr.retrieval.indexes.exact import ExactIndex
+from tfmtr.retrieval.indexes.exact import ExactIndex, search_allowed
 from tfmtr.retrieval.recommender import OPTIONS, Recommender
 
 tf = pytest.importorskip("tensorflow")
@@ -49,6 +49,17 @@ def search(index, *arguments, **options):
 def expected(query, allowed, k):
     order = [i for i in np.argsort(-(VECTORS @ query), kind="stable") if allowed[i]][:k]
     return [TITLES[i] for i in order], [float(VECTORS[i] @ query) for i in order]
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["few", "many"])
+def test_where_there_are_no_more_titles_the_position_is_0(others):
+    allowed = np.zeros((2, 40), bool)
+    allowed[0, [7, 9]] = True
+    allowed[1] = others
+    scores, index = search_allowed(*map(tf.constant, (QUERY[:2], VECTORS, allowed)), tf.constant(4))
+    assert np.isneginf(scores[0]).tolist() == [False, False, True, True]
+    assert set(np.asarray(index)[0, :2]) == {7, 9}
+    assert np.asarray(index)[0, 2:].tolist() == [0, 0]
 
 
 def test_returns_the_best_available_titles(index):

@@ -62,6 +62,7 @@ def test_strings_that_are_no_utf8_leave_as_they_are():
         ({"y": np.array(1.0)}, "Tensor name: y has no shape information "),
         ({"a": np.zeros(2), "b": np.zeros(3)}, "Tensor name: b has inconsistent batch size: 3 expecting: 2"),
         ({"y": np.zeros(1, np.float16)}, "Failed to write JSON value for tensor type: half"),
+        ({"y": np.zeros(1, np.uint16)}, "Failed to write JSON value for tensor type: uint16"),
         ({"y": np.zeros(1, np.complex64)}, "Failed to write JSON value for tensor type: complex64"),
     ],
 )

@@ -2,6 +2,9 @@
 
 import importlib
 import importlib.metadata
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -38,7 +41,9 @@ def test_the_pinned_versions_fit(wanted):
 
 
 def test_a_script_may_begin_with_the_stubs():
-    assert importlib.import_module("tensorflow_serving.apis.prediction_service_pb2_grpc").PredictionServiceStub
-    if Version(importlib.metadata.version("tensorflow-serving-api")) < Version("2.21"):
-        pytest.skip("the stub of tensorflow-serving-api 2.20 sets what protobuf in C lets nobody set")
-    assert importlib.import_module("tensorflow_serving.apis.prediction_service_pb2").DESCRIPTOR
+    """The stub of 2.20 sets what protobuf in C lets nobody set, so a script takes protobuf in Python there."""
+    is_old = Version(importlib.metadata.version("tensorflow-serving-api")) < Version("2.21")
+    script = "from tensorflow_serving.apis import prediction_service_pb2 as p, prediction_service_pb2_grpc as g; "
+    script += "assert p.DESCRIPTOR and g.PredictionServiceStub"
+    environment = {**os.environ, **({"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"} if is_old else {})}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from oracles import build_towers, check_towers, dense, rows
+from oracles import build_towers, check_towers, forms, rows
 
 from tfmtr.sharing.cross_stitch import CrossStitch, cross_stitch
 
@@ -11,8 +11,10 @@ def build(**options):
     return build_towers(cross_stitch, **SIZES | options)
 
 
-def test_follows_the_equation():
-    model, w = build()
+@pytest.mark.parametrize("normalize", [False, True])
+def test_follows_the_equation(normalize):
+    options, dense = forms(normalize)
+    model, w = build(**options)
     expected = np.empty((3, 3, 5))
     for row, x in enumerate(rows()):
         state = [x] * 3

@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -63,6 +66,26 @@ def test_attention_goes_to_other_scenarios_only_and_depends_on_the_scenarios_fea
     model, _ = build()
     a, b = (model([X, SCENARIO, f])["click"] for f in (FEATURES, -FEATURES))
     assert not np.allclose(a, b)
+
+
+def test_attention_is_that_of_the_authors_over_the_share_that_they_leave_to_the_other_scenarios():
+    """They set the own scenario's weight to 0 after the softmax; here the others' weights sum to 1."""
+    theirs = json.loads(Path(__file__).with_name("authors.json").read_text(encoding="utf-8"))["hinet"]
+    x, scenario, features = keras.Input((4,)), keras.Input((), dtype="int32"), keras.Input((3,))
+    options = {"units": (1, 2), "num_experts": 2, "tower_units": ()}
+    shared = hinet(x, scenario, towers=TOWERS, num_scenarios=3, scenario_features=features, **options)
+    model = keras.Model([x, scenario, features], shared.vectors)
+    gathered = keras.Model(model.inputs, model.get_layer("task_experts").input)
+    model.get_layer("attention").set_weights([np.eye(3)])
+    for experts, logits, own, expected in zip(
+        *(theirs[k] for k in ("experts", "logits", "scenario", "y")), strict=True
+    ):
+        layer = model.get_layer("scenario_experts")
+        both = np.repeat([*experts, 7.0], 2)[:, None]  # whichever a gate takes; the last block is shared
+        layer.set_weights([np.zeros((4, 8, 1)), both])
+        c = gathered([X[:1], np.asarray([own]), np.asarray([logits], "float32")])
+        of_others = 1 - softmax(np.asarray(logits))[own]
+        np.testing.assert_allclose(c[0], [7.0, experts[own], expected / of_others], rtol=1e-5)
 
 
 def test_a_task_does_not_see_the_experts_of_another():

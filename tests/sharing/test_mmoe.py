@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from oracles import build_towers, check_towers, dense, gradients, rows, softmax
+from oracles import build_towers, check_towers, dense, forms, gradients, rows, softmax
 
 from tfmtr.sharing.mmoe import mmoe
 
@@ -11,8 +11,10 @@ def build(**options):
     return build_towers(mmoe, **SIZES | options)
 
 
-def test_follows_the_equations():
-    model, w = build()
+@pytest.mark.parametrize("normalize", [False, True])
+def test_follows_the_equations(normalize):
+    options, dense = forms(normalize)
+    model, w = build(**options)
     expected = np.empty((3, 3, 3))
     for row, x in enumerate(rows()):
         experts = [dense(dense(x, w, "experts_0", i), w, "experts_1", i) for i in range(2)]

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from oracles import build_towers, check_towers, dense, gradients, rows, softmax
+from oracles import build_towers, check_towers, forms, gradients, rows, softmax
 
 from tfmtr.sharing.ple import ple
 
@@ -11,8 +11,10 @@ def build(**options):
     return build_towers(ple, **SIZES | options)
 
 
-def test_follows_the_equations():
-    model, w = build()
+@pytest.mark.parametrize("normalize", [False, True])
+def test_follows_the_equations(normalize):
+    options, dense = forms(normalize)
+    model, w = build(**options)
     expected = np.empty((3, 3, 3))
     for row, x in enumerate(rows()):
         own, shared = [x] * 3, x

@@ -43,6 +43,13 @@ def test_per_pair_is_the_vector_of_the_row_s_own_pair(part):
         np.testing.assert_allclose(vector, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_pair_s_tower_ends_in_an_output_of_its_own():
+    x, scenario = keras.Input((4,)), keras.Input((), dtype="int32")
+    share = functools.partial(mmoe, units=(6,), tower_units=(5,))
+    assert not share(x, scenario, towers=("click",), num_scenarios=3).routed_output
+    assert per_pair(share)(x, scenario, towers=("click",), num_scenarios=3).routed_output
+
+
 def test_a_scenario_s_towers_and_gates_do_not_see_other_scenarios_rows():
     tf = pytest.importorskip("tensorflow")
     model, _ = pairs()

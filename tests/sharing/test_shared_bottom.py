@@ -16,21 +16,25 @@ def build(**options):
     return model, {w.path: np.asarray(w) for w in model.weights}
 
 
-def norm(x, scale, center):
-    return (x - x.mean()) / np.sqrt(x.var() + 1e-3) * scale + center
+@pytest.mark.parametrize("normalize", [False, True])
+def test_follows_the_equation(normalize):
+    model, w = build(normalize=True) if normalize else build()
 
+    def relu(x, layer, *tower):
+        if normalize:
+            scale, center = (w[f"{layer}/{name}"][*tower] for name in ("scale", "center"))
+            x = (x - x.mean()) / np.sqrt(x.var() + 1e-3) * scale + center
+        return np.maximum(x, 0)
 
-def test_follows_the_equation():
-    model, w = build()
     rows = np.random.default_rng(1).normal(size=(3, 4)).astype("float32")
     expected = {"click": [], "like": []}
     for h in rows:
         for i in (0, 1):
             h = h @ w[f"bottom_{i}/kernel"] + w[f"bottom_{i}/bias"]
-            h = np.maximum(norm(h, w[f"bottom_{i}/scale"], w[f"bottom_{i}/center"]), 0)
+            h = relu(h, f"bottom_{i}")
         for t, tower in enumerate(("click", "like")):
             u = h @ w["towers_0/kernel"][:, t] + w["towers_0/bias"][t]
-            expected[tower].append(np.maximum(norm(u, w["towers_0/scale"][t], w["towers_0/center"][t]), 0))
+            expected[tower].append(relu(u, "towers_0", t))
     vectors = model.predict(rows, verbose=0)
     for tower in expected:
         np.testing.assert_allclose(vectors[tower], expected[tower], rtol=1e-4, atol=1e-4)
@@ -52,7 +56,7 @@ def test_the_bottom_learns_from_both_tasks_and_a_tower_from_its_own():
 
 
 def test_without_tower_layers_all_towers_have_the_shared_representation():
-    model, _ = build(tower_units=(), normalize=False)
+    model, _ = build(tower_units=())
     vectors = model.predict(np.ones((2, 4)), verbose=0)
     assert vectors["click"].shape == (2, 5)
     np.testing.assert_array_equal(vectors["click"], vectors["like"])

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from oracles import TOWERS, build_towers, check_towers, dense, rows
+from oracles import TOWERS, build_towers, check_towers, forms, rows
 
 from tfmtr.sharing.snr import SubnetworkRoutes, snr
 
@@ -22,9 +22,10 @@ def hard_concrete(log_alpha, u=None):
     return np.minimum(1, np.maximum(0, s * (1.1 - -0.1) + -0.1))
 
 
-@pytest.mark.parametrize("variant", ["trans", "aver"])
-def test_follows_the_equations_in_inference(variant):
-    model, w = build(variant=variant)
+@pytest.mark.parametrize(("variant", "normalize"), [("trans", False), ("aver", False), ("aver", True)])
+def test_follows_the_equations_in_inference(variant, normalize):
+    options, dense = forms(normalize)
+    model, w = build(variant=variant, **options)
     expected = np.empty((3, 3, 3))
     for row, x in enumerate(rows()):
         state = [x] * 2
@@ -68,6 +69,13 @@ def test_gates_have_the_hard_concrete_distribution():
             np.testing.assert_allclose(np.mean(quantity(z)), np.mean(quantity(expected)), atol=0.02)
 
 
+def test_gates_start_half_open_and_each_a_little_different():
+    """Log alpha is normal about 0 with a deviation of 0.01."""
+    start = np.asarray(routes(100, 100).log_alpha)
+    assert np.mean(start) == pytest.approx(0, abs=5e-4)
+    assert np.std(start) == pytest.approx(0.01, rel=0.05)
+
+
 def test_the_penalty_is_the_expected_number_of_open_gates():
     u = np.random.default_rng(0).uniform(size=(100_000, 1, 1))
     layer = routes(3, 2, penalty=0.5)
@@ -97,8 +105,8 @@ def test_a_closed_connection_is_closed_for_that_pair_only():
     log_alpha[1, 0] = -20.0  # tower `like` does not see sub-network 0
     layer.log_alpha.assign(log_alpha)
     before = model.predict(rows(), verbose=0)
-    center = model.get_layer("subnetworks_0").center
-    center.assign(np.asarray(center) + np.asarray([[1.0], [0.0]]))
+    bias = model.get_layer("subnetworks_0").bias
+    bias.assign(np.asarray(bias) + np.asarray([[1.0], [0.0]]))
     after = model.predict(rows(), verbose=0)
     np.testing.assert_array_equal(after["like"], before["like"])
     assert not np.allclose(after["click"], before["click"])

@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -46,6 +49,31 @@ def test_follows_the_equations():
             blend = sum(score * e for score, e in zip(scores / scores.sum(), seen, strict=True))
             expected = np.maximum(blend @ w["towers_0/kernel"][:, t] + w["towers_0/bias"][t], 0)
             np.testing.assert_allclose(model(data)[tower][i], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_is_that_of_its_authors():
+    """Their gates read the sum of the task's and the shared embeddings: both halves of ours have their kernel."""
+    theirs = json.loads(Path(__file__).with_name("authors.json").read_text(encoding="utf-8"))["stem"]
+    state = {name: np.asarray(value, "float32") for name, value in theirs["state"].items()}
+    x = [keras.Input((3,)) for _ in range(3)]
+    sizes = {"num_experts": 2, "num_shared_experts": 1, "units": (4,), "tower_units": ()}
+    tables = {"a": x[0], "b": x[1]}
+    shared = stem(x[2], keras.Input(()), towers=("a", "b"), num_scenarios=1, task_representations=tables, **sizes)
+    model = keras.Model(x, shared.vectors)
+    for layer, paths in {
+        "a_experts_0": ["specific_experts.0.0", "specific_experts.0.1"],
+        "b_experts_0": ["specific_experts.1.0", "specific_experts.1.1"],
+        "experts_0": ["shared_experts.0"],
+    }.items():
+        kernel = np.stack([state[f"{path}.mlp.0.weight"].T for path in paths], axis=1)
+        model.get_layer(layer).set_weights([kernel, np.stack([state[f"{path}.mlp.0.bias"] for path in paths])])
+    # Their experts are in the order of the tasks, ours begin with the task's own.
+    for t, order in enumerate(([0, 1, 2, 3, 4], [2, 3, 0, 1, 4])):
+        kernel = state[f"gate.{t}.mlp.0.weight"].T[:, order]
+        model.get_layer(f"{'ab'[t]}_gate").set_weights([np.concatenate([kernel, kernel])])
+    vectors = model([np.asarray(one, "float32") for one in theirs["x"]])
+    for t, tower in enumerate("ab"):
+        np.testing.assert_allclose(vectors[tower], theirs["y"][t], rtol=1e-4, atol=1e-6)
 
 
 def test_forward_reads_all_tables_backward_trains_its_own_and_the_shared():

@@ -73,6 +73,9 @@ def test_fixed_weights_are_one_over_the_entropy(study):
     assert weights["b"] / weights["a"] == pytest.approx(entropy["a"] / entropy["b"])
     assert np.mean(list(weights.values())) == pytest.approx(1)
     assert study.options("pcgrad", y, tasks, {"batch_size": 2}) == {}
+    # As they were when the cells were computed.
+    assert study.options("metabalance", y, tasks, {"batch_size": 2}) == {"strategy": "reduce"}
+    assert study.options("fair_grad", y, tasks, {"batch_size": 2}) == {"weighs_own": True}
 
 
 def test_epochs_are_counted_in_steps(study):

@@ -45,6 +45,44 @@ def minimum_on_simplex(
     return w[0]
 
 
+def least_norm(gram: tf.Tensor) -> tf.Tensor:
+    """`argmin_w w gram w` over the simplex, by a primal-dual interior point method.
+
+    With the multiplier `l` of the sum and `s >= 0` of the signs a minimum has `gram w - l - s = 0` and `w s = 0`; steps
+    of Newton's method go there along `w s = mu`, with `mu` towards 0. What is still to be gained is at most `sum w s`,
+    and they end where that is a millionth. That takes 10 to 30 of them whatever the tasks' lengths are, which projected
+    gradients do not reach.
+
+    Args:
+        gram: float64, shape `(size, size)`, positive semi-definite, its largest element about 1.
+
+    Returns:
+        float64 tensor of shape `(size,)`, all positive.
+    """
+    size = gram.shape[0]
+    start = tf.fill((size,), tf.constant(1 / size, tf.float64))
+    slope = tf.linalg.matvec(gram, start)
+
+    def goes_on(i: tf.Tensor, w: tf.Tensor, s: tf.Tensor) -> tf.Tensor:
+        value = tf.tensordot(w, tf.linalg.matvec(gram, w), 1)
+        return tf.tensordot(w, s, 1) > tf.maximum(1e-6 * value, 1e-15)
+
+    def body(i: tf.Tensor, w: tf.Tensor, s: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        toward = 0.1 * tf.tensordot(w, s, 1) / size / w - s
+        root = tf.sqrt(w / s)  # scales the system so that no eigenvalue is below 1
+        system = root[:, None] * gram * root + tf.eye(size, dtype=tf.float64)
+        right = tf.stack([root * toward, root], axis=1)
+        free, by_sum = tf.unstack(root[:, None] * tf.linalg.solve(system, right), axis=1)
+        step = free - tf.reduce_sum(free) / tf.reduce_sum(by_sum) * by_sum  # its sum is 0
+        of_signs = toward - s / w * step
+        most = tf.reduce_max(tf.concat([-step / w, -of_signs / s], axis=0))
+        length = 0.95 / tf.maximum(most, 0.95)
+        return i + 1, w + length * step, s + length * of_signs
+
+    signs = slope - tf.reduce_min(slope) + 1
+    return tf.while_loop(goes_on, body, (0, start, signs), maximum_iterations=STEPS)[1]
+
+
 def balance_point(gram: tf.Tensor, power: float) -> tf.Tensor:
     """`w > 0` with `gram w = w^-power`, by damped Newton steps on `w gram w / 2 - sum_t int w_t^-power`.
 
@@ -76,14 +114,17 @@ def balance_point(gram: tf.Tensor, power: float) -> tf.Tensor:
     return w * scale ** (-1 / (1 + power))
 
 
-def bargained(gram: tf.Tensor, power: float, max_norm: float) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-    """`(shared, own, {})` with `G w = w^-power` over the tasks that have a gradient."""
+def bargained(gram: tf.Tensor, power: float) -> tf.Tensor:
+    """`w` with `G w = w^-power` over the tasks that have a gradient, 0 for the others."""
     there = tf.linalg.diag_part(gram) > TINY
     # A task without a gradient gets one that conflicts with nobody, and then no weight.
     filled = gram + tf.linalg.diag(tf.where(there, 0.0, tf.reduce_max(gram) + TINY))
-    w = tf.where(there, tf.cast(balance_point(tf.cast(filled, tf.float64), power), gram.dtype), 0.0)
-    shared = w
-    if max_norm:
-        norm = tf.sqrt(tf.maximum(tf.tensordot(w, tf.linalg.matvec(gram, w), 1), TINY))
-        shared = w * tf.minimum(1.0, max_norm / norm)
-    return shared, w, {}
+    return tf.where(there, tf.cast(balance_point(tf.cast(filled, tf.float64), power), gram.dtype), 0.0)
+
+
+def cut(w: tf.Tensor, gram: tf.Tensor, max_norm: float) -> tf.Tensor:
+    """`w` scaled until the norm of `sum_t w_t g_t` is at most `max_norm`; 0 for no limit."""
+    if not max_norm:
+        return w
+    norm = tf.sqrt(tf.maximum(tf.tensordot(w, tf.linalg.matvec(gram, w), 1), TINY))
+    return w * tf.minimum(1.0, max_norm / norm)

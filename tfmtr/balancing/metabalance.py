@@ -15,14 +15,15 @@ def metabalance(
     main: str | None = None,
     relax: float = 0.7,
     beta: float = 0.9,
-    strategy: Literal["reduce", "enlarge", "both"] = "reduce",
+    strategy: Literal["reduce", "enlarge", "both"] = "both",
 ) -> Balancer:
     """Scales each auxiliary gradient of each parameter towards the length of the main task's.
 
         m_t <- beta m_t + (1 - beta) |g_t|,    g_t <- relax (m_main / m_t) g_t + (1 - relax) g_t,    g = sum_t g_t
 
     Reference: He et al., MetaBalance: Improving Multi-Task Recommendations via Adapting Gradient Magnitudes of
-    Auxiliary Tasks, WWW 2022, https://arxiv.org/abs/2203.06801, section 4, algorithm 1.
+    Auxiliary Tasks, WWW 2022, https://arxiv.org/abs/2203.06801, section 4, algorithm 1. The authors' code
+    (facebookresearch/MetaBalance, metabalance.py) has `strategy="both"` alone.
 
     Args:
         problem: The `Problem`.

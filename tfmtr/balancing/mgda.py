@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfmtr.balancing._balancer import TINY, Balancer, Problem, Tensor, Tensors, check_two
-from tfmtr.balancing._solve import minimum_on_simplex
+from tfmtr.balancing._solve import least_norm
 from tfmtr.schema import check_choice
 
 
@@ -44,11 +44,6 @@ def mgda(problem: Problem, *, normalize: Literal["none", "l2", "loss", "loss+"] 
         g = tf.cast(factor[:, None] * gram * factor[None, :], tf.float64)
         absent = 2 * tf.reduce_max(tf.linalg.diag_part(g)) + 1e-30
         g = g / tf.maximum(tf.reduce_max(g), 1e-30) + tf.linalg.diag(tf.where(there, tf.zeros_like(absent), 1e6))
-
-        def objective(w: Tensor) -> Tensor:
-            return tf.einsum("ni,ij,nj->n", w, g, w)
-
-        w = minimum_on_simplex(objective, lambda w: 2 * tf.matmul(w, g), g.shape[0])
-        return tf.cast(w, tf.float32) * factor, ops.ones_like(losses), {}
+        return tf.cast(least_norm(g), tf.float32) * factor, ops.ones_like(losses), {}
 
     return Balancer(coefficients=coefficients)

@@ -1,7 +1,7 @@
 """Tasks bargain for the direction; the weights are Nash's solution."""
 
 from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors, check_positive, check_two
-from tfmtr.balancing._solve import bargained
+from tfmtr.balancing._solve import bargained, cut
 
 
 def nash_mtl(problem: Problem, *, max_norm: float = 1.0) -> Balancer:
@@ -31,6 +31,7 @@ def nash_mtl(problem: Problem, *, max_norm: float = 1.0) -> Balancer:
         check_positive(max_norm=max_norm)
 
     def coefficients(gram: Tensor, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
-        return bargained(gram, 1.0, max_norm)
+        w = bargained(gram, 1.0)
+        return cut(w, gram, max_norm), w, {}
 
     return Balancer(coefficients=coefficients)

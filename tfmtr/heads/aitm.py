@@ -23,7 +23,9 @@ def aitm(tasks: Sequence[Task], *, calibrator_weight: float = 0.6) -> Head:
 
     Reference: Xi et al., Modeling the Sequential Dependence among Audience Multi-step Conversions with Multi-task
     Learning in Targeted Display Advertising, KDD 2021, https://arxiv.org/abs/2105.08489, section 3, equations 4 to 10.
-    The paper's `g` is a layer; ours is linear, so that a two-tower model's vectors are.
+    The paper's `g` is a layer; ours is linear, so that a two-tower model's vectors are. In the authors' code
+    (xidongbo/AITM, AITM_standard.py) `h1`, `h2` and `h3` are shared by all tasks and have no biases, and `g` in AITM.py
+    is followed by ReLU.
 
     Args:
         tasks: The schema's tasks, one or more of them with `after`.

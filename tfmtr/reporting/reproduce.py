@@ -57,7 +57,7 @@ def record(name: str, run: EvaluatedRun) -> Record:
         epochs=sum(len(stage["history"]) for stage in stages),
         evaluated=run.evaluation["date"],
         command=train_command(run),
-        recipe=run.document["recipe"],
+        recipe=run.recipe.document(),
     )
 
 
@@ -67,7 +67,7 @@ def train_command(run: EvaluatedRun) -> str:
     Example:
     >>> from tfmtr.reporting.runs import EvaluatedRun
     >>> recipe = Recipe(share=("ple", {"num_experts": 2}), upsample=False, units=(64, 32), seed=3).document()
-    >>> train_command(EvaluatedRun("runs/a b", {"recipe": recipe, "data": "runs/data"}, {}))
+    >>> train_command(EvaluatedRun("runs/a b", {"format": 3, "recipe": recipe, "data": "runs/data"}, {}))
     "tfmtr train --data runs/data --share ple --set share.num_experts=2 --no-upsample --units 64,32 --seed 3
      --out 'runs/a b'"
     >>> recipe = Recipe(groups={"DE": "own"}).document()

@@ -8,8 +8,8 @@ from tfmtr.layers.experts import Experts
 from tfmtr.sharing._shared import Shared
 
 
-def dense_towers(h: KerasTensor, towers: Sequence[str], units: Sequence[int], *, normalize: bool = True) -> Shared:
-    """Puts dense layers of its own on top of each tower's input.
+def dense_towers(h: KerasTensor, towers: Sequence[str], units: Sequence[int], *, normalize: bool = False) -> Shared:
+    """Puts dense layers with ReLU of its own on top of each tower's input.
 
         u_t = f_t(h_t)
 
@@ -17,7 +17,7 @@ def dense_towers(h: KerasTensor, towers: Sequence[str], units: Sequence[int], *,
         h: Tensor of shape `(batch, num_towers, width)`, or `(batch, width)` where all towers have the same input.
         towers: Names of the towers.
         units: Widths of the layers; none to return the inputs.
-        normalize: Whether layers have layer normalisation.
+        normalize: Whether layers have layer normalisation before the ReLU.
 
     Returns:
         A `Shared` whose vectors are as wide as the last layer and whose bases are the inputs.

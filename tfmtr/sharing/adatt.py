@@ -22,7 +22,7 @@ def adatt(
     num_experts: int = 2,
     num_shared_experts: int = 1,
     tower_units: Sequence[int] = (64,),
-    normalize: bool = True,
+    normalize: bool = False,
 ) -> Shared:
     """Fuses all tasks' experts into each task and keeps the task's own experts as a residual, level by level.
 
@@ -40,8 +40,9 @@ def adatt(
 
     Reference: Li et al., AdaTT: Adaptive Task-to-Task Fusion Network for Multitask Learning in Recommendations,
     KDD 2023, https://doi.org/10.1145/3580305.3599769, section 3. `v_t` starts uniform between -1/sqrt(m) and
-    1/sqrt(m) for m native experts, as in the authors' published code (which with shared experts learns the
-    weight of a single native expert too, unless all units have one; here it is 1 always).
+    1/sqrt(m) for m native experts, as in the authors' published code (facebookresearch/AdaTT, mtl_lib.py; with shared
+    experts it learns the weight of a single native expert too, unless all units have one; here it is 1 always). Its
+    gates have biases, which these do not.
 
     Args:
         x: Tensor of shape `(batch, width)`.
@@ -52,7 +53,7 @@ def adatt(
         num_experts: Number of each task's native experts at a level.
         num_shared_experts: Number of the shared unit's experts at a level; 0 for AdaTT-sp.
         tower_units: Widths of each tower's layers; none for the last fusion itself.
-        normalize: Whether layers have layer normalisation.
+        normalize: Whether layers have layer normalisation before the ReLU, which the paper does not have.
 
     Returns:
         A `Shared`: `{tower: tensor of shape (batch, width of the last layer)}`, and what each tower starts from.

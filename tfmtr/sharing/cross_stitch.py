@@ -18,13 +18,13 @@ def cross_stitch(
     num_scenarios: int,
     units: Sequence[int] = (512, 256, 64),
     same_tower: float = 0.9,
-    normalize: bool = True,
+    normalize: bool = False,
 ) -> dict[str, KerasTensor]:
     """Gives every tower a network of its own and mixes their activations after every layer.
 
         h_t = f_t(x_t),    x_t <- sum_j alpha_tj h_j
 
-    Layers are linear, layer normalisation, ReLU; at first all `x_t = x`, the last `x_t` is the tower's vector.
+    Layers are linear, ReLU; at first all `x_t = x`, the last `x_t` is the tower's vector.
     How much is shared at which depth is learnt: with `alpha` the identity the networks are separate, with
     equal entries they are one ensemble for all tasks.
 
@@ -44,7 +44,7 @@ def cross_stitch(
         num_scenarios: Ignored.
         units: Widths of each tower's layers.
         same_tower: Where a tower's weight on its own activations starts, in `[0, 1]`.
-        normalize: Whether layers have layer normalisation.
+        normalize: Whether layers have layer normalisation before the ReLU, which the paper does not have.
 
     Returns:
         `{tower: tensor of shape (batch, width of the last layer)}`.

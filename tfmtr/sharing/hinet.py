@@ -41,6 +41,10 @@ def hinet(
     linear layer with ReLU; the task layer is one for all scenarios, which reach it by `c` alone. With one
     scenario there are no others and `A_i` is left out.
 
+    In the authors' code (mrchor/HiNet, src/HiNet.py) the softmax is over all scenarios and the own one's weight is set
+    to 0 after it, so that a row which takes its own scenario for the likeliest hears little of the others: `A_i` there
+    is `1 - p_i` times this one. Its gates have biases and a ReLU before every softmax, the attention hidden layers.
+
     Args:
         x: Tensor of shape `(batch, width)`.
         scenario: Integer tensor of shape `(batch,)`.

@@ -20,14 +20,14 @@ def mmoe(
     units: Sequence[int] = (256,),
     num_experts: int = 4,
     tower_units: Sequence[int] = (64,),
-    normalize: bool = True,
+    normalize: bool = False,
 ) -> Shared:
     """Lets every task blend the same experts with a gate of its own.
 
         e_i = f_i(x),    g_t = softmax(W_t x),    u_t = h_t(sum_i g_ti e_i)
 
     Tasks that are alike learn gates that are alike, tasks that conflict part. With one expert it is shared
-    bottom. Experts and towers are linear, layer normalisation, ReLU, as in `shared_bottom`.
+    bottom. Experts and towers are linear, ReLU.
 
     Reference: Ma et al., Modeling Task Relationships in Multi-task Learning with Multi-gate
     Mixture-of-Experts, KDD 2018, https://doi.org/10.1145/3219819.3220007, section 4.2.
@@ -40,7 +40,7 @@ def mmoe(
         units: Widths of each expert's layers.
         num_experts: Number of experts.
         tower_units: Widths of each tower's layers; none for the blend of experts itself.
-        normalize: Whether layers have layer normalisation.
+        normalize: Whether layers have layer normalisation before the ReLU, which the paper does not have.
 
     Returns:
         A `Shared`: `{tower: tensor of shape (batch, width of the last layer)}`, and what each tower starts from.

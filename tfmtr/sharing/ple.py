@@ -21,7 +21,7 @@ def ple(
     num_experts: int = 1,
     num_shared_experts: int = 1,
     tower_units: Sequence[int] = (64,),
-    normalize: bool = True,
+    normalize: bool = False,
 ) -> Shared:
     """Separates what a task learns for itself from what all tasks share, level by level.
 
@@ -33,7 +33,7 @@ def ple(
 
     The towers are `u_t = f_t(h_t)`. A task's own experts get the gradient of no other task at the last level,
     so that conflicting tasks do not pull at the same weights. With one level it is CGC (customized gate
-    control). Every expert is one layer: linear, layer normalisation, ReLU.
+    control). Every expert is one layer: linear, ReLU.
 
     Reference: Tang et al., Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model for
     Personalized Recommendations, RecSys 2020, https://doi.org/10.1145/3383313.3412236, sections 4.1 (CGC)
@@ -48,7 +48,7 @@ def ple(
         num_experts: Number of each task's own experts at a level.
         num_shared_experts: Number of shared experts at a level.
         tower_units: Widths of each tower's layers; none for the last blend itself.
-        normalize: Whether layers have layer normalisation.
+        normalize: Whether layers have layer normalisation before the ReLU, which the paper does not have.
 
     Returns:
         A `Shared`: `{tower: tensor of shape (batch, width of the last layer)}`, and what each tower starts from.

@@ -19,14 +19,14 @@ def shared_bottom(
     num_scenarios: int,
     units: Sequence[int] = (512, 256),
     tower_units: Sequence[int] = (64,),
-    normalize: bool = True,
+    normalize: bool = False,
 ) -> Shared:
     """Puts one small tower per task on top of layers that all tasks share.
 
         h = f(x),    u_t = f_t(h)
 
-    Layers are linear, layer normalisation, ReLU, as in the M3oE paper's MLP row, which is this system
-    trained on one scenario and one task.
+    Layers are linear, ReLU. With `normalize=True`, trained on one scenario and one task, it is the MLP row of the
+    M3oE paper.
 
     Reference: Caruana, Multitask Learning, Machine Learning 28, 1997, https://doi.org/10.1023/A:1007379606734.
 
@@ -37,7 +37,7 @@ def shared_bottom(
         num_scenarios: Ignored.
         units: Widths of the shared layers.
         tower_units: Widths of each tower's layers; none for the shared representation itself.
-        normalize: Whether layers have layer normalisation.
+        normalize: Whether layers have layer normalisation before the ReLU, which the paper does not have.
 
     Returns:
         A `Shared`: `{tower: tensor of shape (batch, width of the last layer)}`, and what each tower starts from.

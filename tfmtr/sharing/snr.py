@@ -25,7 +25,7 @@ def snr(
     variant: Literal["trans", "aver"] = "trans",
     penalty: float = 1e-4,
     tower_units: Sequence[int] = (64,),
-    normalize: bool = True,
+    normalize: bool = False,
 ) -> Shared:
     """Routes sub-networks to the next level's sub-networks, and the last level's to the towers.
 
@@ -33,7 +33,7 @@ def snr(
 
         trans:  v_i = sum_j z_ij W_ij u_j          aver:  v_i = sum_j z_ij u_j
 
-    and its sub-network is `f_i(v_i)`: linear, layer normalisation, ReLU. The gates `z_ij` in [0, 1] are the
+    and its sub-network is `f_i(v_i)`: linear, ReLU. The gates `z_ij` in [0, 1] are the
     same for all rows, random in training and fixed in inference. Their expected number that are not zero is
     a penalty, so connections that do not pay are closed for good and need not be computed when serving.
 
@@ -54,7 +54,7 @@ def snr(
         variant: `"trans"` for connections with a matrix each, `"aver"` for connections without.
         penalty: Float of at least 0, weight of the expected number of open connections in the loss.
         tower_units: Widths of each tower's layers; none for the tower's input itself.
-        normalize: Whether layers have layer normalisation.
+        normalize: Whether layers have layer normalisation before the ReLU, which the paper does not have.
 
     Returns:
         A `Shared`: `{tower: tensor of shape (batch, width of the last layer)}`, and what each tower starts from.

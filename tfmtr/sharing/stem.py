@@ -37,9 +37,10 @@ def stem(
 
     Reference: Su et al., STEM: Unleashing the Power of Embeddings for Multi-Task Recommendation, AAAI 2024,
     https://doi.org/10.1609/aaai.v38i8.28749. Experts and towers are dense layers with ReLU. What is stopped is
-    the output of another task's experts, so tables and experts alike, as in the authors' published code. There
-    the gate reads `x_t + x`; here it reads the two side by side, because their widths differ in two-tower form,
-    and the sum is the case of equal weights. One level, the published default: the shared stream of a second
+    the output of another task's experts, so tables and experts alike, as in the authors' published code
+    (LiangcaiSu/STEM, models/STEM.py). There the gate reads `x_t + x` and is a network with hidden layers of 128 and 64
+    and biases; here it is linear and reads the two side by side, because their widths differ in two-tower form, and
+    the sum is the case of equal weights. One level, the published default: the shared stream of a second
     one would carry task t's gradient into every table.
 
     In two-tower form the tables are those of the user's side only and the title's vector is common to all

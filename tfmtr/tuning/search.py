@@ -16,7 +16,7 @@ from tfmtr.datasets.dataset import Dataset
 from tfmtr.diagnosis import warn
 from tfmtr.documents import read_json, replacing, write_json
 from tfmtr.folders import FORMATS, check_out
-from tfmtr.recipe import Recipe
+from tfmtr.recipe import Recipe, with_former_defaults
 from tfmtr.schema import check_choice
 from tfmtr.scratch import remove, scratch
 from tfmtr.tuning.importance import importances
@@ -172,8 +172,24 @@ def _data(data: str | os.PathLike | None, before: Mapping[str, Any] | None) -> D
 
 
 def _search_of(before: Mapping[str, Any] | None) -> Search | None:
-    """What a folder's document says is searched."""
-    return None if before is None else Search(**{f.name: before[f.name] for f in dataclasses.fields(Search)})
+    """What a folder's document says is searched.
+
+    Raises:
+        ValueError: If it is of an older format and chooses among parts, some of which had other defaults then.
+    """
+    if before is None:
+        return None
+    search = Search(**{f.name: before[f.name] for f in dataclasses.fields(Search)})
+    if before.get("format", 1) > 1:
+        return search
+    for key, choices in search.space.items():
+        parts = [{key: choice} for choice in choices] if isinstance(choices, list) else []
+        if [with_former_defaults(part) for part in parts] != parts:
+            raise ValueError(
+                f"`out` must hold a search of format 2 to go on with a choice of `{key}`: parts had other defaults "
+                "before; choose another folder. Received: format 1"
+            )
+    return dataclasses.replace(search, recipe=with_former_defaults(search.recipe))
 
 
 def _search(

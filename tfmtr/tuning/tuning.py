@@ -1,6 +1,7 @@
 """What a search found, as an object, and its page."""
 
 import os
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from tfmtr.documents import read_json, replacing, write_json
 from tfmtr.evaluation.fitting_table import FittingTable, text_of
 from tfmtr.folders import Folder, as_path, check_format
-from tfmtr.recipe import Recipe, as_toml
+from tfmtr.recipe import Recipe, as_toml, with_former_defaults
 from tfmtr.tuning.importance import METHODS
 from tfmtr.tuning.objective import NAMES
 from tfmtr.tuning.tries import counted, read_ledger
@@ -73,7 +74,10 @@ class Tuning(Folder):
         """
         if not (self.path / RECIPE).exists():
             raise ValueError(f"`{self.path}` must have a complete try; go on with `tfmtr tune`. Received: none yet")
-        return Recipe.load(self.path / RECIPE)
+        if self.document.get("format", 1) > 1:
+            return Recipe.load(self.path / RECIPE)
+        text = (self.path / RECIPE).read_text(encoding="utf-8")
+        return Recipe.from_document(with_former_defaults(tomllib.loads(text)))
 
     @property
     def warnings(self) -> list[str]:
