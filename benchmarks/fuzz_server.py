@@ -2,14 +2,20 @@
 
     python benchmarks/fuzz_server.py --requests 100000
 
-Starts `tfmtr serve` on a small model and sends, a quarter each: REST bodies drawn by Hypothesis (JSON that is nearly a
+Starts `tfmtr serve` on a small model with the flags of its deployment kit, four times, and sends, a quarter each: REST
+bodies drawn by Hypothesis (JSON that is nearly a
 request, and JSON that is not), REST requests whose bytes are damaged, gRPC messages drawn by Hypothesis, gRPC
 messages whose bytes are damaged. Every answer must have a code that the protocol allows: REST 200, 4xx, 501 where a
 type cannot be JSON; gRPC OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNIMPLEMENTED, and INTERNAL only for
 bytes that are no message of the method. Every thousand requests, and at the end, a good request must be answered
 within a second.
 
-Expected: "0 wrong codes, 0 hangs", and the counts of each code.
+Beside it clients send a good body a byte at a time, half a body, and nothing at all; and versions come that cannot be
+read, and go. When they have stopped, the server must have as many threads as after its first requests, but for
+three that pools may have more, and no more memory than a tenth above. Then it gets SIGTERM while 32 requests have sent their headers and not their bodies: all must
+be answered, and the server must end within ten seconds.
+
+Expected: "0 wrong codes, 0 hangs", the counts of each code, and threads, memory and seconds of each server.
 """
 
 import argparse
@@ -17,9 +23,14 @@ import collections
 import json
 import os
 import random
+import re
+import shutil
 import socket
+import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,6 +39,7 @@ import grpc
 import hypothesis
 import numpy as np
 import tensorflow as tf
+import yaml
 from hypothesis import strategies as st
 from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest
@@ -35,6 +47,7 @@ from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest
 
+from tfmtr.serving.deploy_kit import deploy_kit
 from tfmtr.serving.process import ServerProcess
 
 REST_CODES = {200, 400, 404, 405, 413, 431, 501}
@@ -53,6 +66,10 @@ METHODS = {
     "GetModelMetadata": GetModelMetadataRequest,
 }
 SECONDS = 10.0
+ROUNDS = 4  # servers
+PENDING = 32  # requests whose bodies come after SIGTERM
+FIRST = 300  # requests after which threads and memory are counted
+MORE = 3  # threads that pools may have more then
 
 
 class Toy(tf.Module):
@@ -82,12 +99,17 @@ class Toy(tf.Module):
         return {"scores": parsed["x"]}
 
 
-def start(folder):
-    """The server of a toy model."""
+def make(folder):
+    """A toy model, and the server's flags of its deployment kit."""
     model = Toy()
     signatures = {"serving_default": model.half, "text": model.text, "half": model.half_float, "scores": model.scores}
     tf.saved_model.save(model, str(folder / "toy" / "1"), signatures=signatures)
-    return ServerProcess(f"--model_base_path={folder}/toy", "--model_name=toy").wait()
+    deploy_kit(folder / "toy", folder / "deploy")
+    config = folder / "deploy" / "config"
+    models = config / "model.config"
+    models.write_text(models.read_text().replace("/models/", f"{folder}/"))
+    (service,) = yaml.safe_load((folder / "deploy" / "docker-compose.yml").read_text())["services"].values()
+    return [flag.replace("/config/", f"{config}/") for flag in service["command"]]
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8)
@@ -188,11 +210,13 @@ def damaged(data, rng):
 class Ports:
     """Sends requests and counts what comes back."""
 
-    def __init__(self, port, rest_port):
-        self.rest_port, self.counts, self.wrong, self.hangs = rest_port, collections.Counter(), [], []
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+    def __init__(self):
+        self.counts, self.wrong, self.hangs, self.servers = collections.Counter(), [], [], []
+
+    def ask(self, port, rest_port):
+        """Asks another server from now on."""
+        self.rest_port, self.channel = rest_port, grpc.insecure_channel(f"127.0.0.1:{port}")
         self.calls = {m: self.channel.unary_unary(f"/tensorflow.serving.PredictionService/{m}") for m in METHODS}
-        self.connection = None
 
     def rest(self, data, allowed=REST_CODES):
         """Raw bytes of one HTTP request; the first line of the answer, or a closed connection, must be right."""
@@ -245,52 +269,177 @@ def http(path, body, more=b""):
     return head + more + b"\r\n" + body
 
 
-def main(requests=100_000, seed=0):
-    """Sends, prints and returns the `Ports`."""
-    rng, quarter = random.Random(seed), requests // 4
-    with tempfile.TemporaryDirectory() as folder:
-        server = start(Path(folder))
-        ports = Ports(server.port, server.rest_port)
-        quiet = [*hypothesis.HealthCheck]
-        settings = hypothesis.settings(max_examples=quarter, database=None, deadline=None, suppress_health_check=quiet)
-        sent = [0]
+class Beside:
+    """What else happens to a server: slow and silent clients, and versions that cannot be read.
 
-        def sent_one():
-            sent[0] += 1
-            if sent[0] % 1000 == 0:
-                ports.check_alive()
+    Args:
+        ports: The `Ports`, which count answers.
+        base: Folder of the model's versions.
+    """
 
-        @hypothesis.seed(seed)
-        @settings
-        @hypothesis.given(DOCUMENTS | VALUES, st.sampled_from(PATHS))
-        def rest_bodies(document, path):
-            ports.rest(http(path, json.dumps(document).encode(errors="surrogatepass")))
-            sent_one()
+    def __init__(self, ports, base):
+        self.ports, self.base, self.is_over = ports, base, threading.Event()
+        self.threads = [threading.Thread(target=self.repeat, args=(work,)) for work in (self.slow, self.half, self.bad)]
 
-        @hypothesis.seed(seed)
-        @settings
-        @hypothesis.given(PROTOS, st.sampled_from([*METHODS]))
-        def grpc_messages(drawn, method):
-            ports.grpc(method, message(method, drawn).SerializeToString(), GRPC_CODES)
-            sent_one()
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
 
-        good = http(PATHS[0], b'{"instances": [1.0, 2.5]}', b"Content-Type: application/json\r\n")
-        whole = {method: message(method, WHOLE).SerializeToString() for method in METHODS}
-        try:
-            rest_bodies()
-            grpc_messages()
-            for _ in range(quarter):
-                ports.rest(damaged(good, rng))
-                sent_one()
-                method = rng.choice([*METHODS])
-                ports.grpc(method, damaged(whole[method], rng), GRPC_CODES | {"INTERNAL"})
-                sent_one()
+    def __exit__(self, *exception):
+        self.is_over.set()
+        for thread in self.threads:
+            thread.join()
+
+    def repeat(self, work):
+        """Works until it is over."""
+        number = 1
+        while not self.is_over.is_set():
+            number += 1
+            work(number)
+
+    def slow(self, _):
+        """A good request a byte at a time."""
+        with socket.create_connection(("127.0.0.1", self.ports.rest_port), SECONDS) as connection:
+            connection.settimeout(SECONDS)
+            for byte in good(keep=True):
+                connection.sendall(bytes([byte]))
+                time.sleep(0.002)
+            answer = connection.recv(65536)
+        self.ports.counts["REST a byte at a time"] += 1
+        if not answer.startswith(b"HTTP/1.1 200"):
+            self.ports.wrong.append(("a byte at a time", answer[:300]))
+
+    def half(self, number):
+        """A connection that says nothing, half a line, or half of its body, and is let go."""
+        data = (b"", b"POST /v1/mod", good(keep=True)[:-5])[number % 3]
+        with socket.create_connection(("127.0.0.1", self.ports.rest_port), SECONDS) as connection:
+            connection.sendall(data)
+            self.is_over.wait(0.1)
+
+    def bad(self, number):
+        """A version that cannot be read comes and goes."""
+        staging = self.base.parent / f"staging-{number}"
+        staging.mkdir()
+        (staging / "saved_model.pb").write_bytes(b"broken")
+        staging.rename(self.base / str(number))
+        self.is_over.wait(2)
+        shutil.rmtree(self.base / str(number))
+        self.is_over.wait(0.5)
+
+
+def good(*, keep=False):
+    """Bytes of a good request; of one whose connection stays."""
+    data = http(PATHS[0], b'{"instances": [1.0, 2.5]}', b"Content-Type: application/json\r\n")
+    return data.replace(b"Connection: close\r\n", b"") if keep else data
+
+
+def size_of(process):
+    """`(threads, MB)` of a process."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    threads, kilobytes = (int(re.search(rf"{name}:\s+(\d+)", status)[1]) for name in ("Threads", "VmRSS"))
+    return threads, kilobytes / 1024
+
+
+def stop_with_requests_on_their_way(server, ports):
+    """SIGTERM between the headers and the bodies of requests; returns seconds until the server has ended."""
+    data = good(keep=True)
+    at = data.index(b"\r\n\r\n") + 4
+    connections = [socket.create_connection(("127.0.0.1", server.rest_port), SECONDS) for _ in range(PENDING)]
+    for connection in connections:
+        connection.settimeout(SECONDS)
+        connection.sendall(data[:at])
+    time.sleep(0.5)
+    began = time.monotonic()
+    server.process.terminate()
+    time.sleep(0.05)
+
+    def finish(connection):
+        with connection:
+            connection.sendall(data[at:])
+            return connection.recv(65536)
+
+    with ThreadPoolExecutor(PENDING) as pool:
+        for answer in pool.map(finish, connections):
+            ports.counts["REST during a stop"] += 1
+            if not answer.startswith(b"HTTP/1.1 200"):
+                ports.wrong.append(("during a stop", answer[:300]))
+    status = server.process.wait(60)
+    if status:
+        ports.wrong.append(("exit status", status))
+    return time.monotonic() - began
+
+
+def send(ports, requests, seed):
+    """Bad requests of all four kinds."""
+    rng, quarter, sent = random.Random(seed), requests // 4, [0]
+    quiet = [*hypothesis.HealthCheck]
+    settings = hypothesis.settings(max_examples=quarter, database=None, deadline=None, suppress_health_check=quiet)
+
+    def sent_one():
+        sent[0] += 1
+        if sent[0] % 1000 == 0:
             ports.check_alive()
-            assert server.process.poll() is None, "the server is gone"
-        finally:
-            status = server.stop()
-    faults = f"{len(ports.wrong)} wrong codes, {len(ports.hangs)} hangs"
-    print(f"{sent[0]} requests: {faults}; exit status {status}")
+
+    @hypothesis.seed(seed)
+    @settings
+    @hypothesis.given(DOCUMENTS | VALUES, st.sampled_from(PATHS))
+    def rest_bodies(document, path):
+        ports.rest(http(path, json.dumps(document).encode(errors="surrogatepass")))
+        sent_one()
+
+    @hypothesis.seed(seed)
+    @settings
+    @hypothesis.given(PROTOS, st.sampled_from([*METHODS]))
+    def grpc_messages(drawn, method):
+        ports.grpc(method, message(method, drawn).SerializeToString(), GRPC_CODES)
+        sent_one()
+
+    whole = {method: message(method, WHOLE).SerializeToString() for method in METHODS}
+    rest_bodies()
+    grpc_messages()
+    for _ in range(quarter):
+        ports.rest(damaged(good(), rng))
+        sent_one()
+        method = rng.choice([*METHODS])
+        ports.grpc(method, damaged(whole[method], rng), GRPC_CODES | {"INTERNAL"})
+        sent_one()
+    ports.check_alive()
+    return sent[0]
+
+
+def main(requests=100_000, seed=0, rounds=ROUNDS):
+    """Sends, prints and returns the `Ports`."""
+    ports, sent = Ports(), 0
+    with tempfile.TemporaryDirectory() as folder:
+        flags = make(Path(folder))
+        for number in range(rounds):
+            with_server = ServerProcess(*flags)
+            try:
+                server = with_server.wait()
+                ports.ask(server.port, server.rest_port)
+                sent += send(ports, min(FIRST, requests // rounds), seed + 1000 * number)
+                before = size_of(server.process)
+                with Beside(ports, Path(folder) / "toy"):
+                    sent += send(ports, requests // rounds, seed + number)
+                end = time.monotonic() + 60
+                while size_of(server.process)[0] > before[0] + MORE and time.monotonic() < end:
+                    time.sleep(0.2)
+                after = size_of(server.process)
+                ports.channel.close()
+                seconds = stop_with_requests_on_their_way(server, ports)
+            except BaseException:
+                with_server.process.kill()
+                print(with_server.log()[-3000:], file=sys.stderr)
+                raise
+            ports.servers.append({"threads": (before[0], after[0]), "mb": (before[1], after[1]), "seconds": seconds})
+            if after[0] > before[0] + MORE or after[1] > 1.1 * before[1] + 20:
+                ports.wrong.append(("not back where it was", before, after))
+    print(f"{sent} requests: {len(ports.wrong)} wrong codes, {len(ports.hangs)} hangs")
+    for server in ports.servers:
+        print("threads {} to {}, MB {:.0f} to {:.0f}, ended after {:.1f} s".format(
+            *server["threads"], *server["mb"], server["seconds"]
+        ))  # fmt: skip
     for name, count in sorted(ports.counts.items()):
         print(f"{name}: {count}")
     for fault in (*ports.wrong[:5], *ports.hangs[:5]):

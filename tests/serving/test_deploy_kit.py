@@ -192,6 +192,28 @@ def test_a_model_whose_warm_up_fails_is_not_served(kit, tmp_path, publish):
         Server(tmp_path / "toy", port=0, max_num_load_retries=0).start()
 
 
+def test_a_signature_that_does_not_answer_zeros_and_empty_text_has_no_warm_up(tmp_path):
+    """One of serialized examples that must have a feature: with its warm-up the version would not be served."""
+
+    class Parsing(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+        def parsed(self, inputs):
+            return tf.io.parse_example(inputs, {"x": tf.io.FixedLenFeature([2], tf.float32)})
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def half(self, x):
+            return {"y": x / 2}
+
+    model = Parsing()
+    signatures = {"serving_default": model.half, "parsed": model.parsed}
+    tf.saved_model.save(model, str(tmp_path / "toy" / "1"), signatures=signatures)
+    with pytest.warns(UserWarning, match="the signature 'parsed' has no warm-up requests: .*Feature: x .* is required"):
+        deploy_kit(tmp_path / "toy", tmp_path / "deploy")
+    flags = {"model_name": "toy", "port": 0, "rest_api_port": 0, "max_num_load_retries": 0}
+    with Server(tmp_path / "toy", **flags) as server, Client(f"127.0.0.1:{server.port}", "toy") as client:
+        assert client.predict({"x": np.float32([3.0])})["y"].tolist() == [1.5]
+
+
 def test_operations_that_the_image_lacks_are_named(tmp_path, publish):
     publish(tmp_path / "toy", 1)
     file = tmp_path / "toy" / "1" / "saved_model.pb"

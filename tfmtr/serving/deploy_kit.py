@@ -4,7 +4,8 @@ import json
 import os
 import re
 import string
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from tensorflow.python.framework import op_def_registry
 from tensorflow_serving.apis.predict_pb2 import PredictRequest  # pyright: ignore[reportAttributeAccessIssue]
 
 from tfmtr.documents import read_facts
+from tfmtr.serving.errors import ServerError
+from tfmtr.serving.session import SavedModelSession
 from tfmtr.serving.versions import find_versions
-from tfmtr.serving.warmup import write_warm_up
+from tfmtr.serving.warmup import replay, write_warm_up
 
 IMAGE_VERSION = "2.20.0"
 SCORE_BYTES = 512 * 2**20  # of one batch's scores of all titles, and as much again for its top k
@@ -40,6 +43,10 @@ def deploy_kit(model: str | os.PathLike, out: str | os.PathLike, *, name: str | 
     Returns:
         Paths of the files, relative to `out`.
 
+    Warns:
+        UserWarning: If a signature does not answer its warm-up request, and so has none: a version whose warm-up fails
+            is not served.
+
     Raises:
         ValueError: If `model` has no version, or one whose graph needs operations that the image does not have; or if
             `name` cannot be one.
@@ -56,7 +63,14 @@ def deploy_kit(model: str | os.PathLike, out: str | os.PathLike, *, name: str | 
     signatures = saved_model.meta_graphs[0].signature_def
     titles = (read_facts(version) or {"titles": 0})["titles"]
     size, k = batch_size(titles), min(10, titles or 10)
-    write_warm_up(warm_up_requests(name, signatures, size, k), version)
+    warm, cold = answerable(version, warm_up_requests(name, signatures, size, k))
+    write_warm_up(warm, version)
+    for signature, reason in cold.items():
+        warnings.warn(
+            f"the signature {signature!r} has no warm-up requests: it does not answer one of zeros and empty text "
+            f"({reason})",
+            stacklevel=2,
+        )
     signature = "recommend" if "recommend" in signatures else "serving_default"
     row = {alias: value[0] for alias, value in example_inputs(signatures[signature], k=k).items()}
     bytes_on_disk = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
@@ -185,6 +199,29 @@ def warm_up_requests(
                 request.inputs[alias].CopyFrom(tf.make_tensor_proto(array, signatures[signature].inputs[alias].dtype))
             requests.append(request)
     return requests
+
+
+def answerable(version: Path, requests: Sequence[PredictRequest]) -> tuple[list[PredictRequest], dict[str, str]]:
+    """The requests of signatures that answer their first one; a version whose warm-up fails is not served.
+
+    Args:
+        version: Directory of the version.
+        requests: Those of `warm_up_requests`.
+
+    Returns:
+        The requests, and `{signature: the first line of its error}` of the others.
+    """
+    session, failed = SavedModelSession(version), {}
+    try:
+        for signature in dict.fromkeys(request.model_spec.signature_name for request in requests):
+            first = next(request for request in requests if request.model_spec.signature_name == signature)
+            try:
+                replay(session, "predict_log", first)
+            except ServerError as error:
+                failed[signature] = str(error).partition("\n")[0]
+    finally:
+        session.close()
+    return [request for request in requests if request.model_spec.signature_name not in failed], failed
 
 
 def _quoted(text: str) -> str:

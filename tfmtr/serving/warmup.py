@@ -42,10 +42,6 @@ def warm_up(session: Session, path: str | os.PathLike, num_iterations: int = 1) 
     file = join(locate(path), FILE)
     if not is_file(file):
         return
-    version = SimpleNamespace(session=session, number=0)
-    models: Any = SimpleNamespace(  # whatever model the record names
-        lease=lambda spec: contextlib.nullcontext(version), as_content=False, check_method_names=False
-    )
     for count, record in enumerate(_records(file), start=1):
         if count > MAX_RECORDS:
             raise invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}")
@@ -55,7 +51,25 @@ def warm_up(session: Session, path: str | os.PathLike, num_iterations: int = 1) 
         if kind not in ANSWERS:
             raise ServerError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
         for _ in range(num_iterations):
-            ANSWERS[kind](models, getattr(record, kind).request)
+            replay(session, kind, getattr(record, kind).request)
+
+
+def replay(session: Session, kind: str, request: Any) -> None:
+    """Answers one request, of whatever model it names.
+
+    Args:
+        session: The `SavedModelSession`, loaded.
+        kind: A key of `ANSWERS`.
+        request: The request.
+
+    Raises:
+        ServerError: If it fails.
+    """
+    version = SimpleNamespace(session=session, number=0)
+    models: Any = SimpleNamespace(
+        lease=lambda spec: contextlib.nullcontext(version), as_content=False, check_method_names=False
+    )
+    ANSWERS[kind](models, request)
 
 
 def _records(file: Location) -> Iterator[PredictionLog]:
