@@ -3,17 +3,16 @@
     python benchmarks/fuzz_server.py --requests 100000
 
 Starts `tfmtr serve` on a small model with the flags of its deployment kit, four times, and sends, a quarter each: REST
-bodies drawn by Hypothesis (JSON that is nearly a
-request, and JSON that is not), REST requests whose bytes are damaged, gRPC messages drawn by Hypothesis, gRPC
-messages whose bytes are damaged. Every answer must have a code that the protocol allows: REST 200, 4xx, 501 where a
-type cannot be JSON; gRPC OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNIMPLEMENTED, and INTERNAL only for
-bytes that are no message of the method. Every thousand requests, and at the end, a good request must be answered
-within a second.
+bodies drawn by Hypothesis (JSON that is nearly a request, and JSON that is not), REST requests whose bytes are
+damaged, gRPC messages drawn by Hypothesis, gRPC messages whose bytes are damaged. Every answer must have a code that
+the protocol allows: REST 200, 4xx, 501 where a type cannot be JSON; gRPC OK, INVALID_ARGUMENT, NOT_FOUND,
+FAILED_PRECONDITION, UNIMPLEMENTED, and INTERNAL only for bytes that are no message of the method. Every thousand
+requests, and at the end, a good request must be answered within a second.
 
 Beside it clients send a good body a byte at a time, half a body, and nothing at all; and versions come that cannot be
-read, and go. When they have stopped, the server must have as many threads as after its first requests, but for
-three that pools may have more, and no more memory than a tenth above. Then it gets SIGTERM while 32 requests have sent their headers and not their bodies: all must
-be answered, and the server must end within ten seconds.
+read, and go. When they have stopped, the server must have as many threads as after its first requests, but for three
+that pools may have more, and no more memory than a tenth above. Then it gets SIGTERM while 32 requests have sent their
+headers and not their bodies: all must be answered, and the server must end within ten seconds.
 
 Expected: "0 wrong codes, 0 hangs", the counts of each code, and threads, memory and seconds of each server.
 """
