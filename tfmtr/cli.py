@@ -33,6 +33,7 @@ from tfmtr.arguments import (
 )
 from tfmtr.evaluation.fitting_table import printable
 from tfmtr.serving.options import ServerOptions
+from tfmtr.startup import start_quickly
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context  # Typer's own copy of Click, to which it gives no public name
@@ -967,6 +968,7 @@ def main() -> NoReturn:
     """Runs the command; what the user can mend is a message, not a stack trace (set TFMTR_TRACEBACK for one)."""
     from tfmtr.serving.errors import ServerError
 
+    start_quickly()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     typed = sys.argv[1:]
