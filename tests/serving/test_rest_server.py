@@ -1,11 +1,17 @@
+import ast
 import gzip
 import http.client
+import importlib.metadata
+import inspect
 import json
+import re
 import socket
 import struct
 import threading
 import time
+import tomllib
 import zlib
+from pathlib import Path
 from unittest import mock
 
 import grpc
@@ -568,3 +574,22 @@ def test_what_goes_wrong_in_the_loop_is_a_line_a_second(served, caplog):
         )
     lines = [record.getMessage() for record in caplog.records if "out of system resource" in record.message]
     assert lines == ["REST: socket.accept() out of system resource: 24"]
+
+
+def test_the_private_names_of_aiohttp_are_those_of_its_minor_version():
+    """Where one changes, what overrides it would do nothing without a word; so `pyproject.toml` keeps them."""
+    tree = ast.parse(inspect.getsource(rest_server))
+    own = {"_Connection": rest_server.RequestHandler, "_Server": rest_server.web.Server}
+    for definition in (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in own):
+        names = {node.attr for node in ast.walk(definition) if isinstance(node, ast.Attribute) and node.attr[0] == "_"}
+        theirs = names - vars(getattr(rest_server, definition.name)).keys() - {"__init__"}
+        assert theirs  # the list below is of what is used
+        source = inspect.getsource(own[definition.name])
+        for name in theirs:
+            assert re.search(rf"self\.{name}\b", source), f"aiohttp's {own[definition.name].__name__} has no {name}"
+    for name in ("connection_made", "data_received", "connection_lost", "eof_received", "force_close"):
+        assert callable(getattr(rest_server.RequestHandler, name))
+    with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
+        (wanted,) = (text for text in tomllib.load(file)["project"]["dependencies"] if text.startswith("aiohttp"))
+    lower, upper = re.findall(r"\d+\.(\d+)", wanted)
+    assert (int(upper) - int(lower), importlib.metadata.version("aiohttp").split(".")[1]) == (1, lower)
