@@ -57,7 +57,7 @@ def answer_predict(
         check_types(signature, outputs)
         with METRICS.time(RUNTIME, model_name=request.model_spec.name, API="Predict", runtime="TF1"):
             arrays = predict(version.session, signature, inputs, outputs, timeout_seconds)
-    METRICS.count_fallbacks(request.model_spec.name, arrays)
+    models.count_fallbacks(request.model_spec.name, arrays)
     response = predict_pb2.PredictResponse(model_spec=resolved(request.model_spec, version, name))
     for alias, array in arrays.items():
         declared = signature.outputs[alias].dtype
