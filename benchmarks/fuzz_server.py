@@ -72,7 +72,7 @@ MORE = 3  # threads that pools may have more then
 
 
 class Toy(tf.Module):
-    """One signature of numbers, one of text, one of examples."""
+    """One signature of numbers, one of text whose number may be left out, one of examples."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
     def half(self, x):
@@ -82,7 +82,7 @@ class Toy(tf.Module):
     @tf.function(
         input_signature=[tf.TensorSpec([None], tf.string, name="text"), tf.TensorSpec([None], tf.int64, name="n")]
     )
-    def text(self, text, n):
+    def text(self, text, n=tf.constant([7], tf.int64)):  # noqa: B008
         """Text and number as one text."""
         return {"joined": tf.strings.join([text, tf.strings.as_string(n)])}
 
@@ -253,13 +253,14 @@ class Ports:
         self.counts[f"gRPC {code}"] += 1
 
     def check_alive(self):
-        """A good request is answered at once."""
-        request = PredictRequest(model_spec={"name": "toy"})
-        request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.float32([4])))
-        started = time.monotonic()
-        self.calls["Predict"](request.SerializeToString(), timeout=SECONDS)
-        if time.monotonic() - started > 1:
-            self.hangs.append("a good request took over a second")
+        """Good requests are answered at once, whatever was asked before of the same signature."""
+        for signature, name, value in (("serving_default", "x", np.float32([4])), ("text", "text", ["a"])):
+            request = PredictRequest(model_spec={"name": "toy", "signature_name": signature})
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+            started = time.monotonic()
+            self.calls["Predict"](request.SerializeToString(), timeout=SECONDS)
+            if time.monotonic() - started > 1:
+                self.hangs.append("a good request took over a second")
 
 
 def http(path, body, more=b""):
