@@ -141,6 +141,12 @@ PROTOS = st.fixed_dictionaries(
         "is_whole": st.booleans(),
     }
 )
+# The least that the signature `text` needs, and what else was drawn.
+NEARLY = PROTOS.map(
+    lambda drawn: (
+        drawn | WHOLE | {"signature": "text", "inputs": drawn["inputs"] | {"text": (7, [1], b"")}, "names": []}
+    )
+)
 
 WHOLE = {
     "name": "toy",
@@ -177,12 +183,16 @@ def message(method, drawn):
 
 
 def fill(proto, dtype, shape, content, *, is_whole):
-    """A tensor that may be none; a whole one has as many floats as its shape needs."""
+    """A tensor that may be none; a whole one has as many floats, or texts, as its shape needs."""
     proto.dtype = dtype
     for size in shape:
         proto.tensor_shape.dim.add(size=size)
     if is_whole:
-        proto.float_val.extend([1.0] * max(0, int(np.prod(shape))))
+        size = max(0, int(np.prod(shape)))
+        if dtype == tf.string.as_datatype_enum:
+            proto.string_val.extend([b"a"] * size)
+        else:
+            proto.float_val.extend([1.0] * size)
         return
     proto.tensor_content = content
     proto.float_val.extend([1.0] * (len(content) % 3))
@@ -390,7 +400,7 @@ def send(ports, requests, seed):
 
     @hypothesis.seed(seed)
     @settings
-    @hypothesis.given(PROTOS, st.sampled_from([*METHODS]))
+    @hypothesis.given(PROTOS | NEARLY, st.sampled_from([*METHODS]))
     def grpc_messages(drawn, method):
         ports.grpc(method, message(method, drawn).SerializeToString(), GRPC_CODES)
         sent_one()
