@@ -72,7 +72,7 @@ MORE = 3  # threads that pools may have more then
 
 
 class Toy(tf.Module):
-    """One signature of numbers, one of text, one of examples."""
+    """One signature of numbers, one of text whose number may be left out, one of examples."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
     def half(self, x):
@@ -82,7 +82,7 @@ class Toy(tf.Module):
     @tf.function(
         input_signature=[tf.TensorSpec([None], tf.string, name="text"), tf.TensorSpec([None], tf.int64, name="n")]
     )
-    def text(self, text, n):
+    def text(self, text, n=tf.constant([7], tf.int64)):  # noqa: B008
         """Text and number as one text."""
         return {"joined": tf.strings.join([text, tf.strings.as_string(n)])}
 
@@ -141,6 +141,12 @@ PROTOS = st.fixed_dictionaries(
         "is_whole": st.booleans(),
     }
 )
+# The least that the signature `text` needs, and what else was drawn.
+NEARLY = PROTOS.map(
+    lambda drawn: (
+        drawn | WHOLE | {"signature": "text", "inputs": drawn["inputs"] | {"text": (7, [1], b"")}, "names": []}
+    )
+)
 
 WHOLE = {
     "name": "toy",
@@ -177,12 +183,16 @@ def message(method, drawn):
 
 
 def fill(proto, dtype, shape, content, *, is_whole):
-    """A tensor that may be none; a whole one has as many floats as its shape needs."""
+    """A tensor that may be none; a whole one has as many floats, or texts, as its shape needs."""
     proto.dtype = dtype
     for size in shape:
         proto.tensor_shape.dim.add(size=size)
     if is_whole:
-        proto.float_val.extend([1.0] * max(0, int(np.prod(shape))))
+        size = max(0, int(np.prod(shape)))
+        if dtype == tf.string.as_datatype_enum:
+            proto.string_val.extend([b"a"] * size)
+        else:
+            proto.float_val.extend([1.0] * size)
         return
     proto.tensor_content = content
     proto.float_val.extend([1.0] * (len(content) % 3))
@@ -253,13 +263,14 @@ class Ports:
         self.counts[f"gRPC {code}"] += 1
 
     def check_alive(self):
-        """A good request is answered at once."""
-        request = PredictRequest(model_spec={"name": "toy"})
-        request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.float32([4])))
-        started = time.monotonic()
-        self.calls["Predict"](request.SerializeToString(), timeout=SECONDS)
-        if time.monotonic() - started > 1:
-            self.hangs.append("a good request took over a second")
+        """Good requests are answered at once, whatever was asked before of the same signature."""
+        for signature, name, value in (("serving_default", "x", np.float32([4])), ("text", "text", ["a"])):
+            request = PredictRequest(model_spec={"name": "toy", "signature_name": signature})
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+            started = time.monotonic()
+            self.calls["Predict"](request.SerializeToString(), timeout=SECONDS)
+            if time.monotonic() - started > 1:
+                self.hangs.append("a good request took over a second")
 
 
 def http(path, body, more=b""):
@@ -389,7 +400,7 @@ def send(ports, requests, seed):
 
     @hypothesis.seed(seed)
     @settings
-    @hypothesis.given(PROTOS, st.sampled_from([*METHODS]))
+    @hypothesis.given(PROTOS | NEARLY, st.sampled_from([*METHODS]))
     def grpc_messages(drawn, method):
         ports.grpc(method, message(method, drawn).SerializeToString(), GRPC_CODES)
         sent_one()

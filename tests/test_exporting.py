@@ -1,10 +1,12 @@
 import collections
+import contextlib
 import functools
 import json
 import re
 import shutil
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from tfmtr import components, inputs, models, training
 from tfmtr.datasets.dataset import Dataset
@@ -20,6 +23,7 @@ from tfmtr.retrieval.index import FOLDER, TitleVectors, title_vectors
 from tfmtr.retrieval.recommender import Recommender
 from tfmtr.run import Run
 from tfmtr.schema import Schema, Task
+from tfmtr.serving import rest_server
 from tfmtr.serving.batching import BatchingOptions, BatchingSession, BatchScheduler
 from tfmtr.serving.deploy_kit import deploy_kit
 from tfmtr.serving.errors import ServerError
@@ -272,6 +276,24 @@ def test_without_options_any_number_of_rows_fits_in_a_batch(indexes, tiny):
     with pytest.raises(ServerError, match="equal 0th-dimension size"):
         ask_with(batched, {**request, **{name: value.numpy() for name, value in OPTIONAL.items()}})
     scheduler.close()
+
+
+def test_rest_wants_every_input_of_recommend_and_the_features_of_the_batch(indexes, tiny):
+    session, expected = session_of(indexes / "exact" / "1"), ask(indexes / "exact" / "1", Dataset(tiny))
+    version = types.SimpleNamespace(session=session, number=1)
+    server = types.SimpleNamespace(lease=lambda spec: contextlib.nullcontext(version), count_fallbacks=lambda *_: None)
+    _, raw = raw_rows(Dataset(tiny), rows=5)
+    columns = {name: raw[name].numpy() for name in USER}
+    columns = {name: (v.astype(str) if v.dtype == object else v).tolist() for name, v in columns.items()}
+    columns |= {"request_territory": ["PL"] * 5, "seen": [["t3"]] * 5, "k": [10, 3, 40, 1, 5]}
+
+    def post(name):
+        body = json.dumps({"signature_name": name, "inputs": columns}).encode()
+        return json.loads(rest_server.answer_predict(server, ModelSpec(name="any"), body, None))["outputs"]
+
+    assert post("recommend_batch")["count"] == expected["count"].tolist()
+    with pytest.raises(ServerError, match="Missing named input: allow in 'inputs' object"):
+        post("recommend")
 
 
 def ask_with(session, request):

@@ -188,6 +188,12 @@ def test_a_diversified_list_is_that_of_maximal_marginal_relevance(index):
     assert sorted(few["titles"].astype(str)[0]) == ["", "", "t0", "t1", "t2"]
 
 
+@pytest.mark.parametrize("diversity", [-0.1, 1.5, np.nan])
+def test_a_diversity_that_is_no_share_is_refused(index, diversity):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`diversity` must be from 0 to 1"):
+        ask(index, diversity=[diversity])
+
+
 def test_a_product_of_probabilities_ranks_the_candidates_again():
     """As a cascade's: the sum of the logits finds candidates, their product of probabilities decides."""
     rng = np.random.default_rng(1)
@@ -281,6 +287,8 @@ def test_a_cold_user_s_list_is_not_ranked_by_a_probability():
     scores = ask(index, **options)["scores"]
     assert (scores[0] == 0).all()  # nobody had any: log 1
     assert (scores[2, :2] > 0).all()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`rank_by` must be empty or one of"):
+        ask(index, **options | {"rank_by": ["like"], "unknown": ([True, True, True],)})
 
 
 def test_what_was_not_known_is_named(index):

@@ -66,6 +66,19 @@ def test_defaults_do_not_excuse_other_names(models, inputs, text):
     assert str(caught.value) == f"INVALID_ARGUMENT: {text}"
 
 
+def test_a_name_that_the_signature_does_not_have_is_refused_and_leaves_the_signature_as_it_is(models):
+    for _ in range(2):  # looking a name up in a protobuf map adds it: the first request made every later one fail
+        with pytest.raises(ServerError) as caught:
+            _predict(models, text=["a"], more=[1])
+        assert str(caught.value) == (
+            "INVALID_ARGUMENT: Inputs contains invalid name. Used request inputs: text, request input: more,text"
+        )
+    assert _predict(models, text=["a"]) == [b"a-7"]
+    body = json.dumps({"signature_name": "pair", "instances": [{"text": "a", "number": 1}]}).encode()
+    (row,) = json.loads(rest_server.answer_predict(models, ModelSpec(name="toy"), body, None))["predictions"]
+    assert row["joined"] == "a-1"
+
+
 class OddTypes(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
     def quantized(self, x):

@@ -4,7 +4,9 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
+from tfmtr.serving.client import Client
 from tfmtr.serving.errors import ServerError
+from tfmtr.serving.metrics import METRICS
 from tfmtr.serving.server import Server
 from tfmtr.serving.session import SavedModelSession
 from tfmtr.serving.warmup import FILE, warm_up, write_warm_up
@@ -81,6 +83,28 @@ def test_every_kind_of_request_is_replayed(version, runs):
     with pytest.raises(ServerError, match="No signature was found with the name: no"):
         warm_up(session, version)
     session.close()
+
+
+class Fallback(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def cold(self, x):
+        return {"fallback": tf.fill(tf.shape(x), "cold_user")}
+
+
+def test_only_what_clients_asked_for_counts_as_a_fallback(tmp_path):
+    model = Fallback()
+    tf.saved_model.save(model, str(tmp_path / "warmed" / "1"), signatures={"serving_default": model.cold})
+    write_warm_up([request(np.float32([1, 2])) for _ in range(3)], tmp_path / "warmed" / "1")
+    with (
+        Server(tmp_path / "warmed", model_name="warmed", port=0) as server,
+        Client(f"127.0.0.1:{server.port}", "warmed") as client,
+    ):
+        client.predict({"x": [1.0]})
+    counts = [line for line in METRICS.text().splitlines() if line.startswith("tfmtr_fallbacks{")]
+    assert not any('model_name="anybody"' in line for line in counts)  # as the saved requests call it
+    assert [line for line in counts if 'model_name="warmed"' in line] == [
+        'tfmtr_fallbacks{model_name="warmed",kind="cold_user"} 1'
+    ]
 
 
 def test_any_failure_fails_the_load(version):

@@ -83,7 +83,11 @@ def test_texts_empty_lists_and_values_that_are_repeated():
         ([None], 7, "must have text for 'x'. Received: x=[None]"),
         ([1], 20, "must have the dtype 20 for 'x'"),
         (np.zeros(1, "datetime64[s]"), None, "must have text, bytes or numbers for 'x'"),
-        ([[1], [1, 2]], 1, "inhomogeneous"),
+        *(
+            (value, dtype, f"must have lists of one length for 'x'; fill up the shorter ones. Received: x={value!r}")
+            for value in ([["a"], ["b", "c"]], [[1], [1, 2]], ["a", ["b"]])
+            for dtype in (1, 7, None)
+        ),
     ],
 )
 def test_what_is_no_tensor_is_refused(value, dtype, text):

@@ -62,7 +62,8 @@ class Recommender(keras.layers.Layer):
         "" where all was.
 
     Raises:
-        tf.errors.InvalidArgumentError: If `k` is out of its range, `rank_by` is no output, or `where` no condition.
+        tf.errors.InvalidArgumentError: If `k` or `diversity` is out of its range, `rank_by` is no output, or `where` no
+            condition.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Recommender(keras.layers.Layer):
         batch, size, k = tf.shape(query)[0], self.catalogue.num_titles, request["k"]
         width = width_of(k, size)
         options = {name: repeat(request[name], batch) for name in OPTIONS}
+        options["diversity"] = checked_share("diversity", options["diversity"])
         allowed = self.catalogue(request["request_territory"], request["seen"], options["allow"], options["where"])
         nobody = tf.zeros([batch], tf.bool)
         is_cold = nobody if is_cold is None else is_cold
@@ -101,7 +103,9 @@ class Recommender(keras.layers.Layer):
             history, ages = (repeat(request[name], batch) for name in HISTORY)
             own, has_history, has_past = self.order(history, ages, request["seen"], request["request_territory"])
             query, is_cold = tf.concat([self.order.model_weight * query, own], axis=1), is_cold & ~has_past
-        rank_by = tf.where(is_cold, "", repeat(request["rank_by"], batch)) if queries else tf.fill([batch], "")  # pyright: ignore[reportArgumentType]
+        rank_by = tf.fill([batch], "")
+        if queries:
+            rank_by = tf.where(is_cold, "", repeat(self.checked_output(request["rank_by"]), batch))  # pyright: ignore[reportArgumentType]
         is_ranked, is_mixed = rank_by != "", options["diversity"] > 0
         wanted = tf.where(is_ranked | is_mixed, tf.minimum(OVERFETCH * k, size), k)
         found = self.index(query, wanted, allowed)
@@ -156,6 +160,13 @@ class Recommender(keras.layers.Layer):
         own_scores, own_index = tf.math.top_k(popular, tf.shape(index)[1])
         return tf.where(is_cold[:, None], own_index, index), tf.where(is_cold[:, None], own_scores, scores)
 
+    def checked_output(self, rank_by: tf.Tensor) -> tf.Tensor:
+        """`rank_by`, once every row is empty or one of the outputs."""
+        is_known = tf.reduce_all((self.output_index(rank_by) > 0) | (rank_by == ""))  # pyright: ignore[reportOperatorIssue]
+        text = f"`rank_by` must be empty or one of {self.names}."
+        with tf.control_dependencies([tf.debugging.Assert(is_known, [text, rank_by])]):
+            return tf.identity(rank_by)
+
     def ranked(
         self, queries: Mapping[str, tf.Tensor], index: tf.Tensor, scores: tf.Tensor, rank_by: tf.Tensor
     ) -> tf.Tensor:
@@ -168,12 +179,15 @@ class Recommender(keras.layers.Layer):
         outputs = self.outputs(logits)  # pyright: ignore[reportOptionalCall]
         stacked = tf.stack([tf.reshape(outputs[name], tf.shape(scores)) for name in self.names], axis=1)
         which = self.output_index(rank_by)
-        text = f"`rank_by` must be empty or one of {self.names}."
-        with tf.control_dependencies(
-            [tf.debugging.Assert(tf.reduce_all((which > 0) | (rank_by == "")), [text, rank_by])]
-        ):
-            own = tf.gather(stacked, tf.maximum(which - 1, 0), axis=1, batch_dims=1)
+        own = tf.gather(stacked, tf.maximum(which - 1, 0), axis=1, batch_dims=1)
         return tf.where((rank_by != "")[:, None] & (scores > -np.inf), own, scores)
+
+
+def checked_share(name: str, value: tf.Tensor) -> tf.Tensor:
+    """A request's value, once every row is from 0 to 1."""
+    is_share = tf.reduce_all((value >= 0) & (value <= 1))  # not of NaN
+    with tf.control_dependencies([tf.debugging.Assert(is_share, [f"`{name}` must be from 0 to 1.", value])]):
+        return tf.identity(value)
 
 
 def repeat(value: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:

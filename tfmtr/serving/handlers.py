@@ -27,7 +27,7 @@ from tfmtr.serving.batching import BatchingSession
 from tfmtr.serving.errors import ServerError, invalid_argument
 from tfmtr.serving.metrics import METRICS, RUNTIME
 from tfmtr.serving.models import Models
-from tfmtr.serving.predict import check_inputs, choose_outputs, find_signature, predict
+from tfmtr.serving.predict import check_inputs, check_names, choose_outputs, find_signature, predict
 from tfmtr.serving.tensor_proto import SENDABLE, to_array, to_proto
 from tfmtr.serving.versions import Version
 from tfmtr.serving.wire import DEFAULT_SIGNATURE
@@ -49,14 +49,15 @@ def answer_predict(
         signature = find_signature(version.session, name)
         check_inputs(signature, set(request.inputs))
         protos = {**signature.defaults, **request.inputs}
-        inputs = {alias: to_array(alias, proto) for alias, proto in protos.items()}
+        inputs = {alias: to_array(alias, protos[alias]) for alias in signature.inputs}
+        check_names(signature, set(request.inputs))
         if isinstance(version.session, BatchingSession):
             inputs = repeat_defaults(inputs, signature)
         outputs = choose_outputs(signature, request.output_filter)
         check_types(signature, outputs)
         with METRICS.time(RUNTIME, model_name=request.model_spec.name, API="Predict", runtime="TF1"):
             arrays = predict(version.session, signature, inputs, outputs, timeout_seconds)
-    METRICS.count_fallbacks(request.model_spec.name, arrays)
+    models.count_fallbacks(request.model_spec.name, arrays)
     response = predict_pb2.PredictResponse(model_spec=resolved(request.model_spec, version, name))
     for alias, array in arrays.items():
         declared = signature.outputs[alias].dtype

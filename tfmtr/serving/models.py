@@ -14,6 +14,7 @@ from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSy
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfigList
 
 from tfmtr.serving.errors import ServerError, invalid_argument, not_found
+from tfmtr.serving.metrics import METRICS
 from tfmtr.serving.storage import check_scheme
 from tfmtr.serving.versions import Model, Policy, Version, all_versions, latest, specific
 
@@ -40,6 +41,7 @@ class Models:
     ) -> None:
         self._make, self.check_method_names, self.as_content = make, check_method_names, as_content
         self._allow_labels = allow_labels_for_unavailable
+        self.count_fallbacks = METRICS.count_fallbacks
         self._models = {}  # all that were ever configured: their versions are remembered
         self._configured = {}  # {name: (base path, bytes of the policy)}
         self._labels = {}

@@ -27,7 +27,7 @@ def _names(names: Iterable[str]) -> str:
 
 
 def check_inputs(signature: SignatureDef, sent: AbstractSet[str]) -> None:
-    """Raises unless the names in `sent` are the signature's inputs, those with a default value aside.
+    """Raises if `sent` lacks an input that has no default value, or has more names than there are inputs.
 
     Raises:
         ServerError: INVALID_ARGUMENT that lists what is too much and what is missing.
@@ -44,6 +44,19 @@ def check_inputs(signature: SignatureDef, sent: AbstractSet[str]) -> None:
             f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found in request and no "
             f"default value provided. Inputs expected to be in the request {{{_names(sent)}}}, or default input "
             f"alias set: {_names(defaults)}"
+        )
+
+
+def check_names(signature: SignatureDef, sent: AbstractSet[str]) -> None:
+    """Raises unless every name in `sent` is one of the signature's inputs.
+
+    Raises:
+        ServerError: INVALID_ARGUMENT that lists the names.
+    """
+    used = sent & set(signature.inputs)
+    if used != sent:
+        raise invalid_argument(
+            f"Inputs contains invalid name. Used request inputs: {_names(used)}, request input: {_names(sent)}"
         )
 
 

@@ -115,7 +115,7 @@ def answer_predict(models: Models, spec: ModelSpec, body: bytes, timeout_seconds
         check_types(signature)
         with METRICS.time(RUNTIME, model_name=spec.name, API="Predict", runtime="TF1"):
             arrays = predict(version.session, signature, inputs, choose_outputs(signature), timeout_seconds)
-    METRICS.count_fallbacks(spec.name, arrays)
+    models.count_fallbacks(spec.name, arrays)
     arrays = {alias: as_array(array) for alias, array in arrays.items()}
     return write_rows(arrays) if is_row else write_columns(arrays)
 

@@ -67,7 +67,10 @@ def replay(session: Session, kind: str, request: Any) -> None:
     """
     version = SimpleNamespace(session=session, number=0)
     models: Any = SimpleNamespace(
-        lease=lambda spec: contextlib.nullcontext(version), as_content=False, check_method_names=False
+        lease=lambda spec: contextlib.nullcontext(version),
+        as_content=False,
+        check_method_names=False,
+        count_fallbacks=lambda *_: None,  # nobody asked
     )
     ANSWERS[kind](models, request)
 

@@ -158,7 +158,11 @@ def to_proto(name: str, value: Any, dtype: int | None = None) -> Any:
     >>> np.frombuffer(to_proto("x", [1, 2], 1).tensor_content, "float32")
     array([1., 2.], dtype=float32)
     """
-    array = np.asarray(value, object if dtype == STRING else None)
+    ragged = f"`inputs` must have lists of one length for {name!r}; fill up the shorter ones. Received: {name}="
+    try:
+        array = np.asarray(value, object if dtype == STRING else None)
+    except ValueError as error:  # of NumPy, which names no input
+        raise ValueError(f"{ragged}{value!r}") from error
     is_text = array.dtype.kind in "USO"
     if array.size == 0 and (dtype == STRING or dtype in DTYPES):  # an empty list has no dtype of its own
         array = array.astype(object if dtype == STRING else numpy_dtype(DTYPES[dtype][0]))
@@ -167,6 +171,8 @@ def to_proto(name: str, value: Any, dtype: int | None = None) -> Any:
     if array.dtype.kind in "USO":
         leaves = [leaf.encode() if isinstance(leaf, str) else leaf for leaf in array.ravel().tolist()]
         if not all(isinstance(leaf, bytes) for leaf in leaves):
+            if any(isinstance(leaf, (list, tuple, np.ndarray)) for leaf in leaves):
+                raise ValueError(f"{ragged}{value!r}")
             must = "text" if dtype == STRING else "text, bytes or numbers"
             raise ValueError(f"`inputs` must have {must} for {name!r}. Received: {name}={value!r}")
         proto = WIRE["TensorProto"](dtype=STRING, string_val=leaves)
