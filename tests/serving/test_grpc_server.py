@@ -1,3 +1,4 @@
+import gc
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tensorflow_serving.apis import (
 )
 
 from tfmtr.serving.grpc_server import limit_text
+from tfmtr.serving.server import Server
 
 
 @pytest.fixture(scope="module")
@@ -287,3 +289,23 @@ def test_long_error_texts_are_cut(stubs):
     assert caught.value.details() == ('Serving signature key "' + "s" * 5000)[:1024] + "...TRUNCATED"
     assert limit_text("é" * 600) == "é" * 512 + "...TRUNCATED"
     assert limit_text("x" * 1024) == "x" * 1024
+
+
+def test_messages_that_cannot_be_parsed_leave_nothing_behind(tmp_path, publish):
+    """gRPC kept the state of each such call: 15 kB, for ever."""
+    publish(tmp_path / "toy", 2)
+
+    def count():
+        gc.collect()
+        return sum(type(found).__name__ == "_RPCState" for found in gc.get_objects())
+
+    server = Server(tmp_path / "toy", model_name="toy", port=0)
+    with server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        for path in ("PredictionService/Predict", "ModelService/GetModelStatus"):
+            call, before = channel.unary_unary(f"/tensorflow.serving.{path}"), count()
+            for _ in range(30):
+                with pytest.raises(grpc.RpcError) as failed:
+                    call(b"\xff\xff\xff", timeout=10)
+                found = failed.value.code(), failed.value.details()
+                assert found == (grpc.StatusCode.INTERNAL, "Exception deserializing request!")
+            assert count() < before + 10

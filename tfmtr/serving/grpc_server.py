@@ -44,7 +44,6 @@ OPTIONS = (
 )
 
 logger = logging.getLogger(__name__)
-logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # else a traceback for each message that cannot be parsed
 
 SETTLE_SECONDS = 0.05  # in which what has come before the stop is taken, and without a call after it the port closes
 BUSY_SECONDS = 1.0  # after which it closes though clients go on
@@ -157,6 +156,39 @@ def _refuse(request: Any, context: grpc.ServicerContext) -> None:
 REFUSAL = grpc.unary_unary_rpc_method_handler(_refuse)
 
 
+class Parsing(grpc.ServerInterceptor):
+    """Parses requests in a way that never fails, and refuses those that are no message.
+
+    gRPC keeps the state of a call whose bytes it cannot parse for ever: 15 kB each.
+    """
+
+    def intercept_service(  # noqa: D102
+        self, continuation: Callable[..., Any], handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler | None:
+        handler = continuation(handler_call_details)
+        if handler is None or handler.request_streaming:
+            return handler
+        kind = "unary_stream" if handler.response_streaming else "unary_unary"
+        answer, parse = getattr(handler, kind), handler.request_deserializer
+
+        def answer_parsed(request: Any, context: grpc.ServicerContext) -> Any:
+            if request is NO_MESSAGE:
+                context.abort(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
+            return answer(request, context)
+
+        def parsed(data: bytes) -> Any:
+            try:
+                return data if parse is None else parse(data)
+            except Exception:  # protobuf's implementations raise several
+                return NO_MESSAGE
+
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make(answer_parsed, parsed, handler.response_serializer)
+
+
+NO_MESSAGE = object()  # instead of a request that cannot be parsed
+
+
 class Health(health.HealthServicer):
     """Health checks; who watches them is told of a stop and let go."""
 
@@ -205,7 +237,7 @@ class GrpcServer:
         options = dict(OPTIONS) | {"grpc.max_receive_message_length": max_request_bytes or -1} | dict(channel_arguments)
         workers = futures.ThreadPoolExecutor(max_threads or 4 * (os.cpu_count() or 1), "grpc")
         self._arrivals = Arrivals()
-        self._server = grpc.server(workers, interceptors=[self._arrivals], options=list(options.items()))
+        self._server = grpc.server(workers, interceptors=[self._arrivals, Parsing()], options=list(options.items()))
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(models), self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._server)
         self._health = Health() if has_health else None
