@@ -16,7 +16,7 @@ import grpc
 import tensorflow as tf
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import HttpVersion11, RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 from google.protobuf import json_format
@@ -356,11 +356,17 @@ class RestServer:
         if request.method == "OPTIONS":
             has_origin = re.search("https?://", request.headers.get("Origin", ""))
             return web.Response(status=200 if has_origin else 400, headers=self._headers)
-        if request.headers.get("Expect", "").lower() == "100-continue":
+        connection: Any = request.protocol  # a `_Connection`
+        waits = request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11
+        if waits and (request.content_length or 0) > request.client_max_size:
+            connection._lingering_time = 0.0  # the body will not come
+            response = self._answer(413, write_error(f"Maximum request body size {request.client_max_size} exceeded."))
+            response.force_close()
+            return response
+        if waits:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0  # the answer itself has not begun
         try:
-            connection: Any = request.protocol  # a `_Connection`
             body = await connection.read(request)
         except TimeoutError:
             response = self._answer(408, write_error("Nothing of the request's body has come for too long"))
