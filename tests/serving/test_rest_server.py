@@ -558,6 +558,17 @@ def test_silent_connections_are_closed_and_slow_ones_are_not(served, monkeypatch
     assert _received(slow) == b""
 
 
+def test_the_rest_of_a_refused_body_holds_up_no_stop(served, monkeypatch):
+    monkeypatch.setattr(served._ports[0], "_max_request_bytes", 1000)
+    with socket.create_connection(("127.0.0.1", served.rest_port), 10) as connection:
+        head = b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n"
+        connection.sendall(head + b" " * 2000)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+        started = time.monotonic()
+        served.stop()
+        assert time.monotonic() - started < 5
+
+
 def test_bodies_beyond_the_limit_are_413(served, monkeypatch):
     assert served._ports[0]._max_request_bytes == 16 * 2**20
     monkeypatch.setattr(served._ports[0], "_max_request_bytes", 1000)

@@ -62,6 +62,7 @@ MAX_BYTES = 16 * 2**20  # of a body: as JSON of numbers it takes sixty times as 
 MAX_INFLATED_BYTES = 100 * 2**20  # of a compressed body, where larger ones are allowed
 SILENT_SECONDS = 20.0  # a client may send nothing for so long before and within a request
 IDLE_SECONDS = 75.0  # and between two, longer than load balancers keep a connection that nobody uses
+LINGERING_SECONDS = 2.0  # in which the rest of a refused body is read, also while the server stops
 SETTLE_SECONDS = 0.05  # in which a server that is told to stop reads what has come before
 NAME, VERSION = r"(?P<name>[^/:]+)", r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 PATHS = {
@@ -329,6 +330,7 @@ class RestServer:
             return request
 
         options: Any = {"request_factory": make_request, "access_log": None, "logger": http_logger}
+        options["lingering_time"] = LINGERING_SECONDS
         self._server = _Server(self._handle, keepalive_timeout=IDLE_SECONDS, **options)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
         await self._runner.setup()
