@@ -71,6 +71,14 @@ def test_one_forward_pass_a_step(name, monkeypatch):
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("name", ["aligned_mtl", "cagrad", "fair_grad", "nash_mtl"])
+def test_gradients_that_are_no_numbers_end_in_no_error_of_a_matrix(name):
+    model = build(name, "shared_bottom", optimizer=keras.optimizers.SGD)
+    for variable in model.trainable_variables:
+        variable.assign(variable * np.nan)
+    assert np.isnan(fit(model, epochs=1)).all()  # of which training says that no epoch has a finite loss
+
+
 def test_equal_is_the_plain_sum():
     plain, balanced = fit(build(None)), fit(build("equal"))
     np.testing.assert_allclose(balanced, plain, rtol=1e-6)

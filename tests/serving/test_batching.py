@@ -153,6 +153,8 @@ def test_parameters_of_a_file(tmp_path):
     for text, message in (
         ("max_batch_size { value: 0 }", "positive max_batch_size"),
         ("max_batch_size { value: 8 } allowed_batch_sizes: [2, 4]", "the last one the largest batch"),
+        ("num_batch_threads { value: -1 }", "a num_batch_threads"),  # no thread: requests would wait for ever
+        ("max_execution_batch_size { value: -1 }", "a max_execution_batch_size"),
         ("max_batch: 3", "BatchingParameters in protobuf's text format"),
     ):
         file.write_text(text)

@@ -164,7 +164,7 @@ def test_any_name_is_quoted_right(odd_folder, monkeypatch, name):
     ast.parse((out / "client.py").read_text())
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\nb", "a\x00"])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\nb", "a\x00", "a" * 256, "é" * 128])
 def test_what_can_be_no_name_is_refused(odd_folder, name):
     with pytest.raises(ValueError, match="`name` must be text without a slash and control characters"):
         deploy_kit(odd_folder / "toy", odd_folder / "deploy", name=name)

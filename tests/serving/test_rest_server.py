@@ -459,6 +459,17 @@ def test_a_client_that_waits_to_be_told_to_go_on(toy_server):
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
+def test_who_may_not_or_cannot_go_on_is_not_told_to(toy_server):
+    head = b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n"
+    for data, expected in (
+        (head % 10**9, b"HTTP/1.1 413 "),  # before the client sends a GB
+        ((head % 18).replace(b"HTTP/1.1", b"HTTP/1.0") + b'{"instances": [1]}', b"HTTP/1.0 200 "),  # knows no 100
+    ):
+        with socket.create_connection(("127.0.0.1", toy_server.rest_port), 10) as connection:
+            connection.sendall(data)
+            assert connection.recv(1000).startswith(expected)
+
+
 def test_chunked_keep_alive_and_broken_bodies(toy_server):
     connection = http.client.HTTPConnection("127.0.0.1", toy_server.rest_port, timeout=10)
     for _ in range(2):
@@ -545,6 +556,17 @@ def test_silent_connections_are_closed_and_slow_ones_are_not(served, monkeypatch
     assert slow.recv(1000).startswith(b"HTTP/1.1 200 OK")
     slow.sendall(HEAD[:20])
     assert _received(slow) == b""
+
+
+def test_the_rest_of_a_refused_body_holds_up_no_stop(served, monkeypatch):
+    monkeypatch.setattr(served._ports[0], "_max_request_bytes", 1000)
+    with socket.create_connection(("127.0.0.1", served.rest_port), 10) as connection:
+        head = b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n"
+        connection.sendall(head + b" " * 2000)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+        started = time.monotonic()
+        served.stop()
+        assert time.monotonic() - started < 5
 
 
 def test_bodies_beyond_the_limit_are_413(served, monkeypatch):

@@ -52,6 +52,23 @@ def _break(base, number):
     (base / f"tmp-{number}").rename(base / str(number))
 
 
+@pytest.mark.parametrize(
+    ("options", "state"),
+    [
+        ({"poll_wait_seconds": 1e300, "max_num_load_retries": 0}, END),
+        ({"retry_interval_seconds": 2.0**63 / 1e6}, LOADING),
+    ],
+)
+def test_pauses_beyond_python_s_longest_end_no_thread(base, options, state):
+    _break(base, 1)
+    model = Model("toy", base, **{"poll_wait_seconds": 0, **options})
+    model.start()
+    time.sleep(0.3)
+    assert _states(model) == {1: state}
+    assert model._thread.is_alive()
+    model.stop()
+
+
 def test_newer_version_replaces_older_one(model, base, publish):
     publish(base, "00001", 1)
     for name in ("not-a-version", "²", "9" * 20):

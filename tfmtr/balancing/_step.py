@@ -150,7 +150,10 @@ class Balance(keras.layers.Layer):
         if self.balancer.coefficients is not None:
             size = len(self.names)
             gram = sum((part.gram() for part in compact.values()), tf.zeros((size, size)))
-            shared, own, updates = self.balancer.coefficients(gram, values, state)
+            # Where a gradient is no number solvers raise errors of matrices; the update says it as the plain sum does.
+            is_finite = tf.reduce_all(tf.math.is_finite(gram))
+            shared, own, updates = self.balancer.coefficients(tf.where(is_finite, gram, tf.eye(size)), values, state)
+            shared = tf.where(is_finite, shared, np.nan)
             merged = {i: part.restore(tf.tensordot(shared, part.stack, 1)) for i, part in compact.items()}
         elif self.balancer.merge is not None:
             for index, (i, part) in enumerate(compact.items()):

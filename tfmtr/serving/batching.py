@@ -62,6 +62,11 @@ class BatchingOptions:
                 "batching needs a positive max_batch_size, and a batch_timeout_micros and max_enqueued_batches that "
                 f"are not negative. Received: {options}"
             )
+        if options.num_batch_threads < 0 or options.max_execution_batch_size < 0:
+            raise ValueError(
+                "batching needs a num_batch_threads and a max_execution_batch_size that are not negative. Received: "
+                f"{options}"
+            )
         if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != largest):
             raise ValueError(
                 "allowed_batch_sizes must be positive and ascending, and the last one the largest batch. Received: "

@@ -26,6 +26,7 @@ from tfmtr.serving.warmup import replay, write_warm_up
 
 IMAGE_VERSION = "2.20.0"
 SCORE_BYTES = 512 * 2**20  # of one batch's scores of all titles, and as much again for its top k
+MAX_NAME_BYTES = 255  # of a directory in the container
 YAML_WORDS = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")  # which are no text there
 NO_REQUEST = "__saved_model_init_op"
 FOREIGN_PACKAGES = ("Scann", "Addons")  # a library that is loaded in this process may have registered theirs
@@ -112,10 +113,10 @@ def check_name(name: str) -> str:
         ValueError: If it cannot be one.
     """
     is_name = isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and name.isprintable()
-    if not is_name:
+    if not is_name or len(name.encode()) > MAX_NAME_BYTES:
         raise ValueError(
-            "`name` must be text without a slash and control characters, and neither empty nor `.` or `..`. Received: "
-            f"name={name!r}"
+            f"`name` must be text without a slash and control characters, of at most {MAX_NAME_BYTES} bytes, and "
+            f"neither empty nor `.` or `..`. Received: name={name!r}"
         )
     return name
 

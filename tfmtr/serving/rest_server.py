@@ -16,7 +16,7 @@ import grpc
 import tensorflow as tf
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import HttpVersion11, RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 from google.protobuf import json_format
@@ -62,6 +62,7 @@ MAX_BYTES = 16 * 2**20  # of a body: as JSON of numbers it takes sixty times as 
 MAX_INFLATED_BYTES = 100 * 2**20  # of a compressed body, where larger ones are allowed
 SILENT_SECONDS = 20.0  # a client may send nothing for so long before and within a request
 IDLE_SECONDS = 75.0  # and between two, longer than load balancers keep a connection that nobody uses
+LINGERING_SECONDS = 2.0  # in which the rest of a refused body is read, also while the server stops
 SETTLE_SECONDS = 0.05  # in which a server that is told to stop reads what has come before
 NAME, VERSION = r"(?P<name>[^/:]+)", r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 PATHS = {
@@ -329,6 +330,7 @@ class RestServer:
             return request
 
         options: Any = {"request_factory": make_request, "access_log": None, "logger": http_logger}
+        options["lingering_time"] = LINGERING_SECONDS
         self._server = _Server(self._handle, keepalive_timeout=IDLE_SECONDS, **options)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -356,11 +358,17 @@ class RestServer:
         if request.method == "OPTIONS":
             has_origin = re.search("https?://", request.headers.get("Origin", ""))
             return web.Response(status=200 if has_origin else 400, headers=self._headers)
-        if request.headers.get("Expect", "").lower() == "100-continue":
+        connection: Any = request.protocol  # a `_Connection`
+        waits = request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11
+        if waits and (request.content_length or 0) > request.client_max_size:
+            connection._lingering_time = 0.0  # the body will not come
+            response = self._answer(413, write_error(f"Maximum request body size {request.client_max_size} exceeded."))
+            response.force_close()
+            return response
+        if waits:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0  # the answer itself has not begun
         try:
-            connection: Any = request.protocol  # a `_Connection`
             body = await connection.read(request)
         except TimeoutError:
             response = self._answer(408, write_error("Nothing of the request's body has come for too long"))

@@ -227,7 +227,8 @@ class Server:
 
     def _watch_config(self) -> None:
         """Applies the configuration file again and again; a bad one changes nothing."""
-        while not self._stopping.wait(self.options.model_config_file_poll_wait_seconds):
+        pause = min(self.options.model_config_file_poll_wait_seconds, threading.TIMEOUT_MAX)
+        while not self._stopping.wait(pause):
             try:
                 self._models.reload(servable(read_config(self.options)), timeout_seconds=60)
             except (ValueError, OSError, ServerError) as error:

@@ -254,7 +254,7 @@ class Model:
                     self.poll()
             except Exception:
                 logger.exception("looking for versions of model %s failed", self.name)
-                self._wake.wait(max(MIN_PAUSE_SECONDS, self._poll_wait_seconds))
+                self._wake.wait(min(max(MIN_PAUSE_SECONDS, self._poll_wait_seconds), threading.TIMEOUT_MAX))
                 continue
             with self._changed:
                 if self.base_path is None and all(v.state == END for v in self._versions.values()):
@@ -264,7 +264,7 @@ class Model:
             pauses = [max(0.01, pause) for pause in retries]
             if self._poll_wait_seconds > 0:
                 pauses.append(self._poll_wait_seconds)
-            self._wake.wait(min(pauses, default=None))
+            self._wake.wait(min([*pauses, threading.TIMEOUT_MAX]))  # a longer pause is an error of Python's
 
     def _unloading(self) -> list[Version]:
         return [v for v in self._versions.values() if v.state == UNLOADING]
