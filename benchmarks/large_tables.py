@@ -25,7 +25,6 @@ import functools
 import json
 import os
 import resource
-import socket
 import subprocess
 import sys
 import time
@@ -36,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tfmtr.documents import read_json, write_json
+from tfmtr.serving.process import free_ports
 
 RESULT = Path("benchmarks/results/large_tables.json")
 SIZES = (1_000_000, 10_000_000)
@@ -56,13 +56,6 @@ def batches(rows, batch_size):
     rng = np.random.default_rng(0)
     ids = rng.integers(0, rows, (BATCHES, batch_size, IDS), dtype="int32")
     return ids, rng.integers(0, 2, (BATCHES, batch_size)).astype("float32")
-
-
-def free_ports(number):
-    """Ports that nothing listens at."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("localhost", 0))) for _ in range(number)]
-        return [each.getsockname()[1] for each in sockets]
 
 
 @contextlib.contextmanager

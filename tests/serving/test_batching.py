@@ -130,6 +130,7 @@ def test_a_full_queue_and_a_deadline(make):
     with pytest.raises(ServerError) as caught:
         ask(late, [1.0], timeout_seconds=0.1)()
     assert caught.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert ask(make(Session(), max_batch_size=1), [1.0], timeout_seconds=1e15)() == [2.0]  # beyond Python's longest
 
 
 def test_refusals(make):

@@ -57,6 +57,8 @@ def test_feeds_are_neither_cast_nor_checked_for_shape(copied):
         assert np.shape(y) == np.shape(x)
     with pytest.raises(ServerError, match=r"Expects arg\[0\] to be float but double is provided"):
         session.run({feed: np.zeros(1)}, [fetch])
+    (y,) = session.run({feed: np.float32(3)}, [fetch], timeout_seconds=1e17)  # more than 64 bits of milliseconds
+    assert y == 3.5
     with pytest.raises(ServerError, match="FetchOutputs node nowhere:0: not found"):
         session.run({feed: np.float32(3)}, ["nowhere:0"])
 

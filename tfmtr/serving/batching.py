@@ -225,8 +225,9 @@ class BatchingSession:
             self._scheduler.submit(key, task, lambda batch: self._run_batch(batch, fetches))
         parts = []
         for task in tasks:
+            left = max(0.0, end - time.monotonic())
             try:
-                parts.append(task.done.result(None if end == float("inf") else max(0.0, end - time.monotonic())))
+                parts.append(task.done.result(None if left > threading.TIMEOUT_MAX else left))
             except futures.TimeoutError:
                 raise ServerError(
                     grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded while the request waited for its batch"

@@ -1,5 +1,6 @@
 """The server's command in a process of its own: for benchmarks, tests and whoever wants one beside a notebook."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -12,8 +13,17 @@ from typing import Self
 
 def free_port() -> int:
     """A port of this machine that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    return free_ports(1)[0]
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of this machine that nobody listens on now, no two the same.
+
+    Args:
+        number: Their number.
+    """
+    with contextlib.ExitStack() as listeners:
+        return [listeners.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(number)]
 
 
 class ServerProcess:
@@ -29,7 +39,7 @@ class ServerProcess:
     """
 
     def __init__(self, *flags: str) -> None:
-        self.port, self.rest_port = free_port(), free_port()
+        self.port, self.rest_port = free_ports(2)
         ports = f"--port={self.port}", f"--rest_api_port={self.rest_port}"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (no pipe: a full one stops the server)
         self.process = subprocess.Popen(

@@ -13,6 +13,8 @@ from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 from tfmtr.serving.errors import CODES, STOPPING, ServerError, not_found
 from tfmtr.serving.storage import Location, is_file, join, locate
 
+MOST_MILLISECONDS = 2**53  # of a run: some 285 thousand years
+
 
 class SavedModelSession:
     """A SavedModel that runs named tensors, without casts and without shape checks of its own.
@@ -98,7 +100,7 @@ class SavedModelSession:
         """
         options = None
         if timeout_seconds is not None:
-            proto = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(timeout_seconds * 1000)))
+            proto = tf.compat.v1.RunOptions(timeout_in_ms=min(max(1, int(timeout_seconds * 1000)), MOST_MILLISECONDS))
             options = pywrap_tf_session.TF_NewBufferFromString(proto.SerializeToString())
         try:
             return self._session._call_tf_sessionrun(
