@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from untraced import untraced
+from helpers.untraced import untraced
 
 from tfmtr.schema import Feature, Scenario, Schema, Task
 from tfmtr.startup import start_quickly

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import backend_run
 import keras
 import numpy as np
 import pytest
+from helpers import backend_run
 
 from studies.combinations import study as combinations
 from tfmtr import exporting
@@ -18,7 +18,7 @@ from tfmtr.optimizers.sparse_adam import SparseAdam
 WITHOUT_TENSORFLOW = """
 import sys
 sys.modules["tensorflow"] = None  # whatever imports it fails
-import backend_run
+from helpers import backend_run
 backend_run.main(*sys.argv[1:])
 """
 TESTS = Path(__file__).parent

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from html_page import Page
+from helpers.html_page import Page
 from typer.testing import CliRunner
 
 from tfmtr import cli, inputs, training

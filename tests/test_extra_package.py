@@ -20,7 +20,7 @@ import numpy as np
 
 import tfmtr
 from tfmtr import cli, components
-from untraced import untraced
+from helpers.untraced import untraced
 
 prefix, folder = sys.argv[1], Path(sys.argv[2])
 

@@ -184,7 +184,7 @@ def test_the_study_s_page_has_the_table_of_the_summary():
 
 
 def test_the_example_of_a_head_keeps_the_contract_and_follows_its_equation(tmp_path, monkeypatch):
-    from head_oracles import LABELS, LOGITS, cross_entropy, losses
+    from helpers.head_oracles import LABELS, LOGITS, cross_entropy, losses
 
     import tfmtr.heads
     from studies.combinations import study as combinations

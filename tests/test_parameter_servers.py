@@ -31,7 +31,7 @@ def found(tmp_path_factory):
             assert server.stdout.readline().startswith("Holding rows")
         file = tmp_path_factory.mktemp("sharded") / "found.npz"
         addresses = json.dumps([f"localhost:{port}" for port in ports])
-        script = Path(__file__).with_name("sharded_run.py")
+        script = Path(__file__).parent / "helpers" / "sharded_run.py"
         subprocess.run([sys.executable, script, file, json.dumps(OPTIMIZERS), addresses], check=True, timeout=300)
     finally:
         for server in servers:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import tensorflow as tf
-from balancing_oracles import LOSSES, PAIRS, problem, run, state_of
+from helpers.balancing_oracles import LOSSES, PAIRS, problem, run, state_of
 
 from tfmtr.balancing.aligned_mtl import aligned_mtl
 from tfmtr.balancing.cagrad import cagrad

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from balancing_oracles import problem, run, weights
+from helpers.balancing_oracles import problem, run, weights
 
 tf = pytest.importorskip("tensorflow")
 from tfmtr.balancing.cagrad import cagrad  # noqa: E402

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from balancing_oracles import LOSSES, problem, state_of, weights
+from helpers.balancing_oracles import LOSSES, problem, state_of, weights
 
 from tfmtr.balancing.dynamic_weight_average import dynamic_weight_average
 from tfmtr.balancing.equal import equal

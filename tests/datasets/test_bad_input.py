@@ -3,12 +3,12 @@
 import dataclasses
 import datetime
 
-import base_log
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from base_log import base, examples, prepared
+from helpers import base_log
+from helpers.base_log import base, examples, prepared
 
 from tfmtr.datasets.prepare import prepare
 

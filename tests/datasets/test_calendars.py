@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from base_log import base, prepared
+from helpers.base_log import base, prepared
 
 from tfmtr.datasets import examples as make
 from tfmtr.datasets.calendars import EVENTS, FEW, LENGTHS, complete

@@ -4,7 +4,7 @@ import hashlib
 
 import pandas as pd
 import pytest
-from base_log import base, examples, prepared
+from helpers.base_log import base, examples, prepared
 
 FOLDS = 3
 

@@ -3,7 +3,7 @@ import datetime
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from base_log import base, prepared
+from helpers.base_log import base, prepared
 
 from tfmtr.datasets.funnel import FATES, NO_EXAMPLES, STAGES, Funnel
 from tfmtr.datasets.logs import Calendar

@@ -6,7 +6,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
-from base_log import COLUMNS, base, prepared, read_examples
+from helpers.base_log import COLUMNS, base, prepared, read_examples
 from rich.console import Console
 
 from tfmtr.datasets.engines.duckdb import DuckDB

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from base_log import COLUMNS, base, prepared, read_examples
+from helpers.base_log import COLUMNS, base, prepared, read_examples
 
 from tfmtr.datasets import preparation
 from tfmtr.datasets.logs import Calendar

@@ -5,7 +5,7 @@ import sys
 
 import pandas as pd
 import pytest
-from base_log import base, write
+from helpers.base_log import base, write
 from typer.testing import CliRunner
 
 from tfmtr import cli

@@ -1,9 +1,9 @@
 """What the heads for tasks that follow one another share."""
 
-import head_oracles
 import numpy as np
 import pytest
-from head_oracles import CLICK_AND_PURCHASE, LOGITS, P, nan
+from helpers import head_oracles
+from helpers.head_oracles import CLICK_AND_PURCHASE, LOGITS, P, nan
 
 from tfmtr.heads._cascade import cascade_label, cascade_outputs, cascade_towers, check_cascade
 from tfmtr.schema import Scenario, Schema, Task

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from head_oracles import CLICK_AND_PURCHASE, LABELS, LOGITS, P, cross_entropy, losses_and_gradients, nan
+from helpers.head_oracles import CLICK_AND_PURCHASE, LABELS, LOGITS, P, cross_entropy, losses_and_gradients, nan
 
 from tfmtr.heads.dcmt import dcmt
 from tfmtr.heads.escm2 import escm2

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from head_oracles import cross_entropy, losses, losses_and_gradients, nan
+from helpers.head_oracles import cross_entropy, losses, losses_and_gradients, nan
 
 from tfmtr import models
 from tfmtr.heads.cross_distil import cross_distil, pair_loss, quadruplet_loss

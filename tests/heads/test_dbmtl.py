@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from head_oracles import cross_entropy, losses
+from helpers.head_oracles import cross_entropy, losses
 
 from tfmtr.heads.dbmtl import dbmtl
 from tfmtr.schema import Task

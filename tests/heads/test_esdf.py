@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from head_oracles import CLICK_AND_PURCHASE, LABELS, LOGITS, P, cross_entropy, losses, losses_and_gradients
+from helpers.head_oracles import CLICK_AND_PURCHASE, LABELS, LOGITS, P, cross_entropy, losses, losses_and_gradients
 
 from tfmtr import models
 from tfmtr.heads._head import TrainingGraph

@@ -1,6 +1,15 @@
 import numpy as np
 import pytest
-from head_oracles import CLICK_AND_PURCHASE, LABELS, LOGITS, P, cross_entropy, losses_and_gradients, nan, outputs
+from helpers.head_oracles import (
+    CLICK_AND_PURCHASE,
+    LABELS,
+    LOGITS,
+    P,
+    cross_entropy,
+    losses_and_gradients,
+    nan,
+    outputs,
+)
 
 from tfmtr.heads.esmm import esmm
 from tfmtr.schema import Task

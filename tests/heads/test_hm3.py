@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from head_oracles import cross_entropy, losses_and_gradients, outputs
+from helpers.head_oracles import cross_entropy, losses_and_gradients, outputs
 
 from tfmtr.heads.hm3 import hm3
 from tfmtr.schema import Task

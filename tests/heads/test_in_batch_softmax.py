@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from head_oracles import nan
+from helpers.head_oracles import nan
 
 from tfmtr import models
 from tfmtr.heads.in_batch_softmax import in_batch_softmax, is_negative, own_log_softmax

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from head_oracles import LOGITS, P, cross_entropy, losses, losses_and_gradients, nan
+from helpers.head_oracles import LOGITS, P, cross_entropy, losses, losses_and_gradients, nan
 
 from tfmtr import models
 from tfmtr.heads.mt_fwfm import mt_fwfm

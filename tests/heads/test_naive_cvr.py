@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from head_oracles import CLICK_AND_PURCHASE, LABELS, LOGITS, P, cross_entropy, losses_and_gradients, outputs
+from helpers.head_oracles import CLICK_AND_PURCHASE, LABELS, LOGITS, P, cross_entropy, losses_and_gradients, outputs
 
 from tfmtr.heads.naive_cvr import naive_cvr
 from tfmtr.schema import Task

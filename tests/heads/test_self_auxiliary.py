@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from head_oracles import CLICK_AND_PURCHASE, LABELS, LOGITS, P, cross_entropy, losses_and_gradients
+from helpers.head_oracles import CLICK_AND_PURCHASE, LABELS, LOGITS, P, cross_entropy, losses_and_gradients
 from sklearn.linear_model import LogisticRegression
 
 from tfmtr import models

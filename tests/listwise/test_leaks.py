@@ -5,7 +5,7 @@ import datetime
 import numpy as np
 import pandas as pd
 import pytest
-from chain_log import chain_data
+from helpers.chain_log import chain_data
 
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from chain_log import TITLES, chain_data
+from helpers.chain_log import TITLES, chain_data
 from scipy import sparse
 
 from tfmtr.datasets.dataset import Dataset

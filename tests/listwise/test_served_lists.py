@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from chain_log import TITLES, chain_data
+from helpers.chain_log import TITLES, chain_data
 
 from tfmtr import training
 from tfmtr.evaluation.evaluate import evaluate

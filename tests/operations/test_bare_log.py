@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from base_log import START, base
+from helpers.base_log import START, base
 
 from tfmtr import training
 from tfmtr.datasets.dataset import Dataset

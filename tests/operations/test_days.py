@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from days_log import DAYS, OPTIONS, Tables, begin, copy_of, date, run_day
+from helpers.days_log import DAYS, OPTIONS, Tables, begin, copy_of, date, run_day
 from rich.console import Console
 
 from tfmtr import training

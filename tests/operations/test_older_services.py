@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import tensorflow as tf
-from days_log import DAYS, Tables, date, run_day
+from helpers.days_log import DAYS, Tables, date, run_day
 
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import read_json

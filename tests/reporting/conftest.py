@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-import report_runs
+from helpers import report_runs
 
 from tfmtr.reporting import figures
 from tfmtr.reporting.page import report

@@ -5,7 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from html_page import Page
+from helpers.html_page import Page
 from PIL import Image
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -4,8 +4,8 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-import report_runs
-from html_page import Page
+from helpers import report_runs
+from helpers.html_page import Page
 
 from tfmtr.datasets.funnel import NO_TIMES
 from tfmtr.evaluation.evidence import compare_lists

@@ -4,8 +4,8 @@ import shutil
 
 import numpy as np
 import pytest
-import report_runs
-from html_page import Page
+from helpers import report_runs
+from helpers.html_page import Page
 
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.title_facts import title_facts

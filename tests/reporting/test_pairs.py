@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import report_runs
+from helpers import report_runs
 
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.reporting.pairs import read_pairs

@@ -3,7 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import report_runs
+from helpers import report_runs
 
 from tfmtr.reporting.runs import names_of, read_models
 

@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-import report_runs
+from helpers import report_runs
 from sklearn.metrics import average_precision_score
 
 from tfmtr.datasets.dataset import Dataset

@@ -4,7 +4,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from oracles import build_towers, check_towers, dense, forms, gradients, rows, softmax
+from helpers.oracles import build_towers, check_towers, dense, forms, gradients, rows, softmax
 
 from tfmtr.sharing.adatt import NativeExperts, adatt
 

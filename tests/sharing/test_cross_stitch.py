@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from oracles import build_towers, check_towers, forms, rows
+from helpers.oracles import build_towers, check_towers, forms, rows
 
 from tfmtr.sharing.cross_stitch import CrossStitch, cross_stitch
 

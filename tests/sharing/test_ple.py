@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from oracles import build_towers, check_towers, forms, gradients, rows, softmax
+from helpers.oracles import build_towers, check_towers, forms, gradients, rows, softmax
 
 from tfmtr.sharing.ple import ple
 

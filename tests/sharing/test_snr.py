@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from oracles import TOWERS, build_towers, check_towers, forms, rows
+from helpers.oracles import TOWERS, build_towers, check_towers, forms, rows
 
 from tfmtr.sharing.snr import SubnetworkRoutes, snr
 

@@ -4,12 +4,12 @@ import datetime
 import decimal
 import gzip
 
-import base_log
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import base_log
 
 from tfmtr.datasets.column_types import TIME
 from tfmtr.datasets.engines.duckdb import DuckDB

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from base_log import COLUMNS, START, base
-from untraced import untraced
 
+from helpers.base_log import COLUMNS, START, base
+from helpers.untraced import untraced
 from tfmtr import training
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare
