@@ -48,6 +48,10 @@ def test_configurations_parse_as_what_they_are(kit):
     assert read_text_proto(config / "monitoring.config", MonitoringConfig).prometheus_config.enable
     options = BatchingOptions.from_proto(read_text_proto(config / "batching.config", BatchingParameters))
     assert options.max_batch_size == options.allowed_batch_sizes[-1] == 1024
+    for file in ("client.py", "load_test.py"):  # who asks for help is told, and is no address
+        text = (folder / "deploy" / file).read_text()
+        assert "parse_args()" in text
+        ast.parse(text)
     for file in files:
         assert "$" not in (folder / "deploy" / file).read_text().replace("$SERVER", "").replace("${1:-", "").replace(
             "$(dirname", ""
