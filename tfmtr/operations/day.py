@@ -376,13 +376,13 @@ class _Day:
 
     def usually_silent(self, records: Sequence[Mapping[str, Any]]) -> float:
         """The greatest share of the log that is of territories without an event, of one of the last seven days."""
-        base = Path(self.settings["data"])
-        shares = silent_shares(Dataset(base), most=WEEK, sure=SURE) if base.is_dir() else {}
+        base, since = Path(self.settings["data"]), (self.day - WEEK * DAY).isoformat()
+        is_near = self.settings["since"][:10] > since  # the data that the service began with end there
+        shares = silent_shares(Dataset(base), most=WEEK, sure=SURE) if is_near and base.is_dir() else {}
         for record in records:
             for check in record.get("checks", ()):
                 if check["name"] == SILENT and record["status"] == "promoted":
                     shares[record["day"]] = check["value"]
-        since = (self.day - WEEK * DAY).isoformat()
         return max((share for day, share in shares.items() if day >= since), default=0.0)
 
     def examples(self, data: Dataset) -> list[Path]:
