@@ -1,7 +1,6 @@
 """Tables on two servers, each a process on loopback."""
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from tfmtr import parameter_servers
 from tfmtr.parameter_servers import ShardedTable, sharded_tables
+from tfmtr.serving.process import free_ports
 
 tf = pytest.importorskip("tensorflow")
 OPTIMIZERS = ["sparse_adam", "row_wise_adagrad"]
@@ -20,10 +20,7 @@ OPTIMIZERS = ["sparse_adam", "row_wise_adagrad"]
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What `sharded_run.py` found."""
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for each in sockets:
-        each.close()
+    ports = free_ports(2)
     command = [sys.executable, "-m", "tfmtr.parameter_servers"]
     servers = [subprocess.Popen([*command, str(port)], stdout=subprocess.PIPE, text=True) for port in ports]
     try:

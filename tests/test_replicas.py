@@ -1,6 +1,5 @@
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import tensorflow as tf
 from tfmtr import inputs, replicas, training
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.run import Run
+from tfmtr.serving.process import free_ports
 
 SMALL = {"units": (16, 8), "epochs": 2, "batch_size": 250, "learning_rate": 0.01, "unknown_rate": 0.0}
 SPARSE = SMALL | {"optimizer": "sparse_adam"}
@@ -47,10 +47,7 @@ def start(how, data, run, recipe, delay=0.0, environment=None):
 
 def start_workers(data, run, recipe, delay=0.0):
     """Two workers as TF operators start them: with TF_CONFIG."""
-    listeners = [socket.create_server(("localhost", 0)) for _ in range(2)]
-    cluster = {"worker": [f"localhost:{listener.getsockname()[1]}" for listener in listeners]}
-    for listener in listeners:
-        listener.close()
+    cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
     configs = [{"cluster": cluster, "task": {"type": "worker", "index": index}} for index in range(2)]
     return [start("workers", data, run, recipe, delay, {"TF_CONFIG": json.dumps(config)}) for config in configs]
 
