@@ -5,7 +5,7 @@
     pip install --no-deps deepctr==0.9.4
     python benchmarks/training.py
 
-Three comparisons. Each model has a process of its own (`training_peers.py`), and they take turns, so that a machine
+Four comparisons. Each model has a process of its own (`training_peers.py`), and they take turns, so that a machine
 that slows down slows all of them down. A turn is some batches through the library's own loop: Keras `fit`,
 torch-rechub's `MTLTrainer`. Batches are in memory before.
 
@@ -19,6 +19,10 @@ torch-rechub's `MTLTrainer`. Batches are in memory before.
 * `m3oe`: M3oE at its reference sizes (embeddings of 16, 512-256, experts of 64), batches of 40,960, in float32 and
   mixed bfloat16, against a PyTorch model of the same layers. The share of the matrix rate counts the multiplications
   that these layers ask for; here 30 % of them are saved, as two linear layers are multiplied with one another before.
+* `retrieval`: what is trained for retrieval by default, the two-tower model with territory branches on vectors of 128,
+  against YouTubeDNN and SASRec of torch-rechub (20,000 titles, embeddings of 64, pasts of 50). Not one architecture: a
+  row is a user and a title here, a past with one title and 20 drawn ones for YouTubeDNN, and 50 targets of a past for
+  SASRec, whose examples are pasts. Batches of 1,024; `retrieval, default batch` is alone, with 8,192.
 
 Prints examples a second and their ratio to the package's own, how much of the matrix product rate that this machine has
 in this run (`limits.py`) the dense layers reach, peak memory and the time to the first step, and writes
@@ -61,7 +65,7 @@ class Case:
         case: As `training_peers` takes it.
         batch_size: Rows of a batch.
         libraries: `{function of training_peers: package that it needs}`, the package's own first.
-        macs: Multiplications of the dense layers for one example, forward.
+        macs: Multiplications of the dense layers for one example, forward; 0 where libraries do not compute the same.
         dtype: Of the matrix products.
         goal: Ratio to each other library that is the goal.
     """
@@ -111,6 +115,11 @@ def cases():
     keras_libraries = {"ours_branches": "tfmtr", "keras_branches": "keras", "tfrs_branches": "tensorflow_recommenders"}
     multi_task = {"ours_multi_task": "tfmtr", "rechub_multi_task": "torch_rechub", "deepctr_multi_task": "deepctr"}
     m3oe = {"ours_m3oe": "tfmtr", "torch_m3oe": "torch"}
+    retrieval = {
+        "ours_retrieval": "tfmtr",
+        "rechub_youtube_dnn": "torch_rechub",
+        "rechub_sasrec": "torch_rechub",
+    }
     return [
         *(
             Case(f"branches, {groups} groups", str(groups), 8192, keras_libraries, 1.8, branches_macs())
@@ -122,6 +131,8 @@ def cases():
             for name in ("shared_bottom", "mmoe", "ple")
         ),
         Case("m3oe, float32", "float32", 40_960, m3oe, 2.0, m3oe_macs()),
+        Case("retrieval", "4", 1024, retrieval, 1.0, 0),
+        Case("retrieval, default batch", "4", 8192, {"ours_retrieval": "tfmtr"}, 1.0, 0),
         Case("m3oe, bfloat16", "bfloat16", 40_960, m3oe, 3.0, m3oe_macs(), "bfloat16"),
     ]
 
@@ -190,13 +201,13 @@ def main(wanted, turns, batches, seconds, out):
             cell["of_matmul_rate"] = case.gflops(cell["examples_per_second"]) / rates[case.dtype]
             table.add_row(
                 case.name,
-                library.partition("_")[0],
+                library.partition("_")[0] if case.macs else library.partition("_")[2],
                 f"{cell['parameters']:,}",
                 f"{cell['examples_per_second']:,.0f}",
                 f"{cell['deviation']:,.0f}",
                 f"{cell['ratio']:.2f}",
                 "" if library.startswith("ours") else f"{case.goal:.1f}",
-                f"{cell['of_matmul_rate']:.0%}",
+                f"{cell['of_matmul_rate']:.0%}" if case.macs else "",
                 f"{cell['peak_mebibytes']:,.0f}",
                 f"{cell['first_step_seconds']:.1f}",
             )

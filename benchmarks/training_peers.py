@@ -34,15 +34,17 @@ FIELDS = {  # values of MovieLens-1M's ids, as in the M3oE study
 }
 TASKS = ("click", "like")
 STAR, COMMON, EXPERT_UNITS = 512, 256, 64  # of M3oE
+TITLES, PAST, DRAWN = 20_000, 50, 20  # of retrieval: titles, those of a past, and YouTubeDNN's negatives of a row
+WIDTH, VECTOR = 64, 128  # embeddings of its titles; vectors of users and of titles
 
 
-def vectors(groups, batch_size):
-    """Batches for the two-tower model: user vectors, title vectors, groups from 1, labels."""
+def vectors(groups, batch_size, user=USER, title=TITLE):
+    """Batches for a two-tower model: vectors of these widths, groups from 1, labels."""
     rng = np.random.default_rng(0)
     return [
         {
-            "user_vector": rng.normal(size=(batch_size, USER)).astype("float32"),
-            "title_vector": rng.normal(size=(batch_size, TITLE)).astype("float32"),
+            "user_vector": rng.normal(size=(batch_size, user)).astype("float32"),
+            "title_vector": rng.normal(size=(batch_size, title)).astype("float32"),
             "scenario": rng.integers(1, groups + 1, batch_size, dtype="int32"),
             "label": rng.integers(0, 2, batch_size).astype("float32"),
         }
@@ -75,21 +77,30 @@ def keras_fit(model, batches, labels):
 
 def ours_branches(case, batch_size):
     """`models.two_tower` with routed branches."""
+    return ours_towers(int(case), batch_size, USER, TITLE)
+
+
+def ours_retrieval(case, batch_size):
+    """The two-tower model that `tfmtr train` makes by default, of vectors of a user's past and of titles' texts."""
+    return ours_towers(int(case), batch_size, VECTOR, VECTOR)
+
+
+def ours_towers(groups, batch_size, user, title):
+    """`models.two_tower` with routed branches, of vectors of the widths `user` and `title`."""
     import keras
 
     from tfmtr.models import two_tower
     from tfmtr.schema import Feature, Scenario, Schema, Task
 
-    groups = int(case)
     features = [
-        Feature("user_vector", "user", "vector", width=USER),
-        Feature("title_vector", "title", "vector", width=TITLE),
+        Feature("user_vector", "user", "vector", width=user),
+        Feature("title_vector", "title", "vector", width=title),
     ]
     territories = {(f"t{i}",): f"group_{i:02}" for i in range(groups)}
     schema = Schema(features, [Task("label")], Scenario(["territory"], territories))
     model = two_tower(schema, share="territory_branches", units=(UNITS, UNITS), unknown_rate=0.0)
     model.compile(keras.optimizers.Adam(1e-3))
-    return model.count_params(), keras_fit(model, vectors(groups, batch_size), ("label",))
+    return model.count_params(), keras_fit(model, vectors(groups, batch_size, user, title), ("label",))
 
 
 def masked_towers(keras, groups):
@@ -329,12 +340,70 @@ def torch_m3oe(case, batch_size):
     return sum(weight.numel() for weight in model.parameters()), train
 
 
+def rechub_retrieval(model, mode, batches, criterion=None):
+    """The number of parameters of a model of torch-rechub, and `train(count)` through its `MatchTrainer`."""
+    import torch
+    from torch_rechub.trainers import MatchTrainer
+
+    trainer = MatchTrainer(model, mode, optimizer_params={"lr": 1e-3})
+    trainer.criterion = criterion or trainer.criterion
+    labels = torch.zeros(len(next(iter(batches[0].values()))))
+
+    def train(count):
+        trainer.train_one_epoch([(batches[i % BATCHES], labels) for i in range(count)])
+
+    return sum(weight.numel() for weight in model.parameters()), train
+
+
+def titles_drawn(batch_size, **widths):
+    """Batches of title ids from 1, for torch: `widths` of them a row."""
+    import torch
+
+    rng = np.random.default_rng(0)
+    return [
+        {name: torch.from_numpy(rng.integers(1, TITLES + 1, (batch_size, width))) for name, width in widths.items()}
+        for _ in range(BATCHES)
+    ]
+
+
+def rechub_youtube_dnn(case, batch_size):
+    """YouTubeDNN of torch-rechub: the mean of a past, two layers, a softmax over a title and some drawn ones."""
+    from torch_rechub.basic.features import SequenceFeature, SparseFeature
+    from torch_rechub.models.matching import YoutubeDNN
+
+    title = SparseFeature("title", vocab_size=TITLES + 1, embed_dim=WIDTH)
+    sequence = {"vocab_size": TITLES + 1, "embed_dim": WIDTH, "shared_with": "title"}
+    past = SequenceFeature("past", pooling="mean", **sequence)
+    drawn = SequenceFeature("drawn", pooling="concat", **sequence)
+    batches = titles_drawn(batch_size, past=PAST, title=1, drawn=DRAWN)
+    batches = [{**batch, "title": batch["title"][:, 0]} for batch in batches]
+    return rechub_retrieval(YoutubeDNN([past], [title], [drawn], {"dims": [UNITS, WIDTH]}), 2, batches)
+
+
+def rechub_sasrec(case, batch_size):
+    """SASRec of torch-rechub: two blocks over a past, every place of which is a target; a row is a past."""
+    from torch_rechub.basic.features import SequenceFeature
+    from torch_rechub.basic.loss_func import BPRLoss
+    from torch_rechub.models.matching import SASRec
+
+    sequence = {"vocab_size": TITLES + 1, "embed_dim": WIDTH, "pooling": "concat"}
+    features = [
+        SequenceFeature("seq", **sequence),
+        *(SequenceFeature(name, **sequence, shared_with="seq") for name in ("positive", "negative")),
+    ]
+    batches = titles_drawn(batch_size, seq=PAST, positive=PAST, negative=PAST)
+    of_pairs = BPRLoss()  # takes one column of logits
+    loss = lambda positive, negative: of_pairs(positive.reshape(-1), negative.reshape(-1))  # noqa: E731
+    return rechub_retrieval(SASRec(features, max_len=PAST), 1, batches, loss)
+
+
 LIBRARIES = {
     function.__name__: function
     for function in (
         *(ours_branches, keras_branches, tfrs_branches),
         *(ours_multi_task, rechub_multi_task, deepctr_multi_task),
         *(ours_m3oe, torch_m3oe),
+        *(ours_retrieval, rechub_youtube_dnn, rechub_sasrec),
     )
 }
 
