@@ -6,15 +6,19 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint clean
 
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+# ScaNN needs TensorFlow 2.20, whose serving API has stubs that protobuf in C cannot import. Those of 2.21 work with it.
+STUBS := $(BIN)/python -m pip install --quiet --no-deps tensorflow-serving-api==2.21.0
 
 $(VENV)/installed: $(VENV)/installed-demo
 	$(INSTALL) '.[dev]'
+	$(STUBS)
 	touch $@
 
 # The demo needs no Spark, JAX or ScaNN.
 $(VENV)/installed-demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[demo]'
+	$(STUBS)
 	touch $@
 
 demo: $(VENV)/installed-demo
