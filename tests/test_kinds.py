@@ -28,7 +28,7 @@ RECIPE = training.Recipe(
 )
 HOME = Path(tfmtr.__file__).parent
 # What leads from a schema to a model, its export and its answers.
-WAY = ("schema.py", "inputs.py", "models.py", "growth.py", "exporting.py", "encoders", "signatures", "serving")
+WAY = ("schema.py", "inputs", "models", "growth.py", "exporting.py", "encoders", "signatures", "serving")
 
 
 class Folded(keras.layers.Layer):

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +23,7 @@ from tfmtr.documents import write_json
 from tfmtr.folders import FORMATS, check_out
 from tfmtr.growth import grow_schema, warm_start
 from tfmtr.models import JointModel
+from tfmtr.private_names import moving_averages, op_determinism
 from tfmtr.recipe import Recipe, optimizer_of
 from tfmtr.run import LIST_MODEL, Run, precision_of, recipe_of, versions, weights_of, windows_of
 from tfmtr.schema import Schema
@@ -301,21 +302,6 @@ def _starting_warnings(model: JointModel, data: Dataset, schema: Schema, recipe:
     return [text] if text else []
 
 
-@contextlib.contextmanager
-def op_determinism(is_on: bool) -> Iterator[None]:
-    """Makes TensorFlow's ops deterministic while it lasts; the setting is the process's, and other models may mind."""
-    from tensorflow.python.framework import config  # TensorFlow exports no way to ask or to switch it off
-
-    if not is_on or config.is_op_determinism_enabled():
-        yield
-        return
-    config.enable_op_determinism()
-    try:
-        yield
-    finally:
-        config.disable_op_determinism()
-
-
 def _train(
     model: JointModel,
     data: Dataset,
@@ -557,7 +543,7 @@ def _fit_stage(
 def _restart_averages(model: JointModel) -> None:
     """Begins the moving averages of the weights, if there are any, at those that were kept, for the next stage."""
     if getattr(model.optimizer, "use_ema", False):
-        averages = model.optimizer._model_variables_moving_average
+        averages = moving_averages(model.optimizer)
         for average, variable in zip(averages, model.trainable_variables, strict=True):
             average.assign(variable)
 

@@ -48,7 +48,7 @@ def in_batch_softmax(
     rows j that `negatives` and `within` allow, without other rows of the same title: those are hits, not negatives.
 
     Probabilities served are `sigmoid(<q, v>)`: their order is what was learnt, their size is not; see
-    `tfmtr/calibration.py`. Tasks of kind regression are trained as in `parallel`.
+    `tfmtr/calibration/`. Tasks of kind regression are trained as in `parallel`.
 
     Reference: Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations, RecSys 2019,
     https://doi.org/10.1145/3298689.3346996, section 3 (loss) and 4, algorithm 2 (frequency). Mixed negatives: Yang et

@@ -7,6 +7,7 @@ from keras import ops
 
 from tfmtr.backends import check_tensorflow
 from tfmtr.optimizers._tables import Gradient, Variable, beside, clipped, is_table, put, take, unique_rows, values_of
+from tfmtr.private_names import place_of
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -68,7 +69,7 @@ class SparseAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient: Gradient, variable: Variable, learning_rate: keras.KerasTensor) -> None:
         """Updates one variable, of a table the rows that are touched."""
-        gradient, index = unique_rows(gradient), self._get_variable_index(variable)
+        gradient, index = unique_rows(gradient), place_of(self, variable)
         if self._velocities[index] is not None:
             super().update_step(gradient, variable, learning_rate)
             return

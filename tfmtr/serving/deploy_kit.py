@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-from tensorflow.python.framework import op_def_registry
 from tensorflow_serving.apis.predict_pb2 import PredictRequest  # pyright: ignore[reportAttributeAccessIssue]
 
 from tfmtr.documents import read_facts
+from tfmtr.private_names import is_operation
 from tfmtr.serving.errors import ServerError
 from tfmtr.serving.session import SavedModelSession
 from tfmtr.serving.versions import find_versions
@@ -161,7 +161,7 @@ def foreign_operations(saved_model: SavedModel) -> set[str]:
         for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
             found |= {node.op for node in nodes}
         found -= {function.signature.name for function in graph.library.function}
-    return {op for op in found if op_def_registry.get(op) is None or op.partition(">")[0] in FOREIGN_PACKAGES}
+    return {op for op in found if not is_operation(op) or op.partition(">")[0] in FOREIGN_PACKAGES}
 
 
 def batch_size(titles: int) -> int:
