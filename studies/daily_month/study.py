@@ -283,7 +283,7 @@ DAYS = (
     Day(labels_of_another_type, "bad data", AGAIN),
     Day(users_move),
     Day(ordinary, "crashed", AGAIN, "tfmtr.datasets.preparation.Preparation.write_report"),
-    Day(ordinary, "crashed", AGAIN, "tfmtr.training._end_stage"),
+    Day(ordinary, "crashed", AGAIN, "tfmtr.training.going_on.end_stage"),
     Day(a_territory_opens, options={"groups": "opens"}),
     Day(titles_go),
     Day(ordinary, "crashed", AGAIN, "tfmtr.operations.day.gate"),
@@ -299,7 +299,7 @@ DAYS = (
     Day(vectors_of_another_model, "refused", AGAIN),
     Day(a_column_is_lost, "bad data", AGAIN),
     Day(values_in_other_words, "refused", AGAIN),
-    Day(a_part, "crashed", AGAIN, "tfmtr.training._end_stage", {"max_loss": 0.5}),
+    Day(a_part, "crashed", AGAIN, "tfmtr.training.going_on.end_stage", {"max_loss": 0.5}),
     Day(titles_come),
     Day(ordinary),
 )

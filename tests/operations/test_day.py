@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from tfmtr import training
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import read_json, write_json
 from tfmtr.operations import day as module
@@ -108,7 +107,7 @@ def leave_scratch(service):
 def forbid_work_of_before(patch):
     """Neither data nor model of the day are made again."""
     patch.setattr(module, "prepare", lambda *a, **k: pytest.fail("prepared again"))
-    patch.setattr(training, "_fit_stage", lambda *a, **k: pytest.fail("trained again"))
+    patch.setattr("tfmtr.training.going_on.fit_stage", lambda *a, **k: pytest.fail("trained again"))
 
 
 def versions(service):

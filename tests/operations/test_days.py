@@ -30,6 +30,7 @@ from tfmtr.operations.service import LockedError, owned, read_live, start_servic
 from tfmtr.run import Run
 from tfmtr.serving.recommend import recommend
 from tfmtr.serving.server import Server
+from tfmtr.training.run_document import Job, new_run
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +352,8 @@ def test_the_service_begins_with_the_data_of_its_run(base_folder, tmp_path, monk
     monkeypatch.chdir(base_folder)
     other = prepare_again(base_folder, tmp_path / "work" / "data")
     run = read_json(tmp_path / "run" / "run.json")
-    assert os.path.isabs(training._new_run(training.Recipe(), Dataset("data"), None, (), {})["data"])
+    job = Job(tmp_path, Dataset("data"), training.Recipe(), Dataset("data").schema, "float32")
+    assert os.path.isabs(new_run(job)["data"])
     report = read_json(other.path / "prepare.json")
     assert all(os.path.isabs(report["logs"][name]) for name in ("events", "users", "titles", "title_vectors"))
     monkeypatch.chdir(tmp_path / "work")
@@ -548,7 +550,7 @@ def test_a_day_from_a_step_on(second, quick, monkeypatch):
         assert run_day(second, DAYS + 1)["reasons"] == ["no"]
     with monkeypatch.context() as patch:
         patch.setattr(module, "prepare", lambda *a, **k: pytest.fail("prepared again"))
-        patch.setattr(training, "_fit_stage", lambda *a, **k: pytest.fail("trained again"))
+        patch.setattr("tfmtr.training.going_on.fit_stage", lambda *a, **k: pytest.fail("trained again"))
         assert run_day(second, DAYS + 1, retry=True)["reasons"] == ["no"]  # nothing has changed
         assert run_day(second, DAYS + 1, again_from="gate")["status"] == "promoted"
     with pytest.raises(ValueError, match="must not be live to be done again"):
