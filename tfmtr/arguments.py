@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tfmtr.schema import check_choice
+from tfmtr.checks import check_choice
 
 if TYPE_CHECKING:
     from typer._click.core import Command  # Typer's own copy of Click, to which it gives no public name

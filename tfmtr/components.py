@@ -26,8 +26,7 @@ from types import ModuleType
 from typing import Any
 
 from tfmtr import declared
-from tfmtr.checks import is_finite
-from tfmtr.schema import check_choice, nearest
+from tfmtr.checks import check_choice, is_finite, nearest
 
 ARGUMENTS = {  # what a folder's parts are chosen by
     "encoders.interactions": "encode",

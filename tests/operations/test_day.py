@@ -11,7 +11,8 @@ import pytest
 
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import read_json, write_json
-from tfmtr.operations import day as module
+from tfmtr.operations import day as of_day
+from tfmtr.operations import day_steps as module
 from tfmtr.operations import late_rows
 from tfmtr.operations import service as of_service
 from tfmtr.operations.day import daily
@@ -76,7 +77,7 @@ def interrupted(week, tmp_path_factory):
     for places in (
         {(module, "gate"): killed},
         {(of_service.shutil, "copytree"): killed},
-        {(of_service, "settle"): killed_after_publication, (module, "settle"): killed_after_publication},
+        {(of_service, "settle"): killed_after_publication, (of_day, "settle"): killed_after_publication},
     ):
         leave_scratch(service)
         with pytest.MonkeyPatch.context() as patch:

@@ -22,7 +22,7 @@ from tfmtr.datasets.drift import changed_vectors
 from tfmtr.datasets.prepare import prepare
 from tfmtr.documents import read_json, write_json
 from tfmtr.exporting import export, export_index
-from tfmtr.operations import day as module
+from tfmtr.operations import day_steps as module
 from tfmtr.operations.day import BadDataError, NoDataError, daily
 from tfmtr.operations.forgetting import forget
 from tfmtr.operations.record import page
@@ -75,8 +75,8 @@ def quick(monkeypatch, eager):
         write_json(self.service / "live.json", {**new, "before": [*self.live["before"], entry]})
         write_json(self.folder / "day.json", {**self.record, "version": 1, "live": new})
 
-    monkeypatch.setattr(module._Day, "export", lambda self, data: None)
-    monkeypatch.setattr(module._Day, "publish", publish)
+    monkeypatch.setattr(module.DaySteps, "export", lambda self, data: None)
+    monkeypatch.setattr(module.DaySteps, "publish", publish)
 
 
 def change_catalogue(tables):
@@ -118,14 +118,16 @@ def test_signatures_are_kept_for_the_days_to_come_and_checked_at_the_start(servi
     monkeypatch.setattr(module, "calibrate", lambda *a, **k: None)
     monkeypatch.setattr(module, "try_version", lambda version, data: None)
     ended = {"status": "rolled back"}  # so that the second day can be done again
-    monkeypatch.setattr(module._Day, "publish", lambda self: write_json(self.folder / "day.json", self.record | ended))
+    monkeypatch.setattr(
+        module.DaySteps, "publish", lambda self: write_json(self.folder / "day.json", self.record | ended)
+    )
     asked = []
     monkeypatch.setattr(module, "export", lambda run, out, *, signatures, **k: out.mkdir() or asked.append(signatures))
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     for signatures, message in (
         (["own:lengths"], r"`signatures` must be the import path of a function.* No module named 'own'"),
         (["tfmtr.signatures.recommend:no"], "has no attribute 'no'"),
-        (["tfmtr.schema:nearest"], "must ask for parts of"),
+        (["tfmtr.checks:nearest"], "must ask for parts of"),
         ("own:lengths", "`signatures` must be a list of import paths"),
     ):
         with pytest.raises(ValueError, match=message) as refused:
@@ -304,7 +306,7 @@ def test_a_territory_that_was_closed_on_a_day_of_the_week_before_may_be_closed_a
         day = types.SimpleNamespace(
             settings=read_json(service.folder.parent / "service" / "service.json"), day=date(DAYS)
         )
-        return module._Day.usually_silent(day, records)
+        return module.DaySteps.usually_silent(day, records)
 
     week_ago, longer_ago = (date(DAYS - days).isoformat() for days in (7, 8))
     assert bound({longer_ago: share}) == 0.0
@@ -312,9 +314,9 @@ def test_a_territory_that_was_closed_on_a_day_of_the_week_before_may_be_closed_a
     checks = [{"name": "rows", "value": 1.0}, {"name": silent, "value": share}]
     assert bound({}, [{"day": week_ago, "status": "refused", "checks": checks}]) == 0.0
     assert bound({}, [{"day": week_ago, "status": "promoted", "checks": checks}]) == share
-    monkeypatch.setattr(module._Day, "usually_silent", lambda self, records: share)
-    monkeypatch.setattr(module._Day, "train", lambda *arguments: None)
-    monkeypatch.setattr(module._Day, "judge", lambda self, *arguments: self.record["reasons"].append("seen"))
+    monkeypatch.setattr(module.DaySteps, "usually_silent", lambda self, records: share)
+    monkeypatch.setattr(module.DaySteps, "train", lambda *arguments: None)
+    monkeypatch.setattr(module.DaySteps, "judge", lambda self, *arguments: self.record["reasons"].append("seen"))
     record = run_day(service, retry=True, max_loss=0.99)
     assert (failing(record), record["reasons"]) == ([], ["seen"])
 

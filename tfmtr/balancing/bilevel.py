@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtr.balancing._balancer import Balancer, Outputs, Problem, Tensor, Tensors, check_positive
+from tfmtr.checks import check_choice
 from tfmtr.layers.fusion_weight import FusionWeight
 from tfmtr.private_names import layers_within
-from tfmtr.schema import check_choice
 
 if TYPE_CHECKING:
     from tfmtr.models import JointModel

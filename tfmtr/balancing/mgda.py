@@ -7,7 +7,7 @@ from keras import ops
 
 from tfmtr.balancing._balancer import TINY, Balancer, Problem, Tensor, Tensors, check_two
 from tfmtr.balancing._solve import least_norm
-from tfmtr.schema import check_choice
+from tfmtr.checks import check_choice
 
 
 def mgda(problem: Problem, *, normalize: Literal["none", "l2", "loss", "loss+"] = "none") -> Balancer:

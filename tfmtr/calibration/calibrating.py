@@ -9,11 +9,12 @@ from typing import Any
 
 from tfmtr.calibration.choosing import choose
 from tfmtr.calibration.maps import METHODS, check_finite
+from tfmtr.checks import check_choice
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import write_json
 from tfmtr.evaluation.evaluate import predict
 from tfmtr.run import Run
-from tfmtr.schema import Schema, check_choice
+from tfmtr.schema import Schema
 
 
 @dataclasses.dataclass(frozen=True)

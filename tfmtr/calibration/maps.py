@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from tfmtr.schema import check_choice
+from tfmtr.checks import check_choice
 
 METHODS = ("platt", "isotonic")
 IDENTITY = "identity"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from tfmtr import inputs
 from tfmtr.checkpoints import restore
-from tfmtr.checks import check_integer, check_number, check_texts
+from tfmtr.checks import check_choice, check_integer, check_number, check_texts
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import replacing, write_json
 from tfmtr.evaluation.baseline_lists import baseline_lists, user_scores
@@ -38,7 +38,7 @@ from tfmtr.evaluation.title_facts import LOCAL_SHARE, TitleFacts, title_facts
 from tfmtr.models import JointModel, TwoTower
 from tfmtr.retrieval.index import build_index
 from tfmtr.run import Run, versions
-from tfmtr.schema import Schema, check_choice
+from tfmtr.schema import Schema
 
 BATCH = 8192
 

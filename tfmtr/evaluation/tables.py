@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.text import Text
 
+from tfmtr.checks import check_choice
 from tfmtr.datasets.funnel import FATES, NO_EXAMPLES, NO_TIMES, STAGES, stages
 from tfmtr.datasets.report import counted
 from tfmtr.evaluation.compare import check_same_rows, mean_and_deviation, relative_gain
@@ -13,7 +14,6 @@ from tfmtr.evaluation.fitting_table import FittingTable
 from tfmtr.evaluation.list_scores import MODEL
 from tfmtr.evaluation.metrics import OVERALL, Windows
 from tfmtr.evaluation.ranking import mean_over_lists
-from tfmtr.schema import check_choice
 
 FALLBACKS = {
     "cold_user": "A cold user: what is popular in the territory.",

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from tfmtr.checks import check_choice
 from tfmtr.evaluation.compare import check_num_samples, check_same_rows, holm, percentile_interval, welch
 from tfmtr.evaluation.metrics import OVERALL, Windows
-from tfmtr.schema import check_choice
 
 
 def mean_gain(

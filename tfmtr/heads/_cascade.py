@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from keras import KerasTensor, ops
 
+from tfmtr.checks import check_choice
 from tfmtr.heads._head import Context, Tensors, Tower, known, log_odds, observed_mean, row_weights, start, task_losses
 from tfmtr.heads._probability import LogProbability
-from tfmtr.schema import Task, check_choice
+from tfmtr.schema import Task
 
 
 def check_cascade(tasks: Sequence[Task], head: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from tfmtr.checks import check_choice
 from tfmtr.heads._cascade import (
     cascade_outputs,
     cascade_probabilities,
@@ -14,7 +15,7 @@ from tfmtr.heads._cascade import (
 )
 from tfmtr.heads._counterfactual import check_clip, doubly_robust_losses, imputation_name, inverse_propensity_loss
 from tfmtr.heads._head import Context, Head, Tensors, Tower
-from tfmtr.schema import Task, check_choice
+from tfmtr.schema import Task
 
 
 def escm2(

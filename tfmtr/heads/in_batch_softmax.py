@@ -5,6 +5,7 @@ from typing import Literal
 
 from keras import KerasTensor, ops
 
+from tfmtr.checks import check_choice
 from tfmtr.heads._head import (
     Context,
     Head,
@@ -22,7 +23,7 @@ from tfmtr.heads._head import (
 )
 from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.streaming_frequency import StreamingFrequency
-from tfmtr.schema import Feature, Task, check_choice
+from tfmtr.schema import Feature, Task
 
 TITLE = Feature("title", "training", "string", width=2**31 - 1)  # a hash: no table is as wide
 

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from tfmtr import components, replicas
-from tfmtr.checks import check_widths
+from tfmtr.checks import check_choice, check_widths
 from tfmtr.encoders.embed import embed, embed_fields, encode_inputs
 from tfmtr.encoders.field_weighted import as_fields, field_towers
 from tfmtr.heads._head import Head, TrainingGraph
@@ -17,7 +17,7 @@ from tfmtr.models.building import add_terms, as_float32, check_sizes, named_tens
 from tfmtr.models.joint import JointModel, Tensors
 from tfmtr.models.rebuilding import rebuildable
 from tfmtr.models.side_inputs import call_share, find_share
-from tfmtr.schema import TRAINING, Schema, check_choice
+from tfmtr.schema import TRAINING, Schema
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfmtr import components
+from tfmtr.checks import nearest
 from tfmtr.recipe.part_names import STORED_AS_TABLES, as_table
 from tfmtr.recipe.recipe import DEFAULTS, OPTIONAL
-from tfmtr.schema import nearest
 
 
 def as_toml(value: Any) -> str:

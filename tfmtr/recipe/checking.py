@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfmtr import components
-from tfmtr.checks import check_boolean, check_integer, check_number, check_widths
+from tfmtr.checks import check_boolean, check_choice, check_integer, check_number, check_widths
 from tfmtr.precision import POLICIES
 from tfmtr.recipe.optimizing import check_optimizer, schedule_of
 from tfmtr.recipe.part_names import ENCODERS, FORMS, LATER_FORMS, PARTS
-from tfmtr.schema import check_choice
 
 if TYPE_CHECKING:
     from tfmtr.recipe.recipe import Recipe

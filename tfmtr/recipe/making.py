@@ -4,8 +4,9 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from tfmtr import components
+from tfmtr.checks import check_choice
 from tfmtr.recipe.optimizing import make_optimizer
-from tfmtr.schema import TRAINING, Scenario, Schema, check_choice
+from tfmtr.schema import TRAINING, Scenario, Schema
 
 if TYPE_CHECKING:
     from tfmtr.models import JointModel

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfmtr import components, declared
-from tfmtr.checks import check_boolean, check_number
-from tfmtr.schema import check_choice
+from tfmtr.checks import check_boolean, check_choice, check_number
 
 if TYPE_CHECKING:
     from tfmtr.models import JointModel

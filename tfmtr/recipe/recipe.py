@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
+from tfmtr.checks import nearest
 from tfmtr.read_only import read_only
 from tfmtr.recipe.checking import check_together, checked_values
 from tfmtr.recipe.making import adapted, build
 from tfmtr.recipe.optimizing import make_optimizer
 from tfmtr.recipe.part_names import STORED_AS_TABLES, as_table
-from tfmtr.schema import Schema, nearest
+from tfmtr.schema import Schema
 
 if TYPE_CHECKING:
     from tfmtr.models import JointModel

@@ -10,12 +10,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfmtr.checks import check_integer, check_path
+from tfmtr.checks import check_choice, check_integer, check_path
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.folders import as_path
 from tfmtr.reporting.contents import contents
 from tfmtr.reporting.runs import read_models
-from tfmtr.schema import Schema, check_choice
+from tfmtr.schema import Schema
 
 if TYPE_CHECKING:
     import jinja2

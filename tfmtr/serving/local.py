@@ -13,12 +13,12 @@ from google.protobuf import text_format
 from rich.table import Table
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig  # pyright: ignore[reportAttributeAccessIssue]
 
-from tfmtr.checks import check_integer, is_finite
+from tfmtr.checks import check_choice, check_integer, is_finite
 from tfmtr.evaluation.fitting_table import as_text
 from tfmtr.evaluation.tables import FALLBACKS
 from tfmtr.kinds import KINDS
 from tfmtr.names import HISTORY
-from tfmtr.schema import Feature, check_choice
+from tfmtr.schema import Feature
 from tfmtr.serving.client import Client
 from tfmtr.serving.options import ServerOptions
 from tfmtr.serving.recommend import ask, history_inputs, user_inputs

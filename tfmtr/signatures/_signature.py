@@ -10,7 +10,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfmtr import components
-from tfmtr.schema import Schema, nearest
+from tfmtr.checks import nearest
+from tfmtr.schema import Schema
 
 FOLDER = "signatures"
 PARTS = ("user", "title", "scenario", "score", "recommender")  # that a signature may ask for

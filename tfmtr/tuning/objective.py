@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tfmtr.checks import check_choice
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.baseline_lists import validation_cases
 from tfmtr.evaluation.evidence import LEAST_USERS
 from tfmtr.evaluation.metrics import OVERALL
-from tfmtr.schema import Schema, check_choice
+from tfmtr.schema import Schema
 
 if TYPE_CHECKING:
     from tfmtr.listwise.model import ListModel

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tfmtr import inputs
-from tfmtr.checks import check_boolean, check_integer, check_number, check_path
+from tfmtr.checks import check_boolean, check_choice, check_integer, check_number, check_path
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.diagnosis import warn
 from tfmtr.documents import read_json, replacing, write_json
 from tfmtr.folders import FORMATS, check_out
 from tfmtr.recipe import Recipe, with_former_defaults
-from tfmtr.schema import check_choice
 from tfmtr.scratch import remove, scratch
 from tfmtr.tuning.importance import importances
 from tfmtr.tuning.objective import DIRECTIONS, Objective

@@ -24,9 +24,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfmtr.checks import is_finite
+from tfmtr.checks import is_finite, nearest
 from tfmtr.recipe import DEFAULTS, STORED_AS_TABLES, Recipe, as_toml
-from tfmtr.schema import Schema, nearest
+from tfmtr.schema import Schema
 
 if TYPE_CHECKING:
     import optuna

@@ -5,11 +5,11 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from tfmtr.checks import check_choice
 from tfmtr.evaluation.baselines.history import History, Score
 from tfmtr.evaluation.baselines.popularity import popularity
 from tfmtr.evaluation.baselines.table import BASELINES, MANY_EVENTS
 from tfmtr.evaluation.baselines.ties import settled
-from tfmtr.schema import check_choice
 
 
 def tune(
