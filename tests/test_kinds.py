@@ -19,7 +19,7 @@ from tfmtr.encoders.raw import lookup
 from tfmtr.growth import grow_schema, warm_start
 from tfmtr.kinds import KINDS, Kind, by_value, index
 from tfmtr.schema import Feature, Schema
-from tfmtr.serving.recommend import user_inputs
+from tfmtr.serving.recommendations import user_inputs
 
 tf = pytest.importorskip("tensorflow")
 

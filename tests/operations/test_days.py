@@ -28,7 +28,7 @@ from tfmtr.operations.forgetting import forget
 from tfmtr.operations.record import page
 from tfmtr.operations.service import LockedError, owned, read_live, start_service
 from tfmtr.run import Run
-from tfmtr.serving.recommend import recommend
+from tfmtr.serving.recommendations import recommend
 from tfmtr.serving.server import Server
 from tfmtr.training.run_document import Job, new_run
 

@@ -21,7 +21,7 @@ def recommend(
 ) -> None:
     """Ask a server for one user's recommendations."""
     from tfmtr.evaluation.tables import recommendation_table
-    from tfmtr.serving.recommend import recommend as ask
+    from tfmtr.serving.recommendations import recommend as ask
 
     if not re.fullmatch(r"unix:.+|.+:\d+", server):
         raise ValueError(f"`--server` must be host:port, or unix:path. Received: {server!r}")

@@ -16,7 +16,7 @@ from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.preparation import JUDGED_WINDOWS
 from tfmtr.evaluation.baselines.history import History, Score
 from tfmtr.evaluation.baselines.table import BASELINES
-from tfmtr.evaluation.baselines.tuning import fit, tune
+from tfmtr.evaluation.baselines.tried_options import fit, tune
 from tfmtr.evaluation.index_lists import AmongCase, IndexLists, ListCase, best_titles, is_positive
 from tfmtr.evaluation.list_scores import NEW, REPEATS
 from tfmtr.evaluation.past import Past

@@ -339,7 +339,7 @@ def recommendation_table(user: str, answer: Mapping[str, Any]) -> FittingTable:
 
     Args:
         user: The user's id.
-        answer: What `tfmtr.serving.recommend.recommend` returns.
+        answer: What `tfmtr.serving.recommendations.recommend` returns.
 
     Returns:
         A `FittingTable`.

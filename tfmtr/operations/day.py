@@ -20,7 +20,7 @@ from typing import Any
 
 from tfmtr.checks import check_choice, check_integer
 from tfmtr.documents import read_json
-from tfmtr.operations.checks import MAX_LOSS, MAX_MOVE, MAX_SHARE
+from tfmtr.operations.data_checks import MAX_LOSS, MAX_MOVE, MAX_SHARE
 from tfmtr.operations.day_steps import RESULTS, BadDataError, DaySteps, NoDataError, restore
 from tfmtr.operations.gating import check_bounds
 from tfmtr.operations.late_rows import LATE, ended_days
@@ -71,9 +71,9 @@ def daily(
         late_days: Days that late events may be of.
         max_drop: As for `tfmtr.operations.gating.gate`.
         max_shift: As for `tfmtr.operations.gating.gate`.
-        max_loss: As for `tfmtr.operations.checks.check_data`.
-        max_share: As for `tfmtr.operations.checks.check_data`.
-        max_move: As for `tfmtr.operations.checks.check_data`.
+        max_loss: As for `tfmtr.operations.data_checks.check_data`.
+        max_share: As for `tfmtr.operations.data_checks.check_data`.
+        max_move: As for `tfmtr.operations.data_checks.check_data`.
         epochs: Times that each row is seen.
         missing_vectors: As for `tfmtr.datasets.prepare.prepare`, from this day on; as before by default.
         signatures: Import paths of further signatures of the export, from this day on (see

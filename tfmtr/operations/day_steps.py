@@ -22,7 +22,7 @@ from tfmtr.datasets.prepare import prepare
 from tfmtr.documents import read_json, write_json
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.exporting import export
-from tfmtr.operations.checks import SILENT, SURE, WEEK, check_data, days_expected, notes_of, reasons_of
+from tfmtr.operations.data_checks import SILENT, SURE, WEEK, check_data, days_expected, notes_of, reasons_of
 from tfmtr.operations.gating import gate
 from tfmtr.operations.late_rows import SAMPLINGS, account, ended_days, late_files
 from tfmtr.operations.served import count_fallbacks, try_version

@@ -16,7 +16,7 @@ from tfmtr.evaluation.baseline_lists import (
     ranking_by,
     validation_cases,
 )
-from tfmtr.evaluation.baselines.tuning import fit, tries
+from tfmtr.evaluation.baselines.tried_options import fit, tries
 from tfmtr.evaluation.compare import LEVEL
 from tfmtr.evaluation.evidence import LEAST_USERS, compare_lists, interval_text
 from tfmtr.evaluation.index_lists import ListCase, ranking_of

@@ -9,7 +9,7 @@ from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.seen import had_pairs
 from tfmtr.serving.errors import ServerError
-from tfmtr.serving.recommend import recommend
+from tfmtr.serving.recommendations import recommend
 from tfmtr.serving.server import Server
 from tfmtr.version import Version
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tfmtr.reporting.curves import Line
     from tfmtr.reporting.gains import Comparison
-    from tfmtr.reporting.titles import Histogram
+    from tfmtr.reporting.titles_section import Histogram
 
 
 # What is drawn in these colours is drawn in the page's own in the SVG: --ink, --line, --series-0 and so on.

@@ -21,7 +21,7 @@ from tfmtr.names import HISTORY
 from tfmtr.schema import Feature
 from tfmtr.serving.client import Client
 from tfmtr.serving.options import ServerOptions
-from tfmtr.serving.recommend import ask, history_inputs, user_inputs
+from tfmtr.serving.recommendations import ask, history_inputs, user_inputs
 from tfmtr.serving.server import Server
 from tfmtr.version import Version
 

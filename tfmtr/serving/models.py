@@ -14,7 +14,7 @@ from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSy
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfigList
 
 from tfmtr.serving.errors import ServerError, invalid_argument, not_found
-from tfmtr.serving.metrics import METRICS
+from tfmtr.serving.request_counts import METRICS
 from tfmtr.serving.storage import check_scheme
 from tfmtr.serving.versions import Model, Policy, Version, all_versions, latest, specific
 

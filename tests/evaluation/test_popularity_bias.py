@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfmtr.evaluation.lists import Lists
-from tfmtr.evaluation.popularity import (
+from tfmtr.evaluation.popularity_bias import (
     evaluate_exposure,
     exposure_curve,
     hit_rate_by_popularity,

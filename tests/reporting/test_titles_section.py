@@ -9,7 +9,7 @@ from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.title_facts import title_facts
 from tfmtr.reporting.pairs import read_pairs
 from tfmtr.reporting.runs import read_models
-from tfmtr.reporting.titles import choose_titles, describe_titles, score_histograms, shift_by_class
+from tfmtr.reporting.titles_section import choose_titles, describe_titles, score_histograms, shift_by_class
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from helpers.html_page import Page
 
 from tfmtr.datasets.funnel import NO_TIMES
 from tfmtr.evaluation.evidence import compare_lists
-from tfmtr.reporting.lists import describe_lists
+from tfmtr.reporting.lists_section import describe_lists
 from tfmtr.reporting.runs import read_models
 
 HOSTILE = "<b onclick=alert(1)>x & 'y'"

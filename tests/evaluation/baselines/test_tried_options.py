@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from tfmtr.evaluation.baselines import table, tuning
+from tfmtr.evaluation.baselines import table, tried_options
 from tfmtr.evaluation.baselines.history import History
 from tfmtr.evaluation.baselines.popularity import popularity
 from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.baselines.ties import settle
-from tfmtr.evaluation.baselines.tuning import fit, tries, tune, why_left_out
+from tfmtr.evaluation.baselines.tried_options import fit, tries, tune, why_left_out
 
 PERSONAL = [name for name in BASELINES if BASELINES[name].is_personal]
 
@@ -152,8 +152,8 @@ def test_tries_are_fitted_on_the_events_of_some_users_where_there_are_many(monke
     assert all(len(found) == 1 for found in of_users.values())  # all of a user's events or none
     np.testing.assert_array_equal(few.matrix.toarray(), history.matrix.toarray())  # own pasts stay known
     seen = []
-    monkeypatch.setattr(tuning, "MANY_EVENTS", len(history.users) // 4)
-    monkeypatch.setattr(tuning, "fit", lambda name, options, fitted, **shared: seen.append(fitted.fitted.mean()))
+    monkeypatch.setattr(tried_options, "MANY_EVENTS", len(history.users) // 4)
+    monkeypatch.setattr(tried_options, "fit", lambda name, options, fitted, **shared: seen.append(fitted.fitted.mean()))
     tune(["popularity"], [history], lambda place, score: 0.0, window_days=7)
     assert seen
     assert set(seen) == {few.fitted.mean()}
@@ -190,7 +190,7 @@ def test_tries_of_a_history_share_what_takes_long(monkeypatch):
 
 
 def test_what_is_missing_is_left_out_in_a_line_unless_it_was_asked_for(monkeypatch):
-    monkeypatch.setattr(tuning, "is_missing", lambda name: name == "als")
+    monkeypatch.setattr(tried_options, "is_missing", lambda name: name == "als")
     found = tune(["als", "popularity"], [make()], lambda place, score: 0.0, window_days=7)
     reason = "als needs pip install 'tfmtr[baselines]'"
     assert found["als"] == {"options": None, "figure": None, "tries": [], "reason": reason}
@@ -200,9 +200,9 @@ def test_what_is_missing_is_left_out_in_a_line_unless_it_was_asked_for(monkeypat
 
 
 def test_a_package_is_looked_for_by_its_name(monkeypatch):
-    assert not any(tuning.is_missing(name) for name in BASELINES)
-    monkeypatch.setattr(tuning.importlib.util, "find_spec", lambda name: None)
-    assert [name for name in BASELINES if tuning.is_missing(name)] == ["als"]
+    assert not any(tried_options.is_missing(name) for name in BASELINES)
+    monkeypatch.setattr(tried_options.importlib.util, "find_spec", lambda name: None)
+    assert [name for name in BASELINES if tried_options.is_missing(name)] == ["als"]
 
 
 def test_ease_is_left_out_where_a_window_has_too_many_titles(monkeypatch):

@@ -5,7 +5,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from tfmtr.schema import Feature, Scenario, Schema, Task
-from tfmtr.serving.recommend import user_inputs
+from tfmtr.serving.recommendations import user_inputs
 
 SCHEMA = Schema(
     [
