@@ -1,7 +1,7 @@
 """What Keras and TensorFlow have no public name for: all uses of their private names, so that an update has one place.
 
-`JointModel._maybe_symbolic_build` alone is elsewhere, a method of Keras's that a class replaces. Nothing heavy is
-imported before a function is called.
+Elsewhere are methods of Keras's alone that a class replaces: `JointModel._maybe_symbolic_build`, and `_clip_gradients`
+of the row-sparse optimizers. Nothing heavy is imported before a function is called.
 """
 
 import contextlib
@@ -42,6 +42,26 @@ def place_of(optimizer: Any, variable: Any) -> int:
 def moving_averages(optimizer: Any) -> list[Any]:
     """An optimizer's moving averages of the model's trainable variables, in their order; it must `use_ema`."""
     return optimizer._model_variables_moving_average
+
+
+def history_of(tensor: Any) -> Any:
+    """Where a symbolic tensor of Keras comes from: `(operation, node_index, tensor_index)`."""
+    return tensor._keras_history
+
+
+def node_of(operation: Any, index: int) -> Any:
+    """One call of a Keras operation in a graph, with its arguments."""
+    return operation._inbound_nodes[index]
+
+
+def saved_object(archive: Any) -> Any:
+    """What an `ExportArchive` saves: its attributes are the endpoints, and what is tracked beside them."""
+    return archive._tf_trackable
+
+
+def untrack_layers(archive: Any) -> None:
+    """Has an `ExportArchive` trace no layer that it tracks again."""
+    archive._tracked = []
 
 
 @contextlib.contextmanager

@@ -42,15 +42,15 @@ def check_inputs(needed: Iterable["Feature"], given: Iterable["Feature"], argume
         given: `Feature`s of the data.
         argument: What the data are called in the message.
     """
-    found, problems = {feature.name: feature for feature in given}, []
+    given_features, problems = {feature.name: feature for feature in given}, []
     for feature in needed:
-        own = found.get(feature.name)
-        if own is None:
+        given_feature = given_features.get(feature.name)
+        if given_feature is None:
             problems.append(f"no {feature.name!r}, which is of the kind {feature.kind}")
-        elif own.kind != feature.kind:
-            problems.append(f"{feature.name!r} of the kind {own.kind}, not {feature.kind}")
-        elif KINDS[feature.kind].has_fixed_width and own.width != feature.width:
-            problems.append(f"{feature.name!r} of {own.width} numbers, not {feature.width}")
+        elif given_feature.kind != feature.kind:
+            problems.append(f"{feature.name!r} of the kind {given_feature.kind}, not {feature.kind}")
+        elif KINDS[feature.kind].has_fixed_width and given_feature.width != feature.width:
+            problems.append(f"{feature.name!r} of {given_feature.width} numbers, not {feature.width}")
     if problems:
         raise ValueError(
             f"`{argument}` must have the features that the model was trained with; prepare them from the same columns "

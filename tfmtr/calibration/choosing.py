@@ -38,8 +38,8 @@ def choose(
         the errors before and after, as served, those of all rows under `""`; and `{"rows", "tried", "map", "why"}` of
         unknown groups.
     """
-    known = ~np.isnan(np.asarray(labels, float))
-    p, label, group, half = (np.asarray(values)[known] for values in (probabilities, labels, groups, half))
+    is_labelled = ~np.isnan(np.asarray(labels, float))
+    p, label, group, half = (np.asarray(values)[is_labelled] for values in (probabilities, labels, groups, half))
     fitted = fit({"": p}, {"": label}, group, method=method, min_count=min_count)[""]
     names = [str(name) for name in np.unique(group) if name != POOLED]
     counts = {name: min((label[group == name] == 1).sum(), (label[group == name] == 0).sum()) for name in names}
@@ -47,16 +47,16 @@ def choose(
     tried_on_all, problem = crossed(p, label, half, method)
     if not problem and fitted[POOLED].method == IDENTITY:
         problem = TURNED
-    maps, found, served = {}, {}, p.astype(float)
+    maps, verdicts, served = {}, {}, p.astype(float)
     for name in names:
         rows = group == name
         after, why = tried_on_all[rows], problem
         if has_own[name]:
             after, why = crossed(p[rows], label[rows], half[rows], method)
             why = why or (None if name in fitted else TURNED)
-        found[name] = judge(label[rows], p[rows], after, "own" if has_own[name] else "of all", why)
+        verdicts[name] = judge(label[rows], p[rows], after, "own" if has_own[name] else "of all", why)
         maps[name] = Map(IDENTITY)
-        if found[name]["map"] != IDENTITY:
+        if verdicts[name]["map"] != IDENTITY:
             maps[name], served[rows] = fitted[name if has_own[name] else POOLED], after
     rows = np.asarray([not has_own[str(name)] for name in group], bool)
     is_unknown, rows = group == POOLED, rows if rows.any() else ~rows
@@ -65,7 +65,7 @@ def choose(
     if unknown["map"] != IDENTITY:
         maps[POOLED], served[is_unknown] = fitted[POOLED], tried_on_all[is_unknown]
     maps = {name: one for name, one in maps.items() if name == POOLED or one != maps[POOLED]}
-    error = {name: {**cell, **found.get(name, {})} for name, cell in errors(label, p, served, group).items()}
+    error = {name: {**cell, **verdicts.get(name, {})} for name, cell in errors(label, p, served, group).items()}
     return maps, error, unknown
 
 
@@ -73,19 +73,19 @@ def crossed(
     probabilities: np.ndarray, labels: np.ndarray, half: np.ndarray, method: str
 ) -> tuple[np.ndarray, str | None]:
     """Probabilities of each half by the map of the other half, and what kept a map from being fitted, or `None`."""
-    found = probabilities.astype(float)
+    mapped = probabilities.astype(float)
     halves = [which for which in (0, 1) if (half == which).any()]
     for which in halves:
         other = labels[half != which]
         missing = [f"no {text}" for text, value in (("positives", 1), ("negatives", 0)) if not (other == value).any()]
         if missing:
-            return found, f"one half of the users has {' and '.join(missing)}"
+            return mapped, f"one half of the users has {' and '.join(missing)}"
     for which in halves:
         one = fit_map(probabilities[half != which], labels[half != which], method)
         if one is None:
-            return found, TURNED
-        found[half == which] = one(probabilities[half == which])
-    return found, None
+            return mapped, TURNED
+        mapped[half == which] = one(probabilities[half == which])
+    return mapped, None
 
 
 def judge(labels: np.ndarray, before: np.ndarray, after: np.ndarray, kind: str, why: str | None) -> dict[str, Any]:
@@ -113,10 +113,10 @@ def judge(labels: np.ndarray, before: np.ndarray, after: np.ndarray, kind: str, 
 
 def errors(labels: np.ndarray, before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> dict[str, dict[str, Any]]:
     """Expected calibration errors of all rows (group `""`) and of each group, `{group: {rows, before, after}}`."""
-    known, found = ~np.isnan(labels), {}
+    is_labelled, cells = ~np.isnan(labels), {}
     for name in (POOLED, *np.unique(groups)):
-        rows = known & ((groups == name) | (name == POOLED))
+        rows = is_labelled & ((groups == name) | (name == POOLED))
         if rows.any():
             two = [expected_calibration_error(labels[rows], p[rows]) for p in (before, after)]
-            found[str(name)] = {"rows": int(rows.sum()), "before": two[0], "after": two[1]}
-    return found
+            cells[str(name)] = {"rows": int(rows.sum()), "before": two[0], "after": two[1]}
+    return cells

@@ -127,14 +127,14 @@ def calibrated_outputs(
         group = ops.take(np.asarray(places, "int32"), encoded["scenario"])
     else:
         group = lookup(names)(raw[by])
-    found, changed = dict(outputs), {}
+    calibrated, changed = dict(outputs), {}
     for task, own in document["maps"].items():
         layer = Calibrate([own.get(name, own[POOLED]) for name in (POOLED, *names)], name=f"{task}_calibrated")
-        found[task], changed[task] = layer(outputs[task], group), ~layer.is_identity
+        calibrated[task], changed[task] = layer(outputs[task], group), ~layer.is_identity
     for name in outputs:
         task, bar, before = name.partition("|")
         if bar and task in changed and before in changed:
-            ratio = ops.minimum(found[task] / ops.maximum(found[before], EPSILON), 1.0)
+            ratio = ops.minimum(calibrated[task] / ops.maximum(calibrated[before], EPSILON), 1.0)
             is_changed = ops.take(changed[task] | changed[before], group, axis=0)[:, None]
-            found[name] = ops.where(is_changed, ratio, outputs[name])  # pyright: ignore[reportArgumentType]
-    return found
+            calibrated[name] = ops.where(is_changed, ratio, outputs[name])  # pyright: ignore[reportArgumentType]
+    return calibrated

@@ -112,13 +112,13 @@ def fit(
     for task, p in probabilities.items():
         label = np.asarray(labels[task], float)
         p, label, group = (np.asarray(values)[~np.isnan(label)] for values in (p, label, groups))
-        own = {str(name): group == name for name in np.unique(group)} | {POOLED: np.ones(len(p), bool)}
+        rows_of = {str(name): group == name for name in np.unique(group)} | {POOLED: np.ones(len(p), bool)}
         maps[task] = {}
-        for name, rows in own.items():
+        for name, rows in rows_of.items():
             needed = 1 if name == POOLED else min_count
             if min((label[rows] == 1).sum(), (label[rows] == 0).sum()) >= needed:
-                found = fit_map(p[rows], label[rows], method)
-                maps[task] |= {} if found is None else {name: found}
+                fitted = fit_map(p[rows], label[rows], method)
+                maps[task] |= {} if fitted is None else {name: fitted}
         maps[task].setdefault(POOLED, Map(IDENTITY))
     return maps
 
@@ -140,8 +140,8 @@ def apply(
     """Calibrated `{task: array of shape (rows,)}`; arguments as for `fit`."""
     calibrated = {}
     for task, p in probabilities.items():
-        own, calibrated[task] = maps[task], np.zeros(len(p))
+        task_maps, calibrated[task] = maps[task], np.zeros(len(p))
         for name in np.unique(groups):
             rows = groups == name
-            calibrated[task][rows] = own.get(str(name), own[POOLED])(np.asarray(p)[rows])
+            calibrated[task][rows] = task_maps.get(str(name), task_maps[POOLED])(np.asarray(p)[rows])
     return calibrated

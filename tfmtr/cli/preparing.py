@@ -103,9 +103,9 @@ def prepares(command: Callable[..., "Logs"]) -> Callable[..., None]:
             made = prepare(logs, **chosen)
         print_report(made.report)
 
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "tables"]
+    parameters = [p for p in inspect.signature(command).parameters.values() if p.name != "tables"]
     shared = [keyword("windows", WindowOptions), keyword("options", PreparationOptions)]
-    return grouped(with_signature(prepared, [*own, *shared]))
+    return grouped(with_signature(prepared, [*parameters, *shared]))
 
 
 def print_report(report: dict[str, Any]) -> None:

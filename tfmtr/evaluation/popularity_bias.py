@@ -67,8 +67,8 @@ def evaluate_exposure(
                 f"`available` must have every title that is recommended in a slice. Received: title "
                 f"{np.flatnonzero((counts > 0) & ~catalogue)[0]} in a list of {name!r}, which does not have it"
             )
-        known, num_titles = ~np.isnan(means[users]), int(catalogue.sum())
-        reason = why_not_available(lists.num_pairs, int(known.sum()))
+        has_mean, num_titles = ~np.isnan(means[users]), int(catalogue.sum())
+        reason = why_not_available(lists.num_pairs, int(has_mean.sum()))
         metrics: dict[str, float | None] = dict.fromkeys(("coverage", "gini", "entropy", "average_popularity"))
         if reason is None:
             shares = np.sort(counts[catalogue]) / counts.sum()
@@ -77,9 +77,9 @@ def evaluate_exposure(
                 "coverage": float((shares > 0).mean()),
                 "gini": float((2 * places - num_titles - 1) @ shares / max(num_titles - 1, 1)),
                 "entropy": float(stats.entropy(shares)),
-                "average_popularity": float(means[users][known].mean()),
+                "average_popularity": float(means[users][has_mean].mean()),
             }
-        return {**metrics, "titles": num_titles, "users": int(known.sum()), "reason": reason}
+        return {**metrics, "titles": num_titles, "users": int(has_mean.sum()), "reason": reason}
 
     return {name: cell(name, users, recommended) for name, (users, recommended, _) in slices.items()}
 
@@ -126,10 +126,10 @@ def popularity_lift(lists: Lists, popularity: ArrayLike, profile_users: ArrayLik
     users, titles, _ = lists.recommended
     recommended = _mean_per_user(users, popularity[titles], lists)
     profile = _mean_per_user(profile_users, popularity[profile_titles], lists)
-    known = ~np.isnan(recommended + profile)
+    has_both = ~np.isnan(recommended + profile)
 
     def cell(users: np.ndarray | slice) -> dict[str, Any]:
-        of_list, of_profile = (means[users][known[users]] for means in (recommended, profile))
+        of_list, of_profile = (means[users][has_both[users]] for means in (recommended, profile))
         reason = why_not_available(lists.num_pairs, len(of_list))
         lift = ours = theirs = None
         if reason is None:

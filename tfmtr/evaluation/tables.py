@@ -265,14 +265,14 @@ def funnel_table(report: Mapping[str, Any]) -> FittingTable:
     table.add("rows of the log")
     table.add("rows", is_number=True)
     table.add("share", is_number=True)
-    first, *found = stages(report["funnel"])
+    first, *later_stages = stages(report["funnel"])
 
     def add(text: str, count: int) -> None:
         table.add_row(text, f"{count:,}", _number(count / first["rows"], "{:.1%}"))
 
     splits = report.get("splits", [])
     table.add_row("all", f"{first['rows']:,}", "")
-    for stage in found:
+    for stage in later_stages:
         lost = [(fate, count) for fate, count in stage["lost"].items() if count]
         for fate, count in lost:
             reasons = {name: sum(row[name] for row in splits) for name in NO_EXAMPLES} if fate == "no_examples" else {}

@@ -46,9 +46,9 @@ class Encoder:
 
     def __call__(self, table: pa.Table) -> dict[str, np.ndarray]:
         """Encodes a table."""
-        there = [f for f in self.schema.features if not f.is_stored and f.name in table.column_names]
+        features = [f for f in self.schema.features if not f.is_stored and f.name in table.column_names]
         none, arrays = pa.array([], pa.string()), {}
-        for feature in there:
+        for feature in features:
             with naming_column(feature.name):
                 vocabulary = self.vocabularies.get(feature.name, none)
                 column = table[feature.name].combine_chunks()
@@ -61,11 +61,11 @@ class Encoder:
         """Scenario of every row: 0 where no group lists it."""
         columns = [table[column].combine_chunks() for column in self.schema.scenario.columns]
         if len(columns) == 1:
-            found = by_value(columns[0], lambda values: index(pc.fill_null(values, ""), self.scenario_keys))
+            places = by_value(columns[0], lambda values: index(pc.fill_null(values, ""), self.scenario_keys))
         else:
             columns = [pc.fill_null(column.cast(pa.string()), "") for column in columns]
-            found = index(pc.binary_join_element_wise(*columns, SEPARATOR), self.scenario_keys)  # pyright: ignore[reportAttributeAccessIssue]
-        return self.groups[found + 1]
+            places = index(pc.binary_join_element_wise(*columns, SEPARATOR), self.scenario_keys)  # pyright: ignore[reportAttributeAccessIssue]
+        return self.groups[places + 1]
 
 
 def model_inputs(table: pa.Table, schema: Schema, stores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -93,12 +93,12 @@ def naming_column(column: str) -> Iterator[None]:
 
 def labels(table: pa.Table, schema: Schema) -> dict[str, np.ndarray]:
     """`{label column: float32 array of shape (rows,)}` with NaN where a label was not observed."""
-    found = {}
+    arrays = {}
     for task in schema.tasks:
         with naming_column(task.column):  # pyright: ignore[reportArgumentType]
             values = pc.fill_null(table[task.column].cast(pa.float32()), float("nan"))
-            found[task.column] = values.to_numpy(zero_copy_only=False)
-    return found
+            arrays[task.column] = values.to_numpy(zero_copy_only=False)
+    return arrays
 
 
 def row_weights(table: pa.Table, name: str) -> np.ndarray:

@@ -45,9 +45,9 @@ def encode_frame(frame: pd.DataFrame, schema: Schema) -> tuple[dict[str, np.ndar
         raise ValueError(f"`frame` must have each column once. Received more than once: {twice}")
     vectors = {f.name: _matrix(frame[f.name], f) for f in schema.features if f.is_stored}  # pyright: ignore[reportArgumentType]
     tasks = [task for task in schema.tasks if task.column in frame.columns]
-    known = {f.name for f in schema.features} | {task.column for task in tasks} | set(schema.scenario.columns)
+    column_names = {f.name for f in schema.features} | {task.column for task in tasks} | set(schema.scenario.columns)
     columns = {}
-    for name in [name for name in frame.columns if name in known - set(vectors)]:
+    for name in [name for name in frame.columns if name in column_names - set(vectors)]:
         with naming_column(name):
             columns[name] = pa.array(frame[name], from_pandas=True)
     table = pa.table(columns)
@@ -181,12 +181,12 @@ def as_labels(y: Any, schema: Schema, index: pd.Index | None = None) -> dict[str
     """
     columns = [task.column for task in schema.tasks]
     if not hasattr(y, "keys") or not set(columns) <= set(y.keys()):
-        there = sorted(map(str, y.keys())) if hasattr(y, "keys") else type(y).__name__
+        given_names = sorted(map(str, y.keys())) if hasattr(y, "keys") else type(y).__name__
         raise ValueError(
             f"`y` must have the labels {columns} by name, {{column: array of shape (rows,)}}, or be in the DataFrame. "
-            f"Received: {there}"
+            f"Received: {given_names}"
         )
-    found = {}
+    arrays = {}
     for task in schema.tasks:
         values = y[task.column]
         if hasattr(values, "iloc"):  # a column of pandas
@@ -206,5 +206,5 @@ def as_labels(y: Any, schema: Schema, index: pd.Index | None = None) -> dict[str
                 f"`{task.column}` must be {must}, as the task is {task.kind}. Received: {bad[0]:g} in {bad.size} of "
                 f"{array.size} rows"
             )
-        found[task.column] = array
-    return found
+        arrays[task.column] = array
+    return arrays

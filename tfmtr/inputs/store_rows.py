@@ -22,8 +22,8 @@ def stored_vectors(
     table: pa.Table, schema: Schema, stores: Mapping[str, np.ndarray], **options: Recycled | None
 ) -> dict[str, np.ndarray]:
     """`{feature: float32 matrix}` of the vector features whose role has a column of rows in a table."""
-    there = [f for f in schema.features if f.is_stored and f"{f.role}_row" in table.column_names]
-    return {f.name: take_vectors(stores[f.role], table[f"{f.role}_row"], **options) for f in there}
+    features = [f for f in schema.features if f.is_stored and f"{f.role}_row" in table.column_names]
+    return {f.name: take_vectors(stores[f.role], table[f"{f.role}_row"], **options) for f in features}
 
 
 def take_vectors(vectors: np.ndarray, rows: pa.Array | pa.ChunkedArray, *, empty: Recycled | None = None) -> np.ndarray:

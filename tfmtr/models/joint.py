@@ -163,12 +163,12 @@ class JointModel(keras.Model):
             )
         x, y = self._encoded(x, y)
         given = inspect.signature(super().fit).bind(x, y, *args, **kwargs)  # by name, as Keras has them
-        known = given.arguments.get("validation_data")
-        if is_frame(known) or isinstance(known, tuple):
-            known = known if isinstance(known, tuple) else (known, None)
-            given.arguments["validation_data"] = (*self._encoded(*known[:2]), *known[2:])
-        elif known is not None:
-            given.arguments["validation_data"] = self._encoded(known)[0]
+        validation = given.arguments.get("validation_data")
+        if is_frame(validation) or isinstance(validation, tuple):
+            validation = validation if isinstance(validation, tuple) else (validation, None)
+            given.arguments["validation_data"] = (*self._encoded(*validation[:2]), *validation[2:])
+        elif validation is not None:
+            given.arguments["validation_data"] = self._encoded(validation)[0]
         return super().fit(*given.args, **given.kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:

@@ -49,22 +49,22 @@ def call_share(
     `task_representations` {tower: (batch, width)}, `x` with embedding tables of the task's own.
     """
     scenario, num_scenarios = row_scenario(inputs, schema, unknown_rate)
-    wanted = inspect.signature(share).parameters
+    asked_for = inspect.signature(share).parameters
     categorical = [f for f in features if KINDS[f.kind].is_categorical]
     sides = {}
-    if "fields" in wanted or "task_representations" in wanted or "prior" in wanted:
+    if "fields" in asked_for or "task_representations" in asked_for or "prior" in asked_for:
         needs = getattr(share, "func", share)
         check_has_embeddings(getattr(needs, "__name__", str(needs)), categorical)
-    if "fields" in wanted:
+    if "fields" in asked_for:
         parts = embed_fields(inputs, categorical, embedding_dim=embedding_dim, name="fields")
         sides["fields"] = ops.stack(list(parts.values()), axis=1)
-    if "prior" in wanted:
+    if "prior" in asked_for:
         chosen = [f for f in categorical if f.name in prior] or [f for f in categorical if is_one_of_a_vocabulary(f)]
         sides["prior"] = embed(inputs, chosen or categorical, embedding_dim=embedding_dim, name="prior")
-    if "scenario_features" in wanted:
+    if "scenario_features" in asked_for:
         table = EmbeddingTable(num_scenarios, embedding_dim, name="scenario_embedding")
         sides["scenario_features"] = table(scenario)
-    if "task_representations" in wanted:
+    if "task_representations" in asked_for:
         sides["task_representations"] = {
             tower: embed(inputs, features, embedding_dim=embedding_dim, name=tower) for tower in towers
         }

@@ -67,7 +67,7 @@ def check_data(
     """
     last = data.report["windows"][-1]["window"]
     now = next(row for row in data.report["funnel"] if row["window"] == last)
-    found = [
+    figures = [
         *_counts(data, before, now["rows"] - now.get("doubles", 0), day, days, max_loss),
         _share("rows of earlier days that are gone", lost, 0.0, max_share),
         *_fates(data, before, now, max_share),
@@ -79,8 +79,8 @@ def check_data(
     for name, split in (("train", "train"), ("judge the model by", "validation")):
         rows = sum(r["rows"] for r in data.report["examples"] if (r["window"], r["split"]) == (last, split))
         text = f"the day has no rows of {split} users, to {name}"
-        found.append(_check(f"rows to {name}", rows, None, 1, rows > 0, text))
-    return found
+        figures.append(_check(f"rows to {name}", rows, None, 1, rows > 0, text))
+    return figures
 
 
 def reasons_of(checks: Iterable[Mapping[str, Any]]) -> list[str]:

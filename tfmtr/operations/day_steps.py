@@ -158,11 +158,14 @@ class DaySteps:
         since = self.settings["since"][:10]
         windows = [w["start"][:10] for w in report["windows"] if w["start"][:10] >= since]
         earlier = ended_days(self.service, day)
-        known = read_json(earlier[-1] / "day.json").get("late") if earlier else None
-        if known is None:  # the first day, or the first one that this is counted on
+        last_count = read_json(earlier[-1] / "day.json").get("late") if earlier else None
+        if last_count is None:  # the first day, or the first one that this is counted on
             base = Dataset(self.settings["data"]).report.get("days", report["days"])
-            known = {"accounted": {date: c["rows"] for date, c in base.items() if earlier or date < since}, "left": {}}
-        counts = account(rows, windows, accounted=known["accounted"], left=known["left"], since=since)
+            last_count = {
+                "accounted": {date: c["rows"] for date, c in base.items() if earlier or date < since},
+                "left": {},
+            }
+        counts = account(rows, windows, accounted=last_count["accounted"], left=last_count["left"], since=since)
         files = late_files(self.service, data, self.folder / "late", day, self.settings)
         moved = moved_users(data, data_of(self.settings, self.live["run"]))
         self.record |= {
@@ -236,22 +239,22 @@ class DaySteps:
         runs = [Run(run).run_id for run in (self.live["run"], self.folder / "run")]
         key = {"the live model": runs[0], "the new model": runs[1], "earlier days' lists": list(earlier), **bounds}
         self.steps.open("gate", key)
-        found = read_json(self.folder / "gate.json")
-        if found is None:
-            found = gate(self.live["run"], self.folder / "run", data.path, earlier=list(earlier.values()), **bounds)
-            write_json(self.folder / "gate.json", found)
+        verdict = read_json(self.folder / "gate.json")
+        if verdict is None:
+            verdict = gate(self.live["run"], self.folder / "run", data.path, earlier=list(earlier.values()), **bounds)
+            write_json(self.folder / "gate.json", verdict)
         self.tell("judged")
-        self.record |= {"reasons": found["reasons"], "gate": _over_all_rows(found), "lists": found.get("lists")}
-        self.record["notes"] += found.get("notes", [])
+        self.record |= {"reasons": verdict["reasons"], "gate": _over_all_rows(verdict), "lists": verdict.get("lists")}
+        self.record["notes"] += verdict.get("notes", [])
 
     def earlier_lists(self) -> dict[str, Any]:
         """`{day: values of lists}` of the last days, the last one first, that were promoted and had any."""
-        found = {}
+        list_values = {}
         for folder in reversed(ended_days(self.service, self.day.isoformat())):
             values = (read_json(folder / "gate.json") or {}).get("list_values")
             if values and read_json(folder / "day.json")["status"] == "promoted":
-                found[folder.name] = values
-        return dict(list(found.items())[:WEEK])
+                list_values[folder.name] = values
+        return dict(list(list_values.items())[:WEEK])
 
     def export(self, data: Dataset) -> None:
         """Calibrates, exports and tries."""
@@ -293,14 +296,14 @@ def restore(folder: Path) -> None:
 
 def _join_neighbours(groups: Mapping[str, str], places: Mapping[str, tuple[float, float]]) -> Mapping[str, str]:
     """The groups, with territories that have none but a place in the group of the nearest one."""
-    known = [territory for territory in places if territory in groups]
-    if not known:
+    grouped = [territory for territory in places if territory in groups]
+    if not grouped:
         return groups
-    points = to_globe([places[territory] for territory in known])
+    points = to_globe([places[territory] for territory in grouped])
     new = {}
     for territory in sorted(set(places) - set(groups)):
         distances = np.sum((points - to_globe([places[territory]])) ** 2, axis=1)
-        new[territory] = groups[known[int(np.argmin(distances))]]
+        new[territory] = groups[grouped[int(np.argmin(distances))]]
     return {**groups, **new}
 
 

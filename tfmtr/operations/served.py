@@ -30,11 +30,11 @@ def count_fallbacks(data: Dataset) -> dict[str, int]:
     had = had_pairs(con, data)
     titles = read_files(con, [data.path / "availability.parquet"])
     titles = titles.filter(titles.window == data.next_window).select("title").distinct()
-    known = [territory for (territory,) in data.schema.scenario.groups]
+    grouped = [territory for (territory,) in data.schema.scenario.groups]
     cold = users.anti_join(had, "user")
     if data.vectors("user") is not None:
         cold = cold.filter(cold.user_row < 0)  # pyright: ignore[reportOperatorIssue]
-    outside = users.filter(~users.territory.isin(known))  # pyright: ignore[reportArgumentType]
+    outside = users.filter(~users.territory.isin(grouped))  # pyright: ignore[reportArgumentType]
     return {
         "users_of_the_default_branch": int(con.execute(outside.count())),
         "cold_users": int(con.execute(cold.count())),

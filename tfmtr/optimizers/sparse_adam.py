@@ -75,13 +75,13 @@ class SparseAdam(keras.optimizers.Adam):
             return
         moments, width = self._momentums[index], variable.shape[-1]
         with beside(variable):
-            known, g = take(moments, gradient), values_of(gradient, variable.dtype)
+            row_moments, g = take(moments, gradient), values_of(gradient, variable.dtype)
             step = ops.cast(self.iterations + 1, variable.dtype)
             beta_1, beta_2 = ops.cast(self.beta_1, variable.dtype), ops.cast(self.beta_2, variable.dtype)
             rate = ops.cast(learning_rate, variable.dtype)
             rate = rate * ops.sqrt(1 - ops.power(beta_2, step)) / (1 - ops.power(beta_1, step))
-            first = known[:, :width] + (g - known[:, :width]) * (1 - self.beta_1)
-            second = known[:, width:] + (g * g - known[:, width:]) * (1 - self.beta_2)
+            first = row_moments[:, :width] + (g - row_moments[:, :width]) * (1 - self.beta_1)
+            second = row_moments[:, width:] + (g * g - row_moments[:, width:]) * (1 - self.beta_2)
             change = first * rate / (ops.sqrt(second) + self.epsilon)
             put(self, moments, gradient, ops.concatenate([first, second], axis=1))
             put(self, variable, gradient, take(variable, gradient) - change)

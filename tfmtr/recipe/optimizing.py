@@ -102,8 +102,8 @@ def schedule_of(recipe: "Recipe") -> tuple[str, dict[str, Any]] | None:
 def _check_names(schedule: str, options: Mapping[str, Any]) -> None:
     """Raises a `TypeError` unless a schedule of Keras can be made with these options; Keras is not imported for it."""
     with contextlib.suppress(declared.UnreadableError):
-        own = next(declared.constructors("keras.optimizers.schedules", schedule))
-        inspect.Signature(own[1:]).bind(**options)
+        parameters = next(declared.constructors("keras.optimizers.schedules", schedule))
+        inspect.Signature(parameters[1:]).bind(**options)
 
 
 def _check_numbers(options: Mapping[str, Any]) -> None:

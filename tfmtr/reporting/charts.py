@@ -111,7 +111,7 @@ def finish(name: str, axis: Axes) -> Chart:
     body = re.sub(r'(\bid="|"#|url\(#)', rf"\g<1>{name}-", body)
     colors = {INK: "var(--ink)", LINE: "var(--line)"}
     colors |= {color: f"var(--series-{i})" for i, color in enumerate(SERIES)}
-    body = re.sub("|".join(colors), lambda found: colors[found[0]], body)
+    body = re.sub("|".join(colors), lambda match: colors[match[0]], body)
     return Chart(name, view_box, re.sub(r"font: [^;\"]*?(\d+px)[^;\"]*", r"font-size: \1", body), png.getvalue())
 
 

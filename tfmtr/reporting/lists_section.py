@@ -103,9 +103,9 @@ def describe_lists(models: Sequence[Model], *, num_samples: int = 1000) -> Lists
     with_lists = [of for of in models if of.runs[-1].evaluation["lists"].get("ranking")]
     among = evaluation.get("ranked_among")
     rows = [model_row(of, None if of is model else ratio(ours, scores_of(of), num_samples), among) for of in with_lists]
-    found = read_list_scores(beside.path) if beside else None
+    list_scores = read_list_scores(beside.path) if beside else None
     for name, windows in baselines.get("ranking", {}).items():
-        theirs = None if found is None else values_of(found, name)
+        theirs = None if list_scores is None else values_of(list_scores, name)
         rows.append(
             Row(
                 name=name,
@@ -173,10 +173,10 @@ def scores_of(model: Model) -> pd.DataFrame | None:
     """NDCG of a `Model`'s lists: data frame `user`, `window`, `value`, `seed`; `None` if a run has none."""
     frames = []
     for run in model.runs:
-        found = read_list_scores(run.path)
-        if found is None:
+        list_scores = read_list_scores(run.path)
+        if list_scores is None:
             return None
-        frames.append(values_of(found, MODEL).assign(seed=run.recipe.seed))
+        frames.append(values_of(list_scores, MODEL).assign(seed=run.recipe.seed))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -215,9 +215,9 @@ def verdict(name: str, best: Row) -> str:
 
 def segments_of(models: Iterable[Model], beside: EvaluatedRun | None) -> list[Segment]:
     """`Segment`s of models, then of the baselines of the `Run` beside which they were evaluated, if there is one."""
-    found = {model.name: [run.evaluation.get("segments", {}).get(MODEL) for run in model.runs] for model in models}
+    by_model = {model.name: [run.evaluation.get("segments", {}).get(MODEL) for run in model.runs] for model in models}
     others = beside.evaluation.get("segments", {}) if beside else {}
-    rows = [*found.items(), *((name, [cells]) for name, cells in others.items() if name != MODEL)]
+    rows = [*by_model.items(), *((name, [cells]) for name, cells in others.items() if name != MODEL)]
     segments = []
     for name, seeds in rows:
         if any(cells is None for cells in seeds):

@@ -102,8 +102,8 @@ def open_data(path: str | os.PathLike | None, evaluation: Mapping[str, Any]) -> 
             f"with --data. Received: {path}, which has no prepare.json"
         )
     data = Dataset(path)
-    found = {"fingerprint": data.report["fingerprint"], "forgotten": data.report.get("forgotten", 0)}
-    for key, value in found.items():
+    facts = {"fingerprint": data.report["fingerprint"], "forgotten": data.report.get("forgotten", 0)}
+    for key, value in facts.items():
         if evaluation[key] != value:
             raise ValueError(
                 f"`data` must be what the runs were evaluated on; name another directory, or evaluate them again. "

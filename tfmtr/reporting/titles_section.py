@@ -149,14 +149,16 @@ def describe_titles(
 
 def shift_by_class(models: Sequence[Model], pairs: Pairs, facts: TitleFacts) -> list[ClassShift]:
     """`ClassShift` of local and global titles, for the last model over each other one."""
-    rows, found = np.arange(len(pairs.titles)), []
+    rows, groups = np.arange(len(pairs.titles)), []
     for other in models[:-1]:
         shifts = shift_by_title(models[-1], other, pairs, rows)
         for is_local in (True, False):
-            own = [shift for row, shift in shifts.items() if shift is not None and facts.local[int(row)] == is_local]
-            mean, up = mean_and_deviation(own)[0], sum(shift > 0 for shift in own)
-            found.append(ClassShift(other.name, is_local, mean, up, len(own)))
-    return found
+            class_shifts = [
+                shift for row, shift in shifts.items() if shift is not None and facts.local[int(row)] == is_local
+            ]
+            mean, up = mean_and_deviation(class_shifts)[0], sum(shift > 0 for shift in class_shifts)
+            groups.append(ClassShift(other.name, is_local, mean, up, len(class_shifts)))
+    return groups
 
 
 def shift_by_title(model: Model, other: Model, pairs: Pairs, rows: np.ndarray) -> dict[str, float | None]:
@@ -170,11 +172,11 @@ def shift_by_title(model: Model, other: Model, pairs: Pairs, rows: np.ndarray) -
 
 def score_histograms(titles: Iterable[Title], models: Sequence[Model], pairs: Pairs) -> list[Histogram]:
     """`Histogram` of each of some `Title`s."""
-    found = []
+    histograms = []
     for title in titles:
         rows = pairs.titles == title.row
         scores = {model.name: pairs.of(model)[:, rows].ravel() for model in models}
         edges = np.linspace(0, max(float(own.max()) for own in scores.values()) or 1, NUM_BINS + 1)
         shares = {name: np.histogram(own, edges)[0] / len(own) for name, own in scores.items()}
-        found.append(Histogram(title, edges, shares))
-    return found
+        histograms.append(Histogram(title, edges, shares))
+    return histograms

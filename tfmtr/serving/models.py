@@ -63,13 +63,13 @@ class Models:
         check_config(model_config_list, self._configured)
         with self._lock:
             self._generation += 1
-            wanted = {c.name: c for c in model_config_list.config}
-            for name in set(self._configured) - set(wanted):
+            configs = {c.name: c for c in model_config_list.config}
+            for name in set(self._configured) - set(configs):
                 self._models[name].configure(None, None)
                 del self._configured[name]
                 self._labels.pop(name, None)
             new = []
-            for name, config in wanted.items():
+            for name, config in configs.items():
                 place = config.base_path, config.model_version_policy.SerializeToString(deterministic=True)
                 policy = make_policy(config.model_version_policy)
                 if name not in self._models:

@@ -181,12 +181,12 @@ def user_inputs(
     """
     features = data.schema.by_role("user", "context")
     if signature is not None:
-        known = {name: [dim.size for dim in spec.tensor_shape.dim] for name, spec in signature.inputs.items()}
+        shapes = {name: [dim.size for dim in spec.tensor_shape.dim] for name, spec in signature.inputs.items()}
         is_list = {feature.name: KINDS[feature.kind].is_wide and KINDS[feature.kind].is_text for feature in features}
         features = [
-            dataclasses.replace(f, width=known[f.name][1]) if is_list[f.name] else f
+            dataclasses.replace(f, width=shapes[f.name][1]) if is_list[f.name] else f
             for f in features
-            if f.name in known
+            if f.name in shapes
         ]
     inputs = {}
     for feature in features:

@@ -66,8 +66,8 @@ def tune(
             for figure, one in zip(figures, options, strict=True):
                 figure.append(float(judge(place, fit(name, one, history, **shared))))
         means = [_mean(figure) for figure in figures]
-        known = [mean for mean in means if mean is not None]
-        chosen = means.index(max(known)) if known else len(options) // 2
+        finite_means = [mean for mean in means if mean is not None]
+        chosen = means.index(max(finite_means)) if finite_means else len(options) // 2
         others = histories[:-1] if costly else ()
         judged = [
             float(judge(place, fit(name, options[chosen], history.thinned(MANY_EVENTS))))
@@ -163,5 +163,5 @@ def is_missing(name: str) -> bool:
 
 
 def _mean(figures: Iterable[float]) -> float | None:
-    known = [figure for figure in figures if not math.isnan(figure)]
-    return math.fsum(known) / len(known) if known else None
+    finite = [figure for figure in figures if not math.isnan(figure)]
+    return math.fsum(finite) / len(finite) if finite else None
