@@ -14,7 +14,7 @@ from tfmtr.layers.routed_dense import RoutedDense
 from tfmtr.models.building import add_terms, check_sizes, named_tensors
 from tfmtr.models.joint import JointModel
 from tfmtr.models.rebuilding import rebuildable
-from tfmtr.models.side_inputs import call_share, find_share, row_scenario
+from tfmtr.models.side_inputs import Side, call_share, find_share, row_scenario
 from tfmtr.schema import ROLES, TRAINING, Schema
 
 
@@ -82,7 +82,10 @@ def ranking(
     if dropout:
         x = keras.layers.Dropout(dropout, name="dropout")(x)
     towers = head.towers()
-    shared = call_share(share, x, inputs, schema, features, tuple(towers), embedding_dim, unknown_rate, prior)
+    shared = call_share(
+        share, x, Side(inputs, schema, features), tuple(towers),
+        embedding_dim=embedding_dim, unknown_rate=unknown_rate, prior=prior,
+    )  # fmt: skip
     vectors = head.relate(dict(shared.vectors))
     logits = {}
     for tower, vector in vectors.items():

@@ -1,5 +1,6 @@
 """Calls a sharing function with the scenario and the side inputs that it asks for."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,13 +32,27 @@ def row_scenario(inputs: Tensors, schema: Schema, unknown_rate: float) -> tuple[
     return ops.maximum(inputs["scenario"] - 1, 0), max(groups, 1)  # pyright: ignore[reportReturnType]
 
 
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """What a sharing function acts on, before it is encoded.
+
+    Args:
+        inputs: `{name: KerasTensor}`, with `scenario`.
+        schema: The `Schema`.
+        features: Those of its features that are seen.
+    """
+
+    inputs: Tensors
+    schema: Schema
+    features: Sequence[Feature]
+
+
 def call_share(
     share: Callable[..., Any],
     x: keras.KerasTensor,
-    inputs: Tensors,
-    schema: Schema,
-    features: Sequence[Feature],
+    side: Side,
     towers: tuple[str, ...],
+    *,
     embedding_dim: int,
     unknown_rate: float,
     prior: Sequence[str] = (),
@@ -48,7 +63,8 @@ def call_share(
     prior features in tables of their own; `scenario_features` (batch, width), an embedding of the scenario;
     `task_representations` {tower: (batch, width)}, `x` with embedding tables of the task's own.
     """
-    scenario, num_scenarios = row_scenario(inputs, schema, unknown_rate)
+    inputs, features = side.inputs, side.features
+    scenario, num_scenarios = row_scenario(inputs, side.schema, unknown_rate)
     asked_for = inspect.signature(share).parameters
     categorical = [f for f in features if KINDS[f.kind].is_categorical]
     sides = {}

@@ -1,5 +1,6 @@
 """The two-tower form: a user's and a title's vectors, and their dot product."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +17,7 @@ from tfmtr.layers.score import DotScore, QueryScale
 from tfmtr.models.building import add_terms, as_float32, check_sizes, named_tensors
 from tfmtr.models.joint import JointModel, Tensors
 from tfmtr.models.rebuilding import rebuildable
-from tfmtr.models.side_inputs import call_share, find_share
+from tfmtr.models.side_inputs import Side, call_share, find_share
 from tfmtr.schema import TRAINING, Schema
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -126,19 +127,10 @@ def two_tower(
     schema, towers = head.complete(schema), head.towers()
     user_inputs = encode_inputs(schema, "user", "context", scenario=True)
     title_inputs = encode_inputs(schema, "title")
-    options = {"towers": tuple(towers), "embedding_dim": embedding_dim}
+    user = Side(user_inputs, schema, schema.by_role("user", "context"))
     if encode is None:
-        vectors, title, terms, bases = _dense_towers(
-            schema,
-            user_inputs,
-            title_inputs,
-            share,
-            units,
-            unknown_rate=unknown_rate,
-            literal=literal,
-            dropout=dropout,
-            **options,
-        )
+        layers = DenseTowers(units, embedding_dim, unknown_rate, literal=literal, dropout=dropout)
+        vectors, title, terms, bases = layers(user, title_inputs, share, tuple(towers))
     else:
         check_choice("encode", encode, ("fwfm",))
         if share is not components.find("sharing", "none") or literal or dropout:
@@ -147,7 +139,9 @@ def two_tower(
                 f'share="none", literal=False and no dropout. Received: share={given!r}, literal={literal}, '
                 f"dropout={dropout}"
             )
-        vectors, title, terms, bases = _field_towers(schema, user_inputs, title_inputs, **options)
+        vectors, title, terms, bases = _field_towers(
+            user, title_inputs, towers=tuple(towers), embedding_dim=embedding_dim
+        )
     vectors, title = head.relate(vectors), as_float32(title)
 
     queries, logits, scores = {}, {}, {}
@@ -172,45 +166,48 @@ def two_tower(
     )
 
 
-def _dense_towers(
-    schema: Schema,
-    user_inputs: Tensors,
-    title_inputs: Tensors,
-    share: Callable[..., Any],
-    units: Sequence[int],
-    *,
-    towers: tuple[str, ...],
-    embedding_dim: int,
-    unknown_rate: float,
-    literal: bool,
-    dropout: float,
-) -> tuple[Tensors, keras.KerasTensor, Mapping[str, keras.KerasTensor], Mapping[str, keras.KerasTensor]]:
-    """User vectors by tower, the title vector, terms beside the logits and bases, from dense layers and `share`."""
-    features = schema.by_role("user", "context")
-    user, user_linear = _tower(embed(user_inputs, features, embedding_dim=embedding_dim), units, "user", dropout)
-    title = embed(title_inputs, schema.by_role("title"), embedding_dim=embedding_dim)
-    title, title_linear = _tower(title, units, "title", dropout)
-    shared = call_share(share, user, user_inputs, schema, features, towers, embedding_dim, unknown_rate)
-    vectors = {}
-    for tower, vector in shared.vectors.items():
-        if literal:
-            vector = keras.layers.ReLU(name=f"{tower}_relu")(vector)
-        elif vector is user:  # the identity adds no layer: the user tower's own last layer is the linear one
-            vector = user_linear
-        elif not shared.is_linear:
-            vector = keras.layers.Dense(units[-1], name=f"{tower}_projection")(vector)
-        vectors[tower] = vector
-    return vectors, title if literal else title_linear, shared.terms, shared.bases
+@dataclasses.dataclass(frozen=True)
+class DenseTowers:
+    """User vectors by tower, the title vector, terms beside the logits and bases, from dense layers and `share`.
+
+    Args are those of `two_tower`.
+    """
+
+    units: Sequence[int]
+    embedding_dim: int
+    unknown_rate: float
+    literal: bool
+    dropout: float
+
+    def __call__(
+        self, side: Side, title_inputs: Tensors, share: Callable[..., Any], towers: tuple[str, ...]
+    ) -> tuple[Tensors, keras.KerasTensor, Mapping[str, keras.KerasTensor], Mapping[str, keras.KerasTensor]]:
+        """Draws the graph between the inputs and the scores."""
+        user = embed(side.inputs, side.features, embedding_dim=self.embedding_dim)
+        user, user_linear = _tower(user, self.units, "user", self.dropout)
+        title = embed(title_inputs, side.schema.by_role("title"), embedding_dim=self.embedding_dim)
+        title, title_linear = _tower(title, self.units, "title", self.dropout)
+        shared = call_share(share, user, side, towers, unknown_rate=self.unknown_rate, embedding_dim=self.embedding_dim)
+        vectors = {}
+        for tower, vector in shared.vectors.items():
+            if self.literal:
+                vector = keras.layers.ReLU(name=f"{tower}_relu")(vector)
+            elif vector is user:  # the identity adds no layer: the user tower's own last layer is the linear one
+                vector = user_linear
+            elif not shared.is_linear:
+                vector = keras.layers.Dense(self.units[-1], name=f"{tower}_projection")(vector)
+            vectors[tower] = vector
+        return vectors, title if self.literal else title_linear, shared.terms, shared.bases
 
 
 def _field_towers(
-    schema: Schema, user_inputs: Tensors, title_inputs: Tensors, *, towers: tuple[str, ...], embedding_dim: int
+    user: Side, title_inputs: Tensors, *, towers: tuple[str, ...], embedding_dim: int
 ) -> tuple[Tensors, keras.KerasTensor, Tensors, Tensors]:
     """The same from the fields of a field-weighted factorisation machine."""
     sides = []
     for inputs, features in (
-        (user_inputs, schema.by_role("user", "context")),
-        (title_inputs, schema.by_role("title")),
+        (user.inputs, user.features),
+        (title_inputs, user.schema.by_role("title")),
     ):
         sides.append(as_fields(embed_fields(inputs, features, embedding_dim=embedding_dim), features, embedding_dim))
     queries, title, terms = field_towers(sides[0], sides[1], towers)
