@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint protos clean
 
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 # ScaNN needs TensorFlow 2.20, whose serving API has stubs that protobuf in C cannot import. Those of 2.21 work with it.
@@ -31,6 +31,12 @@ lint: $(VENV)/installed
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+
+# What protobuf's compiler makes of the messages in `.proto` files; nothing else needs it.
+protos: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt grpcio-tools==1.85.1
+	$(BIN)/python -m grpc_tools.protoc --proto_path tfmtr/serving/protos --include_imports \
+		--descriptor_set_out tfmtr/serving/protos/protos.binpb configuration.proto wire.proto
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

@@ -27,7 +27,7 @@ from rich.table import Table
 from tfmtr.documents import write_json
 from tfmtr.evaluation.baselines.history import History
 from tfmtr.evaluation.baselines.table import BASELINES
-from tfmtr.evaluation.baselines.tuning import fit, tries
+from tfmtr.evaluation.baselines.tried_options import fit, tries
 
 RESULT = Path("benchmarks/results/baselines.json")
 SIZES = {1_000_000: 160_000, 10_000_000: 1_600_000}  # events: users

@@ -28,7 +28,7 @@ from tfmtr.evaluation.compare import benjamini_hochberg
 from tfmtr.evaluation.lists import rank_pairs
 from tfmtr.evaluation.local_titles import equal_opportunity, local_share
 from tfmtr.evaluation.metrics import evaluate_task
-from tfmtr.evaluation.popularity import (
+from tfmtr.evaluation.popularity_bias import (
     evaluate_exposure,
     exposure_curve,
     hit_rate_by_popularity,

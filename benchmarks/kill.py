@@ -112,7 +112,7 @@ def documents(service, day):
 
 def answers(out, data, num_users=20):
     """The title vectors of the newest version, and what it answers some users."""
-    from tfmtr.serving.recommend import recommend
+    from tfmtr.serving.recommendations import recommend
     from tfmtr.serving.server import Server
     from tfmtr.serving.versions import find_versions
 

@@ -38,7 +38,7 @@ from tfmtr.operations.day import daily
 from tfmtr.operations.forgetting import forget
 from tfmtr.operations.service import read_live, read_service, rollback, start_service
 from tfmtr.serving.client import Client
-from tfmtr.serving.recommend import recommend
+from tfmtr.serving.recommendations import recommend
 from tfmtr.serving.server import Server
 
 FIRST_DAY, DAYS, BAD_DAY, NEW_DAY = 45, 7, 5, 3  # of the simulator's 60 days; of the week, from 1

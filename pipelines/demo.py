@@ -29,7 +29,7 @@ from tfmtr.datasets.simulator import simulator
 from tfmtr.evaluation.evidence import interval_text
 from tfmtr.evaluation.list_scores import MODEL
 from tfmtr.evaluation.tables import recommendation_table, statistics_table
-from tfmtr.serving.recommend import recommend
+from tfmtr.serving.recommendations import recommend
 from tfmtr.serving.server import Server
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -262,7 +262,7 @@ def test_scores_that_are_no_numbers_are_refused(run, tiny, monkeypatch):
         values, users, positives = predict(*arguments, columns=columns)
         return {**values, "event score": np.full_like(values["event score"], nan)}, users, positives
 
-    monkeypatch.setattr(calibration, "predict", diverged)
+    monkeypatch.setattr("tfmtr.calibration.calibrating.predict", diverged)
     with pytest.raises(ValueError, match=r"task `event` must be finite to be calibrated; train the model again"):
         calibration.calibrate(run, tiny)
     assert not (run / "calibration.json").exists()
@@ -271,7 +271,7 @@ def test_scores_that_are_no_numbers_are_refused(run, tiny, monkeypatch):
 
 
 def test_the_probability_of_one_task_given_another_is_the_ratio_of_the_calibrated_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration, "last_window", lambda run: 3)
+    monkeypatch.setattr("tfmtr.calibration.graph.last_window", lambda run: 3)
     maps = {
         "click": {"": {"method": "platt", "values": (1.0, 1.0)}},
         "buy": {"": {"method": "platt", "values": (1.0, -1.0)}},

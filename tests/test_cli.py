@@ -32,8 +32,8 @@ from tfmtr.operations.day import daily
 from tfmtr.reporting.page import report
 from tfmtr.retrieval.index import build_index
 from tfmtr.run import Run
-from tfmtr.serving.metrics import METRICS
-from tfmtr.serving.recommend import recommend, user_inputs
+from tfmtr.serving.recommendations import recommend, user_inputs
+from tfmtr.serving.request_counts import METRICS
 from tfmtr.serving.server import Server
 from tfmtr.tuning.search import tune
 

@@ -74,7 +74,7 @@ DEFAULTS = {
 }  # fmt: skip
 MESSAGE = (
     "A run stores the options that were given, and means these defaults for the others: a new default needs a new "
-    "format of runs and searches in `tfmtr/folders.py`, and the old one in `FORMER_DEFAULTS` of `tfmtr/recipe.py`"
+    "format of runs and searches in `tfmtr/folders.py`, and the old one in `tfmtr/recipe/former.py`"
 )
 
 

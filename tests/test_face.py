@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import tfmtr
-from tfmtr import training
+from tfmtr.training.run_document import Job, open_run
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -248,7 +248,7 @@ def test_options_of_steps_are_of_their_kind(tiny, unfinished, argument, changes,
 def unfinished(tiny, tmp_path_factory):
     """A run directory without weights."""
     data, out = tfmtr.Dataset(tiny), tmp_path_factory.mktemp("run") / "run"
-    training._open_run(None, out, tfmtr.Recipe(), data.schema, data, "float32")
+    open_run(None, Job(out, data, tfmtr.Recipe(), data.schema, "float32"))
     return out
 
 

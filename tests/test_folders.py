@@ -82,9 +82,9 @@ def test_weights_that_are_lost_or_not_there_yet_are_missed(tiny, tmp_path):
     for window in (2, 3, "x"):
         (tmp_path / f"weights/window-{window}.npz").write_text("")
     with pytest.raises(ValueError, match=r"must have the weights of every window before.* those of \[2, 3\]"):
-        training._finished(tmp_path, Dataset(tiny))
+        training.run_document.finished_windows(tmp_path, Dataset(tiny))
     (tmp_path / "weights/window-3.npz").rename(tmp_path / "weights/window-1.npz")
-    assert training._finished(tmp_path, Dataset(tiny)) == [1, 2]
+    assert training.run_document.finished_windows(tmp_path, Dataset(tiny)) == [1, 2]
     with pytest.raises(ValueError, match=r"must be a finished run for its newest model.* no weights for .* \[3\]"):
         Run(tmp_path).weights()
     assert Run(tmp_path).weights(2).name == "window-2.npz"

@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from tfmtr import components, models, training
+from tfmtr import components, inputs, models, training
+from tfmtr.datasets.dataset import Dataset
 from tfmtr.growth import grow_schema, warm_start
 from tfmtr.run import Run
 from tfmtr.schema import Feature, Scenario, Schema, Task
@@ -176,17 +177,17 @@ def test_another_recipe_is_refused(tmp_path):
 def test_a_run_goes_on_and_a_finished_one_is_left(tiny, tmp_path, monkeypatch):
     recipe = training.Recipe(units=(8,), epochs=1, batch_size=256, listwise=False)
     training.train(tiny, tmp_path / "first", recipe, verbose=0)
-    files = training.Dataset(tiny).examples("train", windows=[1])
+    files = Dataset(tiny).examples("train", windows=[1])
     training.go_on(tmp_path / "first", tiny, files, tmp_path / "second", verbose=0)
     first, second = (Run(tmp_path / name).document for name in ("first", "second"))
     assert second["start"] == first["run_id"]
     assert list(second["stages"]) == ["4"]
     models_ = [Run(tmp_path / name).load() for name in ("first", "second")]
-    steps = [len(list(training.inputs.batches(training.Dataset(tiny), files, batch_size=256)))]
+    steps = [len(list(inputs.batches(Dataset(tiny), files, batch_size=256)))]
     before = np.load(Run(tmp_path / "first").weights())["optimizer/0"]
     assert int(np.load(Run(tmp_path / "second").weights())["optimizer/0"]) == int(before) + steps[0]
     assert np.abs(np.asarray(models_[0].variables[3]) - np.asarray(models_[1].variables[3])).max() > 0
-    monkeypatch.setattr(training, "_fit_stage", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr("tfmtr.training.going_on.fit_stage", lambda *a, **k: pytest.fail("trained again"))
     assert training.go_on(tmp_path / "first", tiny, files, tmp_path / "second") == second["grown"]
     with pytest.raises(ValueError, match=r"hold the same run.*start"):
         training.go_on(tmp_path / "second", tiny, files, tmp_path / "second")

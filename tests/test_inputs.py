@@ -7,6 +7,7 @@ import pytest
 
 from tfmtr import inputs
 from tfmtr.datasets.dataset import Dataset
+from tfmtr.inputs.store_rows import CACHE_LINE
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 
@@ -79,7 +80,7 @@ def test_memory_is_used_again_once_nobody_refers_to_it():
     held = [empty((4, 8)) for _ in range(3)]
     for i, array in enumerate(held):
         array[:] = i
-        assert array.ctypes.data % inputs.CACHE_LINE == 0
+        assert array.ctypes.data % CACHE_LINE == 0
     again = {id(array.base) for array in held}
     assert [array.min() for array in held] == [array.max() for array in held] == [0, 1, 2]
     view = held[1][0]

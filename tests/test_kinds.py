@@ -19,7 +19,7 @@ from tfmtr.encoders.raw import lookup
 from tfmtr.growth import grow_schema, warm_start
 from tfmtr.kinds import KINDS, Kind, by_value, index
 from tfmtr.schema import Feature, Schema
-from tfmtr.serving.recommend import user_inputs
+from tfmtr.serving.recommendations import user_inputs
 
 tf = pytest.importorskip("tensorflow")
 
@@ -28,7 +28,7 @@ RECIPE = training.Recipe(
 )
 HOME = Path(tfmtr.__file__).parent
 # What leads from a schema to a model, its export and its answers.
-WAY = ("schema.py", "inputs.py", "models.py", "growth.py", "exporting.py", "encoders", "signatures", "serving")
+WAY = ("schema.py", "inputs", "models", "growth.py", "exporting.py", "encoders", "signatures", "serving")
 
 
 class Folded(keras.layers.Layer):

@@ -23,7 +23,7 @@ def encoders(monkeypatch):
             super().__init__(schema)
             found.add(self)
 
-    monkeypatch.setattr(inputs, "Encoder", Encoder)
+    monkeypatch.setattr("tfmtr.inputs.batched.Encoder", Encoder)
     return found
 
 

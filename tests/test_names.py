@@ -21,7 +21,7 @@ from tfmtr.retrieval.recommender import OPTIONS, RANK_BY
 from tfmtr.run import Run
 from tfmtr.schema import Feature, Scenario, Schema, Task
 from tfmtr.serving.predict import choose_outputs, predict
-from tfmtr.serving.recommend import user_inputs
+from tfmtr.serving.recommendations import user_inputs
 from tfmtr.serving.session import SavedModelSession
 
 pytest.importorskip("tensorflow")

@@ -20,6 +20,7 @@ from tfmtr import cli, components, models
 from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.ranking import metrics_of_users
 from tfmtr.heads._head import Head
+from tfmtr.models.side_inputs import call_share
 from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
@@ -110,7 +111,7 @@ def test_without_the_file_its_name_is_unknown(film_file):
 
 def test_the_page_names_every_side_input():
     rows = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(rows) == sorted(set(re.findall(r'sides\["(\w+)"\]', inspect.getsource(models._share))))
+    assert sorted(rows) == sorted(set(re.findall(r'sides\["(\w+)"\]', inspect.getsource(call_share))))
 
 
 def block(text, name):

@@ -100,16 +100,15 @@ def one(tiny, tmp_path, monkeypatch):
     """A run of this process alone, by recipe and by whose batches it has; without its list model, which nobody sees."""
 
     def run(recipe, batches):
-        def joined(data, files, recipe, schema, **order):
+        def joined(job, files, **order):
             def read(pipelines, index):
                 context = tf.distribute.InputContext(pipelines, index, 2)
-                return inputs.batches(
-                    data, files, batch_size=recipe.batch_size, schema=schema, context=context, **order
-                )
+                options = {"batch_size": job.recipe.batch_size, "schema": job.schema, "context": context}
+                return inputs.batches(job.data, files, **options, **order)
 
             return batches(read), None
 
-        monkeypatch.setattr(training, "_batches", joined)
+        monkeypatch.setattr("tfmtr.training.stages.shared_batches", joined)
         training.train(tiny, tmp_path / "one", training.Recipe(**recipe, listwise=False), verbose=0)
         return tmp_path / "one"
 

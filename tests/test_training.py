@@ -144,8 +144,8 @@ def test_output_in_a_file_is_plain_lines(unbroken):
 @pytest.mark.parametrize(("is_terminal", "lines"), [(True, 1), (False, 2)])
 def test_a_terminal_has_a_progress_bar(monkeypatch, is_terminal, lines):
     monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal, raising=False)
-    assert training._lines("auto") == lines
-    assert training._lines(0) == 0
+    assert training.callbacks.lines_of("auto") == lines
+    assert training.callbacks.lines_of(0) == 0
 
 
 def test_run_document_says_what_ran(tiny, unbroken):
@@ -191,7 +191,7 @@ def test_a_state_in_progress_is_not_tidied_away(tmp_path):
     state.parent.mkdir(parents=True)
     state.write_text("{}")
     (state.parent / "epoch-1.tmp").write_text("half")
-    training._tidy(tmp_path)
+    training.run_document.tidy(tmp_path)
     assert [path.name for path in state.parent.iterdir()] == ["state.json"]
 
 
@@ -436,7 +436,7 @@ def test_losses_of_very_different_size_are_said_before_the_first_step(tiny_two, 
     schema = Dataset(data).schema
     for own, changes in ((schema, {"balance": "uncertainty"}), (weighted(schema), {})):
         chosen = training.dataclasses.replace(recipe, **changes)
-        assert training._starting_warnings(chosen.build(own), Dataset(data), own, chosen) == []
+        assert training.windows.starting_warnings(chosen.build(own), Dataset(data), own, chosen) == []
 
 
 def weighted(schema):
@@ -495,13 +495,13 @@ def test_a_run_with_averaged_weights_judges_keeps_and_resumes_them(tiny, tmp_pat
     recipe = training.dataclasses.replace(recipe, listwise=False)
     runs = {name: tmp_path / name for name in ("whole", "killed")}
     whole = training.train(tiny, runs["whole"], recipe, verbose=0).model
-    on_epoch_end = training.KeepState.on_epoch_end
+    on_epoch_end = checkpoints.KeepState.on_epoch_end
 
     def killed(self, epoch, logs=None):
         on_epoch_end(self, epoch, logs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.KeepState, "on_epoch_end", killed)
+    monkeypatch.setattr(checkpoints.KeepState, "on_epoch_end", killed)
     with pytest.raises(KeyboardInterrupt):
         training.train(tiny, runs["killed"], recipe, verbose=0)
     monkeypatch.undo()

@@ -503,7 +503,7 @@ def test_the_best_recipe_trains_and_is_the_model_that_was_judged(tiny, real, tmp
         names = [name for name in trained if not name.endswith("_paths")]  # whose numbers are the process's
         assert [name for name in names if not np.array_equal(trained[name], tried[name])] == []
     assert (Run(kept).windows, Run(kept).recipe, Run(kept).data) == ([1], run.recipe, Dataset(tiny))
-    assert training._finished(kept, Dataset(tiny)) == [1]  # `train` goes on with the next window
+    assert training.run_document.finished_windows(kept, Dataset(tiny)) == [1]  # `train` goes on with the next window
 
 
 def test_figures_are_those_of_the_validation_rows(tiny, real, tmp_path):

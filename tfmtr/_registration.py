@@ -14,7 +14,8 @@ from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-KERAS = "keras.src.saving.object_registration"
+from tfmtr.private_names import KERAS_CLASSES
+
 PREFIX = "tfmtr>"
 FOLDERS = ("tfmtr.layers", "tfmtr.sharing", "tfmtr.optimizers")
 MODULES = ("tfmtr.models", "tfmtr.encoders.raw", "tfmtr.calibration", "tfmtr.parameter_servers")
@@ -65,7 +66,7 @@ class _Finder:
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != KERAS:
+        if name != KERAS_CLASSES:
             return None
         sys.meta_path.remove(_Finder)
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
@@ -81,7 +82,7 @@ def replace(module: ModuleType) -> None:
 
 def install() -> None:
     """Replaces Keras's dictionary now, or when Keras is imported."""
-    if KERAS in sys.modules:
-        replace(sys.modules[KERAS])
+    if KERAS_CLASSES in sys.modules:
+        replace(sys.modules[KERAS_CLASSES])
     elif _Finder not in sys.meta_path:
         sys.meta_path.insert(0, _Finder)

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tfmtr.schema import check_choice
+from tfmtr.checks import check_choice
 
 if TYPE_CHECKING:
     from typer._click.core import Command  # Typer's own copy of Click, to which it gives no public name
@@ -231,19 +231,19 @@ def in_words_of(command: "Command", message: str, typed: Sequence[str] = ()) -> 
         if key:  # of what an option says, such as a task's weight
             flag = options.get(name, ("",))[0]
             return f"`{flag} {key[1:]}`" if flag in words else match[0]
-        known = next((n for n in (name, *ALIASES.get(name, ()), name.removesuffix("s")) if n in options), None)
-        if known is None:
+        option_name = next((n for n in (name, *ALIASES.get(name, ()), name.removesuffix("s")) if n in options), None)
+        if option_name is None:
             return match[0]
-        found = [options[n][0] for n in (ALIASES[name] if name not in options and name in ALIASES else (known,))
+        flags = [options[n][0] for n in (ALIASES[name] if name not in options and name in ALIASES else (option_name,))
                  if n in options]  # fmt: skip
-        if value == "False" and len(options[known]) > 1:
-            found = [options[known][1]]
+        if value == "False" and len(options[option_name]) > 1:
+            flags = [options[option_name][1]]
         elif value not in (None, "True", "False"):
-            found = [f"{found[0]} {value.strip(chr(34) + chr(39))}"]
-        if bracket and bracket.split()[0].split("=")[0] in options[known]:
+            flags = [f"{flags[0]} {value.strip(chr(34) + chr(39))}"]
+        if bracket and bracket.split()[0].split("=")[0] in options[option_name]:
             return f"`{bracket}`"
         rest = match[0].partition(" (")
-        text = " and ".join(filter(None, [", ".join(f"`{one}`" for one in found[:-1]), f"`{found[-1]}`"]))
+        text = " and ".join(filter(None, [", ".join(f"`{one}`" for one in flags[:-1]), f"`{flags[-1]}`"]))
         return text + "".join(rest[1:])
 
     def place(match: re.Match[str]) -> str:

@@ -58,15 +58,15 @@ def _check_weights(argument: str, x: Mapping[str, Any], weights: Any) -> None:
     """Raises a `ValueError` unless there is a weight for each row, finite, never negative and somewhere positive."""
     rows = len(x["scenario"]) if "scenario" in x else None  # which is missed later, by name
     try:
-        found = np.asarray(weights, "float32")
-        is_column = not isinstance(weights, Mapping) and rows in (None, *found.shape) and found.ndim == 1
-        received = f"weights of shape {found.shape}"
+        numbers = np.asarray(weights, "float32")
+        is_column = not isinstance(weights, Mapping) and rows in (None, *numbers.shape) and numbers.ndim == 1
+        received = f"weights of shape {numbers.shape}"
     except (TypeError, ValueError):
-        found, is_column, received = np.zeros(0), False, f"a {type(weights).__name__}"
+        numbers, is_column, received = np.zeros(0), False, f"a {type(weights).__name__}"
     if not is_column:
         raise ValueError(f"`{argument}` must have a weight for each of its {rows} rows. Received: {received}")
-    bad = found[~(np.isfinite(found) & (found >= 0))]
-    if bad.size or not found.any():
+    bad = numbers[~(np.isfinite(numbers) & (numbers >= 0))]
+    if bad.size or not numbers.any():
         raise ValueError(
             f"The weights of `{argument}` must be finite, never negative and somewhere positive. Received: "
             f"{f'{bad.size} rows with {bad[0]:g}' if bad.size else 'zeros only'}"

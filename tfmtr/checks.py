@@ -1,10 +1,11 @@
 """Checks of an argument's value, which return it as a plain Python value; each raises a `ValueError`."""
 
 import contextlib
+import difflib
 import math
 import numbers
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,32 @@ def check_widths(argument: str, value: Any) -> tuple[int, ...]:
             f"Received: {argument}={value!r}"
         )
     return tuple(int(width) for width in value)
+
+
+def check_choice(argument: str, value: Any, choices: Collection[Any], *, of: str = "") -> None:
+    """Raises a `ValueError` that lists `choices` and the nearest one unless `value` is one of them.
+
+    Args:
+        argument: Name of the argument.
+        value: Its value.
+        choices: What it may be.
+        of: What the argument is of, such as `" of task 'buy'"`, where there are several.
+    """
+    if value in choices:
+        return
+    hint = nearest(value, choices)
+    must = f"be one of {sorted(choices)}" if choices else "be left out, as there is nothing to choose from"
+    raise ValueError(f"`{argument}`{of} must {must}.{hint} Received: {argument}={value!r}")
+
+
+def nearest(value: Any, choices: Iterable[Any]) -> str:
+    """What may have been meant, as the end of a sentence; empty where nothing is near.
+
+    >>> nearest("plee", ["ple", "mmoe"])
+    " Did you mean 'ple'?"
+    """
+    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def check_text(argument: str, value: Any, *, of: str = "") -> str:

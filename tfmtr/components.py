@@ -26,8 +26,7 @@ from types import ModuleType
 from typing import Any
 
 from tfmtr import declared
-from tfmtr.checks import is_finite
-from tfmtr.schema import check_choice, nearest
+from tfmtr.checks import check_choice, is_finite, nearest
 
 ARGUMENTS = {  # what a folder's parts are chosen by
     "encoders.interactions": "encode",
@@ -304,15 +303,15 @@ def _class_name(name: str) -> str:
 
 @functools.cache
 def _entry_points(folder: str) -> dict[str, importlib.metadata.EntryPoint]:
-    found = {}
+    paths = {}
     for point in importlib.metadata.entry_points(group=f"tfmtr.{folder}"):
-        if point.name in found or point.name in _files(folder):
+        if point.name in paths or point.name in _files(folder):
             raise ValueError(
                 f"Entry points of the group `tfmtr.{folder}` must have names of their own. Received: {point.name!r} of "
-                f"{point.value}, which is also {found[point.name].value if point.name in found else 'one of tfmtr'}"
+                f"{point.value}, which is also {paths[point.name].value if point.name in paths else 'one of tfmtr'}"
             )
-        found[point.name] = point
-    return found
+        paths[point.name] = point
+    return paths
 
 
 def _function(folder: str, name: str) -> Callable[..., Any]:

@@ -27,10 +27,10 @@ class UnreadableError(Exception):
 
 def function_of(file: Path, name: str) -> ast.FunctionDef:
     """The function of a name in a file."""
-    found = [node for node in _parse(file).body if isinstance(node, ast.FunctionDef) and node.name == name]
-    if len(found) != 1:
+    definitions = [node for node in _parse(file).body if isinstance(node, ast.FunctionDef) and node.name == name]
+    if len(definitions) != 1:
         raise UnreadableError(f"{file} has no function {name}")
-    return found[0]
+    return definitions[0]
 
 
 def decorators(function: ast.FunctionDef) -> set[str]:
@@ -57,13 +57,13 @@ def constructors(module: str, name: str) -> Iterator[list[inspect.Parameter]]:
     """The parameters of a class's constructor, and of those of its bases, as far as they have one of their own."""
     file, name = _home(module, name)
     tree = _parse(file)
-    (found,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name] or [None]
-    if found is None:
+    (definition,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name] or [None]
+    if definition is None:
         raise UnreadableError(f"{file} has no class {name}")
-    for node in found.body:
+    for node in definition.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
             yield parameters(node)
-    for base in found.bases:
+    for base in definition.bases:
         path = ast.unparse(base)
         root, _, rest = path.partition(".")
         if root in (imported := _imports(tree)):
@@ -84,12 +84,12 @@ def _home(module: str, name: str) -> tuple[Path, str]:
 
 def _imports(tree: ast.Module) -> dict[str, str]:
     """`{name: what it is imported from}`; what is imported under a condition, by the backend, has no options."""
-    found = {}
+    origins = {}
     for node in tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             start = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
-            found |= {alias.asname or alias.name: f"{start}{alias.name}" for alias in node.names}
-    return found
+            origins |= {alias.asname or alias.name: f"{start}{alias.name}" for alias in node.names}
+    return origins
 
 
 def _parse(file: Path) -> ast.Module:

@@ -46,7 +46,7 @@ def losses_of(
     Raises:
         ValueError: If the files lack a column that the model or a task needs.
     """
-    stores, found = inputs.open_stores(data), []
+    stores, batch_losses = inputs.open_stores(data), []
     for table in itertools.islice(inputs.read_tables(files, rows=batch_size), num_batches):
         x: Any = inputs.model_inputs(table, schema, stores)  # arrays in the place of tensors
         lacking = sorted({*model.input, *(task.column for task in schema.tasks)} - {*x, *table.column_names})
@@ -58,8 +58,8 @@ def losses_of(
         x = {name: x[name] for name in model.input}
         y: Any = inputs.labels(table, schema)
         losses = model.losses_by_name(x, y, model(x, training=False))
-        found.append({name: float(loss) for name, loss in losses.items()})
-    return {name: float(np.mean([losses[name] for losses in found])) for name in found[0]}
+        batch_losses.append({name: float(loss) for name, loss in losses.items()})
+    return {name: float(np.mean([losses[name] for losses in batch_losses])) for name in batch_losses[0]}
 
 
 def uneven_losses(losses: Mapping[str, float], tasks: Sequence["Task"]) -> str | None:
@@ -76,18 +76,18 @@ def uneven_losses(losses: Mapping[str, float], tasks: Sequence["Task"]) -> str |
     'the losses of the tasks are added, and that of seconds is 29,429 '
     >>> uneven_losses({"click": 0.7, "seconds": 2.0}, tasks)
     """
-    known = {task.name: losses[task.name] for task in tasks if 0 < losses.get(task.name, 0) < math.inf}
-    if len(known) < 2 or any(task.weight != 1 for task in tasks):
+    finite = {task.name: losses[task.name] for task in tasks if 0 < losses.get(task.name, 0) < math.inf}
+    if len(finite) < 2 or any(task.weight != 1 for task in tasks):
         return None
-    small, large = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
-    if known[large] <= MOST_RATIO * known[small]:
+    small, large = min(finite, key=finite.__getitem__), max(finite, key=finite.__getitem__)
+    if finite[large] <= MOST_RATIO * finite[small]:
         return None
     kinds = {task.name: task.kind for task in tasks}
     scaled = [name for name in (large, small) if kinds[name] == "regression"]
     scale = f"scale the label of {scaled[0]} (its loss is half the squared error), " if scaled else ""
-    values = ", ".join(f"{name} {loss:.4g}" for name, loss in known.items())
+    values = ", ".join(f"{name} {loss:.4g}" for name, loss in finite.items())
     return (
-        f"the losses of the tasks are added, and that of {large} is {known[large] / known[small]:,.0f} times that of "
+        f"the losses of the tasks are added, and that of {large} is {finite[large] / finite[small]:,.0f} times that of "
         f"{small}, which hardly counts ({values} at the start): {scale}train with --balance uncertainty or another "
         "balancer that rescales, such as db_mtl, geometric or imtl, or give weights in Python (`Task.weight`)"
     )
@@ -95,13 +95,13 @@ def uneven_losses(losses: Mapping[str, float], tasks: Sequence["Task"]) -> str |
 
 def not_finite(variables: Iterable["keras.Variable"]) -> list[str]:
     """Paths of the variables that have a value which is not finite, in their order."""
-    found = []
+    paths = []
     for variable in variables:
         array = np.asarray(variable)
         # The extremes, as they need no memory: a NaN is both.
         if array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
-            found.append(variable.path)
-    return found
+            paths.append(variable.path)
+    return paths
 
 
 def describe(problems: Sequence[Mapping[str, Any]]) -> str:

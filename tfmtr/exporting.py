@@ -32,6 +32,7 @@ from tfmtr.listwise.layer import ListQuery
 from tfmtr.listwise.model import Scorer
 from tfmtr.models import JointModel, TwoTower
 from tfmtr.names import SCENARIO
+from tfmtr.private_names import saved_object, untrack_layers
 from tfmtr.retrieval.index import FOLDER, TitleVectors, build_index, title_vectors
 from tfmtr.retrieval.recommender import Recommender
 from tfmtr.run import Run, versions
@@ -135,9 +136,9 @@ def _export(
         options = {"vectors": vectors, "scorer": scorer, "kind": kind, "file": file}
         index = build_index(source.model, source.titles, source.schema, **options)
         order = None if scorer is None else ListQuery(scorer, index.catalogue.title_index)
-        archive, found = _archive(source, index, order, signatures, has_scores=has_scores)
+        archive, all_signatures = _archive(source, index, order, signatures, has_scores=has_scores)
         archive.write_out(str(staging), verbose=False)
-        operations = _add_defaults(staging, found)
+        operations = _add_defaults(staging, all_signatures)
         extra = staging / "assets.extra"
         extra.mkdir()
         source.schema.save(extra)
@@ -311,21 +312,23 @@ def _archive(
     for part in parts.values():
         archive.track(part)
     # Keras would look for the tables among all that layers are saved with, and trace each part again for that.
-    archive._tf_trackable.tables, archive._tracked = lookup_tables(parts.values()), []
+    saved = saved_object(archive)
+    saved.tables = lookup_tables(parts.values())
+    untrack_layers(archive)
     # It takes variables and tables from layers; a streaming index also has a file.
-    archive._tf_trackable.file = getattr(index, "file", None)
+    saved.file = getattr(index, "file", None)
     for name, signature in signatures.items():
         archive.add_endpoint(name, signature.function, [dict(signature.inputs)])
         # TensorFlow traces functions anew while it saves them, but not what is one trace already.
-        trace = getattr(archive._tf_trackable, name).get_concrete_function()
-        setattr(archive._tf_trackable, name, trace)
+        trace = getattr(saved, name).get_concrete_function()
+        setattr(saved, name, trace)
     return archive, signatures
 
 
 def lookup_tables(layers: Iterable[keras.layers.Layer]) -> list[Any]:
     """The tables of layers, which are saved with functions that look something up in them."""
-    found = [each for layer in layers for each in tf.train.TrackableView(layer).descendants()]
-    return [each for each in found if isinstance(each, tf.saved_model.experimental.TrackableResource)]
+    trackables = [each for layer in layers for each in tf.train.TrackableView(layer).descendants()]
+    return [each for each in trackables if isinstance(each, tf.saved_model.experimental.TrackableResource)]
 
 
 def graph(inputs: Mapping[str, Any], outputs: Any) -> keras.Model:

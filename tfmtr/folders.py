@@ -97,11 +97,11 @@ def check_format(kind: str, document: Mapping[str, Any], path: str | os.PathLike
     ValueError: `runs/a` must be of format 3 or older, which this version reads: install a newer tfmtr, or make it
     anew with `tfmtr train`. Received: format 9
     """
-    found = document.get("format", 1)
-    if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= FORMATS[kind]:
+    stored_format = document.get("format", 1)
+    if not isinstance(stored_format, int) or isinstance(stored_format, bool) or not 1 <= stored_format <= FORMATS[kind]:
         raise ValueError(
             f"`{os.fspath(path)}` must be of format {FORMATS[kind]} or older, which this version reads: install a "
-            f"newer tfmtr, or make it anew with `{MADE_BY[kind]}`. Received: format {found}"
+            f"newer tfmtr, or make it anew with `{MADE_BY[kind]}`. Received: format {stored_format}"
         )
     if missing := [key for key in KEYS[kind] if key not in document]:
         raise ValueError(

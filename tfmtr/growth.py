@@ -60,9 +60,11 @@ def grow_schema(old: Schema, new: Schema) -> Schema:
             "A model can go on with the same columns of the scenario only. Received: "
             f"{new.scenario.columns}, expected {old.scenario.columns}"
         )
-    known = {feature.name: feature.vocabulary for feature in new.features}
+    new_vocabularies = {feature.name: feature.vocabulary for feature in new.features}
     features = [
-        dataclasses.replace(f, vocabulary=(*f.vocabulary, *(v for v in known[f.name] if v not in set(f.vocabulary))))
+        dataclasses.replace(
+            f, vocabulary=(*f.vocabulary, *(v for v in new_vocabularies[f.name] if v not in set(f.vocabulary)))
+        )
         for f in old.features
     ]
     groups = {**old.scenario.groups, **new.scenario.groups}
@@ -92,20 +94,20 @@ def warm_start(model: "keras.Model", schema: Schema, old: Schema, file: Path) ->
     with np.load(file) as archive:
         for kind, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
             paths = _names(kind, archive[f"{kind}_paths"].tolist())
-            known = {path: archive[f"{kind}/{i}"] for i, path in enumerate(paths)}
-            own = dict(zip(_names(kind, [variable.path for variable in variables]), variables, strict=True))
-            lacking = sorted(set(known) - set(own))
+            stored = {path: archive[f"{kind}/{i}"] for i, path in enumerate(paths)}
+            named_variables = dict(zip(_names(kind, [variable.path for variable in variables]), variables, strict=True))
+            lacking = sorted(set(stored) - set(named_variables))
             if lacking:
                 raise ValueError(
                     f"The model must have all variables of {file}: it was written by another recipe. Received: a model "
                     f"without {lacking[:3]}"
                 )
-            for path, variable in own.items():
-                value = known.get(path, known.get(_default_branch(path)))
+            for path, variable in named_variables.items():
+                value = stored.get(path, stored.get(_default_branch(path)))
                 if value is None:
                     grown.add(path)
                     continue
-                if path not in known or value.shape != tuple(variable.shape):
+                if path not in stored or value.shape != tuple(variable.shape):
                     grown.add(path)
                 # The longest: `an_age_embedding` is no table of `age`, unless a tower is called `an`.
                 tables = [table for table in unknown if re.search(rf"(?<![^/_]){re.escape(table)}(?![^/_])", path)]

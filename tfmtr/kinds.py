@@ -185,16 +185,16 @@ def by_value(column: Any, function: Callable[[Any], np.ndarray]) -> np.ndarray:
     if not pa.types.is_dictionary(column.type):
         return function(column.cast(pa.string()))
     null = pa.array([None], pa.string())
-    found = function(pa.concat_arrays([column.dictionary.cast(pa.string()), null]))
-    return found[pc.fill_null(column.indices, len(found) - 1).to_numpy(zero_copy_only=False)]
+    by_entry = function(pa.concat_arrays([column.dictionary.cast(pa.string()), null]))
+    return by_entry[pc.fill_null(column.indices, len(by_entry) - 1).to_numpy(zero_copy_only=False)]
 
 
 def index(values: Any, vocabulary: Any) -> np.ndarray:
     """Position in the vocabulary, -1 where unknown, int32."""
     import pyarrow.compute as pc
 
-    found = pc.index_in(values, value_set=vocabulary, skip_nulls=True)  # pyright: ignore[reportAttributeAccessIssue]
-    return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype("int32")
+    places = pc.index_in(values, value_set=vocabulary, skip_nulls=True)  # pyright: ignore[reportAttributeAccessIssue]
+    return pc.fill_null(places, -1).to_numpy(zero_copy_only=False).astype("int32")
 
 
 def _look_up_number(value: Any, feature: Feature) -> Any:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tfmtr.backends import is_tensorflow
-from tfmtr.schema import check_choice
+from tfmtr.checks import check_choice
 
 if TYPE_CHECKING:
     import tensorflow as tf

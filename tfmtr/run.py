@@ -165,28 +165,28 @@ class Run(Folder):
         Raises:
             ValueError: If the run is not finished so far.
         """
-        there = self.windows
-        if not there:
+        windows = self.windows
+        if not windows:
             raise ValueError(f"`{self.path}` must be a finished run: it has no weights. Finish it with `tfmtr train`.")
-        if window is None and (missing := sorted(set(self.document.get("windows", ())) - set(there))):
+        if window is None and (missing := sorted(set(self.document.get("windows", ())) - set(windows))):
             raise ValueError(
                 f"`{self.path}` must be a finished run for its newest model; finish it with `tfmtr train`, or name a "
-                f"window. Received: no weights for the windows {missing}, there are {there}"
+                f"window. Received: no weights for the windows {missing}, there are {windows}"
             )
-        window = there[-1] if window is None else window
-        if window not in there:
+        window = windows[-1] if window is None else window
+        if window not in windows:
             raise ValueError(
                 f"`window` must be one that {self.path} has weights for; finish the run with `tfmtr train`. "
-                f"Received: window={window}, there are {there}"
+                f"Received: window={window}, there are {windows}"
             )
         return weights_of(self.path, window)
 
     def check_form(self, form: str = "two_tower") -> None:
         """Raises a `ValueError` unless the run's model is of a form."""
-        if (found := self.recipe.form) != form:
+        if (own_form := self.recipe.form) != form:
             raise ValueError(
-                f"The run in {self.path} must be of form={form} for this step; those of form={found} are trained and "
-                f"evaluated so far. Received: form={found}"
+                f"The run in {self.path} must be of form={form} for this step; those of form={own_form} are trained "
+                f"and evaluated so far. Received: form={own_form}"
             )
 
     def load(self, *, window: int | None = None, form: str | None = None) -> "JointModel":

@@ -17,14 +17,13 @@ True
 """
 
 import dataclasses
-import difflib
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tfmtr.checks import check_integer, check_items, check_number, check_path, check_text, check_texts
+from tfmtr.checks import check_choice, check_integer, check_items, check_number, check_path, check_text, check_texts
 from tfmtr.kinds import KINDS
 
 ROLES = ("user", "title", "context")  # of the features that a model is served with
@@ -43,46 +42,20 @@ def check_inputs(needed: Iterable["Feature"], given: Iterable["Feature"], argume
         given: `Feature`s of the data.
         argument: What the data are called in the message.
     """
-    found, problems = {feature.name: feature for feature in given}, []
+    given_features, problems = {feature.name: feature for feature in given}, []
     for feature in needed:
-        own = found.get(feature.name)
-        if own is None:
+        given_feature = given_features.get(feature.name)
+        if given_feature is None:
             problems.append(f"no {feature.name!r}, which is of the kind {feature.kind}")
-        elif own.kind != feature.kind:
-            problems.append(f"{feature.name!r} of the kind {own.kind}, not {feature.kind}")
-        elif KINDS[feature.kind].has_fixed_width and own.width != feature.width:
-            problems.append(f"{feature.name!r} of {own.width} numbers, not {feature.width}")
+        elif given_feature.kind != feature.kind:
+            problems.append(f"{feature.name!r} of the kind {given_feature.kind}, not {feature.kind}")
+        elif KINDS[feature.kind].has_fixed_width and given_feature.width != feature.width:
+            problems.append(f"{feature.name!r} of {given_feature.width} numbers, not {feature.width}")
     if problems:
         raise ValueError(
             f"`{argument}` must have the features that the model was trained with; prepare them from the same columns "
             f"and stores. Received: {'; '.join(problems)}"
         )
-
-
-def check_choice(argument: str, value: Any, choices: Collection[Any], *, of: str = "") -> None:
-    """Raises a `ValueError` that lists `choices` and the nearest one unless `value` is one of them.
-
-    Args:
-        argument: Name of the argument.
-        value: Its value.
-        choices: What it may be.
-        of: What the argument is of, such as `" of task 'buy'"`, where there are several.
-    """
-    if value in choices:
-        return
-    hint = nearest(value, choices)
-    must = f"be one of {sorted(choices)}" if choices else "be left out, as there is nothing to choose from"
-    raise ValueError(f"`{argument}`{of} must {must}.{hint} Received: {argument}={value!r}")
-
-
-def nearest(value: Any, choices: Iterable[Any]) -> str:
-    """What may have been meant, as the end of a sentence; empty where nothing is near.
-
-    >>> nearest("plee", ["ple", "mmoe"])
-    " Did you mean 'ple'?"
-    """
-    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 @dataclasses.dataclass(frozen=True)

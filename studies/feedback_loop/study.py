@@ -52,7 +52,7 @@ from tfmtr.datasets.world import relevance
 from tfmtr.evaluation import compare
 from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.metrics import OVERALL
-from tfmtr.evaluation.popularity import evaluate_exposure, popularity_lift
+from tfmtr.evaluation.popularity_bias import evaluate_exposure, popularity_lift
 from tfmtr.retrieval.index import title_vectors
 from tfmtr.run import Run
 

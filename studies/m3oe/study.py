@@ -87,13 +87,14 @@ from studies.m3oe.candidates import CANDIDATES, CHOSEN, CHOSEN_BEFORE, READINGS
 from studies.m3oe.published import M3OE, TABLE_2, TABLE_3, Ablation
 from studies.m3oe.tables import OURS, figures, in_short, report, tried
 from tfmtr import components, inputs, training
+from tfmtr.checks import check_choice
 from tfmtr.datasets.domains import PROTOCOLS, SPLITS
 from tfmtr.datasets.kuairand import kuairand
 from tfmtr.datasets.movielens_domains import movielens_domains
 from tfmtr.evaluation.compare import weighted_roc_auc
 from tfmtr.evaluation.metrics import evaluate_task
 from tfmtr.layers.fusion_weight import FusionWeight
-from tfmtr.schema import Scenario, check_choice
+from tfmtr.schema import Scenario
 
 logging.getLogger("tensorflow").setLevel("ERROR")  # every one of the many models is traced anew: no news
 SEARCH = "search.jsonl"

@@ -24,7 +24,7 @@ import pandas as pd
 
 from studies import cells
 from tfmtr.evaluation.baselines.history import History
-from tfmtr.evaluation.baselines.tuning import fit
+from tfmtr.evaluation.baselines.tried_options import fit
 from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.ranking import evaluate_lists
 

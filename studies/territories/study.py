@@ -60,7 +60,7 @@ from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.title_facts import title_facts
 from tfmtr.reporting.pairs import read_pairs
 from tfmtr.reporting.runs import Model, read_run
-from tfmtr.reporting.titles import describe_titles, shift_by_class
+from tfmtr.reporting.titles_section import describe_titles, shift_by_class
 
 RUNS = Path("runs/territories")
 SIMULATOR = {"num_users": 720_000, "num_titles": 600, "num_territories": 200}
@@ -237,8 +237,8 @@ def title_document(data, entrants, seeds, cell, runs):
     """Every title under the paper's three models, from its line if it is there.
 
     Returns:
-        `{"baselines", "shifts", "titles"}`: the other models' names, `tfmtr.reporting.titles.ClassShift`s, and
-        `tfmtr.reporting.titles.Title`s with a PR-AUC, as dicts.
+        `{"baselines", "shifts", "titles"}`: the other models' names, `tfmtr.reporting.titles_section.ClassShift`s, and
+        `tfmtr.reporting.titles_section.Title`s with a PR-AUC, as dicts.
     """
     core = sorted((model for model in training.PAPER if model in entrants), key=lambda model: model == OURS)
     recipes = [document_of(entrants[model].recipe) for model in core]

@@ -24,7 +24,7 @@ from tfmtr.retrieval.embeddings import write_embeddings
 from tfmtr.retrieval.index import build_index
 from tfmtr.run import Run
 from tfmtr.serving.local import serve
-from tfmtr.serving.recommend import recommend
+from tfmtr.serving.recommendations import recommend
 
 RECIPE = training.Recipe(units=(8, 4), epochs=1, batch_size=500, deterministic=False, listwise=True)
 

@@ -19,7 +19,7 @@ from tfmtr.operations.day import daily
 from tfmtr.operations.forgetting import forget
 from tfmtr.operations.service import read_live, start_service
 from tfmtr.reporting.page import report
-from tfmtr.serving.recommend import recommend
+from tfmtr.serving.recommendations import recommend
 from tfmtr.serving.server import Server
 
 DAYS = 24

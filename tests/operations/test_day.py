@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from tfmtr import training
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import read_json, write_json
-from tfmtr.operations import day as module
+from tfmtr.operations import day as of_day
+from tfmtr.operations import day_steps as module
 from tfmtr.operations import late_rows
 from tfmtr.operations import service as of_service
 from tfmtr.operations.day import daily
@@ -77,7 +77,7 @@ def interrupted(week, tmp_path_factory):
     for places in (
         {(module, "gate"): killed},
         {(of_service.shutil, "copytree"): killed},
-        {(of_service, "settle"): killed_after_publication, (module, "settle"): killed_after_publication},
+        {(of_service, "settle"): killed_after_publication, (of_day, "settle"): killed_after_publication},
     ):
         leave_scratch(service)
         with pytest.MonkeyPatch.context() as patch:
@@ -108,7 +108,7 @@ def leave_scratch(service):
 def forbid_work_of_before(patch):
     """Neither data nor model of the day are made again."""
     patch.setattr(module, "prepare", lambda *a, **k: pytest.fail("prepared again"))
-    patch.setattr(training, "_fit_stage", lambda *a, **k: pytest.fail("trained again"))
+    patch.setattr("tfmtr.training.going_on.fit_stage", lambda *a, **k: pytest.fail("trained again"))
 
 
 def versions(service):

@@ -22,14 +22,15 @@ from tfmtr.datasets.drift import changed_vectors
 from tfmtr.datasets.prepare import prepare
 from tfmtr.documents import read_json, write_json
 from tfmtr.exporting import export, export_index
-from tfmtr.operations import day as module
+from tfmtr.operations import day_steps as module
 from tfmtr.operations.day import BadDataError, NoDataError, daily
 from tfmtr.operations.forgetting import forget
 from tfmtr.operations.record import page
 from tfmtr.operations.service import LockedError, owned, read_live, start_service
 from tfmtr.run import Run
-from tfmtr.serving.recommend import recommend
+from tfmtr.serving.recommendations import recommend
 from tfmtr.serving.server import Server
+from tfmtr.training.run_document import Job, new_run
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +75,8 @@ def quick(monkeypatch, eager):
         write_json(self.service / "live.json", {**new, "before": [*self.live["before"], entry]})
         write_json(self.folder / "day.json", {**self.record, "version": 1, "live": new})
 
-    monkeypatch.setattr(module._Day, "export", lambda self, data: None)
-    monkeypatch.setattr(module._Day, "publish", publish)
+    monkeypatch.setattr(module.DaySteps, "export", lambda self, data: None)
+    monkeypatch.setattr(module.DaySteps, "publish", publish)
 
 
 def change_catalogue(tables):
@@ -117,14 +118,16 @@ def test_signatures_are_kept_for_the_days_to_come_and_checked_at_the_start(servi
     monkeypatch.setattr(module, "calibrate", lambda *a, **k: None)
     monkeypatch.setattr(module, "try_version", lambda version, data: None)
     ended = {"status": "rolled back"}  # so that the second day can be done again
-    monkeypatch.setattr(module._Day, "publish", lambda self: write_json(self.folder / "day.json", self.record | ended))
+    monkeypatch.setattr(
+        module.DaySteps, "publish", lambda self: write_json(self.folder / "day.json", self.record | ended)
+    )
     asked = []
     monkeypatch.setattr(module, "export", lambda run, out, *, signatures, **k: out.mkdir() or asked.append(signatures))
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     for signatures, message in (
         (["own:lengths"], r"`signatures` must be the import path of a function.* No module named 'own'"),
         (["tfmtr.signatures.recommend:no"], "has no attribute 'no'"),
-        (["tfmtr.schema:nearest"], "must ask for parts of"),
+        (["tfmtr.checks:nearest"], "must ask for parts of"),
         ("own:lengths", "`signatures` must be a list of import paths"),
     ):
         with pytest.raises(ValueError, match=message) as refused:
@@ -303,7 +306,7 @@ def test_a_territory_that_was_closed_on_a_day_of_the_week_before_may_be_closed_a
         day = types.SimpleNamespace(
             settings=read_json(service.folder.parent / "service" / "service.json"), day=date(DAYS)
         )
-        return module._Day.usually_silent(day, records)
+        return module.DaySteps.usually_silent(day, records)
 
     week_ago, longer_ago = (date(DAYS - days).isoformat() for days in (7, 8))
     assert bound({longer_ago: share}) == 0.0
@@ -311,9 +314,9 @@ def test_a_territory_that_was_closed_on_a_day_of_the_week_before_may_be_closed_a
     checks = [{"name": "rows", "value": 1.0}, {"name": silent, "value": share}]
     assert bound({}, [{"day": week_ago, "status": "refused", "checks": checks}]) == 0.0
     assert bound({}, [{"day": week_ago, "status": "promoted", "checks": checks}]) == share
-    monkeypatch.setattr(module._Day, "usually_silent", lambda self, records: share)
-    monkeypatch.setattr(module._Day, "train", lambda *arguments: None)
-    monkeypatch.setattr(module._Day, "judge", lambda self, *arguments: self.record["reasons"].append("seen"))
+    monkeypatch.setattr(module.DaySteps, "usually_silent", lambda self, records: share)
+    monkeypatch.setattr(module.DaySteps, "train", lambda *arguments: None)
+    monkeypatch.setattr(module.DaySteps, "judge", lambda self, *arguments: self.record["reasons"].append("seen"))
     record = run_day(service, retry=True, max_loss=0.99)
     assert (failing(record), record["reasons"]) == ([], ["seen"])
 
@@ -351,7 +354,8 @@ def test_the_service_begins_with_the_data_of_its_run(base_folder, tmp_path, monk
     monkeypatch.chdir(base_folder)
     other = prepare_again(base_folder, tmp_path / "work" / "data")
     run = read_json(tmp_path / "run" / "run.json")
-    assert os.path.isabs(training._new_run(training.Recipe(), Dataset("data"), None, (), {})["data"])
+    job = Job(tmp_path, Dataset("data"), training.Recipe(), Dataset("data").schema, "float32")
+    assert os.path.isabs(new_run(job)["data"])
     report = read_json(other.path / "prepare.json")
     assert all(os.path.isabs(report["logs"][name]) for name in ("events", "users", "titles", "title_vectors"))
     monkeypatch.chdir(tmp_path / "work")
@@ -548,7 +552,7 @@ def test_a_day_from_a_step_on(second, quick, monkeypatch):
         assert run_day(second, DAYS + 1)["reasons"] == ["no"]
     with monkeypatch.context() as patch:
         patch.setattr(module, "prepare", lambda *a, **k: pytest.fail("prepared again"))
-        patch.setattr(training, "_fit_stage", lambda *a, **k: pytest.fail("trained again"))
+        patch.setattr("tfmtr.training.going_on.fit_stage", lambda *a, **k: pytest.fail("trained again"))
         assert run_day(second, DAYS + 1, retry=True)["reasons"] == ["no"]  # nothing has changed
         assert run_day(second, DAYS + 1, again_from="gate")["status"] == "promoted"
     with pytest.raises(ValueError, match="must not be live to be done again"):

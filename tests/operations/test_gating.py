@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tfmtr import inputs, training
 from tfmtr.datasets.dataset import Dataset
+from tfmtr.documents import write_json
 from tfmtr.evaluation.evidence import compare_lists
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.past import Past
@@ -44,7 +45,7 @@ def data(tiny, tmp_path_factory):
     (folder,) = path.glob("examples/split=validation/sampling=random/window=0")
     shutil.copytree(folder, folder.with_name("window=-1"))
     windows = [{"window": w, "start": f"2025-01-0{9 + w}", "end": f"2025-01-{10 + w:02}"} for w in (-1, 0)]
-    training.write_json(path / "prepare.json", {**prepared.report, "windows": windows})
+    write_json(path / "prepare.json", {**prepared.report, "windows": windows})
     catalogue = pq.read_table(path / "availability.parquet").to_pandas()
     catalogue = pd.concat([catalogue, catalogue[catalogue.window == 0].assign(window=-1)])
     catalogue.to_parquet(path / "availability.parquet", index=False)

@@ -12,7 +12,7 @@ from helpers.days_log import DAYS, Tables, date, run_day
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import read_json
 from tfmtr.run import Run
-from tfmtr.serving.recommend import recommend
+from tfmtr.serving.recommendations import recommend
 from tfmtr.serving.server import Server
 
 ARCHIVE = Path(__file__).with_name("service_of_format_1.tar.xz")

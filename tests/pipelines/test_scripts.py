@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from tfmtr.cli import app
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.simulator import simulator
-from tfmtr.serving.recommend import recommend
+from tfmtr.serving.recommendations import recommend
 from tfmtr.serving.server import Server
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"

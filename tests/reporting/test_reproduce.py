@@ -42,7 +42,7 @@ def test_the_command_makes_the_recipe_again(changes, monkeypatch):
     recipe, made = Recipe(seed=7, **changes), []
     monkeypatch.setattr(training, "train", lambda data, out, recipe: made.append((str(data), str(out), recipe)))
     command = train_command(EvaluatedRun("runs/a b", {"recipe": recipe.document(), "data": "data"}, {}))
-    monkeypatch.setattr(cli, "check_typed", lambda **arguments: None)
+    monkeypatch.setattr("tfmtr.cli.train_command.check_typed", lambda **arguments: None)
     typer.main.get_command(cli.app)(shlex.split(command)[1:], standalone_mode=False)
     assert made == [("data", "runs/a b", recipe)]
 

@@ -6,7 +6,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from tfmtr.serving.client import Client
 from tfmtr.serving.errors import ServerError
-from tfmtr.serving.metrics import METRICS
+from tfmtr.serving.request_counts import METRICS
 from tfmtr.serving.server import Server
 from tfmtr.serving.session import SavedModelSession
 from tfmtr.serving.warmup import FILE, warm_up, write_warm_up

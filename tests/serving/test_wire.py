@@ -11,7 +11,7 @@ from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2, status_pb2
 
-from tfmtr.serving.wire import DTYPES, MESSAGES, STATES, WIRE, to_array, to_proto
+from tfmtr.serving.wire import DTYPES, WIRE, to_array, to_proto
 
 HOMES = (
     *(tensor_pb2, tensor_shape_pb2, tensor_shape_pb2.TensorShapeProto, meta_graph_pb2, any_pb2, wrappers_pb2),
@@ -19,7 +19,7 @@ HOMES = (
 )
 
 
-@pytest.mark.parametrize("name", MESSAGES)
+@pytest.mark.parametrize("name", WIRE)
 def test_fields_are_those_of_the_real_messages(name):
     real = next(getattr(home, name) for home in HOMES if hasattr(home, name)).DESCRIPTOR
     for number, field in WIRE[name].DESCRIPTOR.fields_by_number.items():
@@ -30,7 +30,7 @@ def test_fields_are_those_of_the_real_messages(name):
         if field.message_type and not field.message_type.GetOptions().map_entry:
             assert field.message_type.name == other.message_type.name
     if name == "ModelVersionStatus":
-        assert dict(get_model_status_pb2.ModelVersionStatus.State.items()) == STATES
+        assert get_model_status_pb2.ModelVersionStatus.State.items() == WIRE[name].State.items()
 
 
 @pytest.mark.parametrize("number", DTYPES)

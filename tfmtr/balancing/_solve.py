@@ -116,10 +116,10 @@ def balance_point(gram: tf.Tensor, power: float) -> tf.Tensor:
 
 def bargained(gram: tf.Tensor, power: float) -> tf.Tensor:
     """`w` with `G w = w^-power` over the tasks that have a gradient, 0 for the others."""
-    there = tf.linalg.diag_part(gram) > TINY
+    is_positive = tf.linalg.diag_part(gram) > TINY
     # A task without a gradient gets one that conflicts with nobody, and then no weight.
-    filled = gram + tf.linalg.diag(tf.where(there, 0.0, tf.reduce_max(gram) + TINY))
-    return tf.where(there, tf.cast(balance_point(tf.cast(filled, tf.float64), power), gram.dtype), 0.0)
+    filled = gram + tf.linalg.diag(tf.where(is_positive, 0.0, tf.reduce_max(gram) + TINY))
+    return tf.where(is_positive, tf.cast(balance_point(tf.cast(filled, tf.float64), power), gram.dtype), 0.0)
 
 
 def cut(w: tf.Tensor, gram: tf.Tensor, max_norm: float) -> tf.Tensor:

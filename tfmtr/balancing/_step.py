@@ -141,9 +141,9 @@ class Balance(keras.layers.Layer):
         """A gradient for each variable, from one backward pass a loss."""
         by_loss = {}
         for name in self.names:
-            wanted = [i for i in range(len(variables)) if i in self.reached[name]]
-            found = tape.gradient(losses[name], [variables[i].value for i in wanted])
-            by_loss[name] = dict(zip(wanted, found, strict=True))
+            places = [i for i in range(len(variables)) if i in self.reached[name]]
+            found = tape.gradient(losses[name], [variables[i].value for i in places])
+            by_loss[name] = dict(zip(places, found, strict=True))
         compact = {i: Compact([by_loss[n].get(i) for n in self.names], mask) for i, mask in self.masks.items()}
         values, state, updates = stacked({name: losses[name] for name in self.names}), self.values(), {}
         own, merged = tf.ones_like(values), {}
@@ -181,10 +181,10 @@ class Balance(keras.layers.Layer):
     ) -> Tensors:
         """Updates a shared parameter without the optimizer; returns what is remembered of all parameters."""
         own = {name for name in state if name.endswith(f"_{index}")}
-        known = {name.rpartition("_")[0] if name in own else name: value for name, value in state.items()}
+        stored = {name.rpartition("_")[0] if name in own else name: value for name, value in state.items()}
         if part.rows is not None:
-            known |= {name.rpartition("_")[0]: tf.gather(state[name], part.rows, axis=1) for name in own}
-        step, changed = self.balancer.update(part.stack, index, losses, known, tf.cast(rate, tf.float32))
+            stored |= {name.rpartition("_")[0]: tf.gather(state[name], part.rows, axis=1) for name in own}
+        step, changed = self.balancer.update(part.stack, index, losses, stored, tf.cast(rate, tf.float32))
         updates = {name: value for name, value in changed.items() if f"{name}_{index}" not in own}
         for name in own:
             value = changed[name.rpartition("_")[0]]
@@ -214,15 +214,15 @@ class Compact:
     """
 
     def __init__(self, gradients: Sequence[Gradient | None], mask: np.ndarray | None = None) -> None:
-        there = [g for g in gradients if g is not None]
+        present = [g for g in gradients if g is not None]
         self.rows, self.shape = None, None
-        if any(isinstance(g, tf.IndexedSlices) for g in there):
-            if not all(isinstance(g, tf.IndexedSlices) for g in there):
+        if any(isinstance(g, tf.IndexedSlices) for g in present):
+            if not all(isinstance(g, tf.IndexedSlices) for g in present):
                 gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
             else:
-                self.shape = there[0].dense_shape
-                self.rows, place = tf.unique(tf.concat([g.indices for g in there], axis=0))
-                parts = iter(tf.split(place, [tf.shape(g.indices)[0] for g in there]))
+                self.shape = present[0].dense_shape
+                self.rows, place = tf.unique(tf.concat([g.indices for g in present], axis=0))
+                parts = iter(tf.split(place, [tf.shape(g.indices)[0] for g in present]))
                 gradients = [
                     None if g is None else tf.math.unsorted_segment_sum(g.values, next(parts), tf.size(self.rows))
                     for g in gradients

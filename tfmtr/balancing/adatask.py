@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors, check_range, check_two
-from tfmtr.schema import check_choice
+from tfmtr.checks import check_choice
 
 
 def adatask(

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors, check_two
-from tfmtr.schema import check_choice
+from tfmtr.checks import check_choice
 
 
 def aligned_mtl(problem: Problem, *, scale: Literal["min", "median", "rmse"] = "min") -> Balancer:
@@ -39,14 +39,14 @@ def aligned_mtl(problem: Problem, *, scale: Literal["min", "median", "rmse"] = "
         # The inner products were summed in float32, so what is 0 comes out as a rounding error of the largest.
         is_there = values > len(problem.losses) * np.finfo("float32").eps * tf.maximum(values[-1], 1e-30)
         count = tf.reduce_sum(tf.cast(is_there, tf.int32))
-        known = tf.boolean_mask(values, is_there)
+        kept_values = tf.boolean_mask(values, is_there)
         size = tf.shape(values)[0]
         if scale == "min":
             sigma = tf.reduce_min(tf.where(is_there, values, values[-1]))
         elif scale == "median":
             sigma = tf.where(count > 0, values[size - 1 - count // 2], 0.0)
         else:
-            sigma = tf.reduce_sum(known) / tf.cast(tf.maximum(count, 1), tf.float64)
+            sigma = tf.reduce_sum(kept_values) / tf.cast(tf.maximum(count, 1), tf.float64)
         root = tf.where(is_there, tf.math.rsqrt(tf.where(is_there, values, 1.0)), 0.0)
         mixed = tf.sqrt(tf.maximum(sigma, 0.0)) * tf.matmul(vectors * root, vectors, transpose_b=True)
         return tf.cast(tf.reduce_sum(mixed, axis=1), tf.float32), tf.ones_like(losses), {}

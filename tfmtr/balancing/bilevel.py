@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtr.balancing._balancer import Balancer, Outputs, Problem, Tensor, Tensors, check_positive
+from tfmtr.checks import check_choice
 from tfmtr.layers.fusion_weight import FusionWeight
-from tfmtr.schema import check_choice
+from tfmtr.private_names import layers_within
 
 if TYPE_CHECKING:
     from tfmtr.models import JointModel
@@ -53,7 +54,7 @@ def bilevel(problem: Problem, *, every: int = 10, batch: str | tf.data.Dataset =
                 '`every` must be 2 or more with `batch="next"`, as the network learns from the batches between. '
                 "Received: every=1"
             )
-    layers = problem.model._flatten_layers()
+    layers = layers_within(problem.model)
     chosen = [v for layer in layers if isinstance(layer, FusionWeight) for v in layer.trainable_variables]
     if not chosen:
         raise ValueError(

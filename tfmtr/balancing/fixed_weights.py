@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from tfmtr.balancing._balancer import Balancer, Problem, Tensor, Tensors
-from tfmtr.schema import check_choice
+from tfmtr.checks import check_choice
 
 
 def fixed_weights(problem: Problem, *, weights: Mapping[str, float]) -> Balancer:

@@ -20,8 +20,8 @@ def geometric(problem: Problem) -> Balancer:
     """
 
     def objective(losses: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
-        there = ops.cast(losses > 0, losses.dtype)
-        logarithms = there * ops.log(ops.where(losses > 0, losses, 1.0))
-        return ops.exp(ops.sum(logarithms) / ops.maximum(ops.sum(there), 1.0)), {}
+        has_loss = ops.cast(losses > 0, losses.dtype)
+        logarithms = has_loss * ops.log(ops.where(losses > 0, losses, 1.0))
+        return ops.exp(ops.sum(logarithms) / ops.maximum(ops.sum(has_loss), 1.0)), {}
 
     return Balancer(objective)

@@ -38,16 +38,16 @@ def grad_norm(problem: Problem, *, alpha: float = 1.5, learning_rate: float = 0.
     def coefficients(gram: Tensor, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         w, norms = state["weights"], ops.sqrt(ops.diagonal(gram))
         first = ops.where(state["first"] > 0, state["first"], losses)
-        there = (losses > 0) & (norms > TINY)  # a task without labels in the batch is let be
-        count = ops.maximum(ops.sum(ops.cast(there, "float32")), 1.0)
+        is_observed = (losses > 0) & (norms > TINY)  # a task without labels in the batch is let be
+        count = ops.maximum(ops.sum(ops.cast(is_observed, "float32")), 1.0)
 
         def mean(values: Tensor) -> Tensor:
-            return ops.sum(ops.where(there, values, 0.0)) / count
+            return ops.sum(ops.where(is_observed, values, 0.0)) / count
 
         progress = losses / ops.maximum(first, TINY)
-        rate = ops.where(there, progress / ops.maximum(mean(progress), TINY), 1.0)
+        rate = ops.where(is_observed, progress / ops.maximum(mean(progress), TINY), 1.0)
         slope = ops.sign(w * norms - mean(w * norms) * rate**alpha) * norms / ops.maximum(mean(norms), TINY)
-        new = ops.maximum(w - learning_rate * ops.where(there, slope, 0.0), 1e-3)
+        new = ops.maximum(w - learning_rate * ops.where(is_observed, slope, 0.0), 1e-3)
         return w, w, {"weights": size * new / ops.sum(new), "first": first}
 
     state = {"weights": np.ones(size, "float32"), "first": np.zeros(size, "float32")}

@@ -35,16 +35,18 @@ def imtl(problem: Problem, *, learning_rate: float = 0.01) -> Balancer:
     def coefficients(gram: Tensor, losses: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         scale = tf.exp(state["log_scale"])
         g = tf.cast(gram * scale[:, None] * scale[None, :], tf.float64)
-        there = tf.linalg.diag_part(gram) > TINY
-        both = tf.cast(there[:, None] & there[None, :], tf.float64)
+        has_gradient = tf.linalg.diag_part(gram) > TINY
+        both = tf.cast(has_gradient[:, None] & has_gradient[None, :], tf.float64)
         largest = tf.maximum(tf.reduce_max(g), TINY)
-        g = (g * both) / largest + tf.linalg.diag(tf.where(there, tf.zeros_like(largest), 1.0))
+        g = (g * both) / largest + tf.linalg.diag(tf.where(has_gradient, tf.zeros_like(largest), 1.0))
         norm = tf.sqrt(tf.linalg.diag_part(g))
         by_unit = g / norm[None, :]  # <g_i, u_j>
         right = by_unit[0, 0] - by_unit[0, 1:]  # g_1 U^T
         left = by_unit[0, 0] - by_unit[0, None, 1:] - by_unit[1:, 0, None] + by_unit[1:, 1:]  # D U^T
         rest = tf.linalg.matvec(tf.linalg.pinv(left, rcond=1e-9), right, transpose_a=True)
-        a = tf.where(there, tf.cast(tf.concat([1 - tf.reduce_sum(rest, keepdims=True), rest], 0), tf.float32), 0.0)
+        a = tf.where(
+            has_gradient, tf.cast(tf.concat([1 - tf.reduce_sum(rest, keepdims=True), rest], 0), tf.float32), 0.0
+        )
         slope = tf.where(losses > 0, tf.minimum(scale * losses - 1, 1.0), 0.0)
         return a * scale, scale, {"log_scale": state["log_scale"] - learning_rate * slope}
 

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtr.balancing._balancer import TINY, Balancer, Problem, Tensor, Tensors, check_range, check_two
-from tfmtr.schema import check_choice
+from tfmtr.checks import check_choice
 
 
 def metabalance(
@@ -50,8 +50,8 @@ def metabalance(
         norms = tf.sqrt(tf.reduce_sum(gradients**2, axis=axes))
         averages = beta * state["norms"][index] + (1 - beta) * norms
         ratio = tf.where(averages > TINY, averages[place] / tf.maximum(averages, TINY), 1.0)
-        wanted = {"reduce": ratio < 1, "enlarge": ratio > 1, "both": tf.fill(tf.shape(ratio), True)}[strategy]
-        factor = tf.where(wanted, relax * ratio + 1 - relax, 1.0)
+        is_scaled = {"reduce": ratio < 1, "enlarge": ratio > 1, "both": tf.fill(tf.shape(ratio), True)}[strategy]
+        factor = tf.where(is_scaled, relax * ratio + 1 - relax, 1.0)
         known = tf.tensor_scatter_nd_update(state["norms"], [[index]], averages[None])
         return tf.tensordot(factor, gradients, 1), {"norms": known}
 

@@ -7,7 +7,7 @@ from keras import ops
 
 from tfmtr.balancing._balancer import TINY, Balancer, Problem, Tensor, Tensors, check_two
 from tfmtr.balancing._solve import least_norm
-from tfmtr.schema import check_choice
+from tfmtr.checks import check_choice
 
 
 def mgda(problem: Problem, *, normalize: Literal["none", "l2", "loss", "loss+"] = "none") -> Balancer:
@@ -39,11 +39,11 @@ def mgda(problem: Problem, *, normalize: Literal["none", "l2", "loss", "loss+"] 
         if normalize in ("loss", "loss+"):
             by = by * losses
         # A task whose gradient is 0 is where the shortest vector is: it would stop all others.
-        there = ops.diagonal(gram) > TINY
-        factor = ops.where(there & (by > TINY), 1 / ops.maximum(by, TINY), 0.0)
+        has_gradient = ops.diagonal(gram) > TINY
+        factor = ops.where(has_gradient & (by > TINY), 1 / ops.maximum(by, TINY), 0.0)
         g = tf.cast(factor[:, None] * gram * factor[None, :], tf.float64)
         absent = 2 * tf.reduce_max(tf.linalg.diag_part(g)) + 1e-30
-        g = g / tf.maximum(tf.reduce_max(g), 1e-30) + tf.linalg.diag(tf.where(there, tf.zeros_like(absent), 1e6))
+        g = g / tf.maximum(tf.reduce_max(g), 1e-30) + tf.linalg.diag(tf.where(has_gradient, tf.zeros_like(absent), 1e6))
         return tf.cast(least_norm(g), tf.float32) * factor, ops.ones_like(losses), {}
 
     return Balancer(coefficients=coefficients)

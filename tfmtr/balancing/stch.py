@@ -33,12 +33,12 @@ def stch(problem: Problem, *, mu: float = 1.0, warmup: int = 100) -> Balancer:
     size = len(problem.losses)
 
     def objective(losses: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
-        there = losses > 0  # a batch may lack a task's labels
-        logarithms = ops.log(ops.where(there, losses, 1.0))
+        is_observed = losses > 0  # a batch may lack a task's labels
+        logarithms = ops.log(ops.where(is_observed, losses, 1.0))
         is_warm = state["steps"] >= warmup
         relative = logarithms - ops.log(ops.maximum(state["total"] / warmup, 1e-12))
-        smooth = size * mu * ops.logsumexp(ops.where(there, relative / mu, float("-inf")))
-        smooth = ops.where(ops.any(there), smooth, 0.0)
+        smooth = size * mu * ops.logsumexp(ops.where(is_observed, relative / mu, float("-inf")))
+        smooth = ops.where(ops.any(is_observed), smooth, 0.0)
         updates = {
             "total": ops.where(is_warm, state["total"], state["total"] + ops.stop_gradient(losses)),
             "steps": state["steps"] + 1,

@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from tfmtr.private_names import history_of, node_of
+
 
 def name_apart(inputs: Any, outputs: Any) -> None:
     """Gives the layers and operations between tensors different names, as a Keras model must have them.
@@ -20,11 +22,11 @@ def name_apart(inputs: Any, outputs: Any) -> None:
     Example:
     >>> x = keras.Input((2,), name="dense")
     >>> name_apart(x, keras.layers.Dense(1, name="dense")(x))
-    >>> x._keras_history.operation.name, x.name
+    >>> history_of(x).operation.name, x.name
     ('dense_1', 'dense')
     """
-    histories = [tensor._keras_history for tensor in keras.tree.flatten([outputs, inputs])]
-    nodes = [operation._inbound_nodes[index] for operation, index, _ in histories]
+    histories = [history_of(tensor) for tensor in keras.tree.flatten([outputs, inputs])]
+    nodes = [node_of(operation, index) for operation, index, _ in histories]
     seen, operations = set(nodes), {}
     while nodes:
         node = nodes.pop()

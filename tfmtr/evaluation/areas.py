@@ -40,14 +40,16 @@ def areas(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, num_groups
     group = groups[at]
     step = np.searchsorted(ends, at, side="right")
     first, end = ends[step - 1], ends[step]
-    found = np.searchsorted(at, end) - np.searchsorted(at, starts[group])  # positives with this score or a higher one
+    num_positives = np.searchsorted(at, end) - np.searchsorted(
+        at, starts[group]
+    )  # positives with this score or a higher one
     tied = np.searchsorted(at, end) - np.searchsorted(at, first)
     positives = np.bincount(group, minlength=num_groups)
     negatives = rows - positives
-    above = end - starts[group] - found  # negatives
+    above = end - starts[group] - num_positives  # negatives
     below = negatives[group] - above + (end - first - tied) / 2
     with np.errstate(invalid="ignore"):
-        pr_auc = np.bincount(group, found / (end - starts[group]), num_groups) / positives
+        pr_auc = np.bincount(group, num_positives / (end - starts[group]), num_groups) / positives
         roc_auc = np.bincount(group, below, num_groups) / (positives * negatives)
     return pr_auc, roc_auc
 

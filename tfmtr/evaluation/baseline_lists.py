@@ -16,7 +16,7 @@ from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.preparation import JUDGED_WINDOWS
 from tfmtr.evaluation.baselines.history import History, Score
 from tfmtr.evaluation.baselines.table import BASELINES
-from tfmtr.evaluation.baselines.tuning import fit, tune
+from tfmtr.evaluation.baselines.tried_options import fit, tune
 from tfmtr.evaluation.index_lists import AmongCase, IndexLists, ListCase, best_titles, is_positive
 from tfmtr.evaluation.list_scores import NEW, REPEATS
 from tfmtr.evaluation.past import Past
@@ -94,16 +94,16 @@ def _baseline_lists(
     cases = validation_cases(data, past)
 
     def judge(place: int, score: Score) -> float:
-        found = ndcg_of_users(cases[place][1].lists(ranking_by(score, past, k)))
-        return float(found.mean()) if len(found) else float("nan")
+        user_values = ndcg_of_users(cases[place][1].lists(ranking_by(score, past, k)))
+        return float(user_values.mean()) if len(user_values) else float("nan")
 
-    wanted = tuple(BASELINES) if names is None else names
+    chosen_names = tuple(BASELINES) if names is None else names
     histories = [past.history(window) for window, _ in cases]
-    tuned = tune(wanted, histories, judge, window_days=window_days, required=() if names is None else names)
+    tuned = tune(chosen_names, histories, judge, window_days=window_days, required=() if names is None else names)
     figures = {name: row["figure"] for name, row in tuned.items() if row["reason"] is None}
-    known = {name: figure for name, figure in figures.items() if figure is not None}
+    measured = {name: figure for name, figure in figures.items() if figure is not None}
     document = {
-        "best": max(known, key=known.__getitem__, default=next(iter(figures), None)),
+        "best": max(measured, key=measured.__getitem__, default=next(iter(figures), None)),
         "validation": {
             "windows": [window for window, _ in cases],
             "user_windows": sum(len(case.users) for _, case in cases),

@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
+from tfmtr.checks import check_choice
 from tfmtr.evaluation.metrics import Windows, check_columns, check_labels, check_scores, why_not_available
-from tfmtr.schema import check_choice
 
 LEVEL = 0.05
 POWER = 0.8

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from tfmtr import inputs
 from tfmtr.checkpoints import restore
-from tfmtr.checks import check_integer, check_number, check_texts
+from tfmtr.checks import check_choice, check_integer, check_number, check_texts
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import replacing, write_json
 from tfmtr.evaluation.baseline_lists import baseline_lists, user_scores
@@ -38,7 +38,7 @@ from tfmtr.evaluation.title_facts import LOCAL_SHARE, TitleFacts, title_facts
 from tfmtr.models import JointModel, TwoTower
 from tfmtr.retrieval.index import build_index
 from tfmtr.run import Run, versions
-from tfmtr.schema import Schema, check_choice
+from tfmtr.schema import Schema
 
 BATCH = 8192
 
@@ -119,7 +119,7 @@ def evaluate(
     facts = title_facts(data, local_share=local_share)
     parts = ("tasks", "gauc", "title_classes", "recall", "lists", "repeats", "among", "left_out")
     model, list_scores, few = None, [], 0
-    found: dict[str, Any] = {part: {} for part in parts}
+    by_part: dict[str, Any] = {part: {} for part in parts}
     past, order = Past(data) if has_events(data) else None, run.list_model
     scores = Path(run, "scores.parquet")
     with score_writer(scores, schema) as write_scores:
@@ -132,8 +132,8 @@ def evaluate(
             columns, users, positives = predict(model, files, schema, data, columns=("title_row",))
             write_scores(window, columns)
             for path, cells in row_metrics(columns, users, schema, facts):
-                put(found, (*path, str(window)), cells)
-            found["recall"][str(window)] = None
+                put(by_part, (*path, str(window)), cells)
+            by_part["recall"][str(window)] = None
             if isinstance(model, TwoTower) and past is not None and positives is not None and len(positives):
                 scorer = None if order is None else order.as_of(data, past, window)
                 index = build_index(model, data, schema, window=window, scorer=scorer)
@@ -147,30 +147,30 @@ def evaluate(
                         user_scores(lists, past, history, window, known_metrics).assign(contender=MODEL, list=kind)
                     )
                     if kind == REPEATS:
-                        found["repeats"][str(window)] = evaluate_lists(lists.lists, known_metrics)
+                        by_part["repeats"][str(window)] = evaluate_lists(lists.lists, known_metrics)
                         continue
                     if among is not None:
                         some = AmongCase(case, among)
-                        found["among"][str(window)] = evaluate_lists(some.lists(rank), known_metrics)
+                        by_part["among"][str(window)] = evaluate_lists(some.lists(rank), known_metrics)
                         few += some.few
-                    found["recall"][str(window)] = recall_at_k(lists.lists)
-                    found["left_out"][str(window)] = case.left_out
+                    by_part["recall"][str(window)] = recall_at_k(lists.lists)
+                    by_part["left_out"][str(window)] = case.left_out
                     for metric, cells in list_metrics(
                         lists, facts, profiles(past, lists.users, window), known_metrics
                     ).items():
-                        put(found, ("lists", metric, str(window)), cells)
-    found["baselines"], found["means"], found["segments"], found["warnings"] = None, {}, {}, []
+                        put(by_part, ("lists", metric, str(window)), cells)
+    by_part["baselines"], by_part["means"], by_part["segments"], by_part["warnings"] = None, {}, {}, []
     if list_scores and (names is None or names):
         others = baseline_lists(data, k=k, most=recall_users, names=names, among=among, metrics=known_metrics)
         list_scores.append(others.scores)
-        found["baselines"] = {**others.document, "compared": compare_with(pd.concat(list_scores), MODEL)}
+        by_part["baselines"] = {**others.document, "compared": compare_with(pd.concat(list_scores), MODEL)}
     if list_scores:
         list_scores = pd.concat(list_scores, ignore_index=True)
         write_list_scores(run, list_scores)
-        found["means"], found["segments"] = means_of(list_scores), segments_of(list_scores)
-        found["warnings"] = shortcomings(found, document, data)
+        by_part["means"], by_part["segments"] = means_of(list_scores), segments_of(list_scores)
+        by_part["warnings"] = shortcomings(by_part, document, data)
         if few:
-            found["warnings"].append(
+            by_part["warnings"].append(
                 f"{few} positives were ranked among fewer than {among} titles: no more could be had"
             )
     result = {
@@ -185,7 +185,7 @@ def evaluate(
         "times": data.report.get("times", True),
         "local_share": local_share,
         "titles": {"local": int(facts.local.sum()), "global": int((~facts.local).sum())},
-        **found,
+        **by_part,
     }
     write_json(Path(run, "evaluation.json"), result)
     return Evaluation(result, run.path)
@@ -252,9 +252,9 @@ def predict(
         `columns`), a number for each row's user, and the table of the primary task's positives.
     """
     stores = inputs.open_stores(data)
-    wanted = [*schema.slices, *(column for column in columns if column not in schema.slices)]
+    column_names = [*schema.slices, *(column for column in columns if column not in schema.slices)]
     values = {name: [] for task in schema.tasks for name in (task.column or task.name, f"{task.name} score")}
-    values |= {name: [] for name in wanted}
+    values |= {name: [] for name in column_names}
     users, positives = [], []
     for table in inputs.read_tables(files, rows=BATCH):
         features = inputs.model_inputs(table, schema, stores)
@@ -263,7 +263,7 @@ def predict(
             values[name].append(label)
         for task in schema.tasks:
             values[f"{task.name} score"].append(np.asarray(scores[task.name])[:, 0])
-        for name in wanted:
+        for name in column_names:
             if name == "scenario":
                 values[name].append(np.asarray(["", *schema.scenario.names])[features["scenario"]])
             elif name == "title_row":

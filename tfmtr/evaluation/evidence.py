@@ -62,7 +62,7 @@ def compare_lists(
             f"{len(pairs)} and {len(others)}, of which {len(pairs.intersection(others))} are in both"
         )
     users, names = pd.factorize(pairs.get_level_values("user"))
-    found = {
+    comparisons = {
         "ours": float(first_values.mean()) if len(pairs) else None,
         "theirs": float(second_values.mean()) if len(pairs) else None,
         **dict.fromkeys(("ratio", "low", "high", "p_value", "detectable")),
@@ -71,9 +71,9 @@ def compare_lists(
         "reason": None,
     }
     if len(names) < LEAST_USERS:
-        return {**found, "reason": f"{len(names)} users, {LEAST_USERS} needed"}
-    if not found["theirs"]:
-        return {**found, "reason": "a mean of 0"}
+        return {**comparisons, "reason": f"{len(names)} users, {LEAST_USERS} needed"}
+    if not comparisons["theirs"]:
+        return {**comparisons, "reason": "a mean of 0"}
     # Sums of each user over windows: a drawn user brings all of them.
     both = first_values, second_values
     sums = [np.stack([np.bincount(users, row, len(names)) for row in rows], axis=1) for rows in both]
@@ -95,13 +95,13 @@ def compare_lists(
     )
     tail = min(np.less_equal(first, second).sum(), np.greater_equal(first, second).sum())
     detectable = None
-    if found["ours"]:
+    if comparisons["ours"]:
         error = np.std(first / first.mean() - second / second.mean(), ddof=1)  # of the ratio's logarithm
         factor = stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)
         detectable = float(np.exp(factor * error))
     return {
-        **found,
-        "ratio": found["ours"] / found["theirs"],
+        **comparisons,
+        "ratio": comparisons["ours"] / comparisons["theirs"],
         "low": low,
         "high": high if np.isfinite(high) else None,
         "p_value": min(1.0, float(2 * (tail + 1) / (num_samples + 1))),

@@ -105,9 +105,9 @@ class FittingTable(Table):
     ) -> list[int]:
         """The least widths, with what is left given to texts, or what is missing taken from the widest."""
         headed = zip(places, headers, strict=True)
-        wanted = [self._wanted(self.columns[place]) if header else 0 for place, header in headed]
+        natural_widths = [self._wanted(self.columns[place]) if header else 0 for place, header in headed]
         spare = width - _sum(widths, gap)
-        missing = {i: want - widths[i] for i, want in enumerate(wanted) if want > widths[i]}
+        missing = {i: want - widths[i] for i, want in enumerate(natural_widths) if want > widths[i]}
         for i in sorted(missing, key=missing.__getitem__):  # so that most texts are on one line
             given = max(0, min(spare, missing[i]))
             widths[i], spare = widths[i] + given, spare - given

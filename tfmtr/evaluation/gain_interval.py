@@ -96,6 +96,9 @@ def gain_interval(
         return np.take_along_axis(samples, drawn, axis=-1).mean(axis=-1)
 
     gains = 100 * (mean_over_drawn(model) / mean_over_drawn(baseline) - 1)
-    known = ~np.isnan(gains)
-    means = np.where(known, gains, 0).sum(axis=1)[known.any(axis=1)] / known.sum(axis=1)[known.any(axis=1)]
+    is_measured = ~np.isnan(gains)
+    means = (
+        np.where(is_measured, gains, 0).sum(axis=1)[is_measured.any(axis=1)]
+        / is_measured.sum(axis=1)[is_measured.any(axis=1)]
+    )
     return percentile_interval(means) if len(means) else (None, None)

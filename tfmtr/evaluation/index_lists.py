@@ -16,7 +16,7 @@ from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.local_titles import equal_opportunity, local_share
 from tfmtr.evaluation.past import Past
-from tfmtr.evaluation.popularity import (
+from tfmtr.evaluation.popularity_bias import (
     evaluate_exposure,
     exposure_curve,
     hit_rate_by_popularity,

@@ -72,13 +72,13 @@ def compare_with(
     """
     ours = values_of(scores, name, metric)
     others = [other for other in scores[scores.list == NEW].contender.unique() if other != name]
-    found = {
+    comparisons = {
         other: compare_lists(ours, values_of(scores, other, metric), num_samples=num_samples)
         for other in sorted(others)
     }
-    judged = [other for other, cell in found.items() if cell["p_value"] is not None]
-    corrected = dict(zip(judged, holm([found[other]["p_value"] for other in judged]), strict=True))
-    return {other: {**cell, "holm": corrected.get(other)} for other, cell in found.items()}
+    judged = [other for other, cell in comparisons.items() if cell["p_value"] is not None]
+    corrected = dict(zip(judged, holm([comparisons[other]["p_value"] for other in judged]), strict=True))
+    return {other: {**cell, "holm": corrected.get(other)} for other, cell in comparisons.items()}
 
 
 def between_runs(runs: Mapping[str, str | os.PathLike]) -> dict[str, dict[str, Any]]:
@@ -141,13 +141,13 @@ def segments_of(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     >>> found["new users"], found["known users"]["ndcg"], found["known titles"]
     ({'ndcg': None, 'user_windows': 10}, 1.0, {'recall': 1.0, 'positives': 40})
     """
-    found = {}
+    segments = {}
     for name, rows in scores[scores.list == NEW].groupby("contender"):
         new_titles = int(rows.new_title_positives.sum()), int(rows.new_title_hits.sum())
         all_titles = int(rows.positives.sum()), int(rows.hits.sum())
         is_enough = rows.user.nunique() >= LEAST_USERS
         known_titles = tuple(a - b for a, b in zip(all_titles, new_titles, strict=True))
-        found[name] = {
+        segments[name] = {
             **{
                 f"{kind} users": {
                     "ndcg": float(part.ndcg.mean()) if part.user.nunique() >= LEAST_USERS else None,  # pyright: ignore[reportAttributeAccessIssue]
@@ -163,4 +163,4 @@ def segments_of(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
                 for kind, (positives, hits) in (("new", new_titles), ("known", known_titles))
             },
         }
-    return found
+    return segments

@@ -86,9 +86,9 @@ class Lists:
         users, titles, ranks = self.recommended
         recommended = users * self.num_titles + titles
         at = np.searchsorted(positives, recommended)
-        found = np.append(positives, -1)[at] == recommended
+        is_positive = np.append(positives, -1)[at] == recommended
         best = np.full(len(positives), np.inf)
-        np.minimum.at(best, at[found], ranks[found])
+        np.minimum.at(best, at[is_positive], ranks[is_positive])
         return best
 
     @functools.cached_property

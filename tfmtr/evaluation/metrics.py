@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from tfmtr.checks import check_choice
 from tfmtr.evaluation.areas import areas, stable_order
-from tfmtr.schema import TASK_KINDS, check_choice
+from tfmtr.schema import TASK_KINDS
 
 OVERALL = "overall"
 MIN_POSITIVES = 30

@@ -93,22 +93,22 @@ class Past:
         place = np.full(len(self.users) + 1, -1)
         place[users] = np.arange(len(users))
         rows = place[self.user]
-        known = (rows >= 0) & (self.window < window)
+        is_before = (rows >= 0) & (self.window < window)
         if chosen:
-            known &= self.is_history
+            is_before &= self.is_history
         shape = (len(users), self.num_titles)
-        return sparse.csr_matrix((np.ones(known.sum(), bool), (rows[known], self.title[known])), shape)
+        return sparse.csr_matrix((np.ones(is_before.sum(), bool), (rows[is_before], self.title[is_before])), shape)
 
     def popularity(self, window: int) -> dict[str, np.ndarray]:
         """How many users had each title before a window: `{territory: float32 of shape (titles,)}`."""
-        known = self.is_history & (self.window < window)
-        pairs = np.unique(self.user[known].astype(np.int64) * self.num_titles + self.title[known])
+        is_before = self.is_history & (self.window < window)
+        pairs = np.unique(self.user[is_before].astype(np.int64) * self.num_titles + self.title[is_before])
         users, titles = np.divmod(pairs, self.num_titles)
-        found = {}
+        counts = {}
         for place, territory in enumerate(self.territories):
-            own = titles[self.homes[users] == place]
-            found[territory] = np.bincount(own, minlength=self.num_titles).astype("float32")
-        return found
+            local_titles = titles[self.homes[users] == place]
+            counts[territory] = np.bincount(local_titles, minlength=self.num_titles).astype("float32")
+        return counts
 
     def ages(self, events: np.ndarray, window: int) -> np.ndarray:
         """Days from some events to a window's start, positive floats; 1 where the data have no times."""
@@ -121,15 +121,15 @@ class Past:
 
     def history(self, window: int) -> History:
         """The `History` that baselines of a window are fitted on: all that the model may know then."""
-        known = self.is_history & (self.window < window)
-        age = self.ages(known, window)
+        is_before = self.is_history & (self.window < window)
+        age = self.ages(is_before, window)
         return History(
-            self.user[known],
-            self.title[known],
+            self.user[is_before],
+            self.title[is_before],
             age,
             self.homes,
             num_titles=self.num_titles,
-            fitted=self.is_fitted[known],
+            fitted=self.is_fitted[is_before],
         )
 
 

@@ -59,9 +59,11 @@ def gauc(labels: ArrayLike, scores: ArrayLike, slices: ArrayLike, users: ArrayLi
         positive = labels[index] == 1
         _, auc = areas(positive, scores[index], group, len(distinct))
         rows, positives = np.bincount(group), np.bincount(group, positive)
-        known = ~np.isnan(auc)
-        auc, rows, positives = auc[known], rows[known], int(positives[known].sum())
-        reason = why_not_available(int(rows.sum()), len(auc), positives) if known.any() else "no user with both classes"
+        has_auc = ~np.isnan(auc)
+        auc, rows, positives = auc[has_auc], rows[has_auc], int(positives[has_auc].sum())
+        reason = (
+            why_not_available(int(rows.sum()), len(auc), positives) if has_auc.any() else "no user with both classes"
+        )
         return {
             "gauc": float(np.average(auc, weights=rows)) if reason is None else None,
             "rows": int(rows.sum()),
@@ -93,15 +95,18 @@ def evaluate_lists(lists: Lists, metrics: Metrics = ()) -> Cells:
     >>> cell["recall"], round(cell["ndcg"], 4), cell["mrr"], cell["hit_rate"]
     (1.0, 0.6309, 0.5, 1.0)
     """
-    found, num_positives = {name: metric(lists) for name, metric in functions(metrics).items()}, lists.num_positives
-    known = num_positives > 0
+    user_values, num_positives = (
+        {name: metric(lists) for name, metric in functions(metrics).items()},
+        lists.num_positives,
+    )
+    has_positives = num_positives > 0
 
     def cell(users: np.ndarray | slice) -> dict[str, Any]:
-        positives, num_users = int(num_positives[users].sum()), int(known[users].sum())
+        positives, num_users = int(num_positives[users].sum()), int(has_positives[users].sum())
         reason = why_not_available(lists.num_pairs, num_users, positives)
         means = {
-            name: float(values[users][known[users]].mean()) if reason is None else None
-            for name, values in found.items()
+            name: float(values[users][has_positives[users]].mean()) if reason is None else None
+            for name, values in user_values.items()
         }
         return {**means, "positives": positives, "users": num_users, "reason": reason}
 
@@ -157,9 +162,9 @@ def metrics_of_users(lists: Lists, metrics: Metrics = ()) -> dict[str, np.ndarra
     >>> found["ndcg"], found["positives"]
     (array([1., 0.]), array([1, 1]))
     """
-    known = lists.num_positives > 0
-    own = {name: np.where(known, metric(lists), np.nan) for name, metric in functions(metrics).items()}
-    return {**own, "positives": lists.num_positives}
+    has_positives = lists.num_positives > 0
+    user_values = {name: np.where(has_positives, metric(lists), np.nan) for name, metric in functions(metrics).items()}
+    return {**user_values, "positives": lists.num_positives}
 
 
 def ndcg_of_users(lists: Lists) -> np.ndarray:
@@ -192,9 +197,9 @@ def functions(metrics: Metrics = ()) -> Mapping[str, Metric]:
         return metrics
     if isinstance(metrics, str | bytes | os.PathLike) or not isinstance(metrics, Iterable):
         raise ValueError(f"`metrics` must be a list of import paths. Received: metrics={metrics!r}")
-    found = {name: components.find(FOLDER, name) for name in components.names(FOLDER)}
+    by_name = {name: components.find(FOLDER, name) for name in components.names(FOLDER)}
     for metric in metrics:
         function = components.find(FOLDER, metric)
-        if found.setdefault(function.__name__, function) is not function:
+        if by_name.setdefault(function.__name__, function) is not function:
             raise ValueError(f"`metrics` must have names of their own. Received: {function.__name__!r} twice")
-    return found
+    return by_name

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.text import Text
 
+from tfmtr.checks import check_choice
 from tfmtr.datasets.funnel import FATES, NO_EXAMPLES, NO_TIMES, STAGES, stages
 from tfmtr.datasets.report import counted
 from tfmtr.evaluation.compare import check_same_rows, mean_and_deviation, relative_gain
@@ -13,7 +14,6 @@ from tfmtr.evaluation.fitting_table import FittingTable
 from tfmtr.evaluation.list_scores import MODEL
 from tfmtr.evaluation.metrics import OVERALL, Windows
 from tfmtr.evaluation.ranking import mean_over_lists
-from tfmtr.schema import check_choice
 
 FALLBACKS = {
     "cold_user": "A cold user: what is popular in the territory.",
@@ -265,14 +265,14 @@ def funnel_table(report: Mapping[str, Any]) -> FittingTable:
     table.add("rows of the log")
     table.add("rows", is_number=True)
     table.add("share", is_number=True)
-    first, *found = stages(report["funnel"])
+    first, *later_stages = stages(report["funnel"])
 
     def add(text: str, count: int) -> None:
         table.add_row(text, f"{count:,}", _number(count / first["rows"], "{:.1%}"))
 
     splits = report.get("splits", [])
     table.add_row("all", f"{first['rows']:,}", "")
-    for stage in found:
+    for stage in later_stages:
         lost = [(fate, count) for fate, count in stage["lost"].items() if count]
         for fate, count in lost:
             reasons = {name: sum(row[name] for row in splits) for name in NO_EXAMPLES} if fate == "no_examples" else {}
@@ -339,7 +339,7 @@ def recommendation_table(user: str, answer: Mapping[str, Any]) -> FittingTable:
 
     Args:
         user: The user's id.
-        answer: What `tfmtr.serving.recommend.recommend` returns.
+        answer: What `tfmtr.serving.recommendations.recommend` returns.
 
     Returns:
         A `FittingTable`.

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from tfmtr.checks import check_choice
 from tfmtr.evaluation.compare import check_num_samples, check_same_rows, holm, percentile_interval, welch
 from tfmtr.evaluation.metrics import OVERALL, Windows
-from tfmtr.schema import check_choice
 
 
 def mean_gain(
@@ -56,8 +56,8 @@ def mean_gain(
     check_num_samples(num_samples)
     _, ours, theirs = _values(model, baseline, metric)
     gains = _gains(ours, theirs)
-    known = ~np.isnan(gains)
-    ours, theirs, gains = ours[..., known], theirs[..., known], gains[known]
+    is_measured = ~np.isnan(gains)
+    ours, theirs, gains = ours[..., is_measured], theirs[..., is_measured], gains[is_measured]
     counts = {"positive": int((gains > 0).sum()), "slices": len(gains)}
     if len(gains) < 2:
         reason = f"{len(gains)} slices, 2 needed"
@@ -110,8 +110,8 @@ def slice_gains(
     p_values = [
         welch(*(values[:, i] for values in by_seed)) if gains[i] == gains[i] else None for i in range(len(names))
     ]
-    known = {i: p for i, p in enumerate(p_values) if p is not None}
-    adjusted = dict(zip(known, correct(list(known.values())), strict=True))
+    computed = {i: p for i, p in enumerate(p_values) if p is not None}
+    adjusted = dict(zip(computed, correct(list(computed.values())), strict=True))
     return {
         name: {
             "gain": None if np.isnan(gains[i]) else float(gains[i]),
@@ -184,6 +184,6 @@ def _gains(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 def _mean_of_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
     """Mean along axes without NaN; NaN where there is nothing else."""
-    known = ~np.isnan(values)
+    is_known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return np.where(known, values, 0).sum(axis) / known.sum(axis)
+        return np.where(is_known, values, 0).sum(axis) / is_known.sum(axis)

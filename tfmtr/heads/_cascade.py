@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from keras import KerasTensor, ops
 
+from tfmtr.checks import check_choice
 from tfmtr.heads._head import Context, Tensors, Tower, known, log_odds, observed_mean, row_weights, start, task_losses
 from tfmtr.heads._probability import LogProbability
-from tfmtr.schema import Task, check_choice
+from tfmtr.schema import Task
 
 
 def check_cascade(tasks: Sequence[Task], head: str) -> None:
@@ -69,15 +70,15 @@ def cascade_probabilities(tasks: Sequence[Task], logits: Tensors) -> dict[str, L
 
     and so on along the chain.
     """
-    found = {}
+    probabilities = {}
     for task in by_depth([task for task in tasks if task.kind == "binary"]):
-        own = LogProbability.of(logits[task.name])
+        conditional = LogProbability.of(logits[task.name])
         if task.after is None:
-            found[task.name] = own
+            probabilities[task.name] = conditional
         else:
-            found[conditional_name(task)] = own
-            found[task.name] = found[task.after].then(own)
-    return found
+            probabilities[conditional_name(task)] = conditional
+            probabilities[task.name] = probabilities[task.after].then(conditional)
+    return probabilities
 
 
 def cascade_outputs(tasks: Sequence[Task], logits: Tensors) -> Tensors:

@@ -94,8 +94,8 @@ class Head(NamedTuple):
 
     def complete(self, schema: Schema) -> Schema:
         """The schema with the features that the head reads."""
-        there = {feature.name for feature in schema.features}
-        return schema.replace(features=[*schema.features, *(f for f in self.features if f.name not in there)])
+        names_so_far = {feature.name for feature in schema.features}
+        return schema.replace(features=[*schema.features, *(f for f in self.features if f.name not in names_so_far)])
 
 
 def two_tower_only(head: Callable[..., Head]) -> Callable[..., Head]:
@@ -115,13 +115,13 @@ def training_feature(schema: Schema, name: str, head: str) -> Feature:
     Raises:
         ValueError: If the schema has none; the message names the head.
     """
-    found = {feature.name: feature for feature in schema.by_role("training")}
-    if name not in found:
+    features = {feature.name: feature for feature in schema.by_role("training")}
+    if name not in features:
         raise ValueError(
             f'`head={head}` reads a feature that is known in training only: add Feature({name!r}, "training", ...) to '
-            f"the schema. Received: training features {sorted(found)}"
+            f"the schema. Received: training features {sorted(features)}"
         )
-    return found[name]
+    return features[name]
 
 
 def number_of(graph: TrainingGraph, feature: Feature) -> KerasTensor:

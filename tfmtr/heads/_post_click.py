@@ -37,25 +37,25 @@ def post_click(tasks: Sequence[Task], head: str, num_levels: int) -> Head:
         )
 
     def towers() -> dict[str, Tower]:
-        own = {task.name: Tower(start(task) if task.after is None else 0.0) for task in tasks}
-        return own | {f"{task.name}_otherwise": Tower() for task in levels[1:]}
+        task_towers = {task.name: Tower(start(task) if task.after is None else 0.0) for task in tasks}
+        return task_towers | {f"{task.name}_otherwise": Tower() for task in levels[1:]}
 
     def probabilities(logits: Tensors) -> dict[str, LogProbability]:
-        found = {task.name: LogProbability.of(logits[task.name]) for task in tasks if task.kind == "binary"}
+        own_probabilities = {task.name: LogProbability.of(logits[task.name]) for task in tasks if task.kind == "binary"}
         after_click = None
         for level in levels:
-            own = found[level.name]
+            task_towers = own_probabilities[level.name]
             if after_click is not None:
-                own = after_click.either(own, LogProbability.of(logits[f"{level.name}_otherwise"]))
-            after_click = own
-            found[conditional_name(level)] = after_click
-            found[level.name] = found[click.name].then(after_click)
-        return found
+                task_towers = after_click.either(task_towers, LogProbability.of(logits[f"{level.name}_otherwise"]))
+            after_click = task_towers
+            own_probabilities[conditional_name(level)] = after_click
+            own_probabilities[level.name] = own_probabilities[click.name].then(after_click)
+        return own_probabilities
 
     def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
-        found = probabilities(logits)
+        own_probabilities = probabilities(logits)
         return own_losses(tasks, logits, labels, context) | {
-            task.name: entire_space_loss(task, tasks, found[task.name], labels, context) for task in levels
+            task.name: entire_space_loss(task, tasks, own_probabilities[task.name], labels, context) for task in levels
         }
 
     return Head(towers, lambda logits: served(tasks, logits, probabilities(logits)), losses)

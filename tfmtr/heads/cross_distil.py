@@ -6,6 +6,7 @@ import keras
 from keras import KerasTensor, ops
 
 from tfmtr import replicas
+from tfmtr.checks import check_choice
 from tfmtr.heads._head import (
     Context,
     Head,
@@ -20,7 +21,7 @@ from tfmtr.heads._head import (
     task_outputs,
     task_towers,
 )
-from tfmtr.schema import Task, check_choice
+from tfmtr.schema import Task
 
 
 def cross_distil(

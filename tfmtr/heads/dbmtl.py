@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras import ops
 
+from tfmtr.checks import check_choice
 from tfmtr.heads._head import Context, Head, Tensors, task_losses, task_outputs, task_towers
-from tfmtr.schema import Task, check_choice
+from tfmtr.schema import Task
 
 
 def dbmtl(tasks: Sequence[Task], *, parents: Mapping[str, Sequence[str]] | None = None) -> Head:

@@ -54,24 +54,27 @@ def dcmt(tasks: Sequence[Task], *, constraint_weight: float = 0.001, clip: float
         raise ValueError(f"`constraint_weight` must not be negative. Received: constraint_weight={constraint_weight}")
 
     def towers() -> dict[str, Tower]:
-        own = cascade_towers(tasks)
-        opposite = {opposite_name(task): Tower(-own[task.name].start, is_served=False) for task, _ in followers(tasks)}
-        return own | opposite
+        factual_towers = cascade_towers(tasks)
+        opposite = {
+            opposite_name(task): Tower(-factual_towers[task.name].start, is_served=False)
+            for task, _ in followers(tasks)
+        }
+        return factual_towers | opposite
 
     def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
-        found = cascade_probabilities(tasks, logits)
+        probabilities = cascade_probabilities(tasks, logits)
         result = own_losses(tasks, logits, labels, context)
         for task, before in followers(tasks):
             o, label = selection(task, before, tasks, labels)
             logit, opposite = logits[task.name][:, 0], logits[opposite_name(task)][:, 0]
-            p = propensity(found[before.name], 0.0)
+            p = propensity(probabilities[before.name], 0.0)
             factual = o * row_loss(task, logit, label) / ops.maximum(p, clip)
             counterfactual = (1 - o) * row_loss(task, opposite, 1 - label) / ops.maximum(1 - p, clip)
             constraint = ops.abs(1 - ops.sigmoid(logit) - ops.sigmoid(opposite))
             values = factual + counterfactual + constraint_weight * constraint
             mean = observed_mean(values, label, row_weights(task, context))
             result[f"{task.name}|{before.name}"] = task.weight * mean
-            result[task.name] = entire_space_loss(task, tasks, found[task.name], labels, context)
+            result[task.name] = entire_space_loss(task, tasks, probabilities[task.name], labels, context)
         return result
 
     return Head(towers, lambda logits: cascade_outputs(tasks, logits), losses)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from tfmtr.checks import check_choice
 from tfmtr.heads._cascade import (
     cascade_outputs,
     cascade_probabilities,
@@ -14,7 +15,7 @@ from tfmtr.heads._cascade import (
 )
 from tfmtr.heads._counterfactual import check_clip, doubly_robust_losses, imputation_name, inverse_propensity_loss
 from tfmtr.heads._head import Context, Head, Tensors, Tower
-from tfmtr.schema import Task, check_choice
+from tfmtr.schema import Task
 
 
 def escm2(
@@ -63,16 +64,16 @@ def escm2(
         return cascade_towers(tasks) | dict.fromkeys(names, Tower(is_served=False))
 
     def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
-        found = cascade_probabilities(tasks, logits)
+        probabilities = cascade_probabilities(tasks, logits)
         result = own_losses(tasks, logits, labels, context)
         for task, before in followers(tasks):
-            logit, p = logits[task.name][:, 0], found[before.name]
+            logit, p = logits[task.name][:, 0], probabilities[before.name]
             if regularizer == "ipw":
                 risks = [inverse_propensity_loss(task, before, tasks, logit, p, labels, context, clip)]
             else:
                 imputation = logits[imputation_name(task)][:, 0]
                 risks = doubly_robust_losses(task, before, tasks, logit, imputation, p, labels, context, clip)
-            entire = entire_space_loss(task, tasks, found[task.name], labels, context)
+            entire = entire_space_loss(task, tasks, probabilities[task.name], labels, context)
             result[f"{task.name}|{before.name}"] = counterfactual_weight * sum(risks)
             result[task.name] = global_weight * entire
         return result

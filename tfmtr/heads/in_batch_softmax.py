@@ -5,6 +5,7 @@ from typing import Literal
 
 from keras import KerasTensor, ops
 
+from tfmtr.checks import check_choice
 from tfmtr.heads._head import (
     Context,
     Head,
@@ -22,7 +23,7 @@ from tfmtr.heads._head import (
 )
 from tfmtr.layers._sizes import check_sizes
 from tfmtr.layers.streaming_frequency import StreamingFrequency
-from tfmtr.schema import Feature, Task, check_choice
+from tfmtr.schema import Feature, Task
 
 TITLE = Feature("title", "training", "string", width=2**31 - 1)  # a hash: no table is as wide
 
@@ -48,7 +49,7 @@ def in_batch_softmax(
     rows j that `negatives` and `within` allow, without other rows of the same title: those are hits, not negatives.
 
     Probabilities served are `sigmoid(<q, v>)`: their order is what was learnt, their size is not; see
-    `tfmtr/calibration.py`. Tasks of kind regression are trained as in `parallel`.
+    `tfmtr/calibration/`. Tasks of kind regression are trained as in `parallel`.
 
     Reference: Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations, RecSys 2019,
     https://doi.org/10.1145/3298689.3346996, section 3 (loss) and 4, algorithm 2 (frequency). Mixed negatives: Yang et

@@ -60,11 +60,11 @@ def mt_fwfm(tasks: Sequence[Task], *, conversion_type: str | None = None) -> Hea
     def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         result = {}
         for task in tasks:
-            own = labels
+            own_labels = labels
             if conversion_type is not None:
                 is_own = context["training"][f"is_{task.name}"]
-                own = labels | {task.column: ops.where(is_own, labels[task.column], float("nan"))}
-            result |= task_losses([task], logits, own, context)
+                own_labels = labels | {task.column: ops.where(is_own, labels[task.column], float("nan"))}
+            result |= task_losses([task], logits, own_labels, context)
         return result
 
     return Head(lambda: task_towers(tasks), lambda logits: task_outputs(tasks, logits), losses, training=training)

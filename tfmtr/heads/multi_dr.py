@@ -49,13 +49,13 @@ def multi_dr(tasks: Sequence[Task], *, clip: float = 0.02) -> Head:
         return cascade_towers(tasks) | imputations
 
     def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
-        found = cascade_probabilities(tasks, logits)
+        probabilities = cascade_probabilities(tasks, logits)
         result = own_losses(tasks, logits, labels, context)
         for task, before in followers(tasks):
             imputation = imputation_name(task)
             result[task.name], result[imputation] = doubly_robust_losses(
                 *(task, before, tasks, logits[task.name][:, 0], logits[imputation][:, 0]),
-                *(found[before.name], labels, context, clip),
+                *(probabilities[before.name], labels, context, clip),
             )
         return result
 

@@ -43,10 +43,10 @@ def multi_ipw(tasks: Sequence[Task], *, clip: float = 0.02) -> Head:
     check_clip(clip)
 
     def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
-        found = cascade_probabilities(tasks, logits)
+        probabilities = cascade_probabilities(tasks, logits)
         return own_losses(tasks, logits, labels, context) | {
             task.name: inverse_propensity_loss(
-                task, before, tasks, logits[task.name][:, 0], found[before.name], labels, context, clip
+                task, before, tasks, logits[task.name][:, 0], probabilities[before.name], labels, context, clip
             )
             for task, before in followers(tasks)
         }

@@ -6,8 +6,9 @@ from typing import Literal
 from keras import KerasTensor, ops
 
 from tfmtr import replicas
+from tfmtr.checks import check_choice
 from tfmtr.heads._head import Context, Head, Tensors, row_loss, row_weights, task_losses, task_outputs, task_towers
-from tfmtr.schema import Task, check_choice
+from tfmtr.schema import Task
 
 
 def parallel(

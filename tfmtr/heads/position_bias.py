@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from tfmtr import components
+from tfmtr.checks import check_choice
 from tfmtr.encoders.embed import embed
 from tfmtr.heads._head import Context, Head, Tensors, TrainingGraph, training_feature
-from tfmtr.schema import Task, check_choice
+from tfmtr.schema import Task
 
 
 def position_bias(

@@ -44,8 +44,8 @@ class UnknownScenario(keras.layers.Layer):
     def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
         if not training or self.rate == 0.0:
             return inputs
-        known = keras.random.uniform(ops.shape(inputs), seed=self.seed_generator) >= self.rate
-        return inputs * ops.cast(known, inputs.dtype)
+        is_kept = keras.random.uniform(ops.shape(inputs), seed=self.seed_generator) >= self.rate
+        return inputs * ops.cast(is_kept, inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -77,9 +77,9 @@ def gate(
                 "that the service's data were prepared with is too small to judge a window by"
             )
         if files:
-            parts[part], found, unsure = _compare(runs, files, data, (max_drop, max_shift), num_samples)
+            parts[part], verdict, unsure = _compare(runs, files, data, (max_drop, max_shift), num_samples)
             place = "in the last window" if part == "last" else "before it"
-            reasons += [f"{reason}, {place}" for reason in found]
+            reasons += [f"{reason}, {place}" for reason in verdict]
             notes += [f"{text}, {place}" for text in unsure]
     for task in runs[1][1].tasks:
         cells = [parts.get(part, {}).get(task.name) for part in ("last", "before")]
@@ -94,8 +94,8 @@ def gate(
             )
     of_lists = judge_lists(runs, data, orders=[Run(run).list_model for run in (live, candidate)], earlier=earlier)
     reasons, notes = reasons + of_lists["reasons"], notes + of_lists["notes"]
-    found = {"is_open": not reasons, "reasons": reasons, "notes": notes, "parts": parts}
-    return found | {name: of_lists[name] for name in ("lists", "list_values")}
+    verdict = {"is_open": not reasons, "reasons": reasons, "notes": notes, "parts": parts}
+    return verdict | {name: of_lists[name] for name in ("lists", "list_values")}
 
 
 def check_bounds(**bounds: float) -> None:
@@ -167,10 +167,10 @@ def _p_value(
     """Two-sided p-value of the difference between the two models, over users."""
     if kind == "binary":
         return paired_bootstrap(labels, scores[1], scores[0], users, num_samples=num_samples)["p_value"]
-    known = ~np.isnan(labels)
+    is_labelled = ~np.isnan(labels)
     errors = (scores[1] - labels) ** 2 - (scores[0] - labels) ** 2
-    _, places = np.unique(users[known], return_inverse=True)
-    sums = np.bincount(places, errors[known])  # one number a user: their rows go together
+    _, places = np.unique(users[is_labelled], return_inverse=True)
+    sums = np.bincount(places, errors[is_labelled])  # one number a user: their rows go together
     drawn = np.random.default_rng(0).integers(len(sums), size=(num_samples, len(sums)))
     totals = sums[drawn].sum(axis=1)
     tail = min(np.sum(totals <= 0), np.sum(totals >= 0))

@@ -61,10 +61,10 @@ def account(
     """
     before = {date: accounted.get(date, 0) + left.get(date, 0) for date in {*accounted, *left}}
     begins = min((date for date, count in before.items() if count and rows.get(date, 0) >= count / 2), default="9999")
-    there = {date: count for date, count in before.items() if begins <= date < windows[-1]}
-    gone = {date: max(0, count - rows.get(date, 0)) for date, count in there.items()}
-    shares = [gone[date] / there[date] for date in sorted(there)[-WEEK:] if there[date] >= MANY]
-    lost = max([sum(gone.values()) / max(1, sum(there.values())), *shares])
+    still_open = {date: count for date, count in before.items() if begins <= date < windows[-1]}
+    gone = {date: max(0, count - rows.get(date, 0)) for date, count in still_open.items()}
+    shares = [gone[date] / still_open[date] for date in sorted(still_open)[-WEEK:] if still_open[date] >= MANY]
+    lost = max([sum(gone.values()) / max(1, sum(still_open.values())), *shares])
     accounted = {**accounted, **{date: rows.get(date, 0) for date in windows}}
     over = {date: count - accounted.get(date, 0) for date, count in sorted(rows.items()) if date <= windows[-1]}
     over = {date: count for date, count in over.items() if count > 0 and date not in windows}
@@ -105,13 +105,13 @@ def _write(service: Path, data: Dataset, out: Path, day: str, settings: Mapping[
             files = data.examples("train", windows=[window["window"]], sampling=[sampling])
             if files:
                 rows = read_files(con, files)
-                known = [file for folder in earlier for file in _slices(folder, window["start"], sampling)]
-                if known:
-                    rows = rows.anti_join(read_files(con, known).select("user", "title"), ("user", "title"))
+                earlier_files = [file for folder in earlier for file in _slices(folder, window["start"], sampling)]
+                if earlier_files:
+                    rows = rows.anti_join(read_files(con, earlier_files).select("user", "title"), ("user", "title"))
                 rows = _as_of(con, rows, _homes(service, settings, window["start"][:10]))
                 positive = is_event(rows, task.column)
-                wanted = round(settings["options"]["alpha"] * con.execute(rows.filter(positive).count()))
-                others = rows.filter(~positive).order_by(digest(0, "late", rows.user, rows.title)).limit(wanted)  # pyright: ignore[reportArgumentType]
+                num_negatives = round(settings["options"]["alpha"] * con.execute(rows.filter(positive).count()))
+                others = rows.filter(~positive).order_by(digest(0, "late", rows.user, rows.title)).limit(num_negatives)  # pyright: ignore[reportArgumentType]
                 tables += [rows.filter(positive), others]
         if tables:
             table = con.to_pyarrow(ibis.union(*tables).order_by("user", "title"))

@@ -16,7 +16,7 @@ from tfmtr.evaluation.baseline_lists import (
     ranking_by,
     validation_cases,
 )
-from tfmtr.evaluation.baselines.tuning import fit, tries
+from tfmtr.evaluation.baselines.tried_options import fit, tries
 from tfmtr.evaluation.compare import LEVEL
 from tfmtr.evaluation.evidence import LEAST_USERS, compare_lists, interval_text
 from tfmtr.evaluation.index_lists import ListCase, ranking_of
@@ -85,23 +85,23 @@ def judge_lists(
         return metrics_of_users(case.lists(rank))["ndcg"].tolist()
 
     name, options = choose_popularity(data, past, k=k)
-    own = {POPULAR_ONE: values(ranking_by(fit(name, options, past.history(window)), past, k))}
+    day_values = {POPULAR_ONE: values(ranking_by(fit(name, options, past.history(window)), past, k))}
     popularity = past.popularity(window)
     for key, (model, schema), order in zip(MODELS, runs, orders, strict=True):
         scorer = None if order is None else order.as_of(data, past, window)
         index = build_index(model, data, schema, window=window, scorer=scorer)
         asked = {"popularity": popularity, "scorer": scorer, "past": past, "window": window}
-        own[key] = values(ranking_of(model, index, schema, data, k=k, **asked))
-    table, days = _with_earlier(own, earlier)
+        day_values[key] = values(ranking_of(model, index, schema, data, k=k, **asked))
+    table, days = _with_earlier(day_values, earlier)
     if len(table) < LEAST_USERS:
-        return _too_few(len(table), days) | {"list_values": own}
+        return _too_few(len(table), days) | {"list_values": day_values}
     frames = {key: table[["user", "window"]].assign(value=table[key]) for key in (*MODELS, POPULAR_ONE)}
     cells = [compare_lists(frames[key], frames[POPULAR_ONE], num_samples=num_samples) for key in MODELS]
     popular = {"name": name, "options": options, "ndcg": cells[0]["theirs"]}
     reasons, notes = verdict(cells[0], cells[1], name)
     lists = {"users": len(table), "days": days, "left_out": case.left_out, "popularity": popular}
     lists |= dict(zip(MODELS, cells, strict=True))
-    return {"lists": lists, "list_values": own, "reasons": reasons, "notes": notes}
+    return {"lists": lists, "list_values": day_values, "reasons": reasons, "notes": notes}
 
 
 def _with_earlier(own: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, int]:
@@ -163,5 +163,5 @@ def _nothing(note: str) -> dict[str, Any]:
 
 def _too_few(users: int, days: int) -> dict[str, Any]:
     window = "the last window" if days == 1 else f"the last {days} days"
-    found = f"{users} validation users liked a title in {window} that was new to them"
-    return _nothing(f"{NOT_HELD}: {found}, {LEAST_USERS} needed")
+    text = f"{users} validation users liked a title in {window} that was new to them"
+    return _nothing(f"{NOT_HELD}: {text}, {LEAST_USERS} needed")

@@ -190,10 +190,10 @@ def settle(service: Path, settings: Mapping[str, Any]) -> None:
     if plan is None:
         return
     versions, _ = find_versions(Path(settings["out"]))
-    found = [n for n, path in versions.items() if n > plan["after"]]
-    found = [n for n in found if (read_facts(versions[n]) or {}).get("run_id") == plan["run_id"]]
-    if found:
-        live = {**plan["live"], "version": max(found)}
+    newer = [n for n, path in versions.items() if n > plan["after"]]
+    newer = [n for n in newer if (read_facts(versions[n]) or {}).get("run_id") == plan["run_id"]]
+    if newer:
+        live = {**plan["live"], "version": max(newer)}
         shown = {name: live[name] for name in ("day", "run", "version")}
         for day, record in plan["records"].items():
             version = live["version"] if record["status"] == "promoted" else record["version"]

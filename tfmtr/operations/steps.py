@@ -53,10 +53,10 @@ class Steps:
 
         With `keep`, a name, its last result is not removed but has that name.
         """
-        known = self.keys.get(step)
-        if known != key:
-            if known is not None and self._has_results(step):
-                changed = sorted(name for name in {*known, *key} if known.get(name) != key.get(name))
+        stored_key = self.keys.get(step)
+        if stored_key != key:
+            if stored_key is not None and self._has_results(step):
+                changed = sorted(name for name in {*stored_key, *key} if stored_key.get(name) != key.get(name))
                 self.say(f"{step} again, and what comes after it: since then {' and '.join(changed)} changed")
             if keep is not None and (self.folder / self.results[step][-1]).exists():
                 remove(self.folder / keep)

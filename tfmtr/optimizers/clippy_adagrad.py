@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from tfmtr.optimizers._tables import Gradient, Variable, clipped, put, take, unique_rows, values_of
+from tfmtr.private_names import place_of
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -77,7 +78,7 @@ class ClippyAdagrad(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: Gradient, variable: Variable, learning_rate: keras.KerasTensor) -> None:
         """Updates one variable."""
-        gradient, accumulator = unique_rows(gradient), self._accumulators[self._get_variable_index(variable)]
+        gradient, accumulator = unique_rows(gradient), self._accumulators[place_of(self, variable)]
         g, a, w = values_of(gradient, variable.dtype), take(accumulator, gradient), take(variable, gradient)
         root = ops.rsqrt(a + self.epsilon)
         change = ops.cast(learning_rate, variable.dtype) * g * root

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from tfmtr.optimizers._tables import Gradient, Variable, beside, clipped, is_table, put, take, unique_rows, values_of
+from tfmtr.private_names import place_of
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -64,7 +65,7 @@ class RowWiseAdagrad(keras.optimizers.Adagrad):
 
     def update_step(self, gradient: Gradient, variable: Variable, learning_rate: keras.KerasTensor) -> None:
         """Updates one variable, of a table the rows that are touched."""
-        gradient, index = unique_rows(gradient), self._get_variable_index(variable)
+        gradient, index = unique_rows(gradient), place_of(self, variable)
         if index not in self._tables:
             super().update_step(gradient, variable, learning_rate)
             return

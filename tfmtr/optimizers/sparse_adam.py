@@ -7,6 +7,7 @@ from keras import ops
 
 from tfmtr.backends import check_tensorflow
 from tfmtr.optimizers._tables import Gradient, Variable, beside, clipped, is_table, put, take, unique_rows, values_of
+from tfmtr.private_names import place_of
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -68,19 +69,19 @@ class SparseAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient: Gradient, variable: Variable, learning_rate: keras.KerasTensor) -> None:
         """Updates one variable, of a table the rows that are touched."""
-        gradient, index = unique_rows(gradient), self._get_variable_index(variable)
+        gradient, index = unique_rows(gradient), place_of(self, variable)
         if self._velocities[index] is not None:
             super().update_step(gradient, variable, learning_rate)
             return
         moments, width = self._momentums[index], variable.shape[-1]
         with beside(variable):
-            known, g = take(moments, gradient), values_of(gradient, variable.dtype)
+            row_moments, g = take(moments, gradient), values_of(gradient, variable.dtype)
             step = ops.cast(self.iterations + 1, variable.dtype)
             beta_1, beta_2 = ops.cast(self.beta_1, variable.dtype), ops.cast(self.beta_2, variable.dtype)
             rate = ops.cast(learning_rate, variable.dtype)
             rate = rate * ops.sqrt(1 - ops.power(beta_2, step)) / (1 - ops.power(beta_1, step))
-            first = known[:, :width] + (g - known[:, :width]) * (1 - self.beta_1)
-            second = known[:, width:] + (g * g - known[:, width:]) * (1 - self.beta_2)
+            first = row_moments[:, :width] + (g - row_moments[:, :width]) * (1 - self.beta_1)
+            second = row_moments[:, width:] + (g * g - row_moments[:, width:]) * (1 - self.beta_2)
             change = first * rate / (ops.sqrt(second) + self.epsilon)
             put(self, moments, gradient, ops.concatenate([first, second], axis=1))
             put(self, variable, gradient, take(variable, gradient) - change)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tfmtr.reporting.curves import Line
     from tfmtr.reporting.gains import Comparison
-    from tfmtr.reporting.titles import Histogram
+    from tfmtr.reporting.titles_section import Histogram
 
 
 # What is drawn in these colours is drawn in the page's own in the SVG: --ink, --line, --series-0 and so on.
@@ -111,7 +111,7 @@ def finish(name: str, axis: Axes) -> Chart:
     body = re.sub(r'(\bid="|"#|url\(#)', rf"\g<1>{name}-", body)
     colors = {INK: "var(--ink)", LINE: "var(--line)"}
     colors |= {color: f"var(--series-{i})" for i, color in enumerate(SERIES)}
-    body = re.sub("|".join(colors), lambda found: colors[found[0]], body)
+    body = re.sub("|".join(colors), lambda match: colors[match[0]], body)
     return Chart(name, view_box, re.sub(r"font: [^;\"]*?(\d+px)[^;\"]*", r"font-size: \1", body), png.getvalue())
 
 

@@ -9,12 +9,12 @@ from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.title_facts import title_facts
 from tfmtr.reporting.figures import draw
 from tfmtr.reporting.gains import compare_models, major_territories
-from tfmtr.reporting.lists import describe_lists
+from tfmtr.reporting.lists_section import describe_lists
 from tfmtr.reporting.overview import BY_TERRITORY, Figure, overview
 from tfmtr.reporting.pairs import read_pairs
 from tfmtr.reporting.reproduce import differences, evaluate_command, records, versions
 from tfmtr.reporting.runs import Model
-from tfmtr.reporting.titles import Title, choose_titles, describe_titles, shift_by_class
+from tfmtr.reporting.titles_section import Title, choose_titles, describe_titles, shift_by_class
 
 TITLES_IN_FIGURE = 2  # of a class
 

@@ -12,7 +12,7 @@ from tfmtr.reporting.curves import calibration_lines, exposure_lines, hit_rate_l
 from tfmtr.reporting.gains import Comparison
 from tfmtr.reporting.pairs import Pairs
 from tfmtr.reporting.runs import Model
-from tfmtr.reporting.titles import Title, score_histograms
+from tfmtr.reporting.titles_section import Title, score_histograms
 from tfmtr.reporting.tsne import tsne_chart
 from tfmtr.reporting.vectors import user_vectors
 

@@ -10,12 +10,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfmtr.checks import check_integer, check_path
+from tfmtr.checks import check_choice, check_integer, check_path
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.folders import as_path
 from tfmtr.reporting.contents import contents
 from tfmtr.reporting.runs import read_models
-from tfmtr.schema import Schema, check_choice
+from tfmtr.schema import Schema
 
 if TYPE_CHECKING:
     import jinja2
@@ -102,8 +102,8 @@ def open_data(path: str | os.PathLike | None, evaluation: Mapping[str, Any]) -> 
             f"with --data. Received: {path}, which has no prepare.json"
         )
     data = Dataset(path)
-    found = {"fingerprint": data.report["fingerprint"], "forgotten": data.report.get("forgotten", 0)}
-    for key, value in found.items():
+    facts = {"fingerprint": data.report["fingerprint"], "forgotten": data.report.get("forgotten", 0)}
+    for key, value in facts.items():
         if evaluation[key] != value:
             raise ValueError(
                 f"`data` must be what the runs were evaluated on; name another directory, or evaluate them again. "

@@ -94,12 +94,12 @@ def train_command(run: EvaluatedRun) -> str:
 
 def versions(models: Iterable[Model], data: Dataset) -> dict[str, str]:
     """`{package: {versions}}` of the runs and of the data, as sorted text; more than one where they differ."""
-    found = {}
+    by_package = {}
     documents = [data.report, *(of for model in models for run in model.runs for of in (run.document, run.evaluation))]
     for document in documents:
         for package, version in document["versions"].items():
-            found.setdefault(package, set()).add(version)
-    return {package: ", ".join(sorted(of)) for package, of in sorted(found.items())}
+            by_package.setdefault(package, set()).add(version)
+    return {package: ", ".join(sorted(of)) for package, of in sorted(by_package.items())}
 
 
 def differences(models: Iterable[Model]) -> dict[str, dict[str, Any]]:

@@ -125,21 +125,21 @@ class Catalogue(keras.layers.Layer):
         plain = tf.strings.regex_replace(where, "^([^=]*)!=", r"\1=")
         attribute = self.attribute_index(tf.strings.regex_replace(plain, "=.*", ""))  # 0 for none
         is_condition = tf.strings.regex_full_match(where, "[^=]+=.*") & (attribute > 0)
-        known = tf.reduce_all(is_condition | (where == ""))
+        is_understood = tf.reduce_all(is_condition | (where == ""))
         text = f"`where` must be attribute=value or attribute!=value, of the attributes {self.attributes}."
-        with tf.control_dependencies([tf.debugging.Assert(known, [text, where], summarize=20)]):
+        with tf.control_dependencies([tf.debugging.Assert(is_understood, [text, where], summarize=20)]):
             value = tf.cast(self.value_index(plain), tf.int32) - 1  # -1 for one that no title has
         codes, rows = tf.convert_to_tensor(self.codes), tf.shape(where)[0]
         nothing = tf.zeros([rows, self.num_titles], tf.bool)
 
         def add(i: tf.Tensor, excluded: tf.Tensor, *found: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            wanted = value[:, i][:, None]
+            value_asked = value[:, i][:, None]
             has = tf.zeros_like(nothing)
             for column in range(self.codes.shape[1]):  # no (batch, titles, values) at once
-                has = has | ((codes[:, column][None, :] == wanted) & (wanted >= 0))
-            negative, own = is_negative[:, i][:, None], attribute[:, i][:, None]
-            updated = [f | (has & (own == a) & ~negative) for a, f in enumerate(found, start=1)]
-            return i + 1, excluded | (has & negative & (own > 0)), *updated
+                has = has | ((codes[:, column][None, :] == value_asked) & (value_asked >= 0))
+            negative, attribute_asked = is_negative[:, i][:, None], attribute[:, i][:, None]
+            updated = [f | (has & (attribute_asked == a) & ~negative) for a, f in enumerate(found, start=1)]
+            return i + 1, excluded | (has & negative & (attribute_asked > 0)), *updated
 
         start = (tf.constant(0), nothing, *(nothing for _ in self.attributes))
         _, excluded, *found = tf.while_loop(lambda i, *_: i < tf.shape(where)[1], add, start)

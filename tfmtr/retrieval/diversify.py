@@ -23,11 +23,11 @@ def diversify(scores: tf.Tensor, vectors: tf.Tensor, k: tf.Tensor, diversity: tf
     Returns:
         int32 tensor of shape `(batch, k)`: positions among the candidates.
     """
-    there = scores > -np.inf
-    low = tf.reduce_min(tf.where(there, scores, np.inf), axis=1, keepdims=True)
+    is_candidate = scores > -np.inf
+    low = tf.reduce_min(tf.where(is_candidate, scores, np.inf), axis=1, keepdims=True)
     high = tf.reduce_max(scores, axis=1, keepdims=True)
-    relevance = tf.where(there, (scores - low) / tf.maximum(high - low, 1e-12), -1e9)
-    relevance = tf.where(there, (1 - diversity[:, None]) * relevance, relevance)
+    relevance = tf.where(is_candidate, (scores - low) / tf.maximum(high - low, 1e-12), -1e9)
+    relevance = tf.where(is_candidate, (1 - diversity[:, None]) * relevance, relevance)
     unit = tf.math.l2_normalize(vectors, axis=2)
 
     def choose(
@@ -36,8 +36,8 @@ def diversify(scores: tf.Tensor, vectors: tf.Tensor, k: tf.Tensor, diversity: tf
         value = relevance - tf.where(i > 0, diversity[:, None] * likest, 0.0)
         # What is no candidate comes last, in its own order; nothing comes twice.
         best = tf.argmax(tf.where(taken, -np.inf, value), axis=1, output_type=tf.int32)
-        own = tf.gather(unit, best, batch_dims=1)
-        likest = tf.maximum(likest, tf.einsum("bd,bcd->bc", own, unit))
+        best_unit = tf.gather(unit, best, batch_dims=1)
+        likest = tf.maximum(likest, tf.einsum("bd,bcd->bc", best_unit, unit))
         taken = taken | tf.one_hot(best, tf.shape(scores)[1], on_value=True, off_value=False)
         return i + 1, likest, taken, chosen.write(i, best)
 

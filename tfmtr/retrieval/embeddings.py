@@ -71,8 +71,8 @@ def write_embeddings(
             columns = {name: table[name] for name in ("user", *schema.scenario.columns) if name in table.column_names}
             vector = np.asarray(sum(weights.get(name, 1.0) * query for name, query in queries.items()))
             if scorer is not None:
-                own = scorer.queries_of(past, past.numbers(table["user"]), data.next_window)  # pyright: ignore[reportArgumentType]
-                vector, rest = scorer.join_queries(vector, own), np.zeros_like(own)
+                user_queries = scorer.queries_of(past, past.numbers(table["user"]), data.next_window)  # pyright: ignore[reportArgumentType]
+                vector, rest = scorer.join_queries(vector, user_queries), np.zeros_like(user_queries)
                 queries = {name: np.hstack([query, rest]) for name, query in queries.items()}
             columns["vector"] = column(vector)
             if len(queries) > 1 or scorer is not None:
@@ -105,10 +105,10 @@ def check_same_model(embeddings: str | os.PathLike, version: str | os.PathLike) 
     Raises:
         ValueError: If they are of two runs: a user's vector means nothing to another model's titles.
     """
-    own = read_json(Path(embeddings) / MANIFEST)["run_id"]
+    run_id = read_json(Path(embeddings) / MANIFEST)["run_id"]
     served = read_facts(Path(version))["run_id"]
-    if own != served:
+    if run_id != served:
         raise ValueError(
             "vectors and served model must be of one run; write the vectors again or serve the model that they are of. "
-            f"Received: {embeddings} of run {own}, {version} of run {served}"
+            f"Received: {embeddings} of run {run_id}, {version} of run {served}"
         )

@@ -82,11 +82,11 @@ def availability(titles: Dataset, ids: Sequence[str], window: int) -> dict[str, 
         )
     rows = known.to_numpy()
     territories = table["territory"].combine_chunks().dictionary_encode()
-    found = {}
+    masks = {}
     for code, territory in enumerate(territories.dictionary.to_pylist()):
-        found[territory] = np.zeros(len(ids), bool)
-        found[territory][rows[territories.indices.to_numpy() == code]] = True
-    return found
+        masks[territory] = np.zeros(len(ids), bool)
+        masks[territory][rows[territories.indices.to_numpy() == code]] = True
+    return masks
 
 
 def popularity(titles: Dataset, ids: Sequence[str]) -> dict[str, np.ndarray]:
@@ -97,20 +97,20 @@ def popularity(titles: Dataset, ids: Sequence[str]) -> dict[str, np.ndarray]:
     counts = con.to_pyarrow(had.group_by("territory", "title").aggregate(users=had.count()))
     counts = counts.filter(pc.is_in(counts["title"], value_set=pa.array(ids)))  # pyright: ignore[reportAttributeAccessIssue]
     rows = pc.index_in(counts["title"], value_set=pa.array(ids)).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
-    territories, numbers, found = counts["territory"].to_numpy(), counts["users"].to_numpy(), {}
+    territories, numbers, by_territory = counts["territory"].to_numpy(), counts["users"].to_numpy(), {}
     for territory in np.unique(territories.astype(str)):
-        found[territory] = np.zeros(len(ids), "float32")
-        own = territories == territory
-        found[territory][rows[own]] = numbers[own]
-    return found
+        by_territory[territory] = np.zeros(len(ids), "float32")
+        is_local = territories == territory
+        by_territory[territory][rows[is_local]] = numbers[is_local]
+    return by_territory
 
 
 def title_attributes(titles: Dataset, schema: Schema) -> dict[str, list[list[str]]]:
     """`{feature: one list of texts for each title}` of the ids, strings and sets that titles have."""
-    wanted = [f for f in schema.by_role("title") if KINDS[f.kind].is_filter and f.name != "title"]
-    table = pq.read_table(titles.path / "titles.parquet", columns=[f.name for f in wanted])
+    filters = [f for f in schema.by_role("title") if KINDS[f.kind].is_filter and f.name != "title"]
+    table = pq.read_table(titles.path / "titles.parquet", columns=[f.name for f in filters])
     attributes = {}
-    for feature in wanted:
+    for feature in filters:
         values = table[feature.name].to_pylist()
         rows = [(value if isinstance(value, list) else [value]) for value in values]
         attributes[feature.name] = [[str(v) for v in row or () if v is not None and v != ""] for row in rows]
@@ -167,19 +167,19 @@ def title_vectors(model: TwoTower, titles: Dataset, schema: Schema, known: Title
         start += len(table)
         features = inputs.model_inputs(table, schema, stores)
         features = {f.name: features[f.name] for f in schema.by_role("title")}
-        own, names = digest(features), table["title"].to_pylist()
+        feature_digests, names = digest(features), table["title"].to_pylist()
         rows = np.asarray([place.get(title, -1) for title in names])
-        is_known = (rows >= 0) & (known.digests[rows] == own) if known else np.zeros(len(names), bool)
-        found = np.zeros((len(names), model.title_tower.output_shape[-1]), np.float32)
+        is_known = (rows >= 0) & (known.digests[rows] == feature_digests) if known else np.zeros(len(names), bool)
+        matrix = np.zeros((len(names), model.title_tower.output_shape[-1]), np.float32)
         if np.any(is_known):
-            found[is_known] = known.vectors[rows[is_known]]
+            matrix[is_known] = known.vectors[rows[is_known]]
         if not np.all(is_known):
             new = {name: value[~is_known] for name, value in features.items()}
-            found[~is_known] = model.title_tower.predict_on_batch(new)
+            matrix[~is_known] = model.title_tower.predict_on_batch(new)
         num_new += int(np.sum(~is_known))
         ids += names
-        vectors.append(found)
-        digests.append(own)
+        vectors.append(matrix)
+        digests.append(feature_digests)
     return TitleVectors(ids, np.concatenate(vectors), np.concatenate(digests), num_new)
 
 

@@ -101,15 +101,15 @@ class Recommender(keras.layers.Layer):
         has_history = ~nobody  # pyright: ignore[reportOperatorIssue]
         if queries and self.order is not None:
             history, ages = (repeat(request[name], batch) for name in HISTORY)
-            own, has_history, has_past = self.order(history, ages, request["seen"], request["request_territory"])
-            query, is_cold = tf.concat([self.order.model_weight * query, own], axis=1), is_cold & ~has_past
+            list_query, has_history, has_past = self.order(history, ages, request["seen"], request["request_territory"])
+            query, is_cold = tf.concat([self.order.model_weight * query, list_query], axis=1), is_cold & ~has_past
         rank_by = tf.fill([batch], "")
         if queries:
             rank_by = tf.where(is_cold, "", repeat(self.checked_output(request["rank_by"]), batch))  # pyright: ignore[reportArgumentType]
         is_ranked, is_mixed = rank_by != "", options["diversity"] > 0
-        wanted = tf.where(is_ranked | is_mixed, tf.minimum(OVERFETCH * k, size), k)
-        found = self.index(query, wanted, allowed)
-        index, scores, is_exact = found["index"], found["scores"], found["is_exact"]
+        num_candidates = tf.where(is_ranked | is_mixed, tf.minimum(OVERFETCH * k, size), k)
+        candidates = self.index(query, num_candidates, allowed)
+        index, scores, is_exact = candidates["index"], candidates["scores"], candidates["is_exact"]
         if queries:
             scores = tf.cond(
                 tf.reduce_any(is_ranked), lambda: self.ranked(queries, index, scores, rank_by), lambda: scores
@@ -117,7 +117,7 @@ class Recommender(keras.layers.Layer):
             order = tf.argsort(scores, axis=1, direction="DESCENDING", stable=True)
             index, scores = (tf.gather(value, order, batch_dims=1) for value in (index, scores))
             number = tf.reduce_sum(tf.cast(allowed, tf.int32), axis=1)
-            is_exact = is_exact & (~is_ranked | (number <= wanted))  # pyright: ignore[reportOperatorIssue]
+            is_exact = is_exact & (~is_ranked | (number <= num_candidates))  # pyright: ignore[reportOperatorIssue]
         is_popular = is_cold if self.order is None else nobody
         index, scores = tf.cond(
             tf.reduce_any(is_popular),
@@ -179,8 +179,8 @@ class Recommender(keras.layers.Layer):
         outputs = self.outputs(logits)  # pyright: ignore[reportOptionalCall]
         stacked = tf.stack([tf.reshape(outputs[name], tf.shape(scores)) for name in self.names], axis=1)
         which = self.output_index(rank_by)
-        own = tf.gather(stacked, tf.maximum(which - 1, 0), axis=1, batch_dims=1)
-        return tf.where((rank_by != "")[:, None] & (scores > -np.inf), own, scores)
+        task_scores = tf.gather(stacked, tf.maximum(which - 1, 0), axis=1, batch_dims=1)
+        return tf.where((rank_by != "")[:, None] & (scores > -np.inf), task_scores, scores)
 
 
 def checked_share(name: str, value: tf.Tensor) -> tf.Tensor:

@@ -82,8 +82,8 @@ class Client:
     def metadata(self) -> dict[str, Any]:
         """The signatures of the model: `{name: SignatureDef}`."""
         request = WIRE["GetModelMetadataRequest"](model_spec=self._spec, metadata_field=["signature_def"])
-        found = self._call(self._get_metadata, request).metadata["signature_def"].value
-        return dict(WIRE["SignatureDefMap"].FromString(found).signature_def)
+        packed = self._call(self._get_metadata, request).metadata["signature_def"].value
+        return dict(WIRE["SignatureDefMap"].FromString(packed).signature_def)
 
     def status(self) -> list[Any]:
         """The versions that the server has seen, newest first: a list of `ModelVersionStatus` messages."""

@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-from tensorflow.python.framework import op_def_registry
 from tensorflow_serving.apis.predict_pb2 import PredictRequest  # pyright: ignore[reportAttributeAccessIssue]
 
 from tfmtr.documents import read_facts
+from tfmtr.private_names import is_operation
 from tfmtr.serving.errors import ServerError
 from tfmtr.serving.session import SavedModelSession
 from tfmtr.serving.versions import find_versions
@@ -128,11 +128,11 @@ def service_name(name: str) -> str:
     >>> [service_name(name) for name in ("Two Tower", "2tower", "null", "é")]
     ['two-tower', 'model-2tower', 'model-null', 'model']
     """
-    found = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:48].rstrip("-")
-    if not found:
+    label = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:48].rstrip("-")
+    if not label:
         return "model"
-    is_plain = found[0].isalpha() and found not in YAML_WORDS
-    return found if is_plain else f"model-{found}"
+    is_plain = label[0].isalpha() and label not in YAML_WORDS
+    return label if is_plain else f"model-{label}"
 
 
 def fill(file: str, values: Mapping[str, Any]) -> str:
@@ -146,8 +146,8 @@ def newest_version(model: str | os.PathLike) -> Path:
     Raises:
         ValueError: If there is none.
     """
-    found, _ = find_versions(Path(model))
-    versions = {number: path for number, path in found.items() if (path / "saved_model.pb").exists()}
+    by_number, _ = find_versions(Path(model))
+    versions = {number: path for number, path in by_number.items() if (path / "saved_model.pb").exists()}
     if not versions:
         raise ValueError(f"`model` must hold <integer version>/saved_model.pb; export one there. Received: {model}")
     return versions[max(versions)]
@@ -155,13 +155,13 @@ def newest_version(model: str | os.PathLike) -> Path:
 
 def foreign_operations(saved_model: SavedModel) -> set[str]:
     """Names of the operations of a `SavedModel` that stock TensorFlow does not have."""
-    found = set()
+    operations = set()
     for meta_graph in saved_model.meta_graphs:
         graph = meta_graph.graph_def
         for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
-            found |= {node.op for node in nodes}
-        found -= {function.signature.name for function in graph.library.function}
-    return {op for op in found if op_def_registry.get(op) is None or op.partition(">")[0] in FOREIGN_PACKAGES}
+            operations |= {node.op for node in nodes}
+        operations -= {function.signature.name for function in graph.library.function}
+    return {op for op in operations if not is_operation(op) or op.partition(">")[0] in FOREIGN_PACKAGES}
 
 
 def batch_size(titles: int) -> int:

@@ -74,13 +74,13 @@ def classification_outputs(signature: SignatureDef) -> list[str]:
     if len(signature.outputs) not in (1, 2):
         raise invalid_argument(f"Expected one or two output Tensors, found {len(signature.outputs)}")
     _check_input_alias(signature, "classification")
-    found = [alias for alias in (CLASSES, SCORES) if alias in signature.outputs]
-    if not found:
+    aliases = [alias for alias in (CLASSES, SCORES) if alias in signature.outputs]
+    if not aliases:
         raise invalid_argument(
             'Expected classification signature outputs to contain at least one of "classes" or "scores". Signature '
             f"was: {_text(signature)}"
         )
-    return found
+    return aliases
 
 
 def regression_outputs(signature: SignatureDef) -> list[str]:
@@ -113,8 +113,8 @@ def classification_result(arrays: Mapping[str, np.ndarray], num_examples: int) -
     for alias, array in arrays.items():
         if array.ndim != 2:
             raise invalid_argument(f"Expected Tensor shape: [batch_size num_classes] but got {_shape(array)}")
-        wanted, name = (object, "DT_STRING") if alias == CLASSES else (np.float32, "DT_FLOAT")
-        if array.dtype != wanted:
+        dtype, name = (object, "DT_STRING") if alias == CLASSES else (np.float32, "DT_FLOAT")
+        if array.dtype != dtype:
             raise invalid_argument(f"Expected {alias} Tensor of {name}. Got: {_type(array)}")
         if len(array) != num_examples:
             raise invalid_argument(f"Expected {alias} output batch size of {num_examples}. Got: {len(array)}")
@@ -182,16 +182,16 @@ def run(
     Returns:
         A `ClassificationResult` or `RegressionResult` for each.
     """
-    wanted = [METHODS[method][0](signature) for signature, method in signatures]
+    aliases = [METHODS[method][0](signature) for signature, method in signatures]
     examples = serialized(request_input)
     feeds = {signature.inputs[INPUT].name: examples for signature, _ in signatures}
-    names = [signature.outputs[alias].name for (signature, _), outputs in zip(signatures, wanted, strict=True)
+    names = [signature.outputs[alias].name for (signature, _), outputs in zip(signatures, aliases, strict=True)
              for alias in outputs]  # fmt: skip
     fetches = list(dict.fromkeys(names))
     arrays = dict(zip(fetches, session.run(feeds, fetches, timeout_seconds), strict=True))
     return [
         METHODS[method][1]({alias: arrays[signature.outputs[alias].name] for alias in outputs}, len(examples))
-        for (signature, method), outputs in zip(signatures, wanted, strict=True)
+        for (signature, method), outputs in zip(signatures, aliases, strict=True)
     ]
 
 

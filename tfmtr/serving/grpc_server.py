@@ -31,8 +31,8 @@ from tfmtr.serving.handlers import (
     answer_reload,
     answer_status,
 )
-from tfmtr.serving.metrics import LATENCY, METRICS
 from tfmtr.serving.models import Models
+from tfmtr.serving.request_counts import LATENCY, METRICS
 
 MAX_ERROR_BYTES = 1024
 YEAR_SECONDS = 365 * 24 * 3600

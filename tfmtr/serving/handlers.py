@@ -25,9 +25,9 @@ from tensorflow_serving.apis import (
 from tfmtr.serving import examples
 from tfmtr.serving.batching import BatchingSession
 from tfmtr.serving.errors import ServerError, invalid_argument
-from tfmtr.serving.metrics import METRICS, RUNTIME
 from tfmtr.serving.models import Models
 from tfmtr.serving.predict import check_inputs, check_names, choose_outputs, find_signature, predict
+from tfmtr.serving.request_counts import METRICS, RUNTIME
 from tfmtr.serving.tensor_proto import SENDABLE, to_array, to_proto
 from tfmtr.serving.versions import Version
 from tfmtr.serving.wire import DEFAULT_SIGNATURE

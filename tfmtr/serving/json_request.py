@@ -118,10 +118,10 @@ def decode_any(text: str) -> Any:
         ValueError: With RapidJSON's text and offset.
     """
     stack, position = [], 0  # of [bracket, container, name]
-    wanted = {"value"}  # what may come: "value", "name", ":", "," or the end of the container
+    expected = {"value"}  # what may come: "value", "name", ":", "," or the end of the container
 
     def fault() -> ValueError:
-        kind = next((k for k in ("name", ":", "value") if k in wanted), stack[-1][0] if stack else "value")
+        kind = next((k for k in ("name", ":", "value") if k in expected), stack[-1][0] if stack else "value")
         at = re.compile(r"[ \t\r\n]*").match(text, position).end()
         return ValueError(f"Parse error at offset {len(to_bytes(text[:at]))}: {FAULTS[kind]}")
 
@@ -138,17 +138,17 @@ def decode_any(text: str) -> Any:
         if not token:
             raise fault()
         mark, string, scalar = token.groups()
-        is_value = not mark and "value" in wanted
-        if string and "name" in wanted:
-            stack[-1][2], wanted = leaf(string, None), {":"}
-        elif mark == ":" and ":" in wanted:
-            wanted = {"value"}
-        elif mark == "," and "," in wanted:
-            wanted = {"value"} if stack[-1][0] == "[" else {"name"}
-        elif mark and mark in "[{" and "value" in wanted:
+        is_value = not mark and "value" in expected
+        if string and "name" in expected:
+            stack[-1][2], expected = leaf(string, None), {":"}
+        elif mark == ":" and ":" in expected:
+            expected = {"value"}
+        elif mark == "," and "," in expected:
+            expected = {"value"} if stack[-1][0] == "[" else {"name"}
+        elif mark and mark in "[{" and "value" in expected:
             stack.append([mark, [] if mark == "[" else {}, None])
-            wanted = {"value", "]"} if mark == "[" else {"name", "}"}
-        elif is_value or (mark and mark in "]}" and mark in wanted):
+            expected = {"value", "]"} if mark == "[" else {"name", "}"}
+        elif is_value or (mark and mark in "]}" and mark in expected):
             value = leaf(string, scalar) if is_value else stack.pop()[1]
             if not stack:
                 return value
@@ -157,7 +157,7 @@ def decode_any(text: str) -> Any:
                 container.append(value)
             else:
                 container.setdefault(name, value)  # of two equal keys the first counts
-            wanted = {",", "]" if bracket == "[" else "}"}
+            expected = {",", "]" if bracket == "[" else "}"}
         else:
             raise fault()
         position = token.end()

@@ -13,15 +13,15 @@ from google.protobuf import text_format
 from rich.table import Table
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig  # pyright: ignore[reportAttributeAccessIssue]
 
-from tfmtr.checks import check_integer, is_finite
+from tfmtr.checks import check_choice, check_integer, is_finite
 from tfmtr.evaluation.fitting_table import as_text
 from tfmtr.evaluation.tables import FALLBACKS
 from tfmtr.kinds import KINDS
 from tfmtr.names import HISTORY
-from tfmtr.schema import Feature, check_choice
+from tfmtr.schema import Feature
 from tfmtr.serving.client import Client
 from tfmtr.serving.options import ServerOptions
-from tfmtr.serving.recommend import ask, history_inputs, user_inputs
+from tfmtr.serving.recommendations import ask, history_inputs, user_inputs
 from tfmtr.serving.server import Server
 from tfmtr.version import Version
 
@@ -70,9 +70,9 @@ class LocalServer(Server):
     def __init__(
         self, version: str | os.PathLike, *, port: int = 0, rest_api_port: int | None = None, **options: Any
     ) -> None:
-        known = [field.name for field in dataclasses.fields(ServerOptions) if field.name not in OWN]
+        flags = [field.name for field in dataclasses.fields(ServerOptions) if field.name not in OWN]
         for name in options:
-            check_choice("options", name, known)
+            check_choice("options", name, flags)
         if port is None:
             raise ValueError("`port` must be an integer: a local server is asked over gRPC. Received: port=None")
         if rest_api_port and rest_api_port == port:
@@ -126,11 +126,11 @@ class LocalServer(Server):
             ServerError: If the server refuses the request.
         """
         schema = self.version.schema
-        known: dict[str, Feature | None] = dict.fromkeys(schema.scenario.columns)
-        known |= {feature.name: feature for feature in schema.by_role("user", "context")}
+        accepted: dict[str, Feature | None] = dict.fromkeys(schema.scenario.columns)
+        accepted |= {feature.name: feature for feature in schema.by_role("user", "context")}
         for name, value in features.items():
-            check_choice("features", name, known)
-            _check_value(name, value, known[name])
+            check_choice("features", name, accepted)
+            _check_value(name, value, accepted[name])
         k = check_integer("k", k, least=1, most=2**31 - 1)
         if territory is not None and not isinstance(territory, str):
             raise ValueError(f"`territory` must be text. Received: territory={territory!r}")
@@ -142,8 +142,8 @@ class LocalServer(Server):
             if history is not None:
                 check_choice("history", HISTORY[0], [name for name in signature.inputs if name in HISTORY])
                 inputs |= history_inputs(history)
-            found = ask(client, inputs, territory=territory or features.get("territory"), seen=seen, k=k)
-        return Recommendations(*found)
+            answer = ask(client, inputs, territory=territory or features.get("territory"), seen=seen, k=k)
+        return Recommendations(*answer)
 
 
 def _are_texts(values: Any) -> bool:

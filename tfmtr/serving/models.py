@@ -14,7 +14,7 @@ from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSy
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfigList
 
 from tfmtr.serving.errors import ServerError, invalid_argument, not_found
-from tfmtr.serving.metrics import METRICS
+from tfmtr.serving.request_counts import METRICS
 from tfmtr.serving.storage import check_scheme
 from tfmtr.serving.versions import Model, Policy, Version, all_versions, latest, specific
 
@@ -63,13 +63,13 @@ class Models:
         check_config(model_config_list, self._configured)
         with self._lock:
             self._generation += 1
-            wanted = {c.name: c for c in model_config_list.config}
-            for name in set(self._configured) - set(wanted):
+            configs = {c.name: c for c in model_config_list.config}
+            for name in set(self._configured) - set(configs):
                 self._models[name].configure(None, None)
                 del self._configured[name]
                 self._labels.pop(name, None)
             new = []
-            for name, config in wanted.items():
+            for name, config in configs.items():
                 place = config.base_path, config.model_version_policy.SerializeToString(deterministic=True)
                 policy = make_policy(config.model_version_policy)
                 if name not in self._models:

@@ -32,14 +32,14 @@ def check_inputs(signature: SignatureDef, sent: AbstractSet[str]) -> None:
     Raises:
         ServerError: INVALID_ARGUMENT that lists what is too much and what is missing.
     """
-    wanted, defaults = set(signature.inputs), set(signature.defaults)
-    if len(sent) > len(wanted) or (len(sent) < len(wanted) and not defaults):
+    input_names, defaults = set(signature.inputs), set(signature.defaults)
+    if len(sent) > len(input_names) or (len(sent) < len(input_names) and not defaults):
         raise invalid_argument(
-            f"input size does not match signature: {len(sent)}!={len(wanted)} len({{{_names(sent)}}}) != "
-            f"len({{{_names(wanted)}}}). Sent extra: {{{_names(sent - wanted)}}}. "
-            f"Missing but required: {{{_names(wanted - sent)}}}."
+            f"input size does not match signature: {len(sent)}!={len(input_names)} len({{{_names(sent)}}}) != "
+            f"len({{{_names(input_names)}}}). Sent extra: {{{_names(sent - input_names)}}}. "
+            f"Missing but required: {{{_names(input_names - sent)}}}."
         )
-    for alias in sorted(wanted - sent - defaults):
+    for alias in sorted(input_names - sent - defaults):
         raise invalid_argument(
             f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found in request and no "
             f"default value provided. Inputs expected to be in the request {{{_names(sent)}}}, or default input "

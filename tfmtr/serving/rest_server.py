@@ -32,9 +32,9 @@ from tfmtr.serving.handlers import answer_classify, answer_regress, answer_statu
 from tfmtr.serving.json_examples import read_examples, write_classifications, write_regressions
 from tfmtr.serving.json_request import parse_json, read_inputs, signature_name
 from tfmtr.serving.json_response import type_name, write_columns, write_error, write_rows
-from tfmtr.serving.metrics import LATENCY, METRICS, RUNTIME
 from tfmtr.serving.models import Models
 from tfmtr.serving.predict import choose_outputs, predict
+from tfmtr.serving.request_counts import LATENCY, METRICS, RUNTIME
 from tfmtr.serving.tensor_proto import QUANTIZED, SENDABLE, as_array
 from tfmtr.serving.wire import DEFAULT_SIGNATURE
 

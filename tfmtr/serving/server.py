@@ -330,17 +330,17 @@ def servable(config: ModelConfigList) -> ModelConfigList:
     Raises:
         ServerError: INVALID_ARGUMENT if none is left.
     """
-    found, faults = ModelConfigList(), []
+    usable, faults = ModelConfigList(), []
     for model in config.config:
         try:
             check_scheme(model.base_path)
-            found.config.append(model)
+            usable.config.append(model)
         except ValueError as error:
             faults.append(f"model {model.name} is not served: {error}")
             logger.error(faults[-1])
-    if faults and not found.config:
+    if faults and not usable.config:
         raise invalid_argument(faults[0])
-    return found
+    return usable
 
 
 class Tls(NamedTuple):
@@ -411,13 +411,13 @@ def read_channel_arguments(text: str) -> dict[str, int | str]:
     >>> read_channel_arguments("grpc.max_concurrent_streams=100,grpc.x=y")
     {'grpc.max_concurrent_streams': 100, 'grpc.x': 'y'}
     """
-    found = {}
+    arguments = {}
     for part in filter(None, text.split(",")):
         name, equals, value = part.partition("=")
         if not equals:
             raise ValueError(f"--grpc_channel_arguments must be name=value,name=value. Received: {text!r}")
-        found[name] = int(value) if value.lstrip("-").isdigit() else value
-    return found
+        arguments[name] = int(value) if value.lstrip("-").isdigit() else value
+    return arguments
 
 
 def serve(

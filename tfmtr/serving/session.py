@@ -7,12 +7,12 @@ from typing import Any
 import grpc
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
-from tensorflow.python.client import pywrap_tf_session
-from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
+from tfmtr.private_names import run_session, saved_model_loader, session_functions, session_handle
 from tfmtr.serving.errors import CODES, STOPPING, ServerError, not_found
 from tfmtr.serving.storage import Location, is_file, join, locate
 
+SESSION = session_functions()
 MOST_MILLISECONDS = 2**53  # of a run: some 285 thousand years
 
 
@@ -79,7 +79,7 @@ class SavedModelSession:
     def _handle(self, name: str) -> Any:
         if name not in self._handles:
             try:
-                self._handles[name] = self._graph.get_tensor_by_name(name)._as_tf_output()
+                self._handles[name] = session_handle(self._graph.get_tensor_by_name(name))
             except (KeyError, ValueError) as error:
                 raise not_found(f"FetchOutputs node {name}: not found") from error
         return self._handles[name]
@@ -101,14 +101,13 @@ class SavedModelSession:
         options = None
         if timeout_seconds is not None:
             proto = tf.compat.v1.RunOptions(timeout_in_ms=min(max(1, int(timeout_seconds * 1000)), MOST_MILLISECONDS))
-            options = pywrap_tf_session.TF_NewBufferFromString(proto.SerializeToString())
+            options = SESSION.TF_NewBufferFromString(proto.SerializeToString())
         try:
-            return self._session._call_tf_sessionrun(
+            return run_session(
+                self._session,
                 options,
                 {self._handle(name): array for name, array in feeds.items()},
                 [self._handle(name) for name in fetches],
-                [],
-                None,
             )
         except tf.errors.CancelledError as error:
             if not self._is_cancelled:
@@ -118,7 +117,7 @@ class SavedModelSession:
             raise ServerError(CODES[error.error_code], error.message) from error
         finally:
             if options is not None:
-                pywrap_tf_session.TF_DeleteBuffer(options)
+                SESSION.TF_DeleteBuffer(options)
 
     def cancel(self) -> None:
         """Ends the runs under way with UNAVAILABLE; nothing runs in this session afterwards."""
@@ -136,7 +135,7 @@ class SavedModelSession:
 
 def load(path: Location, session: tf.compat.v1.Session, tags: Iterable[str]) -> MetaGraphDef:
     """Loads a SavedModel into a session and returns its MetaGraphDef; ScaNN's operations are there if it needs them."""
-    loader = SavedModelLoader(str(path))
+    loader = saved_model_loader(str(path))
     try:
         return loader.load(session, list(tags))  # pyright: ignore[reportReturnType]
     except tf.errors.NotFoundError as error:

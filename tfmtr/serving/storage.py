@@ -24,10 +24,10 @@ def locate(path: str | os.PathLike) -> Location:
 def check_scheme(path: str | os.PathLike) -> None:
     """Raises a `ValueError` if an address is of a scheme that TensorFlow has no file system of here."""
     scheme, is_address, _ = os.fspath(path).partition("://")
-    known = sorted(filter(None, tf.io.gfile.get_registered_schemes()))
-    if is_address and scheme not in known:
+    schemes = sorted(filter(None, tf.io.gfile.get_registered_schemes()))
+    if is_address and scheme not in schemes:
         raise ValueError(
-            f"an address must be of a scheme that TensorFlow has a file system of, which are {known} here; copy the "
+            f"an address must be of a scheme that TensorFlow has a file system of, which are {schemes} here; copy the "
             f"model to this machine, or install what adds the scheme. Received: {path}"
         )
 

@@ -218,33 +218,33 @@ class Model:
         with self._changed:
             base_path, policy = self.base_path, self._policy
         paths, error = find_versions(base_path)
-        wanted = policy(paths) if base_path and policy else set()
+        chosen = policy(paths) if base_path and policy else set()
         with self._changed:
             if (base_path, policy) != (self.base_path, self._policy):
                 return  # configured anew meanwhile: what was seen is of the old place
             self._has_looked = True
             for version in self._versions.values() if error is None else ():
-                version.is_wanted = version.number in wanted
+                version.is_wanted = version.number in chosen
                 if version.number not in paths:
                     version.attempts = 0  # a directory that comes back is a new one
                 if version.state == LOADING and not version.is_wanted:
                     version.state = END  # its retries are given up
-            for number in wanted:
+            for number in chosen:
                 self._versions.setdefault(number, Version(number))
             self._changed.notify_all()
         if error is not None:
             self._note(f"cannot list the versions of model {self.name}, which stays as it is: {error}")
             return
-        if base_path and not wanted:
+        if base_path and not chosen:
             kind = "wanted version" if paths else "version"
             self._note(f"no {kind} of model {self.name} under {base_path}; waiting for a directory <version>")
         else:
             self._note(None)
-        for number in sorted(wanted, reverse=True):
+        for number in sorted(chosen, reverse=True):
             if self._must_load(number):
                 self._load(number, paths[number])
-        if not wanted or any(self.is_available(number) for number in wanted):
-            self._unload(keep=wanted)
+        if not chosen or any(self.is_available(number) for number in chosen):
+            self._unload(keep=chosen)
 
     def _watch(self) -> None:
         while not self._stopping.is_set():

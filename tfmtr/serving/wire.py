@@ -8,102 +8,11 @@ import math
 from typing import Any
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import Message
+
+from tfmtr.serving.protos import messages
 
 DEFAULT_SIGNATURE = "serving_default"
-Field = descriptor_pb2.FieldDescriptorProto
-SCALARS = {
-    "bool": Field.TYPE_BOOL,
-    "bytes": Field.TYPE_BYTES,
-    "double": Field.TYPE_DOUBLE,
-    "enum": Field.TYPE_INT32,  # its number: on the wire they are alike
-    "float": Field.TYPE_FLOAT,
-    "int32": Field.TYPE_INT32,
-    "int64": Field.TYPE_INT64,
-    "string": Field.TYPE_STRING,
-    "uint32": Field.TYPE_UINT32,
-    "uint64": Field.TYPE_UINT64,
-}
-STATES = {"UNKNOWN": 0, "START": 10, "LOADING": 20, "AVAILABLE": 30, "UNLOADING": 40, "END": 50}
-# {message: {number: "name [repeated|map] type"}}; the keys of maps are text.
-MESSAGES = {
-    "Dim": {1: "size int64", 2: "name string"},
-    "TensorShapeProto": {2: "dim repeated Dim", 3: "unknown_rank bool"},
-    "TensorProto": {
-        1: "dtype enum",
-        2: "tensor_shape TensorShapeProto",
-        4: "tensor_content bytes",
-        5: "float_val repeated float",
-        6: "double_val repeated double",
-        7: "int_val repeated int32",
-        8: "string_val repeated bytes",
-        9: "scomplex_val repeated float",
-        10: "int64_val repeated int64",
-        11: "bool_val repeated bool",
-        12: "dcomplex_val repeated double",
-        13: "half_val repeated int32",
-        16: "uint32_val repeated uint32",
-        17: "uint64_val repeated uint64",
-        18: "float8_val bytes",
-    },
-    "TensorInfo": {1: "name string", 2: "dtype enum", 3: "tensor_shape TensorShapeProto"},
-    "SignatureDef": {
-        1: "inputs map TensorInfo",
-        2: "outputs map TensorInfo",
-        3: "method_name string",
-        4: "defaults map TensorProto",
-    },
-    "Int64Value": {1: "value int64"},
-    "Any": {1: "type_url string", 2: "value bytes"},
-    "StatusProto": {1: "error_code enum", 2: "error_message string"},
-    "ModelSpec": {1: "name string", 2: "version Int64Value", 3: "signature_name string", 4: "version_label string"},
-    "PredictRequest": {1: "model_spec ModelSpec", 2: "inputs map TensorProto", 3: "output_filter repeated string"},
-    "PredictResponse": {1: "outputs map TensorProto", 2: "model_spec ModelSpec"},
-    "GetModelMetadataRequest": {1: "model_spec ModelSpec", 2: "metadata_field repeated string"},
-    "GetModelMetadataResponse": {1: "model_spec ModelSpec", 2: "metadata map Any"},
-    "SignatureDefMap": {1: "signature_def map SignatureDef"},
-    "GetModelStatusRequest": {1: "model_spec ModelSpec"},
-    "ModelVersionStatus": {1: "version int64", 2: "state State", 3: "status StatusProto"},
-    "GetModelStatusResponse": {1: "model_version_status repeated ModelVersionStatus"},
-}
-
-
-def _add_field(message: descriptor_pb2.DescriptorProto, number: int, text: str) -> None:
-    name, *how, kind = text.split()
-    label = Field.LABEL_REPEATED if how else Field.LABEL_OPTIONAL
-    if how == ["map"]:
-        entry = message.nested_type.add(name=name.title().replace("_", "") + "Entry")
-        entry.options.map_entry = True
-        _add_field(entry, 1, "key string")
-        _add_field(entry, 2, f"value {kind}")
-        kind = f"{message.name}.{entry.name}"
-    field = message.field.add(name=name, number=number, label=label)
-    if kind in SCALARS:
-        field.type = SCALARS[kind]
-    else:
-        field.type = Field.TYPE_ENUM if kind == "State" else Field.TYPE_MESSAGE
-        field.type_name = f".tfmtr.wire.{'ModelVersionStatus.State' if kind == 'State' else kind}"
-
-
-def _make_messages() -> dict[str, type[Message]]:
-    file = descriptor_pb2.FileDescriptorProto(name="tfmtr/wire.proto", package="tfmtr.wire", syntax="proto3")
-    for name, fields in MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for number, text in fields.items():
-            _add_field(message, number, text)
-        if name == "ModelVersionStatus":
-            state = message.enum_type.add(name="State")
-            for value, number in STATES.items():
-                state.value.add(name=value, number=number)
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tfmtr.wire.{name}")) for name in MESSAGES
-    }
-
-
-WIRE: dict[str, Any] = _make_messages()
+WIRE: dict[str, Any] = messages("wire.proto")
 
 STRING = 7
 DTYPES = {  # number of TensorFlow's dtype -> NumPy's name of it, and the field of its values
@@ -200,12 +109,12 @@ def _cast(name: str, array: np.ndarray, dtype: int | None) -> np.ndarray:
     if dtype is None:
         return array
     if dtype in DTYPES:
-        wanted = numpy_dtype(DTYPES[dtype][0])
-        kinds = {"b": "b", "i": "iu", "u": "iu", "c": "iufcV"}.get(wanted.kind, "iufV")  # V: of `ml_dtypes`
+        target = numpy_dtype(DTYPES[dtype][0])
+        kinds = {"b": "b", "i": "iu", "u": "iu", "c": "iufcV"}.get(target.kind, "iufV")  # V: of `ml_dtypes`
         if array.dtype.kind in kinds:
             with np.errstate(over="ignore"):
-                cast = array.astype(wanted)
-            if wanted.kind not in "iu" or np.array_equal(cast, array):
+                cast = array.astype(target)
+            if target.kind not in "iu" or np.array_equal(cast, array):
                 return cast
     raise ValueError(f"`inputs` must have {_kind(dtype)} for {name!r}. Received: {name}={array.tolist()!r}")
 

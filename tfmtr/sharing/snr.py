@@ -7,9 +7,9 @@ from typing import Any, Literal
 import keras
 from keras import KerasTensor, ops
 
+from tfmtr.checks import check_choice
 from tfmtr.layers._sizes import Shape, check_sizes
 from tfmtr.layers.experts import Experts, stacked_glorot
-from tfmtr.schema import check_choice
 from tfmtr.sharing._shared import Shared
 from tfmtr.sharing._towers import dense_towers
 

@@ -10,7 +10,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfmtr import components
-from tfmtr.schema import Schema, nearest
+from tfmtr.checks import nearest
+from tfmtr.schema import Schema
 
 FOLDER = "signatures"
 PARTS = ("user", "title", "scenario", "score", "recommender")  # that a signature may ask for
@@ -63,7 +64,7 @@ def signatures_of(served: Served, parts: Mapping[str, Any], more: Sequence[Any] 
             or is one of `more` and needs a part that this export lacks.
     """
     functions, asked_for = functions_of(more)
-    found = {}
+    signatures = {}
     for name, function in functions.items():
         needs = needs_of(name, function)
         missing = [part for part in needs if part not in parts]
@@ -73,8 +74,8 @@ def signatures_of(served: Served, parts: Mapping[str, Any], more: Sequence[Any] 
                 f"{missing}"
             )
         if not missing:
-            found[name] = function(served, **{part: parts[part] for part in needs})
-    return found
+            signatures[name] = function(served, **{part: parts[part] for part in needs})
+    return signatures
 
 
 def functions_of(more: Sequence[Any] = ()) -> tuple[dict[str, Callable[..., Signature]], set[str]]:

@@ -22,9 +22,9 @@ def recommend_by_vector(served: Served, *, title: keras.Model, recommender: Reco
     defaults = OPTIONS | {MODEL: (tf.TensorSpec([None], tf.string), [""])}
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
-        known = tf.reduce_all((request[MODEL] == "") | (request[MODEL] == run_id))
+        is_same_model = tf.reduce_all((request[MODEL] == "") | (request[MODEL] == run_id))
         text = f"`{MODEL}` must be {run_id}: a vector of another model means nothing to these titles."
-        with tf.control_dependencies([tf.debugging.Assert(known, [text, request[MODEL]])]):
+        with tf.control_dependencies([tf.debugging.Assert(is_same_model, [text, request[MODEL]])]):
             return recommender(tf.identity(request[QUERY]), request)
 
     return Signature(answer, {**specs({QUERY: query, **REQUEST}), **defaults_as_specs(defaults)}, defaults)

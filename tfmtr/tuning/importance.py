@@ -34,11 +34,11 @@ def importances(study: Any, space: Space, seed: int = 0) -> dict[str, Any]:
     optuna = import_optuna()
     try:
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
-        found, method = optuna.importance.get_param_importances(study, evaluator=evaluator), "fanova"
+        shares, method = optuna.importance.get_param_importances(study, evaluator=evaluator), "fanova"
     except Exception:  # its forest needs a scikit-learn that Optuna knows
-        found, method = plain_importances(complete, space), "plain"
-    order = sorted(found, key=lambda key: (-found[key], key))
-    return {"method": method, "values": {key: float(found[key]) for key in order}}
+        shares, method = plain_importances(complete, space), "plain"
+    order = sorted(shares, key=lambda key: (-shares[key], key))
+    return {"method": method, "values": {key: float(shares[key]) for key in order}}
 
 
 def plain_importances(trials: list[Any], space: Space) -> dict[str, float]:
@@ -52,18 +52,18 @@ def plain_importances(trials: list[Any], space: Space) -> dict[str, float]:
         `{key: share}`, which add up to 1; all 0 where nothing explains anything.
     """
     ranks = _ranks([trial.value for trial in trials])
-    found = {}
+    shares = {}
     for key, dimension in space.dimensions.items():
         drawn = [trial.params[key] for trial in trials]
         if isinstance(dimension, Choices):
             groups = [ranks[[value == label for value in drawn]] for label in dimension.labels]
             between = sum(len(group) * (group.mean() - ranks.mean()) ** 2 for group in groups if len(group))
-            found[key] = float(between / (len(ranks) * ranks.var()))
+            shares[key] = float(between / (len(ranks) * ranks.var()))
         else:
             others = _ranks(drawn)
-            found[key] = float(np.corrcoef(ranks, others)[0, 1] ** 2) if others.std() else 0.0
-    total = sum(found.values())
-    return {key: value / total if total else 0.0 for key, value in found.items()}
+            shares[key] = float(np.corrcoef(ranks, others)[0, 1] ** 2) if others.std() else 0.0
+    total = sum(shares.values())
+    return {key: value / total if total else 0.0 for key, value in shares.items()}
 
 
 def _ranks(values: list[float]) -> np.ndarray:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tfmtr.checks import check_choice
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.baseline_lists import validation_cases
 from tfmtr.evaluation.evidence import LEAST_USERS
 from tfmtr.evaluation.metrics import OVERALL
-from tfmtr.schema import Schema, check_choice
+from tfmtr.schema import Schema
 
 if TYPE_CHECKING:
     from tfmtr.listwise.model import ListModel
@@ -94,10 +95,10 @@ class Objective:
 
     def __call__(self, model: "JointModel", schema: Schema, list_model: "ListModel | None" = None) -> Judged:
         """Judges; see the class."""
-        found = getattr(self, f"_{self.name}")(model, schema, list_model)
-        if not math.isfinite(found.value):
-            raise ValueError(f"The objective must be finite. Received: {self.name}={found.value}")
-        return found
+        figures = getattr(self, f"_{self.name}")(model, schema, list_model)
+        if not math.isfinite(figures.value):
+            raise ValueError(f"The objective must be finite. Received: {self.name}={figures.value}")
+        return figures
 
     def _ndcg(self, model: Any, schema: Schema, list_model: "ListModel | None") -> Judged:
         from tfmtr.evaluation.index_lists import ranking_of
@@ -118,8 +119,11 @@ class Objective:
         value, territory = np.concatenate(values), np.concatenate(territories)
         slices = {}
         for name in np.unique(territory).tolist():
-            own = value[territory == name]
-            slices[name] = {"value": float(own.mean()) if len(own) >= LEAST_USERS else None, "count": len(own)}
+            local_values = value[territory == name]
+            slices[name] = {
+                "value": float(local_values.mean()) if len(local_values) >= LEAST_USERS else None,
+                "count": len(local_values),
+            }
         return Judged(float(value.mean()), slices)
 
     def _pr_auc(self, model: Any, schema: Schema, list_model: "ListModel | None") -> Judged:
@@ -130,10 +134,10 @@ class Objective:
         columns, users, _ = predict(model, self.data.examples("validation"), schema, self.data)
         task = next(task for task in schema.tasks if task.kind == "binary")
         labels, scores = columns[task.column or task.name], columns[f"{task.name} score"]
-        known = ~np.isnan(labels)
+        is_labelled = ~np.isnan(labels)
         if not np.isfinite(scores).all():
             return Judged(math.nan, {})
-        (value,), _ = areas(labels[known] == 1, scores[known], np.zeros(known.sum(), int), 1)
+        (value,), _ = areas(labels[is_labelled] == 1, scores[is_labelled], np.zeros(is_labelled.sum(), int), 1)
         slices = {}
         if schema.slices:
             cells = evaluate_task(labels, scores, columns[schema.slices[0]], users, kind="binary")

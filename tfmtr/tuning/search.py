@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tfmtr import inputs
-from tfmtr.checks import check_boolean, check_integer, check_number, check_path
+from tfmtr.checks import check_boolean, check_choice, check_integer, check_number, check_path
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.diagnosis import warn
 from tfmtr.documents import read_json, replacing, write_json
 from tfmtr.folders import FORMATS, check_out
 from tfmtr.recipe import Recipe, with_former_defaults
-from tfmtr.schema import check_choice
 from tfmtr.scratch import remove, scratch
 from tfmtr.tuning.importance import importances
 from tfmtr.tuning.objective import DIRECTIONS, Objective
@@ -327,9 +326,9 @@ def _try(
             slices = same.user_attrs.get("slices", {})
             tries.tell(trial, "COMPLETE", same.value, slices=slices, **about(same_as=same.number))
             return
-        found = run_trial(recipe, view, folder, objective, report, of=data, is_judged_early=search.prune)
-        made[0] = found.updates
-        tries.tell(trial, "COMPLETE", found.judged.value, slices=found.judged.slices, **about())
+        tried = run_trial(recipe, view, folder, objective, report, of=data, is_judged_early=search.prune)
+        made[0] = tried.updates
+        tries.tell(trial, "COMPLETE", tried.judged.value, slices=tried.judged.slices, **about())
     except optuna.TrialPruned:
         tries.tell(trial, "PRUNED", **about())
     except Exception as error:
@@ -366,11 +365,11 @@ def _write_report(out: Path, tries: Tries, search: Search, data: Dataset, object
     """Writes what is known so far."""
     with tries.lock():
         best, rows = tries.best, list(map(tries.row, tries.all))
-        found = {
+        summary = {
             "best": None if best is None else tries.row(best),
             "slices": {} if best is None else best.user_attrs.get("slices", {}),
             "importances": importances(tries.study, tries.space, search.seed),
             "num_lists": objective.num_lists,
             "warnings": objective.warnings,
         }
-        write_report(out, {**dataclasses.asdict(search), "data": str(data.path)}, rows, found)
+        write_report(out, {**dataclasses.asdict(search), "data": str(data.path)}, rows, summary)

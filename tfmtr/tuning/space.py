@@ -24,9 +24,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfmtr.checks import is_finite
+from tfmtr.checks import is_finite, nearest
 from tfmtr.recipe import DEFAULTS, STORED_AS_TABLES, Recipe, as_toml
-from tfmtr.schema import Schema, nearest
+from tfmtr.schema import Schema
 
 if TYPE_CHECKING:
     import optuna
@@ -207,7 +207,7 @@ class Space:
         Raises:
             ValueError: If a key is no recipe's or cannot be searched, comes twice, or has neither choices nor a range.
         """
-        found: dict[str, Choices | Range] = {}
+        dimensions: dict[str, Choices | Range] = {}
         for key, value in _flat(document):
             name = key.partition(".")[0]
             if name not in DEFAULTS:
@@ -217,11 +217,11 @@ class Space:
                 )
             if name in FIXED:
                 raise ValueError(f"`space` must not have `{key}`: {FIXED[name]}. Received: {key}={value!r}")
-            if key in found:
+            if key in dimensions:
                 raise ValueError(f"`space` must name each key once. Received: {key!r} twice")
-            found[key] = _dimension(key, value)
-        order = sorted(found, key=lambda key: ("." in key, list(found).index(key)))
-        return cls({key: found[key] for key in order})
+            dimensions[key] = _dimension(key, value)
+        order = sorted(dimensions, key=lambda key: ("." in key, list(dimensions).index(key)))
+        return cls({key: dimensions[key] for key in order})
 
     def document(self) -> dict[str, Any]:
         """The space as JSON has it, keys with their dots."""
@@ -266,7 +266,7 @@ class Space:
 
         @functools.cache
         def why_not(changes: tuple[tuple[str, str], ...]) -> str | None:
-            values = {key: known[key][place] for key, place in changes}
+            values = {key: ends[key][place] for key, place in changes}
             try:
                 recipe = self.recipe(base, values, updates=updates)
                 recipe.adapt(schema)
@@ -276,8 +276,8 @@ class Space:
                 return f"`objective=ndcg` is of lists, which need form={form}. Received: form={recipe.form!r}"
             return None
 
-        known = {key: dict(zip(map(as_toml, one.ends), one.ends, strict=True)) for key, one in self.dimensions.items()}
-        for combination in _combinations({key: list(values) for key, values in known.items()}):
+        ends = {key: dict(zip(map(as_toml, one.ends), one.ends, strict=True)) for key, one in self.dimensions.items()}
+        for combination in _combinations({key: list(values) for key, values in ends.items()}):
             if why_not(combination) is None:
                 continue
             for pair in combination:  # without what it would be refused without, too

@@ -297,5 +297,5 @@ def counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     >>> counted([{"state": "pruned"}, {"state": "complete"}, {"state": "pruned"}])
     {'complete': 1, 'pruned': 2}
     """
-    found = {state: sum(row["state"] == state for row in rows) for state in STATES.values()}
-    return {state: number for state, number in found.items() if number}
+    counts = {state: sum(row["state"] == state for row in rows) for state in STATES.values()}
+    return {state: number for state, number in counts.items() if number}

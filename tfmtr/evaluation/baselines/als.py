@@ -62,14 +62,14 @@ def als(
             raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
     titles = fitted_titles(history)
     of_titles = title_factors(history.fitted_matrix[:, titles], factors, alpha, l2, iterations, seed)
-    known = history.matrix[:, titles] * (1.0 + alpha)
+    confidence = history.matrix[:, titles] * (1.0 + alpha)
 
     def score(users: np.ndarray) -> np.ndarray:
         scores = np.zeros((len(users), history.num_titles))
         with one_solver(factors, regularization=l2, num_threads=1, dtype=np.float64) as solver:
             solver.item_factors = of_titles
-            own = solver.recalculate_user(users, known[np.asarray(users, int)])  # by Cholesky's factors
-            scores[:, titles] = own @ of_titles.T
+            user_factors = solver.recalculate_user(users, confidence[np.asarray(users, int)])  # by Cholesky's factors
+            scores[:, titles] = user_factors @ of_titles.T
         return scores
 
     return score

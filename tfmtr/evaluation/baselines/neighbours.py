@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from tfmtr.checks import check_choice
 from tfmtr.evaluation.baselines.history import History, Score
-from tfmtr.schema import check_choice
 
 BLOCK = 1000  # titles whose neighbours are chosen at once
 

@@ -33,11 +33,11 @@ def popularity(
     for name, value in (("days", days), ("half_life", half_life)):
         if value is not None and not value > 0:
             raise ValueError(f"`{name}` must be positive, such as 14 days. Received: {name}={value}")
-    known = history.fitted & (history.age <= (np.inf if days is None else days))
-    weights = np.ones(known.sum()) if half_life is None else 0.5 ** (history.age[known] / half_life)
+    is_recent = history.fitted & (history.age <= (np.inf if days is None else days))
+    weights = np.ones(is_recent.sum()) if half_life is None else 0.5 ** (history.age[is_recent] / half_life)
     homes = history.homes if by_territory else np.zeros_like(history.homes)
     shape = (int(homes.max(initial=0)) + 1, history.num_titles)
-    counts = sparse.csr_matrix((weights, (homes[history.users[known]], history.titles[known])), shape)
+    counts = sparse.csr_matrix((weights, (homes[history.users[is_recent]], history.titles[is_recent])), shape)
     places = np.unique(np.asarray(counts.sum(axis=0)).ravel(), return_inverse=True)[1] / max(1, history.num_titles)
 
     def score(users: np.ndarray) -> np.ndarray:

@@ -85,15 +85,15 @@ class ScannIndex(keras.layers.Layer):
 
         def search(m: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
             leaves = tf.maximum(self.leaves_to_search * m // tf.maximum(2 * width, 1), self.leaves_to_search)
-            found = searcher.search_batched_parallel(
+            neighbours = searcher.search_batched_parallel(
                 query, m, tf.maximum(self.reorder, m), tf.minimum(leaves, self.leaves)
             )
             # (batch, at most m); NaN where the leaves had no more.
-            found, scores = (tf.ensure_shape(t, [None, None]) for t in (found.indices, found.distances))
-            is_title = tf.gather(allowed, found, batch_dims=1) & ~tf.math.is_nan(scores)
+            neighbours, scores = (tf.ensure_shape(t, [None, None]) for t in (neighbours.indices, neighbours.distances))
+            is_title = tf.gather(allowed, neighbours, batch_dims=1) & ~tf.math.is_nan(scores)
             scores = tf.where(is_title, scores, -np.inf)
             scores, place = tf.math.top_k(scores, tf.minimum(width, tf.shape(scores)[1]))
-            index = tf.gather(found, place, batch_dims=1)
+            index = tf.gather(neighbours, place, batch_dims=1)
             is_lacking = tf.math.count_nonzero(scores > -np.inf, axis=1, dtype=tf.int32) < k
             scores, index = pad(scores, index, width)
             return tf.minimum(2 * m, size), scores, index, is_lacking

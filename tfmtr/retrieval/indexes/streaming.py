@@ -54,10 +54,12 @@ class StreamingIndex(keras.layers.Layer):
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             start, scores, index = state
             stop = start + tf.shape(chunk)[0]
-            found = tf.where(allowed[:, start:stop], tf.matmul(query, chunk, transpose_b=True), -np.inf)
-            own = tf.broadcast_to(tf.range(start, stop), tf.shape(found))
-            scores, place = tf.math.top_k(tf.concat([scores, found], axis=1), width)  # earlier titles first, as Exact
-            return stop, scores, tf.gather(tf.concat([index, own], axis=1), place, batch_dims=1)
+            chunk_scores = tf.where(allowed[:, start:stop], tf.matmul(query, chunk, transpose_b=True), -np.inf)
+            chunk_index = tf.broadcast_to(tf.range(start, stop), tf.shape(chunk_scores))
+            scores, place = tf.math.top_k(
+                tf.concat([scores, chunk_scores], axis=1), width
+            )  # earlier titles first, as Exact
+            return stop, scores, tf.gather(tf.concat([index, chunk_index], axis=1), place, batch_dims=1)
 
         shape = [tf.shape(query)[0], width]
         _, scores, index = self.chunks().reduce(
@@ -72,8 +74,8 @@ class StreamingIndex(keras.layers.Layer):
             start, vectors = state
             size = tf.shape(chunk)[0]
             is_here = (index >= start) & (index < start + size)
-            own = tf.gather(chunk, tf.clip_by_value(index - start, 0, size - 1))
-            return start + size, tf.where(is_here[:, :, None], own, vectors)
+            chunk_vectors = tf.gather(chunk, tf.clip_by_value(index - start, 0, size - 1))
+            return start + size, tf.where(is_here[:, :, None], chunk_vectors, vectors)
 
         shape = tf.concat([tf.shape(index), [self.width]], axis=0)
         return self.chunks().reduce((tf.constant(0), tf.zeros(shape)), pick)[1]

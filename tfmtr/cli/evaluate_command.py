@@ -1,0 +1,51 @@
+"""`tfmtr evaluate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tfmtr.cli.common_options import RunDirectories, check_typed
+
+
+def evaluate(
+    runs: RunDirectories,
+    data: Annotated[
+        Path | None, typer.Option(help="Directory made by `tfmtr prepare`; what each run was trained on by default.")
+    ] = None,
+    k: Annotated[int, typer.Option(help="Titles for recall@k.")] = 10,
+    local_share: Annotated[
+        float, typer.Option(help="A title is local in at most this share of the territories.")
+    ] = 0.3,
+    baselines: Annotated[
+        str | None,
+        typer.Option(help="Baselines to compare with, such as ease,als, or none; by default all that can be had."),
+    ] = None,
+    among: Annotated[
+        int | None,
+        typer.Option(help="Rank each positive among so many titles, too, as many papers do; 100 has 99 random others."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A further metric of lists, package.module:function; repeat.")
+    ] = None,
+) -> None:
+    """Evaluate runs on the test windows, per territory, beside what people have without them.
+
+    Writes evaluation.json into each run. Popularity, nearest neighbours, ALS, EASE and a blend see what the model may
+    see, are tuned on validation users and fitted anew before each window. Lists are as they are served: titles that a
+    user had before the window are in none.
+    """
+    names = [run.resolve().name for run in runs]
+    names = [str(run) if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`runs` must name each run once. Received: {', '.join(map(str, runs))}")
+    check_typed(runs=runs, data=data, metrics=metric)
+    from tfmtr.evaluation.evaluate import evaluate as evaluate_run
+    from tfmtr.evaluation.evaluation import print_tables
+
+    chosen = None
+    if baselines is not None:
+        chosen = [] if baselines == "none" else [name.strip() for name in baselines.split(",")]
+    options = {"k": k, "local_share": local_share, "baselines": chosen, "among": among, "metrics": metric or ()}
+    print_tables({name: evaluate_run(run, data, **options) for name, run in zip(names, runs, strict=True)}, Console())

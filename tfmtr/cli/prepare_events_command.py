@@ -1,0 +1,88 @@
+"""`tfmtr prepare events`."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tfmtr.arguments import pairs, places_of, texts_of
+from tfmtr.cli.grouping import grouped
+from tfmtr.cli.preparing import prepares
+
+if TYPE_CHECKING:
+    from tfmtr.datasets.logs import Logs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogsOptions:
+    """What `tfmtr.datasets.logs.Logs` is made of, as it is typed."""
+
+    events: Annotated[Path, typer.Option(help="Events: Parquet or CSV, one file or a folder.")]
+    users: Annotated[Path | None, typer.Option(help="Users: one row each; those of the events by default.")] = None
+    titles: Annotated[Path | None, typer.Option(help="Titles: one row each; those of the events by default.")] = None
+    columns: Annotated[
+        str,
+        typer.Option("--map", help="Your column names: user=uid,title=asin,time=ts[,territory=market][,name=text]."),
+    ]
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="name=column[>=4][:regression | :after=name]; repeat. The first one's positives define the examples."
+        ),
+    ] = None
+    training: Annotated[
+        list[str] | None,
+        typer.Option(help="name=column[:id]: known in training only, such as the position on the page; repeat."),
+    ] = None
+    availability: Annotated[
+        str | None,
+        typer.Option(help="Table title, territory[, start, end]; or 'anywhere'. Default: from earlier events."),
+    ] = None
+    user_vectors: Annotated[Path | None, typer.Option(help="Folder: vectors.npy, ids.parquet.")] = None
+    title_vectors: Annotated[Path | None, typer.Option(help="Folder: vectors.npy, ids.parquet.")] = None
+    groups: Annotated[Path | None, typer.Option(help='JSON: {"territory": "group"}.')] = None
+    neighbours: Annotated[
+        Path | None,
+        typer.Option(help='JSON: {"territory": [longitude, latitude]}, to make groups of neighbours.'),
+    ] = None
+    time_zones: Annotated[
+        Path | None,
+        typer.Option(help='JSON: {"territory": "Europe/Berlin"}; windows are then days of the territory, not of UTC.'),
+    ] = None
+    time_format: Annotated[
+        str | None,
+        typer.Option(help='How text is written that is a time, such as "%d/%m/%Y %H:%M"; year-month-day needs none.'),
+    ] = None
+    no_times: Annotated[
+        bool, typer.Option("--no-times", help="Events have no time: users are held out, and their history is drawn.")
+    ] = False
+    split_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the events that says train, validation or test, where a split is given."),
+    ] = None
+
+
+@prepares
+@grouped
+def prepare_events(*, tables: Path, given: LogsOptions) -> "Logs":
+    """Your own logs: an events table and, where you have them, a users and a titles table."""
+    from tfmtr.datasets.logs import Logs
+
+    return Logs(
+        events=given.events,
+        users=given.users,
+        titles=given.titles,
+        columns=pairs("map", given.columns.split(","), keys=("user", "title", "territory", "time", "name")),
+        tasks=pairs("task", given.task or []),
+        training=pairs("training", given.training or []),
+        availability=given.availability if given.availability in (None, "anywhere") else Path(given.availability),
+        user_vectors=given.user_vectors,
+        title_vectors=given.title_vectors,
+        groups=texts_of("groups", given.groups, "group"),
+        neighbours=places_of("neighbours", given.neighbours),
+        time_zones=texts_of("time-zones", given.time_zones, "Europe/Berlin"),
+        time_format=given.time_format,
+        has_times=not given.no_times,
+        split_column=given.split_column,
+    )
