@@ -104,6 +104,7 @@ class Preparation:
         self.missing = (0, [])
         self.without_text = None  # number of titles, where vectors are made of texts
         self.newcomers = 0  # positives of users who had no event before the window
+        self.parts = {}  # tables of buckets that were opened before
 
     def run(self) -> None:
         """All steps in order."""
@@ -129,7 +130,10 @@ class Preparation:
 
     def part(self, name: str, buckets: range) -> ibis.Table:
         """Some buckets of `"events"`, `"users"` or `"store"`."""
-        return self.engine.read_buckets(self.folder / name, buckets)
+        key = (name, buckets)
+        if key not in self.parts:
+            self.parts[key] = self.engine.read_buckets(self.folder / name, buckets)
+        return self.parts[key]
 
     def read(self) -> None:
         """Opens the tables and checks what needs one look at all events."""
@@ -251,7 +255,8 @@ class Preparation:
         elif is_complete(calendar):
             calendar = complete(calendar, hours, first, last)
             window, all_windows = calendar.length, (calendar.num_train + calendar.num_test) * calendar.length
-        self.warnings += check_far_events(self.engine, known, first, last, window=window, all_windows=all_windows)
+        events = self.tables.events
+        self.warnings += check_far_events(self.engine, events, first, last, window=window, all_windows=all_windows)
         self.calendar = complete(calendar, hours, first, last)
         self.windows = make.plan_windows(self.calendar, first, last)
 
@@ -425,6 +430,7 @@ class Preparation:
     def survey(self) -> None:
         """One look at each bucket: doubles, unknown users, first events, volumes and sizes."""
         self.num_states, firsts, hint = np.zeros(self.num_buckets, "int64"), [], None
+        self.stored_states = []
         for number, buckets in enumerate(self.passes):
             events, users = self.part("events", buckets), self.part("users", buckets)
             check_unique(self.engine, users, "user", "users")
@@ -444,7 +450,9 @@ class Preparation:
             firsts.append(self.engine.store(first, self.folder / f"first/{number}.parquet"))
             for row in self.engine.rows(users.group_by("territory").aggregate(users=users.count())):
                 self.territories[row["territory"]]["users"] += row["users"]
-            for row in self.engine.rows(self.states(buckets).group_by("bucket").aggregate(rows=lambda t: t.count())):
+            states = self.engine.store(self.states(buckets), self.folder / f"states/{number}.parquet")
+            self.stored_states.append(states)
+            for row in self.engine.rows(states.group_by("bucket").aggregate(rows=states.count())):
                 self.num_states[row["bucket"]] = row["rows"]
             if self.upstream is not None:
                 self.survey_store(buckets, users)
@@ -461,7 +469,9 @@ class Preparation:
         beyond = self.fates.of(self.windows[-1].number + 1)
         beyond = beyond["rows"] - sum(beyond[name] for name in ("incomplete", "unknown_title", "unknown_user"))
         self.warn(beyond, "events after the last window are used for nothing but the seen titles")
-        self.first_events = self.engine.store(ibis.union(*firsts), self.folder / "first.parquet")
+        self.first_events = firsts[0]
+        if len(firsts) > 1:
+            self.first_events = self.engine.store(ibis.union(*firsts), self.folder / "first.parquet")
         self.group_territories()
 
     def survey_fates(self, events: ibis.Table) -> None:
@@ -597,9 +607,9 @@ class Preparation:
             titles.select("title", "name", *self.feature_columns(titles, "title")),
             self.out / "titles.parquet",
         )
-        rows = self.engine.execute(titles.count())
-        blocks, width = self.title_blocks(rows)
         extra = self.engine.to_pyarrow(titles.select("title", *map(inside, self.vector_columns["title"])))
+        rows = extra.num_rows
+        blocks, width = self.title_blocks(rows)
         names = self.vector_columns["title"]
         parts = [stores.list_matrix(extra.column(inside(name)).combine_chunks(), name) for name in names]
         ids = extra.select(["title"])
@@ -670,41 +680,47 @@ class Preparation:
         self.user_writer, self.user_width = None, 0
         for number, buckets in enumerate(self.passes):
             users, folder = self.part("users", buckets), self.folder / f"pass-{number}"
-            states = self.states(buckets)
+            states = self.stored_states[number]
             offsets = [(bucket, int(self.num_states[:bucket].sum())) for bucket in buckets]
             states = states.mutate(row=states.row + states.bucket.cases(*offsets, else_=None))
-            states = self.engine.store(states, folder / "states.parquet")
             width = self.write_user_vectors(buckets, users, states)
             narrow = self.engine.store(self.pass_examples(buckets, users, folder), folder / "examples.parquet")
             states = states.mutate(user_row=states.row.cast("int64") if width else ibis.literal(-1, "int64"))
             self.write_examples(narrow, users, states)
             newest = states.filter(states.next_window.isnull()).select("user", "user_row")
             columns = self.feature_columns(users, "user")
-            self.engine.store(
+            self.engine.save(
                 users.select("user", *columns).inner_join(newest, "user"),
                 self.folder / f"users_out/{number}.parquet",
             )
-            self.engine.store(self.known_events(buckets, users), self.folder / f"events_out/{number}.parquet")
+            self.engine.save(self.known_events(buckets, users), self.folder / f"events_out/{number}.parquet")
             shutil.rmtree(folder)
             self.advance("Making examples")
         if self.user_writer is not None:
             self.user_writer.close()
 
-    def count_positives(self, found: ibis.Table, placed: ibis.Table, users: ibis.Table) -> None:
-        """Counts what became of the discoveries of some buckets, by window, split and sampling."""
+    def count_positives(
+        self, found: ibis.Table, placed: ibis.Table, users: ibis.Table, events: ibis.Table
+    ) -> None:
+        """Counts what became of the discoveries of some buckets, by window, split and sampling, and by territory."""
         keys = ("window", "split", "sampling")
         key = ("user", "split") if self.is_given else "user"
         found = found.inner_join(users.select("user", "split", "sampling"), key)
         of_users = collections.defaultdict(collections.Counter)
-        for table, names in (
-            (found.group_by(*keys).aggregate(discoveries=found.count()), ("discoveries",)),
-            (
-                placed.group_by(*keys).aggregate(placed=placed.count(), positives=placed.is_available.sum()),
-                ("placed", "positives"),
-            ),
-        ):
-            for row in self.engine.rows(table):
-                of_users[tuple(row[key] for key in keys)].update({name: int(row[name]) for name in names})
+        for row in self.engine.rows(found.group_by(*keys).aggregate(discoveries=found.count())):
+            of_users[tuple(row[key] for key in keys)].update(discoveries=row["discoveries"])
+        firsts = events.group_by("user").aggregate(first=events.window.min())
+        placed = placed.left_join(firsts, "user")
+        counts = placed.group_by(*keys, "territory").aggregate(
+            placed=placed.count(),
+            positives=placed.is_available.sum(),
+            newcomers=(placed.is_available & (placed.first == placed.window)).sum(),
+        )
+        for row in self.engine.rows(counts):
+            positives = int(row["positives"])
+            of_users[tuple(row[key] for key in keys)].update(placed=row["placed"], positives=positives)
+            self.territories[row["territory"]]["positives"] += positives
+            self.newcomers += int(row["newcomers"])
         for key, counts in of_users.items():
             self.fates.add_of_users(*key, **{name: counts[name] for name in ("discoveries", "placed", "positives")})
 
@@ -729,11 +745,8 @@ class Preparation:
         found = found.filter(found.window >= self.windows[0].number)
         found = self.engine.store(found, folder / "discoveries.parquet")
         placed = self.engine.store(make.place(found, members, self.catalogue), folder / "positives.parquet")
-        self.count_positives(found, placed, owners)
+        self.count_positives(found, placed, owners, events)
         positives = placed.filter(placed.is_available)
-        firsts = events.group_by("user").aggregate(first=events.window.min())
-        newcomers = positives.inner_join(firsts, "user").filter(lambda t: t.first == t.window)
-        self.newcomers += self.engine.execute(newcomers.count())
         # Whatever the user had in the window is no negative, also what is no discovery, because it was had before.
         # Where order is drawn, nothing that the user ever had is one.
         chosen = events.filter(events.window >= self.windows[0].number).select("user", "title", "window").distinct()
@@ -771,9 +784,6 @@ class Preparation:
         counts = self.engine.rows(counts.order_by("bucket", *PARTITIONS))
         for row in counts:
             row["wanted"] = math.floor(row["positives"] * self.options["alpha"] + 0.5)
-        homes = narrow.filter(narrow.is_positive).group_by("territory").aggregate(positives=lambda t: t.count())
-        for row in self.engine.rows(homes):
-            self.territories[row["territory"]]["positives"] += row["positives"]
         titles = self.titles
         columns = [column.name(inside(column.get_name())) for column in self.feature_columns(users, "user")]
         rows = narrow.inner_join(users.select("user", *(c for c in columns if c.get_name() != "territory")), "user")

@@ -64,6 +64,10 @@ class Engine(abc.ABC):
         """The time that the clock of a time zone shows at a time in UTC, both without a zone; Ibis values."""
 
     @abc.abstractmethod
+    def save(self, table: ibis.Table, path: Path) -> None:
+        """Runs a table once and writes it to `path`, which `read_parquet` reads."""
+
+    @abc.abstractmethod
     def store(self, table: ibis.Table, path: Path) -> ibis.Table:
         """Runs a table once, writes it to `path` and returns what is there as a table."""
 
@@ -87,7 +91,7 @@ class Engine(abc.ABC):
     def sort_early(self) -> None:  # noqa: B027, most engines need no hint
         """Says that whole tables are sorted from now on."""
 
-    def execute(self, value: ir.Value) -> Any:
+    def execute(self, value: ir.Scalar) -> Any:
         """One Ibis value as a Python value."""
         return self.con.execute(value)
 

@@ -132,6 +132,10 @@ class Spark(Engine):
         """By Spark's function `from_utc_timestamp`."""
         return _local_time(time, zone)
 
+    def save(self, table: ibis.Table, path: Path) -> None:
+        """A folder of Parquet files."""
+        self.con.to_parquet(table, location(path))
+
     def store(self, table: ibis.Table, path: Path) -> ibis.Table:
         """A folder of Parquet files."""
         return self._write(table, path)
