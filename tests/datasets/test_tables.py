@@ -33,7 +33,7 @@ def test_tables_come_in_the_words_of_the_package(engine, make_logs, tables):
     assert found.users.columns == ("user", "territory", inside("device"), inside("age"))
     assert found.titles.columns == ("title", "name", inside("genres"))
     assert found.tasks == {"click": "binary", "watch": "regression"}
-    rows = engine.execute(found.events.order_by("time"))
+    rows = engine.con.execute(found.events.order_by("time"))
     assert (rows[inside("click")] == events.sort_values("ts", kind="stable").ok.to_numpy()).mean() > 0.99
     assert engine.execute(found.titles.name.first()) == "Story 0 of war"
 
@@ -42,7 +42,7 @@ def test_a_title_without_name_is_called_by_its_id(engine, make_logs, tables):
     events, users, titles = tables
     titles.loc[3, "title name"] = None
     logs = make_logs(events, users, titles)
-    names = engine.execute(read_tables(engine, logs).titles.order_by("title")).name
+    names = engine.con.execute(read_tables(engine, logs).titles.order_by("title")).name
     assert names[3] == "t03"
     assert names[4] == "Story 4 of war"
 
@@ -59,7 +59,7 @@ def test_times_are_read_in_utc(engine, make_logs, tables, unit):
         expected = [datetime.datetime.combine(day, datetime.time()) for day in events.ts]
     if unit in ("seconds", "float"):
         events["ts"] = (events.ts - pd.Timestamp(0)).dt.total_seconds().astype("int64" if unit == "seconds" else float)
-    times = engine.execute(read_tables(engine, make_logs(events, users, titles)).events).time
+    times = engine.con.execute(read_tables(engine, make_logs(events, users, titles)).events).time
     assert sorted(times.tolist()) == expected
 
 
@@ -223,7 +223,7 @@ def test_parse_memory(text, size):
 def test_ids_of_a_csv_stay_as_written(engine, tmp_path):
     (tmp_path / "a.csv").write_text("uid,score\n1e05,1.50\n2e07,2\n")
     table, _ = read_table(engine, tmp_path / "a.csv", "users", ids=["uid", "absent"])
-    assert sorted(engine.execute(table.uid)) == ["1e05", "2e07"]
+    assert sorted(engine.con.execute(table.uid)) == ["1e05", "2e07"]
     assert table.score.type().is_floating()
 
 

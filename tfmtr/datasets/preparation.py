@@ -177,11 +177,12 @@ class Preparation:
                 is_given=self.is_given,
                 has_times=self.logs.has_times,
             )
+            events = self.engine.view(events)
             self.tables = dataclasses.replace(self.tables, events=events)
             if self.is_given and self.logs.has_times:
                 early = holdout.count_early_tests(self.engine, events)
                 self.warn(early, "test rows are from before the last training row: training knows what came after them")
-        known = events.left_join(self.titles.select("title", "title_row"), "title")
+        known = self.engine.view(events.left_join(self.titles.select("title", "title_row"), "title"))
         counted = self.engine.rows(
             known.aggregate(
                 events=known.count(),
@@ -326,6 +327,8 @@ class Preparation:
         seed, first_label = self.options["seed"], inside(next(iter(self.tasks)))
 
         def with_bucket(table: ibis.Table) -> ibis.Table:
+            if self.num_buckets == 1:
+                return table.mutate(bucket=ibis.literal(0, "int64"))
             return table.mutate(bucket=draw(digest(seed, "bucket", table.user), self.num_buckets).cast("int64"))
 
         events = self.tables.events
@@ -682,10 +685,11 @@ class Preparation:
             users, folder = self.part("users", buckets), self.folder / f"pass-{number}"
             states = self.stored_states[number]
             offsets = [(bucket, int(self.num_states[:bucket].sum())) for bucket in buckets]
-            states = states.mutate(row=states.row + states.bucket.cases(*offsets, else_=None))
+            # Cast at once: Spark's sum is of 32 bits, and Ibis, which says otherwise, would leave out a later cast.
+            states = states.mutate(row=states.row.cast("int64") + states.bucket.cases(*offsets, else_=None))
             width = self.write_user_vectors(buckets, users, states)
             narrow = self.engine.store(self.pass_examples(buckets, users, folder), folder / "examples.parquet")
-            states = states.mutate(user_row=states.row.cast("int64") if width else ibis.literal(-1, "int64"))
+            states = states.mutate(user_row=states.row if width else ibis.literal(-1, "int64"))
             self.write_examples(narrow, users, states)
             newest = states.filter(states.next_window.isnull()).select("user", "user_row")
             columns = self.feature_columns(users, "user")
@@ -699,9 +703,7 @@ class Preparation:
         if self.user_writer is not None:
             self.user_writer.close()
 
-    def count_positives(
-        self, found: ibis.Table, placed: ibis.Table, users: ibis.Table, events: ibis.Table
-    ) -> None:
+    def count_positives(self, found: ibis.Table, placed: ibis.Table, users: ibis.Table, events: ibis.Table) -> None:
         """Counts what became of the discoveries of some buckets, by window, split and sampling, and by territory."""
         keys = ("window", "split", "sampling")
         key = ("user", "split") if self.is_given else "user"

@@ -72,6 +72,10 @@ class Engine(abc.ABC):
         """Runs a table once, writes it to `path` and returns what is there as a table."""
 
     @abc.abstractmethod
+    def view(self, table: ibis.Table) -> ibis.Table:
+        """The same table under a name, so that what is asked of it is not compiled with all that it is made of."""
+
+    @abc.abstractmethod
     def partition(self, table: ibis.Table, folder: Path, num_buckets: int) -> None:
         """Writes a table in one pass as one folder of Parquet files for each value of its column `bucket`."""
 

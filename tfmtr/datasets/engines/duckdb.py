@@ -52,7 +52,7 @@ class DuckDB(Engine):
     pass_buckets = 1
 
     def __init__(self, folder: Path | None = None, memory_limit: int | None = None) -> None:
-        options, self.temporary = {}, None
+        options, self.temporary, self.views = {}, None, []
         if folder is None:
             self.temporary = tempfile.TemporaryDirectory()
         self.folder = Path(folder or self.temporary.name)
@@ -115,6 +115,16 @@ class DuckDB(Engine):
         self.save(table, path)
         return self.read_parquet([path])
 
+    def view(self, table: ibis.Table) -> ibis.Table:
+        """A view, which DuckDB plans as if it were written out."""
+        self.views.append(table)  # Ibis forgets tables in memory when nobody has them
+        self.con._run_pre_execute_hooks(table)
+        with as_built():
+            query = self.con.compile(table)
+        name = ibis.util.gen_name("view")
+        self.con.con.execute(f"CREATE TEMP VIEW {quoted(name)} AS {query}")
+        return named(self.con, name, table.schema())
+
     def partition(self, table: ibis.Table, folder: Path, num_buckets: int) -> None:
         """One folder for each bucket, with a file without rows where a bucket has none."""
         with as_built():
@@ -175,13 +185,18 @@ def read_files(
     if has_partitions:
         options["hive_types_autocast"] = False
     files = ", ".join(literal(as_pattern(path)) for path in paths)
-    settings = "".join(f", {name} = {value}" for name, value in {"hive_partitioning": has_partitions, **options}.items())
+    options["hive_partitioning"] = has_partitions
+    settings = "".join(f", {name} = {value}" for name, value in options.items())
     view = ibis.util.gen_name("read_parquet")
     # Not by `con.read_parquet`, which builds and prints both statements: nearly all of what small files take.
     con.con.execute(f"CREATE TEMP VIEW {quoted(view)} AS SELECT * FROM read_parquet([{files}]{settings})")
     columns = con.con.execute(f"DESCRIBE {quoted(view)}").fetchall()
-    schema = ibis.schema({name: type_called(text) for name, text, *_ in columns})
-    return ops.DatabaseTable(view, schema=schema, source=con, namespace=ops.Namespace()).to_expr()
+    return named(con, view, ibis.schema({name: type_called(text) for name, text, *_ in columns}))
+
+
+def named(con: "Backend", name: str, schema: ibis.Schema) -> ibis.Table:
+    """What a connection knows under a name, whose columns need not be asked for."""
+    return ops.DatabaseTable(name, schema=schema, source=con, namespace=ops.Namespace()).to_expr()
 
 
 @functools.cache
