@@ -247,7 +247,7 @@ def test_names_that_only_look_reserved():
     ],
 )
 def test_a_refused_name_is_refused_before_any_work(prepared, changes, message, monkeypatch):
-    monkeypatch.setattr("tfmtr.datasets.preparation.check_unique", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("tfmtr.datasets.preparing.checked_log.check_unique", lambda *_: pytest.fail("worked"))
     events, users, titles = base(users=20, titles=10)
     tasks = {"click": "click", **changes.get("tasks", {})}
     users, titles = users.assign(**changes.get("users", {})), titles.assign(**changes.get("titles", {}))

@@ -11,11 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tfmtr.datasets import preparation
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.labels import OPERATORS, parse_label
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.prepare import prepare
+from tfmtr.datasets.preparing import buckets
 from tfmtr.datasets.tables import read_tables
 
 FIRST = datetime.datetime(2024, 1, 6)  # the first window of `make_logs`, -3
@@ -183,7 +183,7 @@ def draws(user, title, window):
 @pytest.mark.parametrize("negatives", ["logged", "sampled", "both"])
 def test_where_negatives_come_from(rated, make, tmp_path, negatives, threshold, monkeypatch):
     """Logged ones first, by their draw; then sampled ones that are neither positive nor logged in the window."""
-    monkeypatch.setattr(preparation, "BUCKET_EVENTS", 10_000)
+    monkeypatch.setattr(buckets, "BUCKET_EVENTS", 10_000)
     events, users, titles = rated
     click = (np.random.default_rng(1).random(len(events)) < threshold).astype(float)
     events = events.assign(click=click, watch=np.arange(len(events)) % 7)
@@ -226,7 +226,7 @@ def test_where_negatives_come_from(rated, make, tmp_path, negatives, threshold, 
 
 
 def test_filled_up_negatives_do_not_depend_on_the_order_of_the_log(rated, make, tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "BUCKET_EVENTS", 400)
+    monkeypatch.setattr(buckets, "BUCKET_EVENTS", 400)
     events, users, titles = rated
     options = {"low_ratings": "negatives", "alpha": 5.0}
     one = run(make(rated), tmp_path / "one", **options)

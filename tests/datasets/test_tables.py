@@ -8,7 +8,6 @@ import pytest
 
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.names import inside
-from tfmtr.datasets.preparation import Preparation
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.reading import read_table
 from tfmtr.datasets.tables import parse_memory, read_tables
@@ -260,10 +259,10 @@ def test_a_file_whose_name_is_not_utf_8(engine, tmp_path):
 
 
 def test_too_little_memory_for_a_log_names_the_option(make_logs, tables, tmp_path, monkeypatch):
-    def run(self):
+    def run_steps(_):
         raise ValueError("no table") from duckdb.OutOfMemoryException("0 bytes")
 
-    monkeypatch.setattr(Preparation, "run", run)
+    monkeypatch.setattr("tfmtr.datasets.prepare.run_steps", run_steps)
     check_refused(make_logs(*tables), "`memory_limit` must be larger for this log. Received: memory_limit=4GB")
 
 
