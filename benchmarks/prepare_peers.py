@@ -3,7 +3,7 @@
     python benchmarks/prepare_peers.py '{"library": "polars", "folder": "path/to/log", "out": "examples.parquet"}'
 
 A function takes the `Logs` and a path and writes the examples there: `COLUMNS`, in any order. pandas and Polars do what
-`tfmtr/datasets/examples.py` does, step by step and all buckets at once, as one writes it in these libraries; neither
+`tfmtr/datasets/discovery.py` does, step by step and all buckets at once, as one writes it in these libraries; neither
 has MD5, so that both call `hashlib` for each key. Prints a line of JSON: seconds, those of hashing, the peak of memory.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfmtr.datasets.examples import SPARE_DRAWS, as_utc, plan_windows
+from tfmtr.datasets.discovery import SPARE_DRAWS, as_utc, plan_windows
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.prepare import TEST_FRACTION, VALIDATION_FRACTION, open_engine, prepare
 from tfmtr.datasets.preparing import buckets

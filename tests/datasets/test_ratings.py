@@ -13,10 +13,10 @@ import pytest
 
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.labels import OPERATORS, parse_label
+from tfmtr.datasets.log_tables import read_tables
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.preparing import buckets
-from tfmtr.datasets.tables import read_tables
 
 FIRST = datetime.datetime(2024, 1, 6)  # the first window of `make_logs`, -3
 STRATUM = ["split", "sampling", "window"]

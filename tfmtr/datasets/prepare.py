@@ -19,10 +19,10 @@ from tfmtr.datasets.engines._engine import Engine
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.files import find_files
 from tfmtr.datasets.holdout import is_drawn
+from tfmtr.datasets.log_tables import parse_memory
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.preparing.steps import run_steps
 from tfmtr.datasets.preparing.work import Work
-from tfmtr.datasets.tables import parse_memory
 from tfmtr.schema import check_choice
 from tfmtr.scratch import scratch, sweep
 

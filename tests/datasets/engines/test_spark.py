@@ -13,12 +13,12 @@ import pytest
 
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.labels import parse_label
+from tfmtr.datasets.log_tables import check_labels, check_unique, read_tables
 from tfmtr.datasets.logs import Calendar
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.preparing import buckets
 from tfmtr.datasets.reading import read_table
-from tfmtr.datasets.tables import check_labels, check_unique, read_tables
 
 pytest.importorskip("pyspark", reason="needs the extra `spark` and Java 17: pip install 'tfmtr[spark]'")
 from pyspark.sql import SparkSession

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import ibis
 import numpy as np
 
-from tfmtr.datasets import examples as make
-from tfmtr.datasets import holdout, stores
+from tfmtr.datasets import discovery, holdout, stores
 from tfmtr.datasets.history import history_states
 from tfmtr.datasets.preparing.checked_log import CheckedLog
 from tfmtr.datasets.preparing.work import Work
@@ -32,7 +31,7 @@ class Buckets:
     """
 
     work: Work
-    windows: Sequence[make.Window]
+    windows: Sequence[discovery.Window]
     passes: Sequence[range]
     upstream: np.ndarray | None
     _opened: dict[tuple[str, range], ibis.Table] = dataclasses.field(default_factory=dict, init=False, repr=False)
@@ -64,7 +63,7 @@ class Buckets:
         events = self.part("events", buckets)
         events = events.filter(events.window <= self.windows[-1].number)
         start = self.work.logs.calendar.start
-        return events.filter(events.time >= make.as_utc(start)) if start else events
+        return events.filter(events.time >= discovery.as_utc(start)) if start else events
 
     def history_events(self, buckets: range) -> ibis.Table:
         """What counts as a user's history, activity and discoveries: usable events, no impressions."""
@@ -90,7 +89,7 @@ def plan_passes(work: Work, num_events: int) -> list[range]:
     return [range(begin, min(begin + size, num_buckets)) for begin in range(0, num_buckets, size)]
 
 
-def cut_buckets(work: Work, log: CheckedLog, windows: Sequence[make.Window], passes: Sequence[range]) -> Buckets:
+def cut_buckets(work: Work, log: CheckedLog, windows: Sequence[discovery.Window], passes: Sequence[range]) -> Buckets:
     """Writes events and users once, in buckets by a hash of the user."""
     seed, num_buckets = work.options["seed"], passes[-1].stop
 
@@ -102,12 +101,14 @@ def cut_buckets(work: Work, log: CheckedLog, windows: Sequence[make.Window], pas
 
     events = log.tables.events
     events = events.filter(events.user.notnull(), events.time.notnull()).semi_join(log.titles, "title")
-    events = events.mutate(window=make.number_window(events.time, windows), is_event=make.is_event(events, log.label))
+    events = events.mutate(
+        window=discovery.number_window(events.time, windows), is_event=discovery.is_event(events, log.label)
+    )
     if work.is_given:
         events = without_validation_pairs(work, events)
     write(events, "events")
     users = named_users(work, log.tables.users)
-    users = make.assign_users(users, seed=seed, **work.fractions)
+    users = discovery.assign_users(users, seed=seed, **work.fractions)
     if work.is_given:
         users = holdout.splits_of_users(users, events)
     write(users, "users")

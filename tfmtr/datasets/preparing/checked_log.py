@@ -11,14 +11,13 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
-from tfmtr.datasets import examples as make
-from tfmtr.datasets import holdout
+from tfmtr.datasets import discovery, holdout
 from tfmtr.datasets.features import check_drift, column_kinds
 from tfmtr.datasets.ids import refuse_mismatch
 from tfmtr.datasets.labels import check_same_tasks
+from tfmtr.datasets.log_tables import Tables, check_labels, check_unique, count_contradictions, read_tables
 from tfmtr.datasets.names import check_names, inside
 from tfmtr.datasets.preparing.work import Work
-from tfmtr.datasets.tables import Tables, check_labels, check_unique, count_contradictions, read_tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +80,7 @@ class CheckedLog:
 def is_early(work: Work, time: ir.Value) -> ir.Value:
     """Whether a time is before the calendar's start."""
     start = work.logs.calendar.start
-    return time < make.as_utc(start) if start else ibis.literal(False)
+    return time < discovery.as_utc(start) if start else ibis.literal(False)
 
 
 def check_log(work: Work) -> CheckedLog:
@@ -178,7 +177,7 @@ def count_events(work: Work, log: CheckedLog) -> dict[str, Any]:
             unknown=(rows.title.notnull() & rows.title_row.isnull()).sum(),
             zeros=(label == 0.0).sum(),
             unlabelled=label.isnull().sum(),
-            events_of_task=make.is_event(rows, log.label).sum(),
+            events_of_task=discovery.is_event(rows, log.label).sum(),
             first=rows.time.min(),
             last=rows.time.max(),
         )

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import ibis
 
-from tfmtr.datasets import examples as make
-from tfmtr.datasets import holdout
+from tfmtr.datasets import discovery, holdout
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.preparing.buckets import Buckets
 from tfmtr.datasets.preparing.checked_log import CheckedLog
@@ -26,7 +25,7 @@ class DrawnExamples:
     """The examples of a pass, without their features.
 
     Args:
-        rows: Table, see `tfmtr.datasets.examples.label_examples`.
+        rows: Table, see `tfmtr.datasets.discovery.label_examples`.
         positives: `{territory: positives}`.
         newcomers: Number of positives of users who had no event before the window.
     """
@@ -43,15 +42,15 @@ class PassTables:
     Args:
         folder: Folder for work files.
         windows: List of `Window`.
-        catalogue: See `tfmtr.datasets.examples.catalogue`.
+        catalogue: See `tfmtr.datasets.discovery.catalogue`.
         owners: Users of the pass, where the split is given once for every split that they have rows of.
-        members: See `tfmtr.datasets.examples.cohorts`.
+        members: See `tfmtr.datasets.discovery.cohorts`.
         events: What users had, and when.
         rows: All usable rows of the log, impressions and low ratings too.
     """
 
     folder: Path
-    windows: Sequence[make.Window]
+    windows: Sequence[discovery.Window]
     catalogue: ibis.Table
     owners: ibis.Table
     members: ibis.Table
@@ -86,8 +85,8 @@ def draw_examples(work: Work, log: CheckedLog, buckets: Buckets, catalogue: ibis
     if options["negatives"] != "logged":
         amount = {"seed": options["seed"], "alpha": options["alpha"]}
         few = {"logged": logged, "refused": refused}
-        negatives.append(make.sampled_negatives(positives, tables.members, catalogue, **amount, **few))
-    rows = make.label_examples(positives, negatives, kinds, training)
+        negatives.append(discovery.sampled_negatives(positives, tables.members, catalogue, **amount, **few))
+    rows = discovery.label_examples(positives, negatives, kinds, training)
     rows = work.engine.store(rows, tables.folder / "examples.parquet")
     return DrawnExamples(rows, by_territory, newcomers)
 
@@ -100,7 +99,7 @@ def open_pass(work: Work, buckets: Buckets, catalogue: ibis.Table, number: int) 
     rows = buckets.usable_events(some)
     owners = holdout.users_by_split(users, rows) if work.is_given else users
     lookback = work.options["activity_lookback"] or max(ACTIVITY, windows[0].end - windows[0].start)
-    members = make.cohorts(owners, events, windows, lookback)
+    members = discovery.cohorts(owners, events, windows, lookback)
     members = work.engine.store(members, folder / "cohorts.parquet")
     if work.is_given:
         events, rows = (table.rename(split="row_split") for table in (events, rows))
@@ -112,9 +111,9 @@ def find_discoveries(
 ) -> tuple[ibis.Table, ibis.Table]:
     """The discoveries of a pass, and those of users who have examples with whether the title was available."""
     lookback = holdout.LOOKBACK if work.is_drawn else work.options["discovery_lookback"]
-    discoveries = make.discoveries(events, labels, lookback, is_greatest=work.is_drawn)
+    discoveries = discovery.discoveries(events, labels, lookback, is_greatest=work.is_drawn)
     discoveries = work.engine.store(tables.since_first(discoveries), tables.folder / "discoveries.parquet")
-    placed = make.place(discoveries, tables.members, tables.catalogue)
+    placed = discovery.place(discoveries, tables.members, tables.catalogue)
     return discoveries, work.engine.store(placed, tables.folder / "positives.parquet")
 
 
@@ -159,10 +158,10 @@ def draw_logged(
     work: Work, tables: PassTables, shown: ibis.Table, positives: ibis.Table, labels: Sequence[str]
 ) -> ibis.Table:
     """Negatives that the log has: rows of 0, unless the user had the title in the window."""
-    shown = make.place(shown, tables.members, tables.catalogue).filter(lambda t: t.is_available)
+    shown = discovery.place(shown, tables.members, tables.catalogue).filter(lambda t: t.is_available)
     shown = shown.anti_join(had_pairs(tables), ("user", "title", "window"))
     amount = {"seed": work.options["seed"], "alpha": work.options["alpha"]}
-    logged = make.logged_negatives(shown, positives, labels, **amount)
+    logged = discovery.logged_negatives(shown, positives, labels, **amount)
     return work.engine.store(logged, tables.folder / "logged.parquet")
 
 
@@ -177,10 +176,10 @@ def refuse_pairs(work: Work, tables: PassTables, low: ibis.Table | None) -> ibis
         tables: The `PassTables`.
         low: Low ratings that are hidden, or `None`.
     """
-    refused = make.from_then_on(tables.events, tables.windows) if work.is_drawn else had_pairs(tables)
+    refused = discovery.from_then_on(tables.events, tables.windows) if work.is_drawn else had_pairs(tables)
     if low is not None:
-        refused = refused.union(make.from_then_on(low, tables.windows), distinct=True)
+        refused = refused.union(discovery.from_then_on(low, tables.windows), distinct=True)
     # Filtered in one query with the join, DuckDB may begin with all members times all titles of their territory.
-    refused = make.place(refused, tables.members, tables.catalogue)
-    refused = refused.select("user", "title", *make.STRATUM, "is_available").distinct()
+    refused = discovery.place(refused, tables.members, tables.catalogue)
+    refused = refused.select("user", "title", *discovery.STRATUM, "is_available").distinct()
     return work.engine.store(refused, tables.folder / "refused.parquet").filter(lambda t: t.is_available)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import ibis
 
-from tfmtr.datasets import examples as make
+from tfmtr.datasets import discovery
 from tfmtr.datasets.ids import refuse_mismatch
 from tfmtr.datasets.preparing.checked_log import CheckedLog
 from tfmtr.datasets.preparing.survey import Survey
@@ -16,10 +16,10 @@ from tfmtr.datasets.preparing.work import Work
 JUDGED_WINDOWS = 3  # training windows whose catalogues are kept: baselines are tuned on validation users' lists there
 
 
-def offer_titles(work: Work, log: CheckedLog, windows: Sequence[make.Window], survey: Survey) -> ibis.Table:
-    """The catalogue, see `tfmtr.datasets.examples.catalogue`; writes availability.parquet."""
+def offer_titles(work: Work, log: CheckedLog, windows: Sequence[discovery.Window], survey: Survey) -> ibis.Table:
+    """The catalogue, see `tfmtr.datasets.discovery.catalogue`; writes availability.parquet."""
     last = windows[-1]
-    windows = [*windows, make.Window(last.number + 1, last.end, last.end + (last.end - last.start))]
+    windows = [*windows, discovery.Window(last.number + 1, last.end, last.end + (last.end - last.start))]
     territories = ibis.memtable({"territory": sorted(survey.territories)})
     table = log.tables.availability
     if table is not None:
@@ -33,7 +33,7 @@ def offer_titles(work: Work, log: CheckedLog, windows: Sequence[make.Window], su
             work.warn(bounds, "rows of availability have a start or end, which is not used: windows have no times")
         table = table.select("title", "territory").distinct().mutate(start=none, end=none)
     is_anywhere = work.logs.availability == "anywhere"
-    titles = make.catalogue(survey.first_events, territories, windows, table=table, is_anywhere=is_anywhere)
+    titles = discovery.catalogue(survey.first_events, territories, windows, table=table, is_anywhere=is_anywhere)
     titles = work.engine.store(titles, work.folder / "catalogue.parquet")
     columns = ("territory", "title", "window")
     shown = titles.filter(titles.window > -JUDGED_WINDOWS).select(*columns).order_by(*columns)

@@ -7,8 +7,7 @@ import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from tfmtr.datasets import examples as make
-from tfmtr.datasets import holdout
+from tfmtr.datasets import discovery, holdout
 from tfmtr.datasets.calendars import complete, describe, is_complete
 from tfmtr.datasets.homes import find_homes
 from tfmtr.datasets.logs import Calendar
@@ -28,7 +27,7 @@ class PlacedWindows:
         days: `{day: {"rows", "events"}}`.
     """
 
-    windows: Sequence[make.Window]
+    windows: Sequence[discovery.Window]
     calendar: Calendar | None
     text: str
     days: Mapping[str, Mapping[str, int]]
@@ -40,18 +39,18 @@ def place_windows(work: Work, log: CheckedLog) -> PlacedWindows:
         calendar, windows = None, holdout.windows(work.is_given)
     else:
         calendar = complete_calendar(work, log)
-        windows = make.plan_windows(calendar, log.first, log.last)
+        windows = discovery.plan_windows(calendar, log.first, log.last)
     days, on_time = count_days(work, log, windows)
     if work.is_drawn:
         text = holdout.TEXTS["given" if work.is_given else "drawn"]
     else:
         start = work.logs.calendar.start
-        text = describe(windows, max(log.first, make.as_utc(start)) if start else log.first, on_time)
+        text = describe(windows, max(log.first, discovery.as_utc(start)) if start else log.first, on_time)
     empty = [window.number for window in windows if not on_time[window.number]]
     work.warn(len(empty), f"windows have no events: {empty[:10]}")
     last = windows[-1]
     if work.like is not None and not work.funnel.of(last.number)["rows"]:
-        raise make.EmptyWindowError(
+        raise discovery.EmptyWindowError(
             f"`events` must have rows in the last window. Received: none from {last.start} to {last.end}; the last "
             f"event is of {max(days, default='no day')}"
         )
@@ -64,7 +63,7 @@ def complete_calendar(work: Work, log: CheckedLog) -> Calendar:
     if not is_complete(calendar):
         rows = log.joined
         rows = rows.filter(rows.time.notnull(), rows.user.notnull(), rows.title_row.notnull())
-        rows = rows.filter(make.is_event(rows, log.label))
+        rows = rows.filter(discovery.is_event(rows, log.label))
         rows = rows.group_by(hour=rows.time.truncate("h")).aggregate(events=rows.count())
         hours = [(row["hour"], row["events"]) for row in work.engine.rows(rows.order_by("hour"))]
     window, all_windows = None, None
@@ -79,7 +78,7 @@ def complete_calendar(work: Work, log: CheckedLog) -> Calendar:
 
 
 def count_days(
-    work: Work, log: CheckedLog, windows: Sequence[make.Window]
+    work: Work, log: CheckedLog, windows: Sequence[discovery.Window]
 ) -> tuple[dict[str, dict[str, int]], collections.Counter[int]]:
     """Counts the rows of each day, and in each window those that cannot be used.
 
@@ -87,9 +86,9 @@ def count_days(
         `({day: {"rows", "events"}}, {window: events that are not before the calendar's start})`.
     """
     rows = log.joined
-    is_incomplete, is_event = rows.user.isnull() | rows.title.isnull(), make.is_event(rows, log.label)
+    is_incomplete, is_event = rows.user.isnull() | rows.title.isnull(), discovery.is_event(rows, log.label)
     counts = rows.group_by(
-        day=rows.time.date().cast("string"), window=make.number_window(rows.time, windows)
+        day=rows.time.date().cast("string"), window=discovery.number_window(rows.time, windows)
     ).aggregate(
         rows=rows.count(),
         events=is_event.sum(),
@@ -111,7 +110,7 @@ def count_days(
     return days, on_time
 
 
-def settle_users(work: Work, log: CheckedLog, windows: Sequence[make.Window]) -> CheckedLog:
+def settle_users(work: Work, log: CheckedLog, windows: Sequence[discovery.Window]) -> CheckedLog:
     """The log with users who are in no table, and with where users live who say it in events only."""
     engine, events, users = work.engine, log.tables.events, log.tables.users
     if "territory" in events.columns:

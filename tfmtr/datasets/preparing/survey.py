@@ -14,10 +14,10 @@ import numpy as np
 from tfmtr.datasets import stores
 from tfmtr.datasets.groups import territory_groups
 from tfmtr.datasets.ids import refuse_mismatch
+from tfmtr.datasets.log_tables import check_unique
 from tfmtr.datasets.preparing.buckets import UNKNOWN_TERRITORY, Buckets
 from tfmtr.datasets.preparing.checked_log import CheckedLog, is_early
 from tfmtr.datasets.preparing.work import Work
-from tfmtr.datasets.tables import check_unique
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,11 +13,11 @@ import pyarrow as pa
 from tfmtr.datasets import stores
 from tfmtr.datasets.engines._engine import ROW_GROUP
 from tfmtr.datasets.features import as_feature
+from tfmtr.datasets.log_tables import check_unique
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.preparing.checked_log import CheckedLog
 from tfmtr.datasets.preparing.planned_features import FeaturePlan
 from tfmtr.datasets.preparing.work import Work
-from tfmtr.datasets.tables import check_unique
 from tfmtr.datasets.text import TEXT, TextVectors, encoder_vectors, has_words
 
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from tfmtr.datasets.engines.duckdb import DuckDB
+from tfmtr.datasets.log_tables import parse_memory, read_tables
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.reading import read_table
-from tfmtr.datasets.tables import parse_memory, read_tables
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_times_become_those_of_the_territory_s_clock(engine, make_logs, tables, 
     zones = {"DE": "Europe/Berlin", "US": "America/New_York"}
     engine.con.raw_sql("SET TimeZone = 'Asia/Tokyo'")  # the session's own zone says nothing
     logs = make_logs(pd.concat([some, later]), users, titles, time_zones=zones)
-    found = engine.execute(read_tables(engine, logs).events.order_by("user", "time"))
+    found = engine.con.execute(read_tables(engine, logs).events.order_by("user", "time"))
     clock = {user: [str(time)[5:16] for time in times] for user, times in found.groupby("user").time}
     assert clock["nobody"] == ["01-01 22:30", "07-01 22:30"]
     assert clock[str(users.uid[0])] == ["01-01 23:30", "07-02 00:30"]  # summer time; another day
