@@ -3,7 +3,7 @@
     python benchmarks/prepare_peers.py '{"library": "polars", "folder": "path/to/log", "out": "examples.parquet"}'
 
 A function takes the `Logs` and a path and writes the examples there: `COLUMNS`, in any order. pandas and Polars do what
-`tfmtr/datasets/examples.py` does, step by step and all buckets at once, as one writes it in these libraries; neither
+`tfmtr/datasets/discovery.py` does, step by step and all buckets at once, as one writes it in these libraries; neither
 has MD5, so that both call `hashlib` for each key. Prints a line of JSON: seconds, those of hashing, the peak of memory.
 """
 
@@ -20,11 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tfmtr.datasets import preparation
-from tfmtr.datasets.examples import SPARE_DRAWS, as_utc, plan_windows
+from tfmtr.datasets.discovery import SPARE_DRAWS, as_utc, plan_windows
 from tfmtr.datasets.names import inside
-from tfmtr.datasets.preparation import ACTIVITY
 from tfmtr.datasets.prepare import TEST_FRACTION, VALIDATION_FRACTION, open_engine, prepare
+from tfmtr.datasets.preparing import buckets
+from tfmtr.datasets.preparing.checked_log import check_log
+from tfmtr.datasets.preparing.drawn_examples import ACTIVITY, draw_examples
+from tfmtr.datasets.preparing.offered_titles import offer_titles
+from tfmtr.datasets.preparing.placed_windows import place_windows, settle_users
+from tfmtr.datasets.preparing.survey import survey_buckets
+from tfmtr.datasets.preparing.work import Work
 
 COLUMNS = ("user", "title", "territory", "bucket", "split", "sampling", "window", "is_positive", "event")
 OPTIONS = {name: p.default for name, p in inspect.signature(prepare).parameters.items() if p.default is not p.empty}
@@ -47,16 +52,17 @@ def tfmtr(logs, out, **options):
         tempfile.TemporaryDirectory(dir=out.parent) as folder,
         contextlib.closing(open_engine(Path(folder, "spill"), options)) as engine,
     ):
-        work = preparation.Preparation(
-            engine, logs, Path(folder, "result"), Path(folder, "work"), options, lambda text, total=None: None
-        )
-        work.read()
-        work.cut_buckets()
-        work.survey()
-        work.plan_catalogue()
-        for number, buckets in enumerate(work.passes):
-            rows = work.pass_examples(buckets, work.part("users", buckets), Path(folder, f"pass-{number}"))
-            engine.store(rows.rename(event=inside("event")).select(*COLUMNS), out / f"{number}.parquet")
+        result = Path(folder, "result")
+        result.mkdir()
+        work = Work(engine, logs, result, Path(folder, "work"), options, lambda text, total=None: None)
+        log = check_log(work)
+        windows = place_windows(work, log).windows
+        log = settle_users(work, log, windows)
+        parts = buckets.cut_buckets(work, log, windows, buckets.plan_passes(work, log.num_events))
+        catalogue = offer_titles(work, log, windows, survey_buckets(work, log, parts))
+        for number in range(len(parts.passes)):
+            rows = draw_examples(work, log, parts, catalogue, number).rows
+            engine.save(rows.rename(event=inside("event")).select(*COLUMNS), out / f"{number}.parquet")
 
 
 def spark(logs, out):
@@ -112,7 +118,7 @@ def plan(logs, first, last, num_events):
     """`(windows, starts and last end, number of buckets)`."""
     windows = plan_windows(logs.calendar, as_utc(first), as_utc(last))
     edges = np.array([*(window.start for window in windows), windows[-1].end], "datetime64[us]")
-    return windows, edges, max(1, -(-num_events // preparation.BUCKET_EVENTS))
+    return windows, edges, max(1, -(-num_events // buckets.BUCKET_EVENTS))
 
 
 def number(times, edges, windows):

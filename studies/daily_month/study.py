@@ -282,7 +282,7 @@ DAYS = (
     Day(twice),
     Day(labels_of_another_type, "bad data", AGAIN),
     Day(users_move),
-    Day(ordinary, "crashed", AGAIN, "tfmtr.datasets.preparation.Preparation.write_report"),
+    Day(ordinary, "crashed", AGAIN, "tfmtr.datasets.preparing.steps.write_report"),
     Day(ordinary, "crashed", AGAIN, "tfmtr.training.going_on.end_stage"),
     Day(a_territory_opens, options={"groups": "opens"}),
     Day(titles_go),

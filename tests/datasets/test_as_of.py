@@ -8,9 +8,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from tfmtr.datasets import preparation
 from tfmtr.datasets.logs import Calendar
 from tfmtr.datasets.prepare import prepare
+from tfmtr.datasets.preparing import buckets
 
 OPTIONS = {"alpha": 3.0, "progress": False}
 FIRST_CUT, LAST_CUT = 1, 3
@@ -28,7 +28,7 @@ def whole(make_logs, module_tables, tmp_path_factory):
         events = events[(events.asin != f"t{20 + number}") | ~is_early]
     folder = tmp_path_factory.mktemp("as_of")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "BUCKET_EVENTS", 10_000)  # the number of buckets must not depend on what is cut
+        patch.setattr(buckets, "BUCKET_EVENTS", 10_000)  # the number of buckets must not depend on what is cut
 
         def both(user_history):
             def make(kept, name, **changes):

@@ -17,9 +17,14 @@ def warned(data, text):
     return [warning for warning in data.report["warnings"] if text in warning]
 
 
-def test_the_base_log(tmp_path):
-    data = prepared(tmp_path, *base())
-    found = examples(data)
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The `Dataset` folder of the base log as it is."""
+    return prepared(tmp_path_factory.mktemp("plain"), *base())
+
+
+def test_the_base_log(plain):
+    found = examples(plain)
     assert (len(found), int(found.click.sum())) == (2058, 1000)
 
 
@@ -121,13 +126,13 @@ def test_a_few_events_far_in_the_future_are_refused(tmp_path, when, end):
     assert "(`--end`)" in str(caught.value)
 
 
-def test_events_somewhat_after_or_long_before_the_others_are_said(tmp_path):
+def test_events_somewhat_after_or_long_before_the_others_are_said(plain, tmp_path):
     events, users, titles = base()
     data = prepared(tmp_path / "a", with_time(events, "2024-04-09"), users, titles)
     assert warned(data, "1 event lies 11 days")[0].endswith("and the last window ends with them")
     data = prepared(tmp_path / "b", with_time(events, "1970-01-01"), users, titles)
     assert "1970-01-01 00:00:00" in warned(data, "1 event lies 19783 days, 0:06:05 before all others")[0]
-    assert not warned(prepared(tmp_path / "c", events, users, titles), "events lie")
+    assert not warned(plain, "events lie")
     end = base_log.START + datetime.timedelta(days=21)
     calendar = type(base_log.CALENDAR)(datetime.timedelta(days=7), 2, 1, end=end.to_pydatetime())
     data = prepared(tmp_path / "d", with_time(events, "2031-01-01"), users, titles, calendar=calendar)
@@ -143,24 +148,29 @@ def test_an_infinite_label_of_a_regression_is_said_as_such(tmp_path):
     assert ":regression" not in str(caught.value)
 
 
-def test_the_folder_that_is_made_may_be_called_anything(tmp_path):
-    plain, odd = tmp_path / "plain", tmp_path / "my day=01 50%20 [1] *?"
-    first, second = prepared(plain, *base()), prepared(odd, *base())
-    assert first.report["fingerprint"] == second.report["fingerprint"]
-    assert sorted(path.name for path in odd.iterdir()) == sorted(path.name for path in plain.iterdir())
+def test_the_folder_that_is_made_may_be_called_anything(plain, tmp_path):
+    odd = tmp_path / "my day=01 50%20 [1] *?"
+    data = prepared(odd, *base())
+    assert data.report["fingerprint"] == plain.report["fingerprint"]
+    assert sorted(path.name for path in odd.iterdir()) == sorted(path.name for path in plain.path.parent.iterdir())
 
 
-@pytest.mark.parametrize("value", [np.inf, -1e300])
-def test_numbers_that_examples_cannot_have_are_counted(tmp_path, value):
+def test_numbers_that_examples_cannot_have_are_counted(tmp_path):
     events, users, titles = base()
-    users = users.assign(score=np.where(users.index % 7 == 0, value, 3.0), code=10**18 + users.index)
-    data = prepared(tmp_path, events.assign(x=value), users, titles, training={"x": "x"})
-    assert warned(data, "values of 'score'") == ["43 values of 'score' are infinite or too large and count as missing"]
-    assert warned(data, "values of 'x'") == ["3600 values of 'x' are infinite or too large and count as missing"]
+    values = {"infinite": np.inf, "large": -1e300}
+    scores = {f"{name} score": np.where(users.index % 7 == 0, value, 3.0) for name, value in values.items()}
+    scores = {name.replace(" ", "_"): column for name, column in scores.items()}
+    users = users.assign(**scores, code=10**18 + users.index)
+    data = prepared(tmp_path, events.assign(**values), users, titles, training={name: name for name in values})
+    text = "are infinite or too large and count as missing"
+    for name in scores:
+        assert warned(data, f"values of {name!r}") == [f"43 values of {name!r} {text}"]
+        cells = examples(data)[name]
+        assert set(cells.dropna()) == {3.0}
+        assert cells.isna().any()
+    for name in values:
+        assert warned(data, f"values of {name!r}") == [f"3600 values of {name!r} {text}"]
     assert warned(data, "'code'") == ["300 values of 'code' were rounded to float32"]
-    scores = examples(data).score
-    assert set(scores.dropna()) == {3.0}
-    assert scores.isna().any()
 
 
 def test_labels_that_float32_rounds_or_cannot_hold(tmp_path):
@@ -180,16 +190,6 @@ def test_a_category_of_the_events_is_as_the_csv_has_it(tmp_path):
     found = examples(prepared(tmp_path, tmp_path / "events.csv", users, titles, training=training))
     assert set(found.x) == {f"{place}e1" for place in range(1, 20)}
     assert set(found.flag) == {"True", "False"}
-
-
-def test_what_of_an_availability_table_is_not_understood_is_said(tmp_path):
-    events, users, titles = base()
-    offered = pd.MultiIndex.from_product([titles.title, ["US", "DE", "JP", "BR"]], names=["title", "territory"])
-    path = base_log.write(tmp_path, "offered", offered.to_frame(index=False).assign(Start=base_log.START))
-    data = prepared(tmp_path, events, users, titles, availability=path)
-    assert warned(data, "availability") == [
-        "1 column of availability is not used: ['Start']; its bounds are `start` and `end`"
-    ]
 
 
 @pytest.mark.parametrize("argument", ["events", "users", "user_vectors"])
@@ -222,20 +222,22 @@ def test_labels_that_are_text_are_shown_with_their_rows(tmp_path):
         prepared(tmp_path, events, users, titles, tasks={"click": "time"})
 
 
-def offered(folder, titles, territories=("US", "DE", "JP", "BR")):
+def offered(folder, titles, territories=("US", "DE", "JP", "BR"), **columns):
     """The path of an availability table of all pairs."""
     pairs = pd.MultiIndex.from_product([titles, territories], names=["title", "territory"])
-    return base_log.write(folder, "offered", pairs.to_frame(index=False))
+    return base_log.write(folder, "offered", pairs.to_frame(index=False).assign(**columns))
 
 
 CASE = "; some would match but for upper and lower case"
 
 
-def test_rows_of_availability_without_title_or_territory_are_counted(tmp_path):
+def test_what_of_an_availability_table_is_not_understood_is_said_and_counted(tmp_path):
     events, users, titles = base()
-    path = offered(tmp_path, [*titles.title, "T001", None, "x"], ["US", "DE", "JP", "BR", "br", None])
+    territories = ["US", "DE", "JP", "BR", "br", None]
+    path = offered(tmp_path, [*titles.title, "T001", None, "x"], territories, Start=base_log.START)
     data = prepared(tmp_path, events, users, titles, availability=path)
     assert warned(data, "availability") == [
+        "1 column of availability is not used: ['Start']; its bounds are `start` and `end`",
         f"18 rows of availability of titles that are not in the titles table were left out{CASE}",
         f"86 rows of availability of territories without users were left out{CASE}",
     ]

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.base_log import base, prepared
 
-from tfmtr.datasets import examples as make
+from tfmtr.datasets import discovery
 from tfmtr.datasets.calendars import EVENTS, FEW, LENGTHS, complete
 from tfmtr.datasets.logs import Calendar
 
@@ -24,7 +24,7 @@ def chosen(days, events, calendar=None, seed=0):
     counts = times.dt.floor("h").value_counts().sort_index()
     hours = [(hour.to_pydatetime(), int(count)) for hour, count in counts.items()]
     calendar = complete(calendar or Calendar(), hours, first, last)
-    return times, calendar, make.plan_windows(calendar, first, last)
+    return times, calendar, discovery.plan_windows(calendar, first, last)
 
 
 @pytest.mark.parametrize(

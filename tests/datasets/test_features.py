@@ -57,7 +57,7 @@ def test_features_of_a_table(engine, monkeypatch):
     assert (found["same"].mean, found["same"].std) == (4.0, 1.0)
     assert (found["tags"].vocabulary, found["tags"].width) == (("x", "y"), 3)
     assert found["empty"].vocabulary == ()
-    written = engine.execute(
+    written = engine.con.execute(
         table.select(*(as_feature(table, found[name]) for name in ("plan", "kids", "age", "tags")))
     )
     assert written.plan.tolist()[-1] == ""

@@ -115,20 +115,24 @@ def test_columns_named_like_the_preparation_s_own_come_through(prepared, turn):
             np.testing.assert_array_equal(table[name], column.astype("float32"), err_msg=f"{role}.parquet {name}")
 
 
-@pytest.mark.parametrize("name", ["rank", "draw"])
-def test_a_logged_negative_keeps_its_training_column(prepared, name):
+def test_a_logged_negative_keeps_its_training_columns(prepared):
     events, users, titles = base()
-    _, found = prepared(events.rename(columns={"pos": name}), users, titles, training={name: name})
-    assert found[name][found.click == 0].std() > 5
+    columns = {"rank": "pos", "draw": "pos"}
+    _, examples = prepared(events, users, titles, training=columns)
+    assert all(examples[name][examples.click == 0].std() > 5 for name in columns)
 
 
-@pytest.mark.parametrize("name", ["order", "wanted"])
-def test_a_task_named_like_a_column_of_the_preparation(prepared, name):
+def test_tasks_named_like_columns_of_the_preparation(prepared):
     events, users, titles = base(users=150)
-    _, plain = prepared(events, users, titles, tasks={"is_event": "click", "buy": "buy:after=is_event"})
-    _, found = prepared(events, users, titles, tasks={"click": "click", name: "buy:after=click"})
-    assert 0 < found[name].sum() < found.click.sum() < len(found)
-    pd.testing.assert_frame_equal(found.rename(columns={name: "buy", "click": "is_event"}), plain)
+    names = ("order", "wanted")
+    _, plain = prepared(
+        events, users, titles, tasks={"is_event": "click", **dict.fromkeys(("buy", "bought"), "buy:after=is_event")}
+    )
+    _, strange = prepared(events, users, titles, tasks={"click": "click", **dict.fromkeys(names, "buy:after=click")})
+    assert all(0 < strange[name].sum() < strange.click.sum() < len(strange) for name in names)
+    pd.testing.assert_frame_equal(
+        strange.rename(columns={"order": "buy", "wanted": "bought", "click": "is_event"}), plain
+    )
 
 
 def test_prepared_files_have_no_column_that_is_unguarded(prepared):
@@ -243,7 +247,7 @@ def test_names_that_only_look_reserved():
     ],
 )
 def test_a_refused_name_is_refused_before_any_work(prepared, changes, message, monkeypatch):
-    monkeypatch.setattr("tfmtr.datasets.preparation.check_unique", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("tfmtr.datasets.preparing.checked_log.check_unique", lambda *_: pytest.fail("worked"))
     events, users, titles = base(users=20, titles=10)
     tasks = {"click": "click", **changes.get("tasks", {})}
     users, titles = users.assign(**changes.get("users", {})), titles.assign(**changes.get("titles", {}))

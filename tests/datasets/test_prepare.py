@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.base_log import COLUMNS, base, prepared, read_examples
 
-from tfmtr.datasets import preparation
 from tfmtr.datasets.logs import Calendar
 from tfmtr.datasets.prepare import prepare
+from tfmtr.datasets.preparing import buckets
 from tfmtr.datasets.report import fingerprint
 
 ALPHA = 3.0
@@ -32,7 +32,7 @@ def case(make_logs, module_tables, tmp_path_factory):
     events, users, titles = module_tables
     logs = make_logs(events, users, titles)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "BUCKET_EVENTS", 400)  # three buckets
+        patch.setattr(buckets, "BUCKET_EVENTS", 400)  # three buckets
         prepared = run(logs, tmp_path_factory.mktemp("case") / "out")
     return events, users, titles, logs, prepared, read_examples(prepared)
 
@@ -229,7 +229,7 @@ def test_other_tables_and_report(case):
 
 def test_same_seed_same_bytes_whatever_the_order_of_the_log(case, make_logs, tmp_path, monkeypatch):
     events, users, titles, _, prepared, _ = case
-    monkeypatch.setattr(preparation, "BUCKET_EVENTS", 400)
+    monkeypatch.setattr(buckets, "BUCKET_EVENTS", 400)
     logs = make_logs(events.sample(frac=1, random_state=1), users[::-1], titles[::-1])
     again = run(logs, tmp_path / "again")
     assert again.report["fingerprint"] == prepared.report["fingerprint"]
@@ -428,7 +428,7 @@ def write_store(folder, key, names, width, seed=0, dtype="float32"):
 
 
 def test_upstream_vectors_follow_their_ids(make_logs, tables, tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "BUCKET_EVENTS", 400)
+    monkeypatch.setattr(buckets, "BUCKET_EVENTS", 400)
     events, users, titles = tables
     titles["embedding"] = [[float(i), 1.0] for i in range(len(titles))]
     users_path, user_vectors = write_store(tmp_path / "u", "id", users.uid[::-1].tolist(), 5, dtype="float64")

@@ -1,7 +1,9 @@
 """Ratings as tasks, where negatives come from, and what hides a title, against pandas."""
 
+import contextlib
 import datetime
 import hashlib
+import itertools
 
 import ibis
 import numpy as np
@@ -9,9 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tfmtr.datasets import preparation
+from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.labels import OPERATORS, parse_label
+from tfmtr.datasets.log_tables import read_tables
+from tfmtr.datasets.names import inside
 from tfmtr.datasets.prepare import prepare
+from tfmtr.datasets.preparing import buckets
 
 FIRST = datetime.datetime(2024, 1, 6)  # the first window of `make_logs`, -3
 STRATUM = ["split", "sampling", "window"]
@@ -65,31 +70,32 @@ def offered(events, users, window):
     return set(zip(before.user.map(dict(zip(users.user, users.market, strict=True))), before.title, strict=True))
 
 
-@pytest.mark.parametrize("comparison", OPERATORS)
-@pytest.mark.parametrize("threshold", ["4", "3.5"])
-def test_a_threshold_gives_labels(rated, make, tmp_path, comparison, threshold):
-    """Of the first task and of another one, which is null where the rating is."""
-    events = rated[0].assign(seen=1)
-    tasks = {"event": "seen", "liked": f"rating {comparison} {threshold}"}
-    found = read_examples(run(make((events, *rated[1:]), tasks=tasks), tmp_path / "out"))
-    found = found[found.event == 1]
+def test_a_threshold_gives_labels(rated, make, tmp_path):
+    """Of tasks beside the first one, which are null where the rating is."""
+    events, limits = rated[0].assign(seen=1), list(itertools.product(OPERATORS, ["4", "3.5"]))
+    tasks = {f"liked_{place}": f"rating {comparison} {limit}" for place, (comparison, limit) in enumerate(limits)}
+    examples = read_examples(run(make((events, *rated[1:]), tasks={"event": "seen", **tasks}), tmp_path / "out"))
+    positives = examples[examples.event == 1]
     first = events.sort_values(["ts", "rating"]).drop_duplicates(["user", "title", "window"])
-    first = first.assign(wanted=OPERATORS[comparison](first.rating, float(threshold)).astype(float))
-    first.loc[first.rating.isna(), "wanted"] = np.nan
-    joined = found.merge(first, on=["user", "title", "window"])
-    assert len(joined) == len(found) > 50
-    np.testing.assert_array_equal(joined.liked, joined.wanted)
-    assert joined.liked.isna().any()
-    assert {0.0, 1.0} <= set(joined.liked) if comparison != "==" else True
+    joined = positives.merge(first, on=["user", "title", "window"])
+    assert len(joined) == len(positives) > 50
+    assert joined.rating.isna().any()
+    for place, (comparison, limit) in enumerate(limits):
+        expected = OPERATORS[comparison](joined.rating, float(limit)).astype(float).where(joined.rating.notna())
+        labels = joined[f"liked_{place}"]
+        np.testing.assert_array_equal(labels, expected, err_msg=tasks[f"liked_{place}"])
+        assert {0.0, 1.0} <= set(labels) if comparison != "==" else True
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_decimal_threshold_is_reached_by_the_same_decimal(rated, make, tmp_path, dtype):
     events = rated[0].assign(rating=rated[0].rating.round() + 0.3)
     events["rating"] = events.rating.astype(dtype)
-    data = run(make((events, *rated[1:]), tasks={"liked": "rating>=3.3"}), tmp_path / "out")
-    low = (events.rating < np.dtype(dtype).type(3.3)).sum()
-    assert sum(row["low_rated"] for row in data.report["funnel"]) == low
+    logs = make((events, *rated[1:]), tasks={"liked": "rating>=3.3"})
+    with contextlib.closing(DuckDB(tmp_path / "spill", 10**9)) as engine:
+        labels = read_tables(engine, logs).events[inside("liked")]
+        assert engine.execute((labels == 0.0).sum()) == (events.rating < np.dtype(dtype).type(3.3)).sum()
+        assert engine.execute(labels.count()) == events.rating.notna().sum()
     assert (events.rating == np.dtype(dtype).type(3.3)).sum() > 50
 
 
@@ -177,7 +183,7 @@ def draws(user, title, window):
 @pytest.mark.parametrize("negatives", ["logged", "sampled", "both"])
 def test_where_negatives_come_from(rated, make, tmp_path, negatives, threshold, monkeypatch):
     """Logged ones first, by their draw; then sampled ones that are neither positive nor logged in the window."""
-    monkeypatch.setattr(preparation, "BUCKET_EVENTS", 10_000)
+    monkeypatch.setattr(buckets, "BUCKET_EVENTS", 10_000)
     events, users, titles = rated
     click = (np.random.default_rng(1).random(len(events)) < threshold).astype(float)
     events = events.assign(click=click, watch=np.arange(len(events)) % 7)
@@ -220,7 +226,7 @@ def test_where_negatives_come_from(rated, make, tmp_path, negatives, threshold, 
 
 
 def test_filled_up_negatives_do_not_depend_on_the_order_of_the_log(rated, make, tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "BUCKET_EVENTS", 400)
+    monkeypatch.setattr(buckets, "BUCKET_EVENTS", 400)
     events, users, titles = rated
     options = {"low_ratings": "negatives", "alpha": 5.0}
     one = run(make(rated), tmp_path / "one", **options)

@@ -11,7 +11,7 @@ from tfmtr.datasets.audience import USER, Audience
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.simulator import simulator
 from tfmtr.datasets.truth import Truth
-from tfmtr.datasets.vectors import VectorStore
+from tfmtr.datasets.vector_store import VectorStore
 from tfmtr.datasets.world import LATENT, make_world
 
 

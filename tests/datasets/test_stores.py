@@ -6,7 +6,7 @@ import pytest
 from tfmtr.datasets import stores
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.stores import MatrixWriter, StoreWriter, gather, list_matrix
-from tfmtr.datasets.vectors import VectorStore
+from tfmtr.datasets.vector_store import VectorStore
 
 
 def test_gather_gives_zero_for_negative_rows():

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-from tfmtr.datasets.examples import Window, as_utc
+from tfmtr.datasets.discovery import Window, as_utc
 from tfmtr.datasets.logs import Calendar
 
 SECOND, HOUR, DAY = (datetime.timedelta(seconds=number) for number in (1, 3_600, 86_400))

@@ -34,7 +34,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfmtr.datasets.vectors import VectorStore
+from tfmtr.datasets.vector_store import VectorStore
 from tfmtr.documents import read_json
 from tfmtr.folders import Folder, as_path, check_format
 from tfmtr.schema import Schema

@@ -9,7 +9,7 @@ import ibis
 import numpy as np
 import scipy.sparse
 
-from tfmtr.datasets.examples import Window
+from tfmtr.datasets.discovery import Window
 
 MAX_TITLES = 50
 CHUNK_ROWS = 65_536

@@ -27,7 +27,7 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
-from tfmtr.datasets import examples as make
+from tfmtr.datasets import discovery
 from tfmtr.datasets.engines._engine import Engine
 from tfmtr.datasets.logs import Logs
 from tfmtr.datasets.sampling import digest, draw, is_below
@@ -51,10 +51,10 @@ def is_drawn(logs: Logs) -> bool:
     return not logs.has_times or logs.split_column is not None
 
 
-def windows(is_given: bool) -> list[make.Window]:
+def windows(is_given: bool) -> list[discovery.Window]:
     """The `Window`s, on the clock that nobody sees: `-1 .. 1` where the split is given, else 0 and 1."""
     numbers = range(-1 if is_given else 0, 2)
-    return [make.Window(number, EPOCH + number * DAY, EPOCH + (number + 1) * DAY) for number in numbers]
+    return [discovery.Window(number, EPOCH + number * DAY, EPOCH + (number + 1) * DAY) for number in numbers]
 
 
 def split_word(column: ir.Value) -> ir.Value:
@@ -131,7 +131,7 @@ def with_clock(
             events = events.mutate(place=place)
             number, second = events.part, ibis.least(events.place, SECONDS - 1)
     else:
-        users = make.assign_users(events, seed=seed, **fractions)
+        users = discovery.assign_users(events, seed=seed, **fractions)
         few = is_below(digest(seed, "history", events.user, events.title), TEST_HISTORY)
         events = users.drop("sampling")
         number = (events.split == "test").ifelse(few.ifelse(-1, 1), half.ifelse(-1, 0))

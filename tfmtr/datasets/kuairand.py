@@ -29,8 +29,8 @@ import pyarrow.compute as pc
 
 from tfmtr.datasets.domains import Protocol, describe, look_up, split_rows
 from tfmtr.datasets.engines.duckdb import DuckDB
+from tfmtr.datasets.log_tables import check_columns
 from tfmtr.datasets.reading import read_table
-from tfmtr.datasets.tables import check_columns
 from tfmtr.schema import Schema
 
 DOMAINS = {0: "1", 1: "2"}  # tab -> domain, numbered as in the paper: the second is by far the largest

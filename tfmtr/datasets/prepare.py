@@ -19,9 +19,10 @@ from tfmtr.datasets.engines._engine import Engine
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.files import find_files
 from tfmtr.datasets.holdout import is_drawn
+from tfmtr.datasets.log_tables import parse_memory
 from tfmtr.datasets.logs import Calendar, Logs
-from tfmtr.datasets.preparation import Preparation
-from tfmtr.datasets.tables import parse_memory
+from tfmtr.datasets.preparing.steps import run_steps
+from tfmtr.datasets.preparing.work import Work
 from tfmtr.schema import check_choice
 from tfmtr.scratch import scratch, sweep
 
@@ -119,12 +120,12 @@ def prepare(
     with scratch(*workplace(out)) as folder, progress_bar(progress) as advance:
         result = Path(folder, "result")
         with contextlib.closing(open_engine(Path(folder, "spill"), options)) as opened:
-            preparation = Preparation(opened, logs, result, Path(folder, "work"), options, advance, like)
+            work = Work(opened, logs, result, Path(folder, "work"), options, advance, like)
             try:
                 with explaining(opened.errors, logs, options["memory_limit"]):
-                    preparation.run()
+                    run_steps(work)
             except Exception as error:
-                for warning in preparation.warnings:
+                for warning in work.warnings:
                     error.add_note(warning)
                 raise
         if out.exists():

@@ -77,7 +77,7 @@ def read_table(
             _cast(engine, engine.read_parquet(paths, root), own, types, found.partitions, argument, paths[0])
             for own, paths in parts
         ]
-        table = _join(tables)
+        table = tables[0] if len(tables) == 1 else engine.view(_join(tables))
         is_empty = engine.execute(table.limit(1).count()) == 0
     except engine.errors as error:
         raise ValueError(f"`{argument}` must be readable as one table. Received: {path}: {error}") from error

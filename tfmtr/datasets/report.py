@@ -17,7 +17,7 @@ from tfmtr.folders import FORMATS
 from tfmtr.schema import Task
 
 if TYPE_CHECKING:
-    from tfmtr.datasets.examples import Window
+    from tfmtr.datasets.discovery import Window
     from tfmtr.datasets.logs import Logs
 
 PARTITIONS = ("split", "sampling", "window")

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 
 from tfmtr.datasets.engines._engine import ROW_GROUP, Engine
 from tfmtr.datasets.ids import as_id
-from tfmtr.datasets.vectors import VectorStore
+from tfmtr.datasets.vector_store import VectorStore
 
 if TYPE_CHECKING:
     import ibis

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfmtr.datasets.dataset import Dataset
-from tfmtr.datasets.preparation import JUDGED_WINDOWS
+from tfmtr.datasets.preparing.offered_titles import JUDGED_WINDOWS
 from tfmtr.evaluation.baselines.history import History, Score
 from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.baselines.tried_options import fit, tune

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tfmtr.datasets.dataset import Dataset
+from tfmtr.datasets.discovery import is_event
 from tfmtr.datasets.engines.duckdb import read_files
-from tfmtr.datasets.examples import is_event
 
 LOCAL_SHARE = 0.3
 

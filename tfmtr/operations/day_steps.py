@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from tfmtr import training
 from tfmtr.calibration import calibrate
 from tfmtr.datasets.dataset import Dataset
+from tfmtr.datasets.discovery import EmptyWindowError
 from tfmtr.datasets.drift import moved_users, silent_shares
-from tfmtr.datasets.examples import EmptyWindowError
 from tfmtr.datasets.groups import to_globe
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare

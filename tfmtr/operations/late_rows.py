@@ -12,8 +12,8 @@ import ibis
 import pyarrow.parquet as pq
 
 from tfmtr.datasets.dataset import Dataset
+from tfmtr.datasets.discovery import is_event
 from tfmtr.datasets.engines.duckdb import read_files
-from tfmtr.datasets.examples import is_event
 from tfmtr.datasets.sampling import digest
 from tfmtr.documents import read_json
 from tfmtr.scratch import scratch

@@ -13,8 +13,8 @@ from helpers import base_log
 
 from tfmtr.datasets.column_types import TIME
 from tfmtr.datasets.engines.duckdb import DuckDB
+from tfmtr.datasets.log_tables import read_tables
 from tfmtr.datasets.reading import read_table
-from tfmtr.datasets.tables import read_tables
 
 
 @pytest.fixture(scope="module")

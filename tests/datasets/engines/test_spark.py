@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfmtr.datasets import preparation
 from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.labels import parse_label
+from tfmtr.datasets.log_tables import check_labels, check_unique, read_tables
 from tfmtr.datasets.logs import Calendar
 from tfmtr.datasets.names import inside
 from tfmtr.datasets.prepare import prepare
+from tfmtr.datasets.preparing import buckets
 from tfmtr.datasets.reading import read_table
-from tfmtr.datasets.tables import check_labels, check_unique, read_tables
 
 pytest.importorskip("pyspark", reason="needs the extra `spark` and Java 17: pip install 'tfmtr[spark]'")
 from pyspark.sql import SparkSession
@@ -36,7 +36,7 @@ OPTIONS = {
 def prepare_twice(logs, folder, monkeypatch, *, passes=1, **options):
     """The same log prepared by both engines: in one bucket, or in three of which Spark takes two at once."""
     if passes == 2:
-        monkeypatch.setattr(preparation, "BUCKET_EVENTS", 400)
+        monkeypatch.setattr(buckets, "BUCKET_EVENTS", 400)
         monkeypatch.setattr(Spark, "pass_buckets", 2)
     duckdb = prepare(logs, folder / "duckdb", **OPTIONS, **options)
     return duckdb, prepare(

@@ -64,8 +64,16 @@ class Engine(abc.ABC):
         """The time that the clock of a time zone shows at a time in UTC, both without a zone; Ibis values."""
 
     @abc.abstractmethod
+    def save(self, table: ibis.Table, path: Path) -> None:
+        """Runs a table once and writes it to `path`, which `read_parquet` reads."""
+
+    @abc.abstractmethod
     def store(self, table: ibis.Table, path: Path) -> ibis.Table:
         """Runs a table once, writes it to `path` and returns what is there as a table."""
+
+    @abc.abstractmethod
+    def view(self, table: ibis.Table) -> ibis.Table:
+        """The same table under a name, so that what is asked of it is not compiled with all that it is made of."""
 
     @abc.abstractmethod
     def partition(self, table: ibis.Table, folder: Path, num_buckets: int) -> None:
@@ -87,7 +95,7 @@ class Engine(abc.ABC):
     def sort_early(self) -> None:  # noqa: B027, most engines need no hint
         """Says that whole tables are sorted from now on."""
 
-    def execute(self, value: ir.Value) -> Any:
+    def execute(self, value: ir.Scalar) -> Any:
         """One Ibis value as a Python value."""
         return self.con.execute(value)
 

@@ -1,6 +1,7 @@
 """DuckDB: one machine, bounded memory, work beyond it on disk."""
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import ibis
 import ibis.expr.datatypes as dt
+import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
+from ibis.backends.sql.datatypes import DuckDBType
 
-from tfmtr.datasets.csv_files import as_pattern, quoted
+from tfmtr.datasets.csv_files import as_pattern, literal, quoted
 from tfmtr.datasets.engines._engine import ROW_GROUP, Engine
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ class DuckDB(Engine):
     pass_buckets = 1
 
     def __init__(self, folder: Path | None = None, memory_limit: int | None = None) -> None:
-        options, self.temporary = {}, None
+        options, self.temporary, self.views = {}, None, []
         if folder is None:
             self.temporary = tempfile.TemporaryDirectory()
         self.folder = Path(folder or self.temporary.name)
@@ -101,12 +104,26 @@ class DuckDB(Engine):
         """By DuckDB's function `timezone`, twice."""
         return _local_time(zone, _moment("UTC", time))
 
-    def store(self, table: ibis.Table, path: Path) -> ibis.Table:
+    def save(self, table: ibis.Table, path: Path) -> None:
         """One Parquet file."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with as_built():
             self.con.to_parquet(table, path)
+
+    def store(self, table: ibis.Table, path: Path) -> ibis.Table:
+        """One Parquet file."""
+        self.save(table, path)
         return self.read_parquet([path])
+
+    def view(self, table: ibis.Table) -> ibis.Table:
+        """A view, which DuckDB plans as if it were written out."""
+        self.views.append(table)  # Ibis forgets tables in memory when nobody has them
+        self.con._run_pre_execute_hooks(table)
+        with as_built():
+            query = self.con.compile(table)
+        name = ibis.util.gen_name("view")
+        self.con.con.execute(f"CREATE TEMP VIEW {quoted(name)} AS {query}")
+        return named(self.con, name, table.schema())
 
     def partition(self, table: ibis.Table, folder: Path, num_buckets: int) -> None:
         """One folder for each bucket, with a file without rows where a bucket has none."""
@@ -130,10 +147,10 @@ class DuckDB(Engine):
         with as_built():
             return self.con.to_pyarrow(table)
 
-    def execute(self, value: ir.Value) -> Any:
-        """One Ibis value as a Python value."""
+    def execute(self, value: ir.Scalar) -> Any:
+        """One Ibis value as a Python value, by way of no data frame."""
         with as_built():
-            return self.con.execute(value)
+            return self.con.to_pyarrow(value).as_py()
 
     def batches(self, table: ibis.Table) -> Iterator[pa.Table]:
         """Batches as they come, without holding what went before."""
@@ -167,4 +184,22 @@ def read_files(
     """
     if has_partitions:
         options["hive_types_autocast"] = False
-    return con.read_parquet([as_pattern(path) for path in paths], hive_partitioning=has_partitions, **options)
+    files = ", ".join(literal(as_pattern(path)) for path in paths)
+    options["hive_partitioning"] = has_partitions
+    settings = "".join(f", {name} = {value}" for name, value in options.items())
+    view = ibis.util.gen_name("read_parquet")
+    # Not by `con.read_parquet`, which builds and prints both statements: nearly all of what small files take.
+    con.con.execute(f"CREATE TEMP VIEW {quoted(view)} AS SELECT * FROM read_parquet([{files}]{settings})")
+    columns = con.con.execute(f"DESCRIBE {quoted(view)}").fetchall()
+    return named(con, view, ibis.schema({name: type_called(text) for name, text, *_ in columns}))
+
+
+def named(con: "Backend", name: str, schema: ibis.Schema) -> ibis.Table:
+    """What a connection knows under a name, whose columns need not be asked for."""
+    return ops.DatabaseTable(name, schema=schema, source=con, namespace=ops.Namespace()).to_expr()
+
+
+@functools.cache
+def type_called(text: str) -> dt.DataType:
+    """The Ibis type of a type's name in DuckDB's words."""
+    return DuckDBType.from_string(text)

@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 import ibis
 import ibis.expr.datatypes as dt
+import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,7 +59,7 @@ class Spark(Engine):
     pass_buckets = 16  # a query of Spark costs a large part of a second, however little it does
 
     def __init__(self, folder: Path, memory_limit: int, master: str | None = None) -> None:
-        self.folder, self.memory_limit, self.partitions = Path(folder), memory_limit, {}
+        self.folder, self.memory_limit, self.partitions, self.views = Path(folder), memory_limit, {}, []
         session = SparkSession.getActiveSession()
         self.is_guest = session is not None
         self.interrupt = signal.getsignal(signal.SIGINT)
@@ -132,9 +133,21 @@ class Spark(Engine):
         """By Spark's function `from_utc_timestamp`."""
         return _local_time(time, zone)
 
+    def save(self, table: ibis.Table, path: Path) -> None:
+        """A folder of Parquet files."""
+        self.con.to_parquet(table, location(path))
+
     def store(self, table: ibis.Table, path: Path) -> ibis.Table:
         """A folder of Parquet files."""
         return self._write(table, path)
+
+    def view(self, table: ibis.Table) -> ibis.Table:
+        """A view of the session."""
+        self.views.append(table)  # Ibis forgets tables in memory when nobody has them
+        self.con._run_pre_execute_hooks(table)
+        name = ibis.util.gen_name("view")
+        self.session.sql(self.con.compile(table)).createOrReplaceTempView(name)
+        return ops.DatabaseTable(name, schema=table.schema(), source=self.con, namespace=ops.Namespace()).to_expr()
 
     def partition(self, table: ibis.Table, folder: Path, num_buckets: int) -> None:
         """One folder of Parquet files for each bucket that has rows; sorted before, for few files in each."""

@@ -7,11 +7,10 @@ import pandas as pd
 import pytest
 
 from tfmtr.datasets.engines.duckdb import DuckDB
+from tfmtr.datasets.log_tables import parse_memory, read_tables
 from tfmtr.datasets.names import inside
-from tfmtr.datasets.preparation import Preparation
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.reading import read_table
-from tfmtr.datasets.tables import parse_memory, read_tables
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def test_tables_come_in_the_words_of_the_package(engine, make_logs, tables):
     assert found.users.columns == ("user", "territory", inside("device"), inside("age"))
     assert found.titles.columns == ("title", "name", inside("genres"))
     assert found.tasks == {"click": "binary", "watch": "regression"}
-    rows = engine.execute(found.events.order_by("time"))
+    rows = engine.con.execute(found.events.order_by("time"))
     assert (rows[inside("click")] == events.sort_values("ts", kind="stable").ok.to_numpy()).mean() > 0.99
     assert engine.execute(found.titles.name.first()) == "Story 0 of war"
 
@@ -42,7 +41,7 @@ def test_a_title_without_name_is_called_by_its_id(engine, make_logs, tables):
     events, users, titles = tables
     titles.loc[3, "title name"] = None
     logs = make_logs(events, users, titles)
-    names = engine.execute(read_tables(engine, logs).titles.order_by("title")).name
+    names = engine.con.execute(read_tables(engine, logs).titles.order_by("title")).name
     assert names[3] == "t03"
     assert names[4] == "Story 4 of war"
 
@@ -59,7 +58,7 @@ def test_times_are_read_in_utc(engine, make_logs, tables, unit):
         expected = [datetime.datetime.combine(day, datetime.time()) for day in events.ts]
     if unit in ("seconds", "float"):
         events["ts"] = (events.ts - pd.Timestamp(0)).dt.total_seconds().astype("int64" if unit == "seconds" else float)
-    times = engine.execute(read_tables(engine, make_logs(events, users, titles)).events).time
+    times = engine.con.execute(read_tables(engine, make_logs(events, users, titles)).events).time
     assert sorted(times.tolist()) == expected
 
 
@@ -73,7 +72,7 @@ def test_times_become_those_of_the_territory_s_clock(engine, make_logs, tables, 
     zones = {"DE": "Europe/Berlin", "US": "America/New_York"}
     engine.con.raw_sql("SET TimeZone = 'Asia/Tokyo'")  # the session's own zone says nothing
     logs = make_logs(pd.concat([some, later]), users, titles, time_zones=zones)
-    found = engine.execute(read_tables(engine, logs).events.order_by("user", "time"))
+    found = engine.con.execute(read_tables(engine, logs).events.order_by("user", "time"))
     clock = {user: [str(time)[5:16] for time in times] for user, times in found.groupby("user").time}
     assert clock["nobody"] == ["01-01 22:30", "07-01 22:30"]
     assert clock[str(users.uid[0])] == ["01-01 23:30", "07-02 00:30"]  # summer time; another day
@@ -223,7 +222,7 @@ def test_parse_memory(text, size):
 def test_ids_of_a_csv_stay_as_written(engine, tmp_path):
     (tmp_path / "a.csv").write_text("uid,score\n1e05,1.50\n2e07,2\n")
     table, _ = read_table(engine, tmp_path / "a.csv", "users", ids=["uid", "absent"])
-    assert sorted(engine.execute(table.uid)) == ["1e05", "2e07"]
+    assert sorted(engine.con.execute(table.uid)) == ["1e05", "2e07"]
     assert table.score.type().is_floating()
 
 
@@ -260,10 +259,10 @@ def test_a_file_whose_name_is_not_utf_8(engine, tmp_path):
 
 
 def test_too_little_memory_for_a_log_names_the_option(make_logs, tables, tmp_path, monkeypatch):
-    def run(self):
+    def run_steps(_):
         raise ValueError("no table") from duckdb.OutOfMemoryException("0 bytes")
 
-    monkeypatch.setattr(Preparation, "run", run)
+    monkeypatch.setattr("tfmtr.datasets.prepare.run_steps", run_steps)
     check_refused(make_logs(*tables), "`memory_limit` must be larger for this log. Received: memory_limit=4GB")
 
 

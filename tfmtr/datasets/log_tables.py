@@ -181,7 +181,9 @@ def read_tables(engine: Engine, logs: Logs, warnings: list[str] | None = None) -
             },
         },
     )
-    return localise(engine, tables, logs.time_zones) if logs.time_zones else tables
+    tables = localise(engine, tables, logs.time_zones) if logs.time_zones else tables
+    views = {name: engine.view(getattr(tables, name)) for name in ("events", "users", "titles")}
+    return dataclasses.replace(tables, **views)
 
 
 def localise(engine: Engine, tables: Tables, time_zones: Mapping[str, str]) -> Tables:

@@ -1,0 +1,95 @@
+"""The last step of `prepare`: schema.json and prepare.json."""
+
+import dataclasses
+import datetime
+import json
+
+from tfmtr.datasets.features import check_widths
+from tfmtr.datasets.funnel import stages
+from tfmtr.datasets.preparing.checked_log import CheckedLog
+from tfmtr.datasets.preparing.placed_windows import PlacedWindows
+from tfmtr.datasets.preparing.planned_features import FeaturePlan
+from tfmtr.datasets.preparing.survey import Survey
+from tfmtr.datasets.preparing.work import Work
+from tfmtr.datasets.preparing.written_examples import WrittenExamples
+from tfmtr.datasets.preparing.written_titles import WrittenTitles
+from tfmtr.datasets.report import build_report, check_negatives, describe_tasks, fingerprint, shortfall
+from tfmtr.schema import Feature, Scenario, Schema
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What all steps found, for the report."""
+
+    log: CheckedLog
+    placed: PlacedWindows
+    survey: Survey
+    plan: FeaturePlan
+    titles: WrittenTitles
+    examples: WrittenExamples
+    has_history: bool
+
+
+def write_report(work: Work, outcome: Outcome) -> None:
+    """Writes schema.json and prepare.json."""
+    territories = {
+        name: {**row, "positives": outcome.examples.positives.get(name, 0)}
+        for name, row in outcome.survey.territories.items()
+    }
+    counts, num_titles = outcome.examples.counts, len(outcome.titles.vectors)
+    work.warn(work.funnel.total("unavailable"), "positives of titles that were not available were dropped")
+    work.warnings.extend(shortfall(counts, work.options["negatives"]))
+    without = sorted(name for name, row in territories.items() if not row["positives"])
+    work.warn(len(without), f"territories have no positives: {without[:10]}")
+    work.warn(num_titles == 1, "titles are all that there is: nothing can be ranked")
+    newcomers = outcome.examples.newcomers
+    if outcome.has_history and newcomers == work.funnel.total("positives"):
+        work.warn(newcomers, "positives are all of users without a past: their user vectors are zero")
+    if not any(row["split"] == "train" and row["window"] <= 0 for row in counts):
+        raise ValueError(
+            "`events` must give positives in the training windows: discoveries of available titles by training "
+            "users; the warnings say what was dropped. Received: none"
+        )
+    check_negatives(counts, work.options["negatives"], num_titles)
+    build_schema(work, outcome).save(work.out)
+    report = build_report(
+        work.logs, work.options, outcome.placed.windows, counts, territories, num_titles, work.warnings
+    )
+    report["times"] = work.logs.has_times
+    report["calendar"] = describe_calendar(outcome.placed)
+    if work.is_drawn:  # windows are no spans of time
+        report["windows"] = [{"window": w.number, "start": None, "end": None} for w in outcome.placed.windows]
+    report["funnel"], report["days"] = work.funnel.document(), outcome.placed.days
+    report["stages"], report["splits"] = stages(report["funnel"]), work.funnel.by_split()
+    report["columns"], report["titles_without_text"] = outcome.log.columns, outcome.titles.without_text
+    report["fingerprint"] = fingerprint(work.out)
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    (work.out / "prepare.json").write_text(text, encoding="utf-8")
+
+
+def build_schema(work: Work, outcome: Outcome) -> Schema:
+    """The schema of the data, with the vectors of the stores.
+
+    Raises:
+        ValueError: If vectors are not as wide as in the data that these continue.
+    """
+    features = [feature for role in ("user", "title", "training") for feature in outcome.plan.features[role]]
+    if outcome.examples.user_width:
+        features.append(Feature("user_vector", "user", "vector", width=outcome.examples.user_width))
+    features.append(Feature("title_vector", "title", "vector", width=outcome.titles.width))
+    if work.like is not None:
+        check_widths(features, work.like.schema.features)
+    groups = {(territory,): group for territory, group in outcome.survey.groups.items()}
+    tasks = describe_tasks(outcome.log.tasks, outcome.log.tables.after, outcome.examples.counts)
+    return Schema(features=features, tasks=tasks, scenario=Scenario(("territory",), groups))
+
+
+def describe_calendar(placed: PlacedWindows) -> dict[str, str | float | int | None]:
+    """The windows as the report says them."""
+    tests = sum(window.number > 0 for window in placed.windows)
+    return {
+        "text": placed.text,
+        "days": None if placed.calendar is None else placed.calendar.length / datetime.timedelta(days=1),
+        "num_train": len(placed.windows) - tests,
+        "num_test": tests,
+    }
