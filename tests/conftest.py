@@ -103,6 +103,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: (long.get(item.path, len(long)), -counts[item.path], str(item.path)))
 
 
+def pytest_collection_finish():
+    """What is imported by now stays, and is no part of what Python looks through for cycles, as Keras often asks."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """Returns a function from a file's name to its path among the public data sets, which skips where it is absent."""

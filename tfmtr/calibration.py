@@ -24,8 +24,6 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import read_json, write_json
@@ -112,13 +110,18 @@ def fit_map(probabilities: np.ndarray, labels: np.ndarray, method: str) -> Map |
     Returns:
         A `Map`, or `None` if the best Platt map would turn the order around.
     """
+    # Imported where a map is fitted: it takes longer than everything else that an export imports but TensorFlow.
     if method == "isotonic":
+        from sklearn.isotonic import IsotonicRegression
+
         regression = IsotonicRegression(y_min=0.0, y_max=1.0).fit(probabilities, labels)
         knots, values = regression.X_thresholds_, regression.y_thresholds_
         if len(knots) > MAX_KNOTS:
             kept = np.unique(np.linspace(0, len(knots) - 1, MAX_KNOTS).round().astype(int))
             knots, values = knots[kept], values[kept]
         return Map(method, values.tolist(), knots.tolist())
+    from sklearn.linear_model import LogisticRegression
+
     regression = LogisticRegression(C=np.inf).fit(log_odds(probabilities)[:, None], labels)
     scale, offset = float(regression.coef_[0, 0]), float(regression.intercept_[0])
     return Map(method, (scale, offset)) if scale > 0 else None

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfmtr.datasets.dataset import Dataset
-from tfmtr.datasets.preparation import JUDGED_WINDOWS
 from tfmtr.evaluation.baselines.history import History, Score
 from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.baselines.tuning import fit, tune
@@ -146,6 +145,8 @@ def validation_cases(
 
     Their rows have `columns`, `None` for all, which a model needs.
     """
+    from tfmtr.datasets.preparation import JUDGED_WINDOWS  # with scikit-learn, which an export needs nowhere else
+
     windows = [row["window"] for row in data.report["windows"] if -JUDGED_WINDOWS < row["window"] < before]
     cases = []
     for window in windows:

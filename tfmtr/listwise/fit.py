@@ -9,7 +9,7 @@ import numpy as np
 
 from tfmtr import inputs
 from tfmtr.datasets.dataset import Dataset
-from tfmtr.evaluation.baseline_lists import JUDGED_WINDOWS, MOST_VALIDATION, length_in_days, validation_cases
+from tfmtr.evaluation.baseline_lists import MOST_VALIDATION, length_in_days, validation_cases
 from tfmtr.evaluation.index_lists import best_titles
 from tfmtr.evaluation.past import EVENTS, Past, has_events
 from tfmtr.evaluation.ranking import ndcg_of_users
@@ -138,6 +138,8 @@ class Judges:
     """
 
     def __init__(self, model: TwoTower, data: Dataset, schema: Schema, past: Past) -> None:
+        from tfmtr.datasets.preparation import JUDGED_WINDOWS
+
         least = -(-LEAST_JUDGES // JUDGED_WINDOWS)
         most = int(np.clip(MOST_JUDGED // max(past.num_titles, 1), least, MOST_VALIDATION))
         self.past, self.cases = past, validation_cases(data, past, columns=None, most=most)
