@@ -38,28 +38,35 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 # Files of half a minute and more, the longest first. Workers take whole files, and take those with the most tests first
 # where nobody says otherwise: a long file of two tests would be begun last, while the other worker has nothing to do.
 LONG_FILES = (
+    "test_benchmarks.py",
+    "operations/test_days.py",
     "test_training.py",
     "benchmarks/test_fuzz_prepare.py",
-    "studies/test_m3oe.py",
-    "test_replicas.py",
-    "datasets/engines/test_spark.py",
-    "test_backends.py",
-    "studies/test_territories.py",
-    "operations/test_days.py",
+    "balancing/test_step.py",
     "operations/test_day.py",
-    "studies/test_daily_month.py",
-    "test_benchmarks.py",
-    "studies/test_balancing.py",
-    "test_names.py",
+    "sharing/test_contract.py",
+    "heads/test_contract.py",
+    "test_replicas.py",
+    "test_backends.py",
+    "datasets/engines/test_spark.py",
+    "test_keras_habits.py",
+    "studies/test_m3oe.py",
+    "test_exporting.py",
+    "studies/test_territories.py",
     "test_cli.py",
+    "test_names.py",
+    "operations/test_gating.py",
+    "test_extra_package.py",
+    "serving/test_process.py",
+    "test_growth.py",
     "test_parameter_servers.py",
     "test_scratch.py",
-    "pipelines/test_scripts.py",
+    "studies/test_balancing.py",
+    "studies/test_daily_month.py",
     "studies/test_kuairand_funnel.py",
-    "test_tune.py",
-    "test_keras_habits.py",
-    "test_extra_package.py",
     "studies/test_starting_line.py",
+    "pipelines/test_scripts.py",
+    "test_tune.py",
     "test_face.py",
 )
 
@@ -101,6 +108,11 @@ def pytest_collection_modifyitems(items):
     counts = collections.Counter(item.path for item in items)
     long = {Path(__file__).parent / file: place for place, file in enumerate(LONG_FILES)}
     items.sort(key=lambda item: (long.get(item.path, len(long)), -counts[item.path], str(item.path)))
+
+
+def pytest_collection_finish():
+    """What is imported by now stays, and is no part of what Python looks through for cycles, as Keras often asks."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

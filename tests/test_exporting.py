@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from helpers.untraced import untraced
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from tfmtr import components, inputs, models, training
@@ -38,9 +39,10 @@ tf = pytest.importorskip("tensorflow")
 def run(tiny, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "run"
     recipe = training.Recipe(
-        units=(16, 8), epochs=2, batch_size=500, learning_rate=0.01, deterministic=False, listwise=False
+        units=(16, 8), epochs=2, batch_size=1500, learning_rate=0.01, deterministic=False, listwise=False
     )
-    training.train(tiny, path, recipe, verbose=0)
+    with untraced():
+        training.train(tiny, path, recipe, verbose=0)
     return path
 
 

@@ -229,7 +229,7 @@ def test_a_list_model_that_is_lost_or_not_there_yet_is_missed(tmp_path, capsys):
     assert not capsys.readouterr().err
 
 
-def test_days_say_whether_they_have_a_list_model(tiny, tmp_path, capsys):
+def test_days_say_whether_they_have_a_list_model(tiny, tmp_path, capsys, eager):
     recipe = training.Recipe(units=(4,), epochs=1, batch_size=1000, deterministic=False)
     run, data = training.train(tiny, tmp_path / "run", recipe, verbose=0), Dataset(tiny)
     files = data.examples("train", windows=[2])

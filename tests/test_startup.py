@@ -16,6 +16,8 @@ from tfmtr.startup import NEEDLESS, start_quickly
 start_quickly()
 import tensorflow, keras
 assert not NEEDLESS & set(sys.modules), NEEDLESS & set(sys.modules)
+import tfmtr.exporting, tfmtr.evaluation.evaluate  # which have no need of it either, where they fit nothing
+assert not NEEDLESS & set(sys.modules), NEEDLESS & set(sys.modules)
 import sklearn, matplotlib
 keras.layers.Dense(1)(tensorflow.ones((1, 1)))
 """

@@ -79,6 +79,7 @@ def test_gradients_that_are_no_numbers_end_in_no_error_of_a_matrix(name):
     assert np.isnan(fit(model, epochs=1)).all()  # of which training says that no epoch has a finite loss
 
 
+@pytest.mark.usefixtures("eager")
 def test_equal_is_the_plain_sum():
     plain, balanced = fit(build(None)), fit(build("equal"))
     np.testing.assert_allclose(balanced, plain, rtol=1e-6)
@@ -321,6 +322,7 @@ def test_bilevel_takes_turns(batch):
         model.compile(balance=functools.partial(components.find("balancing", "bilevel"), every=1))
 
 
+@pytest.mark.usefixtures("eager")
 def test_bilevel_s_architecture_learns_from_other_batches():
     """Its weights move as by a step on the other batch after the network's; the batch's own have nothing to say."""
     models = []

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from helpers.untraced import untraced
 
 from tfmtr import inputs, training
 from tfmtr.datasets.dataset import Dataset
@@ -7,13 +8,14 @@ from tfmtr.reporting.tsne import tsne
 from tfmtr.reporting.vectors import some_users, user_vectors
 from tfmtr.run import Run
 
-RECIPE = training.Recipe(units=(16, 8), epochs=1, batch_size=500, deterministic=False, listwise=False)
+RECIPE = training.Recipe(units=(16, 8), epochs=1, batch_size=1500, deterministic=False, listwise=False)
 
 
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
     path = tmp_path_factory.mktemp("vectors") / "run"
-    training.train(tiny, path, RECIPE, verbose=0)
+    with untraced():
+        training.train(tiny, path, RECIPE, verbose=0)
     return path
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import vector_database
+from helpers.untraced import untraced
 
 from tfmtr import inputs, training
 from tfmtr.datasets.dataset import Dataset
@@ -20,8 +21,11 @@ def run(tiny, tmp_path_factory):
     data = shutil.copytree(tiny, folder / "data")
     tasks = [Task("click", "event", weight=2.0, mean=0.2), Task("like", weight=0.5, mean=0.1)]
     Schema.load(data).replace(tasks=tasks).save(data)
-    recipe = training.Recipe(share="mmoe", units=(16, 8), epochs=1, batch_size=500, deterministic=False, listwise=False)
-    training.train(data, folder / "run", recipe, verbose=0)
+    recipe = training.Recipe(
+        share="mmoe", units=(16, 8), epochs=1, batch_size=1500, deterministic=False, listwise=False
+    )
+    with untraced():
+        training.train(data, folder / "run", recipe, verbose=0)
     return folder
 
 

@@ -89,15 +89,15 @@ def test_a_budget_is_of_updates_and_a_second_call_computes_nothing(tiny, tmp_pat
     assert all(tiny.chosen_rows(models.split(","), [setting or "all"]) for models, setting in asked)
 
 
-def test_fusion_weights_trained_in_turns_are_cells_and_rows_of_their_own(tiny, tmp_path, monkeypatch):
+def test_fusion_weights_trained_in_turns_are_cells_and_rows_of_their_own(eager, tiny, tmp_path, monkeypatch):
     sizes = {"units": (8, 8), "expert_units": 4, "tower_units": (4,)}
     monkeypatch.setitem(tiny.DATASETS, "movielens", (small, 1e-2, {"m3oe": sizes}))
     rows = [row for row in tiny.TABLE_2 if row.name == "M3oE"]
-    options = {"rows": rows, "folder": tmp_path, "max_updates": 20, "batch_size": 1000}
+    options = {"rows": rows, "folder": tmp_path, "max_updates": 8, "batch_size": 2500}
     found = {mode: tiny.main("movielens", None, mode=mode, **options)[0] for mode in (None, *tiny.MODES)}
     assert len(read_cells(tmp_path / RESULTS)) == 4
     moved = {mode: np.abs(np.concatenate(list(cell["fusion_weights"].values())) - 0.5) for mode, cell in found.items()}
-    # 10 steps an epoch at a rate of .01: one turn in two epochs moves a logit by .01, a probability by a quarter of it
+    # 4 steps an epoch at a rate of .01: one turn in two epochs moves a logit by .01, a probability by a quarter of it
     np.testing.assert_allclose(moved["paper"], 0.0025, rtol=0.02)
     assert all(moved[mode].max() > 0.01 for mode in (None, "per_step", "validation"))
     assert "mode" not in found[None]["recipe"]

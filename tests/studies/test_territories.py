@@ -2,6 +2,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+from helpers.untraced import untraced
 from sklearn.metrics import average_precision_score
 
 from studies.cells import RESULTS, document_of, read_cells
@@ -14,7 +15,7 @@ from tfmtr.evaluation.territories import mean_gain
 from tfmtr.reporting.gains import only
 
 SIZE = {"num_users": 5_000, "num_titles": 80, "num_territories": 8}
-CHANGES = {"epochs": 1, "patience": 1, "units": (16, 8), "batch_size": 1024, "listwise": False}
+CHANGES = {"epochs": 1, "patience": 1, "units": (16, 8), "batch_size": 8192, "listwise": False}
 SOME = ("baseline", "baseline + upsampling", "multi-task", "one group", study.PER_GROUP)
 
 
@@ -23,7 +24,7 @@ def computed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     options = {"seeds": 2, "finalists": 1, "size": SIZE, "runs": folder / "runs", "folder": folder}
     everyone = study.contenders
-    with pytest.MonkeyPatch.context() as patch:
+    with untraced(), pytest.MonkeyPatch.context() as patch:  # of a cell's few steps
         patch.setattr(study, "contenders", lambda *a, **k: {name: everyone(*a, **k)[name] for name in SOME})
         patch.setattr(study, "FINALIST_SEEDS", 2)
         patch.setattr(study, "STEPS", 4)

@@ -13,8 +13,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from tfmtr.checks import check_choice
 
@@ -71,13 +69,18 @@ def fit_map(probabilities: np.ndarray, labels: np.ndarray, method: str) -> Map |
     Returns:
         A `Map`, or `None` if the best Platt map would turn the order around.
     """
+    # Imported where a map is fitted: it takes longer than everything else that an export imports but TensorFlow.
     if method == "isotonic":
+        from sklearn.isotonic import IsotonicRegression
+
         regression = IsotonicRegression(y_min=0.0, y_max=1.0).fit(probabilities, labels)
         knots, values = regression.X_thresholds_, regression.y_thresholds_
         if len(knots) > MAX_KNOTS:
             kept = np.unique(np.linspace(0, len(knots) - 1, MAX_KNOTS).round().astype(int))
             knots, values = knots[kept], values[kept]
         return Map(method, values.tolist(), knots.tolist())
+    from sklearn.linear_model import LogisticRegression
+
     regression = LogisticRegression(C=np.inf).fit(log_odds(probabilities)[:, None], labels)
     scale, offset = float(regression.coef_[0, 0]), float(regression.intercept_[0])
     return Map(method, (scale, offset)) if scale > 0 else None

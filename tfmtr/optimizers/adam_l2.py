@@ -6,12 +6,13 @@ import keras
 from keras import ops
 
 from tfmtr.checks import check_number
+from tfmtr.optimizers.adam import Adam
 
 __all__ = ["AdamL2"]
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
-class AdamL2(keras.optimizers.Adam):
+class AdamL2(Adam):
     """Adam with `l2` times each weight added to its gradient, as PyTorch's `Adam(weight_decay=l2)` does.
 
         g <- g + l2 w,    then Adam's step

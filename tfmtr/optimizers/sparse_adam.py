@@ -7,11 +7,12 @@ from keras import ops
 
 from tfmtr.backends import check_tensorflow
 from tfmtr.optimizers._tables import Gradient, Variable, beside, clipped, is_table, put, take, unique_rows, values_of
+from tfmtr.optimizers.adam import Adam
 from tfmtr.private_names import place_of
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
-class SparseAdam(keras.optimizers.Adam):
+class SparseAdam(Adam):
     """Adam whose step costs what the batch touches, not what the table holds.
 
     Keras's Adam decays the moments of every row at every step and moves every row by them. Here a row that is not in
