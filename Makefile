@@ -3,9 +3,12 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Files of byte code are written when they are first used, whatever the surroundings say: tests start many processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test lint protos clean
 
-INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable
 # ScaNN needs TensorFlow 2.20, whose serving API has stubs that protobuf in C cannot import. Those of 2.21 work with it.
 STUBS := $(BIN)/python -m pip install --quiet --no-deps tensorflow-serving-api==2.21.0
 
@@ -34,7 +37,7 @@ test: lint
 
 # What protobuf's compiler makes of the messages in `.proto` files; nothing else needs it.
 protos: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt grpcio-tools==1.85.1
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt grpcio-tools==1.85.1
 	$(BIN)/python -m grpc_tools.protoc --proto_path tfmtr/serving/protos --include_imports \
 		--descriptor_set_out tfmtr/serving/protos/protos.binpb configuration.proto wire.proto
 
