@@ -58,7 +58,7 @@ LINES = (
     Line("heads/_head", "0.5 * ops.square", "ops.square", "heads/test_parallel.py"),
     Line("heads/aitm", "calibrator_weight: float = 0.6", "calibrator_weight: float = 0.1", DEFAULTS),
     Line("heads/cross_distil", "is_served=False", "is_served=True"),
-    Line("heads/dcmt", "Tower(-own", "Tower(own", CASCADE),
+    Line("heads/dcmt", "Tower(-factual_towers", "Tower(factual_towers", CASCADE),
     Line("heads/dcmt", "constraint_weight: float = 0.001", "constraint_weight: float = 0.1", CASCADE),
     Line("heads/escm2", "counterfactual_weight: float = 0.1", "counterfactual_weight: float = 1.0", CASCADE),
     Line("heads/esdf", "rate * ops.clip(time - k", "ops.clip(time - k"),
