@@ -37,7 +37,6 @@ test: lint
 
 # What protobuf's compiler makes of the messages in `.proto` files; nothing else needs it.
 protos: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt grpcio-tools==1.85.1
 	$(BIN)/python -m grpc_tools.protoc --proto_path tfmtr/serving/protos --include_imports \
 		--descriptor_set_out tfmtr/serving/protos/protos.binpb configuration.proto wire.proto
 
