@@ -43,7 +43,7 @@ from studies.cells import RESULTS, normalized, read_cells
 from studies.cells import table as markdown
 from studies.heads import value_text
 from tfmtr import components, inputs
-from tfmtr.datasets.kuairand import LIKE, TASKS, kuairand
+from tfmtr.datasets.kuairand_domains import LIKE, TASKS, kuairand
 from tfmtr.datasets.movielens_domains import movielens_domains
 from tfmtr.evaluation import compare
 from tfmtr.recipe import FORMER_DEFAULTS

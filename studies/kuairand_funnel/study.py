@@ -37,7 +37,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from studies import heads
 from studies.cells import RESULTS, normalized, read_cells
 from tfmtr import components, inputs, models
-from tfmtr.datasets.kuairand import LIKE, TASKS, kuairand
+from tfmtr.datasets.kuairand_domains import LIKE, TASKS, kuairand
 from tfmtr.evaluation.metrics import expected_calibration_error
 
 RECIPE = {"batch_size": 4096, "learning_rate": 3e-3, "max_epochs": 8, "patience": 2}

@@ -89,7 +89,7 @@ from studies.m3oe.tables import OURS, figures, in_short, report, tried
 from tfmtr import components, inputs, training
 from tfmtr.checks import check_choice
 from tfmtr.datasets.domains import PROTOCOLS, SPLITS
-from tfmtr.datasets.kuairand import kuairand
+from tfmtr.datasets.kuairand_domains import kuairand
 from tfmtr.datasets.movielens_domains import movielens_domains
 from tfmtr.evaluation.compare import weighted_roc_auc
 from tfmtr.evaluation.metrics import evaluate_task

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tfmtr.arguments import texts_of
 from tfmtr.cli.common_options import Service
-from tfmtr.cli.grouping import grouped
+from tfmtr.cli.option_groups import grouped
 
 Step = enum.StrEnum("Step", ["prepare", "train", "gate", "export"])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfmtr.arguments import pairs, places_of, texts_of
-from tfmtr.cli.grouping import grouped
+from tfmtr.cli.option_groups import grouped
 from tfmtr.cli.preparing import prepares
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tfmtr.arguments import calendar_of
-from tfmtr.cli.grouping import grouped, keyword, with_signature
+from tfmtr.cli.option_groups import grouped, keyword, with_signature
 from tfmtr.cli.printing import note
 
 if TYPE_CHECKING:

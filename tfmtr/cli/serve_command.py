@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from tfmtr.cli.grouping import keyword, with_signature
+from tfmtr.cli.option_groups import keyword, with_signature
 from tfmtr.cli.printing import print_package_versions
 from tfmtr.serving.options import ServerOptions
 

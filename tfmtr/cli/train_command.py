@@ -10,7 +10,7 @@ import typer
 
 from tfmtr.arguments import pairs, whole_numbers
 from tfmtr.cli.common_options import check_typed
-from tfmtr.cli.grouping import keyword, with_signature
+from tfmtr.cli.option_groups import keyword, with_signature
 from tfmtr.cli.printing import print_where
 
 

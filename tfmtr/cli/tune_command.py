@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tfmtr.cli.grouping import grouped
+from tfmtr.cli.option_groups import grouped
 from tfmtr.cli.printing import print_where
 
 

@@ -21,11 +21,11 @@ from typing import Any
 from tfmtr.checks import check_choice, check_integer
 from tfmtr.documents import read_json
 from tfmtr.operations.data_checks import MAX_LOSS, MAX_MOVE, MAX_SHARE
+from tfmtr.operations.day_inputs import Steps
 from tfmtr.operations.day_steps import RESULTS, BadDataError, DaySteps, NoDataError, restore
 from tfmtr.operations.gating import check_bounds
 from tfmtr.operations.late_rows import LATE, ended_days
 from tfmtr.operations.service import keep_signatures, owned, read_live, read_service, settle, signatures_in
-from tfmtr.operations.steps import Steps
 from tfmtr.scratch import sweep
 from tfmtr.signatures._signature import functions_of
 

@@ -23,11 +23,11 @@ from tfmtr.documents import read_json, write_json
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.exporting import export
 from tfmtr.operations.data_checks import SILENT, SURE, WEEK, check_data, days_expected, notes_of, reasons_of
+from tfmtr.operations.day_inputs import Steps, state_of
 from tfmtr.operations.gating import gate
 from tfmtr.operations.late_rows import SAMPLINGS, account, ended_days, late_files
 from tfmtr.operations.served import count_fallbacks, try_version
 from tfmtr.operations.service import SIGNATURES, data_of, make_live, publish_copy, signatures_in, table_paths
-from tfmtr.operations.steps import Steps, state_of
 from tfmtr.run import Run
 from tfmtr.schema import Schema
 from tfmtr.scratch import remove

@@ -7,7 +7,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
-from tfmtr.datasets.kuairand import LIKE, TASKS, USER, kuairand
+from tfmtr.datasets.kuairand_domains import LIKE, TASKS, USER, kuairand
 
 ROWS = 40
 OUTCOMES = {

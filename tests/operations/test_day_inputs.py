@@ -1,7 +1,7 @@
 import os
 
 from tfmtr.documents import read_json
-from tfmtr.operations.steps import Steps, state_of
+from tfmtr.operations.day_inputs import Steps, state_of
 
 RESULTS = {"prepare": ("data",), "train": ("run",), "gate": ("gate.json",)}
 
