@@ -6,16 +6,17 @@ BIN := $(VENV)/bin
 # Files of byte code are written when they are first used, whatever the surroundings say: tests start many processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint protos clean
+.PHONY: demo test lint tests protos clean
 
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable
 # ScaNN needs TensorFlow 2.20, whose serving API has stubs that protobuf in C cannot import. Those of 2.21 work with it.
 STUBS := $(BIN)/python -m pip install --quiet --no-deps tensorflow-serving-api==2.21.0
 
-$(VENV)/installed: $(VENV)/installed-demo
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[dev]'
 	$(STUBS)
-	touch $@
+	touch $@ $(VENV)/installed-demo
 
 # The demo needs no Spark, JAX or ScaNN.
 $(VENV)/installed-demo: pyproject.toml constraints.txt
@@ -32,7 +33,11 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
-test: lint
+# Side by side: the type checker has one core.
+test: $(VENV)/installed
+	$(MAKE) --jobs 2 lint tests
+
+tests: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 # What protobuf's compiler makes of the messages in `.proto` files; nothing else needs it.

@@ -70,6 +70,18 @@ LONG_FILES = (
     "test_face.py",
 )
 
+
+@pytest.fixture(scope="session", autouse=True)
+def without_grappler():
+    """TensorFlow's graphs as they are traced: making them faster takes a tenth of the tests' time.
+
+    Processes that tests start, and sessions of exports, have graphs as in production.
+    """
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 # Files, tests and fixtures of a second and more, which `-m "not slow"` leaves out with all that use them.
 SLOW = frozenset((Path(__file__).parent / "slow.txt").read_text().split())
 

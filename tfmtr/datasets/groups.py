@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
 
 MAJOR_SHARE = 0.8
 MAX_ROUNDS = 100
@@ -107,6 +106,8 @@ def assign_neighbours(volumes: Sequence[int], places: Sequence[tuple[float, floa
     share = np.cumsum(volumes) / max(1, np.sum(volumes))
     num_majors = min(len(points), max(num_groups, int(np.searchsorted(share, MAJOR_SHARE)) + 1))
     parts = [part for part in (np.arange(num_majors), np.arange(num_majors, len(points))) if len(part)]
+    from sklearn.cluster import KMeans  # takes a second
+
     clusters = KMeans(num_groups, n_init=10, random_state=0)  # pyright: ignore[reportArgumentType]
     centers = clusters.fit(points[:num_majors]).cluster_centers_
     groups = np.full(len(points), -1)

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 MAX_TERMS = 50_000
 WIDTH = 128
@@ -55,6 +53,8 @@ class TextVectors:
         width = max(1, min(width, matrix.shape[1] - 1, matrix.shape[0] - 1))
         components = np.ones((1, 1))
         if len(terms) > 1:
+            from sklearn.decomposition import TruncatedSVD
+
             with np.errstate(invalid="ignore"):  # equal texts have no variance to explain
                 components = TruncatedSVD(width, random_state=seed).fit(matrix).components_
         return cls(terms, vectorizer.idf_, components)  # pyright: ignore[reportArgumentType]
@@ -104,7 +104,9 @@ class TextVectors:
             return cls(tuple(arrays["terms"].tolist()), arrays["weights"], arrays["components"])
 
 
-def _vectorizer(**options: Any) -> TfidfVectorizer:
+def _vectorizer(**options: Any) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer  # takes a second
+
     return TfidfVectorizer(token_pattern=r"(?u)\w+(?:[-']\w+)*", sublinear_tf=True, **options)
 
 
