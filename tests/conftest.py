@@ -71,15 +71,28 @@ LONG_FILES = (
 )
 
 
+def set_grappler(on):
+    """Whether TensorFlow makes the graphs of this process faster before they run."""
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not on})
+
+
 @pytest.fixture(scope="session", autouse=True)
 def without_grappler():
-    """TensorFlow's graphs as they are traced: making them faster takes a tenth of the tests' time.
+    """Graphs as they are traced: making them faster takes a tenth of the tests' time.
 
     Processes that tests start, and sessions of exports, have graphs as in production.
     """
-    import tensorflow as tf
+    set_grappler(False)
 
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+@pytest.fixture(scope="module")
+def with_grappler():
+    """Graphs as in production, for what must be equal in another process to the last bit."""
+    set_grappler(True)
+    yield
+    set_grappler(False)
 
 
 # Files, tests and fixtures of a second and more, which `-m "not slow"` leaves out with all that use them.

@@ -14,6 +14,7 @@ from tfmtr.parameter_servers import ShardedTable, sharded_tables
 from tfmtr.serving.process import free_ports
 
 tf = pytest.importorskip("tensorflow")
+pytestmark = pytest.mark.usefixtures("with_grappler")  # losses of several processes are compared
 OPTIMIZERS = ["sparse_adam", "row_wise_adagrad"]
 
 

@@ -18,6 +18,7 @@ from tfmtr.evaluation.evaluate import evaluate
 from tfmtr.run import Run, recipe_of
 from tfmtr.schema import Feature, Schema, Task
 
+pytestmark = pytest.mark.usefixtures("with_grappler")  # losses of several processes are compared
 SMALL = {"units": (16, 8), "epochs": 4, "patience": 1, "batch_size": 250, "learning_rate": 0.01, "listwise": False}
 BALANCED = SMALL | {"balance": "grad_norm", "optimizer": "sparse_adam", "share": "mmoe"}
 SCRIPT = """
