@@ -4,7 +4,6 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 import dataclasses
-import difflib
 import os
 import re
 import zoneinfo
@@ -15,6 +14,7 @@ import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
+from tfmtr.checks import check_choice, nearest
 from tfmtr.datasets.column_types import header_hint
 from tfmtr.datasets.engines._engine import Engine
 from tfmtr.datasets.features import fits
@@ -27,7 +27,6 @@ from tfmtr.datasets.names import inside
 from tfmtr.datasets.reading import read_table
 from tfmtr.datasets.report import counted
 from tfmtr.datasets.times import as_time, check_time_format
-from tfmtr.schema import check_choice
 
 LEAST_MEMORY = 100_000_000
 
@@ -230,8 +229,7 @@ def check_columns(table: ibis.Table, argument: str, columns: Iterable[str], inst
     """Raises a `ValueError` that names the nearest column unless the table has all `columns`."""
     for column in columns:
         if column not in table.columns:
-            near = difflib.get_close_matches(column, table.columns, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else header_hint(table.columns)
+            hint = nearest(column, table.columns) or header_hint(table.columns)
             raise ValueError(
                 f"`{argument}` must have the column {column!r}; name another one in `columns` or `tasks`{instead}."
                 f"{hint} Received: columns={list(table.columns)}"

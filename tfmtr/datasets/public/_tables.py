@@ -1,6 +1,5 @@
 """What converters of public data sets share: find a file, read its columns, write a table."""
 
-import difflib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from tfmtr.checks import nearest
 
 
 def read_columns(source: str | os.PathLike, file: str, columns: Sequence[str]) -> pa.Table:
@@ -35,9 +36,9 @@ def read_columns(source: str | os.PathLike, file: str, columns: Sequence[str]) -
         raise ValueError(f"`source` must be a Parquet file; fetch it again. Received: {path}: {error}") from error
     for column in columns:
         if column not in there:
-            near = difflib.get_close_matches(column, there, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{file} must have the column {column!r}.{hint} Received: {there} in {path}")
+            raise ValueError(
+                f"{file} must have the column {column!r}.{nearest(column, there)} Received: {there} in {path}"
+            )
     table = pq.read_table(path, columns=list(columns))
     if not len(table):
         raise ValueError(f"{file} must have rows. Received: none in {path}")
