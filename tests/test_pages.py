@@ -13,10 +13,12 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.untraced import untraced
 from typer.testing import CliRunner
 
 import tfmtr.sharing
 from tfmtr import cli, components, models
+from tfmtr.balancing import Balancer, Problem
 from tfmtr.evaluation.lists import Lists
 from tfmtr.evaluation.ranking import metrics_of_users
 from tfmtr.heads._head import Head
@@ -212,6 +214,38 @@ def test_the_example_of_a_head_keeps_the_contract_and_follows_its_equation(tmp_p
 def test_the_page_names_every_field_of_a_head():
     fields = re.findall(r"^\| `(\w+)` \|", HEAD_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(fields) == set(Head._fields) - {"outputs", "losses", "is_two_tower_only"}
+
+
+def test_the_example_of_a_balancer_follows_its_equation_and_steps(tmp_path):
+    from studies.combinations import study as combinations
+
+    file = example_file(PAGE.with_name("add-a-balancer.md"), "balancing", tmp_path)
+    gradients = np.array([[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]], "float32")  # of lengths 5, 1 and 0
+    for power, expected in ((1.0, [3 / 5, 3.0, 0.0]), (0.5, [(3 / 5) ** 0.5, 3**0.5, 0.0]), (0.0, [1.0, 1.0, 0.0])):
+        balancer = load(file)(Problem(["a", "b", "c"]), power=power)
+        shared, own, updates = balancer.coefficients(gradients @ gradients.T, np.ones(3, "float32"), {})
+        np.testing.assert_allclose(shared, expected, rtol=1e-6)
+        np.testing.assert_array_equal(own, np.ones(3))
+        assert updates == {}
+    with pytest.raises(ValueError, match="balances two or more losses"):
+        load(file)(Problem(["a"]))
+    with pytest.raises(ValueError, match=r"`power` must be in \[0, 1\]"):
+        load(file)(Problem(["a", "b"]), power=2.0)
+    with beside("tfmtr.balancing", file):
+        assert "even" in components.names("balancing")
+        model = combinations.build("parallel", "mmoe", "ranking")
+        model.compile(keras.optimizers.SGD(0.1), balance="even")
+        x = {name: value for name, value in combinations.rows(60).items() if name in model.input}
+        labels = np.random.default_rng(0).integers(0, 2, (2, 60)).astype("float32")
+        y = dict(zip(("click", "purchase"), labels, strict=True))
+        with untraced():
+            losses = model.fit(x, y, epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_the_page_names_every_field_of_a_balancer():
+    text = PAGE.with_name("add-a-balancer.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == set(Balancer._fields)
 
 
 @contextlib.contextmanager

@@ -82,8 +82,13 @@ def nearest(value: Any, choices: Iterable[Any]) -> str:
     >>> nearest("plee", ["ple", "mmoe"])
     " Did you mean 'ple'?"
     """
-    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1, cutoff=0.5)
+    near = near_ones(value, choices)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def near_ones(value: Any, choices: Iterable[Any]) -> list[str]:
+    """The choice that is most like a value, as a list of at most one text."""
+    return difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1, cutoff=0.5)
 
 
 def check_text(argument: str, value: Any, *, of: str = "") -> str:

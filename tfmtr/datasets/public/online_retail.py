@@ -7,10 +7,9 @@ Reference: Chen, Sain and Guo, Data mining for the online retail industry, Journ
 """
 
 import datetime
-import difflib
 import json
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfmtr.checks import near_ones
 from tfmtr.datasets.logs import Calendar, Logs
 
 # Longitude and latitude in degrees. "European Community" and "Unspecified" are no place.
@@ -167,7 +167,7 @@ def _read(source: Path) -> pa.Table:
     else:
         raise ValueError(f"`source` must be the official .xlsx or a .parquet. Received: source={source}")
     if missing := [column for column in COLUMNS if column not in table.column_names]:
-        near = [f"{name!r} for {column}" for column in missing for name in _near(column, table.column_names)]
+        near = [f"{name!r} for {column}" for column in missing for name in near_ones(column, table.column_names)]
         hint = f" Did you mean {', '.join(near)}?" if near else ""
         raise ValueError(
             f"`source` must have the columns {list(COLUMNS)}; it lacks {missing}.{hint} "
@@ -180,10 +180,6 @@ def _read(source: Path) -> pa.Table:
         if not is_expected(kind):
             raise ValueError(f"Column {column} must be {expected}. Received: {kind} in {source}")
     return table
-
-
-def _near(column: str, names: Sequence[str]) -> list[str]:
-    return difflib.get_close_matches(column, names, n=1)
 
 
 def _read_parquet(source: Path) -> pa.Table:
