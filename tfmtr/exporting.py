@@ -4,6 +4,7 @@
 # pyright: reportAttributeAccessIssue=false
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tfmtr import components
 from tfmtr.backends import check_tensorflow
 from tfmtr.calibration import calibrated_outputs
-from tfmtr.checks import check_path
+from tfmtr.checks import check_integer, check_path
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.drift import changed_vectors
 from tfmtr.diagnosis import not_finite
@@ -35,6 +36,7 @@ from tfmtr.names import SCENARIO
 from tfmtr.private_names import saved_object, untrack_layers
 from tfmtr.retrieval.index import FOLDER, TitleVectors, build_index, title_vectors
 from tfmtr.retrieval.recommender import Recommender
+from tfmtr.retrieval.second_stage import CANDIDATES, SecondStage, build_second_stage
 from tfmtr.run import Run, versions
 from tfmtr.schema import Schema, check_inputs
 from tfmtr.scratch import scratch
@@ -53,6 +55,8 @@ def export(
     titles: str | os.PathLike | None = None,
     index: str = "exact",
     signatures: Sequence[str] = (),
+    ranking: str | os.PathLike | None = None,
+    candidates: int = CANDIDATES,
 ) -> Version:
     """Exports the newest model of a run together with the index of all titles, as one version.
 
@@ -61,6 +65,9 @@ def export(
     titles, row by row), `user_embedding`, `title_embedding`, `recommend` and `recommend_by_vector`; and what installed
     packages name among their entry points `tfmtr.signatures`. One with inputs that may be left out is there once more
     without them, as `recommend_batch`: so servers can run requests of any number of rows together.
+
+    With `ranking` the version has two stages: the index finds candidates, and a ranking model orders them by several
+    tasks; `rank` ranks titles that a client names, and `serving_default` has the ranking model's probabilities.
 
     The version is the next integer in `out`. It is written under a name that no watcher takes for a version
     and renamed when it is whole. `assets.extra/` holds `schema.json`, `tfmtr.json` (run, fingerprint, biases,
@@ -77,6 +84,8 @@ def export(
             approximate, with custom operations. Or the import path of a function like theirs.
         signatures: Signatures beside those that are found by name: import paths of functions like those of
             `tfmtr/signatures/`.
+        ranking: Run directory of a ranking model, which orders what the index finds; by default nothing does.
+        candidates: How many titles the index finds for it.
 
     Returns:
         The `Version`, `out/<number>`.
@@ -84,9 +93,11 @@ def export(
     Raises:
         ValueError: If `run` is no finished run, `titles` no prepared directory, without a feature that the model needs
             or with vectors that mean something else; or if there is no such index or signature, or a signature of
-            `signatures` needs what the export does not have.
+            `signatures` needs what the export does not have; or if `ranking` is no finished run of a ranking model,
+            has another form of a column that both models read, or needs a feature that the titles do not have.
     """
-    return _export(run, out, titles, index, signatures, has_scores=True)
+    check_integer("candidates", candidates, least=1)
+    return _export(run, out, titles, index, signatures, has_scores=True, ranking=ranking, candidates=candidates)
 
 
 def export_index(
@@ -121,6 +132,8 @@ def _export(
     signatures: Sequence[str],
     *,
     has_scores: bool,
+    ranking: str | os.PathLike | None = None,
+    candidates: int = CANDIDATES,
 ) -> Version:
     check_tensorflow("An export", "export in a process of its own: weights are the same on every backend")
     components.find(FOLDER, kind)
@@ -128,7 +141,8 @@ def _export(
     out = check_path("out", out)
     check_out(out)
     source = Source.of(run, titles)
-    _check_finite(source.model)
+    _check_finite("run", source.model)
+    ranker = None if ranking is None else Ranker.of(ranking, source)
     vectors = title_vectors(source.model, source.titles, source.schema, _known(out, source.facts["run_id"]))
     with scratch(out, "tmp-") as folder:
         staging, file = folder / "version", folder / "vectors.float32"
@@ -136,7 +150,10 @@ def _export(
         options = {"vectors": vectors, "scorer": scorer, "kind": kind, "file": file}
         index = build_index(source.model, source.titles, source.schema, **options)
         order = None if scorer is None else ListQuery(scorer, index.catalogue.title_index)
-        archive, all_signatures = _archive(source, index, order, signatures, has_scores=has_scores)
+        second = None if ranker is None else ranker.second_stage(source.titles, candidates)
+        archive, all_signatures = _archive(
+            source, index, order, signatures, has_scores=has_scores, second=second, ranker=ranker
+        )
         archive.write_out(str(staging), verbose=False)
         operations = _add_defaults(staging, all_signatures)
         extra = staging / "assets.extra"
@@ -153,18 +170,21 @@ def _export(
             "index": kind,
             "is_ordered": scorer is not None,
         }
+        if ranker is not None:
+            facts["ranking"] = {**ranker.facts, "candidates": candidates}
         if operations:
             facts["needs"] = f"an image of TensorFlow Serving with ScaNN's operations ({', '.join(operations)})"
         write_json(extra / "tfmtr.json", facts)
         return Version(publish(staging, out))
 
 
-def _check_finite(model: TwoTower) -> None:
+def _check_finite(argument: str, model: JointModel) -> None:
     """Raises a `ValueError` if a model has a variable that is not finite: all that it serves would be NaN."""
     if bad := not_finite(model.variables):
         raise ValueError(
-            "`run` must be a model whose variables are finite; train it with a lower learning rate, or look at the "
-            f"data. Received: NaN or infinity in {len(bad)} of {len(model.variables)} variables, the first one {bad[0]}"
+            f"`{argument}` must be a model whose variables are finite; train it with a lower learning rate, or look at "
+            f"the data. Received: NaN or infinity in {len(bad)} of {len(model.variables)} variables, the first one "
+            f"{bad[0]}"
         )
 
 
@@ -207,9 +227,7 @@ class Source:
                 f"Received: a {type(run).__name__}"
             )
         run = Run(run)
-        model, document = run.load(form="two_tower"), run.document
-        facts = {key: document.get(key, {}) for key in ("run_id", "fingerprint", "versions")}
-        facts["recipe"] = run.recipe.document()  # of an older run: with the defaults that it meant
+        model, facts = run.load(form="two_tower"), facts_of(run)
         source = cls(model, run.schema, run.data if titles is None else Dataset(titles), facts, run)  # pyright: ignore[reportArgumentType]: it is of the form
         _check_meaning(run, facts["fingerprint"], source.titles)
         return source
@@ -258,6 +276,65 @@ class Source:
         return outputs if self.run is None else calibrated_outputs(self.run, outputs, raw, encoded, self.schema)
 
 
+@dataclasses.dataclass(frozen=True)
+class Ranker:
+    """A ranking model that orders what an index finds.
+
+    Args:
+        model: The model.
+        run: Its `Run`.
+        facts: What the version says of it: `run_id`, `fingerprint`, `recipe`, `versions`.
+    """
+
+    model: JointModel
+    run: Run
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, ranking: str | os.PathLike, source: Source) -> "Ranker":
+        """The second stage of a source.
+
+        Raises:
+            ValueError: As `export`.
+        """
+        run = Run(ranking)
+        model, schema = run.load(form="ranking"), run.schema
+        _check_finite("ranking", model)
+        check_inputs(schema.by_role("title"), source.titles.schema.by_role("title"), "titles")
+        facts = facts_of(run)
+        _check_meaning(run, facts["fingerprint"], source.titles)
+        first = raw_inputs(source.schema, "user", "context", scenario=True)
+        for name, tensor in raw_inputs(schema, "user", "context", scenario=True).items():
+            other = first.get(name, tensor)
+            if (other.shape, other.dtype) != (tensor.shape, tensor.dtype):
+                raise ValueError(
+                    f"`ranking` must read the users' columns as the first model does; prepare both from one log. "
+                    f"Received: {name!r} of shape {other.shape} and {other.dtype} in the first, of {tensor.shape} and "
+                    f"{tensor.dtype} in the second"
+                )
+        return cls(model, run, facts)
+
+    def rows(self) -> tuple[dict[str, Any], keras.Model]:
+        """Raw inputs of users and titles, and the model from them to what is served, row by row."""
+        schema, roles = self.run.schema, ("user", "context", "title")
+        raw = raw_inputs(schema, *roles, scenario=True)
+        encoded = look_up(raw, schema, *roles, scenario=True)
+        outputs = self.model.predictor(encoded)
+        return raw, graph(raw, calibrated_outputs(self.run, outputs, raw, encoded, schema))
+
+    def second_stage(self, titles: Dataset, candidates: int) -> SecondStage:
+        """The model in the graph of the index, calibrated if its run is."""
+        calibrate = functools.partial(calibrated_outputs, self.run)
+        return build_second_stage(self.model, self.run.schema, titles, candidates=candidates, calibrate=calibrate)
+
+
+def facts_of(run: Run) -> dict[str, Any]:
+    """What a version says of a run."""
+    document = run.document
+    facts = {key: document.get(key, {}) for key in ("run_id", "fingerprint", "versions")}
+    return facts | {"recipe": run.recipe.document()}  # of an older run: with the defaults that it meant
+
+
 def _check_meaning(run: Run, fingerprint: str, titles: Dataset) -> None:
     """Raises a `ValueError` if titles that did not change have other vectors than in the run's data, where these are.
 
@@ -288,7 +365,14 @@ def _known(out: Path, run_id: str) -> TitleVectors | None:
 
 
 def _archive(
-    source: Source, index: Any, order: ListQuery | None, more: Sequence[str], *, has_scores: bool
+    source: Source,
+    index: Any,
+    order: ListQuery | None,
+    more: Sequence[str],
+    *,
+    has_scores: bool,
+    second: SecondStage | None = None,
+    ranker: Ranker | None = None,
 ) -> tuple[Any, dict[str, Signature]]:
     """The Keras `ExportArchive` of a source and its `{name: Signature}`."""
     model, schema = source.model, source.schema
@@ -301,13 +385,22 @@ def _archive(
         "title": graph(titles, model.title_tower(encoded_titles)),
         "scenario": graph(users, keras.ops.reshape(encoded_users[SCENARIO], (-1, 1))),
         "recommender": Recommender(
-            index, outputs=model.head.outputs, biases=model.biases, names=model.predictor.output, order=order
+            index,
+            outputs=model.head.outputs,
+            biases=model.biases,
+            names=model.predictor.output if second is None else second.names,
+            order=order,
+            second=second,
         ),
     }
-    if has_scores:
+    rows = {**users, **titles}
+    if ranker is not None and second is not None:
+        parts["ranker"] = second
+        rows, parts["score"] = ranker.rows()
+    elif has_scores:
         raw, encoded = {**users, **titles}, {**encoded_users, **encoded_titles}
         parts["score"] = graph(raw, source.outputs(raw, encoded))
-    signatures = signatures_of(Served(schema, source.facts["run_id"], users, titles), parts, more)
+    signatures = signatures_of(Served(schema, source.facts["run_id"], users, titles, rows), parts, more)
     archive = keras.export.ExportArchive()
     for part in parts.values():
         archive.track(part)

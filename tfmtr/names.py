@@ -11,6 +11,8 @@ REQUEST = ("request_territory", "seen", "k")  # inputs of `recommend` beside the
 OPTIONS = ("allow", "where", "diversity")  # those that may be left out,
 RANK_BY = "rank_by"  # and one more where the user is known
 HISTORY = ("history", "history_ages")  # and two where lists are ordered by a user's past, too
+COMBINE = "combine_tasks"  # and one more where a second stage ranks
+TITLES = "rank_titles"  # input of `rank`: the titles to rank
 QUERY = "query"  # input of `recommend_by_vector` in place of the user's features
 MODEL = "model"  # the same, and output of `user_embedding` beside the tasks
 DERIVED = re.compile(r"(.+)_(calibration|calibrator|counterfactual|hazard_\d+|imputation|otherwise|teacher)")
@@ -19,6 +21,11 @@ DERIVED = re.compile(r"(.+)_(calibration|calibrator|counterfactual|hazard_\d+|im
 def weight_name(task: str) -> str:
     """Input of `recommend` that weighs a task."""
     return f"weight_{task}"
+
+
+def score_name(task: str) -> str:
+    """Output of `recommend` and `rank`: what a ranking model says of a task."""
+    return f"scores_{task}"
 
 
 def derived_from(name: str) -> str | None:

@@ -54,6 +54,12 @@ def node_of(operation: Any, index: int) -> Any:
     return operation._inbound_nodes[index]
 
 
+def nodes_of(model: Any) -> Iterator[Any]:
+    """All calls of operations in a functional model, each after those that it needs."""
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        yield from (node for node in model._nodes_by_depth[depth] if node.operation and not node.is_input)
+
+
 def saved_object(archive: Any) -> Any:
     """What an `ExportArchive` saves: its attributes are the endpoints, and what is tracked beside them."""
     return archive._tf_trackable

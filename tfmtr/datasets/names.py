@@ -9,7 +9,18 @@ import keyword
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-from tfmtr.names import HISTORY, MODEL, OPTIONS, RANK_BY, REQUEST, SCENARIO, derived_from, weight_name
+from tfmtr.names import (
+    COMBINE,
+    HISTORY,
+    MODEL,
+    OPTIONS,
+    RANK_BY,
+    REQUEST,
+    SCENARIO,
+    TITLES,
+    derived_from,
+    weight_name,
+)
 
 PREFIX = "log__"  # no column of the preparation's own begins so
 SHARED = ("territory",)  # of the users: an id to the preparation and a feature to the model
@@ -102,6 +113,8 @@ def why_reserved(name: str, argument: str, tasks: Collection[str]) -> str | None
         *OPTIONS,
         *HISTORY,
         RANK_BY,
+        COMBINE,
+        TITLES,
         *(folded(weight_name(task)) for task in tasks),
     }:
         return "it is an input of every request for recommendations"

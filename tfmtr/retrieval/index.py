@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ibis
@@ -156,18 +156,10 @@ def title_vectors(model: TwoTower, titles: Dataset, schema: Schema, known: Title
     Raises:
         ValueError: If the directory has no title, or no store of a vector feature.
     """
-    file = titles.path / "titles.parquet"
-    if not file.is_file() or not inputs.num_rows([file]):
-        raise ValueError(f"`titles` must have a title; prepare the directory anew. Received: none in {file}")
-    stores = inputs.open_stores(titles)
     place = {title: row for row, title in enumerate(known.ids)} if known else {}
-    ids, vectors, digests, start, num_new = [], [], [], 0, 0
-    for table in inputs.read_tables([file], rows=BATCH):
-        table = table.append_column("title_row", pa.array(np.arange(start, start + len(table))))
-        start += len(table)
-        features = inputs.model_inputs(table, schema, stores)
-        features = {f.name: features[f.name] for f in schema.by_role("title")}
-        feature_digests, names = digest(features), table["title"].to_pylist()
+    ids, vectors, digests, num_new = [], [], [], 0
+    for names, features in feature_tables(titles, schema):
+        feature_digests = digest(features)
         rows = np.asarray([place.get(title, -1) for title in names])
         is_known = (rows >= 0) & (known.digests[rows] == feature_digests) if known else np.zeros(len(names), bool)
         matrix = np.zeros((len(names), model.title_tower.output_shape[-1]), np.float32)
@@ -181,6 +173,27 @@ def title_vectors(model: TwoTower, titles: Dataset, schema: Schema, known: Title
         vectors.append(matrix)
         digests.append(feature_digests)
     return TitleVectors(ids, np.concatenate(vectors), np.concatenate(digests), num_new)
+
+
+def feature_tables(titles: Dataset, schema: Schema) -> Iterator[tuple[list[str], dict[str, np.ndarray]]]:
+    """`(ids, {feature: encoded array})` of some thousand titles of a prepared directory at a time, in their order.
+
+    Args:
+        titles: The `Dataset` directory.
+        schema: The model's `Schema`.
+
+    Raises:
+        ValueError: If the directory has no title, or no store of a vector feature.
+    """
+    file = titles.path / "titles.parquet"
+    if not file.is_file() or not inputs.num_rows([file]):
+        raise ValueError(f"`titles` must have a title; prepare the directory anew. Received: none in {file}")
+    stores, start = inputs.open_stores(titles), 0
+    for table in inputs.read_tables([file], rows=BATCH):
+        table = table.append_column("title_row", pa.array(np.arange(start, start + len(table))))
+        start += len(table)
+        features = inputs.model_inputs(table, schema, stores)
+        yield table["title"].to_pylist(), {f.name: features[f.name] for f in schema.by_role("title")}
 
 
 def digest(features: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -17,6 +17,7 @@ from tfmtr.retrieval.indexes.exact import cut, width_of
 
 if TYPE_CHECKING:
     from tfmtr.retrieval.indexes import Index
+    from tfmtr.retrieval.second_stage import SecondStage
 
 
 OVERFETCH = 4  # candidates for each title wanted, where a second stage reorders them
@@ -26,6 +27,7 @@ REQUEST = dict(zip(names.REQUEST, (TEXT, TEXTS, tf.TensorSpec([None], tf.int32))
 DEFAULTS = ((TEXTS, [[""]]), (TEXTS, [[""]]), (tf.TensorSpec([None], tf.float32), [0.0]))
 OPTIONS = dict(zip(names.OPTIONS, DEFAULTS, strict=True))
 RANK_BY = {names.RANK_BY: (TEXT, [""])}
+COMBINE = {names.COMBINE: (TEXT, [""])}
 HISTORY = dict(zip(names.HISTORY, ((TEXTS, [[""]]), (tf.TensorSpec([None, None], tf.float32), [[0.0]])), strict=True))
 
 
@@ -39,14 +41,16 @@ class Recommender(keras.layers.Layer):
         names: Names of the outputs.
         order: `tfmtr.listwise.layer.ListQuery` where a list model orders titles beside the towers; the index has its
             coordinates after the towers' vectors.
+        second: The `SecondStage` where a ranking model orders what the index finds. Its scores are the answer's, and
+            `rank_by` names one of its outputs.
 
     A cold user, of whom nothing is known that tells tastes apart, gets what is popular in the request's territory; with
     `order` what the list model says, which knows what is popular.
 
     Call arguments:
         query: Tensor of shape `(batch, d)`.
-        request: `{name: tensor}` of `REQUEST`, `OPTIONS` and, with `queries`, `RANK_BY`; an option may have one row
-            for all.
+        request: `{name: tensor}` of `REQUEST`, `OPTIONS` and, with `queries`, `RANK_BY`; with `second`, what it needs
+            and `COMBINE`, too. An option may have one row for all.
         queries: `{tower: tensor of shape (batch, d)}`, or `None` where only the query is known: then it has the list
             model's coordinates, too.
         is_cold: Boolean tensor of shape `(batch,)`, or `None` for nobody.
@@ -59,7 +63,8 @@ class Recommender(keras.layers.Layer):
         `is_exact`, boolean of shape `(batch,)`: whether they are the best of all that are allowed, in order (a
         diversified list is not); `fallback`, text of shape `(batch,)`: what was not known, joined by commas, of
         `cold_user`, `default_branch`, `no_history` (with `order`: the seen titles stand for it), `unknown_territory`;
-        "" where all was.
+        "" where all was. With `second` and `queries` a list is exact if no more titles are allowed than there are
+        candidates, and there is `scores_<task>`, float32 of the shape of `scores`, for each of its tasks.
 
     Raises:
         tf.errors.InvalidArgumentError: If `k` or `diversity` is out of its range, `rank_by` is no output, or `where` no
@@ -74,10 +79,11 @@ class Recommender(keras.layers.Layer):
         biases: Mapping[str, float] | None = None,
         names: Iterable[str] = (),
         order: ListQuery | None = None,
+        second: SecondStage | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})  # whatever the towers compute in
-        self.index, self.catalogue, self.order = index, index.catalogue, order
+        self.index, self.catalogue, self.order, self.second = index, index.catalogue, order, second
         self.outputs, self.biases, self.names = outputs, biases, sorted(names)
         self.output_index = lookup(self.names)
         self.built = True
@@ -105,38 +111,51 @@ class Recommender(keras.layers.Layer):
             query, is_cold = tf.concat([self.order.model_weight * query, list_query], axis=1), is_cold & ~has_past
         rank_by = tf.fill([batch], "")
         if queries:
-            rank_by = tf.where(is_cold, "", repeat(self.checked_output(request["rank_by"]), batch))  # pyright: ignore[reportArgumentType]
+            rank_by = repeat(self.checked_output(request["rank_by"]), batch)
+            if self.second is None:
+                rank_by = tf.where(is_cold, "", rank_by)  # pyright: ignore[reportArgumentType]
         is_ranked, is_mixed = rank_by != "", options["diversity"] > 0
+        second = self.second if queries else None
         num_candidates = tf.where(is_ranked | is_mixed, tf.minimum(OVERFETCH * k, size), k)
+        if second is not None:
+            num_candidates = tf.maximum(num_candidates, tf.minimum(second.candidates, size))
         candidates = self.index(query, num_candidates, allowed)
         index, scores, is_exact = candidates["index"], candidates["scores"], candidates["is_exact"]
-        if queries:
+        is_popular = is_cold if self.order is None else nobody
+        number = tf.reduce_sum(tf.cast(allowed, tf.int32), axis=1)
+        parts = {}
+        if second is not None:
+            index, scores = self.with_popular(is_popular, request, allowed, index, scores)
+            outputs = second(request, index)
+            combined = second.combined(outputs, request)
+            combined = tf.where(is_ranked[:, None], self.named(outputs, rank_by), combined)
+            scores = tf.where(scores > -np.inf, combined, -np.inf)
+            parts = {names.score_name(task.name): outputs[task.name] for task in second.tasks}
+            is_exact = (is_exact | is_popular) & (number <= num_candidates)  # pyright: ignore[reportOperatorIssue]
+        elif queries:
             scores = tf.cond(
                 tf.reduce_any(is_ranked), lambda: self.ranked(queries, index, scores, rank_by), lambda: scores
             )
-            order = tf.argsort(scores, axis=1, direction="DESCENDING", stable=True)
-            index, scores = (tf.gather(value, order, batch_dims=1) for value in (index, scores))
-            number = tf.reduce_sum(tf.cast(allowed, tf.int32), axis=1)
             is_exact = is_exact & (~is_ranked | (number <= num_candidates))  # pyright: ignore[reportOperatorIssue]
-        is_popular = is_cold if self.order is None else nobody
-        index, scores = tf.cond(
-            tf.reduce_any(is_popular),
-            lambda: self.popular(is_popular, request["request_territory"], allowed, index, scores),  # pyright: ignore[reportArgumentType]
-            lambda: (index, scores),
-        )
+        if queries:
+            order = tf.argsort(scores, axis=1, direction="DESCENDING", stable=True)
+            index, scores, *values = (tf.gather(v, order, batch_dims=1) for v in (index, scores, *parts.values()))
+            parts = dict(zip(parts, values, strict=True))
+        if second is None:
+            index, scores = self.with_popular(is_popular, request, allowed, index, scores)
         order = tf.cond(
             tf.reduce_any(is_mixed),
-            lambda: diversify(scores, self.vectors_of(index), width, options["diversity"]),
+            lambda: self.diversified(index, scores, width, options["diversity"]),
             lambda: tf.tile(tf.range(width)[None, :], [batch, 1]),  # pyright: ignore[reportArgumentType]
         )
-        index, scores = (tf.gather(value, order, batch_dims=1) for value in (index, scores))
+        index, scores, *values = (tf.gather(v, order, batch_dims=1) for v in (index, scores, *parts.values()))
         scores = cut(scores, k)
         is_there = scores > -np.inf
         return {
             "titles": tf.where(is_there, self.catalogue.title_id(tf.cast(index, tf.int64) + 1), ""),
             "scores": scores,
             "count": tf.reduce_sum(tf.cast(is_there, tf.int32), axis=1),
-            "is_exact": (is_exact | is_popular) & ~is_mixed,  # pyright: ignore[reportOperatorIssue]
+            "is_exact": (is_exact if second is not None else is_exact | is_popular) & ~is_mixed,  # pyright: ignore[reportOperatorIssue]
             "fallback": join_names(
                 {
                     "cold_user": is_cold,  # pyright: ignore[reportArgumentType]
@@ -145,12 +164,33 @@ class Recommender(keras.layers.Layer):
                     "unknown_territory": ~self.catalogue.is_known(request["request_territory"]),
                 }
             ),
+            **{name: tf.where(is_there, value, -np.inf) for name, value in zip(parts, values, strict=True)},
         }
 
     def vectors_of(self, index: tf.Tensor) -> tf.Tensor:
         """The towers' vectors of candidates, of shape `(batch, candidates, d)`."""
         vectors = self.index.vectors_of(index)
         return vectors if self.order is None else vectors[..., : -self.order.width]  # pyright: ignore[reportArgumentType]
+
+    def with_popular(
+        self,
+        is_popular: tf.Tensor,
+        request: Mapping[str, tf.Tensor],
+        allowed: tf.Tensor,
+        index: tf.Tensor,
+        scores: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Index and scores, of some users what is popular; where it is nobody, nothing is computed."""
+        return tf.cond(
+            tf.reduce_any(is_popular),
+            lambda: self.popular(is_popular, request["request_territory"], allowed, index, scores),
+            lambda: (index, scores),
+        )
+
+    def diversified(self, index: tf.Tensor, scores: tf.Tensor, width: tf.Tensor, diversity: tf.Tensor) -> tf.Tensor:
+        """Places of a diversified list among the best candidates, of shape `(batch, width)`."""
+        few = tf.minimum(OVERFETCH * width, tf.shape(index)[1])
+        return diversify(scores[:, :few], self.vectors_of(index[:, :few]), width, diversity)
 
     def popular(
         self, is_cold: tf.Tensor, territory: tf.Tensor, allowed: tf.Tensor, index: tf.Tensor, scores: tf.Tensor
@@ -177,10 +217,13 @@ class Recommender(keras.layers.Layer):
             for tower, q in queries.items()
         }
         outputs = self.outputs(logits)  # pyright: ignore[reportOptionalCall]
-        stacked = tf.stack([tf.reshape(outputs[name], tf.shape(scores)) for name in self.names], axis=1)
-        which = self.output_index(rank_by)
-        task_scores = tf.gather(stacked, tf.maximum(which - 1, 0), axis=1, batch_dims=1)
-        return tf.where((rank_by != "")[:, None] & (scores > -np.inf), task_scores, scores)
+        named = self.named({name: tf.reshape(outputs[name], tf.shape(scores)) for name in self.names}, rank_by)
+        return tf.where((rank_by != "")[:, None] & (scores > -np.inf), named, scores)
+
+    def named(self, outputs: Mapping[str, tf.Tensor], rank_by: tf.Tensor) -> tf.Tensor:
+        """The output that each row names, of shape `(batch, candidates)`; any where it names none."""
+        stacked = tf.stack([outputs[name] for name in self.names], axis=1)
+        return tf.gather(stacked, tf.maximum(self.output_index(rank_by) - 1, 0), axis=1, batch_dims=1)
 
 
 def checked_share(name: str, value: tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,9 @@ closed set of parts of the export:
 * `title`: the one from a title's raw inputs to vectors of shape `(batch, d)`;
 * `scenario`: the one from the user's raw inputs to the row's scenario, of shape `(batch, 1)`, 0 where it is unknown;
 * `score`: the one from all raw inputs to `{name: probability of shape (batch, 1)}`, calibrated if the run is;
-* `recommender`: the `Recommender` over the index of titles.
+  that of the ranking model where there is one;
+* `recommender`: the `Recommender` over the index of titles;
+* `ranker`: the `SecondStage`, where a ranking model is exported with the index.
 
 An export that lacks one leaves the signature out. Every file here is in every export, and so is what an installed
 package has in the entry points `tfmtr.signatures`.

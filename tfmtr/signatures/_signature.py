@@ -14,7 +14,7 @@ from tfmtr.checks import nearest
 from tfmtr.schema import Schema
 
 FOLDER = "signatures"
-PARTS = ("user", "title", "scenario", "score", "recommender")  # that a signature may ask for
+PARTS = ("user", "title", "scenario", "score", "recommender", "ranker")  # that a signature may ask for
 
 Default = tuple[tf.TensorSpec, list]  # of an input, and its value where a client leaves it out
 
@@ -43,12 +43,14 @@ class Served:
         run_id: What tells the model from all others.
         users: `{column: KerasTensor}` of the raw values of a user, the context and the scenario.
         titles: The same of a title.
+        rows: The same of all that `score` takes; users and titles by default.
     """
 
     schema: Schema
     run_id: str
     users: Mapping[str, Any]
     titles: Mapping[str, Any]
+    rows: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def signatures_of(served: Served, parts: Mapping[str, Any], more: Sequence[Any] = ()) -> dict[str, Signature]:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfmtr.kinds import KINDS
 from tfmtr.names import weight_name
-from tfmtr.retrieval.recommender import HISTORY, OPTIONS, RANK_BY, REQUEST, Recommender, repeat
+from tfmtr.retrieval.recommender import COMBINE, HISTORY, OPTIONS, RANK_BY, REQUEST, Recommender, repeat
 from tfmtr.schema import Schema
 from tfmtr.signatures._signature import Served, Signature, defaults_as_specs, specs
 
@@ -22,23 +22,32 @@ def recommend(served: Served, *, user: keras.Model, scenario: keras.Model, recom
     client may leave out these weights, `allow`, `where`, `diversity` and `rank_by`. Where the run has a list model,
     `history` (batch, n) are the titles that the user had, the newest last, and `history_ages` the days since then;
     without them the seen titles stand for the history.
+
+    Where a ranking model is exported with it, that orders the candidates which the queries find: then the weights are
+    those of its tasks, `scores` the weighted sum of their log-odds (with `combine_tasks` = "product" the logarithm of
+    the product of powers), `rank_by` names one of its outputs, `scores_<task>` are what it says of each title, and
+    `is_exact` says whether all titles that are allowed were ranked. See `tfmtr.retrieval.second_stage.SecondStage`.
     """
-    tasks = [task for task in served.schema.tasks if task.name in user.output]
+    second = recommender.second
+    users = served.users if second is None else {**served.users, **second.users}
+    tasks = [task for task in served.schema.tasks if task.name in user.output] if second is None else second.tasks
     weights = {weight_name(task.name): (tf.TensorSpec([None], tf.float32), [task.weight]) for task in tasks}
     defaults = OPTIONS | RANK_BY | weights | (HISTORY if recommender.order is not None else {})
+    defaults |= COMBINE if second is not None else {}
+    own = {task.name: task.weight for task in served.schema.tasks}
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         raw = {name: request[name] for name in served.users}
         queries, batch = user(raw), tf.shape(request["k"])[0]
-        query = tf.add_n(
-            [
-                repeat(request[weight_name(t)], batch)[:, None] * q if weight_name(t) in weights else q
-                for t, q in queries.items()
-            ]
-        )
+        query = tf.add_n([weighted(task, q, request, batch) for task, q in queries.items()])
         return recommender(query, request, queries, is_cold(request, served.schema), scenario(raw)[:, 0] == 0)
 
-    return Signature(answer, {**specs(served.users), **specs(REQUEST), **defaults_as_specs(defaults)}, defaults)
+    def weighted(task: str, query: tf.Tensor, request: dict[str, Any], batch: tf.Tensor) -> tf.Tensor:
+        if second is not None:
+            return own.get(task, 1.0) * query
+        return repeat(request[weight_name(task)], batch)[:, None] * query if weight_name(task) in weights else query
+
+    return Signature(answer, {**specs(users), **specs(REQUEST), **defaults_as_specs(defaults)}, defaults)
 
 
 def is_cold(request: Mapping[str, Any], schema: Schema) -> tf.Tensor | None:

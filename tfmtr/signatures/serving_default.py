@@ -10,4 +10,4 @@ def serving_default(served: Served, *, score: keras.Model) -> Signature:
 
     They are calibrated if the run is (`tfmtr calibrate`).
     """
-    return Signature(lambda raw: score(raw), specs({**served.users, **served.titles}))
+    return Signature(lambda raw: score(raw), specs(served.rows or {**served.users, **served.titles}))

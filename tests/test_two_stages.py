@@ -1,0 +1,303 @@
+"""An index and a ranking model as one SavedModel: what is served is what the two models say themselves."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers.untraced import untraced
+
+from tfmtr import inputs, training
+from tfmtr.datasets.dataset import Dataset
+from tfmtr.exporting import export
+from tfmtr.retrieval.index import title_vectors
+from tfmtr.run import Run
+from tfmtr.schema import Feature
+from tfmtr.serving.errors import ServerError
+from tfmtr.serving.predict import choose_outputs, predict
+from tfmtr.serving.session import SavedModelSession
+
+tf = pytest.importorskip("tensorflow")
+USER = ("territory", "age", "user_vector")
+CANDIDATES, K = 12, 5
+LEAST = 1e-7
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_two, tmp_path_factory):
+    """Runs of a two-tower and of a ranking model with the same two tasks."""
+    folder, common = tmp_path_factory.mktemp("stages"), {"epochs": 1, "batch_size": 1500, "learning_rate": 0.01}
+    first = training.Recipe(units=(16, 8), deterministic=False, listwise=False, **common)
+    second = training.Recipe(form="ranking", share="mmoe", deterministic=False, **common)
+    with untraced():
+        training.train(tiny_two, folder / "first", first, verbose=0)
+        training.train(tiny_two, folder / "second", second, verbose=0)
+    return folder / "first", folder / "second"
+
+
+@pytest.fixture(scope="module")
+def version(runs, tiny_two, tmp_path_factory):
+    first, second = runs
+    return export(first, tmp_path_factory.mktemp("models") / "home", ranking=second, candidates=CANDIDATES)
+
+
+@pytest.fixture(scope="module")
+def session(version):
+    return SavedModelSession(version)
+
+
+def users(data, number=6):
+    """`(rows of examples of different users, their raw values)`."""
+    table = next(inputs.read_tables(data.examples("test", windows=[3]), rows=400))
+    _, first = np.unique(table["user"].to_numpy(), return_index=True)
+    table = table.take(np.sort(first)[:number])
+    raw = {"territory": np.asarray(table["territory"].to_pylist(), object)}
+    raw["age"] = np.asarray(table["age"].to_pylist(), "float32")
+    raw["user_vector"] = inputs.take_vectors(data.vectors("user").vectors, table["user_row"])
+    return table, raw
+
+
+def probabilities(run, data, table):
+    """What a ranking model says of all titles for each user: `{task: array of shape (users, titles)}`."""
+    titles = pq.read_table(data.path / "titles.parquet")
+    users, places = np.divmod(np.arange(len(table) * len(titles)), len(titles))
+    of_users = table.drop_columns(["title", "genres", "language", "title_row"]).take(users)
+    rows = of_users.append_column("title_row", pa.array(places))
+    for name in ("title", "genres", "language"):
+        rows = rows.append_column(name, titles[name].take(places))
+    found = (
+        Run(run)
+        .load()
+        .predictor.predict(
+            {
+                name: value
+                for name, value in inputs.model_inputs(rows, data.schema, inputs.open_stores(data)).items()
+                if name in {*USER, "title_vector", "genres", "language", "scenario"}
+            },
+            verbose=0,
+            batch_size=4096,
+        )
+    )
+    return {name: value.reshape(len(table), len(titles)) for name, value in found.items()}
+
+
+def candidates(run, data, table, allowed):
+    """Places of the titles that the first stage finds, of shape `(users, CANDIDATES)`."""
+    model = Run(run).load()
+    features = inputs.model_inputs(table, data.schema, inputs.open_stores(data))
+    queries = model.user_tower.predict_on_batch({name: features[name] for name in model.user_tower.input})
+    scores = sum(queries.values()) @ title_vectors(model, data, data.schema).vectors.T
+    return np.argsort(-np.where(allowed, scores, -np.inf), axis=1, kind="stable")[:, :CANDIDATES]
+
+
+def log_odds(p):
+    p = np.clip(p, LEAST, 1 - LEAST)
+    return np.log(p) - np.log1p(-p)
+
+
+def request(raw, k=K, **more):
+    batch = len(raw["age"])
+    asked = {
+        "request_territory": np.asarray(["PL"] * batch, object),
+        "seen": np.asarray([["t3", "t7"]] * batch, object),
+        "k": np.full(batch, k, "int32"),
+    }
+    return {**raw, **asked, **more}
+
+
+def ask(session, signature, given):
+    """An answer as the server gives it: with the defaults of what is left out."""
+    served = session.signatures[signature]
+    defaults = {name: tf.make_ndarray(value) for name, value in served.defaults.items()}
+    found = predict(session, served, {**defaults, **given}, choose_outputs(served))
+    return {name: value.astype(str) if value.dtype == object else value for name, value in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("weights", "combine", "where"),
+    [
+        ({}, "", ""),
+        ({"event": 0.3, "like": 2.0}, "sum", "genres=comedy"),
+        ({"event": 1.0, "like": 0.5}, "product", ""),
+        ({"event": 0.0, "like": -1.0}, "", "language!=de"),
+    ],
+)
+def test_the_list_is_the_best_of_the_first_stage_s_candidates_by_the_second(
+    session, runs, tiny_two, weights, combine, where
+):
+    data = Dataset(tiny_two)
+    table, raw = users(data)
+    titles = pq.read_table(data.path / "titles.parquet")
+    ids, genres, language = (titles[name].to_pylist() for name in ("title", "genres", "language"))
+    offered = {
+        row["title"]
+        for row in pq.read_table(data.path / "availability.parquet").to_pylist()
+        if row["territory"] == "PL" and row["window"] == 4
+    }
+    fits = {
+        "": [True] * len(ids),
+        "genres=comedy": ["comedy" in row for row in genres],
+        "language!=de": [one != "de" for one in language],
+    }
+    allowed = [
+        title in offered and title not in ("t3", "t7") and fit for title, fit in zip(ids, fits[where], strict=True)
+    ]
+    places = candidates(runs[0], data, table, np.asarray(allowed))
+    p = {name: np.take_along_axis(value, places, axis=1) for name, value in probabilities(runs[1], data, table).items()}
+    w = {"event": 1.0, "like": 1.0} | weights
+    turned = np.log if combine == "product" else log_odds
+    expected = sum(w[name] * turned(np.maximum(p[name], LEAST)) for name in w)
+    expected[~np.asarray(allowed)[places]] = -np.inf
+    order = np.argsort(-expected, axis=1, kind="stable")[:, :K]
+    given = request(raw, **{f"weight_{name}": np.asarray([value], "float32") for name, value in weights.items()})
+    given |= {"where": np.asarray([[where]], object), "combine_tasks": np.asarray([combine], object)}
+    for rows in (slice(None), slice(0, 1)):  # many and one
+        some = {name: value[rows] if len(value) > 1 else value for name, value in given.items()}
+        found = ask(session, "recommend", some)
+        np.testing.assert_allclose(
+            found["scores"], np.take_along_axis(expected, order, axis=1)[rows], rtol=1e-5, atol=1e-5
+        )
+        best = np.asarray(ids)[np.take_along_axis(places, order, axis=1)]
+        is_there = np.isfinite(found["scores"])
+        np.testing.assert_array_equal(found["titles"], np.where(is_there, best[rows], ""))
+        np.testing.assert_array_equal(found["count"], is_there.sum(axis=1))
+        assert not found["is_exact"].any() or sum(allowed) <= CANDIDATES
+        for task in w:
+            own = np.take_along_axis(p[task], order, axis=1)[rows]
+            np.testing.assert_allclose(found[f"scores_{task}"][is_there], own[is_there], rtol=1e-5, atol=1e-6)
+            assert np.isneginf(found[f"scores_{task}"][~is_there]).all()
+
+
+def test_rank_says_of_given_titles_what_the_ranking_model_says(session, runs, tiny_two):
+    data = Dataset(tiny_two)
+    table, raw = users(data, 3)
+    p, ids = probabilities(runs[1], data, table), pq.read_table(data.path / "titles.parquet")["title"].to_pylist()
+    asked = [["t3", "t17", ""], ["no such title", "t0", "t49"], ["t5", "t5", "t6"]]
+    found = ask(session, "rank", {**raw, "rank_titles": np.asarray(asked, object)})
+    known = np.asarray([[title in ids for title in row] for row in asked])
+    np.testing.assert_array_equal(found["is_known"], known)
+    places = np.asarray([[ids.index(title) if title in ids else 0 for title in row] for row in asked])
+    own = {name: np.take_along_axis(value, places, axis=1) for name, value in p.items()}
+    said = {"scores": sum(map(log_odds, own.values()))} | {f"scores_{task}": value for task, value in own.items()}
+    for name, expected in said.items():
+        np.testing.assert_allclose(found[name], np.where(known, expected, -np.inf), rtol=1e-5, atol=1e-5)
+
+
+def test_rows_are_scored_by_the_ranking_model(session, runs, tiny_two):
+    data = Dataset(tiny_two)
+    table, raw = users(data, 4)
+    raw |= {name: np.asarray(table[name].to_pylist(), object) for name in ("language",)}
+    raw["genres"] = np.asarray([[*row, "", ""][:2] for row in table["genres"].to_pylist()], object)
+    raw["title_vector"] = inputs.take_vectors(data.vectors("title").vectors, table["title_row"])
+    found = ask(session, "serving_default", raw)
+    features = inputs.model_inputs(table, data.schema, inputs.open_stores(data))
+    model = Run(runs[1]).load()
+    expected = model.predictor.predict_on_batch({name: features[name] for name in model.predictor.input})
+    for task, value in expected.items():
+        np.testing.assert_allclose(found[task], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_list_by_one_output_and_a_mixed_one(session, runs, tiny_two):
+    _, raw = users(Dataset(tiny_two), 3)
+    plain = ask(session, "recommend", request(raw, k=K))
+    by_like = ask(session, "recommend", request(raw, k=K, rank_by=np.asarray(["like"], object)))
+    np.testing.assert_array_equal(by_like["scores"], by_like["scores_like"])
+    assert (np.diff(by_like["scores_like"], axis=1) <= 0).all()
+    mixed = ask(session, "recommend", request(raw, k=K, diversity=np.asarray([0.7], "float32")))
+    assert (mixed["titles"][:, 0] == plain["titles"][:, 0]).all()
+    assert (mixed["titles"] != plain["titles"]).any()
+    at_once = ask(session, "recommend_batch", request(raw, k=np.asarray([5, 2, 4])))
+    np.testing.assert_array_equal(at_once["titles"][0], plain["titles"][0])
+    assert at_once["count"].tolist() == [5, 2, 4]
+
+
+def test_few_titles_are_ranked_all_and_the_answer_says_so(session, tiny_two):
+    _, raw = users(Dataset(tiny_two), 2)
+    allow = np.asarray([["t1", "t2", "t4", "t5", "t10", "t11"]], object)
+    found = ask(session, "recommend", request(raw, k=3, allow=allow))
+    assert found["is_exact"].all()
+    assert not ask(session, "recommend", request(raw, k=3))["is_exact"].any()
+
+
+def test_a_user_of_whom_nothing_is_known_is_ranked_by_the_model_and_counted(session):
+    raw = {
+        "territory": np.asarray(["nowhere"], object),
+        "age": np.zeros(1, "float32"),
+        "user_vector": np.zeros((1, 8), "float32"),
+    }
+    found = ask(session, "recommend", request(raw))
+    assert found["fallback"].tolist() == ["cold_user,default_branch"]
+    again = ask(session, "rank", {**raw, "rank_titles": found["titles"].astype(object)})
+    np.testing.assert_allclose(found["scores"], again["scores"], rtol=1e-6)
+    assert (np.diff(found["scores"], axis=1) <= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"weight_event": np.zeros(1, "float32"), "weight_like": np.zeros(1, "float32")}, "must not be 0"),
+        ({"weight_like": np.full(1, np.nan, "float32")}, "all must be finite"),
+        ({"combine_tasks": np.asarray(["best"], object)}, "`combine_tasks` must be empty or one of"),
+        ({"rank_by": np.asarray(["buy"], object)}, "`rank_by` must be empty or one of"),
+    ],
+)
+def test_a_request_that_cannot_be_is_refused(session, tiny_two, more, text):
+    _, raw = users(Dataset(tiny_two), 2)
+    with pytest.raises(ServerError) as caught:
+        ask(session, "recommend", request(raw, **more))
+    assert text in str(caught.value)
+
+
+LOAD = """
+import sys
+import numpy as np
+import tensorflow as tf
+loaded = tf.saved_model.load(sys.argv[1])
+given = {name: tf.constant(value) for name, value in np.load(sys.argv[2]).items()}
+found = loaded.signatures["rank"](**given)
+assert not [name for name in sys.modules if name.startswith("tfmtr")]
+np.save(sys.argv[3], found["scores"].numpy())
+"""
+
+
+def test_a_process_without_the_package_runs_it_with_stock_operations(version, session, tiny_two, tmp_path):
+    _, raw = users(Dataset(tiny_two), 2)
+    given = {**raw, "rank_titles": np.asarray([["t1", "t2"]] * 2, object)}
+    given |= {"weight_event": np.ones(1, "float32"), "weight_like": np.ones(1, "float32")}
+    given["combine_tasks"] = np.asarray([""], object)
+    np.savez(tmp_path / "given.npz", **{k: v.astype(str) if v.dtype == object else v for k, v in given.items()})
+    command = [sys.executable, "-c", LOAD, version, tmp_path / "given.npz", tmp_path / "found.npy"]
+    environment = {**os.environ, "PYTHONPATH": ""}
+    ended = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), ask(session, "rank", given)["scores"], rtol=1e-6)
+    assert version.needs == ""
+
+
+def test_the_version_says_what_it_is_of(version, runs):
+    facts = json.loads((version / "assets.extra/tfmtr.json").read_text())
+    assert facts["run_id"] == Run(runs[0]).run_id
+    assert facts["ranking"]["run_id"] == Run(runs[1]).run_id
+    assert facts["ranking"]["candidates"] == CANDIDATES
+
+
+def test_models_that_do_not_go_together_are_refused(runs, tiny_two, tmp_path):
+    first, second = runs
+    with pytest.raises(ValueError, match="must be of form=ranking for this step"):
+        export(first, tmp_path / "out", ranking=first)
+    with pytest.raises(ValueError, match="must be of form=two_tower for this step"):
+        export(second, tmp_path / "out", ranking=second)
+    with pytest.raises(ValueError, match="`candidates` must be an integer, 1 or more"):
+        export(first, tmp_path / "out", ranking=second, candidates=0)
+    other = shutil.copytree(second, tmp_path / "other")
+    schema = Run(other).schema
+    features = [f if f.name != "age" else Feature("age", "user", "id", ("1",)) for f in schema.features]
+    schema.replace(features=features).save(other)
+    with pytest.raises(ValueError, match=r"must read the users' columns as the first model does.*'age'"):
+        export(first, tmp_path / "out", ranking=other)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,148 @@
+"""The second stage: a ranking model in the graph of the index, for the candidates that the first stage found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfmtr.encoders.embed import encode_inputs
+from tfmtr.encoders.graph_names import name_apart
+from tfmtr.encoders.raw import look_up, raw_inputs
+from tfmtr.models.pairs import call_pairs
+from tfmtr.names import COMBINE, weight_name
+from tfmtr.retrieval.index import feature_tables
+
+if TYPE_CHECKING:
+    from tfmtr.datasets.dataset import Dataset
+    from tfmtr.models import JointModel
+    from tfmtr.schema import Schema, Task
+
+CANDIDATES = 500
+COMBINED = ("sum", "product")  # how tasks become one score
+LEAST = 1e-7  # probabilities are kept so far from 0 and 1 before they become log-odds
+
+
+class SecondStage(keras.layers.Layer):
+    """Ranks given titles of users by several tasks.
+
+    The score of a title is the sum of the tasks' log-odds, each times the request's weight of the task; a task that is
+    no probability adds what the model says. With `combine_tasks="product"` it is the logarithm of the product of
+    powers, `sum_t w_t log p_t`.
+
+    What depends on the user alone is computed once a user, and titles' features are variables that are gathered by
+    their places: see `tfmtr.models.pairs`.
+
+    Args:
+        graph: Model from raw values of users and encoded features of titles to `{task: tensor of shape (rows, 1)}`.
+        users: `{column: KerasTensor}` of the inputs that are of users.
+        tasks: The tasks of the schema that the model has an output for.
+        features: `{title feature: array of shape (titles, ...)}`, encoded.
+        candidates: How many titles the first stage finds for each user.
+
+    Call arguments:
+        request: `{name: tensor}` with the columns of `users`.
+        index: Places of titles, integers of shape `(batch, n)`.
+
+    Returns:
+        `{output: float32 of shape (batch, n)}`.
+    """
+
+    def __init__(
+        self,
+        graph: keras.Model,
+        users: Mapping[str, keras.KerasTensor],
+        tasks: tuple[Task, ...],
+        features: Mapping[str, np.ndarray],
+        *,
+        candidates: int = CANDIDATES,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.graph, self.users, self.tasks, self.candidates = graph, dict(users), tasks, candidates
+        self.names = sorted(graph.output)
+        self.features = {
+            name: self.add_weight(
+                shape=value.shape,
+                initializer=lambda shape, dtype, value=value: value,
+                trainable=False,
+                dtype=value.dtype.name,
+                name=name.replace("/", "_"),
+            )
+            for name, value in features.items()
+        }
+        self.built = True
+
+    def call(self, request: Mapping[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Scores; see the class."""
+        number, places = tf.shape(index)[1], tf.reshape(tf.maximum(index, 0), [-1])
+        titles = {name: tf.gather(tf.convert_to_tensor(value), places) for name, value in self.features.items()}
+        outputs = call_pairs(self.graph, {name: request[name] for name in self.users}, titles, number)
+        return {name: tf.reshape(value, tf.shape(index)) for name, value in outputs.items()}
+
+    def combined(self, outputs: Mapping[str, tf.Tensor], request: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The final score of each title, of shape `(batch, n)`.
+
+        Args:
+            outputs: What `call` returns.
+            request: `{name: tensor}` with `combine_tasks` and the weights of `tasks`, of shape `(batch,)` or `(1,)`.
+
+        Raises:
+            tf.errors.InvalidArgumentError: If all weights of a row are 0, one is not finite, or `combine_tasks` is
+                unknown.
+        """
+        batch = tf.shape(outputs[self.tasks[0].name])[:1]
+        weights = tf.stack([tf.broadcast_to(request[weight_name(task.name)], batch) for task in self.tasks], axis=1)
+        names = [weight_name(task.name) for task in self.tasks]
+        is_weighted = tf.reduce_all(tf.math.is_finite(weights)) & tf.reduce_all(tf.reduce_any(weights != 0, axis=1))  # pyright: ignore[reportOperatorIssue]
+        how = tf.broadcast_to(request[COMBINE], batch)
+        is_known = tf.reduce_all((how == "") | tf.reduce_any(how[:, None] == tf.constant(COMBINED), axis=1))
+        checks = [
+            tf.debugging.Assert(is_weighted, [f"One of {names} must not be 0, and all must be finite.", weights]),
+            tf.debugging.Assert(is_known, [f"`{COMBINE}` must be empty or one of {list(COMBINED)}.", how]),
+        ]
+        with tf.control_dependencies(checks):
+            is_product = tf.identity(how == "product")[:, None]
+        total = tf.zeros_like(outputs[self.tasks[0].name])
+        for place, task in enumerate(self.tasks):
+            value = outputs[task.name]
+            own, log = value, tf.math.log(tf.maximum(value, LEAST))
+            if task.kind == "binary":
+                p = tf.clip_by_value(value, LEAST, 1 - LEAST)
+                own = tf.math.log(p) - tf.math.log1p(-p)
+            total += weights[:, place][:, None] * tf.where(is_product, log, own)
+        return total
+
+
+def build_second_stage(
+    model: JointModel,
+    schema: Schema,
+    titles: Dataset,
+    *,
+    candidates: int = CANDIDATES,
+    calibrate: Callable[..., dict[str, keras.KerasTensor]] | None = None,
+) -> SecondStage:
+    """The second stage of a ranking model over the titles of a prepared directory.
+
+    Args:
+        model: A model of the form `ranking`.
+        schema: Its `Schema`.
+        titles: The `Dataset`, whose titles are those of the index, in its order.
+        candidates: How many titles the first stage finds for each user.
+        calibrate: `calibrate(outputs, raw, encoded, schema) -> outputs` of the served graph; by default nothing.
+    """
+    raw = raw_inputs(schema, "user", "context", scenario=True)
+    encoded, of_titles = look_up(raw, schema, "user", "context", scenario=True), encode_inputs(schema, "title")
+    # The predictor's operations, not the predictor as one operation: then each runs on the rows that it needs.
+    outputs = model.predictor.call({**encoded, **of_titles})
+    if calibrate is not None:
+        outputs = calibrate(outputs, raw, encoded, schema)
+    inputs = {**raw, **of_titles}
+    name_apart(inputs, outputs)
+    features = [features for _, features in feature_tables(titles, schema)]
+    arrays = {name: np.concatenate([part[name] for part in features]) for name in of_titles}
+    served = tuple(task for task in schema.tasks if task.name in outputs)
+    return SecondStage(keras.Model(inputs, outputs), raw, served, arrays, candidates=candidates)

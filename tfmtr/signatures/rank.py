@@ -1,0 +1,33 @@
+"""Given titles in the order that is best for a user."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfmtr.names import TITLES, score_name, weight_name
+from tfmtr.retrieval.recommender import COMBINE, Recommender
+from tfmtr.retrieval.second_stage import SecondStage
+from tfmtr.signatures._signature import Served, Signature, defaults_as_specs, specs
+
+
+def rank(served: Served, *, recommender: Recommender, ranker: SecondStage) -> Signature:
+    """User features and `rank_titles` of shape `(batch, n)`, padded with "" -> what the ranking model says of each.
+
+    Out, of shape `(batch, n)` in the order of the request: `scores`, float32, as `recommend` has them, and minus
+    infinity for padding and for titles that the index does not know; `scores_<task>`; `is_known`, boolean. A title need
+    not be available to be ranked. A client may leave out `weight_<task>` and `combine_tasks`.
+    """
+    weights = {weight_name(task.name): (tf.TensorSpec([None], tf.float32), [task.weight]) for task in ranker.tasks}
+    defaults = COMBINE | weights
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        place = tf.cast(recommender.catalogue.title_index(request[TITLES]), tf.int32) - 1
+        is_known = place >= 0
+        outputs = ranker(request, place)
+        scores = ranker.combined(outputs, request)
+        found = {"scores": scores, **{score_name(task.name): outputs[task.name] for task in ranker.tasks}}
+        return {**{name: tf.where(is_known, v, -np.inf) for name, v in found.items()}, "is_known": is_known}
+
+    inputs = {**specs(ranker.users), TITLES: tf.TensorSpec([None, None], tf.string, name=TITLES)}
+    return Signature(answer, {**inputs, **defaults_as_specs(defaults)}, defaults)
