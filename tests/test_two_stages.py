@@ -14,6 +14,8 @@ from helpers.untraced import untraced
 
 from tfmtr import inputs, training
 from tfmtr.datasets.dataset import Dataset
+from tfmtr.evaluation.evaluate import evaluate
+from tfmtr.evaluation.two_stage_lists import after_both, second_scores
 from tfmtr.exporting import export
 from tfmtr.retrieval.index import title_vectors
 from tfmtr.run import Run
@@ -301,3 +303,28 @@ def test_models_that_do_not_go_together_are_refused(runs, tiny_two, tmp_path):
     with pytest.raises(ValueError, match=r"must read the users' columns as the first model does.*'age'"):
         export(first, tmp_path / "out", ranking=other)
     assert not (tmp_path / "out").exists()
+
+
+def test_lists_after_both_stages_are_those_that_are_served(runs, tiny_two, session):
+    """The last test window's catalogue is not the served one, so the second stage alone is held against NumPy."""
+    first, second = runs
+    found = evaluate(second, retrieval=first, k=K, candidates=CANDIDATES, baselines=["popularity"])
+    assert set(found.lists) == {"model", "first stage", "popularity"}
+    assert found.document["first_stage"]["candidates"] == CANDIDATES
+    assert found.document["first_stage"]["compared"]["ours"] == pytest.approx(found.ndcg)
+    alone = evaluate(first, k=K, baselines=[])
+    assert found.lists["first stage"]["ndcg"] == pytest.approx(alone.ndcg)
+    data = Dataset(tiny_two)
+    table, _ = users(data)
+    places = np.tile(np.arange(50), (len(table), 1))
+    scores = second_scores(Run(second).load(), data.schema, data)(table, places)
+    np.testing.assert_allclose(scores, sum(map(log_odds, probabilities(second, data, table).values())), atol=1e-4)
+    allowed = np.ones((len(table), 50), bool)
+    ranked = after_both(lambda rows, allowed: places[:, ::-1], lambda rows, index: scores[:, ::-1], k=3)(table, allowed)
+    np.testing.assert_array_equal(ranked, np.argsort(-scores, axis=1)[:, :3])
+    with pytest.raises(ValueError, match="must be of form=ranking for this step"):
+        evaluate(first, retrieval=first)
+    with pytest.raises(ValueError, match="must be of form=two_tower for this step"):
+        evaluate(second, retrieval=second)
+    with pytest.raises(ValueError, match="`candidates` must be an integer, 10 or more"):
+        evaluate(second, retrieval=first, candidates=9)

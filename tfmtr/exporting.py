@@ -298,8 +298,8 @@ class Ranker:
             ValueError: As `export`.
         """
         run = Run(ranking)
-        model, schema = run.load(form="ranking"), run.schema
-        _check_finite("ranking", model)
+        run.check_form("ranking")
+        schema = run.schema
         check_inputs(schema.by_role("title"), source.titles.schema.by_role("title"), "titles")
         facts = facts_of(run)
         _check_meaning(run, facts["fingerprint"], source.titles)
@@ -312,6 +312,8 @@ class Ranker:
                     f"Received: {name!r} of shape {other.shape} and {other.dtype} in the first, of {tensor.shape} and "
                     f"{tensor.dtype} in the second"
                 )
+        model = run.load()
+        _check_finite("ranking", model)
         return cls(model, run, facts)
 
     def rows(self) -> tuple[dict[str, Any], keras.Model]:

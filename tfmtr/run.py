@@ -185,8 +185,8 @@ class Run(Folder):
         """Raises a `ValueError` unless the run's model is of a form."""
         if (own_form := self.recipe.form) != form:
             raise ValueError(
-                f"The run in {self.path} must be of form={form} for this step; those of form={own_form} are trained "
-                f"and evaluated so far. Received: form={own_form}"
+                f"The run in {self.path} must be of form={form} for this step: an index is of two towers, and a "
+                f"ranking model orders what an index finds. Received: form={own_form}"
             )
 
     def load(self, *, window: int | None = None, form: str | None = None) -> "JointModel":

@@ -26,6 +26,14 @@ def evaluate(
         int | None,
         typer.Option(help="Rank each positive among so many titles, too, as many papers do; 100 has 99 random others."),
     ] = None,
+    retrieval: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run of two towers that finds the titles which ranking models order; by default the two-tower run "
+            "among the runs, if there is one."
+        ),
+    ] = None,
+    candidates: Annotated[int, typer.Option(help="How many titles it finds for each user.")] = 500,
     metric: Annotated[
         list[str] | None, typer.Option(help="A further metric of lists, package.module:function; repeat.")
     ] = None,
@@ -34,13 +42,22 @@ def evaluate(
 
     Writes evaluation.json into each run. Popularity, nearest neighbours, ALS, EASE and a blend see what the model may
     see, are tuned on validation users and fitted anew before each window. Lists are as they are served: titles that a
-    user had before the window are in none.
+    user had before the window are in none. Those of a ranking model are of both stages.
     """
     names = [run.resolve().name for run in runs]
     names = [str(run) if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
     if len(set(names)) < len(names):
         raise ValueError(f"`runs` must name each run once. Received: {', '.join(map(str, runs))}")
     check_typed(runs=runs, data=data, metrics=metric)
+    from tfmtr.run import Run
+
+    forms = {run: Run(run).recipe.form for run in runs}
+    if retrieval is not None and "ranking" not in forms.values():
+        raise ValueError(
+            f"`--retrieval` is for ranking models. Received: runs of the forms {sorted(set(forms.values()))}"
+        )
+    towers = [run for run, form in forms.items() if form == "two_tower"]
+    first = retrieval if retrieval is not None else towers[0] if len(towers) == 1 else None
     from tfmtr.evaluation.evaluate import evaluate as evaluate_run
     from tfmtr.evaluation.evaluation import print_tables
 
@@ -48,4 +65,8 @@ def evaluate(
     if baselines is not None:
         chosen = [] if baselines == "none" else [name.strip() for name in baselines.split(",")]
     options = {"k": k, "local_share": local_share, "baselines": chosen, "among": among, "metrics": metric or ()}
-    print_tables({name: evaluate_run(run, data, **options) for name, run in zip(names, runs, strict=True)}, Console())
+    stages = {run: {"retrieval": first, "candidates": candidates} for run in runs if forms[run] == "ranking"}
+    found = {
+        name: evaluate_run(run, data, **options, **stages.get(run, {})) for name, run in zip(names, runs, strict=True)
+    }
+    print_tables(found, Console())

@@ -22,6 +22,7 @@ from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.evaluation import Evaluation
 from tfmtr.evaluation.index_lists import AmongCase, ListCase, is_positive, list_metrics, profiles, ranking_of
 from tfmtr.evaluation.list_scores import (
+    FIRST_STAGE,
     MODEL,
     NEW,
     REPEATS,
@@ -35,8 +36,10 @@ from tfmtr.evaluation.past import Past, has_events
 from tfmtr.evaluation.ranking import evaluate_lists, functions, gauc, recall_at_k
 from tfmtr.evaluation.shortcomings import shortcomings
 from tfmtr.evaluation.title_facts import LOCAL_SHARE, TitleFacts, title_facts
+from tfmtr.evaluation.two_stage_lists import FirstStage, after_both, second_scores
 from tfmtr.models import JointModel, TwoTower
 from tfmtr.retrieval.index import build_index
+from tfmtr.retrieval.second_stage import CANDIDATES
 from tfmtr.run import Run, versions
 from tfmtr.schema import Schema
 
@@ -53,6 +56,8 @@ def evaluate(
     baselines: Sequence[str] | None = None,
     among: int | None = None,
     metrics: Sequence[str] = (),
+    retrieval: str | os.PathLike | None = None,
+    candidates: int = CANDIDATES,
 ) -> Evaluation:
     """Evaluates test window i with the model that was trained up to window i - 1, beside what people have without it.
 
@@ -63,8 +68,9 @@ def evaluate(
     Lists are those of users with a positive of the primary task in the window (at most `recall_users`, those that come
     first in the files' hash order): the k titles that the exact index returns for their territory out of the window's
     catalogue. They are as they are served: titles that the user had before the window are in no list and no positives.
-    Beside them, and never mixed with them, stand lists that may repeat such titles. Models without an index have no
-    lists, nor have data that do not tell what users had.
+    Beside them, and never mixed with them, stand lists that may repeat such titles. A ranking model has lists with
+    `retrieval`: those of both stages, beside which stand the first one's own. Data that do not tell what users had
+    have no lists.
 
     Args:
         run: Run directory made by `tfmtr train`.
@@ -78,6 +84,8 @@ def evaluate(
             did not have); `None` for no such figures.
         metrics: Metrics of lists beside those of `tfmtr/evaluation/list_metrics/`: import paths of functions like
             theirs.
+        retrieval: Run directory of a two-tower model whose index finds what a ranking model orders.
+        candidates: How many titles it finds for each user.
 
     Returns:
         An `Evaluation` of the document written to `<run>/evaluation.json`; cells are as the functions describe that
@@ -91,13 +99,16 @@ def evaluate(
         * `"among"`: the same for each positive among random titles, if asked for;
         * `"left_out"`: `{window: {"users", "positives"}}`: had before the window, and users with nothing else;
         * `"baselines"`: see `tfmtr.evaluation.baseline_lists`, with `"compared"` (`compare_with`);
+        * `"first_stage"`: of a ranking model with `retrieval`, the latter's `"run_id"`, `"candidates"`, and how the
+          lists of both stages compare with its own (`"compared"`); otherwise `None`;
         * `"means"` (`means_of`): of all lists together, of the model and the baselines;
         * `"segments"` (`segments_of`): lists of new and known users, and new and known titles in them;
         * `"warnings"`: texts, such as that the model is below the best baseline, with what may be the cause;
         * `"titles"`, numbers of local and global ones; `"k"`, `"local_share"`; what was evaluated, when and by what.
 
     Raises:
-        ValueError: If `data` is not what the run was trained on, or an argument is out of its range.
+        ValueError: If `data` is not what the run was trained on, an argument is out of its range, or `retrieval` is
+            given and the run is none of a ranking model.
     """
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
         raise ValueError(f"`k` must be positive, for example 10. Received: k={k!r}")
@@ -116,9 +127,14 @@ def evaluate(
             "`data` must be what the run was trained on, or its test users may be in the training rows. "
             f"Received: {data.path} with fingerprint {data.report['fingerprint']}, not {document['fingerprint']}"
         )
+    first = None
+    if retrieval is not None:
+        run.check_form("ranking")
+        check_integer("candidates", candidates, least=k)
+        first = FirstStage(Run(retrieval), data, candidates)
     facts = title_facts(data, local_share=local_share)
     parts = ("tasks", "gauc", "title_classes", "recall", "lists", "repeats", "among", "left_out")
-    model, list_scores, few = None, [], 0
+    model, scores_of_pairs, list_scores, few = None, None, [], 0
     by_part: dict[str, Any] = {part: {} for part in parts}
     past, order = Past(data) if has_events(data) else None, run.list_model
     scores = Path(run, "scores.parquet")
@@ -134,18 +150,34 @@ def evaluate(
             for path, cells in row_metrics(columns, users, schema, facts):
                 put(by_part, (*path, str(window)), cells)
             by_part["recall"][str(window)] = None
-            if isinstance(model, TwoTower) and past is not None and positives is not None and len(positives):
-                scorer = None if order is None else order.as_of(data, past, window)
-                index = build_index(model, data, schema, window=window, scorer=scorer)
-                history, popularity = past.history(window), past.popularity(window)
-                options = {"popularity": popularity, "scorer": scorer, "past": past, "window": window}
-                rank = ranking_of(model, index, schema, data, k=k, **options)
+            has_lists = isinstance(model, TwoTower) or first is not None
+            if has_lists and past is not None and positives is not None and len(positives):
+                history, candidates_of = past.history(window), None
+                if first is None:
+                    scorer = None if order is None else order.as_of(data, past, window)
+                    index = build_index(model, data, schema, window=window, scorer=scorer)  # pyright: ignore[reportArgumentType]
+                    options = {
+                        "popularity": past.popularity(window), "scorer": scorer, "past": past, "window": window,
+                    }  # fmt: skip
+                    rank = ranking_of(model, index, schema, data, k=k, **options)  # pyright: ignore[reportArgumentType]
+                else:
+                    index, candidates_of = first.at(window, past)
+                    if scores_of_pairs is None:
+                        scores_of_pairs = second_scores(model, schema, data)
+                    rank = after_both(candidates_of, scores_of_pairs, k=k)
                 for kind, before in ((NEW, past), (REPEATS, None)):
                     case = ListCase(positives, index.catalogue, most=recall_users, past=before, window=window)
                     lists = case.index_lists(rank)
                     list_scores.append(
                         user_scores(lists, past, history, window, known_metrics).assign(contender=MODEL, list=kind)
                     )
+                    if candidates_of is not None:
+                        alone = case.index_lists(lambda rows, allowed, of=candidates_of: of(rows, allowed)[:, :k])
+                        list_scores.append(
+                            user_scores(alone, past, history, window, known_metrics).assign(
+                                contender=FIRST_STAGE, list=kind
+                            )
+                        )
                     if kind == REPEATS:
                         by_part["repeats"][str(window)] = evaluate_lists(lists.lists, known_metrics)
                         continue
@@ -160,6 +192,10 @@ def evaluate(
                     ).items():
                         put(by_part, ("lists", metric, str(window)), cells)
     by_part["baselines"], by_part["means"], by_part["segments"], by_part["warnings"] = None, {}, {}, []
+    by_part["first_stage"] = None
+    if first is not None and list_scores:
+        compared = compare_with(pd.concat(list_scores), MODEL)[FIRST_STAGE]
+        by_part["first_stage"] = {"run_id": first.run.run_id, "candidates": candidates, "compared": compared}
     if list_scores and (names is None or names):
         others = baseline_lists(data, k=k, most=recall_users, names=names, among=among, metrics=known_metrics)
         list_scores.append(others.scores)

@@ -15,6 +15,7 @@ from tfmtr.evaluation.evidence import LEAST_USERS, compare_lists
 
 FILE = "list_scores.parquet"
 MODEL = "model"  # the contender that is no baseline
+FIRST_STAGE = "first stage"  # the lists of what finds the titles that a ranking model orders
 NEW, REPEATS = "new", "repeats"  # lists without what the user had before the window, and with it
 # Columns of a user's list that are no metrics.
 FACTS = {

@@ -142,7 +142,11 @@ def build_second_stage(
         outputs = calibrate(outputs, raw, encoded, schema)
     inputs = {**raw, **of_titles}
     name_apart(inputs, outputs)
-    features = [features for _, features in feature_tables(titles, schema)]
-    arrays = {name: np.concatenate([part[name] for part in features]) for name in of_titles}
     served = tuple(task for task in schema.tasks if task.name in outputs)
-    return SecondStage(keras.Model(inputs, outputs), raw, served, arrays, candidates=candidates)
+    return SecondStage(keras.Model(inputs, outputs), raw, served, title_arrays(titles, schema), candidates=candidates)
+
+
+def title_arrays(titles: Dataset, schema: Schema) -> dict[str, np.ndarray]:
+    """`{feature: array of shape (titles, ...)}` of all titles of a prepared directory, encoded, in their order."""
+    parts = [features for _, features in feature_tables(titles, schema)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
