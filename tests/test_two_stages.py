@@ -5,14 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.untraced import untraced
+from typer.testing import CliRunner
 
-from tfmtr import inputs, training
+import tfmtr
+from tfmtr import cli, inputs, training
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.evaluate import evaluate
 from tfmtr.evaluation.two_stage_lists import after_both, second_scores
@@ -20,9 +23,11 @@ from tfmtr.exporting import export
 from tfmtr.retrieval.index import title_vectors
 from tfmtr.run import Run
 from tfmtr.schema import Feature
+from tfmtr.serving.deploy_kit import batch_size, deploy_kit
 from tfmtr.serving.errors import ServerError
 from tfmtr.serving.predict import choose_outputs, predict
 from tfmtr.serving.session import SavedModelSession
+from tfmtr.version import Version
 
 tf = pytest.importorskip("tensorflow")
 USER = ("territory", "age", "user_vector")
@@ -328,3 +333,56 @@ def test_lists_after_both_stages_are_those_that_are_served(runs, tiny_two, sessi
         evaluate(second, retrieval=second)
     with pytest.raises(ValueError, match="`candidates` must be an integer, 10 or more"):
         evaluate(second, retrieval=first, candidates=9)
+
+
+def test_a_server_of_it_takes_weights_and_the_kit_asks_it(version, tiny_two, tmp_path):
+    folder = shutil.copytree(version.path.parent, tmp_path / "home")
+    with tfmtr.serve(version) as server:
+        plain, liked = (
+            server.recommend({"territory": "PL", "age": 30.0}, k=5, territory="PL", weights=weights)
+            for weights in ({}, {"like": 9.0, "event": -1.0})
+        )
+        with pytest.raises(ValueError, match=r"`weights` must be one of \['event', 'like'\]. Did you mean 'like'"):
+            server.recommend({"territory": "PL"}, weights={"likes": 1.0})
+        with pytest.raises(ValueError, match="`weights of 'like'` must be a finite number"):
+            server.recommend({"territory": "PL"}, weights={"like": float("nan")})
+        command = ["recommend", "--model", server.name, "--data", str(tiny_two), "--server", f"127.0.0.1:{server.port}"]
+        told = CliRunner().invoke(cli.app, [*command, "--user-id", "u190", "--weight", "like=2", "-k", "3"])
+        assert told.exit_code == 0, told.output
+        for words, text in (
+            (["--weight", "like"], "`--weight` must be name=value"),
+            (["--weight", "like=much"], "`--weight` must be name=number"),
+            (["--context", "tab=3"], "`context` must be one of"),
+        ):
+            refused = CliRunner().invoke(cli.app, [*command, "--user-id", "u190", *words])
+            assert text in str(refused.exception)
+    assert len(plain.titles) == len(liked.titles) == 5
+    assert plain.titles != liked.titles
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # every signature answers its warm-up request
+        deploy_kit(folder, tmp_path / "kit")
+    assert "allowed_batch_sizes: 1024" in (tmp_path / "kit/config/batching.config").read_text()
+
+
+def test_memory_for_the_pairs_of_a_batch_bounds_its_rows():
+    assert [batch_size(1000, candidates) for candidates in (1, 64, 500, 10_000)] == [1024, 1024, 128, 16]
+
+
+def test_the_commands(runs, tiny_two, tmp_path, capsys):
+    first, second = map(str, runs)
+    shutil.copytree(second, tmp_path / "second")
+    told = CliRunner().invoke(
+        cli.app,
+        ["export", "--retrieval", first, "--ranking", second, "--candidates", "9", "--out", str(tmp_path / "m")],
+    )
+    assert told.exit_code == 0, told.output
+    assert Version(tmp_path / "m/1").facts["ranking"]["candidates"] == 9
+    for words in ([], [first, "--retrieval", first]):
+        refused = CliRunner().invoke(cli.app, ["export", *words, "--out", str(tmp_path / "m")])
+        assert "`export` must be given one two-tower run" in str(refused.exception)
+    words = ["evaluate", first, str(tmp_path / "second"), "--baselines", "none", "--candidates", "12"]
+    told = CliRunner().invoke(cli.app, words)
+    assert told.exit_code == 0, told.output
+    assert "first stage" in Run(tmp_path / "second").evaluation.lists
+    refused = CliRunner().invoke(cli.app, ["evaluate", first, "--retrieval", first])
+    assert "`--retrieval` is for ranking models" in str(refused.exception)

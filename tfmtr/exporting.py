@@ -43,7 +43,7 @@ from tfmtr.scratch import scratch
 from tfmtr.serving.deploy_kit import foreign_operations
 from tfmtr.serving.versions import find_versions
 from tfmtr.signatures._signature import Served, Signature, functions_of, signatures_of
-from tfmtr.version import Version
+from tfmtr.version import RANKING, Version
 
 SCORES = "serving_default"  # the signature of an export that has scores
 
@@ -171,6 +171,8 @@ def _export(
             "is_ordered": scorer is not None,
         }
         if ranker is not None:
+            (extra / RANKING).mkdir()
+            ranker.run.schema.save(extra / RANKING)
             facts["ranking"] = {**ranker.facts, "candidates": candidates}
         if operations:
             facts["needs"] = f"an image of TensorFlow Serving with ScaNN's operations ({', '.join(operations)})"

@@ -7,6 +7,8 @@ from tfmtr.documents import read_facts
 from tfmtr.folders import Folder, as_path, check_format
 from tfmtr.schema import Schema
 
+RANKING = "ranking"  # the folder in `assets.extra/` with the schema of the second stage
+
 
 class Version(Folder):
     """A directory made by `tfmtr export`: a SavedModel, and in `assets.extra/` what it was made of.
@@ -45,6 +47,12 @@ class Version(Folder):
     def schema(self) -> Schema:
         """What the model was built from."""
         return Schema.load(self.path / "assets.extra")
+
+    @property
+    def schemas(self) -> tuple[Schema, ...]:
+        """Those of the models in it: of the first stage, and of the ranking model where there is a second."""
+        second = self.path / "assets.extra" / RANKING
+        return (self.schema, Schema.load(second)) if second.is_dir() else (self.schema,)
 
     @property
     def needs(self) -> str:

@@ -1,6 +1,7 @@
 """`tfmtr recommend`."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,12 @@ def recommend(
         str | None,
         typer.Option(help="Whose catalogue; the user's own by default."),
     ] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Columns of the request, such as tab=3,device=tv; the user's row by default.")
+    ] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option(help="Weight of a task, such as click=0.5; repeat. By default its own.")
+    ] = None,
 ) -> None:
     """Ask a server for one user's recommendations."""
     from tfmtr.evaluation.tables import recommendation_table
@@ -25,4 +32,23 @@ def recommend(
 
     if not re.fullmatch(r"unix:.+|.+:\d+", server):
         raise ValueError(f"`--server` must be host:port, or unix:path. Received: {server!r}")
-    Console().print(recommendation_table(user_id, ask(server, model, data, user_id, k=k, territory=territory)))
+    weights = {task: number("--weight", value) for task, value in pairs("--weight", weight or ()).items()}
+    options = {"territory": territory, "weights": weights}
+    options["context"] = pairs("--context", context.split(",") if context else ())
+    Console().print(recommendation_table(user_id, ask(server, model, data, user_id, k=k, **options)))
+
+
+def pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
+    """`{name: value}` of texts `name=value`."""
+    parted = [text.partition("=") for text in texts]
+    if bad := [name + sign + value for name, sign, value in parted if not (name and sign)]:
+        raise ValueError(f"`{option}` must be name=value. Received: {bad[0]!r}")
+    return {name: value for name, _, value in parted}
+
+
+def number(option: str, text: str) -> float:
+    """The number that a text is."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"`{option}` must be name=number. Received: {text!r}") from None

@@ -26,6 +26,7 @@ from tfmtr.serving.warmup import replay, write_warm_up
 
 IMAGE_VERSION = "2.20.0"
 SCORE_BYTES = 512 * 2**20  # of one batch's scores of all titles, and as much again for its top k
+PAIRS = 2**16  # of a user and a candidate that a ranking model has at once
 MAX_NAME_BYTES = 255  # of a directory in the container
 YAML_WORDS = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")  # which are no text there
 NO_REQUEST = "__saved_model_init_op"
@@ -62,8 +63,9 @@ def deploy_kit(model: str | os.PathLike, out: str | os.PathLike, *, name: str | 
             f"them. Received: {sorted(foreign)} in {version}"
         )
     signatures = saved_model.meta_graphs[0].signature_def
-    titles = (read_facts(version) or {"titles": 0})["titles"]
-    size, k = batch_size(titles), min(10, titles or 10)
+    facts = read_facts(version) or {"titles": 0}
+    titles, candidates = facts["titles"], facts.get("ranking", {}).get("candidates", 1)
+    size, k = batch_size(titles, candidates), min(10, titles or 10)
     warm, cold = answerable(version, warm_up_requests(name, signatures, size, k))
     write_warm_up(warm, version)
     for signature, reason in cold.items():
@@ -164,9 +166,14 @@ def foreign_operations(saved_model: SavedModel) -> set[str]:
     return {op for op in operations if not is_operation(op) or op.partition(">")[0] in FOREIGN_PACKAGES}
 
 
-def batch_size(titles: int) -> int:
-    """Most rows of one run: as many as the scores of all titles leave memory for, a power of two in [16, 1024]."""
-    rows = SCORE_BYTES // (4 * max(titles, 1))
+def batch_size(titles: int, candidates: int = 1) -> int:
+    """Most rows of one run: as many as there is memory for, a power of two in [16, 1024].
+
+    Args:
+        titles: Of which a row has the scores.
+        candidates: Which a second stage ranks for each row.
+    """
+    rows = min(SCORE_BYTES // (4 * max(titles, 1)), PAIRS // candidates)
     return int(min(1024, max(16, 2 ** int(np.log2(max(rows, 1))))))
 
 
@@ -176,12 +183,17 @@ def batch_sizes(largest: int) -> list[int]:
 
 
 def example_inputs(signature: SignatureDef, rows: int = 1, k: int = 10) -> dict[str, np.ndarray]:
-    """Arrays that a signature takes: an unknown user, an unknown title, `k` results."""
+    """Arrays that a signature takes: an unknown user, an unknown title, `k` results, and defaults."""
     arrays = {}
     for alias, info in signature.inputs.items():
         shape = [rows if i == 0 else max(dim.size, 1) for i, dim in enumerate(info.tensor_shape.dim)]
         dtype = tf.as_dtype(info.dtype)
-        if dtype == tf.string:
+        if alias in signature.defaults:
+            value = tf.make_ndarray(signature.defaults[alias])
+            if dtype == tf.string:
+                value = np.asarray([text.decode() for text in value.ravel()], object).reshape(value.shape)
+            arrays[alias] = np.repeat(value, rows, axis=0)
+        elif dtype == tf.string:
             arrays[alias] = np.full(shape, "", object)
         else:
             arrays[alias] = np.full(shape, k if alias == "k" else 0, dtype.as_numpy_dtype)

@@ -21,7 +21,7 @@ from tfmtr.names import HISTORY
 from tfmtr.schema import Feature
 from tfmtr.serving.client import Client
 from tfmtr.serving.options import ServerOptions
-from tfmtr.serving.recommendations import ask, history_inputs, user_inputs
+from tfmtr.serving.recommendations import ask, history_inputs, user_inputs, weight_inputs
 from tfmtr.serving.server import Server
 from tfmtr.version import Version
 
@@ -111,6 +111,7 @@ class LocalServer(Server):
         territory: str | None = None,
         seen: Sequence[str] = (),
         history: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> Recommendations:
         """The best titles for a user.
 
@@ -120,14 +121,16 @@ class LocalServer(Server):
             territory: Whose catalogue is searched; the user's own by default.
             seen: Ids of titles that are left out.
             history: What the user had, `{title: days since then}`, the newest last; for models that order lists by it.
+            weights: `{task: weight}`; by default the tasks have their own.
 
         Raises:
             ValueError: If the model has no such feature, a value is not of its kind, or the model takes no history.
             ServerError: If the server refuses the request.
         """
-        schema = self.version.schema
-        accepted: dict[str, Feature | None] = dict.fromkeys(schema.scenario.columns)
-        accepted |= {feature.name: feature for feature in schema.by_role("user", "context")}
+        accepted: dict[str, Feature | None] = {}
+        for schema in self.version.schemas:
+            accepted |= {name: None for name in schema.scenario.columns if name not in accepted}
+            accepted |= {feature.name: feature for feature in schema.by_role("user", "context")}
         for name, value in features.items():
             check_choice("features", name, accepted)
             _check_value(name, value, accepted[name])
@@ -139,6 +142,7 @@ class LocalServer(Server):
         with self.client() as client:
             signature = client.metadata()["recommend"]
             inputs = user_inputs(self.version, dict(features), signature)
+            inputs |= weight_inputs(weights or {}, signature)
             if history is not None:
                 check_choice("history", HISTORY[0], [name for name in signature.inputs if name in HISTORY])
                 inputs |= history_inputs(history)

@@ -13,12 +13,13 @@ import grpc
 import ibis
 import numpy as np
 
+from tfmtr.checks import check_choice, check_number
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.engines.duckdb import read_files
 from tfmtr.datasets.seen import seen_pairs
 from tfmtr.evaluation.past import EVENTS, SECONDS_A_DAY, has_events
 from tfmtr.kinds import KINDS
-from tfmtr.names import HISTORY
+from tfmtr.names import HISTORY, weight_name
 from tfmtr.serving.client import Client, ServerError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def recommend(
     *,
     k: int = 10,
     territory: str | None = None,
+    context: Mapping[str, str] | None = None,
+    weights: Mapping[str, float] | None = None,
     timeout: float = 10.0,
 ) -> dict[str, Any]:
     """Asks a server for the best titles of one user.
@@ -50,6 +53,8 @@ def recommend(
         user_id: The user.
         k: How many titles.
         territory: Territory of the request, whose catalogue is searched; the user's own by default.
+        context: `{column: value}` of the request, such as the tab, beside or in place of what the table says.
+        weights: `{task: weight}`; by default the tasks have their own.
         timeout: Seconds.
 
     Returns:
@@ -57,7 +62,8 @@ def recommend(
         list of what was not known, as `tfmtr.retrieval.recommender.Recommender` names it.
 
     Raises:
-        ValueError: If the user is unknown and no `territory` is given, `k` is not positive, or no server answers.
+        ValueError: If the user is unknown and no `territory` is given, `k` is not positive, the model has no such
+            column of a request or task, or no server answers.
         ServerError: If the server refuses the request.
     """
     if k < 1:
@@ -74,11 +80,14 @@ def recommend(
     seen = seen_pairs(tables, data)
     seen = seen.filter(seen.user == str(user_id)).title.to_pyarrow().to_pylist()
     history = read_history(tables, data, str(user_id))
-    row = row or {"territory": territory}
+    row = (row or {"territory": territory}) | dict(context or {})
     with Client(server, model, timeout=timeout) as client:
         try:
             signature = client.metadata().get("recommend")
             inputs = user_inputs(data, row, signature)
+            for name in context or {}:
+                check_choice("context", name, sorted(inputs))
+            inputs |= weight_inputs(weights or {}, signature)
             if signature is not None and HISTORY[0] in signature.inputs:
                 inputs |= history_inputs(history)
             answer = ask(client, inputs, territory=territory or row["territory"], seen=seen, k=k)
@@ -168,6 +177,25 @@ def history_inputs(history: Mapping[str, float]) -> dict[str, np.ndarray]:
     return dict(zip(HISTORY, (np.asarray([titles], object), np.asarray([ages], np.float32)), strict=True))
 
 
+def weight_inputs(weights: Mapping[str, float], signature: SignatureDef | None) -> dict[str, np.ndarray]:
+    """Raw inputs of tasks' weights.
+
+    Args:
+        weights: `{task: weight}`.
+        signature: `SignatureDef` of `recommend`.
+
+    Raises:
+        ValueError: If the model has no such task, or a weight is not finite.
+    """
+    given = set() if signature is None else set(signature.inputs)
+    prefix = weight_name("")
+    tasks = sorted(name.removeprefix(prefix) for name in given if name.startswith(prefix))
+    for task, weight in weights.items():
+        check_choice("weights", task, tasks)
+        check_number(f"weights of {task!r}", weight)
+    return {weight_name(task): np.asarray([weight], np.float32) for task, weight in weights.items()}
+
+
 def user_inputs(
     data: Dataset | Version, row: Mapping[str, Any], signature: SignatureDef | None = None
 ) -> dict[str, np.ndarray]:
@@ -179,7 +207,8 @@ def user_inputs(
         signature: `SignatureDef` of the model, which may be older than the data: lists have its lengths, and features
             that it does not know are left out. By default the inputs are those of the data.
     """
-    features = data.schema.by_role("user", "context")
+    schemas = getattr(data, "schemas", None) or (data.schema,)
+    features = list({f.name: f for schema in reversed(schemas) for f in schema.by_role("user", "context")}.values())
     if signature is not None:
         shapes = {name: [dim.size for dim in spec.tensor_shape.dim] for name, spec in signature.inputs.items()}
         is_list = {feature.name: KINDS[feature.kind].is_wide and KINDS[feature.kind].is_text for feature in features}
@@ -194,6 +223,6 @@ def user_inputs(
         if value is None and feature.is_stored and store is not None and store >= 0:
             value = data.vectors("user").vectors[store]  # pyright: ignore[reportAttributeAccessIssue]
         inputs[feature.name] = KINDS[feature.kind].request(value, feature)
-    for column in data.schema.scenario.columns:
+    for column in (column for schema in schemas for column in schema.scenario.columns):
         inputs.setdefault(column, np.asarray([row.get(column) or ""], object))
     return inputs
