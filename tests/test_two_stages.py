@@ -1,4 +1,7 @@
-"""An index and a ranking model as one SavedModel: what is served is what the two models say themselves."""
+"""An index and a ranking model as one SavedModel: what is served is what the two models say themselves.
+
+Tests `tfmtr.retrieval.second_stage`, `tfmtr.export_sources`, `tfmtr.evaluation.two_stage_lists` and `signatures.rank`.
+"""
 
 import json
 import os

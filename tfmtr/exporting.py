@@ -3,42 +3,30 @@
 # There is one archive of Keras for each backend:
 # pyright: reportAttributeAccessIssue=false
 
-import dataclasses
-import functools
-import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfmtr import components
 from tfmtr.backends import check_tensorflow
-from tfmtr.calibration import calibrated_outputs
 from tfmtr.checks import check_integer, check_path
-from tfmtr.datasets.dataset import Dataset
-from tfmtr.datasets.drift import changed_vectors
-from tfmtr.diagnosis import not_finite
 from tfmtr.documents import read_facts, write_json
-from tfmtr.encoders.graph_names import name_apart
 from tfmtr.encoders.raw import look_up, raw_inputs
-from tfmtr.evaluation.past import Past
+from tfmtr.export_sources import Ranker, Source, check_finite, graph
 from tfmtr.folders import FORMATS, check_out
 from tfmtr.listwise.layer import ListQuery
-from tfmtr.listwise.model import Scorer
-from tfmtr.models import JointModel, TwoTower
+from tfmtr.models import JointModel
 from tfmtr.names import SCENARIO
 from tfmtr.private_names import saved_object, untrack_layers
 from tfmtr.retrieval.index import FOLDER, TitleVectors, build_index, title_vectors
 from tfmtr.retrieval.recommender import Recommender
-from tfmtr.retrieval.second_stage import CANDIDATES, SecondStage, build_second_stage
-from tfmtr.run import Run, versions
-from tfmtr.schema import Schema, check_inputs
+from tfmtr.retrieval.second_stage import CANDIDATES, SecondStage
 from tfmtr.scratch import scratch
 from tfmtr.serving.deploy_kit import foreign_operations
 from tfmtr.serving.versions import find_versions
@@ -141,7 +129,7 @@ def _export(
     out = check_path("out", out)
     check_out(out)
     source = Source.of(run, titles)
-    _check_finite("run", source.model)
+    check_finite("run", source.model)
     ranker = None if ranking is None else Ranker.of(ranking, source)
     vectors = title_vectors(source.model, source.titles, source.schema, _known(out, source.facts["run_id"]))
     with scratch(out, "tmp-") as folder:
@@ -178,184 +166,6 @@ def _export(
             facts["needs"] = f"an image of TensorFlow Serving with ScaNN's operations ({', '.join(operations)})"
         write_json(extra / "tfmtr.json", facts)
         return Version(publish(staging, out))
-
-
-def _check_finite(argument: str, model: JointModel) -> None:
-    """Raises a `ValueError` if a model has a variable that is not finite: all that it serves would be NaN."""
-    if bad := not_finite(model.variables):
-        raise ValueError(
-            f"`{argument}` must be a model whose variables are finite; train it with a lower learning rate, or look at "
-            f"the data. Received: NaN or infinity in {len(bad)} of {len(model.variables)} variables, the first one "
-            f"{bad[0]}"
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A model to export, and what is known of it: of a run, or trained by hand.
-
-    Args:
-        model: The model.
-        schema: Its `Schema`.
-        titles: The `Dataset` whose titles are served.
-        facts: What the version says of the model: `run_id`, `fingerprint`, `recipe`, `versions`.
-        run: The `Run`, whose calibration is served; `None` of a model that was trained by hand.
-
-    Raises:
-        ValueError: If `titles` lacks a feature that the model needs.
-    """
-
-    model: TwoTower
-    schema: Schema
-    titles: Dataset
-    facts: Mapping[str, Any]
-    run: Run | None = None
-
-    def __post_init__(self) -> None:
-        check_inputs(self.schema.by_role("title"), self.titles.schema.by_role("title"), "titles")
-
-    @classmethod
-    def of(cls, run: str | os.PathLike | JointModel, titles: str | os.PathLike | None) -> "Source":
-        """The source that `export` is given.
-
-        Raises:
-            ValueError: As `export`.
-        """
-        if isinstance(run, JointModel):
-            return cls.of_model(run, titles)
-        if not isinstance(run, (str, os.PathLike)):
-            raise ValueError(
-                "`run` must be a run directory, or a two-tower model of `tfmtr.models` that was trained by hand. "
-                f"Received: a {type(run).__name__}"
-            )
-        run = Run(run)
-        model, facts = run.load(form="two_tower"), facts_of(run)
-        source = cls(model, run.schema, run.data if titles is None else Dataset(titles), facts, run)  # pyright: ignore[reportArgumentType]: it is of the form
-        _check_meaning(run, facts["fingerprint"], source.titles)
-        return source
-
-    @classmethod
-    def of_model(cls, model: JointModel, titles: str | os.PathLike | None) -> "Source":
-        """Of a model that was trained by hand: it is known by its weights.
-
-        Raises:
-            ValueError: If the model has no title tower, or `titles` is not given.
-        """
-        if not isinstance(model, TwoTower):
-            raise ValueError(
-                "`run` must be a two-tower model, or a run, for an index of titles; `model.export` exports what any "
-                f"joint model serves. Received: a model of the class {type(model).__name__}"
-            )
-        if titles is None:
-            raise ValueError(
-                "`titles` must name a prepared directory where the model is of no run. Received: titles=None"
-            )
-        titles, weights = Dataset(titles), hashlib.sha256()
-        for variable in model.variables:
-            weights.update(np.asarray(variable).tobytes())
-        facts = {
-            "run_id": f"by-hand-{weights.hexdigest()[:16]}",
-            "fingerprint": titles.report["fingerprint"],
-            "recipe": None,
-            "versions": versions(),
-        }
-        return cls(model, model.schema, titles, facts)
-
-    def scorer(self) -> Scorer | None:
-        """What orders lists beside the towers now, as of the newest events; `None` where towers alone do.
-
-        Raises:
-            ValueError: If the run has a list model and the titles' data do not tell what users had.
-        """
-        order = None if self.run is None else self.run.list_model
-        if order is None:
-            return None
-        return order.as_of(self.titles, Past(self.titles), self.titles.next_window)
-
-    def outputs(self, raw: Mapping[str, Any], encoded: Mapping[str, Any]) -> dict[str, Any]:
-        """Probabilities `{name: KerasTensor of shape (batch, 1)}` as they are served, of raw and of encoded inputs."""
-        outputs = self.model.predictor(encoded)
-        return outputs if self.run is None else calibrated_outputs(self.run, outputs, raw, encoded, self.schema)
-
-
-@dataclasses.dataclass(frozen=True)
-class Ranker:
-    """A ranking model that orders what an index finds.
-
-    Args:
-        model: The model.
-        run: Its `Run`.
-        facts: What the version says of it: `run_id`, `fingerprint`, `recipe`, `versions`.
-    """
-
-    model: JointModel
-    run: Run
-    facts: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, ranking: str | os.PathLike, source: Source) -> "Ranker":
-        """The second stage of a source.
-
-        Raises:
-            ValueError: As `export`.
-        """
-        run = Run(ranking)
-        run.check_form("ranking")
-        schema = run.schema
-        check_inputs(schema.by_role("title"), source.titles.schema.by_role("title"), "titles")
-        facts = facts_of(run)
-        _check_meaning(run, facts["fingerprint"], source.titles)
-        first = raw_inputs(source.schema, "user", "context", scenario=True)
-        for name, tensor in raw_inputs(schema, "user", "context", scenario=True).items():
-            other = first.get(name, tensor)
-            if (other.shape, other.dtype) != (tensor.shape, tensor.dtype):
-                raise ValueError(
-                    f"`ranking` must read the users' columns as the first model does; prepare both from one log. "
-                    f"Received: {name!r} of shape {other.shape} and {other.dtype} in the first, of {tensor.shape} and "
-                    f"{tensor.dtype} in the second"
-                )
-        model = run.load()
-        _check_finite("ranking", model)
-        return cls(model, run, facts)
-
-    def rows(self) -> tuple[dict[str, Any], keras.Model]:
-        """Raw inputs of users and titles, and the model from them to what is served, row by row."""
-        schema, roles = self.run.schema, ("user", "context", "title")
-        raw = raw_inputs(schema, *roles, scenario=True)
-        encoded = look_up(raw, schema, *roles, scenario=True)
-        outputs = self.model.predictor(encoded)
-        return raw, graph(raw, calibrated_outputs(self.run, outputs, raw, encoded, schema))
-
-    def second_stage(self, titles: Dataset, candidates: int) -> SecondStage:
-        """The model in the graph of the index, calibrated if its run is."""
-        calibrate = functools.partial(calibrated_outputs, self.run)
-        return build_second_stage(self.model, self.run.schema, titles, candidates=candidates, calibrate=calibrate)
-
-
-def facts_of(run: Run) -> dict[str, Any]:
-    """What a version says of a run."""
-    document = run.document
-    facts = {key: document.get(key, {}) for key in ("run_id", "fingerprint", "versions")}
-    return facts | {"recipe": run.recipe.document()}  # of an older run: with the defaults that it meant
-
-
-def _check_meaning(run: Run, fingerprint: str, titles: Dataset) -> None:
-    """Raises a `ValueError` if titles that did not change have other vectors than in the run's data, where these are.
-
-    Vectors of another store or fit have the same width, and mean something else.
-    """
-    if titles.report["fingerprint"] == fingerprint:
-        return
-    try:
-        before = run.data
-    except ValueError:
-        return
-    compared, changed = changed_vectors(titles, before)
-    if 2 * changed > compared:
-        raise ValueError(
-            "`titles` must have the vectors of the model's data for titles that did not change; take the same store, "
-            f"or prepare with --like {before.path}. Received: {titles.path}, where {changed} of {compared} have others"
-        )
 
 
 def _known(out: Path, run_id: str) -> TitleVectors | None:
@@ -426,12 +236,6 @@ def lookup_tables(layers: Iterable[keras.layers.Layer]) -> list[Any]:
     """The tables of layers, which are saved with functions that look something up in them."""
     trackables = [each for layer in layers for each in tf.train.TrackableView(layer).descendants()]
     return [each for each in trackables if isinstance(each, tf.saved_model.experimental.TrackableResource)]
-
-
-def graph(inputs: Mapping[str, Any], outputs: Any) -> keras.Model:
-    """The Keras model between inputs that features name as they like and outputs."""
-    name_apart(inputs, outputs)
-    return keras.Model(inputs, outputs)
 
 
 def _add_defaults(version: Path, signatures: Mapping[str, Signature]) -> list[str]:

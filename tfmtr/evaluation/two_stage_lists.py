@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -69,7 +69,8 @@ def second_scores(model: JointModel, schema: Schema, data: Dataset) -> Callable[
         data: The `Dataset`.
     """
     arrays, stores = title_arrays(data, schema), inputs.open_stores(data)
-    users = {name: tensor for name, tensor in model.predictor.input.items() if name not in arrays}
+    own: dict[str, Any] = model.predictor.input  # pyright: ignore[reportAssignmentType]
+    users = {name: tensor for name, tensor in own.items() if name not in arrays}
     tasks = tuple(task for task in schema.tasks if task.name in model.predictor.output)
     second = SecondStage(model.predictor, users, tasks, arrays)
     weights = {weight_name(task.name): tf.constant([task.weight]) for task in tasks} | {COMBINE: tf.constant([""])}

@@ -38,9 +38,11 @@ def call_pairs(
     Raises:
         ValueError: If an input is in neither.
     """
-    if missing := set(model.input) - set(users) - set(titles):
+    given: dict[str, Any] = model.input  # pyright: ignore[reportAssignmentType]
+    wanted: dict[str, Any] = model.output  # pyright: ignore[reportAssignmentType]
+    if missing := set(given) - set(users) - set(titles):
         raise ValueError(f"`users` and `titles` must have all inputs of the model. Received: none of {sorted(missing)}")
-    rows = {id(t): Rows(titles[n] if n in titles else users[n], n in titles) for n, t in model.input.items()}
+    rows = {id(t): Rows(titles[n] if n in titles else users[n], n in titles) for n, t in given.items()}
     repeated: dict[int, Any] = {}
 
     def for_pairs(one: Rows) -> Any:
@@ -59,7 +61,7 @@ def call_pairs(
                 return leaf
             return for_pairs(leaf) if is_pair else leaf.tensor
 
-        args, kwargs = tree.map_structure(tensor_of, arguments)
+        args, kwargs = tree.map_structure(tensor_of, arguments)  # pyright: ignore[reportGeneralTypeIssues]
         made = tree.flatten(node.operation(*args, **kwargs))
         rows.update({id(t): Rows(value, is_pair) for t, value in zip(node.outputs, made, strict=True)})
-    return {name: for_pairs(rows[id(tensor)]) for name, tensor in model.output.items()}
+    return {name: for_pairs(rows[id(tensor)]) for name, tensor in wanted.items()}

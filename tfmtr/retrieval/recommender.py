@@ -121,7 +121,7 @@ class Recommender(keras.layers.Layer):
             num_candidates = tf.maximum(num_candidates, tf.minimum(second.candidates, size))
         candidates = self.index(query, num_candidates, allowed)
         index, scores, is_exact = candidates["index"], candidates["scores"], candidates["is_exact"]
-        is_popular = is_cold if self.order is None else nobody
+        is_popular: Any = is_cold if self.order is None else nobody
         number = tf.reduce_sum(tf.cast(allowed, tf.int32), axis=1)
         parts = {}
         if second is not None:

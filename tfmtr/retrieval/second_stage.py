@@ -80,7 +80,7 @@ class SecondStage(keras.layers.Layer):
         """Scores; see the class."""
         number, places = tf.shape(index)[1], tf.reshape(tf.maximum(index, 0), [-1])
         titles = {name: tf.gather(tf.convert_to_tensor(value), places) for name, value in self.features.items()}
-        outputs = call_pairs(self.graph, {name: request[name] for name in self.users}, titles, number)
+        outputs: dict[str, Any] = call_pairs(self.graph, {name: request[name] for name in self.users}, titles, number)
         return {name: tf.reshape(value, tf.shape(index)) for name, value in outputs.items()}
 
     def combined(self, outputs: Mapping[str, tf.Tensor], request: Mapping[str, tf.Tensor]) -> tf.Tensor:
