@@ -38,7 +38,7 @@ def command(*words):
 def go_all_the_way(prefix, folder):
     data = f"{prefix}own_data" if prefix else "own-data"
     command("prepare", data, "--source", source, "--users", 400, "--out", folder / "data")
-    small = ["--epochs", 1, "--batch-size", 1024, "--units", "8,4", "--no-listwise"]
+    small = ["--epochs", 1, "--units", "8,4", "--no-listwise"]
     parts = ["--share", f"{prefix}own_share", "--head", f"{prefix}own_head"]
     parts += ["--set", "share.width=4", "--set", "head.factor=0.5"]
     with untraced():
