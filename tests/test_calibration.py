@@ -4,6 +4,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from helpers.few_signatures import keep_signatures
 
 from tfmtr import calibration, inputs, training
 from tfmtr.calibration import Calibrate, Map, apply, choose, errors, fit, fit_map, log_odds
@@ -123,7 +124,9 @@ def served(run, tiny, folder):
     features = inputs.model_inputs(table, data.schema, stores)
     raw |= {name: tf.constant(features[name]) for name in ("user_vector", "title_vector")}
     raw["genres"] = tf.constant(genres)
-    loaded = tf.saved_model.load(export(run, folder, titles=tiny))  # must outlive its functions
+    with pytest.MonkeyPatch.context() as patch:
+        keep_signatures(patch, "serving_default")
+        loaded = tf.saved_model.load(export(run, folder, titles=tiny))  # must outlive its functions
     return np.asarray(loaded.signatures["serving_default"](**raw)["event"])[:, 0], table
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from helpers.few_signatures import keep_signatures
 from helpers.untraced import untraced
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
@@ -47,8 +48,28 @@ def run(tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def version(run, tiny, tmp_path_factory):
-    return export(run, tmp_path_factory.mktemp("models") / "two_tower", titles=tiny)
+def exports(run, tiny, tmp_path_factory):
+    """A version and the index alone, made in a folder that was there; with how often parts of them were called."""
+    folder, calls = tmp_path_factory.mktemp("models"), collections.Counter()
+    functional = type(Run(run).model.title_tower)
+    for name in ("7", "notes"):
+        (folder / name).mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (Recommender, functional):
+
+            def count(self, *arguments, kind=kind, call=kind.call, **options):
+                calls[kind] += 1
+                return call(self, *arguments, **options)
+
+            patch.setattr(kind, "call", functools.wraps(kind.call)(count))
+        made = [make(run, folder, titles=tiny) for make in (export, export_index)]
+    names = sorted(path.name for path in folder.iterdir())
+    return types.SimpleNamespace(made=made, names=names, recommenders=calls[Recommender], models=calls[functional])
+
+
+@pytest.fixture(scope="module")
+def version(exports):
+    return exports.made[0]
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +159,10 @@ def test_a_cascade_s_probabilities_and_the_tasks_weights_are_served(tiny, tmp_pa
     tasks = [Task("click", "event", weight=2.0, mean=0.2), Task("buy", "event", weight=0.5, mean=0.1, after="click")]
     schema.replace(tasks=tasks).save(data)
     recipe = training.Recipe(
-        share="shared_bottom", head="esmm", units=(8, 4), epochs=1, batch_size=500, deterministic=False, listwise=False
+        share="shared_bottom", head="esmm", units=(8, 4), epochs=1, batch_size=1500, deterministic=False, listwise=False
     )
-    training.train(data, tmp_path / "run", recipe, verbose=0)
+    with untraced():
+        training.train(data, tmp_path / "run", recipe, verbose=0)
     version = export(tmp_path / "run", tmp_path / "models", titles=data)
     assert version.facts["recipe"] == recipe.document()
     loaded = tf.saved_model.load(version)
@@ -206,36 +228,28 @@ def test_a_version_says_where_it_comes_from(run, tiny, version):
     assert Schema.load(version / "assets.extra") == Dataset(tiny).schema
 
 
-def test_versions_count_up_and_nothing_half_written_is_left(run, tiny, tmp_path, monkeypatch):
+def test_versions_count_up_and_nothing_half_written_is_left(exports):
     """And nothing is traced twice, which takes as long as all the rest."""
-    calls, functional = collections.Counter(), type(Run(run).model.title_tower)
-    for kind in (Recommender, functional):
-
-        def count(self, *arguments, kind=kind, call=kind.call, **options):
-            calls[kind] += 1
-            return call(self, *arguments, **options)
-
-        monkeypatch.setattr(kind, "call", functools.wraps(kind.call)(count))
-    (tmp_path / "7").mkdir()
-    (tmp_path / "notes").mkdir()
-    assert [make(run, tmp_path, titles=tiny).name for make in (export, export_index)] == ["8", "9"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "8", "9", "notes"]
-    assert calls[Recommender] == 4  # in two signatures of each version
-    assert calls[functional] < 20
+    assert [version.name for version in exports.made] == ["8", "9"]
+    assert exports.names == ["7", "8", "9", "notes"]
+    assert exports.recommenders == 4  # in two signatures of each version
+    assert exports.models < 20
 
 
 @pytest.fixture(scope="module")
-def indexes(run, tiny, tmp_path_factory):
+def indexes(run, tiny, exports, tmp_path_factory):
     """Versions of the index alone, of every kind, moved to where they were not made; `tree` is ScaNN's with a tree."""
     folder = tmp_path_factory.mktemp("indexes")
     with pytest.MonkeyPatch.context() as patch:
-        for kind in (*components.names(FOLDER), "tree"):
+        for kind in (*sorted({*components.names(FOLDER)} - {"exact"}), "tree"):
             if kind == "tree":
                 patch.setattr("tfmtr.retrieval.indexes.scann.SMALLEST_TREE", 0)
                 patch.setattr("tfmtr.retrieval.indexes.scann.COST", 1)
             made = export_index(run, folder / f"{kind}-made", titles=tiny, index="scann" if kind == "tree" else kind)
             assert [path.name for path in made.parent.iterdir()] == ["1"]
             shutil.move(folder / f"{kind}-made", folder / kind)
+    (folder / "exact").mkdir()
+    shutil.move(exports.made[1], folder / "exact" / "1")
     return folder
 
 
@@ -410,7 +424,8 @@ def test_the_index_holds_titles_beyond_one_batch_in_order(run, tiny, monkeypatch
     np.testing.assert_allclose(parts.vectors, whole.vectors, atol=1e-6)
 
 
-def test_new_titles_get_into_the_index_without_the_others_being_computed_again(run, tiny, tmp_path):
+def test_new_titles_get_into_the_index_without_the_others_being_computed_again(run, tiny, tmp_path, monkeypatch):
+    keep_signatures(monkeypatch, "title_embedding")
     few = shutil.copytree(tiny, tmp_path / "few")
     table = pq.read_table(few / "titles.parquet")
     pq.write_table(table.slice(0, 45), few / "titles.parquet")
@@ -447,7 +462,7 @@ def test_a_vector_of_another_model_is_refused(run, tiny, signatures):
         ask(model=tf.constant(["another"] * 2))
 
 
-def test_a_model_that_was_trained_by_hand_is_exported(tiny, tmp_path):
+def test_a_model_that_was_trained_by_hand_is_exported(tiny, tmp_path, monkeypatch):
     data = Dataset(tiny)
     model = models.two_tower(data.schema, share="territory_branches", units=(8, 4))
     model.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
@@ -458,6 +473,7 @@ def test_a_model_that_was_trained_by_hand_is_exported(tiny, tmp_path):
         export(models.ranking(data.schema), tmp_path / "out", titles=data)
     version = export(model, tmp_path / "out", titles=data)
     assert version.facts["recipe"] is None
+    keep_signatures(monkeypatch, "serving_default")
     assert export(model, tmp_path / "out", titles=data).facts["new_titles"] == 0  # the same weights: the same model
     loaded = tf.saved_model.load(version)
     table, raw = raw_rows(data, rows=6)

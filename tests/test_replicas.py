@@ -14,7 +14,7 @@ from tfmtr.run import Run
 from tfmtr.serving.process import free_ports
 
 pytestmark = pytest.mark.usefixtures("with_grappler")  # losses of several processes are compared
-SMALL = {"units": (16, 8), "epochs": 2, "batch_size": 250, "learning_rate": 0.01, "unknown_rate": 0.0}
+SMALL = {"units": (8,), "epochs": 2, "batch_size": 250, "learning_rate": 0.01, "unknown_rate": 0.0}
 SPARSE = SMALL | {"optimizer": "sparse_adam"}
 STAR = SMALL | {"share": "star", "epochs": 1}  # with normalisation by the scenario's own rows
 SCRIPT = """

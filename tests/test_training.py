@@ -20,7 +20,7 @@ from tfmtr.schema import Feature, Schema, Task
 
 pytestmark = pytest.mark.usefixtures("with_grappler")  # losses of several processes are compared
 SMALL = {"units": (16, 8), "epochs": 4, "patience": 1, "batch_size": 250, "learning_rate": 0.01, "listwise": False}
-BALANCED = SMALL | {"balance": "grad_norm", "optimizer": "sparse_adam", "share": "mmoe"}
+BALANCED = SMALL | {"units": (8,), "epochs": 2, "balance": "grad_norm", "optimizer": "sparse_adam", "share": "mmoe"}
 SCRIPT = """
 import sys, time
 from pathlib import Path
@@ -274,7 +274,7 @@ def test_ops_are_deterministic_in_training_only():
 
 
 def test_a_head_that_needs_the_titles_id_trains_and_is_evaluated(tiny, tmp_path, eager):
-    recipe = training.Recipe(**(SMALL | {"epochs": 1, "batch_size": 1000}), head="in_batch_softmax", share="none")
+    recipe = training.Recipe(**(SMALL | {"epochs": 1, "batch_size": 5000}), head="in_batch_softmax", share="none")
     training.train(tiny, tmp_path / "run", recipe, verbose=0)
     assert "title" in {feature.name for feature in Schema.load(tmp_path / "run").by_role("training")}
     (history, *_) = losses(tmp_path / "run")
@@ -353,14 +353,14 @@ def test_weights_without_a_document_are_nobody_s(tiny, unbroken, tmp_path, there
         training.train(tiny, run, training.Recipe(**SMALL), verbose=0)
 
 
-DIVERGES = {**SMALL, "learning_rate": 1e20, "epochs": 2}
+DIVERGES = {**SMALL, "learning_rate": 1e20, "epochs": 2, "batch_size": 1500}
 
 
-def test_a_run_that_fails_says_where_to_look_and_leaves_the_directory_to_any_recipe(tiny, tmp_path):
+def test_a_run_that_fails_says_where_to_look_and_leaves_the_directory_to_any_recipe(tiny, tmp_path, eager):
     run = tmp_path / "run"
     message = (
         r"for window 1 has none \(epoch 1: loss nan, val_loss nan, losses of the first rows event nan, \d+ of 32 "
-        r"variables, the first one .*`learning_rate`.*Received: learning_rate=1e\+20, batch_size=250"
+        r"variables, the first one .*`learning_rate`.*Received: learning_rate=1e\+20, batch_size=1500"
     )
     for _ in range(2):  # the same recipe may try again
         with pytest.raises(ValueError, match=message):
@@ -370,7 +370,7 @@ def test_a_run_that_fails_says_where_to_look_and_leaves_the_directory_to_any_rec
     (run / "evaluation.json").write_text("{}")
     (run / "weights").mkdir()
     (run / "weights" / "window-1.npz").write_text("of the run that failed")
-    training.train(tiny, run, training.Recipe(**SMALL | {"epochs": 1, "listwise": True}), verbose=0)
+    training.train(tiny, run, training.Recipe(**DIVERGES | {"learning_rate": 0.01, "listwise": True}), verbose=0)
     assert sorted(path.name for path in run.iterdir()) == ["listwise.npz", "logs", "run.json", "schema.json", "weights"]
     assert "failed" not in Run(run).document
 
@@ -408,7 +408,7 @@ def test_later_windows_and_days_fail_the_same_way(tiny, unbroken, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_the_epochs_that_are_not_finite_are_named_in_one_line(tiny, tmp_path, capsys, monkeypatch):
+def test_the_epochs_that_are_not_finite_are_named_in_one_line(tiny, tmp_path, capsys, monkeypatch, eager):
     found = []
 
     def not_finite(variables):
@@ -417,7 +417,7 @@ def test_the_epochs_that_are_not_finite_are_named_in_one_line(tiny, tmp_path, ca
         return ["w"] if len(found) == 2 else []
 
     monkeypatch.setattr(checkpoints, "not_finite", not_finite)
-    training.train(tiny, tmp_path / "run", training.Recipe(**SMALL), verbose=0)
+    training.train(tiny, tmp_path / "run", training.Recipe(**SMALL | {"batch_size": 1500}), verbose=0)
     run = Run(tmp_path / "run").document
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert re.search(r"warning: window 1: not finite in epochs 2 \(epoch 2: .* kept is epoch 1, the best", line)
@@ -464,21 +464,21 @@ def test_an_unknown_optimizer_is_refused():
         training.Recipe(optimizer="sparse_adm")
 
 
-def test_a_budget_of_updates_ends_within_an_epoch(tiny, tmp_path):
-    recipe = training.Recipe(units=(8,), batch_size=250, updates=25, patience_updates=30, listwise=False)
+def test_a_budget_of_updates_ends_within_an_epoch(tiny, tmp_path, eager):
+    recipe = training.Recipe(units=(8,), batch_size=1500, updates=4, patience_updates=5, listwise=False)
     model = training.train(tiny, tmp_path / "run", recipe, verbose=0).model
-    steps = -(-inputs.num_rows(Dataset(tiny).examples("train", sampling=("random", "active"))) // 250)
-    assert 25 / steps > 1  # so that the second epoch is cut
+    steps = -(-inputs.num_rows(Dataset(tiny).examples("train", sampling=("random", "active"))) // 1500)
+    assert 4 / steps > 1  # so that the second epoch is cut
     history = Run(tmp_path / "run").document["stages"]["1"]["history"]
-    assert len(history) == -(-25 // steps)
+    assert len(history) == -(-4 // steps)
     # Each further window is one whole epoch of its slice.
     files = [Dataset(tiny).examples("train", windows=[w], sampling=("random", "active")) for w in (1, 2)]
-    assert int(model.optimizer.iterations) == 25 + sum(-(-inputs.num_rows(of) // 250) for of in files)
+    assert int(model.optimizer.iterations) == 4 + sum(-(-inputs.num_rows(of) // 1500) for of in files)
 
 
 def test_a_ranking_model_trains_resumes_and_is_evaluated(tiny_two, tmp_path, eager):
     recipe = training.Recipe(
-        form="ranking", encode="cross", share=("mmoe", {"num_experts": 2}), per_pair=True, epochs=1, batch_size=1500,
+        form="ranking", encode="cross", share=("mmoe", {"num_experts": 2}), per_pair=True, epochs=1, batch_size=5000,
         balance="pcgrad",
     )  # fmt: skip
     training.train(tiny_two, tmp_path / "run", recipe, verbose=0)
@@ -494,9 +494,9 @@ def test_a_ranking_model_trains_resumes_and_is_evaluated(tiny_two, tmp_path, eag
         training.train(tiny_two, tmp_path / "run", training.Recipe(form="ranking"), verbose=0)
 
 
-def test_a_run_with_averaged_weights_judges_keeps_and_resumes_them(tiny, tmp_path, monkeypatch):
+def test_a_run_with_averaged_weights_judges_keeps_and_resumes_them(tiny, tmp_path, monkeypatch, eager):
     average = ("adam", {"use_ema": True, "ema_momentum": 0.9})
-    recipe = training.Recipe(units=(8,), epochs=3, patience=3, batch_size=500, learning_rate=0.3, optimizer=average)
+    recipe = training.Recipe(units=(8,), epochs=3, patience=3, batch_size=1500, learning_rate=0.3, optimizer=average)
     recipe = training.dataclasses.replace(recipe, listwise=False)
     runs = {name: tmp_path / name for name in ("whole", "killed")}
     whole = training.train(tiny, runs["whole"], recipe, verbose=0).model
@@ -515,7 +515,7 @@ def test_a_run_with_averaged_weights_judges_keeps_and_resumes_them(tiny, tmp_pat
     for one, other in zip(whole.variables, resumed.variables, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     first, data = Run(runs["killed"]).load(window=1), Dataset(tiny)
-    validation = inputs.batches(data, data.examples("validation"), batch_size=500)
+    validation = inputs.batches(data, data.examples("validation"), batch_size=1500)
     judged = [loss for _, loss in losses(runs["killed"])[0]]
     assert first.evaluate(validation, verbose=0) == pytest.approx(min(judged), rel=1e-5)
     assert judged.index(min(judged)) < 2  # not the last epoch, at whose end Keras makes both the same
@@ -523,7 +523,7 @@ def test_a_run_with_averaged_weights_judges_keeps_and_resumes_them(tiny, tmp_pat
         np.testing.assert_array_equal(average, kept)  # where the next window begins
 
 
-def test_rows_count_by_a_column(tiny, tmp_path):
+def test_rows_count_by_a_column(tiny, tmp_path, eager):
     """With weights of 0 for all positives there is nothing to see but negatives; with 1 nothing changes."""
     shutil.copytree(tiny, tmp_path / "data")
     for file in (tmp_path / "data").glob("examples/**/*.parquet"):
@@ -533,7 +533,7 @@ def test_rows_count_by_a_column(tiny, tmp_path):
     schema = Schema.load(tiny)
     own = [Feature(name, "training", "number", mean=0.5, std=2.0) for name in ("ones", "zeros")]
     schema.replace(features=[*schema.features, *own]).save(tmp_path / "data")
-    options = {"units": (8,), "epochs": 2, "batch_size": 500, "learning_rate": 0.05, "listwise": False}
+    options = {"units": (8,), "epochs": 2, "batch_size": 1500, "learning_rate": 0.15, "listwise": False}
     found = {}
     for name in (None, "ones", "zeros"):
         training.train(tmp_path / "data", tmp_path / str(name), training.Recipe(**options, row_weights=name), verbose=0)
@@ -550,8 +550,8 @@ def test_a_negative_weight_is_refused(tiny):
         inputs.row_weights(table.set_column(3, "age", [np.full(len(table), -1.0)]), "age")
 
 
-def test_precision_is_the_recipe_s_where_it_says_one(tiny, tmp_path):
-    recipe = training.Recipe(units=(8,), epochs=1, batch_size=1000, precision="mixed_bfloat16", listwise=False)
+def test_precision_is_the_recipe_s_where_it_says_one(tiny, tmp_path, eager):
+    recipe = training.Recipe(units=(8,), epochs=1, batch_size=5000, precision="mixed_bfloat16", listwise=False)
     model = training.train(tiny, tmp_path / "run", recipe, verbose=0).model
     assert model.get_layer("user_dense_0").compute_dtype == "bfloat16"
     assert keras.config.dtype_policy().name == "float32"

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from helpers.untraced import untraced
 from typer.testing import CliRunner
 
 import tfmtr
@@ -36,7 +37,7 @@ from tfmtr.tuning.view import training_view  # noqa: E402
 RATES = {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}}
 SPACE = {**RATES, "batch_size": [256, 512]}
 TWO_RATES = {"learning_rate": [1e-3, 1e-2]}
-SMALL = Recipe(units=(8, 4), share="none")
+SMALL = Recipe(units=(8, 4), share="none", listwise=False)
 
 
 def ledger(out):
@@ -450,7 +451,8 @@ def test_the_key_that_decides_the_figure_matters_most_by_both_methods(monkeypatc
 @pytest.fixture(scope="module")
 def real(tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("tune") / "out"
-    return tfmtr.tune(tiny, out, TWO_RATES, SMALL, updates=9, trials=2, keep=True)
+    with untraced():
+        return tfmtr.tune(tiny, out, TWO_RATES, SMALL, updates=9, trials=2, keep=True)
 
 
 def poisoned(tiny, folder):
@@ -473,7 +475,7 @@ def poisoned(tiny, folder):
     return folder
 
 
-def test_test_windows_are_never_read(tiny, real, tmp_path):
+def test_test_windows_are_never_read(tiny, real, tmp_path, eager):
     data = poisoned(tiny, tmp_path / "data")
     tuning = tfmtr.tune(data, tmp_path / "out", TWO_RATES, SMALL, updates=9, trials=2)
     assert ledger(tmp_path / "out") == ledger(real)
@@ -490,7 +492,7 @@ def test_test_windows_are_never_read(tiny, real, tmp_path):
     assert pq.read_schema(view / "users.parquet").names == ["user", "territory"]
 
 
-def test_the_best_recipe_trains_and_is_the_model_that_was_judged(tiny, real, tmp_path):
+def test_the_best_recipe_trains_and_is_the_model_that_was_judged(tiny, real, tmp_path, eager):
     first = real.trials[0]
     assert (first["state"], first["updates"], list(first["on_the_way"])) == ("complete", 9, ["1", "3"])
     assert real.warnings == Objective("ndcg", training_view(Dataset(tiny), tmp_path / "view")).warnings
@@ -506,7 +508,7 @@ def test_the_best_recipe_trains_and_is_the_model_that_was_judged(tiny, real, tmp
     assert training.run_document.finished_windows(kept, Dataset(tiny)) == [1]  # `train` goes on with the next window
 
 
-def test_figures_are_those_of_the_validation_rows(tiny, real, tmp_path):
+def test_figures_are_those_of_the_validation_rows(tiny, real, tmp_path, eager):
     view = training_view(Dataset(tiny), tmp_path / "view")
     model, schema = Run(real / "trials/0").load(window=1), view.schema
     found = Objective("ndcg", view)(model, schema)

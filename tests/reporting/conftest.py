@@ -42,11 +42,13 @@ def made_up_vectors(run, data):
 
 @pytest.fixture(scope="session")
 def write(tmp_path_factory):
-    """Writes a report without a model and returns its file."""
+    """Writes a report without a model and returns its file; without charts, which take most of the time, if asked."""
 
-    def written(runs, **options):
+    def written(runs, *, has_charts=True, **options):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(figures, "user_vectors", made_up_vectors)
+            for chart in () if has_charts else ("gains_chart", "histogram_chart", "lines_chart", "tsne_chart"):
+                patch.setattr(figures, chart, lambda name, **_: None)  # as where there is too little evidence
             return report(runs, tmp_path_factory.mktemp("page") / "r.html", num_samples=30, **options)
 
     return written

@@ -41,7 +41,7 @@ def text_of(page):
 
 
 def test_lists_stand_before_everything_else(page, runs, write):
-    compared = Page(write(runs[2:], compare=True).read_text(encoding="utf-8"))
+    compared = Page(write(runs[2:], compare=True, has_charts=False).read_text(encoding="utf-8"))
     for one in (page, compared):
         assert one.all("section")[0]["id"] == "lists"
         assert one.all("a")[0]["href"] == "#lists"
@@ -167,7 +167,7 @@ def test_runs_without_baselines_say_what_to_do(runs, evaluations, write, tmp_pat
     run = copy_of(runs[0], tmp_path / "run", **changes)
     if kind == "earlier version":
         (run / "list_scores.parquet").unlink()
-    page = Page(write([run]).read_text(encoding="utf-8"))
+    page = Page(write([run], has_charts=False).read_text(encoding="utf-8"))
     text = text_of(page)
     assert f"run was evaluated {'by an ' if 'earlier' in kind else ''}{kind}" in text
     assert f"run `tfmtr evaluate {run} --data " in text
@@ -178,7 +178,7 @@ def test_runs_without_baselines_say_what_to_do(runs, evaluations, write, tmp_pat
 def test_a_model_without_an_index_has_no_lists(runs, write, tmp_path):
     run = copy_of(runs[0], tmp_path / "run", lists={}, baselines=None, segments={}, warnings=[])
     (run / "list_scores.parquet").unlink()
-    page = Page(write([run]).read_text(encoding="utf-8"))
+    page = Page(write([run], has_charts=False).read_text(encoding="utf-8"))
     assert "There are no lists: the model has no index" in page.text
     assert "lists-table" not in page.tables
 
@@ -197,7 +197,7 @@ def test_figures_among_random_titles_stand_where_they_are_of_the_same_number(
     shutil.copytree(prepared, data)
     document = json.loads((data / "prepare.json").read_text())
     (data / "prepare.json").write_text(json.dumps({**document, "times": False}))
-    page = Page(write([other, last], data=data).read_text(encoding="utf-8"))
+    page = Page(write([other, last], data=data, has_charts=False).read_text(encoding="utf-8"))
     hit_rate, ndcg = (page.column("lists-table", f"{name} among 100") for name in ("hit rate", "NDCG"))
     assert (hit_rate["last"], hit_rate["recent"], hit_rate["cosine"], hit_rate["other"]) == (0.5, 0.75, None, None)
     assert ndcg["recent"] == 0.375

@@ -27,13 +27,14 @@ def test_cells_page_and_figure(study, shared_data, tmp_path, monkeypatch, datase
         some[name] = {k: v[kept] for k, v in x.items()}, {k: v[kept] for k, v in y.items()}
     monkeypatch.setattr(study, "read", lambda dataset, path: (schema, some))
     models = ["mmoe+equal", "mmoe+fixed_weights", "mmoe+self_auxiliary"]
-    cells = study.main(dataset, path, models=models, seeds=1, folder=tmp_path, max_epochs=1, batch_size=1000)
+    steps = {"max_epochs": 1, "batch_size": 2000, "learning_rate": 0.01}
+    cells = study.main(dataset, path, models=models, seeds=1, folder=tmp_path, **steps)
     for cell in cells:
         assert 0.5 < cell["test"]["mean_auc"] < 1
         assert {f"{task}_auc" for task in study.PLOTTED[dataset]} <= set(cell["test"])
     assert len({cell["test"]["mean_auc"] for cell in cells}) == 3
     monkeypatch.setattr(study, "run", lambda *arguments: pytest.fail("computed again"))
-    again = study.main(dataset, path, models=models, seeds=1, folder=tmp_path, max_epochs=1, batch_size=1000)
+    again = study.main(dataset, path, models=models, seeds=1, folder=tmp_path, **steps)
     assert again == json.loads(json.dumps(cells))
     study.write_report(tmp_path)
     page = (tmp_path / "README.md").read_text()

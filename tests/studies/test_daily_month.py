@@ -16,7 +16,7 @@ def test_a_short_month_and_the_comparison_after_it(tmp_path, monkeypatch):
     monkeypatch.setattr(daily_month, "LENGTH", 1)
     said = []
     small = {"units": (8,), "batch_size": 4096, "epochs": 1, "listwise": False}
-    lines = daily_month.main(tmp_path, num_users=6_000, days=1, out=tmp_path, say=said.append, **small)
+    lines = daily_month.main(tmp_path, num_users=4_500, days=1, out=tmp_path, say=said.append, **small)
     assert lines[0]["found"] == lines[0]["stated"] == ["refused", "promoted"]
     assert lines[0]["late_rows"] > 0
     found = lines[1]["compare"]

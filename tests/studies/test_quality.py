@@ -35,7 +35,7 @@ def in_process(command, log):
     return {"seconds": 1.0, "megabytes": 1}
 
 
-def test_cells_are_computed_once_and_the_page_says_what_is_shown(tmp_path, study, monkeypatch):
+def test_cells_are_computed_once_and_the_page_says_what_is_shown(tmp_path, study, monkeypatch, eager):
     monkeypatch.setattr(study.cells, "run", in_process)
     monkeypatch.setattr(study, "check_frozen", lambda: None)
     monkeypatch.setattr(study, "ABLATIONS", {"without the past": study.without_past})
