@@ -428,7 +428,7 @@ def write_store(folder, key, names, width, seed=0, dtype="float32"):
 
 
 def test_upstream_vectors_follow_their_ids(make_logs, tables, tmp_path, monkeypatch):
-    monkeypatch.setattr(buckets, "BUCKET_EVENTS", 400)
+    monkeypatch.setattr(buckets, "BUCKET_EVENTS", 500)  # two buckets
     events, users, titles = tables
     titles["embedding"] = [[float(i), 1.0] for i in range(len(titles))]
     users_path, user_vectors = write_store(tmp_path / "u", "id", users.uid[::-1].tolist(), 5, dtype="float64")

@@ -226,7 +226,7 @@ def test_where_negatives_come_from(rated, make, tmp_path, negatives, threshold, 
 
 
 def test_filled_up_negatives_do_not_depend_on_the_order_of_the_log(rated, make, tmp_path, monkeypatch):
-    monkeypatch.setattr(buckets, "BUCKET_EVENTS", 400)
+    monkeypatch.setattr(buckets, "BUCKET_EVENTS", 500)  # two buckets
     events, users, titles = rated
     options = {"low_ratings": "negatives", "alpha": 5.0}
     one = run(make(rated), tmp_path / "one", **options)

@@ -29,7 +29,7 @@ def script(name, *arguments):
 
 
 def test_fit_script_prints_pr_auc_above_prevalence(tmp_path):
-    data = prepare(simulator(tmp_path / "tables", num_users=2_000, num_titles=80), tmp_path / "data", progress=False)
+    data = prepare(simulator(tmp_path / "tables", num_users=1_000, num_titles=80), tmp_path / "data", progress=False)
     words = script("two_tower.py", data.path).splitlines()[-1].replace(",", "").split()
     figures = {words[0]: float(words[1]), words[2]: float(words[3])}
     assert figures["PR-AUC"] > 1.2 * figures["prevalence"]
