@@ -30,7 +30,10 @@ def doubled(served, *, title, factor=2.0):
 def test_every_file_says_which_parts_of_an_export_it_needs():
     needs = {name: needs_of(name, components.find(FOLDER, name)) for name in components.names(FOLDER)}
     assert {part for parts in needs.values() for part in parts} == set(PARTS)  # a part that none asks for is none
-    assert {name for name, parts in needs.items() if "recommender" in parts} == {"recommend", "recommend_by_vector"}
+    assert {name for name, parts in needs.items() if "recommender" in parts} == {
+        "recommend", "recommend_by_vector", "rank",
+    }  # fmt: skip
+    assert {name for name, parts in needs.items() if "ranker" in parts} == {"rank"}
     assert {name for name, parts in needs.items() if "score" in parts} == {"serving_default"}
 
 

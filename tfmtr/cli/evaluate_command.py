@@ -49,12 +49,10 @@ def evaluate(
     if len(set(names)) < len(names):
         raise ValueError(f"`runs` must name each run once. Received: {', '.join(map(str, runs))}")
     check_typed(runs=runs, data=data, metrics=metric)
-    from tfmtr.run import Run
-
-    forms = {run: Run(run).recipe.form for run in runs}
+    forms = {run: form_of(run) for run in runs}
     if retrieval is not None and "ranking" not in forms.values():
         raise ValueError(
-            f"`--retrieval` is for ranking models. Received: runs of the forms {sorted(set(forms.values()))}"
+            f"`--retrieval` is for ranking models. Received: runs of the forms {sorted(map(str, forms.values()))}"
         )
     towers = [run for run, form in forms.items() if form == "two_tower"]
     first = retrieval if retrieval is not None else towers[0] if len(towers) == 1 else None
@@ -70,3 +68,13 @@ def evaluate(
         name: evaluate_run(run, data, **options, **stages.get(run, {})) for name, run in zip(names, runs, strict=True)
     }
     print_tables(found, Console())
+
+
+def form_of(run: Path) -> str | None:
+    """The form of a run's model; `None` of what is no run, which its evaluation says."""
+    from tfmtr.run import Run
+
+    try:
+        return Run(run).recipe.form
+    except ValueError:
+        return None
