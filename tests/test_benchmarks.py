@@ -382,3 +382,15 @@ def test_lists_hold_a_list_model_against_the_towers_alone(load, tmp_path, monkey
     assert own["p50_ms_ratio"] == pytest.approx(own["p50_ms"] / towers["p50_ms"], rel=0.1)
     assert own["megabytes"] >= towers["megabytes"]
     assert own["peak_megabytes"] > 100
+
+
+def test_two_stages_are_measured_beside_the_first_alone_and_beside_rows(load, tmp_path):
+    out = tmp_path / "two_stages.json"
+    options = {"users": (2,), "width": 4, "units": (8, 4), "candidates": 5}
+    document = load("two_stages").main((30,), 0.05, out, **options)
+    assert json.loads(out.read_text()) == document
+    cells = document["cells"]["30 titles"]
+    assert cells["second, 2 at once"]["rows_ratio"] == pytest.approx(
+        cells["rows, 2 at once"]["p50_ms"] / cells["second, 2 at once"]["p50_ms"]
+    )
+    assert min(cells["megabytes"], cells["both, 2 at once"]["p50_ms"], cells["both, 2 at once"]["first_ratio"]) > 0

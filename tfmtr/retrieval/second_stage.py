@@ -132,6 +132,21 @@ def build_second_stage(
         schema: Its `Schema`.
         titles: The `Dataset`, whose titles are those of the index, in its order.
         candidates: How many titles the first stage finds for each user.
+        calibrate: As for `pair_graph`.
+    """
+    graph, raw = pair_graph(model, schema, calibrate)
+    served = tuple(task for task in schema.tasks if task.name in graph.output)
+    return SecondStage(graph, raw, served, title_arrays(titles, schema), candidates=candidates)
+
+
+def pair_graph(
+    model: JointModel, schema: Schema, calibrate: Callable[..., dict[str, keras.KerasTensor]] | None = None
+) -> tuple[keras.Model, dict[str, keras.KerasTensor]]:
+    """`(graph, users)` of a ranking model, as `SecondStage` takes them.
+
+    Args:
+        model: A model of the form `ranking`.
+        schema: Its `Schema`.
         calibrate: `calibrate(outputs, raw, encoded, schema) -> outputs` of the served graph; by default nothing.
     """
     raw = raw_inputs(schema, "user", "context", scenario=True)
@@ -142,8 +157,7 @@ def build_second_stage(
         outputs = calibrate(outputs, raw, encoded, schema)
     inputs = {**raw, **of_titles}
     name_apart(inputs, outputs)
-    served = tuple(task for task in schema.tasks if task.name in outputs)
-    return SecondStage(keras.Model(inputs, outputs), raw, served, title_arrays(titles, schema), candidates=candidates)
+    return keras.Model(inputs, outputs), raw
 
 
 def title_arrays(titles: Dataset, schema: Schema) -> dict[str, np.ndarray]:
