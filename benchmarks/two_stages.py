@@ -3,10 +3,10 @@
     python benchmarks/two_stages.py
 
 Models with random weights: user and title vectors 128 wide, towers 512 and 64, 24 territories, an exact index of
-10,000, 100,000 and 1,000,000 titles; the ranking model is PLE with two tasks over both vectors and a set of genres. For
-one user and for eight at once: p50 and p99 of `recommend` by the index alone and after both stages with 500 candidates, of the
-second stage alone (500 given titles), and of the same 500 pairs as rows of raw values, as a server of the ranking
-model alone is asked. Everything in process, in the session that the server runs.
+10,000, 100,000 and 1,000,000 titles; the ranking model is PLE with two tasks over both vectors and a set of genres.
+For one user and for eight at once: p50 and p99 of `recommend` by the index alone and after both stages with 500
+candidates, of the second stage alone (500 given titles), and of the same 500 pairs as rows of raw values, as a server
+of the ranking model alone is asked. Everything in process, in the session that the server runs.
 
 Expected: the user's side once is at least 3 times as fast as rows one by one; the file and the memory of a version grow
 by the titles' features. Writes `benchmarks/results/two_stages.json`.

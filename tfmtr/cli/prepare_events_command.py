@@ -35,6 +35,18 @@ class LogsOptions:
         list[str] | None,
         typer.Option(help="name=column[:id]: known in training only, such as the position on the page; repeat."),
     ] = None
+    context: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns of the events that a request has, too: [name=]column[:number],..., such as tab,device."
+        ),
+    ] = None
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            help="What tells scenarios apart, such as tab or tab,territory; by default the groups of territories."
+        ),
+    ] = None
     availability: Annotated[
         str | None,
         typer.Option(help="Table title, territory[, start, end]; or 'anywhere'. Default: from earlier events."),
@@ -76,6 +88,8 @@ def prepare_events(*, tables: Path, given: LogsOptions) -> "Logs":
         columns=pairs("map", given.columns.split(","), keys=("user", "title", "territory", "time", "name")),
         tasks=pairs("task", given.task or []),
         training=pairs("training", given.training or []),
+        context=pairs("context", [named(part) for part in (given.context or "").split(",") if part]),
+        scenario=[name for name in (given.scenario or "").split(",") if name],
         availability=given.availability if given.availability in (None, "anywhere") else Path(given.availability),
         user_vectors=given.user_vectors,
         title_vectors=given.title_vectors,
@@ -86,3 +100,12 @@ def prepare_events(*, tables: Path, given: LogsOptions) -> "Logs":
         has_times=not given.no_times,
         split_column=given.split_column,
     )
+
+
+def named(text: str) -> str:
+    """`name=column[:kind]`, where the name may be left out.
+
+    >>> named("tab"), named("hour:number"), named("where=tab")
+    ('tab=tab', 'hour=hour:number', 'where=tab')
+    """
+    return text if "=" in text else f"{text.partition(':')[0]}={text}"

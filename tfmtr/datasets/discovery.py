@@ -406,6 +406,31 @@ def logged_negatives(
     return first_wanted(pairs.mutate(draw=digest(seed, "impression", pairs.user, pairs.title, pairs.window)), "draw")
 
 
+def with_context(negatives: ibis.Table, positives: ibis.Table, names: Sequence[str], *, seed: int) -> ibis.Table:
+    """Sampled negatives with the context of positives of their window, split and sampling, each as often as others.
+
+    Args:
+        negatives: Table from `sampled_negatives`.
+        positives: Table from `place`, with the columns `names`.
+        names: Columns of the context.
+        seed: Integer.
+
+    Returns:
+        `negatives` with the columns `names`.
+    """
+
+    def placed(table: ibis.Table) -> ibis.Table:
+        keyed = table.mutate(key=digest(seed, "context", table.user, table.title, table.window))
+        return keyed.mutate(place=ibis.row_number().over(group_by=STRATUM, order_by="key")).drop("key")
+
+    sizes = positives.group_by(*STRATUM).aggregate(size=positives.count())
+    own = placed(positives.select("user", "title", *STRATUM, *names)).drop("user", "title")
+    asked = placed(negatives).inner_join(sizes, STRATUM)
+    asked = asked.mutate(place=(asked.place % asked.size).cast("int64")).select(*negatives.columns, "place")
+    found = asked.inner_join(own.mutate(place=own.place.cast("int64")), (*STRATUM, "place"))
+    return found.select(*negatives.columns, *names)
+
+
 def first_wanted(pairs: ibis.Table, order: str) -> ibis.Table:
     """The first `wanted` rows of each stratum."""
     rank = ibis.row_number().over(group_by=STRATUM, order_by=order)

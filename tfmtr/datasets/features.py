@@ -83,7 +83,7 @@ def check_widths(features: Iterable[Feature], before: Iterable[Feature]) -> None
 
 
 def find_features(
-    engine: Engine, table: ibis.Table, role: Literal["user", "title", "training"], names: Iterable[str]
+    engine: Engine, table: ibis.Table, role: Literal["user", "title", "training", "context"], names: Iterable[str]
 ) -> list[Feature]:
     """Features of the named columns.
 

@@ -46,6 +46,7 @@ class Tables:
         after: `{task: the task it follows}`.
         has_ratings: Whether the first task has a threshold: rows below it are explicit ratings, no impressions.
         training: `{name: kind}` of the events' columns that are known in training only, `"number"` or `"id"`.
+        context: The same of those that a request has, too.
         availability: `title`, `territory`, `start`, `end`, or `None`.
         id_types: `{"user", "title" or "territory": {table: type that its ids had}}`.
     """
@@ -57,6 +58,7 @@ class Tables:
     after: Mapping[str, str] = dataclasses.field(default_factory=dict)
     has_ratings: bool = False
     training: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    context: Mapping[str, str] = dataclasses.field(default_factory=dict)
     availability: ibis.Table | None = None
     id_types: Mapping[str, Mapping[str, dt.DataType | None]] = dataclasses.field(  # pyright: ignore[reportGeneralTypeIssues]
         default_factory=dict
@@ -93,7 +95,8 @@ def read_tables(engine: Engine, logs: Logs, warnings: list[str] | None = None) -
         users = read(users, "users", [names["user"], names["territory"]])
     if titles is not None:
         titles = read(titles, "titles", [names["title"], names["name"]])
-    codes = [text.partition(":")[0] for text in logs.training.values() if text.endswith(":id")]
+    context = {name: as_training(text) for name, text in logs.context.items()}
+    codes = [t.partition(":")[0] for t in (*logs.training.values(), *context.values()) if t.endswith(":id")]
     lives = users is not None and names["territory"] in users.columns
     codes += [] if lives else [names["territory"]]
     events = read(logs.events, "events", [names["user"], names["title"], *codes])
@@ -127,6 +130,7 @@ def read_tables(engine: Engine, logs: Logs, warnings: list[str] | None = None) -
         own["row_split"] = split_word(events[logs.split_column])
     tasks, after, labels, has_ratings = read_labels(engine, events, logs.tasks, [names["user"], names["title"]])
     training, known = read_training(engine, events, logs.training)
+    context, of_requests = read_training(engine, events, context, "context")
     availability, offered = None, {"title": None, "territory": None}
     if logs.availability is not None and logs.availability != "anywhere":
         availability, found, offered = read_availability(
@@ -140,7 +144,7 @@ def read_tables(engine: Engine, logs: Logs, warnings: list[str] | None = None) -
         time=time,
         **own,
         **places,
-        **{inside(name): column for name, column in (labels | known).items()},
+        **{inside(name): column for name, column in (labels | known | of_requests).items()},
     )
     if users is None:
         people = log.filter(log.user.notnull()).select("user").distinct()
@@ -166,6 +170,7 @@ def read_tables(engine: Engine, logs: Logs, warnings: list[str] | None = None) -
         after=after,
         has_ratings=has_ratings,
         training=training,
+        context=context,
         availability=availability,
         id_types={
             "user": {"events": type_of(events, "user"), "users": type_of(users, "user")},
@@ -300,14 +305,15 @@ def read_labels(
 
 
 def read_training(
-    engine: Engine, events: ibis.Table, training: Mapping[str, str]
+    engine: Engine, events: ibis.Table, training: Mapping[str, str], what: str = "training"
 ) -> tuple[dict[str, str], dict[str, ir.Value]]:
-    """Kinds and columns of what is known in training only.
+    """Kinds and columns of what is known in training only, or of a request.
 
     Args:
         engine: An `Engine`.
         events: The events table as it came.
         training: `{name: "column"}` or `{name: "column:id"}`.
+        what: `"training"` or `"context"`, for messages.
 
     Returns:
         `({name: kind}, {name: Ibis value})`, float for numbers and text for ids.
@@ -319,12 +325,13 @@ def read_training(
     for name, text in training.items():
         column, _, kind = text.partition(":")
         kinds[name] = kind or "number"
-        check_choice("kind", kinds[name], ("number", "id"), of=f" of training column {name!r}")
+        check_choice("kind", kinds[name], ("number", "id"), of=f" of {what} column {name!r}")
         check_columns(events, "events", [column])
         dtype = events[column].type()
         if kinds[name] == "number" and not dtype.is_numeric():
             raise ValueError(
-                f"Column {column!r} of `events` must be a number; for a category say '{column}:id'. Received: {dtype}"
+                f"Column {column!r} of `events` must be a number; for a category say "
+                f"'{column}{':id' if what == 'training' else ''}'. Received: {dtype}"
             )
         if kinds[name] == "number":
             columns[name] = events[column].cast("float64")
@@ -332,6 +339,15 @@ def read_training(
             is_flag = dtype.is_boolean()
             columns[name] = events[column].cast("string") if is_flag else as_id(engine, events, "events", column)
     return kinds, columns
+
+
+def as_training(text: str) -> str:
+    """A context column as `read_training` reads it: a category unless it says that it is a number.
+
+    >>> as_training("tab"), as_training("hour:number"), as_training("hour:text")
+    ('tab:id', 'hour:number', 'hour:text')
+    """
+    return text if ":" in text else f"{text}:id"
 
 
 def read_availability(

@@ -2,11 +2,11 @@
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfmtr.checks import check_boolean, check_integer, check_number, check_path, check_text
+from tfmtr.checks import check_boolean, check_integer, check_number, check_path, check_text, check_texts
 
 PATHS = ("events", "users", "titles", "availability", "user_vectors", "title_vectors")
 
@@ -68,6 +68,11 @@ class Logs:
         training: `{name: "column"}` for a number or `{name: "column:id"}` for a category, columns of the events table
             that are known in training only, such as the position that a title was shown at; heads read them. A sampled
             negative has none.
+        context: `{name: "column"}` for a category or `{name: "column:number"}`, columns of the events table that a
+            request has, too, such as the tab or the device. A sampled negative has that of a positive.
+        scenario: What tells scenarios apart, each value, or each combination of several columns' values, on its own:
+            columns of `context`, columns of the users table that are categories, or `"territory"`. Empty: the groups
+            of the territories.
         availability: Table `title, territory` and optionally `start`, `end` (UTC), or `None` to derive
             it from earlier events; or the word `"anywhere"`: from earlier events in any territory.
         user_vectors, title_vectors: Feature stores: a folder with `vectors.npy` (rows, width) and
@@ -95,6 +100,8 @@ class Logs:
     calendar: Calendar = Calendar()
     tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     training: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    context: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    scenario: Sequence[str] = ()
     availability: Path | str | None = None
     user_vectors: Path | None = None
     title_vectors: Path | None = None
@@ -110,10 +117,14 @@ class Logs:
         for name in PATHS:
             if (value := getattr(self, name)) is not None or name == "events":
                 object.__setattr__(self, name, value if value == "anywhere" else check_path(name, value))
-        for name in ("columns", "tasks", "training", "groups", "time_zones", "neighbours"):
+        tables = ("columns", "tasks", "training", "context")
+        for name in (*tables, "groups", "time_zones", "neighbours"):
             value = getattr(self, name)
-            if value is not None or name in ("columns", "tasks", "training"):
+            if value is not None or name in tables:
                 _check_table(name, value, of_texts=name != "neighbours")
+        object.__setattr__(self, "scenario", check_texts("scenario", self.scenario))
+        if len(set(self.scenario)) < len(self.scenario):
+            raise ValueError(f"`scenario` must name each column once. Received: scenario={list(self.scenario)}")
         if not isinstance(self.calendar, Calendar):
             raise ValueError(f"`calendar` must be a `Calendar`. Received: calendar={self.calendar!r}")
         for name in ("time_format", "split_column"):

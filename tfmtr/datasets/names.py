@@ -58,7 +58,11 @@ def folded(name: str) -> str:
 
 
 def check_names(
-    tasks: Collection[str], training: Iterable[str], users: Mapping[str, str | None], titles: Mapping[str, str | None]
+    tasks: Collection[str],
+    training: Iterable[str],
+    users: Mapping[str, str | None],
+    titles: Mapping[str, str | None],
+    context: Iterable[str] = (),
 ) -> None:
     """Refuses names that something else has, but for what `folded` leaves out, or that TensorFlow does not take.
 
@@ -68,6 +72,7 @@ def check_names(
         users: `{column: kind}` of the extra columns, see `tfmtr.datasets.features.column_kind`. Vectors, which are
             joined, and what is no feature leave no name behind: they must differ from their own table's only.
         titles: The same.
+        context: Names of the columns that a request has, too.
 
     Raises:
         ValueError: If a name is refused; the message says each, why, and what to do.
@@ -76,6 +81,7 @@ def check_names(
     >>> check_names(["click"], ["position"], {"age": "number"}, {"genre": "id"})
     """
     brought = {"tasks": list(tasks), "training": list(training), "users": users, "titles": titles}
+    brought["context"] = list(context)
     problems, refused, owners = [], [], {}
     for argument, names in brought.items():
         for name in names:
@@ -106,9 +112,9 @@ def why_reserved(name: str, argument: str, tasks: Collection[str]) -> str | None
         return "the folders of the examples have it"
     if low == SCENARIO:
         return "it is an input of every model"
-    if argument in TABLES and (keyword.iskeyword(name) or name == "self"):
+    if argument in (*TABLES, "context") and (keyword.iskeyword(name) or name == "self"):
         return "a word of Python's own cannot be an argument of the exported model"
-    if argument == "users" and low in {
+    if argument in ("users", "context") and low in {
         *REQUEST,
         *OPTIONS,
         *HISTORY,
@@ -126,5 +132,5 @@ def why_reserved(name: str, argument: str, tasks: Collection[str]) -> str | None
 
 
 def _describe(argument: str, name: str) -> str:
-    kind = {"tasks": "task", "training": "training column"}.get(argument)
+    kind = {"tasks": "task", "training": "training column", "context": "context column"}.get(argument)
     return f"{kind} {name!r}" if kind else f"column {name!r} of `{argument}`"

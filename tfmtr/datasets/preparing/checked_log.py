@@ -5,12 +5,13 @@
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 
+from tfmtr.checks import check_choice
 from tfmtr.datasets import discovery, holdout
 from tfmtr.datasets.features import check_drift, column_kinds
 from tfmtr.datasets.ids import refuse_mismatch
@@ -91,7 +92,8 @@ def check_log(work: Work) -> CheckedLog:
         "users": column_kinds(tables.users, ("user", "territory")),
         "titles": column_kinds(tables.titles, ("title", "name")),
     }
-    check_names(tables.tasks, tables.training, **kinds)
+    check_names(tables.tasks, tables.training, **kinds, context=tables.context)
+    check_scenario(work.logs.scenario, tables, kinds["users"])
     kinds["users"] = {"territory": "id", **kinds["users"]}
     titles = tables.titles.filter(tables.titles.title.notnull())
     log = CheckedLog(tables, titles, tables.events, kinds, {})
@@ -107,6 +109,13 @@ def check_log(work: Work) -> CheckedLog:
     log = dataclasses.replace(log, counts=count_events(work, log))
     check_counts(work, log)
     return log
+
+
+def check_scenario(scenario: Sequence[str], tables: Tables, users: Mapping[str, str | None]) -> None:
+    """Raises a `ValueError` unless every column of the scenario is a category that a request has."""
+    categories = [name for name, kind in (*users.items(), *tables.context.items()) if kind == "id"]
+    for name in scenario:
+        check_choice("scenario", name, ["territory", *categories])
 
 
 def check_like(work: Work, log: CheckedLog) -> None:

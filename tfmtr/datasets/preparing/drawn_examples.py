@@ -66,7 +66,8 @@ def draw_examples(work: Work, log: CheckedLog, buckets: Buckets, catalogue: ibis
     """Positives and negatives of a pass."""
     kinds = {inside(task): kind for task, kind in log.tasks.items()}
     training = [inside(name) for name in log.tables.training]
-    carried = [*kinds, *training]
+    context = [inside(name) for name in log.tables.context]
+    carried = [*kinds, *training, *context]
     columns = ["user", "title", "time", "window", *carried, *(["split"] if work.is_given else [])]
     tables = open_pass(work, buckets, catalogue, number)
     discoveries, placed = find_discoveries(work, tables, tables.events.select(*columns), carried)
@@ -85,8 +86,12 @@ def draw_examples(work: Work, log: CheckedLog, buckets: Buckets, catalogue: ibis
     if options["negatives"] != "logged":
         amount = {"seed": options["seed"], "alpha": options["alpha"]}
         few = {"logged": logged, "refused": refused}
-        negatives.append(discovery.sampled_negatives(positives, tables.members, catalogue, **amount, **few))
-    rows = discovery.label_examples(positives, negatives, kinds, training)
+        sampled = discovery.sampled_negatives(positives, tables.members, catalogue, **amount, **few)
+        if context:
+            sampled = work.engine.store(sampled, tables.folder / "sampled.parquet")
+            sampled = discovery.with_context(sampled, positives, context, seed=options["seed"])
+        negatives.append(sampled)
+    rows = discovery.label_examples(positives, negatives, kinds, [*training, *context])
     rows = work.engine.store(rows, tables.folder / "examples.parquet")
     return DrawnExamples(rows, by_territory, newcomers)
 

@@ -22,7 +22,7 @@ class FeaturePlan:
     """What becomes of the extra columns.
 
     Args:
-        features: `{"user", "title" or "training": list of Feature}`.
+        features: `{"user", "title", "training" or "context": list of Feature}`.
         vector_columns: `{"user" or "title": names of columns that are lists of floats}`.
     """
 
@@ -50,8 +50,10 @@ def plan_features(work: Work, log: CheckedLog, buckets: Buckets) -> FeaturePlan:
         work.warnings.extend(count_changed(work.engine, everyone, numbers))
         work.warnings.extend(count_missing(work.engine, everyone, f"{role}s", numbers))
     events, kinds = buckets.part("events", buckets.everything), log.tables.training
-    features["training"] = find_features(work.engine, events.filter(events.window <= 0), "training", list(kinds))
-    numbers = [name for name, kind in kinds.items() if kind == "number"]
+    known = events.filter(events.window <= 0)
+    features["training"] = find_features(work.engine, known, "training", list(kinds))
+    features["context"] = find_features(work.engine, known, "context", list(log.tables.context))
+    numbers = [name for name, kind in (*kinds.items(), *log.tables.context.items()) if kind == "number"]
     work.warnings.extend(count_missing(work.engine, events, "events", numbers))
     numbers += [task for task, kind in log.tasks.items() if kind == "regression"]
     work.warnings.extend(count_changed(work.engine, events, numbers))

@@ -92,13 +92,13 @@ def with_features(
     )
     features = [rows[inside(f.name)].name(f.name) for role in ("user", "title") for f in plan.features[role]]
     labels = [rows[inside(task)].cast("float32").name(task) for task in log.tasks]
-    training = [as_feature(rows, feature) for feature in plan.features["training"]]
+    of_events = [as_feature(rows, feature) for role in ("training", "context") for feature in plan.features[role]]
     rows = rows.order_by("bucket", *PARTITIONS, "user", "title")
     return rows.select(
         "user",
         "title",
         *features,
-        *training,
+        *of_events,
         *labels,
         user_row=rows.user_row,
         title_row=rows.title_row.cast("int64"),

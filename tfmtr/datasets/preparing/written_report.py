@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+from collections.abc import Sequence
 
 from tfmtr.datasets.features import check_widths
 from tfmtr.datasets.funnel import stages
@@ -15,6 +16,8 @@ from tfmtr.datasets.preparing.written_examples import WrittenExamples
 from tfmtr.datasets.preparing.written_titles import WrittenTitles
 from tfmtr.datasets.report import build_report, check_negatives, describe_tasks, fingerprint, shortfall
 from tfmtr.schema import Feature, Scenario, Schema
+
+MOST_SCENARIOS = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +76,36 @@ def build_schema(work: Work, outcome: Outcome) -> Schema:
     Raises:
         ValueError: If vectors are not as wide as in the data that these continue.
     """
-    features = [feature for role in ("user", "title", "training") for feature in outcome.plan.features[role]]
+    features = [feature for role in ("user", "title", "training", "context") for feature in outcome.plan.features[role]]
     if outcome.examples.user_width:
         features.append(Feature("user_vector", "user", "vector", width=outcome.examples.user_width))
     features.append(Feature("title_vector", "title", "vector", width=outcome.titles.width))
     if work.like is not None:
         check_widths(features, work.like.schema.features)
+    columns = work.logs.scenario or ("territory",)
     groups = {(territory,): group for territory, group in outcome.survey.groups.items()}
+    if work.logs.scenario:
+        groups = {values: "/".join(values) for values in found_scenarios(work, columns)}
+    slices = ("territory", *(name for name in columns if name != "territory"))
     tasks = describe_tasks(outcome.log.tasks, outcome.log.tables.after, outcome.examples.counts)
-    return Schema(features=features, tasks=tasks, scenario=Scenario(("territory",), groups))
+    return Schema(features=features, tasks=tasks, scenario=Scenario(columns, groups), slices=slices)
+
+
+def found_scenarios(work: Work, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """Combinations of the scenario's values that training rows have, sorted; one without a value is none.
+
+    Raises:
+        ValueError: If there are none, or too many for a branch each.
+    """
+    rows = work.engine.read_parquet(sorted((work.out / "examples/split=train").rglob("*.parquet")))
+    found = work.engine.rows(rows.select(*columns).distinct())
+    found = sorted(tuple(row[name] for name in columns) for row in found if all(row[name] for name in columns))
+    if not 0 < len(found) <= MOST_SCENARIOS:
+        raise ValueError(
+            f"`scenario` must have from 1 to {MOST_SCENARIOS} combinations of values in the training rows; take other "
+            f"columns, or group their values in the log. Received: {len(found)} of {list(columns)}"
+        )
+    return found
 
 
 def describe_calendar(placed: PlacedWindows) -> dict[str, str | float | int | None]:
