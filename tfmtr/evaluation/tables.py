@@ -11,7 +11,7 @@ from tfmtr.datasets.report import counted
 from tfmtr.evaluation.compare import check_same_rows, mean_and_deviation, relative_gain
 from tfmtr.evaluation.evidence import LEAST_USERS
 from tfmtr.evaluation.fitting_table import FittingTable
-from tfmtr.evaluation.list_scores import MODEL
+from tfmtr.evaluation.list_scores import FIRST_STAGE, MODEL
 from tfmtr.evaluation.metrics import OVERALL, Windows
 from tfmtr.evaluation.ranking import mean_over_lists
 
@@ -110,6 +110,8 @@ def lists_table(
     rows = {
         name: (*_beside(result, MODEL), result.get("among", {}), between.get(name)) for name, result in results.items()
     }
+    if first := document.get("first_stage"):
+        rows[FIRST_STAGE] = (*_beside(document, FIRST_STAGE), {}, first["compared"])
     compared = baselines.get("compared", {})
     for name in baselines.get("ranking", {}):
         shown = f"{name} *" if name == baselines["best"] and baselines["validation"]["user_windows"] else name

@@ -1,7 +1,7 @@
 """Examples (Parquet) to tf.data batches: streamed, shuffled as a function of (seed, epoch), prefetched."""
 
 from tfmtr.inputs.batched import batches, in_memory, without_autotune
-from tfmtr.inputs.encoder import Encoder, check_row_weights, labels, model_inputs, row_weights
+from tfmtr.inputs.encoder import Encoder, check_row_weights, labels, model_inputs, row_weights, with_unknown_context
 from tfmtr.inputs.frames import as_arrays, as_batches, as_labels, encode_frame
 from tfmtr.inputs.parquet_rows import check_rows, num_rows, num_steps, read_tables
 from tfmtr.inputs.store_rows import Recycled, open_stores, take_vectors
@@ -25,5 +25,6 @@ __all__ = [
     "read_tables",
     "row_weights",
     "take_vectors",
+    "with_unknown_context",
     "without_autotune",
 ]

@@ -68,6 +68,17 @@ class Encoder:
         return self.groups[places + 1]
 
 
+def with_unknown_context(table: pa.Table, schema: Schema) -> pa.Table:
+    """A table of users with what only a request has, of which nothing is known: nulls."""
+    missing = [f.name for f in schema.by_role("context")] + list(schema.scenario.columns)
+    for name in dict.fromkeys(missing):
+        if name not in table.column_names:
+            kind = next((f.kind for f in schema.features if f.name == name), "id")
+            values = pa.nulls(len(table), pa.float64() if kind == "number" else pa.string())
+            table = table.append_column(name, values)
+    return table
+
+
 def model_inputs(table: pa.Table, schema: Schema, stores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Encoded features of an Arrow table, vectors among them, as `encode_inputs` wants them.
 

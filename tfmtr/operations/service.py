@@ -90,6 +90,11 @@ def start_service(
             "`run` must be of data with times and without a given split, to go on day by day. Received: "
             f"{data.path}, prepared with {'--split-column' if logs.get('has_times', True) else '--no-times'}"
         )
+    if (columns := data.schema.scenario.columns) != ("territory",):
+        raise ValueError(
+            "`run` must be of data whose scenarios are groups of territories, to go on day by day; prepare without "
+            f"--scenario. Received: {data.path}, whose scenario is {list(columns)}"
+        )
     tests = [window for window in report["windows"] if window["window"] > 0]
     document = {
         "format": FORMATS["service"],

@@ -65,7 +65,7 @@ def write_embeddings(
         weights = {task.name: task.weight for task in schema.tasks}
         stores, count = inputs.open_stores(data), 0
         for part, table in enumerate(inputs.read_tables([data.path / "users.parquet"], rows=BATCH)):
-            features = inputs.model_inputs(table, schema, stores)
+            features = inputs.model_inputs(inputs.with_unknown_context(table, schema), schema, stores)
             queries = model.user_tower.predict_on_batch({name: features[name] for name in model.user_tower.input})
             queries = {name: np.asarray(query, np.float32) for name, query in queries.items()}
             columns = {name: table[name] for name in ("user", *schema.scenario.columns) if name in table.column_names}
