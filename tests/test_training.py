@@ -488,7 +488,7 @@ def test_a_ranking_model_trains_resumes_and_is_evaluated(tiny_two, tmp_path, eag
     document = evaluate(tmp_path / "run", tiny_two).document
     assert document["tasks"]["event"]["territory"]["1"]["overall"]["pr_auc"] > 0.1
     assert document["lists"] == {}
-    with pytest.raises(ValueError, match=r"must be of form=two_tower for this step; .* Received: form=ranking"):
+    with pytest.raises(ValueError, match=r"must be of form=two_tower for this step: .* Received: form=ranking"):
         Run(tmp_path / "run").load(form="two_tower")
     with pytest.raises(ValueError, match="whose recipe differ"):
         training.train(tiny_two, tmp_path / "run", training.Recipe(form="ranking"), verbose=0)
