@@ -22,7 +22,6 @@ from helpers import backend_run
 backend_run.main(*sys.argv[1:])
 """
 TESTS = Path(__file__).parent
-NEEDS_TENSORFLOW = {"sparse_adam"}
 
 
 @pytest.mark.usefixtures("eager")
@@ -51,7 +50,7 @@ def test_on_jax_predictions_and_losses_are_those_of_tensorflow_and_losses_fall(t
     with np.load(files[1]) as archive:
         there = dict(archive)
     names = {what.partition("/")[0] for what in there}
-    assert names == models.keys() - NEEDS_TENSORFLOW
+    assert names == models.keys()
     for what, value in there.items():
         if what.endswith("/loss") or "/predicted/" in what:
             np.testing.assert_allclose(value, here[what], rtol=1e-5, atol=1e-5, err_msg=what)

@@ -26,6 +26,7 @@ from tfmtr.exporting import export
 from tfmtr.retrieval.index import title_vectors
 from tfmtr.run import Run
 from tfmtr.schema import Feature
+from tfmtr.serving import deploy_kit as kit_module
 from tfmtr.serving.deploy_kit import batch_size, deploy_kit
 from tfmtr.serving.errors import ServerError
 from tfmtr.serving.predict import choose_outputs, predict
@@ -338,7 +339,7 @@ def test_lists_after_both_stages_are_those_that_are_served(runs, tiny_two, sessi
         evaluate(second, retrieval=first, candidates=9)
 
 
-def test_a_server_of_it_takes_weights_and_the_kit_asks_it(version, tiny_two, tmp_path):
+def test_a_server_of_it_takes_weights_and_the_kit_asks_it(version, tiny_two, tmp_path, monkeypatch):
     folder = shutil.copytree(version.path.parent, tmp_path / "home")
     with tfmtr.serve(version) as server:
         plain, liked = (
@@ -361,10 +362,11 @@ def test_a_server_of_it_takes_weights_and_the_kit_asks_it(version, tiny_two, tmp
             assert text in str(refused.exception)
     assert len(plain.titles) == len(liked.titles) == 5
     assert plain.titles != liked.titles
+    monkeypatch.setattr(kit_module, "PAIRS", 16 * CANDIDATES)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # every signature answers its warm-up request
         deploy_kit(folder, tmp_path / "kit")
-    assert "allowed_batch_sizes: 1024" in (tmp_path / "kit/config/batching.config").read_text()
+    assert "allowed_batch_sizes: 16\n" in (tmp_path / "kit/config/batching.config").read_text() + "\n"
 
 
 def test_memory_for_the_pairs_of_a_batch_bounds_its_rows():
@@ -383,8 +385,9 @@ def test_the_commands(runs, tiny_two, tmp_path, capsys):
     for words in ([], [first, "--retrieval", first]):
         refused = CliRunner().invoke(cli.app, ["export", *words, "--out", str(tmp_path / "m")])
         assert "`export` must be given one two-tower run" in str(refused.exception)
-    words = ["evaluate", first, str(tmp_path / "second"), "--baselines", "none", "--candidates", "12"]
-    told = CliRunner().invoke(cli.app, words)
+    words = ["evaluate", str(tmp_path / "second"), "--retrieval", first, "--baselines", "none", "--candidates", "12"]
+    with untraced():
+        told = CliRunner().invoke(cli.app, words)
     assert told.exit_code == 0, told.output
     assert "first stage" in Run(tmp_path / "second").evaluation.lists
     refused = CliRunner().invoke(cli.app, ["evaluate", first, "--retrieval", first])

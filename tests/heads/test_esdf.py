@@ -107,7 +107,7 @@ def test_learns_the_conversions_that_are_still_to_come():
         keras.utils.set_random_seed(0)
         model = models.ranking(schema, head=head)
         model.compile(keras.optimizers.Adam(1e-1))
-        model.fit(x, y, batch_size=1000, epochs=12, verbose=0)
+        model.fit(x, y, batch_size=3000, epochs=18, verbose=0)
         found[head] = float(model.predict(x, verbose=0)["purchase|click"].mean())
     assert found["esmm"] == pytest.approx(0.4 * seen.sum() / buys.sum(), abs=0.03)
     assert found["esdf"] == pytest.approx(0.4, abs=0.03)

@@ -9,6 +9,7 @@ from studies.combinations import study as combinations
 from tfmtr import components, training
 
 STEPS = 3
+LEFT_OUT = ("adam", "sparse_adam")  # `adam_l2` takes the step of the one; the other needs TensorFlow
 
 
 # Adam divides by the size of a gradient: of gradients near 0 it would make the backends' noise as large as a step.
@@ -16,18 +17,18 @@ OPTIONS = {"adam_l2": {"l2": 0.1, "epsilon": 1e-2}}
 
 
 def models():
-    """`{name: (model, optimizer)}`: each head and each sharing file in one of the forms, and each optimizer."""
+    """`{name: (model, optimizer)}`: each head and each sharing file in one of the forms, and each optimizer.
+
+    Heads are more than sharing files, so the last models have files that others have, too: these have our optimizers.
+    """
+    names = [name for name in components.names("optimizers") if name not in LEFT_OUT]
     found = {}
-    for head, share, form in combinations.covering():
-        found[f"{head} {share} {form}"] = combinations.build(head, share, form), keras.optimizers.SGD(0.05)
-    for name in components.names("optimizers"):
-        if name == "adam":
-            continue  # whose step `adam_l2` takes
-        try:
+    for head, share, form in reversed(list(combinations.covering())):
+        name, optimizer = "sgd", keras.optimizers.SGD(0.05)
+        if names:
+            name = names.pop()
             optimizer = training.optimizer_of(name)(0.05, **OPTIONS.get(name, {}))
-        except ValueError:  # it says that it needs TensorFlow
-            continue
-        found[name] = combinations.build("parallel", "shared_bottom", "ranking"), optimizer
+        found[f"{head} {share} {form} {name}"] = combinations.build(head, share, form), optimizer
     return found
 
 
@@ -49,7 +50,7 @@ def observe(models, weights):
         found[f"{name}/is_compiled"] = np.asarray(model.jit_compile)
         x = {feature: value for feature, value in combinations.rows().items() if feature in model.input}
         y = combinations.labels(model.schema.tasks)
-        if number % 3 == 0:  # a compilation more; the losses are of predictions, too
+        if number % 4 == 0:  # a compilation more; the losses are of predictions, too
             found |= {f"{name}/predicted/{task}": values for task, values in model.predict(x, verbose=0).items()}
         # Where training draws random numbers, which differ between backends, the loss without them.
         is_random = any(hasattr(layer, "seed_generator") for layer in model.layers)
