@@ -20,8 +20,11 @@ from typer.testing import CliRunner
 import tfmtr
 from tfmtr import cli, inputs, training
 from tfmtr.datasets.dataset import Dataset
+from tfmtr.evaluation import two_stage_lists
 from tfmtr.evaluation.evaluate import evaluate
-from tfmtr.evaluation.two_stage_lists import after_both, second_scores
+from tfmtr.evaluation.past import Past
+from tfmtr.evaluation.two_stage_lists import FirstStage, after_both, choose_first_weight, second_scores
+from tfmtr.export_sources import Ranker, Source
 from tfmtr.exporting import export
 from tfmtr.retrieval.index import title_vectors
 from tfmtr.run import Run
@@ -54,7 +57,8 @@ def runs(tiny_two, tmp_path_factory):
 @pytest.fixture(scope="module")
 def version(runs, tiny_two, tmp_path_factory):
     first, second = runs
-    return export(first, tmp_path_factory.mktemp("models") / "home", ranking=second, candidates=CANDIDATES)
+    out = tmp_path_factory.mktemp("models") / "home"
+    return export(first, out, ranking=second, candidates=CANDIDATES, first_weight=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +102,13 @@ def probabilities(run, data, table):
 
 
 def candidates(run, data, table, allowed):
-    """Places of the titles that the first stage finds, of shape `(users, CANDIDATES)`."""
+    """Places of the titles that the first stage finds, of shape `(users, CANDIDATES)`, and their scores."""
     model = Run(run).load()
     features = inputs.model_inputs(table, data.schema, inputs.open_stores(data))
     queries = model.user_tower.predict_on_batch({name: features[name] for name in model.user_tower.input})
     scores = sum(queries.values()) @ title_vectors(model, data, data.schema).vectors.T
-    return np.argsort(-np.where(allowed, scores, -np.inf), axis=1, kind="stable")[:, :CANDIDATES]
+    places = np.argsort(-np.where(allowed, scores, -np.inf), axis=1, kind="stable")[:, :CANDIDATES]
+    return places, np.take_along_axis(scores, places, axis=1)
 
 
 def log_odds(p):
@@ -130,16 +135,16 @@ def ask(session, signature, given):
 
 
 @pytest.mark.parametrize(
-    ("weights", "combine", "where"),
+    ("weights", "combine", "where", "first_weight"),
     [
-        ({}, "", ""),
-        ({"event": 0.3, "like": 2.0}, "sum", "genres=comedy"),
-        ({"event": 1.0, "like": 0.5}, "product", ""),
-        ({"event": 0.0, "like": -1.0}, "", "language!=de"),
+        ({}, "", "", 0.0),
+        ({"event": 0.3, "like": 2.0}, "sum", "genres=comedy", 0.5),
+        ({"event": 1.0, "like": 0.5}, "product", "", 1.5),
+        ({"event": 0.0, "like": -1.0}, "", "language!=de", 0.0),
     ],
 )
 def test_the_list_is_the_best_of_the_first_stage_s_candidates_by_the_second(
-    session, runs, tiny_two, weights, combine, where
+    session, runs, tiny_two, weights, combine, where, first_weight
 ):
     data = Dataset(tiny_two)
     table, raw = users(data)
@@ -158,14 +163,15 @@ def test_the_list_is_the_best_of_the_first_stage_s_candidates_by_the_second(
     allowed = [
         title in offered and title not in ("t3", "t7") and fit for title, fit in zip(ids, fits[where], strict=True)
     ]
-    places = candidates(runs[0], data, table, np.asarray(allowed))
+    places, first = candidates(runs[0], data, table, np.asarray(allowed))
     p = {name: np.take_along_axis(value, places, axis=1) for name, value in probabilities(runs[1], data, table).items()}
     w = {"event": 1.0, "like": 1.0} | weights
     turned = np.log if combine == "product" else log_odds
-    expected = sum(w[name] * turned(np.maximum(p[name], LEAST)) for name in w)
+    expected = sum(w[name] * turned(np.maximum(p[name], LEAST)) for name in w) + first_weight * first
     expected[~np.asarray(allowed)[places]] = -np.inf
     order = np.argsort(-expected, axis=1, kind="stable")[:, :K]
     given = request(raw, **{f"weight_{name}": np.asarray([value], "float32") for name, value in weights.items()})
+    given["first_stage_weight"] = np.asarray([first_weight], "float32")
     given |= {"where": np.asarray([[where]], object), "combine_tasks": np.asarray([combine], object)}
     for rows in (slice(None), slice(0, 1)):  # many and one
         some = {name: value[rows] if len(value) > 1 else value for name, value in given.items()}
@@ -328,9 +334,16 @@ def test_lists_after_both_stages_are_those_that_are_served(runs, tiny_two, sessi
     places = np.tile(np.arange(50), (len(table), 1))
     scores = second_scores(Run(second).load(), data.schema, data)(table, places)
     np.testing.assert_allclose(scores, sum(map(log_odds, probabilities(second, data, table).values())), atol=1e-4)
-    allowed = np.ones((len(table), 50), bool)
-    ranked = after_both(lambda rows, allowed: places[:, ::-1], lambda rows, index: scores[:, ::-1], k=3)(table, allowed)
-    np.testing.assert_array_equal(ranked, np.argsort(-scores, axis=1)[:, :3])
+    own = np.linspace(1, 0, 50)[None].repeat(len(table), axis=0)
+    rank = after_both(lambda rows, allowed: (places, own), lambda rows, index: scores, k=3, first_weight=2.0)
+    expected = np.argsort(-scores - 2 * own, axis=1)[:, :3]
+    np.testing.assert_array_equal(rank(table, np.ones((len(table), 50), bool)), expected)
+    # Too few validation users to choose a weight by.
+    assert found.document["first_stage"]["weight"] == {"weight": 1.0, "lists": 20, "tries": []}
+    assert (
+        Ranker.of(second, Source.of(first, None)).choose_first_weight(Source.of(first, None), CANDIDATES)
+        == (found.document["first_stage"]["weight"])
+    )
     with pytest.raises(ValueError, match="must be of form=ranking for this step"):
         evaluate(first, retrieval=first)
     with pytest.raises(ValueError, match="must be of form=two_tower for this step"):
@@ -392,3 +405,29 @@ def test_the_commands(runs, tiny_two, tmp_path, capsys):
     assert "first stage" in Run(tmp_path / "second").evaluation.lists
     refused = CliRunner().invoke(cli.app, ["evaluate", first, "--retrieval", first])
     assert "`--retrieval` is for ranking models" in str(refused.exception)
+
+
+def test_the_first_stage_s_weight_is_the_one_that_validation_users_lists_are_best_with(runs, tiny_two, monkeypatch):
+    first, second = runs
+    data, past = Dataset(tiny_two), Past(Dataset(tiny_two))
+    monkeypatch.setattr(two_stage_lists, "FEW", 10)
+    held_out = next(inputs.read_tables(data.examples("validation", windows=[0]), rows=8192))
+    held_out = held_out.filter(pa.compute.greater(held_out["event"], 0))
+    good = set(zip(held_out["user"].to_pylist(), held_out["title_row"].to_pylist(), strict=True))
+
+    def knows(rows, index):
+        """The second stage that knows what users take, and the one that knows what they do not."""
+        return np.asarray([[1.0 * ((user, place) in good) for place in row] for user, row in zip(
+            rows["user"].to_pylist(), index, strict=True
+        )])  # fmt: skip
+
+    stage = FirstStage(Run(first), data, 40)
+    options = {"schema": Run(second).schema, "past": past, "window": 1}
+    found = choose_first_weight(stage, knows, **options)
+    assert found["lists"] > 10
+    assert [one["weight"] for one in found["tries"]] == list(two_stage_lists.WEIGHTS)
+    best = max(one["ndcg"] for one in found["tries"])
+    assert found["weight"] < 16
+    assert best == max(one["ndcg"] for one in found["tries"] if one["weight"] == found["weight"])
+    assert best > found["tries"][-1]["ndcg"] + 0.1
+    assert choose_first_weight(stage, lambda rows, index: -knows(rows, index), **options)["weight"] == 16.0

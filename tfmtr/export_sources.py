@@ -18,7 +18,8 @@ from tfmtr.datasets.drift import changed_vectors
 from tfmtr.diagnosis import not_finite
 from tfmtr.encoders.graph_names import name_apart
 from tfmtr.encoders.raw import look_up, raw_inputs
-from tfmtr.evaluation.past import Past
+from tfmtr.evaluation.past import Past, has_events
+from tfmtr.evaluation.two_stage_lists import MIDDLE, FirstStage, choose_first_weight, second_scores
 from tfmtr.listwise.model import Scorer
 from tfmtr.models import JointModel, TwoTower
 from tfmtr.retrieval.second_stage import SecondStage, build_second_stage
@@ -164,6 +165,28 @@ class Ranker:
         check_finite("ranking", model)
         return cls(model, run, facts)
 
+    def choose_first_weight(self, source: Source, candidates: int) -> dict[str, Any]:
+        """The weight of the first stage's score, see `tfmtr.evaluation.two_stage_lists.choose_first_weight`.
+
+        An evaluation of both runs has it already. Where both are not of one training set that is still there, nothing
+        is chosen.
+        """
+        nothing = {"weight": MIDDLE, "lists": 0, "tries": []}
+        before = {} if self.run.evaluation is None else self.run.evaluation.document.get("first_stage") or {}
+        if (before.get("run_id"), before.get("candidates")) == (source.facts["run_id"], candidates):
+            return before["weight"]
+        if source.run is None or source.facts["fingerprint"] != self.facts["fingerprint"]:
+            return nothing
+        try:
+            data, window = self.run.data, min(self.run.windows)
+            first = FirstStage(source.run, data, candidates)
+        except ValueError:
+            return nothing
+        if not has_events(data) or window not in source.run.windows:
+            return nothing
+        scores = second_scores(self.run.load(window=window), self.run.schema, data)
+        return choose_first_weight(first, scores, self.run.schema, Past(data), window=window)
+
     def rows(self) -> tuple[dict[str, Any], keras.Model]:
         """Raw inputs of users and titles, and the model from them to what is served, row by row."""
         schema, roles = self.run.schema, ("user", "context", "title")
@@ -172,10 +195,11 @@ class Ranker:
         outputs = self.model.predictor(encoded)
         return raw, graph(raw, calibrated_outputs(self.run, outputs, raw, encoded, schema))
 
-    def second_stage(self, titles: Dataset, candidates: int) -> SecondStage:
+    def second_stage(self, titles: Dataset, candidates: int, first_weight: float) -> SecondStage:
         """The model in the graph of the index, calibrated if its run is."""
+        options = {"candidates": candidates, "first_weight": first_weight}
         calibrate = functools.partial(calibrated_outputs, self.run)
-        return build_second_stage(self.model, self.run.schema, titles, candidates=candidates, calibrate=calibrate)
+        return build_second_stage(self.model, self.run.schema, titles, calibrate=calibrate, **options)
 
 
 def facts_of(run: Run) -> dict[str, Any]:

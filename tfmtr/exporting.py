@@ -15,7 +15,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfmtr import components
 from tfmtr.backends import check_tensorflow
-from tfmtr.checks import check_integer, check_path
+from tfmtr.checks import check_integer, check_number, check_path
 from tfmtr.documents import read_facts, write_json
 from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.export_sources import Ranker, Source, check_finite, graph
@@ -45,6 +45,7 @@ def export(
     signatures: Sequence[str] = (),
     ranking: str | os.PathLike | None = None,
     candidates: int = CANDIDATES,
+    first_weight: float | None = None,
 ) -> Version:
     """Exports the newest model of a run together with the index of all titles, as one version.
 
@@ -74,6 +75,8 @@ def export(
             `tfmtr/signatures/`.
         ranking: Run directory of a ranking model, which orders what the index finds; by default nothing does.
         candidates: How many titles the index finds for it.
+        first_weight: Of the index's score in the final one; by default what validation users' lists are best with,
+            which `evaluate` of both runs has found, or is found here; 1 where nothing can be.
 
     Returns:
         The `Version`, `out/<number>`.
@@ -85,7 +88,9 @@ def export(
             has another form of a column that both models read, or needs a feature that the titles do not have.
     """
     check_integer("candidates", candidates, least=1)
-    return _export(run, out, titles, index, signatures, has_scores=True, ranking=ranking, candidates=candidates)
+    stages = {"ranking": ranking, "candidates": candidates}
+    stages["first_weight"] = None if first_weight is None else check_number("first_weight", first_weight)
+    return _export(run, out, titles, index, signatures, has_scores=True, **stages)
 
 
 def export_index(
@@ -122,6 +127,7 @@ def _export(
     has_scores: bool,
     ranking: str | os.PathLike | None = None,
     candidates: int = CANDIDATES,
+    first_weight: float | None = None,
 ) -> Version:
     check_tensorflow("An export", "export in a process of its own: weights are the same on every backend")
     components.find(FOLDER, kind)
@@ -138,7 +144,10 @@ def _export(
         options = {"vectors": vectors, "scorer": scorer, "kind": kind, "file": file}
         index = build_index(source.model, source.titles, source.schema, **options)
         order = None if scorer is None else ListQuery(scorer, index.catalogue.title_index)
-        second = None if ranker is None else ranker.second_stage(source.titles, candidates)
+        second, chosen = None, {"weight": 0.0 if first_weight is None else first_weight}
+        if ranker is not None:
+            chosen = ranker.choose_first_weight(source, candidates) if first_weight is None else chosen
+            second = ranker.second_stage(source.titles, candidates, chosen["weight"])
         archive, all_signatures = _archive(
             source, index, order, signatures, has_scores=has_scores, second=second, ranker=ranker
         )
@@ -161,7 +170,7 @@ def _export(
         if ranker is not None:
             (extra / RANKING).mkdir()
             ranker.run.schema.save(extra / RANKING)
-            facts["ranking"] = {**ranker.facts, "candidates": candidates}
+            facts["ranking"] = {**ranker.facts, "candidates": candidates, "first_stage": chosen}
         if operations:
             facts["needs"] = f"an image of TensorFlow Serving with ScaNN's operations ({', '.join(operations)})"
         write_json(extra / "tfmtr.json", facts)

@@ -12,6 +12,7 @@ OPTIONS = ("allow", "where", "diversity")  # those that may be left out,
 RANK_BY = "rank_by"  # and one more where the user is known
 HISTORY = ("history", "history_ages")  # and two where lists are ordered by a user's past, too
 COMBINE = "combine_tasks"  # and one more where a second stage ranks
+FIRST_STAGE_WEIGHT = "first_stage_weight"  # another, of the first stage's score in the final one
 TITLES = "rank_titles"  # input of `rank`: the titles to rank
 QUERY = "query"  # input of `recommend_by_vector` in place of the user's features
 MODEL = "model"  # the same, and output of `user_embedding` beside the tasks

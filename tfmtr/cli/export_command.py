@@ -20,6 +20,10 @@ def export(
         Path | None, typer.Option(help="Run directory of a ranking model, which orders what the index finds.")
     ] = None,
     candidates: Annotated[int, typer.Option(help="How many titles the index finds for it.")] = 500,
+    first_weight: Annotated[
+        float | None,
+        typer.Option(help="Weight of the index's score in the final one; by default chosen on validation users."),
+    ] = None,
 ) -> None:
     """Export a model and its title index as the next version, at once; with --ranking as two stages in one model."""
     if (run is None) == (retrieval is None):
@@ -32,5 +36,5 @@ def export(
     check_typed(runs=[run, *([] if ranking is None else [ranking])], data=titles, index=[index], signatures=signature)
     from tfmtr.exporting import export as export_model
 
-    stages = {} if ranking is None else {"ranking": ranking, "candidates": candidates}
+    stages = {} if ranking is None else {"ranking": ranking, "candidates": candidates, "first_weight": first_weight}
     print_version(export_model(run, out, titles=titles, index=index, signatures=signature or (), **stages))

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from tfmtr.names import (
     COMBINE,
+    FIRST_STAGE_WEIGHT,
     HISTORY,
     MODEL,
     OPTIONS,
@@ -120,6 +121,7 @@ def why_reserved(name: str, argument: str, tasks: Collection[str]) -> str | None
         *HISTORY,
         RANK_BY,
         COMBINE,
+        FIRST_STAGE_WEIGHT,
         TITLES,
         *(folded(weight_name(task)) for task in tasks),
     }:

@@ -36,7 +36,7 @@ from tfmtr.evaluation.past import Past, has_events
 from tfmtr.evaluation.ranking import evaluate_lists, functions, gauc, recall_at_k
 from tfmtr.evaluation.shortcomings import shortcomings
 from tfmtr.evaluation.title_facts import LOCAL_SHARE, TitleFacts, title_facts
-from tfmtr.evaluation.two_stage_lists import FirstStage, after_both, second_scores
+from tfmtr.evaluation.two_stage_lists import FirstStage, after_both, choose_first_weight, second_scores
 from tfmtr.models import JointModel, TwoTower
 from tfmtr.retrieval.index import build_index
 from tfmtr.retrieval.second_stage import CANDIDATES
@@ -99,8 +99,9 @@ def evaluate(
         * `"among"`: the same for each positive among random titles, if asked for;
         * `"left_out"`: `{window: {"users", "positives"}}`: had before the window, and users with nothing else;
         * `"baselines"`: see `tfmtr.evaluation.baseline_lists`, with `"compared"` (`compare_with`);
-        * `"first_stage"`: of a ranking model with `retrieval`, the latter's `"run_id"`, `"candidates"`, and how the
-          lists of both stages compare with its own (`"compared"`); otherwise `None`;
+        * `"first_stage"`: of a ranking model with `retrieval`, the latter's `"run_id"`, `"candidates"`, the `"weight"`
+          of its score (`choose_first_weight`), and how the lists of both stages compare with its own (`"compared"`);
+          otherwise `None`;
         * `"means"` (`means_of`): of all lists together, of the model and the baselines;
         * `"segments"` (`segments_of`): lists of new and known users, and new and known titles in them;
         * `"warnings"`: texts, such as that the model is below the best baseline, with what may be the cause;
@@ -134,7 +135,7 @@ def evaluate(
         first = FirstStage(Run(retrieval), data, candidates)
     facts = title_facts(data, local_share=local_share)
     parts = ("tasks", "gauc", "title_classes", "recall", "lists", "repeats", "among", "left_out")
-    model, scores_of_pairs, list_scores, few = None, None, [], 0
+    model, scores_of_pairs, chosen, list_scores, few = None, None, {}, [], 0
     by_part: dict[str, Any] = {part: {} for part in parts}
     past, order = Past(data) if has_events(data) else None, run.list_model
     scores = Path(run, "scores.parquet")
@@ -164,7 +165,8 @@ def evaluate(
                     index, candidates_of = first.at(window, past)
                     if scores_of_pairs is None:
                         scores_of_pairs = second_scores(model, schema, data)
-                    rank = after_both(candidates_of, scores_of_pairs, k=k)
+                        chosen = choose_first_weight(first, scores_of_pairs, schema, past, window=window, k=k)
+                    rank = after_both(candidates_of, scores_of_pairs, k=k, first_weight=chosen["weight"])
                 for kind, before in ((NEW, past), (REPEATS, None)):
                     case = ListCase(positives, index.catalogue, most=recall_users, past=before, window=window)
                     lists = case.index_lists(rank)
@@ -172,7 +174,7 @@ def evaluate(
                         user_scores(lists, past, history, window, known_metrics).assign(contender=MODEL, list=kind)
                     )
                     if candidates_of is not None:
-                        alone = case.index_lists(lambda rows, allowed, of=candidates_of: of(rows, allowed)[:, :k])
+                        alone = case.index_lists(lambda rows, allowed, of=candidates_of: of(rows, allowed)[0][:, :k])
                         list_scores.append(
                             user_scores(alone, past, history, window, known_metrics).assign(
                                 contender=FIRST_STAGE, list=kind
@@ -195,7 +197,8 @@ def evaluate(
     by_part["first_stage"] = None
     if first is not None and list_scores:
         compared = compare_with(pd.concat(list_scores), MODEL)[FIRST_STAGE]
-        by_part["first_stage"] = {"run_id": first.run.run_id, "candidates": candidates, "compared": compared}
+        found = {"run_id": first.run.run_id, "candidates": candidates, "weight": chosen}
+        by_part["first_stage"] = {**found, "compared": compared}
     if list_scores and (names is None or names):
         others = baseline_lists(data, k=k, most=recall_users, names=names, among=among, metrics=known_metrics)
         list_scores.append(others.scores)

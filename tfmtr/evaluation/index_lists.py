@@ -248,25 +248,46 @@ def ranking_of(
         past: With a scorer, the `Past`.
         window: With a scorer, the number of the window.
     """
+    score = scoring_of(model, index, schema, data, k=k, popularity=popularity, scorer=scorer, past=past, window=window)
+    return lambda rows, allowed: score(rows, allowed)[0]
+
+
+def scoring_of(
+    model: TwoTower,
+    index: Index,
+    schema: Schema,
+    data: Dataset,
+    *,
+    k: int,
+    popularity: Mapping[str, np.ndarray] | None = None,
+    scorer: Scorer | None = None,
+    past: Past | None = None,
+    window: int | None = None,
+) -> Callable[[pa.Table, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """As `ranking_of`, but the function returns the scores beside the titles, minus infinity where there is none."""
     stores = inputs.open_stores(data)
 
-    def rank(rows: pa.Table, allowed: np.ndarray) -> np.ndarray:
+    def score(rows: pa.Table, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features = inputs.model_inputs(rows, schema, stores)
         queries = model.user_tower.predict_on_batch({name: features[name] for name in model.user_tower.input})
         query = queries[schema.tasks[0].name]
         if scorer is not None and past is not None and window is not None:
             query = scorer.join_queries(query, scorer.queries_of(past, past.numbers(rows["user"]), window))
         found = index(query, np.full(len(rows), min(k, allowed.shape[1]), "int32"), allowed)
-        best = np.where(np.isfinite(found["scores"]), found["index"], -1)
+        values = np.array(found["scores"])
+        best = np.where(np.isfinite(values), found["index"], -1)
         is_popular = popularity is not None and scorer is None
         cold = np.flatnonzero(is_cold(rows, features, schema)) if is_popular else []
         if len(cold):
             places = [popularity[territory] for territory in rows["territory"].take(pa.array(cold)).to_pylist()]
-            scores = np.log1p(places).astype("float16")  # with the ties of the catalogue that is served
-            best[cold] = best_titles(scores.astype("float32"), np.asarray(allowed)[cold], k)
-        return best
+            scores = (
+                np.log1p(places).astype("float16").astype("float32")
+            )  # with the ties of the catalogue that is served
+            best[cold] = best_titles(scores, np.asarray(allowed)[cold], k)
+            values[cold] = np.where(best[cold] >= 0, np.take_along_axis(scores, best[cold], axis=1), -np.inf)
+        return best, values
 
-    return rank
+    return score
 
 
 def is_positive(labels: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

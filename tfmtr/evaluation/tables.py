@@ -163,6 +163,10 @@ def _lists_caption(document: Mapping[str, Any], baselines: Mapping[str, Any]) ->
     texts = [f"{lists}{few}."]
     if not document.get("times", True):
         texts.append(NO_TIMES)
+    if first := document.get("first_stage"):
+        by = f"chosen by {first['weight']['lists']:,} lists of validation users"
+        by = by if first["weight"]["tries"] else "not chosen: too few validation users have a list"
+        texts.append(f"The first stage's score counts {first['weight']['weight']:g} times ({by}).")
     if left := sum(row["users"] for row in document.get("left_out", {}).values()):
         texts.append(f"{left:,} users had all their positives before and are in none.")
     if baselines.get("best") and not baselines["validation"]["user_windows"]:

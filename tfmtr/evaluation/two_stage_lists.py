@@ -10,8 +10,9 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfmtr import inputs
-from tfmtr.evaluation.index_lists import ranking_of
+from tfmtr.evaluation.index_lists import ListCase, is_positive, scoring_of
 from tfmtr.evaluation.past import Past
+from tfmtr.evaluation.ranking import ndcg_of_users
 from tfmtr.names import COMBINE, weight_name
 from tfmtr.retrieval.index import build_index
 from tfmtr.retrieval.second_stage import SecondStage, title_arrays
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from tfmtr.schema import Schema
 
 Rank = Callable[[pa.Table, np.ndarray], np.ndarray]
+Score = Callable[[pa.Table, np.ndarray], tuple[np.ndarray, np.ndarray]]
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # of the first stage's score, of which one is chosen
+MIDDLE, FEW, MOST = 1.0, 200, 1_000
 
 
 class FirstStage:
@@ -49,13 +53,19 @@ class FirstStage:
         self.run, self.data, self.schema, self.candidates = run, data, run.schema, candidates
         self.order = run.list_model
 
-    def at(self, window: int, past: Past) -> tuple[Index, Rank]:
-        """The index of a test window, and how it ranks: places of `candidates` titles, best first."""
-        model = self.run.load(window=window)
+    def at(self, window: int, past: Past, *, weights: int | None = None) -> tuple[Index, Score]:
+        """The index of a window, and how it scores: places and scores of `candidates` titles, best first.
+
+        Args:
+            window: The window.
+            past: The `Past`.
+            weights: Test window whose weights are taken, if these are others than the window's.
+        """
+        model = self.run.load(window=window if weights is None else weights)
         scorer = None if self.order is None else self.order.as_of(self.data, past, window)
         index = build_index(model, self.data, self.schema, window=window, scorer=scorer)
         options = {"popularity": past.popularity(window), "scorer": scorer, "past": past, "window": window}
-        return index, ranking_of(model, index, self.schema, self.data, k=self.candidates, **options)
+        return index, scoring_of(model, index, self.schema, self.data, k=self.candidates, **options)
 
 
 def second_scores(model: JointModel, schema: Schema, data: Dataset) -> Callable[[pa.Table, np.ndarray], np.ndarray]:
@@ -86,19 +96,81 @@ def second_scores(model: JointModel, schema: Schema, data: Dataset) -> Callable[
     return scores_of
 
 
-def after_both(first: Rank, scores_of: Callable[[pa.Table, np.ndarray], np.ndarray], *, k: int) -> Rank:
-    """How both stages rank: the k best of the first one's titles by the second.
+def after_both(
+    first: Score, scores_of: Callable[[pa.Table, np.ndarray], np.ndarray], *, k: int, first_weight: float
+) -> Rank:
+    """How both stages rank: the k best of the first one's titles by both scores.
 
     Args:
-        first: How the first stage ranks.
+        first: How the first stage scores.
         scores_of: What `second_scores` returns.
         k: Titles of a list.
+        first_weight: Of the first stage's score.
     """
 
     def rank(rows: pa.Table, allowed: np.ndarray) -> np.ndarray:
-        index = first(rows, allowed)
-        scores = np.where(index >= 0, scores_of(rows, index), -np.inf)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(index, order, axis=1)
+        index, scores = first(rows, allowed)
+        return best_of(index, scores, scores_of(rows, index), first_weight, k)
 
     return rank
+
+
+def best_of(index: np.ndarray, first: np.ndarray, second: np.ndarray, first_weight: float, k: int) -> np.ndarray:
+    """The k titles with the highest `second + first_weight * first`, best first; -1 where there is none.
+
+    >>> best_of(np.array([[7, 8, -1]]), np.array([[3.0, 1.0, -np.inf]]), np.array([[0.0, 1.0, 9.0]]), 0.25, 3).tolist()
+    [[8, 7, -1]]
+    """
+    final = np.where(index >= 0, second + first_weight * np.where(index >= 0, first, 0.0), -np.inf)
+    order = np.argsort(-final, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(index, order, axis=1)
+
+
+def choose_first_weight(
+    first: FirstStage,
+    scores_of: Callable[[pa.Table, np.ndarray], np.ndarray],
+    schema: Schema,
+    past: Past,
+    *,
+    window: int,
+    k: int = 10,
+) -> dict[str, Any]:
+    """The weight of the first stage's score whose lists validation users' last training window likes best.
+
+    Args:
+        first: The `FirstStage`.
+        scores_of: What `second_scores` returns, of the model that was trained up to the first test window.
+        schema: The ranking model's `Schema`, whose first task the lists are for.
+        past: The `Past`.
+        window: The first test window, whose weights of the first stage are taken.
+        k: Titles of a list.
+
+    Returns:
+        `{"weight", "lists", "tries": [{"weight", "ndcg"}]}`. With fewer than 200 lists nothing is chosen: the weight is
+        1 and there is no try.
+    """
+    files = first.data.examples("validation", windows=[0])
+    tables = [table for table in inputs.read_tables(files, rows=8192)] if files else []
+    tables = [table.filter(is_positive(table[schema.tasks[0].column])) for table in tables]
+    if not sum(map(len, tables)):
+        return {"weight": MIDDLE, "lists": 0, "tries": []}
+    index, score = first.at(0, past, weights=window)
+    case = ListCase(pa.concat_tables(tables), index.catalogue, most=MOST, past=past, window=0)
+    if len(case.users) < FEW:
+        return {"weight": MIDDLE, "lists": len(case.users), "tries": []}
+    ranked: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
+
+    def rank_all(rows: pa.Table, allowed: np.ndarray) -> np.ndarray:
+        places, own = score(rows, allowed)
+        second = scores_of(rows, places)
+        for weight, lists in ranked.items():
+            lists.append(best_of(places, own, second, weight, k))
+        return ranked[MIDDLE][-1]
+
+    case.lists(rank_all)
+    tries = [
+        {"weight": weight, "ndcg": float(np.mean(ndcg_of_users(case.ranked(np.concatenate(lists)))))}
+        for weight, lists in ranked.items()
+    ]
+    best = max(tries, key=lambda one: (one["ndcg"], one["weight"]))
+    return {"weight": best["weight"], "lists": len(case.users), "tries": tries}

@@ -28,6 +28,7 @@ DEFAULTS = ((TEXTS, [[""]]), (TEXTS, [[""]]), (tf.TensorSpec([None], tf.float32)
 OPTIONS = dict(zip(names.OPTIONS, DEFAULTS, strict=True))
 RANK_BY = {names.RANK_BY: (TEXT, [""])}
 COMBINE = {names.COMBINE: (TEXT, [""])}
+FIRST_STAGE_WEIGHT = tf.TensorSpec([None], tf.float32)
 HISTORY = dict(zip(names.HISTORY, ((TEXTS, [[""]]), (tf.TensorSpec([None, None], tf.float32), [[0.0]])), strict=True))
 
 
@@ -127,7 +128,8 @@ class Recommender(keras.layers.Layer):
         if second is not None:
             index, scores = self.with_popular(is_popular, request, allowed, index, scores)
             outputs = second(request, index)
-            combined = second.combined(outputs, request)
+            first = tf.where(scores > -np.inf, scores, 0.0) * request[names.FIRST_STAGE_WEIGHT][:, None]
+            combined = second.combined(outputs, request) + first
             combined = tf.where(is_ranked[:, None], self.named(outputs, rank_by), combined)
             scores = tf.where(scores > -np.inf, combined, -np.inf)
             parts = {names.score_name(task.name): outputs[task.name] for task in second.tasks}

@@ -31,7 +31,8 @@ class SecondStage(keras.layers.Layer):
 
     The score of a title is the sum of the tasks' log-odds, each times the request's weight of the task; a task that is
     no probability adds what the model says. With `combine_tasks="product"` it is the logarithm of the product of
-    powers, `sum_t w_t log p_t`.
+    powers, `sum_t w_t log p_t`. In a list the first stage's score is added, times a weight of its own: the first stage
+    knows of the past and of what is popular what the ranking model may not.
 
     What depends on the user alone is computed once a user, and titles' features are variables that are gathered by
     their places: see `tfmtr.models.pairs`.
@@ -42,6 +43,7 @@ class SecondStage(keras.layers.Layer):
         tasks: The tasks of the schema that the model has an output for.
         features: `{title feature: array of shape (titles, ...)}`, encoded.
         candidates: How many titles the first stage finds for each user.
+        first_weight: Of the first stage's score in the final one, where a request says nothing else.
 
     Call arguments:
         request: `{name: tensor}` with the columns of `users`.
@@ -59,11 +61,12 @@ class SecondStage(keras.layers.Layer):
         features: Mapping[str, np.ndarray],
         *,
         candidates: int = CANDIDATES,
+        first_weight: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         self.graph, self.users, self.tasks, self.candidates = graph, dict(users), tasks, candidates
-        self.names = sorted(graph.output)
+        self.names, self.first_weight = sorted(graph.output), float(first_weight)
         self.features = {
             name: self.add_weight(
                 shape=value.shape,
@@ -123,6 +126,7 @@ def build_second_stage(
     titles: Dataset,
     *,
     candidates: int = CANDIDATES,
+    first_weight: float = 0.0,
     calibrate: Callable[..., dict[str, keras.KerasTensor]] | None = None,
 ) -> SecondStage:
     """The second stage of a ranking model over the titles of a prepared directory.
@@ -132,11 +136,13 @@ def build_second_stage(
         schema: Its `Schema`.
         titles: The `Dataset`, whose titles are those of the index, in its order.
         candidates: How many titles the first stage finds for each user.
+        first_weight: As for `SecondStage`.
         calibrate: As for `pair_graph`.
     """
     graph, raw = pair_graph(model, schema, calibrate)
     served = tuple(task for task in schema.tasks if task.name in graph.output)
-    return SecondStage(graph, raw, served, title_arrays(titles, schema), candidates=candidates)
+    options = {"candidates": candidates, "first_weight": first_weight}
+    return SecondStage(graph, raw, served, title_arrays(titles, schema), **options)
 
 
 def pair_graph(

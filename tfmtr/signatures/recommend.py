@@ -6,9 +6,19 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfmtr import names
 from tfmtr.kinds import KINDS
 from tfmtr.names import weight_name
-from tfmtr.retrieval.recommender import COMBINE, HISTORY, OPTIONS, RANK_BY, REQUEST, Recommender, repeat
+from tfmtr.retrieval.recommender import (
+    COMBINE,
+    FIRST_STAGE_WEIGHT,
+    HISTORY,
+    OPTIONS,
+    RANK_BY,
+    REQUEST,
+    Recommender,
+    repeat,
+)
 from tfmtr.schema import Schema
 from tfmtr.signatures._signature import Served, Signature, defaults_as_specs, specs
 
@@ -24,16 +34,18 @@ def recommend(served: Served, *, user: keras.Model, scenario: keras.Model, recom
     without them the seen titles stand for the history.
 
     Where a ranking model is exported with it, that orders the candidates which the queries find: then the weights are
-    those of its tasks, `scores` the weighted sum of their log-odds (with `combine_tasks` = "product" the logarithm of
-    the product of powers), `rank_by` names one of its outputs, `scores_<task>` are what it says of each title, and
-    `is_exact` says whether all titles that are allowed were ranked. See `tfmtr.retrieval.second_stage.SecondStage`.
+    those of its tasks, and `scores` the weighted sum of their log-odds (with `combine_tasks` = "product" the logarithm
+    of the product of powers) and `first_stage_weight` times the first stage's score. `rank_by` names one of its
+    outputs, `scores_<task>` are what it says of each title, and `is_exact` says whether all titles that are allowed
+    were ranked. See `tfmtr.retrieval.second_stage.SecondStage`.
     """
     second = recommender.second
     users = served.users if second is None else {**served.users, **second.users}
     tasks = [task for task in served.schema.tasks if task.name in user.output] if second is None else second.tasks
     weights = {weight_name(task.name): (tf.TensorSpec([None], tf.float32), [task.weight]) for task in tasks}
     defaults = OPTIONS | RANK_BY | weights | (HISTORY if recommender.order is not None else {})
-    defaults |= COMBINE if second is not None else {}
+    if second is not None:
+        defaults |= COMBINE | {names.FIRST_STAGE_WEIGHT: (FIRST_STAGE_WEIGHT, [second.first_weight])}
     own = {task.name: task.weight for task in served.schema.tasks}
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
