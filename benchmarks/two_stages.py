@@ -111,7 +111,9 @@ def arrays_of(signature, users, titles, *, width=WIDTH, candidates=CANDIDATES):
     given |= {"request_territory": given["territory"], "seen": np.full((users, 1), "", object)}
     given |= {"allow": nothing, "where": nothing, "diversity": np.zeros(1, "float32"), "k": np.full(users, 20, "int32")}
     given |= {"rank_by": np.asarray([""], object)}
-    return {name: value for name, value in given.items() if signature == "both" or name != "combine_tasks"}
+    if signature == "both":
+        return given | {"first_stage_weight": np.ones(1, "float32")}
+    return {name: value for name, value in given.items() if name != "combine_tasks"}
 
 
 def measure(version, titles, seconds, *, users=USERS, width=WIDTH, candidates=CANDIDATES):
