@@ -40,6 +40,8 @@ def make_version(folder, titles, *, width=WIDTH, units=UNITS, candidates=CANDIDA
 
     from tfmtr import models
     from tfmtr.encoders.raw import look_up, raw_inputs
+    from tfmtr.exporting import lookup_tables
+    from tfmtr.private_names import saved_object, untrack_layers
     from tfmtr.retrieval.catalogue import Catalogue
     from tfmtr.retrieval.indexes.exact import ExactIndex
     from tfmtr.retrieval.recommender import Recommender
@@ -77,8 +79,11 @@ def make_version(folder, titles, *, width=WIDTH, units=UNITS, candidates=CANDIDA
     score = keras.Model(rows, ranker.predictor({**encoded, **look_up(of_titles, schema, "title")}))
     served = Served(schema, "benchmark", users, of_titles)
     archive = keras.export.ExportArchive()
-    for part in (*parts.values(), score, alone, both):
+    layers = (*parts.values(), score, alone, both)
+    for part in layers:
         archive.track(part)
+    saved_object(archive).tables = lookup_tables(layers)
+    untrack_layers(archive)
     for name, signature in {
         "first": recommend(served, recommender=alone, **parts),
         "both": recommend(served, recommender=both, **parts),

@@ -112,6 +112,14 @@ def test_served_scores_equal_offline_scores(run, tiny, signatures):
     np.testing.assert_allclose(served["event"], offline["event"], atol=1e-6)
 
 
+def test_no_variable_is_written_twice(version, signatures):
+    """Keras's archive keeps variables of its own beside those that its functions use, and would write both."""
+    used = {id(v): v for function in signatures[0].values() for v in function.variables}
+    expected = sum(np.asarray(v).nbytes for v in used.values())
+    (file,) = (version.path / "variables").glob("variables.data-*")
+    assert expected < file.stat().st_size < expected + 15_000  # and what is where
+
+
 def test_probability_follows_from_the_exported_vectors(version, tiny, signatures):
     _, raw = raw_rows(Dataset(tiny))
     query = signatures[0]["user_embedding"](**{name: raw[name] for name in USER})["event"].numpy()

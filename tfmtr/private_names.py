@@ -66,8 +66,13 @@ def saved_object(archive: Any) -> Any:
 
 
 def untrack_layers(archive: Any) -> None:
-    """Has an `ExportArchive` trace no layer that it tracks again."""
+    """Has an `ExportArchive` trace no layer that it tracks again, and write no variable twice.
+
+    It keeps Keras's variables beside those of TensorFlow that its functions use, and writes both.
+    """
     archive._tracked = []
+    for name in ("variables", "trainable_variables", "non_trainable_variables"):
+        setattr(archive._tf_trackable, name, [])
 
 
 @contextlib.contextmanager
