@@ -109,7 +109,7 @@ def test_impressions_stores_availability_and_csv(spark, make_logs, tables, tmp_p
         events, users, titles,
         tasks={"click": "click", "watch": "seconds:regression", "purchase": "buy:after=click"},
         training={"rank": "place", "Draw": "device:id"},  # names of columns that the preparation has, too
-        context={"where": "device", "slot": "place:number"}, scenario=["where", "territory"],
+        context={"screen": "device", "slot": "place:number"}, scenario=["screen", "territory"],
         availability=tmp_path / "offered.parquet",
         user_vectors=tmp_path / "users", title_vectors=tmp_path / "titles",
     )  # fmt: skip
