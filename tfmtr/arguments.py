@@ -45,13 +45,16 @@ PATH = re.compile(r"`([^`]+)`(?= must be (?:a directory made by|a finished run|e
 MOST_WINDOWS, MOST_DAYS = 100_000, 1_000_000
 
 
-def pairs(option: str, texts: Sequence[str], keys: Collection[str] | None = None) -> dict[str, str]:
+def pairs(
+    option: str, texts: Sequence[str], keys: Collection[str] | None = None, what: str = "column"
+) -> dict[str, str]:
     """`["a=b"]` as a dictionary.
 
     Args:
         option: Name of the option, without dashes.
         texts: What was typed. What follows the first `=` is the value, whatever it contains.
         keys: The names that there are, or `None` for any.
+        what: What a value is, for the error.
 
     Raises:
         ValueError: If a text is no pair, or a name is none of `keys` or comes twice.
@@ -63,7 +66,7 @@ def pairs(option: str, texts: Sequence[str], keys: Collection[str] | None = None
             hint = ""
             if option == "map" and len(texts) > 1:
                 hint = ". Pairs are separated by commas; a column that has a comma in its name must be renamed"
-            raise ValueError(f"`--{option}` must be name=column pairs{hint}. Received: {text!r}")
+            raise ValueError(f"`--{option}` must be name={what} pairs{hint}. Received: {text!r}")
         if keys is not None:
             check_choice(f"--{option}", name, keys)
         if name in result:

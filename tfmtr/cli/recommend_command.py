@@ -1,12 +1,13 @@
 """`tfmtr recommend`."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from tfmtr.arguments import pairs
 
 
 def recommend(
@@ -32,18 +33,11 @@ def recommend(
 
     if not re.fullmatch(r"unix:.+|.+:\d+", server):
         raise ValueError(f"`--server` must be host:port, or unix:path. Received: {server!r}")
-    weights = {task: number("--weight", value) for task, value in pairs("--weight", weight or ()).items()}
+    weights = pairs("weight", weight or (), what="value")
+    weights = {task: number("--weight", value) for task, value in weights.items()}
     options = {"territory": territory, "weights": weights}
-    options["context"] = pairs("--context", context.split(",") if context else ())
+    options["context"] = pairs("context", context.split(",") if context else (), what="value")
     Console().print(recommendation_table(user_id, ask(server, model, data, user_id, k=k, **options)))
-
-
-def pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
-    """`{name: value}` of texts `name=value`."""
-    parted = [text.partition("=") for text in texts]
-    if bad := [name + sign + value for name, sign, value in parted if not (name and sign)]:
-        raise ValueError(f"`{option}` must be name=value. Received: {bad[0]!r}")
-    return {name: value for name, _, value in parted}
 
 
 def number(option: str, text: str) -> float:

@@ -223,32 +223,10 @@ def index_lists(
 
 
 def ranking_of(
-    model: TwoTower,
-    index: Index,
-    schema: Schema,
-    data: Dataset,
-    *,
-    k: int,
-    popularity: Mapping[str, np.ndarray] | None = None,
-    scorer: Scorer | None = None,
-    past: Past | None = None,
-    window: int | None = None,
+    model: TwoTower, index: Index, schema: Schema, data: Dataset, **options: Any
 ) -> Callable[[pa.Table, np.ndarray], np.ndarray]:
-    """How a model ranks: the function that `ListCase.lists` asks.
-
-    Args:
-        model: A `TwoTower` model.
-        index: Its exact index of the window.
-        schema: Its `Schema`.
-        data: The `Dataset` directory.
-        k: Titles of a list.
-        popularity: What `Past.popularity` returns: cold users get what is popular in their territory, as they are
-            served. `None` ranks theirs by the model, too. A list model knows what is popular, and needs none.
-        scorer: The `tfmtr.listwise.model.Scorer` of the window, if the run has a list model.
-        past: With a scorer, the `Past`.
-        window: With a scorer, the number of the window.
-    """
-    score = scoring_of(model, index, schema, data, k=k, popularity=popularity, scorer=scorer, past=past, window=window)
+    """How a model ranks: the function that `ListCase.lists` asks. Arguments as for `scoring_of`."""
+    score = scoring_of(model, index, schema, data, **options)
     return lambda rows, allowed: score(rows, allowed)[0]
 
 
@@ -264,7 +242,22 @@ def scoring_of(
     past: Past | None = None,
     window: int | None = None,
 ) -> Callable[[pa.Table, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """As `ranking_of`, but the function returns the scores beside the titles, minus infinity where there is none."""
+    """How a model scores: a function of rows and their allowed titles that returns the best ones and their scores.
+
+    A title is -1 and its score minus infinity where there is none.
+
+    Args:
+        model: A `TwoTower` model.
+        index: Its exact index of the window.
+        schema: Its `Schema`.
+        data: The `Dataset` directory.
+        k: Titles of a list.
+        popularity: What `Past.popularity` returns: cold users get what is popular in their territory, as they are
+            served. `None` ranks theirs by the model, too. A list model knows what is popular, and needs none.
+        scorer: The `tfmtr.listwise.model.Scorer` of the window, if the run has a list model.
+        past: With a scorer, the `Past`.
+        window: With a scorer, the number of the window.
+    """
     stores = inputs.open_stores(data)
 
     def score(rows: pa.Table, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
