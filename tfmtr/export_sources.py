@@ -16,7 +16,7 @@ from tfmtr.calibration import calibrated_outputs
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.drift import changed_vectors
 from tfmtr.diagnosis import not_finite
-from tfmtr.encoders.graph_names import name_apart
+from tfmtr.encoders.graph_names import graph
 from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.evaluation.past import Past, has_events
 from tfmtr.evaluation.two_stage_lists import MIDDLE, FirstStage, choose_first_weight, second_scores
@@ -226,9 +226,3 @@ def check_meaning(run: Run, fingerprint: str, titles: Dataset) -> None:
             "`titles` must have the vectors of the model's data for titles that did not change; take the same store, "
             f"or prepare with --like {before.path}. Received: {titles.path}, where {changed} of {compared} have others"
         )
-
-
-def graph(inputs: Mapping[str, Any], outputs: Any) -> keras.Model:
-    """The Keras model between inputs that features name as they like and outputs."""
-    name_apart(inputs, outputs)
-    return keras.Model(inputs, outputs)

@@ -17,8 +17,9 @@ from tfmtr import components
 from tfmtr.backends import check_tensorflow
 from tfmtr.checks import check_integer, check_number, check_path
 from tfmtr.documents import read_facts, write_json
+from tfmtr.encoders.graph_names import graph
 from tfmtr.encoders.raw import look_up, raw_inputs
-from tfmtr.export_sources import Ranker, Source, check_finite, graph
+from tfmtr.export_sources import Ranker, Source, check_finite
 from tfmtr.folders import FORMATS, check_out
 from tfmtr.listwise.layer import ListQuery
 from tfmtr.models import JointModel

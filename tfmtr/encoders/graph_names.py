@@ -1,6 +1,7 @@
 """Different names for the layers of a graph, whatever features and tasks are called."""
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -40,3 +41,9 @@ def name_apart(inputs: Any, outputs: Any) -> None:
             operation.name = next(name for name in numbered if name not in names)
             names.add(operation.name)
         used.add(operation.name)
+
+
+def graph(inputs: Mapping[str, Any], outputs: Any) -> keras.Model:
+    """The Keras model between inputs that features name as they like and outputs."""
+    name_apart(inputs, outputs)
+    return keras.Model(inputs, outputs)

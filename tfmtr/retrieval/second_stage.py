@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtr.encoders.embed import encode_inputs
-from tfmtr.encoders.graph_names import name_apart
+from tfmtr.encoders.graph_names import graph
 from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.models.pairs import call_pairs
 from tfmtr.names import COMBINE, weight_name
@@ -139,10 +139,10 @@ def build_second_stage(
         first_weight: As for `SecondStage`.
         calibrate: As for `pair_graph`.
     """
-    graph, raw = pair_graph(model, schema, calibrate)
-    served = tuple(task for task in schema.tasks if task.name in graph.output)
+    pairs, raw = pair_graph(model, schema, calibrate)
+    served = tuple(task for task in schema.tasks if task.name in pairs.output)
     options = {"candidates": candidates, "first_weight": first_weight}
-    return SecondStage(graph, raw, served, title_arrays(titles, schema), **options)
+    return SecondStage(pairs, raw, served, title_arrays(titles, schema), **options)
 
 
 def pair_graph(
@@ -161,9 +161,7 @@ def pair_graph(
     outputs = model.predictor.call({**encoded, **of_titles})
     if calibrate is not None:
         outputs = calibrate(outputs, raw, encoded, schema)
-    inputs = {**raw, **of_titles}
-    name_apart(inputs, outputs)
-    return keras.Model(inputs, outputs), raw
+    return graph({**raw, **of_titles}, outputs), raw
 
 
 def title_arrays(titles: Dataset, schema: Schema) -> dict[str, np.ndarray]:
