@@ -91,14 +91,28 @@ def check_same(run, unbroken):
 
 
 def test_a_killed_run_ends_with_the_same_loss_curve(tiny, unbroken, tmp_path):
-    """After two epochs; the run with a balancer is killed after one."""
     kill_and_resume(tiny, tmp_path / "run", 2, SMALL)
     check_same(tmp_path / "run", unbroken)
 
 
-def test_a_killed_run_goes_on_with_the_balancer_s_state(tiny_two, tmp_path):
-    training.train(tiny_two, tmp_path / "unbroken", training.Recipe(**BALANCED), verbose=0)
-    kill_and_resume(tiny_two, tmp_path / "run", 1, BALANCED)
+def stop_after_an_epoch(data, run, recipe):
+    """Trains until the first epoch is kept."""
+    on_epoch_end = checkpoints.KeepState.on_epoch_end
+
+    def stopped(self, epoch, logs=None):
+        on_epoch_end(self, epoch, logs)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints.KeepState, "on_epoch_end", stopped)
+        training.train(data, run, recipe, verbose=0)
+
+
+def test_a_stopped_run_goes_on_with_the_balancer_s_state(tiny_two, tmp_path):
+    recipe = training.Recipe(**BALANCED)
+    training.train(tiny_two, tmp_path / "unbroken", recipe, verbose=0)
+    stop_after_an_epoch(tiny_two, tmp_path / "run", recipe)
+    training.train(tiny_two, tmp_path / "run", recipe, verbose=0)
     check_same(tmp_path / "run", tmp_path / "unbroken")
     model = Run(tmp_path / "run").load()
     weights = np.asarray(model.balance.state["weights"])
@@ -494,29 +508,20 @@ def test_a_ranking_model_trains_resumes_and_is_evaluated(tiny_two, tmp_path, eag
         training.train(tiny_two, tmp_path / "run", training.Recipe(form="ranking"), verbose=0)
 
 
-def test_a_run_with_averaged_weights_judges_keeps_and_resumes_them(tiny, tmp_path, monkeypatch, eager):
+def test_a_run_with_averaged_weights_judges_keeps_and_resumes_them(tiny, tmp_path, eager):
     average = ("adam", {"use_ema": True, "ema_momentum": 0.9})
     recipe = training.Recipe(units=(8,), epochs=3, patience=3, batch_size=1500, learning_rate=0.3, optimizer=average)
     recipe = training.dataclasses.replace(recipe, listwise=False)
-    runs = {name: tmp_path / name for name in ("whole", "killed")}
+    runs = {name: tmp_path / name for name in ("whole", "stopped")}
     whole = training.train(tiny, runs["whole"], recipe, verbose=0).model
-    on_epoch_end = checkpoints.KeepState.on_epoch_end
-
-    def killed(self, epoch, logs=None):
-        on_epoch_end(self, epoch, logs)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints.KeepState, "on_epoch_end", killed)
-    with pytest.raises(KeyboardInterrupt):
-        training.train(tiny, runs["killed"], recipe, verbose=0)
-    monkeypatch.undo()
-    resumed = training.train(tiny, runs["killed"], recipe, verbose=0).model
+    stop_after_an_epoch(tiny, runs["stopped"], recipe)
+    resumed = training.train(tiny, runs["stopped"], recipe, verbose=0).model
     np.testing.assert_allclose(*(np.asarray(losses(run)[0], float) for run in runs.values()), rtol=1e-5)
     for one, other in zip(whole.variables, resumed.variables, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    first, data = Run(runs["killed"]).load(window=1), Dataset(tiny)
+    first, data = Run(runs["stopped"]).load(window=1), Dataset(tiny)
     validation = inputs.batches(data, data.examples("validation"), batch_size=1500)
-    judged = [loss for _, loss in losses(runs["killed"])[0]]
+    judged = [loss for _, loss in losses(runs["stopped"])[0]]
     assert first.evaluate(validation, verbose=0) == pytest.approx(min(judged), rel=1e-5)
     assert judged.index(min(judged)) < 2  # not the last epoch, at whose end Keras makes both the same
     for average, kept in zip(first.optimizer._model_variables_moving_average, first.trainable_variables, strict=True):
