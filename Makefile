@@ -12,17 +12,20 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constr
 # ScaNN needs TensorFlow 2.20, whose serving API has stubs that protobuf in C cannot import. Those of 2.21 work with it.
 STUBS := $(BIN)/python -m pip install --quiet --no-deps tensorflow-serving-api==2.21.0
 
-# What is pinned is unpacked by two processes at once, the large ones by one of them; peers are an extra of their own. Then
-# the last one looks whether all is there, and at the package itself.
-LARGE := ^(tensorflow|jaxlib|pyspark|pyarrow|scipy|tf-keras|duckdb|scann)==
-PEERS := ^(faiss-cpu|hnswlib|plotly|polars|polars-runtime-32)==
+# What is pinned is unpacked by two processes at once, the large ones by one of them. Then the last one looks whether all is
+# there, and at the package itself. $(1) ends what is taken from the file.
+LARGE := ^(tensorflow|jaxlib|pyspark|pyarrow|scipy|tf_keras|duckdb|scann)==
 UNPACK := $(BIN)/python -m pip install --quiet --no-compile --no-deps --requirement $(VENV)
+define unpack
+sed '/^# $(1)/,$$d' constraints.txt > $(VENV)/pinned.txt
+grep -E '$(LARGE)' $(VENV)/pinned.txt > $(VENV)/large.txt
+grep -vE '$(LARGE)' $(VENV)/pinned.txt > $(VENV)/small.txt
+$(UNPACK)/large.txt & large=$$!; $(UNPACK)/small.txt && wait $$large
+endef
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	grep -E '$(LARGE)' constraints.txt > $(VENV)/large.txt
-	grep -vE '$(LARGE)|$(PEERS)' constraints.txt > $(VENV)/small.txt
-	$(UNPACK)/large.txt & large=$$!; $(UNPACK)/small.txt && wait $$large
+	$(call unpack,What only benchmarks)
 	$(INSTALL) '.[dev]'
 	$(STUBS)
 	touch $@ $(VENV)/installed-demo
@@ -30,6 +33,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 # The demo needs no Spark, JAX or ScaNN.
 $(VENV)/installed-demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(call unpack,What lint)
 	$(INSTALL) '.[demo]'
 	$(STUBS)
 	touch $@

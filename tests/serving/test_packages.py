@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
@@ -43,3 +44,21 @@ def test_a_script_may_begin_with_the_stubs():
     script = "from tensorflow_serving.apis import prediction_service_pb2 as p, prediction_service_pb2_grpc as g; "
     script += "assert p.DESCRIPTOR and g.PredictionServiceStub"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def needs(name, extras, known):
+    """What a distribution needs with some extras, and what that needs, as `known`: normal names with their extras."""
+    for requirement in map(Requirement, importlib.metadata.requires(name) or []):
+        key = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        marker = requirement.marker
+        if key not in known and (marker is None or any(marker.evaluate({"extra": extra}) for extra in {*extras, ""})):
+            known.add(key)
+            needs(requirement.name, requirement.extras, known)
+    return known
+
+
+def test_what_the_demo_needs_is_pinned_before_all_else():
+    first, _, _ = (ROOT / "constraints.txt").read_text().partition("\n# What lint")
+    pinned = {canonicalize_name(line.partition("==")[0]) for line in first.splitlines()[1:]}
+    needed = {name for name, _ in needs("tfmtr", ["baselines", "plots"], set())}
+    assert pinned == needed - {"setuptools", "wheel"}
