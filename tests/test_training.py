@@ -103,9 +103,10 @@ def stop_after_an_epoch(data, run, recipe):
         on_epoch_end(self, epoch, logs)
         raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints.KeepState, "on_epoch_end", stopped)
-        training.train(data, run, recipe, verbose=0)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(data, run, recipe, verbose=0)
 
 
 def test_a_stopped_run_goes_on_with_the_balancer_s_state(tiny_two, tmp_path):

@@ -332,10 +332,10 @@ def test_lists_after_both_stages_are_those_that_are_served(runs, tiny_two, sessi
     data = Dataset(tiny_two)
     table, _ = users(data)
     places = np.tile(np.arange(50), (len(table), 1))
-    scores = second_scores(Run(second).load(), data.schema, data)(table, places)
+    scores = second_scores(Run(second).load(), data.schema, data)(table, places, {})
     np.testing.assert_allclose(scores, sum(map(log_odds, probabilities(second, data, table).values())), atol=1e-4)
     own = np.linspace(1, 0, 50)[None].repeat(len(table), axis=0)
-    rank = after_both(lambda rows, allowed: (places, own), lambda rows, index: scores, k=3, first_weight=2.0)
+    rank = after_both(lambda rows, allowed: (places, own), lambda *_: {}, lambda *_: scores, k=3, first_weight=2.0)
     expected = np.argsort(-scores - 2 * own, axis=1)[:, :3]
     np.testing.assert_array_equal(rank(table, np.ones((len(table), 50), bool)), expected)
     # Too few validation users to choose a weight by.
@@ -408,21 +408,21 @@ def test_the_commands(runs, tiny_two, tmp_path, capsys):
 
 
 def test_the_first_stage_s_weight_is_the_one_that_validation_users_lists_are_best_with(runs, tiny_two, monkeypatch):
-    first, second = runs
+    first, _ = runs
     data, past = Dataset(tiny_two), Past(Dataset(tiny_two))
     monkeypatch.setattr(two_stage_lists, "FEW", 10)
-    held_out = next(inputs.read_tables(data.examples("validation", windows=[0]), rows=8192))
+    held_out = next(inputs.read_tables(data.examples("validation"), rows=8192))
     held_out = held_out.filter(pa.compute.greater(held_out["event"], 0))
     good = set(zip(held_out["user"].to_pylist(), held_out["title_row"].to_pylist(), strict=True))
 
-    def knows(rows, index):
+    def knows(rows, index, evidence):
         """The second stage that knows what users take, and the one that knows what they do not."""
         return np.asarray([[1.0 * ((user, place) in good) for place in row] for user, row in zip(
             rows["user"].to_pylist(), index, strict=True
         )])  # fmt: skip
 
     stage = FirstStage(Run(first), data, 40)
-    options = {"schema": Run(second).schema, "past": past, "window": 1}
+    options = {"past": past, "window": 1}
     found = choose_first_weight(stage, knows, **options)
     assert found["lists"] > 10
     assert [one["weight"] for one in found["tries"]] == list(two_stage_lists.WEIGHTS)
@@ -430,4 +430,4 @@ def test_the_first_stage_s_weight_is_the_one_that_validation_users_lists_are_bes
     assert found["weight"] < 16
     assert best == max(one["ndcg"] for one in found["tries"] if one["weight"] == found["weight"])
     assert best > found["tries"][-1]["ndcg"] + 0.1
-    assert choose_first_weight(stage, lambda rows, index: -knows(rows, index), **options)["weight"] == 16.0
+    assert choose_first_weight(stage, lambda *given: -knows(*given), **options)["weight"] == 16.0

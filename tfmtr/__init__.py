@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tfmtr import models
     from tfmtr.calibration import Calibration, calibrate
+    from tfmtr.candidates import prepare_candidates
     from tfmtr.datasets.dataset import Dataset
     from tfmtr.datasets.logs import Calendar, Logs
     from tfmtr.datasets.prepare import prepare
@@ -58,6 +59,7 @@ _HOMES = {
     "export": "tfmtr.exporting",
     "fit": "tfmtr.training",
     "prepare": "tfmtr.datasets.prepare",
+    "prepare_candidates": "tfmtr.candidates",
     "report": "tfmtr.reporting.page",
     "serve": "tfmtr.serving.local",
     "train": "tfmtr.training",
@@ -83,6 +85,7 @@ __all__ = [
     "fit",
     "models",
     "prepare",
+    "prepare_candidates",
     "report",
     "serve",
     "train",

@@ -22,9 +22,10 @@ from tfmtr.evaluation.past import Past, has_events
 from tfmtr.evaluation.two_stage_lists import MIDDLE, FirstStage, choose_first_weight, second_scores
 from tfmtr.listwise.model import Scorer
 from tfmtr.models import JointModel, TwoTower
+from tfmtr.retrieval.first_stage import check_evidence, shares_of
 from tfmtr.retrieval.second_stage import SecondStage, build_second_stage
 from tfmtr.run import Run, versions
-from tfmtr.schema import Schema, check_inputs
+from tfmtr.schema import PAIR, ROLES, Schema, check_inputs
 
 
 def check_finite(argument: str, model: JointModel) -> None:
@@ -150,6 +151,7 @@ class Ranker:
         run.check_form("ranking")
         schema = run.schema
         check_inputs(schema.by_role("title"), source.titles.schema.by_role("title"), "titles")
+        check_evidence("ranking", schema, None if source.run is None else source.run.list_model)
         facts = facts_of(run)
         check_meaning(run, facts["fingerprint"], source.titles)
         first = raw_inputs(source.schema, "user", "context", scenario=True)
@@ -175,7 +177,7 @@ class Ranker:
         before = {} if self.run.evaluation is None else self.run.evaluation.document.get("first_stage") or {}
         if (before.get("run_id"), before.get("candidates")) == (source.facts["run_id"], candidates):
             return before["weight"]
-        if source.run is None or source.facts["fingerprint"] != self.facts["fingerprint"]:
+        if source.run is None:
             return nothing
         try:
             data, window = self.run.data, min(self.run.windows)
@@ -185,19 +187,23 @@ class Ranker:
         if not has_events(data) or window not in source.run.windows:
             return nothing
         scores = second_scores(self.run.load(window=window), self.run.schema, data)
-        return choose_first_weight(first, scores, self.run.schema, Past(data), window=window)
+        return choose_first_weight(first, scores, Past(data), window=window)
 
     def rows(self) -> tuple[dict[str, Any], keras.Model]:
         """Raw inputs of users and titles, and the model from them to what is served, row by row."""
-        schema, roles = self.run.schema, ("user", "context", "title")
+        schema, roles = self.run.schema, ROLES
         raw = raw_inputs(schema, *roles, scenario=True)
         encoded = look_up(raw, schema, *roles, scenario=True)
         outputs = self.model.predictor(encoded)
         return raw, graph(raw, calibrated_outputs(self.run, outputs, raw, encoded, schema))
 
-    def second_stage(self, titles: Dataset, candidates: int, first_weight: float) -> SecondStage:
+    def second_stage(self, source: Source, candidates: int, first_weight: float) -> SecondStage:
         """The model in the graph of the index, calibrated if its run is."""
-        options = {"candidates": candidates, "first_weight": first_weight}
+        options: dict[str, Any] = {"candidates": candidates, "first_weight": first_weight}
+        titles = source.titles
+        if self.run.schema.by_role(PAIR):
+            order = source.run.list_model  # pyright: ignore[reportOptionalMemberAccess]
+            options["shares"] = shares_of(order, Past(titles), titles.next_window)  # pyright: ignore[reportArgumentType]
         calibrate = functools.partial(calibrated_outputs, self.run)
         return build_second_stage(self.model, self.run.schema, titles, calibrate=calibrate, **options)
 

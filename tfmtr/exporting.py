@@ -148,7 +148,7 @@ def _export(
         second, chosen = None, {"weight": 0.0 if first_weight is None else first_weight}
         if ranker is not None:
             chosen = ranker.choose_first_weight(source, candidates) if first_weight is None else chosen
-            second = ranker.second_stage(source.titles, candidates, chosen["weight"])
+            second = ranker.second_stage(source, candidates, chosen["weight"])
         archive, all_signatures = _archive(
             source, index, order, signatures, has_scores=has_scores, second=second, ranker=ranker
         )

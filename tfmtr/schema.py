@@ -17,6 +17,7 @@ True
 """
 
 import dataclasses
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +27,8 @@ from typing import Any, Literal
 from tfmtr.checks import check_choice, check_integer, check_items, check_number, check_path, check_text, check_texts
 from tfmtr.kinds import KINDS
 
-ROLES = ("user", "title", "context")  # of the features that a model is served with
+PAIR = "pair"  # role of what the first stage knows of a user and a title
+ROLES = ("user", "title", "context", PAIR)  # of the features that a model is served with
 TRAINING = "training"  # role of what is known in training only
 TASK_KINDS = ("binary", "regression")
 
@@ -64,7 +66,8 @@ class Feature:
 
     Args:
         name: Column of the examples, and name of the model's and the signatures' input.
-        role: `"user"`, `"title"` or `"context"`: which tower may see it. Or `"training"`: known in training only,
+        role: `"user"`, `"title"` or `"context"`: which tower may see it. Or `"pair"`, a number of a user and a title
+            that only a ranking model sees (`tfmtr.retrieval.first_stage`). Or `"training"`: known in training only,
             such as the position that a title was shown at; no tower sees it, only heads whose losses ask for it.
         kind: A kind of `tfmtr.kinds`: `"id"` (a categorical value of `vocabulary`, text), `"string"` (open-ended text,
             hashed into `width` buckets), `"number"` (normalised with `mean` and `std`), `"vector"` (`width` floats
@@ -73,20 +76,24 @@ class Feature:
         vocabulary: Known values, most frequent first. Unknown values share one further embedding.
         width: Buckets, vector width or list length, by kind.
         mean, std: For numbers, of the training users or of all titles.
+        quantiles: For numbers, ascending: a model sees how far a value is through each bin between two of them
+            (`tfmtr.layers.piecewise_linear`). By default it sees the normalised number itself.
     """
 
     name: str
-    role: Literal["user", "title", "context", "training"]
+    role: Literal["user", "title", "context", "pair", "training"]
     kind: str
     vocabulary: Sequence[str] = ()
     width: int | None = None
     mean: float = 0.0
     std: float = 1.0
+    quantiles: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         check_choice("role", self.role, (*ROLES, TRAINING))
         in_training = [name for name, kind in KINDS.items() if kind.in_training]
-        check_choice("kind", self.kind, in_training if self.role == TRAINING else list(KINDS))
+        kinds = {TRAINING: in_training, PAIR: ["number"]}
+        check_choice("kind", self.kind, kinds.get(self.role, list(KINDS)))
         kind = KINDS[self.kind]
         check_text("name", self.name, of=" of a feature")
         of = f" of feature {self.name!r}"
@@ -102,6 +109,14 @@ class Feature:
             )
         if kind.has_vocabulary and len(set(self.vocabulary)) != len(self.vocabulary):
             raise ValueError(f"`vocabulary` of feature {self.name!r} must not repeat a value.")
+        quantiles = tuple(check_number("quantiles", value) for value in self.quantiles)
+        object.__setattr__(self, "quantiles", quantiles)
+        is_ascending = all(low < high for low, high in itertools.pairwise(quantiles))
+        if quantiles and (self.kind != "number" or len(quantiles) < 2 or not is_ascending):
+            raise ValueError(
+                "`quantiles` must be two or more ascending numbers, of a feature of the kind number. Received: "
+                f"quantiles={quantiles} of {self.name!r} of the kind {self.kind}"
+            )
         if not self.std > 0:
             raise ValueError(f"`std` of feature {self.name!r} must be positive. Received: std={self.std!r}")
 
@@ -253,9 +268,12 @@ class Schema:
     def to_json(self) -> str:
         """The schema as indented JSON text."""
         document = dataclasses.asdict(self)
+        for feature in document["features"]:
+            if not feature["quantiles"]:
+                del feature["quantiles"]  # so that a schema without them reads, and hashes, as it always has
         for task in document["tasks"]:
             if task["after"] is None:
-                del task["after"]  # so that a schema without cascades reads, and hashes, as it always has
+                del task["after"]  # likewise
         if not self.scenario.order:
             del document["scenario"]["order"]  # likewise
         document["scenario"]["groups"] = [[*key, group] for key, group in self.scenario.groups.items()]

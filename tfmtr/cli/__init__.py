@@ -18,6 +18,7 @@ from tfmtr.cli.evaluate_command import evaluate
 from tfmtr.cli.export_command import export
 from tfmtr.cli.forget_command import forget
 from tfmtr.cli.index_command import index
+from tfmtr.cli.prepare_candidates_command import prepare_candidates
 from tfmtr.cli.prepare_events_command import prepare_events
 from tfmtr.cli.prepare_public_command import PrepareGroup
 from tfmtr.cli.prepare_simulator_command import prepare_simulator
@@ -88,6 +89,7 @@ prepare_app = typer.Typer(
 )
 prepare_app.command("simulator")(prepare_simulator)
 prepare_app.command("events")(prepare_events)
+prepare_app.command("candidates")(prepare_candidates)
 app.add_typer(prepare_app, name="prepare")
 
 

@@ -22,6 +22,9 @@
 A user has one split, so test users are in no training row, unless a column of the events gives the split. Windows 0
 and before are the training window, 1 and after (3 by default) the test windows; `split=train, window=1` is the slice
 for incremental training after test window 1. `sampling=active` is the disjoint set of active users (upsampling).
+Where `tfmtr prepare candidates` made it, `examples` are lists of a first stage (see `tfmtr.candidates`), prepare.json
+has "candidates", and what the log's own examples were is in `discoveries`, in folders of the same names.
+
 Without times, or with a given split, windows are no spans of time (`tfmtr.datasets.holdout`): prepare.json has no start
 and end of them, and "times": false where there are none. It has "calendar" (the windows in one line), "funnel" (rows by
 window and fate), "stages" (what is left of the log, step by step) and "splits" (discoveries by split and what became of
@@ -39,6 +42,8 @@ from tfmtr.documents import read_json
 from tfmtr.folders import Folder, as_path, check_format
 from tfmtr.schema import Schema
 from tfmtr.scratch import sweep
+
+EXAMPLES, DISCOVERIES = "examples", "discoveries"
 
 
 def workplace(out: str | os.PathLike) -> tuple[Path, str, Callable[[Path], None]]:
@@ -101,12 +106,29 @@ class Dataset(Folder):
         """Number of the window after the last, whose catalogue is served."""
         return self.report["windows"][-1]["window"] + 1
 
+    @property
+    def has_candidates(self) -> bool:
+        """Whether the examples are lists of a first stage."""
+        return "candidates" in self.report
+
+    @property
+    def log_fingerprint(self) -> str:
+        """The fingerprint of the data that the log was made into, whether or not the examples are candidates."""
+        return self.report.get("candidates", self.report)["fingerprint"]
+
+    def discoveries(self, split: str, *, windows: Sequence[int] | None = None) -> list[Path]:
+        """As `examples`, with all that users took: what lists are judged by."""
+        return self._files(DISCOVERIES if self.has_candidates else EXAMPLES, split, windows, ("random",))
+
     def examples(
         self, split: str, *, windows: Sequence[int] | None = None, sampling: Sequence[str] = ("random",)
     ) -> list[Path]:
         """Sorted Parquet files of one split; `windows=None` means all training windows (0 and before)."""
+        return self._files(EXAMPLES, split, windows, sampling)
+
+    def _files(self, kind: str, split: str, windows: Sequence[int] | None, sampling: Sequence[str]) -> list[Path]:
         files = []
-        for folder in self.path.glob(f"examples/split={split}/sampling=*/window=*"):
+        for folder in self.path.glob(f"{kind}/split={split}/sampling=*/window=*"):
             parts = dict(part.split("=") for part in folder.parts[-2:])
             window = int(parts["window"])
             if parts["sampling"] in sampling and (window <= 0 if windows is None else window in windows):

@@ -6,6 +6,7 @@ import keras
 from keras import KerasTensor, ops
 
 from tfmtr.kinds import KINDS, categorical
+from tfmtr.layers.piecewise_linear import PiecewiseLinear
 from tfmtr.names import SCENARIO
 from tfmtr.parameter_servers import table
 from tfmtr.schema import Feature, Schema
@@ -78,7 +79,8 @@ def embed_fields(
     """One tensor a feature.
 
     Ids and hashed strings become embeddings, sets and sequences the mean embedding of their values,
-    numbers and vectors stay as they are. Arguments as for `embed`.
+    numbers and vectors stay as they are, a number with quantiles becomes how far it is through each of its bins.
+    Arguments as for `embed`.
 
     Returns:
         `{feature: tensor of shape (batch, width)}`; the width is `embedding_dim` but for numbers and vectors.
@@ -94,5 +96,10 @@ def embed_fields(
         kind, embedding = KINDS[feature.kind], None
         if kind.rows is not None:
             embedding = table(kind.rows(feature), embedding_dim, name=f"{prefix}{feature.name}_embedding")
-        fields[feature.name] = kind.embed(inputs[feature.name], embedding)
+        value = inputs[feature.name]
+        if feature.quantiles:
+            edges = [(value - feature.mean) / feature.std for value in feature.quantiles]
+            fields[feature.name] = PiecewiseLinear(edges, name=f"{prefix}{feature.name}_bins")(value)
+        else:
+            fields[feature.name] = kind.embed(value, embedding)
     return fields

@@ -115,7 +115,7 @@ def _baseline_lists(
     }
     scores = []
     for window in data.test_windows:
-        table = positives_of(data, data.examples("test", windows=[window]))
+        table = positives_of(data, data.discoveries("test", windows=[window]))
         if not len(table):
             continue
         history, catalogue = past.history(window), catalogue_of(data, window)
@@ -149,7 +149,7 @@ def validation_cases(
     windows = [row["window"] for row in data.report["windows"] if -JUDGED_WINDOWS < row["window"] < before]
     cases = []
     for window in windows:
-        files = data.examples("validation", windows=[window])
+        files = data.discoveries("validation", windows=[window])
         table = positives_of(data, files, columns) if files else []
         if len(table):
             catalogue = catalogue_of(data, window)

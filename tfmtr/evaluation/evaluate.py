@@ -17,7 +17,7 @@ from tfmtr.checkpoints import restore
 from tfmtr.checks import check_choice, check_integer, check_number, check_texts
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import replacing, write_json
-from tfmtr.evaluation.baseline_lists import baseline_lists, user_scores
+from tfmtr.evaluation.baseline_lists import baseline_lists, positives_of, user_scores
 from tfmtr.evaluation.baselines.table import BASELINES
 from tfmtr.evaluation.evaluation import Evaluation
 from tfmtr.evaluation.index_lists import AmongCase, ListCase, is_positive, list_metrics, profiles, ranking_of
@@ -150,6 +150,8 @@ def evaluate(
             write_scores(window, columns)
             for path, cells in row_metrics(columns, users, schema, facts):
                 put(by_part, (*path, str(window)), cells)
+            if data.has_candidates:  # lists are judged by all that users took
+                positives = positives_of(data, data.discoveries("test", windows=[window]), columns=None)
             by_part["recall"][str(window)] = None
             has_lists = isinstance(model, TwoTower) or first is not None
             if has_lists and past is not None and positives is not None and len(positives):
@@ -162,11 +164,11 @@ def evaluate(
                     }  # fmt: skip
                     rank = ranking_of(model, index, schema, data, k=k, **options)  # pyright: ignore[reportArgumentType]
                 else:
-                    index, candidates_of = first.at(window, past)
+                    index, candidates_of, evidence = first.at(window, past)
                     if scores_of_pairs is None:
                         scores_of_pairs = second_scores(model, schema, data)
-                        chosen = choose_first_weight(first, scores_of_pairs, schema, past, window=window, k=k)
-                    rank = after_both(candidates_of, scores_of_pairs, k=k, first_weight=chosen["weight"])
+                        chosen = choose_first_weight(first, scores_of_pairs, past, window=window, k=k)
+                    rank = after_both(candidates_of, evidence, scores_of_pairs, k=k, first_weight=chosen["weight"])
                 for kind, before in ((NEW, past), (REPEATS, None)):
                     case = ListCase(positives, index.catalogue, most=recall_users, past=before, window=window)
                     lists = case.index_lists(rank)

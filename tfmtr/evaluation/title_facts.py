@@ -58,7 +58,7 @@ def title_facts(data: Dataset, *, local_share: float = LOCAL_SHARE) -> TitleFact
             f"`local_share` must be a share of the territories in [0, 1]. Received: local_share={local_share}"
         )
     con = ibis.duckdb.connect()
-    rows = read_files(con, data.examples("train"))
+    rows = read_files(con, data.discoveries("train"))
     positive = is_event(rows, data.schema.tasks[0].column).cast("int64")
     rows = rows.select("title_row", "territory", positive=positive)  # no feature that may be called `Positive`
     counts = con.to_pyarrow(rows.group_by("title_row").aggregate(rows=rows.count(), positives=rows.positive.sum()))  # pyright: ignore[reportAttributeAccessIssue]

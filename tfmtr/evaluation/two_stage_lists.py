@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,13 +10,16 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfmtr import inputs
-from tfmtr.evaluation.index_lists import ListCase, is_positive, scoring_of
+from tfmtr.evaluation.baseline_lists import validation_cases
+from tfmtr.evaluation.index_lists import scoring_of
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.ranking import ndcg_of_users
 from tfmtr.names import COMBINE, weight_name
+from tfmtr.retrieval.first_stage import FirstStageFeatures, check_evidence
 from tfmtr.retrieval.index import build_index
 from tfmtr.retrieval.second_stage import SecondStage, title_arrays
 from tfmtr.run import Run
+from tfmtr.schema import PAIR
 
 if TYPE_CHECKING:
     from tfmtr.datasets.dataset import Dataset
@@ -24,8 +27,10 @@ if TYPE_CHECKING:
     from tfmtr.retrieval.indexes import Index
     from tfmtr.schema import Schema
 
+SecondScores = Callable[[pa.Table, np.ndarray, Mapping[str, np.ndarray]], np.ndarray]
 Rank = Callable[[pa.Table, np.ndarray], np.ndarray]
 Score = Callable[[pa.Table, np.ndarray], tuple[np.ndarray, np.ndarray]]
+Evidence = Callable[[pa.Table, np.ndarray], dict[str, np.ndarray]]
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # of the first stage's score, of which one is chosen
 MIDDLE, FEW, MOST = 1.0, 200, 1_000
 
@@ -44,17 +49,20 @@ class FirstStage:
 
     def __init__(self, run: Run, data: Dataset, candidates: int) -> None:
         run.check_form("two_tower")
-        if run.document["fingerprint"] != data.report["fingerprint"]:
+        if run.document["fingerprint"] != data.log_fingerprint:
             raise ValueError(
                 "`retrieval` must be a run on the data of the ranking model: test users of one may be training users "
                 f"of the other. Received: {run.path} on data with fingerprint {run.document['fingerprint']}, not "
-                f"{data.report['fingerprint']}"
+                f"{data.log_fingerprint}"
             )
+        check_evidence("run", data.schema, run.list_model)
         self.run, self.data, self.schema, self.candidates = run, data, run.schema, candidates
         self.order = run.list_model
 
-    def at(self, window: int, past: Past, *, weights: int | None = None) -> tuple[Index, Score]:
+    def at(self, window: int, past: Past, *, weights: int | None = None) -> tuple[Index, Score, Evidence]:
         """The index of a window, and how it scores: places and scores of `candidates` titles, best first.
+
+        Its evidence is what it knows of given titles, for a ranking model on its candidates; `{}` for others.
 
         Args:
             window: The window.
@@ -62,16 +70,23 @@ class FirstStage:
             weights: Test window whose weights are taken, if these are others than the window's.
         """
         model = self.run.load(window=window if weights is None else weights)
-        scorer = None if self.order is None else self.order.as_of(self.data, past, window)
+        known = None if self.order is None else FirstStageFeatures.as_of(self.order, self.data, past, window)
+        scorer = None if known is None else known.scorer
         index = build_index(model, self.data, self.schema, window=window, scorer=scorer)
         options = {"popularity": past.popularity(window), "scorer": scorer, "past": past, "window": window}
-        return index, scoring_of(model, index, self.schema, self.data, k=self.candidates, **options)
+
+        def evidence(rows: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
+            if known is None or not self.data.has_candidates:
+                return {}
+            return known.of(known.scorer.queries_of(past, past.numbers(rows["user"]), window), places)
+
+        return index, scoring_of(model, index, self.schema, self.data, k=self.candidates, **options), evidence
 
 
-def second_scores(model: JointModel, schema: Schema, data: Dataset) -> Callable[[pa.Table, np.ndarray], np.ndarray]:
-    """What a ranking model says of given titles: a function of example rows, one a user, and of places of titles.
+def second_scores(model: JointModel, schema: Schema, data: Dataset) -> SecondScores:
+    """What a ranking model says of given titles: a function of rows, places of titles, and the first stage's evidence.
 
-    Both have one row a user; the tasks have their own weights. The model may get other weights between calls.
+    All have one row a user; the tasks have their own weights. The model may get other weights between calls.
 
     Args:
         model: A model of the form `ranking`.
@@ -80,29 +95,31 @@ def second_scores(model: JointModel, schema: Schema, data: Dataset) -> Callable[
     """
     arrays, stores = title_arrays(data, schema), inputs.open_stores(data)
     own: dict[str, Any] = model.predictor.input  # pyright: ignore[reportAssignmentType]
-    users = {name: tensor for name, tensor in own.items() if name not in arrays}
+    pairs = schema.by_role(PAIR)
+    users = {name: tensor for name, tensor in own.items() if name not in {*arrays, *(f.name for f in pairs)}}
     tasks = tuple(task for task in schema.tasks if task.name in model.predictor.output)
-    second = SecondStage(model.predictor, users, tasks, arrays)
+    second = SecondStage(model.predictor, users, tasks, arrays, pairs=pairs)
     weights = {weight_name(task.name): tf.constant([task.weight]) for task in tasks} | {COMBINE: tf.constant([""])}
 
     @tf.function(reduce_retracing=True)
-    def scores(given: dict[str, tf.Tensor], index: tf.Tensor) -> tf.Tensor:
-        return second.combined(second(given, index), weights)
+    def scores(given: dict[str, tf.Tensor], index: tf.Tensor, evidence: dict[str, tf.Tensor]) -> tf.Tensor:
+        return second.combined(second(given, index, evidence), weights)
 
-    def scores_of(rows: pa.Table, index: np.ndarray) -> np.ndarray:
+    def scores_of(rows: pa.Table, index: np.ndarray, evidence: Mapping[str, np.ndarray]) -> np.ndarray:
         features = inputs.model_inputs(rows, schema, stores)
-        return scores({name: tf.constant(features[name]) for name in users}, tf.constant(index, tf.int32)).numpy()
+        given = {name: tf.constant(features[name]) for name in users}
+        known = {feature.name: tf.constant(evidence[feature.name]) for feature in pairs}
+        return scores(given, tf.constant(index, tf.int32), known).numpy()
 
     return scores_of
 
 
-def after_both(
-    first: Score, scores_of: Callable[[pa.Table, np.ndarray], np.ndarray], *, k: int, first_weight: float
-) -> Rank:
+def after_both(first: Score, evidence: Evidence, scores_of: SecondScores, *, k: int, first_weight: float) -> Rank:
     """How both stages rank: the k best of the first one's titles by both scores.
 
     Args:
         first: How the first stage scores.
+        evidence: What it knows of titles.
         scores_of: What `second_scores` returns.
         k: Titles of a list.
         first_weight: Of the first stage's score.
@@ -110,7 +127,7 @@ def after_both(
 
     def rank(rows: pa.Table, allowed: np.ndarray) -> np.ndarray:
         index, scores = first(rows, allowed)
-        return best_of(index, scores, scores_of(rows, index), first_weight, k)
+        return best_of(index, scores, scores_of(rows, index, evidence(rows, index)), first_weight, k)
 
     return rank
 
@@ -128,19 +145,17 @@ def best_of(index: np.ndarray, first: np.ndarray, second: np.ndarray, first_weig
 
 def choose_first_weight(
     first: FirstStage,
-    scores_of: Callable[[pa.Table, np.ndarray], np.ndarray],
-    schema: Schema,
+    scores_of: SecondScores,
     past: Past,
     *,
     window: int,
     k: int = 10,
 ) -> dict[str, Any]:
-    """The weight of the first stage's score whose lists validation users' last training window likes best.
+    """The weight of the first stage's score whose lists validation users' last training windows like best.
 
     Args:
         first: The `FirstStage`.
         scores_of: What `second_scores` returns, of the model that was trained up to the first test window.
-        schema: The ranking model's `Schema`, whose first task the lists are for.
         past: The `Past`.
         window: The first test window, whose weights of the first stage are taken.
         k: Titles of a list.
@@ -149,28 +164,25 @@ def choose_first_weight(
         `{"weight", "lists", "tries": [{"weight", "ndcg"}]}`. With fewer than 200 lists nothing is chosen: the weight is
         1 and there is no try.
     """
-    files = first.data.examples("validation", windows=[0])
-    tables = [table for table in inputs.read_tables(files, rows=8192)] if files else []
-    tables = [table.filter(is_positive(table[schema.tasks[0].column])) for table in tables]
-    if not sum(map(len, tables)):
-        return {"weight": MIDDLE, "lists": 0, "tries": []}
-    index, score = first.at(0, past, weights=window)
-    case = ListCase(pa.concat_tables(tables), index.catalogue, most=MOST, past=past, window=0)
-    if len(case.users) < FEW:
-        return {"weight": MIDDLE, "lists": len(case.users), "tries": []}
-    ranked: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
+    cases = validation_cases(first.data, past, most=MOST, columns=None)
+    number = sum(len(case.users) for _, case in cases)
+    if number < FEW:
+        return {"weight": MIDDLE, "lists": number, "tries": []}
+    found: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
+    for judged, case in cases:
+        _, score, evidence = first.at(judged, past, weights=window)
+        ranked: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
 
-    def rank_all(rows: pa.Table, allowed: np.ndarray) -> np.ndarray:
-        places, own = score(rows, allowed)
-        second = scores_of(rows, places)
+        def rank_all(rows: pa.Table, allowed: np.ndarray, score=score, evidence=evidence, ranked=ranked) -> np.ndarray:  # noqa: ANN001
+            places, own = score(rows, allowed)
+            second = scores_of(rows, places, evidence(rows, places))
+            for weight, lists in ranked.items():
+                lists.append(best_of(places, own, second, weight, k))
+            return ranked[MIDDLE][-1]
+
+        case.lists(rank_all)
         for weight, lists in ranked.items():
-            lists.append(best_of(places, own, second, weight, k))
-        return ranked[MIDDLE][-1]
-
-    case.lists(rank_all)
-    tries = [
-        {"weight": weight, "ndcg": float(np.mean(ndcg_of_users(case.ranked(np.concatenate(lists)))))}
-        for weight, lists in ranked.items()
-    ]
+            found[weight].append(ndcg_of_users(case.ranked(np.concatenate(lists))))
+    tries = [{"weight": weight, "ndcg": float(np.concatenate(values).mean())} for weight, values in found.items()]
     best = max(tries, key=lambda one: (one["ndcg"], one["weight"]))
-    return {"weight": best["weight"], "lists": len(case.users), "tries": tries}
+    return {"weight": best["weight"], "lists": number, "tries": tries}

@@ -18,7 +18,7 @@ from tfmtr.models.building import add_terms, as_float32, check_sizes, named_tens
 from tfmtr.models.joint import JointModel, Tensors
 from tfmtr.models.rebuilding import rebuildable
 from tfmtr.models.side_inputs import Side, call_share, find_share
-from tfmtr.schema import TRAINING, Schema
+from tfmtr.schema import PAIR, TRAINING, Schema
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -122,6 +122,11 @@ def two_tower(
     """
     units = check_widths("units", units)
     check_sizes(embedding_dim, unknown_rate, dropout)
+    if pairs := [feature.name for feature in schema.by_role(PAIR)]:
+        raise ValueError(
+            "A two-tower model knows no feature of a user and a title; train it on the log's own examples, "
+            f"and form=ranking on its candidates. Received: {pairs[:3]}"
+        )
     given, share = share, find_share(share, per_pair)
     head = components.find("heads", head)(schema.tasks)
     schema, towers = head.complete(schema), head.towers()

@@ -105,7 +105,7 @@ def _forget_prepared(user: str, prepared: Dataset) -> tuple[int, bool]:
     """Number of rows removed, and whether some of them were trained on."""
     count, learnt = 0, False
     late = [] if prepared.path.name != "data" else sorted(prepared.path.parent.glob("late/*.parquet"))
-    for file in [*prepared.path.glob("examples/split=*/sampling=*/window=*/*.parquet"), *late]:
+    for file in [*prepared.path.glob("*/split=*/sampling=*/window=*/*.parquet"), *late]:
         dropped = _drop(file, user)
         count += dropped
         learnt |= bool(dropped) and ("split=train" in file.parts or file in late)

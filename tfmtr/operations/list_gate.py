@@ -72,7 +72,7 @@ def judge_lists(
     if not all(isinstance(model, TwoTower) for model, _ in runs):
         return _nothing(f"{NOT_HELD}: a model without a title index makes none")
     window = data.next_window - 1
-    files = data.examples("validation", windows=[window])
+    files = data.discoveries("validation", windows=[window])
     if not files:
         return _nothing(f"{NOT_HELD}: no row of a validation user in the last window")
     past = Past(data)

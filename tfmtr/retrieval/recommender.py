@@ -106,10 +106,10 @@ class Recommender(keras.layers.Layer):
         nobody = tf.zeros([batch], tf.bool)
         is_cold = nobody if is_cold is None else is_cold
         has_history = ~nobody  # pyright: ignore[reportOperatorIssue]
+        list_query = None
         if queries and self.order is not None:
-            history, ages = (repeat(request[name], batch) for name in HISTORY)
-            list_query, has_history, has_past = self.order(history, ages, request["seen"], request["request_territory"])
-            query, is_cold = tf.concat([self.order.model_weight * query, list_query], axis=1), is_cold & ~has_past
+            query, list_query, has_history, has_past = self.joined(query, request)
+            is_cold = is_cold & ~has_past
         rank_by = tf.fill([batch], "")
         if queries:
             rank_by = repeat(self.checked_output(request["rank_by"]), batch)
@@ -127,7 +127,7 @@ class Recommender(keras.layers.Layer):
         parts = {}
         if second is not None:
             index, scores = self.with_popular(is_popular, request, allowed, index, scores)
-            outputs = second(request, index)
+            outputs = second(request, index, self.evidence(list_query, index, scores))
             first = tf.where(scores > -np.inf, scores, 0.0) * request[names.FIRST_STAGE_WEIGHT][:, None]
             combined = second.combined(outputs, request) + first
             combined = tf.where(is_ranked[:, None], self.named(outputs, rank_by), combined)
@@ -168,6 +168,51 @@ class Recommender(keras.layers.Layer):
             ),
             **{name: tf.where(is_there, value, -np.inf) for name, value in zip(parts, values, strict=True)},
         }
+
+    def joined(self, query: tf.Tensor, request: Mapping[str, tf.Tensor]) -> tuple[Any, Any, Any, Any]:
+        """The towers' query with the list model's coordinates, these alone, and what `ListQuery` knows of the past."""
+        order, batch = self.order, tf.shape(query)[0]
+        history, ages = (repeat(request[name], batch) for name in HISTORY)
+        own, has_history, has_past = order(history, ages, request["seen"], request["request_territory"])  # pyright: ignore[reportOptionalCall]
+        return tf.concat([order.model_weight * query, own], axis=1), own, has_history, has_past  # pyright: ignore[reportOptionalMemberAccess]
+
+    def coordinates_of(self, index: tf.Tensor) -> tf.Tensor:
+        """The list model's coordinates of titles, of shape `(batch, n, width)`."""
+        return self.index.vectors_of(tf.maximum(index, 0))[..., -self.order.width :]  # pyright: ignore[reportArgumentType, reportOptionalMemberAccess]
+
+    def evidence(
+        self, query: tf.Tensor | None, index: tf.Tensor, scores: tf.Tensor, titles: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor] | None:
+        """What the first stage knows of titles, see `SecondStage.evidence`.
+
+        Args:
+            query: The list model's coordinates of users; `None` without one.
+            index: Places of the candidates, of shape `(batch, m)`.
+            scores: Their scores, minus infinity where there is none.
+            titles: Places of the titles, of shape `(batch, n)`; by default the candidates themselves.
+        """
+        if self.second is None or query is None or not self.second.pairs:
+            return None
+        vectors = self.coordinates_of(index)
+        own = tf.where(scores > -np.inf, tf.einsum("bd,bnd->bn", query, vectors), -np.inf)
+        if titles is None:
+            return self.second.evidence(self.order, query, index, vectors, own)  # pyright: ignore[reportArgumentType]
+        return self.second.evidence(self.order, query, titles, self.coordinates_of(titles), own)  # pyright: ignore[reportArgumentType]
+
+    def evidence_of(
+        self, query: tf.Tensor, request: Mapping[str, tf.Tensor], titles: tf.Tensor
+    ) -> dict[str, tf.Tensor] | None:
+        """What the first stage knows of given titles among the candidates of a request, see `evidence`."""
+        if self.second is None or not self.second.pairs:
+            return None
+        batch = tf.shape(query)[0]
+        request = {name: repeat(request[name], batch) for name in ("request_territory", "seen", *HISTORY)}
+        query, own, _, _ = self.joined(query, request)
+        nothing = tf.fill([batch, 1], "")
+        allowed = self.catalogue(request["request_territory"], request["seen"], nothing, nothing)
+        number = tf.fill([batch], tf.minimum(self.second.candidates, self.catalogue.num_titles))
+        found = self.index(query, number, allowed)
+        return self.evidence(own, found["index"], found["scores"], titles)
 
     def vectors_of(self, index: tf.Tensor) -> tf.Tensor:
         """The towers' vectors of candidates, of shape `(batch, candidates, d)`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -12,14 +12,18 @@ import tensorflow as tf
 from tfmtr.encoders.embed import encode_inputs
 from tfmtr.encoders.graph_names import graph
 from tfmtr.encoders.raw import look_up, raw_inputs
+from tfmtr.kinds import KINDS
 from tfmtr.models.pairs import call_pairs
 from tfmtr.names import COMBINE, weight_name
+from tfmtr.retrieval.first_stage import PREFIX, parts_of, rank_among
 from tfmtr.retrieval.index import feature_tables
+from tfmtr.schema import PAIR
 
 if TYPE_CHECKING:
     from tfmtr.datasets.dataset import Dataset
+    from tfmtr.listwise.layer import ListQuery
     from tfmtr.models import JointModel
-    from tfmtr.schema import Schema, Task
+    from tfmtr.schema import Feature, Schema, Task
 
 CANDIDATES = 500
 COMBINED = ("sum", "product")  # how tasks become one score
@@ -38,16 +42,20 @@ class SecondStage(keras.layers.Layer):
     their places: see `tfmtr.models.pairs`.
 
     Args:
-        graph: Model from raw values of users and encoded features of titles to `{task: tensor of shape (rows, 1)}`.
+        graph: Model from raw values of users and encoded features of titles and pairs to `{task: tensor of shape
+            (rows, 1)}`.
         users: `{column: KerasTensor}` of the inputs that are of users.
         tasks: The tasks of the schema that the model has an output for.
         features: `{title feature: array of shape (titles, ...)}`, encoded.
+        pairs: The `Feature`s of the graph that are of a user and a title, `tfmtr.retrieval.first_stage`.
+        shares: Log shares of the titles, float32 of shape `(titles, speeds)`, where there are `pairs`.
         candidates: How many titles the first stage finds for each user.
         first_weight: Of the first stage's score in the final one, where a request says nothing else.
 
     Call arguments:
         request: `{name: tensor}` with the columns of `users`.
         index: Places of titles, integers of shape `(batch, n)`.
+        evidence: `{pair feature: float32 of shape (batch, n)}`, where there are such features.
 
     Returns:
         `{output: float32 of shape (batch, n)}`.
@@ -60,6 +68,8 @@ class SecondStage(keras.layers.Layer):
         tasks: tuple[Task, ...],
         features: Mapping[str, np.ndarray],
         *,
+        pairs: Sequence[Feature] = (),
+        shares: np.ndarray | None = None,
         candidates: int = CANDIDATES,
         first_weight: float = 0.0,
         **kwargs: Any,
@@ -67,24 +77,50 @@ class SecondStage(keras.layers.Layer):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.graph, self.users, self.tasks, self.candidates = graph, dict(users), tasks, candidates
         self.names, self.first_weight = sorted(graph.output), float(first_weight)
-        self.features = {
-            name: self.add_weight(
-                shape=value.shape,
-                initializer=lambda shape, dtype, value=value: value,
-                trainable=False,
-                dtype=value.dtype.name,
-                name=name.replace("/", "_"),
-            )
-            for name, value in features.items()
-        }
+        self.features = {name: self.constant(name, value) for name, value in features.items()}
+        self.pairs = tuple(pairs)
+        self.shares = None if shares is None else self.constant(f"{PREFIX}shares", shares)
         self.built = True
 
-    def call(self, request: Mapping[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tensor]:
+    def constant(self, name: str, value: np.ndarray) -> keras.Variable:
+        """A variable that keeps its value."""
+        return self.add_weight(
+            shape=value.shape,
+            initializer=lambda shape, dtype: value,
+            trainable=False,
+            dtype=value.dtype.name,
+            name=name.replace("/", "_"),
+        )
+
+    def call(
+        self, request: Mapping[str, tf.Tensor], index: tf.Tensor, evidence: Mapping[str, tf.Tensor] | None = None
+    ) -> dict[str, tf.Tensor]:
         """Scores; see the class."""
         number, places = tf.shape(index)[1], tf.reshape(tf.maximum(index, 0), [-1])
+        titles: dict[str, Any]
         titles = {name: tf.gather(tf.convert_to_tensor(value), places) for name, value in self.features.items()}
+        for feature in self.pairs:
+            titles[feature.name] = KINDS[feature.kind].look_up(tf.reshape(evidence[feature.name], [-1]), feature)  # pyright: ignore[reportOptionalSubscript]
         outputs: dict[str, Any] = call_pairs(self.graph, {name: request[name] for name in self.users}, titles, number)
         return {name: tf.reshape(value, tf.shape(index)) for name, value in outputs.items()}
+
+    def evidence(
+        self, order: ListQuery, query: tf.Tensor, index: tf.Tensor, vectors: tf.Tensor, candidates: tf.Tensor
+    ) -> dict[str, tf.Tensor] | None:
+        """What the first stage knows of titles; `None` where the model does not ask for it.
+
+        Args:
+            order: The list model's part of the queries.
+            query: The list model's coordinates of users, of shape `(batch, width)`.
+            index: Places of titles, of shape `(batch, n)`.
+            vectors: Their coordinates, of shape `(batch, n, width)`.
+            candidates: What `score_of` says of the candidates, of shape `(batch, m)`.
+        """
+        if not self.pairs:
+            return None
+        shares = tf.gather(tf.convert_to_tensor(self.shares), tf.maximum(index, 0))
+        found = parts_of(query, vectors, shares, order.inputs_of.shape[1])
+        return found | {f"{PREFIX}rank": rank_among(found[f"{PREFIX}score"], candidates)}
 
     def combined(self, outputs: Mapping[str, tf.Tensor], request: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The final score of each title, of shape `(batch, n)`.
@@ -128,6 +164,7 @@ def build_second_stage(
     candidates: int = CANDIDATES,
     first_weight: float = 0.0,
     calibrate: Callable[..., dict[str, keras.KerasTensor]] | None = None,
+    shares: np.ndarray | None = None,
 ) -> SecondStage:
     """The second stage of a ranking model over the titles of a prepared directory.
 
@@ -138,10 +175,12 @@ def build_second_stage(
         candidates: How many titles the first stage finds for each user.
         first_weight: As for `SecondStage`.
         calibrate: As for `pair_graph`.
+        shares: As for `SecondStage`.
     """
     pairs, raw = pair_graph(model, schema, calibrate)
     served = tuple(task for task in schema.tasks if task.name in pairs.output)
-    options = {"candidates": candidates, "first_weight": first_weight}
+    options: dict[str, Any] = {"candidates": candidates, "first_weight": first_weight}
+    options |= {"pairs": schema.by_role(PAIR), "shares": shares}
     return SecondStage(pairs, raw, served, title_arrays(titles, schema), **options)
 
 
@@ -156,7 +195,7 @@ def pair_graph(
         calibrate: `calibrate(outputs, raw, encoded, schema) -> outputs` of the served graph; by default nothing.
     """
     raw = raw_inputs(schema, "user", "context", scenario=True)
-    encoded, of_titles = look_up(raw, schema, "user", "context", scenario=True), encode_inputs(schema, "title")
+    encoded, of_titles = look_up(raw, schema, "user", "context", scenario=True), encode_inputs(schema, "title", PAIR)
     # The predictor's operations, not the predictor as one operation: then each runs on the rows that it needs.
     outputs = model.predictor.call({**encoded, **of_titles})
     if calibrate is not None:
