@@ -395,6 +395,7 @@ def test_the_commands(runs, tiny_two, tmp_path, capsys):
     )
     assert told.exit_code == 0, told.output
     assert Version(tmp_path / "m/1").facts["ranking"]["candidates"] == 9
+    assert "its score counts 1 (nothing was chosen: " in told.stderr
     for words in ([], [first, "--retrieval", first]):
         refused = CliRunner().invoke(cli.app, ["export", *words, "--out", str(tmp_path / "m")])
         assert "`export` must be given one two-tower run" in str(refused.exception)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tfmtr.cli.common_options import INDEX_HELP, IndexedTitles, Signatures, check_typed
-from tfmtr.cli.printing import print_version
+from tfmtr.cli.printing import note, print_version
 
 
 def export(
@@ -37,4 +37,11 @@ def export(
     from tfmtr.exporting import export as export_model
 
     stages = {} if ranking is None else {"ranking": ranking, "candidates": candidates, "first_weight": first_weight}
-    print_version(export_model(run, out, titles=titles, index=index, signatures=signature or (), **stages))
+    version = export_model(run, out, titles=titles, index=index, signatures=signature or (), **stages)
+    print_version(version)
+    if ranking is not None and first_weight is None:
+        chosen = version.facts["ranking"]["first_stage"]
+        how = f"chosen by {chosen['lists']:,} lists of validation users"
+        if not chosen["tries"]:
+            how = f"nothing was chosen: {chosen['lists']} lists of validation users, of the run's own data, are too few"
+        note("first stage", "green" if chosen["tries"] else "yellow", f"its score counts {chosen['weight']:g} ({how})")
