@@ -5,6 +5,7 @@ Tests `tfmtr.candidates`, `tfmtr.retrieval.first_stage` and `tfmtr prepare candi
 
 import functools
 import json
+import re
 import shutil
 
 import ibis
@@ -30,6 +31,8 @@ from tfmtr.evaluation.ranking import ndcg_of_users
 from tfmtr.evaluation.two_stage_lists import FirstStage, after_both, second_scores
 from tfmtr.exporting import export
 from tfmtr.operations.forgetting import forget
+from tfmtr.reporting.lists_section import describe_lists
+from tfmtr.reporting.runs import read_models
 from tfmtr.retrieval.first_stage import FirstStageFeatures, feature_names
 from tfmtr.run import Run
 from tfmtr.serving.local import serve
@@ -176,6 +179,10 @@ def test_lists_are_judged_by_all_that_users_took(folder, first, data):
     alone = evaluate(first, baselines=["recent"]).document
     assert both["means"]["new"]["recent"] == alone["means"]["new"]["recent"]
     assert both["means"]["new"]["first stage"]["ndcg"] == pytest.approx(alone["means"]["new"]["model"]["ndcg"])
+    lists = describe_lists(read_models([folder / "judged"]), num_samples=50)
+    assert re.match(r"judged, after both stages, .* the first stage alone: NDCG 0\.\d+ and 0\.\d+ over", lists.stages)
+    (row,) = (row for row in lists.rows if row.name == "first stage")
+    assert row.figures["ndcg"].mean == both["means"]["new"]["first stage"]["ndcg"]
     tests = sum(len(rows_of(data, "test", window)) for window in (1, 2))
     assert sum(cells["overall"]["rows"] for cells in both["tasks"]["event"]["territory"].values()) == tests
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tfmtr.evaluation.compare import mean_and_deviation
 from tfmtr.evaluation.evidence import compare_lists, interval_text
-from tfmtr.evaluation.list_scores import MODEL, read_list_scores, values_of
+from tfmtr.evaluation.list_scores import FIRST_STAGE, MODEL, read_list_scores, values_of
 from tfmtr.evaluation.metrics import OVERALL, Windows
 from tfmtr.evaluation.ranking import mean_over_lists
 from tfmtr.reporting.overview import Figure
@@ -62,6 +62,7 @@ class Lists(NamedTuple):
         segments: `Segment`s, models first.
         verdict: Text of how the page's model stands to the best baseline; `None` without one.
         is_below: Whether it is below it.
+        stages: Text of how the lists after both stages stand to those of the first alone; `None` of one stage.
         warnings: `(model, seed, text)` of all that the evaluations warn of.
         num_lists, num_windows: Of the page's model.
         left_out: `{"users", "positives"}`: of titles that users had before the window.
@@ -75,6 +76,7 @@ class Lists(NamedTuple):
     segments: list[Segment]
     verdict: str | None
     is_below: bool
+    stages: str | None
     warnings: list[tuple[str, int, str]]
     num_lists: int
     num_windows: int
@@ -119,6 +121,8 @@ def describe_lists(models: Sequence[Model], *, num_samples: int = 1000) -> Lists
                 ratio=ratio(ours, theirs, num_samples),
             )
         )
+    first = first_stage_row(model, ours, num_samples)
+    rows += [] if first is None else [first]
     rows.sort(key=lambda row: (row.figures["ndcg"].mean is None, -(row.figures["ndcg"].mean or 0.0)))
     best = next((row for row in rows if row.is_best), None)
     cells = [windows[OVERALL] for windows in evaluation["lists"].get("ranking", {}).values()]
@@ -128,6 +132,7 @@ def describe_lists(models: Sequence[Model], *, num_samples: int = 1000) -> Lists
         segments=segments_of(models, beside),
         verdict=None if best is None else verdict(model.name, best),
         is_below=best is not None and best.ratio is not None and best.ratio["ours"] < best.ratio["theirs"],
+        stages=None if first is None else verdict(f"{model.name}, after both stages,", first, "the first stage alone"),
         warnings=[
             (of.name, run.recipe.seed, text)
             for of in models
@@ -159,6 +164,25 @@ def model_row(model: Model, cell: dict[str, Any] | None, among: int | None) -> R
             for metric in AMONG
         },
         ratio=cell,
+    )
+
+
+def first_stage_row(model: Model, ours: pd.DataFrame | None, num_samples: int) -> Row | None:
+    """The `Row` of the first stage alone, of the last run that was evaluated after both; `None` without one."""
+    run = next((run for run in reversed(model.runs) if run.evaluation.get("first_stage")), None)
+    if run is None:
+        return None
+    new, repeats = (run.evaluation["means"].get(kind, {}).get(FIRST_STAGE, {}) for kind in ("new", "repeats"))
+    list_scores = read_list_scores(run.path)
+    theirs = None if list_scores is None else values_of(list_scores, FIRST_STAGE)
+    return Row(
+        name=FIRST_STAGE,
+        is_model=False,
+        is_best=False,
+        figures={metric: Figure(new.get(metric), None) for metric in METRICS},
+        repeats=Figure(repeats.get("ndcg"), None),
+        among={metric: Figure(None, None) for metric in AMONG},
+        ratio=ratio(ours, theirs, num_samples),
     )
 
 
@@ -194,23 +218,25 @@ def ratio(ours: pd.DataFrame | None, theirs: pd.DataFrame | None, num_samples: i
     return compare_lists(ours, theirs, num_samples=num_samples)
 
 
-def verdict(name: str, best: Row) -> str:
-    """How the page's model stands to the best baseline, in words.
+def verdict(name: str, best: Row, what: str = "") -> str:
+    """How the page's model stands to a contender, in words.
 
     Args:
         name: The model's.
-        best: The baseline's `Row`.
+        best: The contender's `Row`.
+        what: What it is; by default the best baseline, with its name.
     """
+    what = what or f"{best.name}, the best baseline"
     cell = best.ratio
     if cell is None:
-        return f"{name} beside {best.name}, the best baseline: their lists are not of the same users, or not kept"
+        return f"{name} beside {what}: their lists are not of the same users, or not kept"
     figures = f"NDCG {cell['ours']:.4f} and {cell['theirs']:.4f} over {cell['user_windows']:,} lists"
     if cell["ratio"] is None:
-        return f"{name} beside {best.name}, the best baseline: {figures}; too little to compare ({cell['reason']})"
+        return f"{name} beside {what}: {figures}; too little to compare ({cell['reason']})"
     is_above, is_below = cell["low"] > 1, cell["high"] is not None and cell["high"] < 1
     word = "is above" if is_above else "is below" if is_below else "cannot be told apart from"
     figures += f", a ratio of {cell['ratio']:.3f} ({interval_text(cell)})"
-    return f"{name} {word} {best.name}, the best baseline: {figures}"
+    return f"{name} {word} {what}: {figures}"
 
 
 def segments_of(models: Iterable[Model], beside: EvaluatedRun | None) -> list[Segment]:
