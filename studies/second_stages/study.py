@@ -54,9 +54,10 @@ def write_log(folder, levels, num_users=USERS):
             for _ in levels:
                 label *= float(rng.random() < 0.6)
                 labels.append(label)
-            rows.append((f"u{user}", f"t{at % TITLES}", moment, int(rng.integers(1, 9)), 1.0, *labels))
+            elapsed = (START + datetime.timedelta(days=DAYS) - moment) / datetime.timedelta(days=1)
+            rows.append((f"u{user}", f"t{at % TITLES}", moment, int(rng.integers(1, 9)), elapsed, 1.0, *labels))
             at += 1 if rng.random() < 0.8 else int(rng.integers(1, TITLES))
-    columns = ["user", "title", "time", "position", "click", *levels]
+    columns = ["user", "title", "time", "position", "elapsed", "click", *levels]
     tables = {
         "events": pd.DataFrame(rows, columns=columns),
         "users": pd.DataFrame({"user": [f"u{user}" for user in range(num_users)], "territory": homes}),
@@ -72,7 +73,7 @@ def write_log(folder, levels, num_users=USERS):
         **{name: folder / f"{name}.parquet" for name in tables},
         columns={name: name for name in ("user", "title", "time", "territory", "name")},
         tasks={"click": "click"} | {name: f"{name}:after={before}" for name, before in after.items()},
-        training={"position": "position"},
+        training={name: name for name in ("position", "elapsed")},
         availability="anywhere",
     )
 

@@ -151,7 +151,7 @@ def choose_first_weight(
     window: int,
     k: int = 10,
 ) -> dict[str, Any]:
-    """The weight of the first stage's score whose lists validation users' last training windows like best.
+    """The weight of the first stage's score, by validation users' lists in the last training windows; see `cautious`.
 
     Args:
         first: The `FirstStage`.
@@ -183,6 +183,27 @@ def choose_first_weight(
         case.lists(rank_all)
         for weight, lists in ranked.items():
             found[weight].append(ndcg_of_users(case.ranked(np.concatenate(lists))))
-    tries = [{"weight": weight, "ndcg": float(np.concatenate(values).mean())} for weight, values in found.items()]
-    best = max(tries, key=lambda one: (one["ndcg"], one["weight"]))
-    return {"weight": best["weight"], "lists": number, "tries": tries}
+    values = {weight: np.concatenate(lists) for weight, lists in found.items()}
+    tries = [{"weight": weight, "ndcg": float(figures.mean())} for weight, figures in values.items()]
+    return {"weight": cautious(values), "lists": number, "tries": tries}
+
+
+def cautious(values: Mapping[float, np.ndarray]) -> float:
+    """The largest weight whose lists are not worse than the best one's by more than a standard error.
+
+    The first stage is trusted where the second one is not clearly better: the best of some noisy figures is too good.
+
+    Args:
+        values: `{weight: NDCG of the same lists}`, each of shape `(lists,)`.
+
+    >>> lists = np.linspace(0, 1, 100)
+    >>> cautious({0.0: lists + 0.2, 1.0: lists + 0.1, 4.0: lists}), cautious({0.0: lists, 4.0: lists[::-1]})
+    (0.0, 4.0)
+    """
+    best = max(values.values(), key=np.mean)
+
+    def is_near(weight: float) -> bool:
+        difference = best - values[weight]
+        return bool(difference.mean() <= difference.std(ddof=1) / np.sqrt(len(difference)))
+
+    return max(filter(is_near, values))
