@@ -68,11 +68,10 @@ def write_log(folder, levels, num_users=USERS):
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in tables.items():
         values.to_parquet(folder / f"{name}.parquet", index=False)
-    after = dict(zip(levels, ("click", *levels), strict=False))
     return tfmtr.Logs(
         **{name: folder / f"{name}.parquet" for name in tables},
         columns={name: name for name in ("user", "title", "time", "territory", "name")},
-        tasks={"click": "click"} | {name: f"{name}:after={before}" for name, before in after.items()},
+        tasks={"click": "click"} | {name: f"{name}:after=click" for name in levels},
         training={name: name for name in ("position", "elapsed")},
         availability="anywhere",
     )
