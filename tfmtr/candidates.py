@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 NEGATIVES = 30  # titles of a list that were passed over, of which a model learns
 EARLIER = 2  # windows before the first one whose lists are learnt from: what is known before is little
 BINS, SAMPLE = 16, 50_000
-SCORES = 20_000_000  # of users and titles, at a time
+SCORES, COORDINATES = 20_000_000, 50_000_000  # of users and titles, and of users and candidates, at a time
 ROW_GROUP = 65_536
 
 
@@ -260,7 +260,8 @@ class Writer:
 
     def each(self, case: ListCase, known: FirstStageFeatures, window: int) -> Iterator[Lists]:
         """The lists of a case's users, some at a time."""
-        size, k = max(1, SCORES // max(self.past.num_titles, 1)), min(self.candidates, self.past.num_titles)
+        k, width = min(self.candidates, self.past.num_titles), known.scorer.outputs.shape[1]
+        size = max(1, min(SCORES // max(self.past.num_titles, 1), COORDINATES // max(k * width, 1)))
         for begin in range(0, len(case.users), size):
             own = slice(begin, begin + size)
             queries = known.scorer.queries_of(self.past, self.past.numbers(case.users[own]), window)
