@@ -87,7 +87,7 @@ def make_version(folder, titles, *, width=WIDTH, units=UNITS, candidates=CANDIDA
     for name, signature in {
         "first": recommend(served, recommender=alone, **parts),
         "both": recommend(served, recommender=both, **parts),
-        "second": rank(served, recommender=both, ranker=second),
+        "second": rank(served, user=parts["user"], recommender=both, ranker=second),
     }.items():
         archive.add_endpoint(name, signature.function, [dict(signature.inputs)])
     specs = {name: tf.TensorSpec(value.shape, value.dtype, name=name) for name, value in rows.items()}
