@@ -31,6 +31,7 @@ from tfmtr.evaluation.baseline_lists import catalogue_of
 from tfmtr.evaluation.index_lists import ListCase, best_titles, is_positive
 from tfmtr.evaluation.past import Past, has_events
 from tfmtr.inputs import read_tables
+from tfmtr.kinds import KINDS
 from tfmtr.retrieval.first_stage import FirstStageFeatures
 from tfmtr.retrieval.second_stage import CANDIDATES
 from tfmtr.run import Run
@@ -253,7 +254,7 @@ class Writer:
             return None
         rows = pa.concat_tables(parts)
         if split == "train" and window <= 0:
-            numbers = [feature.name for feature in schema.by_role(*ROLES) if feature.kind == "number"]
+            numbers = [f.name for f in schema.by_role(*ROLES) if KINDS[f.kind].has_quantiles]
             self.numbers.add(rows, [*numbers, *known.names, *(task.column for task in schema.tasks)])
             self.evidence = known.names
         return rows
@@ -304,8 +305,9 @@ class Writer:
     def schema(self) -> Schema:
         """The schema of the rows: the first stage's evidence, and numbers and labels as they are in training rows."""
         before, numbers = self.data.schema, self.numbers
+        binned = {f.name for f in before.by_role(*ROLES) if KINDS[f.kind].has_quantiles}
         features = [
-            dataclasses.replace(f, quantiles=numbers.quantiles(f.name)) if f.kind == "number" and f.role in ROLES else f
+            dataclasses.replace(f, quantiles=numbers.quantiles(f.name)) if f.name in binned else f
             for f in before.features
         ]
         for name in self.evidence:

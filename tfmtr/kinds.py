@@ -47,6 +47,7 @@ class Kind:
         tells_taste: Whether it says what a user likes: users are cold of whom all such values are zero or empty. Of
             kinds with several values.
         is_filter: Whether a request may choose titles by its values.
+        has_quantiles: Whether a model may see how far a value is through bins between `Feature.quantiles`.
 
     Raises:
         ValueError: If there is a table without an unknown value, or an unknown value without a table; or if one value
@@ -66,6 +67,7 @@ class Kind:
     in_training: bool = False
     tells_taste: bool = False
     is_filter: bool = False
+    has_quantiles: bool = False
 
     def __post_init__(self) -> None:
         if (self.rows is None) != (self.unknown is None):
@@ -311,6 +313,7 @@ KINDS = {
             request=_request_number,
             embed=_embed_number,
             in_training=True,
+            has_quantiles=True,
         ),
         # Floats of the feature store.
         Kind(

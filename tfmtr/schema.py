@@ -92,7 +92,7 @@ class Feature:
     def __post_init__(self) -> None:
         check_choice("role", self.role, (*ROLES, TRAINING))
         in_training = [name for name, kind in KINDS.items() if kind.in_training]
-        kinds = {TRAINING: in_training, PAIR: ["number"]}
+        kinds = {TRAINING: in_training, PAIR: [name for name, kind in KINDS.items() if kind.has_quantiles]}
         check_choice("kind", self.kind, kinds.get(self.role, list(KINDS)))
         kind = KINDS[self.kind]
         check_text("name", self.name, of=" of a feature")
@@ -112,7 +112,7 @@ class Feature:
         quantiles = tuple(check_number("quantiles", value) for value in self.quantiles)
         object.__setattr__(self, "quantiles", quantiles)
         is_ascending = all(low < high for low, high in itertools.pairwise(quantiles))
-        if quantiles and (self.kind != "number" or len(quantiles) < 2 or not is_ascending):
+        if quantiles and (not kind.has_quantiles or len(quantiles) < 2 or not is_ascending):
             raise ValueError(
                 "`quantiles` must be two or more ascending numbers, of a feature of the kind number. Received: "
                 f"quantiles={quantiles} of {self.name!r} of the kind {self.kind}"
