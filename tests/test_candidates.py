@@ -64,6 +64,14 @@ def data(folder):
     return Dataset(folder / "data")
 
 
+@pytest.fixture(scope="module")
+def plain(folder):
+    """The first stage without its list model."""
+    shutil.copytree(folder / "first", folder / "plain")
+    (folder / "plain/listwise.npz").unlink()
+    return folder / "plain"
+
+
 def rows_of(data, split, window):
     return pa.concat_tables(pq.read_table(file, partitioning=None) for file in data.examples(split, windows=[window]))
 
@@ -268,10 +276,8 @@ def test_given_titles_are_ranked_as_in_the_list(folder, data, server):
         ({"out": "data"}, "`out` must be a new folder"),
     ],
 )
+@pytest.mark.usefixtures("plain")
 def test_what_cannot_be_is_refused(folder, change, message):
-    if not (folder / "plain").exists():
-        shutil.copytree(folder / "first", folder / "plain")
-        (folder / "plain/listwise.npz").unlink()
     options = {"run": "first", "out": "other", "candidates": CANDIDATES} | change
     run, out = (folder / options.pop(name) for name in ("run", "out"))
     with pytest.raises(ValueError, match=message):
@@ -279,16 +285,13 @@ def test_what_cannot_be_is_refused(folder, change, message):
     assert not (folder / "other").exists()
 
 
-def test_models_that_do_not_go_together_are_refused(folder, tmp_path):
+def test_models_that_do_not_go_together_are_refused(folder, plain, tmp_path):
     with pytest.raises(ValueError, match="A two-tower model knows no feature of a user and a title"):
         training.train(folder / "data", tmp_path / "run", training.Recipe(**SMALL), verbose=0)
-    if not (folder / "plain").exists():
-        shutil.copytree(folder / "first", folder / "plain")
-        (folder / "plain/listwise.npz").unlink()
     with pytest.raises(ValueError, match=r"`ranking` must read what the first stage knows; .* without a list model"):
-        export(folder / "plain", tmp_path / "saved", ranking=folder / "second")
+        export(plain, tmp_path / "saved", ranking=folder / "second")
     with pytest.raises(ValueError, match="`run` must read what the first stage knows"):
-        evaluate(folder / "second", retrieval=folder / "plain")
+        evaluate(folder / "second", retrieval=plain)
 
 
 def test_a_user_is_forgotten_in_all_files(folder, data, tmp_path):

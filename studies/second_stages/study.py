@@ -29,7 +29,7 @@ import pandas as pd
 
 import tfmtr
 from studies.cells import RESULTS, Cell, read_cells, table
-from studies.combinations.study import REFUSED, TASKS
+from studies.combinations.study import REFUSED, tasks_of
 from tfmtr import components
 from tfmtr.run import Run, versions
 from tfmtr.serving.recommendations import recommend
@@ -98,21 +98,11 @@ def cells():
     return found | {f"head {head}": (head, "shared_bottom") for head in heads}
 
 
-def levels_of(head):
-    """The shortest of the cascades that a head takes."""
-    for tasks in TASKS:
-        try:
-            components.find("heads", head)(tasks)
-        except ValueError:
-            continue
-        return tuple(task.name for task in tasks[1:])
-    raise ValueError(f"`head` must take one of the cascades. Received: {head}")
-
-
 def compute(name, work, num_users=USERS):
     """The document of a cell."""
     head, share = cells()[name]
-    first, data = stages(str(work), levels_of(head), num_users)
+    levels = tuple(task.name for task in tasks_of(head)[1:])  # of the shortest cascade that the head takes
+    first, data = stages(str(work), levels, num_users)
     folder, seconds = Path(work, "cells", name.replace(" ", "-")), {}
 
     def timed(step, function, *args, **options):

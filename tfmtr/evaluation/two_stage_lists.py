@@ -15,7 +15,7 @@ from tfmtr.evaluation.index_lists import scoring_of
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.ranking import ndcg_of_users
 from tfmtr.names import COMBINE, weight_name
-from tfmtr.retrieval.first_stage import FirstStageFeatures, check_evidence
+from tfmtr.retrieval.first_stage import FirstStageFeatures, check_evidence, shares_of
 from tfmtr.retrieval.index import build_index
 from tfmtr.retrieval.second_stage import SecondStage, title_arrays
 from tfmtr.run import Run
@@ -70,13 +70,15 @@ class FirstStage:
             weights: Test window whose weights are taken, if these are others than the window's.
         """
         model = self.run.load(window=window if weights is None else weights)
-        known = None if self.order is None else FirstStageFeatures.as_of(self.order, self.data, past, window)
-        scorer = None if known is None else known.scorer
+        scorer = None if self.order is None else self.order.as_of(self.data, past, window)
+        known = None
+        if self.data.has_candidates:
+            known = FirstStageFeatures(scorer, shares_of(self.order, past, window))  # pyright: ignore[reportArgumentType]
         index = build_index(model, self.data, self.schema, window=window, scorer=scorer)
         options = {"popularity": past.popularity(window), "scorer": scorer, "past": past, "window": window}
 
         def evidence(rows: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
-            if known is None or not self.data.has_candidates:
+            if known is None:
                 return {}
             return known.of(known.scorer.queries_of(past, past.numbers(rows["user"]), window), places)
 

@@ -17,10 +17,10 @@ class PiecewiseLinear(keras.layers.Layer):
         e_t = clip((x - b_{t-1}) / (b_t - b_{t-1}), 0, 1),    t = 1 ... T
 
     With quantiles as edges, a number whose values are far apart in size is told apart where most rows are. Beyond the
-    outer edges the encoding stays as it is there; the paper's first and last parts go on.
+    outer edges the encoding stays as it is there; the authors' first and last parts go on.
 
     Reference: after Gorishniy et al., On Embeddings for Numerical Features in Tabular Deep Learning, NeurIPS 2022,
-    https://arxiv.org/abs/2203.05556 (its piecewise linear encoding).
+    https://arxiv.org/abs/2203.05556, by a copy of the authors' code (`rtdl_num_embeddings`); the paper was not read.
 
     Args:
         edges: Edges of the bins, two or more, ascending.

@@ -10,6 +10,17 @@ import tensorflow as tf
 from tfmtr.encoders.raw import lookup
 
 
+def constant(layer: keras.layers.Layer, name: str, value: np.ndarray) -> keras.Variable:
+    """A variable of a layer that keeps its value."""
+    return layer.add_weight(
+        shape=value.shape,
+        initializer=lambda shape, dtype: value,
+        trainable=False,
+        dtype=value.dtype.name,
+        name=name,
+    )
+
+
 class Catalogue(keras.layers.Layer):
     """Titles by their ids, where they are available, and what they are.
 
@@ -73,23 +84,14 @@ class Catalogue(keras.layers.Layer):
         self.attribute_index = lookup(self.attributes)
         values, codes = encode(self.attributes, attributes)
         self.value_index = lookup(values)
-        self.available = self._constant("available", np.vstack([unknown, masks]))
-        self.codes = self._constant("attributes", codes)
+        self.available = constant(self, "available", np.vstack([unknown, masks]))
+        self.codes = constant(self, "attributes", codes)
         popular = np.zeros((len(availability) + 1, len(titles)), "float16")
         popular[0] = np.log1p(sum((popularity or {}).values(), np.zeros(len(titles))))
         for row, territory in enumerate(availability, start=1):
             popular[row] = np.log1p((popularity or {}).get(territory, 0.0))
-        self.popularity = self._constant("popularity", popular)
+        self.popularity = constant(self, "popularity", popular)
         self.built = True
-
-    def _constant(self, name: str, value: np.ndarray) -> keras.Variable:
-        return self.add_weight(
-            shape=value.shape,
-            initializer=lambda shape, dtype: value,
-            trainable=False,
-            dtype=value.dtype.name,
-            name=name,
-        )
 
     def call(
         self, territory: tf.Tensor, seen: tf.Tensor, allow: tf.Tensor | None = None, where: tf.Tensor | None = None

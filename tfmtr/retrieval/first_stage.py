@@ -58,6 +58,11 @@ def parts_of(query: Any, titles: Any, shares: Any, past_width: int) -> dict[str,
     return {PREFIX + name: value for name, value in found.items()}
 
 
+def with_rank(parts: dict[str, Any], candidates: Any) -> dict[str, Any]:
+    """What `parts_of` returns, with the rank among candidates' scores; see `rank_among`."""
+    return parts | {f"{PREFIX}rank": rank_among(parts[f"{PREFIX}score"], candidates)}
+
+
 def rank_among(scores: Any, candidates: Any) -> Any:
     """The log of 1 + the number of candidates whose score is greater, by more than rounding makes of one score.
 
@@ -119,26 +124,18 @@ class FirstStageFeatures:
         """Names of the features."""
         return feature_names(self.shares.shape[1])
 
-    def of(self, queries: np.ndarray, index: np.ndarray, among: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The features of users with titles each.
+    def of(self, queries: np.ndarray, index: np.ndarray) -> dict[str, np.ndarray]:
+        """The features of users with their candidates.
 
         Args:
             queries: What `Scorer.queries` returns, of shape `(users, width)`.
-            index: Places of titles, integers of shape `(users, n)`; of -1 the features mean nothing.
-            among: Places of the candidates, integers of shape `(users, m)`, -1 where there is none; by default the
-                titles themselves.
+            index: Places of the candidates, integers of shape `(users, n)`; -1 where there is none, whose features mean
+                nothing.
 
         Returns:
             `{feature: float32 of shape (users, n)}`.
         """
-        width, outputs = self.scorer.inputs.shape[1], self.scorer.outputs
         places = np.maximum(index, 0)
-        found = parts_of(queries, outputs[places], self.shares[places], width)
-        candidates = np.asarray(found[PREFIX + "score"])
-        if among is None:
-            among = index
-        else:
-            candidates = np.einsum("bd,bnd->bn", queries, outputs[np.maximum(among, 0)])
-        candidates = np.where(among >= 0, candidates, -np.inf).astype("float32")
-        found[PREFIX + "rank"] = rank_among(found[PREFIX + "score"], candidates)
+        parts = parts_of(queries, self.scorer.outputs[places], self.shares[places], self.scorer.inputs.shape[1])
+        found = with_rank(parts, tf.where(index >= 0, parts[f"{PREFIX}score"], -np.inf))
         return {name: np.asarray(found[name], "float32") for name in self.names}

@@ -13,6 +13,7 @@ from tfmtr import names
 from tfmtr.encoders.raw import lookup
 from tfmtr.listwise.layer import ListQuery
 from tfmtr.retrieval.diversify import diversify
+from tfmtr.retrieval.first_stage import PREFIX, with_rank
 from tfmtr.retrieval.indexes.exact import cut, width_of
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class Recommender(keras.layers.Layer):
     def evidence(
         self, query: tf.Tensor | None, index: tf.Tensor, scores: tf.Tensor, titles: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor] | None:
-        """What the first stage knows of titles, see `SecondStage.evidence`.
+        """What the first stage knows of titles; `None` where no model asks for it.
 
         Args:
             query: The list model's coordinates of users; `None` without one.
@@ -191,13 +192,14 @@ class Recommender(keras.layers.Layer):
             scores: Their scores, minus infinity where there is none.
             titles: Places of the titles, of shape `(batch, n)`; by default the candidates themselves.
         """
-        if self.second is None or query is None or not self.second.pairs:
+        second, order = self.second, self.order
+        if second is None or order is None or query is None or not second.pairs:
             return None
-        vectors = self.coordinates_of(index)
-        own = tf.where(scores > -np.inf, tf.einsum("bd,bnd->bn", query, vectors), -np.inf)
-        if titles is None:
-            return self.second.evidence(self.order, query, index, vectors, own)  # pyright: ignore[reportArgumentType]
-        return self.second.evidence(self.order, query, titles, self.coordinates_of(titles), own)  # pyright: ignore[reportArgumentType]
+        parts = second.known(order, query, index, self.coordinates_of(index))
+        candidates = tf.where(scores > -np.inf, parts[f"{PREFIX}score"], -np.inf)
+        if titles is not None:
+            parts = second.known(order, query, titles, self.coordinates_of(titles))
+        return with_rank(parts, candidates)
 
     def evidence_of(
         self, query: tf.Tensor, request: Mapping[str, tf.Tensor], titles: tf.Tensor

@@ -15,7 +15,8 @@ from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.kinds import KINDS
 from tfmtr.models.pairs import call_pairs
 from tfmtr.names import COMBINE, weight_name
-from tfmtr.retrieval.first_stage import PREFIX, parts_of, rank_among
+from tfmtr.retrieval.catalogue import constant
+from tfmtr.retrieval.first_stage import PREFIX, parts_of
 from tfmtr.retrieval.index import feature_tables
 from tfmtr.schema import PAIR
 
@@ -77,20 +78,10 @@ class SecondStage(keras.layers.Layer):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.graph, self.users, self.tasks, self.candidates = graph, dict(users), tasks, candidates
         self.names, self.first_weight = sorted(graph.output), float(first_weight)
-        self.features = {name: self.constant(name, value) for name, value in features.items()}
+        self.features = {name: constant(self, name.replace("/", "_"), value) for name, value in features.items()}
         self.pairs = tuple(pairs)
-        self.shares = None if shares is None else self.constant(f"{PREFIX}shares", shares)
+        self.shares = None if shares is None else constant(self, f"{PREFIX}shares", shares)
         self.built = True
-
-    def constant(self, name: str, value: np.ndarray) -> keras.Variable:
-        """A variable that keeps its value."""
-        return self.add_weight(
-            shape=value.shape,
-            initializer=lambda shape, dtype: value,
-            trainable=False,
-            dtype=value.dtype.name,
-            name=name.replace("/", "_"),
-        )
 
     def call(
         self, request: Mapping[str, tf.Tensor], index: tf.Tensor, evidence: Mapping[str, tf.Tensor] | None = None
@@ -104,23 +95,17 @@ class SecondStage(keras.layers.Layer):
         outputs: dict[str, Any] = call_pairs(self.graph, {name: request[name] for name in self.users}, titles, number)
         return {name: tf.reshape(value, tf.shape(index)) for name, value in outputs.items()}
 
-    def evidence(
-        self, order: ListQuery, query: tf.Tensor, index: tf.Tensor, vectors: tf.Tensor, candidates: tf.Tensor
-    ) -> dict[str, tf.Tensor] | None:
-        """What the first stage knows of titles; `None` where the model does not ask for it.
+    def known(self, order: ListQuery, query: tf.Tensor, index: tf.Tensor, vectors: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What the first stage knows of titles, all but their rank: `parts_of`.
 
         Args:
             order: The list model's part of the queries.
             query: The list model's coordinates of users, of shape `(batch, width)`.
             index: Places of titles, of shape `(batch, n)`.
             vectors: Their coordinates, of shape `(batch, n, width)`.
-            candidates: What `score_of` says of the candidates, of shape `(batch, m)`.
         """
-        if not self.pairs:
-            return None
         shares = tf.gather(tf.convert_to_tensor(self.shares), tf.maximum(index, 0))
-        found = parts_of(query, vectors, shares, order.inputs_of.shape[1])
-        return found | {f"{PREFIX}rank": rank_among(found[f"{PREFIX}score"], candidates)}
+        return parts_of(query, vectors, shares, order.inputs_of.shape[1])
 
     def combined(self, outputs: Mapping[str, tf.Tensor], request: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The final score of each title, of shape `(batch, n)`.
