@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfmtr.checks import check_integer
-from tfmtr.datasets.dataset import DISCOVERIES, EXAMPLES, Dataset, workplace
+from tfmtr.datasets.dataset import DISCOVERIES, EXAMPLES, IMPRESSIONS, Dataset, workplace
 from tfmtr.datasets.prepare import check_output
 from tfmtr.datasets.report import fingerprint
 from tfmtr.evaluation.baseline_lists import catalogue_of
@@ -157,13 +157,14 @@ def prepare_candidates(
     writer = Writer(data, order, candidates=candidates, negatives=negatives, seed=seed)
     with scratch(*workplace(out)) as folder:
         made = folder / "data"
-        ignored = shutil.ignore_patterns(EXAMPLES, "prepare.json", "schema.json")
+        ignored = shutil.ignore_patterns(EXAMPLES, IMPRESSIONS, "prepare.json", "schema.json")
         shutil.copytree(data.path, made, ignore=ignored)
         shutil.copytree(data.path / EXAMPLES, made / DISCOVERIES)
         counts = writer.write(made)
         schema = writer.schema()
         schema.save(made)
-        report = data.report | {
+        others = {name: value for name, value in data.report.items() if name != IMPRESSIONS}
+        report = others | {
             "examples": counts,
             "candidates": {
                 "run_id": run.run_id,

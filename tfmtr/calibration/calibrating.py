@@ -73,7 +73,7 @@ def calibrate(
     data, schema = run.data if data is None else Dataset(data), run.schema
     check_choice("by", by, request_columns(schema))
     tasks = [task for task in schema.tasks if task.kind == "binary"]
-    files = data.examples("validation")
+    files = data.rows_for(run.recipe.form, "validation")
     if not tasks or not files:
         raise ValueError(
             "Calibration needs a binary task and validation rows; prepare with a larger --validation-fraction. "

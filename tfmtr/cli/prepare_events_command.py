@@ -13,6 +13,8 @@ from tfmtr.cli.preparing import prepares
 if TYPE_CHECKING:
     from tfmtr.datasets.logs import Logs
 
+KEYS = ("user", "title", "territory", "time", "name", "request")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogsOptions:
@@ -23,7 +25,10 @@ class LogsOptions:
     titles: Annotated[Path | None, typer.Option(help="Titles: one row each; those of the events by default.")] = None
     columns: Annotated[
         str,
-        typer.Option("--map", help="Your column names: user=uid,title=asin,time=ts[,territory=market][,name=text]."),
+        typer.Option(
+            "--map",
+            help="Your column names: user=uid,title=asin,time=ts[,territory=market][,name=text][,request=list].",
+        ),
     ]
     task: Annotated[
         list[str] | None,
@@ -85,7 +90,7 @@ def prepare_events(*, tables: Path, given: LogsOptions) -> "Logs":
         events=given.events,
         users=given.users,
         titles=given.titles,
-        columns=pairs("map", given.columns.split(","), keys=("user", "title", "territory", "time", "name")),
+        columns=pairs("map", given.columns.split(","), keys=KEYS),
         tasks=pairs("task", given.task or []),
         training=pairs("training", given.training or []),
         context=pairs("context", [named(part) for part in (given.context or "").split(",") if part]),

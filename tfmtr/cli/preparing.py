@@ -19,6 +19,8 @@ from tfmtr.cli.printing import note
 if TYPE_CHECKING:
     from tfmtr.datasets.logs import Logs
 
+SPLITS = ("train", "validation", "test")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WindowOptions:
@@ -49,6 +51,10 @@ class PreparationOptions:
 
     out: Annotated[Path, typer.Option(help="Directory to write; must be new, or prepared before and --overwrite.")]
     seed: Annotated[int, typer.Option(help="Of every sample drawn.")] = 0
+    examples: Annotated[
+        str,
+        typer.Option(help="Ranking models learn from discoveries and negatives, or from all impressions as logged."),
+    ] = "discoveries"
     alpha: Annotated[float, typer.Option(help="Negatives for each positive.")] = 10.0
     negatives: Annotated[str, typer.Option(help="Negatives are logged, sampled, or both: logged ones first.")] = "both"
     low_ratings: Annotated[
@@ -117,5 +123,9 @@ def print_report(report: dict[str, Any]) -> None:
         Console().print(Text(f"windows: {report['calendar']['text']}"), soft_wrap=True)
     if "funnel" in report:  # public data sets with given splits have none
         Console().print(funnel_table(report))
+    if shown := report.get("impressions"):
+        rows = {split: sum(row["rows"] for row in shown if row["split"] == split) for split in SPLITS}
+        said = ", ".join(f"{number:,} for {split}" for split, number in rows.items())
+        Console().print(f"impressions: {said}")
     for warning in report["warnings"]:
         note("warning", "yellow", warning)

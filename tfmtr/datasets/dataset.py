@@ -6,6 +6,7 @@
       examples/split=<train|validation|test>/sampling=<random|active>/window=<w>/*.parquet
                              columns: user, title (text), the schema's features that are no vectors, its slices,
                              one float label a task (null = not observed), user_row, title_row (rows of the stores)
+      impressions/split=.../  with `examples="impressions"`: every labelled row of the log, in folders of the same names
       users.parquet          user, features, slices, user_row (newest vector): one row a user
       titles.parquet         title, name, features: row i is row i of the title store
       availability.parquet   territory, title, window: the catalogues of the last three training windows, of every test
@@ -24,6 +25,8 @@ and before are the training window, 1 and after (3 by default) the test windows;
 for incremental training after test window 1. `sampling=active` is the disjoint set of active users (upsampling).
 Where `tfmtr prepare candidates` made it, `examples` are lists of a first stage (see `tfmtr.candidates`), prepare.json
 has "candidates", and what the log's own examples were is in `discoveries`, in folders of the same names.
+Where there are `impressions`, ranking models learn from them, two towers and lists know the examples, and test rows are
+the impressions for both; prepare.json counts them under "impressions".
 
 Without times, or with a given split, windows are no spans of time (`tfmtr.datasets.holdout`): prepare.json has no start
 and end of them, and "times": false where there are none. It has "calendar" (the windows in one line), "funnel" (rows by
@@ -43,7 +46,7 @@ from tfmtr.folders import Folder, as_path, check_format
 from tfmtr.schema import Schema
 from tfmtr.scratch import sweep
 
-EXAMPLES, DISCOVERIES = "examples", "discoveries"
+EXAMPLES, DISCOVERIES, IMPRESSIONS = "examples", "discoveries", "impressions"
 
 
 def workplace(out: str | os.PathLike) -> tuple[Path, str, Callable[[Path], None]]:
@@ -125,6 +128,22 @@ class Dataset(Folder):
     ) -> list[Path]:
         """Sorted Parquet files of one split; `windows=None` means all training windows (0 and before)."""
         return self._files(EXAMPLES, split, windows, sampling)
+
+    @property
+    def has_impressions(self) -> bool:
+        """Whether every labelled row of the log is there, too."""
+        return IMPRESSIONS in self.report
+
+    def rows_for(
+        self, form: str, split: str, *, windows: Sequence[int] | None = None, sampling: Sequence[str] = ("random",)
+    ) -> list[Path]:
+        """As `examples`, of what a model of a form learns from: a ranking model from impressions, where there are."""
+        kind = IMPRESSIONS if self.has_impressions and form == "ranking" else EXAMPLES
+        return self._files(kind, split, windows, sampling)
+
+    def judged_rows(self, split: str, *, windows: Sequence[int] | None = None) -> list[Path]:
+        """As `examples`, of what all models are judged by: impressions, where there are."""
+        return self.rows_for("ranking", split, windows=windows)
 
     def _files(self, kind: str, split: str, windows: Sequence[int] | None, sampling: Sequence[str]) -> list[Path]:
         files = []

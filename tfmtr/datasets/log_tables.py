@@ -39,7 +39,8 @@ class Tables:
 
     Args:
         events: `user`, `title` (text), `time` (timestamp, UTC), one float column a task and the `training` columns;
-            `territory` (text) where `users` has none, see `find_homes`; and `row_split` where the split is given.
+            `territory` (text) where `users` has none, see `find_homes`; `row_split` where the split is given; and
+            `request` (text) where a column says which rows are of one list.
         users: `user`, `territory` (text) and the extra columns.
         titles: `title`, `name` (text) and the extra columns.
         tasks: `{task: kind}`, the first task first.
@@ -99,6 +100,7 @@ def read_tables(engine: Engine, logs: Logs, warnings: list[str] | None = None) -
     codes = [t.partition(":")[0] for t in (*logs.training.values(), *context.values()) if t.endswith(":id")]
     lives = users is not None and names["territory"] in users.columns
     codes += [] if lives else [names["territory"]]
+    codes += [logs.columns["request"]] if "request" in logs.columns else []
     events = read(logs.events, "events", [names["user"], names["title"], *codes])
     owner = "users" if lives else "events" if names["territory"] in events.columns else None
     if owner is None and "territory" in logs.columns:
@@ -128,6 +130,9 @@ def read_tables(engine: Engine, logs: Logs, warnings: list[str] | None = None) -
     if logs.split_column is not None:
         check_columns(events, "events", [logs.split_column])
         own["row_split"] = split_word(events[logs.split_column])
+    if "request" in logs.columns:
+        check_columns(events, "events", [logs.columns["request"]])
+        own["request"] = as_id(engine, events, "events", logs.columns["request"])
     tasks, after, labels, has_ratings = read_labels(engine, events, logs.tasks, [names["user"], names["title"]])
     training, known = read_training(engine, events, logs.training)
     context, of_requests = read_training(engine, events, context, "context")

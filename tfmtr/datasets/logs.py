@@ -59,7 +59,8 @@ class Logs:
             optionally, `name` (the title's text to show) and `territory`. The latter is a column of the users table,
             or else of the events: a user's territory is then the one that most of the user's rows before the first test
             window have (the smallest text of several; of a user without such rows, that of the first row). Without
-            either all users live in one territory, `"all"`.
+            either all users live in one territory, `"all"`. And `request`, a column of the events: which impressions
+            are of one list; null where that is not known.
         tasks: `{task: "column"}`, `{task: "column:regression"}` or `{task: "column:after=task"}`, a column of the
             events table; the last is for a task that cannot be without another, as no purchase is without a click.
             `"column>=4"` (or `>`, `<=`, `<`, `==`) is 1 where a rating reaches a threshold. Empty: one task `event`

@@ -26,6 +26,7 @@ from tfmtr.names import (
 PREFIX = "log__"  # no column of the preparation's own begins so
 SHARED = ("territory",)  # of the users: an id to the preparation and a feature to the model
 FILES = ("user", "title", "territory", "name", "user_row", "title_row", "user_vector", "title_vector")
+REQUEST_COLUMN = "request"  # of impressions, where the log says which are of one list
 FOLDERS = ("split", "sampling", "window")
 PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 TABLES = ("users", "titles")
@@ -64,6 +65,7 @@ def check_names(
     users: Mapping[str, str | None],
     titles: Mapping[str, str | None],
     context: Iterable[str] = (),
+    has_requests: bool = False,
 ) -> None:
     """Refuses names that something else has, but for what `folded` leaves out, or that TensorFlow does not take.
 
@@ -74,6 +76,7 @@ def check_names(
             joined, and what is no feature leave no name behind: they must differ from their own table's only.
         titles: The same.
         context: Names of the columns that a request has, too.
+        has_requests: Whether a column says which impressions are of one request.
 
     Raises:
         ValueError: If a name is refused; the message says each, why, and what to do.
@@ -89,6 +92,8 @@ def check_names(
             is_kept = argument not in TABLES or names[name] not in (None, "vector")
             scopes = [argument, "all"] if is_kept else [argument]
             reason = why_reserved(name, argument, tasks) if is_kept else None
+            if is_kept and has_requests and folded(name) == REQUEST_COLUMN:
+                reason = "impressions have it for the request that they are of"
             for scope in scopes:
                 owner, other = owners.setdefault((scope, folded(name)), (argument, name))
                 if (owner, other) != (argument, name) and reason is None:

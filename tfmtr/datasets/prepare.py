@@ -35,6 +35,7 @@ def prepare(
     out: str | os.PathLike,
     *,
     seed: int = 0,
+    examples: str = "discoveries",
     alpha: float = 10.0,
     negatives: str = "both",
     low_ratings: str = "hide",
@@ -66,6 +67,9 @@ def prepare(
         logs: A `Logs`.
         out: Folder to make; see `tfmtr.datasets.dataset` for what is in it.
         seed: Integer that every random choice depends on.
+        examples: What ranking models learn from and all models' test rows are: `"discoveries"` and negatives, or
+            `"impressions"`, every row that a task knows a label of, as often as it was logged, without negatives that
+            are drawn. Two towers learn from discoveries, and lists are judged by them, either way.
         alpha: Negatives for each positive.
         negatives: Where they come from: `"logged"`, impressions that the log has; `"sampled"`, titles that were
             available to users and are drawn at random; or `"both"`: logged ones first, sampled ones where those are too
@@ -114,6 +118,7 @@ def prepare(
     check_numbers(options)
     complete_split(options, logs)
     check_options(options)
+    check_shown(options, logs)
     like = None if like is None else Dataset(like)
     sweep(*workplace(out))
     check_output(out, overwrite)
@@ -191,6 +196,22 @@ def check_drawn(logs: Logs) -> None:
             raise ValueError(f"`{name}` must be left out where {reason}. Received: {name}={getattr(logs, name)!r}")
 
 
+def check_shown(options: Mapping[str, Any], logs: Logs) -> None:
+    """Raises a `ValueError` if impressions are asked for that windows do not have, or requests without them."""
+    if options["examples"] == "discoveries":
+        if "request" in logs.columns:
+            raise ValueError(
+                '`columns` may name a request, of whose list a row is, with `examples="impressions"` '
+                f"(`--examples impressions`) only. Received: request={logs.columns['request']!r}"
+            )
+    elif is_drawn(logs):
+        what = "has_times=False" if not logs.has_times else f"split_column={logs.split_column!r}"
+        raise ValueError(
+            '`examples` must be "discoveries" where windows are no spans of time, but drawn. Received: '
+            f'examples="impressions", {what}'
+        )
+
+
 def parse_fold(fold: str | tuple[int, int]) -> tuple[int, int]:
     """`"i/n"` or `(i, n)` as two integers.
 
@@ -250,6 +271,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         value = options[name]
         if value is not None and (not isinstance(value, datetime.timedelta) or value <= datetime.timedelta(0)):
             raise ValueError(f"`{name}` must be a positive time. Received: {name}={options[name]}")
+    check_choice("examples", options["examples"], ("discoveries", "impressions"))
     check_choice("contradictions", options["contradictions"], ("refuse", "keep"))
     check_choice("negatives", options["negatives"], ("logged", "sampled", "both"))
     check_choice("low_ratings", options["low_ratings"], ("hide", "negatives"))

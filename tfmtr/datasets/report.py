@@ -155,12 +155,11 @@ def build_report(
     Returns:
         Dictionary that JSON can hold.
     """
-    columns = (*PARTITIONS, "rows", "positives", "users")
     packages = [*PACKAGES, *(["pyspark"] if options["engine"] == "spark" else [])]
     return {
         "format": FORMATS["data"],
         "windows": [{"window": w.number, "start": w.start.isoformat(), "end": w.end.isoformat()} for w in windows],
-        "examples": [{name: row[name] for name in columns} for row in counts],
+        "examples": count_examples(counts),
         "statistics": {
             "users": sum(row["users"] for row in territories.values()),
             "titles": num_titles,
@@ -173,6 +172,11 @@ def build_report(
         "logs": as_json(dataclasses.replace(logs, **{name: path.absolute() for name, path in logs.paths().items()})),
         "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}},
     }
+
+
+def count_examples(counts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What `prepare.json` says of rows from `sum_counts`: rows, positives and users of each split and window."""
+    return [{name: row[name] for name in (*PARTITIONS, "rows", "positives", "users")} for row in counts]
 
 
 def as_json(value: Any) -> Any:

@@ -145,12 +145,12 @@ def evaluate(
                 model = run.load(window=window)
             else:
                 restore(model, run.weights(window))
-            files = data.examples("test", windows=[window])
+            files = data.judged_rows("test", windows=[window])
             columns, users, positives = predict(model, files, schema, data, columns=("title_row",))
             write_scores(window, columns)
             for path, cells in row_metrics(columns, users, schema, facts):
                 put(by_part, (*path, str(window)), cells)
-            if data.has_candidates:  # lists are judged by all that users took
+            if data.has_candidates or data.has_impressions:  # lists are judged by all that users took
                 positives = positives_of(data, data.discoveries("test", windows=[window]), columns=None)
             by_part["recall"][str(window)] = None
             has_lists = isinstance(model, TwoTower) or first is not None

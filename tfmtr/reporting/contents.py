@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from tfmtr.datasets.dataset import Dataset
+from tfmtr.datasets.dataset import IMPRESSIONS, Dataset
 from tfmtr.datasets.funnel import NO_TIMES
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.title_facts import title_facts
@@ -59,7 +59,7 @@ def contents(models: Sequence[Model], data: Dataset, task: str, *, compare: bool
         "num_territories": len(territories),
         "num_major": sum(row["is_major"] for row in territories),
         "fingerprint": data.report["fingerprint"],
-        "examples": sum_examples(data.report["examples"]),
+        "examples": sum_examples(data.report.get(IMPRESSIONS) or data.report["examples"]),
         **{name: data.report[name] for name in ("warnings", "logs", "options")},
         "calendar": data.report["windows"],
         "records": records(models),

@@ -58,7 +58,7 @@ def read_pairs(data: Dataset, models: Iterable[Model], task: str) -> Pairs:
     column = next(t.column for t in data.schema.tasks if t.name == task)
     windows, parts = [], []
     for window in data.test_windows:
-        files = data.examples("test", windows=[window])
+        files = data.judged_rows("test", windows=[window])
         for table in inputs.read_tables(files, rows=BATCH, columns=["user", "territory", "title_row", column]):
             windows.append(np.full(len(table), window, np.int32))
             parts.append(table)

@@ -100,8 +100,11 @@ def train_first_window(
         model = recipe.build(schema)
         run = open_run(None, Job(workdir, of, recipe, schema, policy))
         window, started = of.test_windows[0], time.perf_counter()
-        job, files = Job(workdir, data, recipe, schema, policy), data.examples("train", sampling=samplings_of(recipe))
-        stage = Stage(window, files, data.examples("validation"))
+        job, files = (
+            Job(workdir, data, recipe, schema, policy),
+            data.rows_for(recipe.form, "train", sampling=samplings_of(recipe)),
+        )
+        stage = Stage(window, files, data.rows_for(recipe.form, "validation"))
         keep = fit_stage(model, job, stage, verbose=0, callbacks=callbacks)
         end_stage(job, run, model, keep, window=window, started=started)
     return model
@@ -114,18 +117,18 @@ def _check_rows(data: Dataset, recipe: Recipe) -> None:
             "`data` must have a test window, which a model is trained for; prepare with --test-windows 1 or more. "
             f"Received: {data.path} without one"
         )
-    files = data.examples("train", sampling=samplings_of(recipe))
+    files = data.rows_for(recipe.form, "train", sampling=samplings_of(recipe))
     inputs.check_rows(data, files, "training")
     if recipe.row_weights is not None:
         inputs.check_row_weights(files, recipe.row_weights)
-    inputs.check_rows(data, data.examples("validation"), "validation")
+    inputs.check_rows(data, data.rows_for(recipe.form, "validation"), "validation")
 
 
 def starting_warnings(model: JointModel, data: Dataset, schema: Schema, recipe: Recipe) -> list[str]:
     """What can be said before the first step; reads the first rows, so that those which do not fit fail here."""
     if replicas.number() > 1:
         return []
-    files = data.examples("train", sampling=samplings_of(recipe))
+    files = data.rows_for(recipe.form, "train", sampling=samplings_of(recipe))
     losses = losses_of(model, data, files, schema, batch_size=recipe.batch_size)
     text = uneven_losses(losses, schema.tasks) if recipe.balance is None else None
     return [text] if text else []
@@ -133,15 +136,15 @@ def starting_warnings(model: JointModel, data: Dataset, schema: Schema, recipe: 
 
 def _train_windows(model: JointModel, job: Job, run: dict[str, Any], verbose: str | int) -> None:
     """Trains what `run` still lacks, window by window."""
-    data, workdir = job.data, job.workdir
-    validation = data.examples("validation")
+    data, workdir, form = job.data, job.workdir, job.recipe.form
+    validation = data.rows_for(form, "validation")
     finished = finished_windows(workdir, data)
     if finished:
         restore(model, weights_of(workdir, finished[-1]))
     for window in data.test_windows[len(finished) :]:
         first = window == data.test_windows[0]
         windows = None if first else [window - 1]  # the whole training window, or the slice of the day before
-        files = data.examples("train", windows=windows, sampling=samplings_of(job.recipe))
+        files = data.rows_for(form, "train", windows=windows, sampling=samplings_of(job.recipe))
         started, keep = time.perf_counter(), None
         if first or inputs.num_rows(files):
             keep = fit_stage(model, job, Stage(window, files, validation if first else None), verbose=verbose)

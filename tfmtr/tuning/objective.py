@@ -131,7 +131,7 @@ class Objective:
         from tfmtr.evaluation.evaluate import predict
         from tfmtr.evaluation.metrics import evaluate_task
 
-        columns, users, _ = predict(model, self.data.examples("validation"), schema, self.data)
+        columns, users, _ = predict(model, self.data.judged_rows("validation"), schema, self.data)
         task = next(task for task in schema.tasks if task.kind == "binary")
         labels, scores = columns[task.column or task.name], columns[f"{task.name} score"]
         is_labelled = ~np.isnan(labels)
@@ -151,6 +151,6 @@ class Objective:
     def _loss(self, model: Any, schema: Schema, list_model: "ListModel | None") -> Judged:
         from tfmtr.diagnosis import losses_of
 
-        files = self.data.examples("validation")
+        files = self.data.judged_rows("validation")
         losses = losses_of(model, self.data, files, schema, batch_size=BATCH, num_batches=sys.maxsize)
         return Judged(float(sum(losses.values())), {})

@@ -7,11 +7,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tfmtr.datasets.dataset import Dataset
+from tfmtr.datasets.dataset import IMPRESSIONS, Dataset
 from tfmtr.evaluation.past import EVENTS
 
 LAST = 0  # the last training window
-KEPT = ("format", "fingerprint", "times", "forgotten")  # keys of prepare.json that training and lists ask for
+KEPT = (
+    "format",
+    "fingerprint",
+    "times",
+    "forgotten",
+    IMPRESSIONS,
+)  # keys of prepare.json that training and lists ask for
 LINKED = ("schema.json", "titles.parquet", "vectors")
 BY_WINDOW = ("availability.parquet", EVENTS)
 USER_COLUMNS = ("user", "territory")  # features of the table are of the newest window
@@ -34,7 +40,7 @@ def training_view(data: Dataset, folder: Path) -> Dataset:
     source = data.path.absolute()
     folder.mkdir(parents=True)
     for split in ("train", "validation"):
-        for own in sorted(source.glob(f"examples/split={split}/sampling=*/window=*")):
+        for own in sorted(source.glob(f"*/split={split}/sampling=*/window=*")):
             if int(own.name.partition("=")[2]) <= LAST:
                 link = folder / own.relative_to(source)
                 link.parent.mkdir(parents=True, exist_ok=True)

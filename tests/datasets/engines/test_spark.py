@@ -95,6 +95,7 @@ def test_impressions_stores_availability_and_csv(spark, make_logs, tables, tmp_p
     events["seconds"] = np.where(events.click == 1, rng.random(len(events)) * 100, np.nan)
     events["place"], events["device"] = np.arange(len(events)) % 7, np.where(events.index % 2, "tv", "phone")
     events["ts"] = (events.ts - pd.Timestamp(0)).dt.total_seconds() + 0.25
+    events["list"] = [None if i % 9 == 0 else f"r{i % 17}" for i in range(len(events))]
     offered = pd.DataFrame({"title": titles.asin[3:], "key": 0})
     offered = offered.merge(pd.DataFrame({"territory": ["DE", "FR", "US"], "key": 0})).drop(columns="key")
     offered["start"], offered["end"] = pd.Timestamp(2024, 1, 2).as_unit("ns"), pd.NaT  # which Spark does not have
@@ -114,8 +115,11 @@ def test_impressions_stores_availability_and_csv(spark, make_logs, tables, tmp_p
         user_vectors=tmp_path / "users", title_vectors=tmp_path / "titles",
     )  # fmt: skip
     object.__setattr__(logs, "users", tmp_path / "users.csv")
-    both = prepare_twice(logs, tmp_path / "out", monkeypatch, missing_vectors="zero")
+    object.__setattr__(logs, "columns", {**logs.columns, "request": "list"})
+    options = {"missing_vectors": "zero", "examples": "impressions"}
+    both = prepare_twice(logs, tmp_path / "out", monkeypatch, **options)
     check_same(*both)
+    assert both[1].rows_for("ranking", "train") != both[1].examples("train")
     assert any("3 users have no vector" in warning for warning in both[1].report["warnings"])
 
 

@@ -17,7 +17,7 @@ from tfmtr.datasets.features import check_drift, column_kinds
 from tfmtr.datasets.ids import refuse_mismatch
 from tfmtr.datasets.labels import check_same_tasks
 from tfmtr.datasets.log_tables import Tables, check_labels, check_unique, count_contradictions, read_tables
-from tfmtr.datasets.names import check_names, inside
+from tfmtr.datasets.names import REQUEST_COLUMN, check_names, inside
 from tfmtr.datasets.preparing.work import Work
 
 
@@ -92,7 +92,8 @@ def check_log(work: Work) -> CheckedLog:
         "users": column_kinds(tables.users, ("user", "territory")),
         "titles": column_kinds(tables.titles, ("title", "name")),
     }
-    check_names(tables.tasks, tables.training, **kinds, context=tables.context)
+    has_requests = REQUEST_COLUMN in tables.events.columns
+    check_names(tables.tasks, tables.training, **kinds, context=tables.context, has_requests=has_requests)
     check_scenario(work.logs.scenario, tables, kinds["users"])
     kinds["users"] = {"territory": "id", **kinds["users"]}
     titles = tables.titles.filter(tables.titles.title.notnull())
@@ -205,6 +206,12 @@ def check_counts(work: Work, log: CheckedLog) -> None:
         raise ValueError(
             f"The first task must have rows that reach its threshold. Received: {column!r}, which none of "
             f"{counts['zeros']} rated events does"
+        )
+    if work.options["examples"] == "impressions" and not log.has_zeros:
+        raise ValueError(
+            '`examples="impressions"` (`--examples impressions`) must have rows of what was shown and not taken, whose '
+            f"first task is 0. Received: {log.tasks}, of which {next(iter(log.tasks))!r} is 0 in none of "
+            f"{counts['events']} rows"
         )
     work.warn(counts["incomplete"], "events without user, title or time were dropped")
     hint = work.hint(events.anti_join(titles, "title"), titles, "title") if counts["unknown"] else ""

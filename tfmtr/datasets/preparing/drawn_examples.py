@@ -12,7 +12,7 @@ from pathlib import Path
 import ibis
 
 from tfmtr.datasets import discovery, holdout
-from tfmtr.datasets.names import inside
+from tfmtr.datasets.names import REQUEST_COLUMN, inside
 from tfmtr.datasets.preparing.buckets import Buckets
 from tfmtr.datasets.preparing.checked_log import CheckedLog
 from tfmtr.datasets.preparing.work import Work
@@ -26,11 +26,13 @@ class DrawnExamples:
 
     Args:
         rows: Table, see `tfmtr.datasets.discovery.label_examples`.
+        impressions: The same columns and `time` of every labelled row of the log, or `None` unless that is asked for.
         positives: `{territory: positives}`.
         newcomers: Number of positives of users who had no event before the window.
     """
 
     rows: ibis.Table
+    impressions: ibis.Table | None
     positives: Mapping[str, int]
     newcomers: int
 
@@ -93,7 +95,23 @@ def draw_examples(work: Work, log: CheckedLog, buckets: Buckets, catalogue: ibis
         negatives.append(sampled)
     rows = discovery.label_examples(positives, negatives, kinds, [*training, *context])
     rows = work.engine.store(rows, tables.folder / "examples.parquet")
-    return DrawnExamples(rows, by_territory, newcomers)
+    impressions = None
+    if work.options["examples"] == "impressions":
+        impressions = place_impressions(work, log, tables, columns)
+    return DrawnExamples(rows, impressions, by_territory, newcomers)
+
+
+def place_impressions(work: Work, log: CheckedLog, tables: PassTables, columns: Sequence[str]) -> ibis.Table:
+    """Every row of the log that any task knows a label of, of the users and windows that have examples.
+
+    What was shown was on offer, so the catalogue has no say; nor has what users had before.
+    """
+    rows = tables.since_first(tables.rows)
+    request = [REQUEST_COLUMN] if REQUEST_COLUMN in rows.columns else []
+    rows = rows.filter(ibis.or_(*(rows[inside(task)].notnull() for task in log.tasks))).select(*columns, *request)
+    placed = discovery.place(rows, tables.members, tables.catalogue)
+    placed = placed.mutate(is_positive=discovery.is_event(placed, log.label))
+    return work.engine.store(placed.drop("is_available", "cohort"), tables.folder / "impressions.parquet")
 
 
 def open_pass(work: Work, buckets: Buckets, catalogue: ibis.Table, number: int) -> PassTables:

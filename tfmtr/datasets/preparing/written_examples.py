@@ -12,8 +12,9 @@ from typing import Any
 
 import ibis
 
+from tfmtr.datasets.dataset import EXAMPLES, IMPRESSIONS
 from tfmtr.datasets.features import as_feature
-from tfmtr.datasets.names import inside
+from tfmtr.datasets.names import REQUEST_COLUMN, inside
 from tfmtr.datasets.preparing.buckets import Buckets
 from tfmtr.datasets.preparing.checked_log import CheckedLog, is_early
 from tfmtr.datasets.preparing.drawn_examples import draw_examples
@@ -30,12 +31,14 @@ class WrittenExamples:
 
     Args:
         counts: See `tfmtr.datasets.report.sum_counts`.
+        impressions: The same of impressions; empty unless they are asked for.
         positives: `{territory: positives}`.
         newcomers: Number of positives of users who had no event before the window.
         user_width: Of a user vector; 0 where users have none.
     """
 
     counts: Sequence[Mapping[str, Any]]
+    impressions: Sequence[Mapping[str, Any]]
     positives: Mapping[str, int]
     newcomers: int
     user_width: int
@@ -52,7 +55,7 @@ def write_examples(
     user_store: UserStore,
 ) -> WrittenExamples:
     """Writes the examples, the user store and the parts of the users and events tables, pass after pass."""
-    counts, positives, newcomers = [], collections.Counter(), 0
+    counts, shown, positives, newcomers = [], [], collections.Counter(), 0
     for number, some in enumerate(buckets.passes):
         users, states = buckets.part("users", some), survey.numbered_states(number, some)
         user_store.append(some, states)
@@ -62,6 +65,9 @@ def write_examples(
         states = states.mutate(user_row=states.row if user_store.width else ibis.literal(-1, "int64"))
         rows = with_features(log, plan, examples.rows, users, states)
         counts += write_parts(work, log, examples.rows, rows)
+        if examples.impressions is not None:
+            rows = with_features(log, plan, examples.impressions, users, states)
+            shown += write_parts(work, log, examples.impressions, rows, IMPRESSIONS)
         newest = states.filter(states.next_window.isnull()).select("user", "user_row")
         rows = users.select("user", *plan.columns(users, "user")).inner_join(newest, "user")
         work.engine.save(rows, work.folder / f"users_out/{number}.parquet")
@@ -69,13 +75,17 @@ def write_examples(
         shutil.rmtree(work.folder / f"pass-{number}")
         work.advance("Making examples")
     user_store.close()
-    return WrittenExamples(sum_counts(counts), positives, newcomers, user_store.width)
+    return WrittenExamples(sum_counts(counts), sum_counts(shown), positives, newcomers, user_store.width)
 
 
 def with_features(
     log: CheckedLog, plan: FeaturePlan, examples: ibis.Table, users: ibis.Table, states: ibis.Table
 ) -> ibis.Table:
-    """The examples with all that their files have, in the order of the files, and the keys of the files."""
+    """The examples with all that their files have, in the order of the files, and the keys of the files.
+
+    Impressions, of which a user may have several of a title, have a `time` and are in its order, those of one request
+    side by side.
+    """
     columns = [column.name(inside(column.get_name())) for column in plan.columns(users, "user")]
     columns = [column for column in columns if column.get_name() != "territory"]
     rows = examples.inner_join(users.select("user", *columns), "user")
@@ -93,7 +103,12 @@ def with_features(
     features = [rows[inside(f.name)].name(f.name) for role in ("user", "title") for f in plan.features[role]]
     labels = [rows[inside(task)].cast("float32").name(task) for task in log.tasks]
     of_events = [as_feature(rows, feature) for role in ("training", "context") for feature in plan.features[role]]
-    rows = rows.order_by("bucket", *PARTITIONS, "user", "title")
+    brought = map(inside, (*log.tasks, *log.tables.training, *log.tables.context))
+    ties = [ibis.asc(name, nulls_first=True) for name in ("time", *brought)] if "time" in rows.columns else []
+    request = [REQUEST_COLUMN] if REQUEST_COLUMN in rows.columns else []
+    rows = rows.order_by(
+        "bucket", *PARTITIONS, "user", *(ibis.asc(name, nulls_first=True) for name in request), "title", *ties
+    )
     return rows.select(
         "user",
         "title",
@@ -102,10 +117,13 @@ def with_features(
         *labels,
         user_row=rows.user_row,
         title_row=rows.title_row.cast("int64"),
+        **{name: rows[name] for name in request},
     )
 
 
-def write_parts(work: Work, log: CheckedLog, examples: ibis.Table, rows: ibis.Table) -> list[dict[str, Any]]:
+def write_parts(
+    work: Work, log: CheckedLog, examples: ibis.Table, rows: ibis.Table, kind: str = EXAMPLES
+) -> list[dict[str, Any]]:
     """Writes a file for each bucket, split, sampling and window; returns the counts of each.
 
     Args:
@@ -113,6 +131,7 @@ def write_parts(work: Work, log: CheckedLog, examples: ibis.Table, rows: ibis.Ta
         log: A `CheckedLog`.
         examples: Of a pass, see `DrawnExamples`.
         rows: The same with features.
+        kind: The folder that they are written into.
     """
     counts = examples.group_by("bucket", *PARTITIONS).aggregate(
         rows=examples.count(),
@@ -125,7 +144,7 @@ def write_parts(work: Work, log: CheckedLog, examples: ibis.Table, rows: ibis.Ta
     for row in counts:
         row["wanted"] = math.floor(row["positives"] * work.options["alpha"] + 0.5)
     names = ["/".join(f"{key}={row[key]}" for key in PARTITIONS) + f"/part-{row['bucket']:05d}" for row in counts]
-    paths = [work.out / "examples" / f"{name}.parquet" for name in names]
+    paths = [work.out / kind / f"{name}.parquet" for name in names]
     work.engine.write_parts(rows, [row["rows"] for row in counts], paths)
     return [{name: value for name, value in row.items() if name != "bucket"} for row in counts]
 

@@ -5,6 +5,7 @@ import datetime
 import json
 from collections.abc import Sequence
 
+from tfmtr.datasets.dataset import IMPRESSIONS
 from tfmtr.datasets.features import check_widths
 from tfmtr.datasets.funnel import stages
 from tfmtr.datasets.preparing.checked_log import CheckedLog
@@ -14,7 +15,7 @@ from tfmtr.datasets.preparing.survey import Survey
 from tfmtr.datasets.preparing.work import Work
 from tfmtr.datasets.preparing.written_examples import WrittenExamples
 from tfmtr.datasets.preparing.written_titles import WrittenTitles
-from tfmtr.datasets.report import build_report, check_negatives, describe_tasks, fingerprint, shortfall
+from tfmtr.datasets.report import build_report, check_negatives, count_examples, describe_tasks, fingerprint, shortfall
 from tfmtr.schema import Feature, Scenario, Schema
 
 MOST_SCENARIOS = 200
@@ -58,6 +59,8 @@ def write_report(work: Work, outcome: Outcome) -> None:
     report = build_report(
         work.logs, work.options, outcome.placed.windows, counts, territories, num_titles, work.warnings
     )
+    if outcome.examples.impressions:
+        report[IMPRESSIONS] = count_examples(outcome.examples.impressions)
     report["times"] = work.logs.has_times
     report["calendar"] = describe_calendar(outcome.placed)
     if work.is_drawn:  # windows are no spans of time
@@ -97,7 +100,7 @@ def found_scenarios(work: Work, columns: Sequence[str]) -> list[tuple[str, ...]]
     Raises:
         ValueError: If there are none, or too many for a branch each.
     """
-    rows = work.engine.read_parquet(sorted((work.out / "examples/split=train").rglob("*.parquet")))
+    rows = work.engine.read_parquet(sorted(work.out.glob("*/split=train/**/*.parquet")))
     found = work.engine.rows(rows.select(*columns).distinct())
     found = sorted(tuple(row[name] for name in columns) for row in found if all(row[name] for name in columns))
     if not 0 < len(found) <= MOST_SCENARIOS:
