@@ -141,8 +141,11 @@ def test_users_keep_their_split_and_what_is_left_out_is_counted(first, data):
         table = pa.concat_tables(pq.read_table(file, partitioning=None) for file in files)
         seen[split] = set(table["user"].to_pylist())
         assert pc.sum(table["event"]).as_py() == facts["among_candidates"][split] < facts["taken"][split]
+        took = sum(row["positives"] for row in first.data.report["examples"] if row["split"] == split)
+        assert facts["taken"][split] + facts["again"][split] + facts["early"].get(split, 0) == took
         before = first.data.path.glob(f"examples/split={split}/**/*.parquet")
         assert seen[split] <= {u for file in before for u in pq.read_table(file)["user"].to_pylist()}
+    assert facts["early"]["train"] > 0
     assert not seen["train"] & seen["test"]
     positives = [
         sum(map(len, (pq.read_table(f) for f in d.discoveries("test", windows=[2])))) for d in (first.data, data)
@@ -314,4 +317,6 @@ def test_the_command_says_what_was_found(folder, tmp_path):
     assert (
         f"{facts['among_candidates']['train']:,} of {facts['taken']['train']:,} titles that users took" in result.output
     )
+    early = sum(facts["early"].values())
+    assert f"left out: {early:,} titles that users took are of the first two windows" in result.output
     assert tfmtr.prepare_candidates is prepare_candidates

@@ -122,8 +122,9 @@ def prepare_candidates(
     The list model's score as of each window's start, without the towers' part (which have learnt from these very rows),
     finds the candidates among the titles of the window's catalogue that the user did not have. A row is a title that
     the user took, or one of `negatives` others of the same list, drawn. Users keep their split; lists that a user took
-    nothing of are left out, and counted with what was taken of no list. What else the data have is copied, the examples
-    as `discoveries`: lists are judged by all that users took.
+    nothing of are left out, and counted with what was taken of no list; so are the first two windows, before which
+    little is known, and titles that users took again. What else the data have is copied, the examples as `discoveries`:
+    lists are judged by all that users took.
 
     Args:
         run: Run directory of a two-tower model with a list model.
@@ -175,6 +176,8 @@ def prepare_candidates(
                 "lists": dict(writer.lists),
                 "taken": dict(writer.taken),
                 "among_candidates": dict(writer.found),
+                "again": dict(writer.again),
+                "early": dict(writer.early),
             },
             "fingerprint": fingerprint(made),
         }
@@ -199,19 +202,25 @@ class Writer:
         lists: Number of lists of each split that a user took something of.
         taken: What users took, of each split.
         found: How much of it was among the candidates.
+        again: What users took that they had had before, which is in no list.
+        early: What users took in windows before the first one whose lists are learnt from.
     """
 
     def __init__(self, data: Dataset, order: ListModel, *, candidates: int, negatives: int, seed: int) -> None:
         self.data, self.order, self.past = data, order, Past(data)
         self.candidates, self.negatives, self.seed = candidates, negatives, seed
         self.titles = pq.read_table(data.path / "titles.parquet")
-        self.lists, self.taken, self.found = (collections.Counter[str]() for _ in range(3))
+        self.lists, self.taken, self.found, self.again, self.early = (collections.Counter[str]() for _ in range(5))
         self.numbers, self.evidence = Numbers(), ()
 
     def write(self, folder: Path) -> list[dict[str, Any]]:
         """Writes all windows' examples into a folder; returns what `prepare.json` says of them."""
         counts, windows = [], sorted(row["window"] for row in self.data.report["windows"])
-        for window in windows[EARLIER if sum(window <= 0 for window in windows) > EARLIER else 0 :]:
+        first = windows[EARLIER if sum(window <= 0 for window in windows) > EARLIER else 0]
+        for row in self.data.report["examples"]:
+            if row["window"] < first:
+                self.early[row["split"]] += row["positives"]
+        for window in (window for window in windows if window >= first):
             known = FirstStageFeatures.as_of(self.order, self.data, self.past, window)
             for split in ("train", "validation", "test"):
                 files = self.data.examples(split, windows=[window], sampling=("random", "active"))
@@ -245,6 +254,7 @@ class Writer:
         case = ListCase(table.filter(is_event), catalogue_of(self.data, window), most=number, past=past, window=window)
         rng, parts = np.random.default_rng([self.seed, window + 10_000, len(split)]), []
         self.taken[split] += len(case.positive_titles)
+        self.again[split] += case.left_out["positives"]
         for lists in self.each(case, known, window):
             self.found[split] += int(lists.is_taken.sum())
             lists = lists.some(np.flatnonzero(lists.is_taken.any(axis=1)))

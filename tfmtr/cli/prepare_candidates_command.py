@@ -8,6 +8,11 @@ import typer
 from tfmtr.cli.common_options import check_typed
 from tfmtr.cli.printing import Console, note
 
+LEFT_OUT = {
+    "again": "had been theirs before: they are in no list",
+    "early": "are of the first two windows, before which little is known",
+}
+
 
 def prepare_candidates(
     run: Annotated[Path, typer.Argument(help="Run directory of the first stage, a two-tower model.")],
@@ -31,4 +36,7 @@ def prepare_candidates(
             f"{candidates:,} candidates ({found / max(taken, 1):.0%})",
             soft_wrap=True,
         )
+    for name, why in LEFT_OUT.items():
+        if number := sum(facts[name].values()):
+            note("left out", "yellow", f"{number:,} titles that users took {why}")
     note("next", "green", f"tfmtr train --data {out} --set form=ranking")
