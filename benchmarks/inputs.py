@@ -10,6 +10,8 @@ Through `tfmtr.inputs.batches` as training reads it, shuffled, in batches of 8,1
   the rate of `numpy.take` of the same rows of the same stores into arrays that are there. Goal: 60 % of it.
 * `step`: the two-tower model of `training.py` with 4 groups trains on the latter, from the files and, beside it, from
   one batch in memory. Goal: it waits for its batches less than 2 % of the time.
+* `PLE`, `MMoE`, `shared bottom`: ranking models of the ids with two tasks (embeddings of 16, experts 256-128, PLE's of
+  256 in two levels, towers of 64), likewise. Goal: 0.95 of the rate from memory.
 
 Memory is the process's own (RssAnon) in epochs over a quarter of the rows and over all: it must not grow with the rows.
 Prints the table and writes `benchmarks/results/inputs.json`. Linux only.
@@ -38,12 +40,13 @@ from rich.table import Table
 from tfmtr import inputs, training
 from tfmtr.datasets.engines._engine import ROW_GROUP
 from tfmtr.documents import write_json
-from tfmtr.models import two_tower
+from tfmtr.models import ranking, two_tower
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 RESULT = Path("benchmarks/results/inputs.json")
 BATCH, PARTS = 8192, 4
-GOALS = {"ids": "1,500,000 rows/s", "vectors": "ratio .60", "step": "ratio .98"}
+GOALS = {"ids": "1,500,000 rows/s", "vectors": "ratio 0.60", "step": "ratio 0.98"}
+GOALS |= dict.fromkeys(("PLE", "MMoE", "shared bottom"), "ratio 0.95")
 
 
 def write_parts(folder, name, rows, make):
@@ -131,10 +134,8 @@ def taking(data, files):
     return rows / (time.perf_counter() - started)
 
 
-def stepping(data, files, units, turns):
+def stepping(model, data, files, turns):
     """Rows a second of training from files and from memory, in turn."""
-    keras.utils.set_random_seed(0)
-    model = two_tower(data.schema, share="territory_branches", units=(units, units), unknown_rate=0.0)
     model.compile(keras.optimizers.Adam(1e-3))
     batches = inputs.batches(data, files, batch_size=BATCH, seed=0)
     rows = sum(pq.read_metadata(file).num_rows for file in files)
@@ -149,6 +150,16 @@ def stepping(data, files, units, turns):
     rates = [(rate(batches), rate(memory)) for _ in range(turns)]
     with_files, without = (float(np.median(column)) for column in zip(*rates, strict=True))
     return {"rows_per_second": with_files, "alone": without, "ratio": with_files / without}
+
+
+def ranking_shares(units):
+    """Sharing files of ranking models, half as wide as the two towers."""
+    half, quarter, towers = units // 2, units // 4, (max(1, units // 8),)
+    return {
+        "PLE": ("ple", {"units": (half, half), "tower_units": towers}),
+        "MMoE": ("mmoe", {"units": (half, quarter), "tower_units": towers}),
+        "shared bottom": ("shared_bottom", {"units": (half, quarter), "tower_units": towers}),
+    }
 
 
 def measure(data, files, alone, turns):
@@ -173,9 +184,14 @@ def main(rows, wide_rows, users, titles, turns, out, units=training_peers.UNITS)
     with tempfile.TemporaryDirectory() as folder:
         data, files = id_examples(Path(folder), rows)
         cells = {"ids": measure(data, files, lambda: reading(files), turns)}
+        for name, share in ranking_shares(units).items():
+            keras.utils.set_random_seed(0)
+            cells[name] = stepping(ranking(data.schema, share=share), data, files[:1], turns)
         data, files = vector_examples(Path(folder), wide_rows, users, titles)
         cells["vectors"] = measure(data, files, lambda: taking(data, files), turns)
-        cells["step"] = stepping(data, files[:1], units, turns)
+        keras.utils.set_random_seed(0)
+        model = two_tower(data.schema, share="territory_branches", units=(units, units), unknown_rate=0.0)
+        cells["step"] = stepping(model, data, files[:1], turns)
     table = Table("examples", title="Parquet to batches")
     for column in ("rows/s", "alone, rows/s", "ratio", "goal", "MiB at 1/4 of the rows and at all"):
         table.add_column(column, justify="right")
