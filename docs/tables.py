@@ -1,7 +1,9 @@
-"""Writes the figures of the pages: tables of systems, heads and balancers, of lists, and of the M3oE paper's Table 2; and
-what pages say of benchmarks, between marks that `docs/figures.py` describes.
+"""Writes the figures of the pages.
 
     python docs/tables.py
+
+Tables of systems, heads and balancers, of lists, and of the M3oE paper's Table 2 are made here; figures in sentences
+and in other tables by `docs/figures.py`.
 
 Words that say what a file is or when to take it are typed, and stay; papers are those of the docstrings, lines those of
 the files, speeds those of `benchmarks/sharing.py`, times those of `benchmarks/balancing.py`, AUCs those of

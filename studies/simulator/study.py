@@ -3,9 +3,9 @@
     python studies/simulator/study.py --online-retail ../shared/data/online-retail/online_retail.parquet \
         --xmarket ../shared/data/xmarket-electronics/ratings_5core.parquet
 
-Writes the table as this folder's `README.md`, or the `--page`; without a path its column is left out. The simulator has 220
-territories, everything else as by default. A positive of XMarket is a rating of 4 or 5. The paper is Gampa et al., 2023,
-Table 1. What was matched and what was not known: `docs/simulator.md`. Under a minute on 2 cores.
+Writes the table as this folder's `README.md`, or the `--page`; without a path its column is left out. The simulator has
+220 territories, everything else as by default. A positive of XMarket is a rating of 4 or 5. The paper is Gampa et al.,
+2023, Table 1. What was matched and what was not known: `docs/simulator.md`. Under a minute on 2 cores.
 """
 
 import argparse
@@ -73,8 +73,8 @@ def sizes(column, value, **parameters):
 
 PAGE = """# How the simulator's log compares with the paper's figures and with two real logs
 
-`python studies/simulator/study.py` writes this page: {users:,} simulated users, seed 0, {date}. What was matched, and what is
-not known: [the simulator](../../docs/simulator.md).
+`python studies/simulator/study.py` writes this page: {users:,} simulated users, seed 0, {date}. What was matched, and
+what is not known: [the simulator](../../docs/simulator.md).
 
 {table}
 """
