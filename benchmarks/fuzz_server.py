@@ -14,7 +14,8 @@ read, and go. When they have stopped, the server must have as many threads as af
 that pools may have more, and no more memory than a tenth above. Then it gets SIGTERM while 32 requests have sent their
 headers and not their bodies: all must be answered, and the server must end within ten seconds.
 
-Expected: "0 wrong codes, 0 hangs", the counts of each code, and threads, memory and seconds of each server.
+Expected: "0 wrong codes, 0 hangs", the counts of each code, and threads, memory and seconds of each server; all of them
+in `benchmarks/results/fuzz_server.json`, too.
 """
 
 import argparse
@@ -46,9 +47,12 @@ from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest
 
+from tfmtr import training
+from tfmtr.documents import write_json
 from tfmtr.serving.deploy_kit import deploy_kit
 from tfmtr.serving.process import ServerProcess
 
+RESULT = Path("benchmarks/results/fuzz_server.json")
 REST_CODES = {200, 400, 404, 405, 413, 431, 501}
 GRPC_CODES = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED"}
 PATHS = [
@@ -418,8 +422,8 @@ def send(ports, requests, seed):
     return sent[0]
 
 
-def main(requests=100_000, seed=0, rounds=ROUNDS):
-    """Sends, prints and returns the `Ports`."""
+def main(requests=100_000, seed=0, rounds=ROUNDS, out=RESULT):
+    """Sends, prints and writes; returns the `Ports`."""
     ports, sent = Ports(), 0
     with tempfile.TemporaryDirectory() as folder:
         flags = make(Path(folder))
@@ -454,6 +458,10 @@ def main(requests=100_000, seed=0, rounds=ROUNDS):
         print(f"{name}: {count}")
     for fault in (*ports.wrong[:5], *ports.hangs[:5]):
         print(fault)
+    write_json(out, {
+        "requests": sent, "wrong": len(ports.wrong), "hangs": len(ports.hangs), "servers": ports.servers,
+        "counts": dict(ports.counts), "versions": training.versions(), "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    })  # fmt: skip
     return ports
 
 

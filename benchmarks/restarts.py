@@ -5,7 +5,8 @@
 Two servers of a small model stand for the replicas of a service. Half of the clients ask over gRPC, half over REST,
 with connections that stay open; a client that gets UNAVAILABLE (over REST 503, or no connection) asks the other server,
 as a retry policy behind a service would, for a minute at most. One server after the other gets SIGTERM, and another
-takes its place. Prints how many requests were answered, asked again and lost, and the seconds from SIGTERM to the exit.
+takes its place. Prints how many requests were answered, asked again and lost, and the seconds from SIGTERM to the exit,
+and writes `benchmarks/results/restarts.json`.
 
 Expected: 0 lost, no wrong answer, and less than two seconds to each exit.
 """
@@ -25,10 +26,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import grpc
 import tensorflow as tf
 
+from tfmtr import training
+from tfmtr.documents import write_json
 from tfmtr.serving.client import Client
 from tfmtr.serving.errors import ServerError
 from tfmtr.serving.process import ServerProcess
 
+RESULT = Path("benchmarks/results/restarts.json")
 PATIENCE = 60.0  # seconds that a request is asked again
 PAUSE = 0.02
 
@@ -125,8 +129,8 @@ class Load:
         self.lost.append((x, f"UNAVAILABLE for {PATIENCE:g} seconds"))
 
 
-def main(clients=64, restarts=6):
-    """Asks, restarts and prints; returns `(counts, what was lost or wrong, seconds to each exit)`."""
+def main(clients=64, restarts=6, out=RESULT):
+    """Asks, restarts, prints and writes; returns `(counts, what was lost or wrong, seconds to each exit)`."""
     counts, lost, seconds, is_over = collections.Counter(), [], [], threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         model = Half()
@@ -162,6 +166,10 @@ def main(clients=64, restarts=6):
     print(f"{len(lost)} lost or wrong; seconds from SIGTERM to exit: {', '.join(f'{s:.2f}' for s in seconds)}")
     for fault in lost[:5]:
         print(fault)
+    write_json(out, {
+        "clients": clients, "counts": counts, "lost": len(lost), "seconds": sorted(seconds),
+        "versions": training.versions(), "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    })  # fmt: skip
     return counts, lost, seconds
 
 

@@ -26,6 +26,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from tfmtr import training
+
 RESULT = Path("benchmarks/results/two_stages.json")
 SIZES, USERS, CANDIDATES, WIDTH, UNITS = (10_000, 100_000, 1_000_000), (1, 8), 500, 128, (512, 64)
 GENRES = tuple(f"g{i:02}" for i in range(20))
@@ -150,7 +152,10 @@ def measure(version, titles, seconds, *, users=USERS, width=WIDTH, candidates=CA
 
 def main(sizes=SIZES, seconds=5.0, out=RESULT, *, users=USERS, width=WIDTH, units=UNITS, candidates=CANDIDATES):
     """Measures each size, prints a table, and writes the document."""
-    document = {"candidates": candidates, "width": width, "units": list(units), "cells": {}}
+    document = {
+        "candidates": candidates, "width": width, "units": list(units), "cells": {},
+        "versions": training.versions(), "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }  # fmt: skip
     table = Table("titles", "users at once", "index, ms", "both, ms", "second, ms", "rows, ms", "rows / second")
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:

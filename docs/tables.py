@@ -1,6 +1,9 @@
-"""Writes what tables of the pages say: of systems, heads and balancers, of lists, and of the M3oE paper's Table 2.
+"""Writes the figures of the pages.
 
     python docs/tables.py
+
+Tables of systems, heads and balancers, of lists, and of the M3oE paper's Table 2 are made here; figures in sentences
+and in other tables by `docs/figures.py`.
 
 Words that say what a file is or when to take it are typed, and stay; papers are those of the docstrings, lines those of
 the files, speeds those of `benchmarks/sharing.py`, times those of `benchmarks/balancing.py`, AUCs those of
@@ -8,7 +11,7 @@ the files, speeds those of `benchmarks/sharing.py`, times those of `benchmarks/b
 has no row gets one at the table's end, with the first line of its docstring for words. What is nowhere measured is n/a.
 Run it after any of these has changed.
 
-Expected: the pages as they are checked in, and "no row has changed".
+Expected: the pages as they are checked in, and "no line has changed".
 """
 
 import ast
@@ -32,13 +35,16 @@ Columns = Mapping[str, Callable[[str, str], str]]  # {column: new cell of (the f
 
 
 def written(page: str, text: str) -> str:
-    """A page with its tables written anew.
+    """A page with its tables and figures written anew.
 
     Raises:
-        ValueError: If a table's marks are not there once.
+        ValueError: If a table's marks are not there once, or a figure's result is not there.
     """
+    from docs.figures import filled
+
+    text = filled(text)
     whole = {"m3oe": m3oe_table, "lists": lists_table}
-    for name in PAGES[page]:
+    for name in PAGES.get(page, ()):
         if name in whole:
             text = replace(text, name, lambda _, name=name: whole[name]())
         else:
@@ -227,15 +233,20 @@ def lists_table() -> str:
     return shared.table(columns, found) + "\n"
 
 
+def pages() -> list[str]:
+    """Pages that figures may stand in."""
+    return ["README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
+
+
 def main() -> None:
-    """Writes the pages and says which rows have changed."""
+    """Writes the pages and says which lines have changed."""
     changed = []
-    for page in PAGES:
+    for page in pages():
         before = (ROOT / page).read_text(encoding="utf-8")
         after = written(page, before)
         changed += [line for line in after.splitlines() if line not in before.splitlines()]
         (ROOT / page).write_text(after, encoding="utf-8")
-    print("\n".join(changed) or "no row has changed")
+    print("\n".join(changed) or "no line has changed")
 
 
 if __name__ == "__main__":

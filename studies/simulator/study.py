@@ -3,14 +3,15 @@
     python studies/simulator/study.py --online-retail ../shared/data/online-retail/online_retail.parquet \
         --xmarket ../shared/data/xmarket-electronics/ratings_5core.parquet
 
-Prints Markdown; without a path its column is left out. The simulator has 220 territories, everything else as by
-default. A positive of XMarket is a rating of 4 or 5. The paper is Gampa et al., 2023, Table 1. The table with what was
-matched and what was not known: `docs/simulator.md`. Under a minute on 2 cores.
+Writes the table as this folder's `README.md`, or the `--page`; without a path its column is left out. The simulator has
+220 territories, everything else as by default. A positive of XMarket is a rating of 4 or 5. The paper is Gampa et al.,
+2023, Table 1. What was matched and what was not known: `docs/simulator.md`. Under a minute on 2 cores.
 """
 
 import argparse
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -69,6 +70,14 @@ def sizes(column, value, **parameters):
     """Query of a figure of the numbers of events."""
     return SIZES.format(column=column, value=value.format(**parameters))
 
+
+PAGE = """# How the simulator's log compares with the paper's figures and with two real logs
+
+`python studies/simulator/study.py` writes this page: {users:,} simulated users, seed 0, {date}. What was matched, and
+what is not known: [the simulator](../../docs/simulator.md).
+
+{table}
+"""
 
 # Statistic -> query, format, figure of the paper.
 STATISTICS = {
@@ -131,6 +140,10 @@ if __name__ == "__main__":
     parser.add_argument("--online-retail", type=Path, help="the official .xlsx, or a .parquet of the same columns")
     parser.add_argument("--xmarket", type=Path, help="ratings as .parquet")
     parser.add_argument("--users", type=int, default=200_000, help="of the simulator")
+    parser.add_argument("--page", type=Path, default=HERE / "README.md", help="where the table is written")
     arguments = parser.parse_args()
     given = {"Online Retail": arguments.online_retail, "XMarket": arguments.xmarket}
-    print(main({name: path for name, path in given.items() if path}, num_users=arguments.users))
+    made = main({name: path for name, path in given.items() if path}, num_users=arguments.users)
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    arguments.page.write_text(PAGE.format(users=arguments.users, date=date, table=made), encoding="utf-8")
+    print(made)

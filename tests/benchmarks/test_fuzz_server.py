@@ -6,8 +6,9 @@ import pytest
 from benchmarks import fuzz_server
 
 
-def test_a_few_hundred_bad_requests(capsys):
-    ports = fuzz_server.main(requests=300, seed=1, rounds=1)
+def test_a_few_hundred_bad_requests(capsys, tmp_path):
+    ports = fuzz_server.main(requests=300, seed=1, rounds=1, out=tmp_path / "result.json")
+    assert json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["requests"] == 600
     assert (ports.wrong, ports.hangs) == ([], [])
     assert sum(ports.counts.values()) >= 600
     assert ports.counts["REST during a stop"] == 32
