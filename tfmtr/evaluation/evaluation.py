@@ -82,7 +82,8 @@ def print_tables(evaluations: Mapping[str, Evaluation], console: Console) -> Non
         for column, windows in slices.items():
             if any("pr_auc" in cell for cells in windows.values() for cell in cells.values()):
                 console.print(Text.assemble("\n", (task, "bold"), f" per {column}"))
-                console.print(pr_auc_table({name: result["tasks"][task][column] for name, result in results.items()}))
+                cells = {name: result["tasks"][task][column] for name, result in results.items()}
+                console.print(pr_auc_table(cells, column=column))
     console.print()
     console.print(lists_table(results, between_runs(runs)))
     *_, name = results

@@ -4,11 +4,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tfmtr.evaluation.list_scores import FIRST_STAGE, MODEL
-from tfmtr.evaluation.metrics import OVERALL
+from tfmtr.evaluation.metrics import MIN_POSITIVES, MIN_USERS, OVERALL
 from tfmtr.evaluation.splits import SCENARIO, shown
 
 METRIC = "ndcg"
+MOST_NAMED = 5  # values without figures
 ALL = "all"  # scenarios together
+HIGHER, LOWER, NOT_SHOWN = "higher", "lower", "not shown"
+SHOWN = (HIGHER, LOWER)
 
 
 class Step(NamedTuple):
@@ -28,11 +31,11 @@ ONE_STAGE = (Step(MODEL, BEST),)
 
 
 class GainRow(NamedTuple):
-    """A task's lists, pooled or of one scenario.
+    """A task's lists, pooled or of one scenario (or of one value of a slice).
 
     Attributes:
         task: Its name.
-        scenario: The scenario's name, or `ALL`.
+        scenario: The scenario's (or the value's) name, or `ALL`.
         cell: The cell of `tfmtr.evaluation.task_lists.by_task`.
         gains: Result of `compare_lists` for each of the document's `steps`, `None` where there is none.
     """
@@ -54,15 +57,17 @@ def best_of(document: Mapping[str, Any]) -> str | None:
     return (document.get("baselines") or {}).get("best")
 
 
-def gain_rows(document: Mapping[str, Any]) -> Iterator[GainRow]:
+def gain_rows(document: Mapping[str, Any], split: str | None = None) -> Iterator[GainRow]:
     """Yields a row for each task, and for each scenario of it.
 
     Args:
         document: What `evaluate` wrote.
+        split: Column of `tfmtr.evaluation.splits.split_columns`; by default what tells scenarios apart.
     """
+    split = split_of(document) if split is None else split
     for task, splits in document.get("by_task", {}).items():
         cells = [(ALL, splits[OVERALL][OVERALL])]
-        cells += [(shown(value), cell) for value, cell in splits.get(split_of(document), {}).items()]
+        cells += [(shown(value), cell) for value, cell in splits.get(split, {}).items()]
         for scenario, cell in cells:
             yield GainRow(task, scenario, cell, tuple(gain(cell, step, document) for step in steps(document)))
 
@@ -91,8 +96,8 @@ def verdict(gain: Mapping[str, Any] | None) -> str:
     if gain is None or gain["ratio"] is None:
         return "n/a"
     if gain["low"] > 1:
-        return "higher"
-    return "lower" if gain["high"] is not None and gain["high"] < 1 else "not shown"
+        return HIGHER
+    return LOWER if gain["high"] is not None and gain["high"] < 1 else NOT_SHOWN
 
 
 def has_figures(row: GainRow) -> bool:
@@ -108,7 +113,8 @@ def without_figures(rows: list[GainRow], split: str) -> list[str]:
         if any(row.scenario == ALL for row in own):
             texts.append(f"{task}: n/a, {next(row for row in own if row.scenario == ALL).cell['reason']}")
         elif own:
-            few = ", ".join(row.scenario for row in own[:5]) + (", ..." if len(own) > 5 else "")
-            count = f"{len(own)} of {split}" if split != SCENARIO else f"{len(own)} scenarios"
-            texts.append(f"{task}: {count} with under 30 positives or 20 users ({few})")
+            few = ", ".join(row.scenario for row in own[:MOST_NAMED])
+            more = f" and {len(own) - MOST_NAMED} more" if len(own) > MOST_NAMED else ""
+            evidence = f"under {MIN_POSITIVES} positives or {MIN_USERS} users"
+            texts.append(f"{task}: n/a in {split} {few}{more}, {evidence}")
     return texts

@@ -5,12 +5,13 @@ from typing import Any
 
 from rich.text import Text
 
-from tfmtr.evaluation.evidence import interval_text
+from tfmtr.evaluation.evidence import short_interval
 from tfmtr.evaluation.fitting_table import FittingTable
 from tfmtr.evaluation.list_scores import MODEL
 from tfmtr.evaluation.stage_gains import (
     ALL,
     BEST,
+    SHOWN,
     best_of,
     gain_rows,
     has_figures,
@@ -40,7 +41,7 @@ def tasks_table(name: str, document: Mapping[str, Any]) -> FittingTable:
     """
     split, rows = split_of(document), list(gain_rows(document))
     names = {MODEL: name, BEST: best_of(document) or ""}
-    texts = ["A positive counts in its own scenario, and a list is made for it."]
+    texts = ["A positive counts in its own scenario, and a list is made for it.", "An interval with 1 shows nothing."]
     if any(step.theirs == BEST for step in steps(document)):
         texts.append(f"The best baseline is {names[BEST]}, whatever the task.")
     texts += [f"{text}." for text in without_figures(rows, split)]
@@ -54,15 +55,15 @@ def tasks_table(name: str, document: Mapping[str, Any]) -> FittingTable:
     for step in steps(document):
         table.add(f"{names.get(step.ours, step.ours)} / {names.get(step.theirs, step.theirs)}", is_number=True)
         table.add("95 % interval", is_number=True)
-        table.add("which is")
     for row in filter(has_figures, rows):
         if row.scenario == ALL and table.row_count:
             table.add_section()
         means = row.cell["means"][MODEL]
         cells = [f"{row.cell['lists']:,}", *(f"{means[metric]:.4f}" for metric in ("ndcg", "recall", "mrr"))]
         for gain in row.gains:
-            known = gain is not None and gain["ratio"] is not None
-            cells.append(f"{gain['ratio']:.3f}" if known else Text("n/a", style="dim"))
-            cells += [interval_text(gain) if known else "", verdict(gain)]
+            known = gain if gain is not None and gain["ratio"] is not None else None
+            style = "bold" if verdict(known) in SHOWN else "dim"
+            cells.append(Text(f"{known['ratio']:.3f}" if known else "n/a", style=style))
+            cells.append(short_interval(known) if known else "")
         table.add_row(Text(row.task, style="bold") if row.scenario == ALL else row.task, row.scenario, *cells)
     return table
