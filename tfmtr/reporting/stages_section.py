@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tfmtr.evaluation.evidence import interval_text
 from tfmtr.evaluation.list_scores import FIRST_STAGE, MODEL
 from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.evaluation.stage_gains import (
@@ -19,7 +20,7 @@ from tfmtr.evaluation.stage_gains import (
 )
 from tfmtr.reporting.runs import Model
 
-FIGURES = ("ratio", "low", "high", "detectable")
+FIGURES = ("ratio", "low", "detectable")
 
 
 class StageRow(NamedTuple):
@@ -28,7 +29,7 @@ class StageRow(NamedTuple):
     Attributes:
         task, scenario: Their names; of all scenarios together, "all".
         lists: Number of lists.
-        gains: `{"verdict", "is_shown", "ratio", "low", "high", "detectable"}` for each of the table's steps.
+        gains: `{"verdict", "is_shown", "ratio", "low", "interval", "detectable"}` for each of the table's steps.
         ndcg: Of each of the table's contenders.
         recall, mrr: Of the model.
     """
@@ -99,7 +100,15 @@ def stage_row(row: GainRow, contenders: Sequence[str]) -> StageRow:
     gains = []
     for gain in row.gains:
         word = verdict(gain)
-        gains.append({"verdict": word, "is_shown": word in SHOWN, **{name: (gain or {}).get(name) for name in FIGURES}})
+        known = gain if gain is not None and gain["ratio"] is not None else dict.fromkeys(FIGURES)
+        gains.append(
+            {
+                "verdict": word,
+                "is_shown": word in SHOWN,
+                "interval": interval_text(known) if known["low"] is not None else None,
+                **{name: known[name] for name in FIGURES},
+            }
+        )
     ndcg = [means.get(name, {}).get("ndcg") for name in contenders]
     own = means[MODEL]
     return StageRow(row.task, row.scenario, row.cell["lists"], gains, ndcg, own.get("recall"), own.get("mrr"))
