@@ -16,9 +16,9 @@ from tfmtr.evaluation.index_lists import ListCase, best_titles, list_metrics, pr
 from tfmtr.evaluation.list_scores import MODEL, compare_with, segments_of, write_list_scores
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.ranking import evaluate_lists, recall_at_k
+from tfmtr.evaluation.shortcomings import shortcomings
 from tfmtr.evaluation.splits import split_values
 from tfmtr.evaluation.task_lists import TaskCase, by_task, task_rows
-from tfmtr.evaluation.shortcomings import shortcomings
 from tfmtr.evaluation.title_facts import title_facts
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
@@ -169,10 +169,8 @@ def write_run(path, data, model, seed):
                 catalogue_of(data, window),
             )
             rank, history = ranking_of(positives, facts, knows, fond, rng), past.history(window)
-            asked = TaskCase(
-                task_rows(data, data.examples("test", windows=[window])), data.schema, catalogue, most=10_000, past=past,
-                window=window,
-            )  # fmt: skip
+            rows = task_rows(data, data.examples("test", windows=[window]))
+            asked = TaskCase(rows, data.schema, catalogue, most=10_000, past=past, window=window)
             of_tasks.append(asked.scores(asked.titles(rank)).assign(contender=MODEL))
             for kind, before in ((NEW, past), (REPEATS, None)):
                 case = ListCase(positives, catalogue, most=10_000, past=before, window=window)

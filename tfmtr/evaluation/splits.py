@@ -2,8 +2,8 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from tfmtr.inputs.encoder import Encoder
 from tfmtr.schema import Schema
 
 SCENARIO = "scenario"
@@ -35,15 +35,24 @@ def scenario_names(numbers: np.ndarray, schema: Schema) -> np.ndarray:
 
 
 def split_values(table: pa.Table, schema: Schema) -> dict[str, np.ndarray]:
-    """What each row of examples is of: `{column of split_columns: text of shape (rows,)}`, "" where it is not known."""
-    values = {}
-    for column in split_columns(schema):
-        if column == SCENARIO:
-            values[column] = scenario_names(Encoder(schema)(table.select(schema.scenario.columns))[SCENARIO], schema)
-        else:
-            texts = table[column].cast(pa.string()).to_pandas()
-            values[column] = texts.fillna("").to_numpy().astype(str)
-    return values
+    """What each row of examples is of: `{column of split_columns: text of shape (rows,)}`, "" where it is not known.
+
+    Example:
+    >>> from tfmtr.schema import Scenario, Task
+    >>> scenario = Scenario(["tab", "territory"], {("home", "DE"): "home/DE"})
+    >>> schema = Schema((), [Task("click")], scenario, slices=["tab"])
+    >>> split_values(pa.table({"tab": ["home", None], "territory": ["DE", "DE"]}), schema)["scenario"].tolist()
+    ['home/DE', '']
+    """
+
+    def texts(column: str) -> list[str]:
+        return pc.fill_null(table[column].cast(pa.string()), "").to_pylist()
+
+    values = {column: texts(column) for column in split_columns(schema) if column != SCENARIO}
+    if SCENARIO in split_columns(schema):
+        keys = zip(*map(texts, schema.scenario.columns), strict=True)
+        values[SCENARIO] = [schema.scenario.groups.get(key, "") for key in keys]
+    return {column: np.asarray(own, str) for column, own in values.items()}
 
 
 def shown(value: str) -> str:

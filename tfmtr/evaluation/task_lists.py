@@ -54,16 +54,15 @@ class TaskCase:
         self, rows: pa.Table, schema: Schema, catalogue: Catalogue, *, most: int, past: Past, window: int
     ) -> None:
         self.window = window
-        is_primary = np.asarray(pc.fill_null(is_positive(rows[schema.tasks[0].column]), False))
-        rows = rows.take(np.argsort(~is_primary, kind="stable"))
         everyone, number = np.unique(rows["user"].to_numpy().astype(str), return_inverse=True)
         had = past.had(past.numbers(everyone), window)[number, rows["title_row"].to_numpy()]
         rows = rows.filter(pa.array(~np.asarray(had).ravel()))
         wanted = {None: is_positive(rows[schema.tasks[0].column]), **binary_positives(rows, schema)}
         users = rows["user"].to_pandas().to_numpy(str)
         wanted = {task: first_users(users, np.asarray(pc.fill_null(of, False)), most) for task, of in wanted.items()}
-        kept = np.any(list(wanted.values()), axis=0)
-        rows = rows.filter(pa.array(kept))
+        order = np.argsort(~wanted[None], kind="stable")  # the primary task's own positives first
+        kept = order[np.any(list(wanted.values()), axis=0)[order]]
+        rows = rows.take(kept)
         self.positives = {task: of[kept] for task, of in wanted.items() if task is not None}
         self.values = split_values(rows, schema)
         parts = pd.MultiIndex.from_arrays(list(self.values.values())).factorize()[0]
