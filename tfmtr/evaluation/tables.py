@@ -18,8 +18,9 @@ from tfmtr.evaluation.splits import shown
 
 FALLBACKS = {
     "cold_user": "A cold user: what is popular in the territory.",
-    "default_branch": "No group has the user's territory: the default branch.",
+    "default_branch": "No group has the scenario, such as the user's territory: the default branch.",
     "no_history": "No history of the user: the seen titles stand for it.",
+    "unknown_context": "A category of the context is not known, or not given: the model's place for unknown ones.",
     "unknown_territory": "The catalogue does not know the territory: what most of the others have.",
 }
 
