@@ -192,9 +192,9 @@ def cell_of(rows: pd.DataFrame, best: str | None, *, is_pooled: bool = False) ->
         near = rows[rows.contender.isin({MODEL, FIRST_STAGE, best})]
         for metric in COMPARED if is_pooled else COMPARED[:1]:
             has_all = is_pooled and metric == COMPARED[0]
-            compared[metric] = compare_with(rows if has_all else near, MODEL, metric=metric)
+            compared[metric] = compare_with(rows if has_all else near, MODEL, metric=metric)  # pyright: ignore[reportArgumentType]
             if FIRST_STAGE in means and best in means:
                 alone = near[near.contender != MODEL]
-                first[metric] = compare_with(alone, FIRST_STAGE, metric=metric)[best]
+                first[metric] = compare_with(alone, FIRST_STAGE, metric=metric)[best]  # pyright: ignore[reportArgumentType]
     counts = {"lists": len(ours), "users": users, "positives": positives, "reason": reason}
     return {"means": means, "compared": compared, "first_stage": first, **counts}

@@ -59,7 +59,10 @@ def tasks_table(name: str, document: Mapping[str, Any]) -> FittingTable:
         if row.scenario == ALL and table.row_count:
             table.add_section()
         means = row.cell["means"][MODEL]
-        cells = [f"{row.cell['lists']:,}", *(f"{means[metric]:.4f}" for metric in ("ndcg", "recall", "mrr"))]
+        cells: list[str | Text] = [
+            f"{row.cell['lists']:,}",
+            *(f"{means[metric]:.4f}" for metric in ("ndcg", "recall", "mrr")),
+        ]
         for gain in row.gains:
             known = gain if gain is not None and gain["ratio"] is not None else None
             style = "bold" if verdict(known) in SHOWN else "dim"

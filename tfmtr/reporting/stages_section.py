@@ -100,7 +100,7 @@ def stage_row(row: GainRow, contenders: Sequence[str]) -> StageRow:
     gains = []
     for gain in row.gains:
         word = verdict(gain)
-        known = gain if gain is not None and gain["ratio"] is not None else dict.fromkeys(FIGURES)
+        known: dict[str, Any] = gain if gain is not None and gain["ratio"] is not None else dict.fromkeys(FIGURES)
         gains.append(
             {
                 "verdict": word,
