@@ -19,6 +19,7 @@ from tfmtr.checks import check_integer, check_number, check_path
 from tfmtr.documents import read_facts, write_json
 from tfmtr.encoders.graph_names import graph
 from tfmtr.encoders.raw import look_up, raw_inputs
+from tfmtr.encoders.unknown import unknown_values
 from tfmtr.export_sources import Ranker, Source, check_finite
 from tfmtr.folders import FORMATS, check_out
 from tfmtr.listwise.layer import ListQuery
@@ -215,6 +216,7 @@ def _archive(
             names=model.predictor.output if second is None else second.names,
             order=order,
             second=second,
+            unknown=unknown_values([schema] if ranker is None else [schema, ranker.run.schema]),
         ),
     }
     rows = {**users, **titles}

@@ -147,6 +147,7 @@ def test_a_request_s_tab_chooses_the_branch_and_what_is_no_tab_the_default(sampl
             for tab in (*TABS, "elsewhere")
         ]
     assert ["default_branch" in answer.fallback for answer in asked] == [False, False, False, True]
+    assert ["unknown_context" in answer.fallback for answer in asked] == [False, False, False, True]
     assert len({answer.scores for answer in asked}) == 4
 
 

@@ -26,15 +26,17 @@ def test_gauc_weighs_each_users_auc_with_their_rows():
     assert list(cells) == ["DE", "PL", "overall"]
     for name, cell in cells.items():
         in_slice = ~np.isnan(labels) & ((slices == name) | (name == "overall"))
-        aucs, weights, positives = [], [], 0
+        aucs, weights, positives, left_out = [], [], 0, 0
         for user in np.unique(users):
             rows = in_slice & (users == user)
             if 0 < labels[rows].sum() < rows.sum():
                 aucs.append(roc_auc_score(labels[rows], scores[rows]))
                 weights.append(rows.sum())
                 positives += labels[rows].sum()
+            elif rows.any():
+                left_out += 1
         expected = {"gauc": np.average(aucs, weights=weights), "rows": sum(weights), "positives": positives}
-        assert cell == pytest.approx({**expected, "users": len(aucs), "reason": None})
+        assert cell == pytest.approx({**expected, "users": len(aucs), "left_out": left_out, "reason": None})
     json.dumps(cells, allow_nan=False)
 
 
@@ -50,7 +52,8 @@ def test_gauc_gains_nothing_from_knowing_which_users_like_more():
 
 def test_gauc_without_users_of_both_classes_is_not_available():
     cells = gauc([1, 0] * 30, [0.5] * 60, ["DE"] * 60, np.arange(60))
-    assert cells["DE"] == {"gauc": None, "rows": 0, "positives": 0, "users": 0, "reason": "no user with both classes"}
+    counts = {"rows": 0, "positives": 0, "users": 0, "left_out": 60}
+    assert cells["DE"] == {"gauc": None, **counts, "reason": "no user with both classes"}
     few = gauc([1, 0] * 19, [0.5] * 38, ["DE"] * 38, np.arange(38) // 2)
     assert few["overall"]["reason"] == "19 positives, 30 needed"
     assert gauc([], [], [], [])["overall"]["reason"] == "no user with both classes"

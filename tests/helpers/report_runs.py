@@ -17,6 +17,8 @@ from tfmtr.evaluation.list_scores import MODEL, compare_with, segments_of, write
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.ranking import evaluate_lists, recall_at_k
 from tfmtr.evaluation.shortcomings import shortcomings
+from tfmtr.evaluation.splits import split_values
+from tfmtr.evaluation.task_lists import TaskCase, by_task, task_rows
 from tfmtr.evaluation.title_facts import title_facts
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
@@ -147,7 +149,7 @@ def write_run(path, data, model, seed):
     write_json(path / "run.json", document)
     facts, found = title_facts(data), {"tasks": {}, "gauc": {}, "title_classes": {}, "recall": {}, "lists": {}}
     found |= {"repeats": {}, "left_out": {}}
-    past, list_scores = Past(data), []
+    past, list_scores, of_tasks = Past(data), [], []
     with score_writer(path / "scores.parquet", data.schema) as write:
         for window in WINDOWS:
             columns = read_rows(data, window)
@@ -167,6 +169,9 @@ def write_run(path, data, model, seed):
                 catalogue_of(data, window),
             )
             rank, history = ranking_of(positives, facts, knows, fond, rng), past.history(window)
+            rows = task_rows(data, data.examples("test", windows=[window]))
+            asked = TaskCase(rows, data.schema, catalogue, most=10_000, past=past, window=window)
+            of_tasks.append(asked.scores(asked.titles(rank)).assign(contender=MODEL))
             for kind, before in ((NEW, past), (REPEATS, None)):
                 case = ListCase(positives, catalogue, most=10_000, past=before, window=window)
                 lists = case.index_lists(rank)
@@ -184,6 +189,7 @@ def write_run(path, data, model, seed):
     found["baselines"] = {**others.document, "compared": compare_with(list_scores, MODEL)}
     found["baselines"]["tuned"]["als"] = {"options": None, "tries": [], "reason": MISSING}
     found["segments"] = segments_of(list_scores)
+    found["by_task"] = by_task(pd.concat([*of_tasks, others.tasks]), data.schema, found["baselines"]["best"])
     found["warnings"] = shortcomings(found, document, data)
     write_json(
         path / "evaluation.json",
@@ -216,4 +222,5 @@ def read_rows(data, window):
     """Columns of the test rows of a window."""
     (file,) = data.examples("test", windows=[window])
     table = next(inputs.read_tables([file], rows=10**6))
-    return {name: table[name].to_numpy() for name in ("user", "title_row", "territory", "event")}
+    columns = {name: table[name].to_numpy() for name in ("user", "title_row", "event")}
+    return columns | split_values(table, data.schema)

@@ -249,13 +249,16 @@ def test_one_territory_closes_it_where_all_together_are_well(live, data, monkeyp
     new = np.where(np.isin(territory, ["T3", "tiny"]), noise, np.clip(0.45 * labels + 0.55 * noise, 0, 1))
     answers = iter([old, new, old, new])
 
-    def predict(*arguments):
-        return {"event": labels, "event score": next(answers), "territory": territory}, users, None
+    def predict(*arguments, columns):
+        names = dict.fromkeys(columns, territory)  # the groups are as the territories
+        return {"event": labels, "event score": next(answers), **names}, users, None
 
     monkeypatch.setattr(module, "predict", predict)
     reasons = gate(live, live, data, num_samples=200)["reasons"]
-    assert len(reasons) == 2  # in the last window, and before it
-    assert all("event is down by" in reason and "in territory T3 (p 0." in reason for reason in reasons)
+    assert len(reasons) == 4  # in the last window, and before it
+    assert all("event is down by" in reason for reason in reasons)
+    for column in ("territory", "scenario"):
+        assert sum(f"in {column} T3 (p 0." in reason for reason in reasons) == 2
 
 
 def test_a_drop_that_chance_alone_makes_is_a_note(live, data, monkeypatch):
@@ -270,8 +273,10 @@ def test_a_drop_that_chance_alone_makes_is_a_note(live, data, monkeypatch):
         scores = [(0.3 * labels + noise[0]) / 1.3, (0.24 * labels + noise[1]) / 1.3]
         answers = iter([*scores, *scores])
 
-        def predict(*arguments, labels=labels, users=users, answers=answers):
-            slices = {"event": labels, "event score": next(answers), "territory": np.full(len(labels), "DE")}
+        def predict(*arguments, columns, labels=labels, users=users, answers=answers):
+            slices = {"event": labels, "event score": next(answers)} | dict.fromkeys(
+                columns, np.full(len(labels), "DE")
+            )
             return slices, users, None
 
         monkeypatch.setattr(module, "predict", predict)

@@ -119,7 +119,7 @@ def test_a_last_run_that_is_worse_is_said_to_be(runs, write):
 
 
 def test_every_table_can_be_sorted_from_the_keyboard(page):
-    assert len(page.tables) == 11
+    assert len(page.tables) == 14
     for table in page.tables.values():
         assert table["attributes"]["class"] == "sortable"
         assert table["buttons"] == len(table["headers"]) == len(table["sorts"])

@@ -118,6 +118,6 @@ def test_an_answer_says_what_was_not_known():
     lines = Recommendations(("7",), (1.5,), ("cold_user", "default_branch")).table().splitlines()
     assert lines[-2:] == [
         "A cold user: what is popular in the territory.",
-        "No group has the user's territory: the default branch.",
+        "No group has the scenario, such as the user's territory: the default branch.",
     ]
     assert "cold" not in str(Recommendations(("7",), (1.5,)))

@@ -21,6 +21,7 @@ from tfmtr.evaluation.index_lists import AmongCase, IndexLists, ListCase, best_t
 from tfmtr.evaluation.list_scores import NEW, REPEATS
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.ranking import Metric, Metrics, evaluate_lists, functions, metrics_of_users, ndcg_of_users
+from tfmtr.evaluation.task_lists import TaskCase, task_rows
 from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.index import availability
 
@@ -37,10 +38,12 @@ class BaselineLists:
             `"validation"`, `{"windows", "user_windows"}`; `"tuned"`, what `tune` returns; and `"ranking"`, `"repeats"`
             and, if asked for, `"among"`: `{name: {window: {territory: cell}}}` of `evaluate_lists`.
         scores: Data frame, a row for each user and list; see `user_scores`.
+        tasks: Data frame of `TaskCase.scores`, with `contender`.
     """
 
     document: dict[str, Any]
     scores: pd.DataFrame
+    tasks: pd.DataFrame
 
 
 def baseline_lists(
@@ -113,25 +116,31 @@ def _baseline_lists(
         "repeats": {},
         "among": {},
     }
-    scores = []
+    scores, by_task = [], []
     for window in data.test_windows:
-        table = positives_of(data, data.discoveries("test", windows=[window]))
+        files = data.discoveries("test", windows=[window])
+        table = positives_of(data, files)
         if not len(table):
             continue
         history, catalogue = past.history(window), catalogue_of(data, window)
         pair = {NEW: ListCase(table, catalogue, most=most, past=past, window=window)}
         pair[REPEATS] = ListCase(table, catalogue, most=most)
+        rows = task_rows(data, files, LIST_COLUMNS)
+        asked = TaskCase(rows, data.schema, catalogue, most=most, past=past, window=window)
         for name in figures:
             rank = ranking_by(fit(name, tuned[name]["options"], history), past, k)
+            titles = asked.titles(rank)
+            by_task.append(asked.scores(titles, metrics).assign(contender=name))
             for kind, case in pair.items():
-                lists = case.index_lists(rank)
+                lists = asked.index_lists(case, titles) if kind == NEW else case.index_lists(rank)
                 cells = document["ranking" if kind == NEW else "repeats"].setdefault(name, {})
                 cells[str(window)] = evaluate_lists(lists.lists, metrics)
                 scores.append(user_scores(lists, past, history, window, metrics).assign(contender=name, list=kind))
             if among is not None:
                 cells = document["among"].setdefault(name, {})
                 cells[str(window)] = evaluate_lists(AmongCase(pair[NEW], among).lists(rank), metrics)
-    return BaselineLists(document, pd.concat(scores, ignore_index=True) if scores else pd.DataFrame())
+    frames = [pd.concat(of, ignore_index=True) if of else pd.DataFrame() for of in (scores, by_task)]
+    return BaselineLists(document, *frames)
 
 
 def validation_cases(

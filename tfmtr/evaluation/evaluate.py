@@ -35,6 +35,8 @@ from tfmtr.evaluation.metrics import Cells, evaluate_task
 from tfmtr.evaluation.past import Past, has_events
 from tfmtr.evaluation.ranking import evaluate_lists, functions, gauc, recall_at_k
 from tfmtr.evaluation.shortcomings import shortcomings
+from tfmtr.evaluation.splits import scenario_names, scenario_split, split_columns
+from tfmtr.evaluation.task_lists import TaskCase, by_task, task_rows
 from tfmtr.evaluation.title_facts import LOCAL_SHARE, TitleFacts, title_facts
 from tfmtr.evaluation.two_stage_lists import FirstStage, after_both, choose_first_weight, second_scores
 from tfmtr.models import JointModel, TwoTower
@@ -91,7 +93,8 @@ def evaluate(
         An `Evaluation` of the document written to `<run>/evaluation.json`; cells are as the functions describe that
         make them:
 
-        * `"tasks"` (`evaluate_task`), `"gauc"` (of binary tasks): `{task: {slice column: {window: {slice: cell}}}}`;
+        * `"tasks"` (`evaluate_task`), `"gauc"` (of binary tasks): `{task: {column: {window: {slice: cell}}}}` of the
+          columns of `tfmtr.evaluation.splits.split_columns`: the slices, and the scenarios;
         * `"title_classes"` (`evaluate_task`): `{task: {window: {"global", "local" or "overall": cell}}}`;
         * `"recall"`: `{window: float}`, or `None` where a window has no positive;
         * `"lists"` (`list_metrics`): `{metric: {window: {territory: cell}}}`, windows with a positive only;
@@ -103,6 +106,9 @@ def evaluate(
           of its score (`choose_first_weight`), and how the lists of both stages compare with its own (`"compared"`);
           otherwise `None`;
         * `"means"` (`means_of`): of all lists together, of the model and the baselines;
+        * `"by_task"` (`tfmtr.evaluation.task_lists.by_task`): of the lists of all contenders by what each binary task
+          has as positives, pooled and in the scenario and the slices of these; `"scenario_split"`, the column that
+          tells scenarios apart;
         * `"segments"` (`segments_of`): lists of new and known users, and new and known titles in them;
         * `"warnings"`: texts, such as that the model is below the best baseline, with what may be the cause;
         * `"titles"`, numbers of local and global ones; `"k"`, `"local_share"`; what was evaluated, when and by what.
@@ -135,7 +141,7 @@ def evaluate(
         first = FirstStage(Run(retrieval), data, candidates)
     facts = title_facts(data, local_share=local_share)
     parts = ("tasks", "gauc", "title_classes", "recall", "lists", "repeats", "among", "left_out")
-    model, scores_of_pairs, chosen, list_scores, few = None, None, {}, [], 0
+    model, scores_of_pairs, chosen, list_scores, of_tasks, few = None, None, {}, [], [], 0
     by_part: dict[str, Any] = {part: {} for part in parts}
     past, order = Past(data) if has_events(data) else None, run.list_model
     scores = Path(run, "scores.parquet")
@@ -146,7 +152,8 @@ def evaluate(
             else:
                 restore(model, run.weights(window))
             files = data.judged_rows("test", windows=[window])
-            columns, users, positives = predict(model, files, schema, data, columns=("title_row",))
+            wanted = ("title_row", *split_columns(schema))
+            columns, users, positives = predict(model, files, schema, data, columns=wanted)
             write_scores(window, columns)
             for path, cells in row_metrics(columns, users, schema, facts):
                 put(by_part, (*path, str(window)), cells)
@@ -169,19 +176,24 @@ def evaluate(
                         scores_of_pairs = second_scores(model, schema, data)
                         chosen = choose_first_weight(first, scores_of_pairs, past, window=window, k=k)
                     rank = after_both(candidates_of, evidence, scores_of_pairs, k=k, first_weight=chosen["weight"])
+                contenders = {MODEL: rank}
+                if candidates_of is not None:
+                    contenders[FIRST_STAGE] = lambda rows, allowed, of=candidates_of: of(rows, allowed)[0][:, :k]
+                rows = task_rows(data, data.discoveries("test", windows=[window]))
+                asked = TaskCase(rows, data.schema, index.catalogue, most=recall_users, past=past, window=window)
+                ranked = {name: asked.titles(of) for name, of in contenders.items()}
+                of_tasks += [asked.scores(of, known_metrics).assign(contender=name) for name, of in ranked.items()]
                 for kind, before in ((NEW, past), (REPEATS, None)):
                     case = ListCase(positives, index.catalogue, most=recall_users, past=before, window=window)
-                    lists = case.index_lists(rank)
-                    list_scores.append(
-                        user_scores(lists, past, history, window, known_metrics).assign(contender=MODEL, list=kind)
-                    )
-                    if candidates_of is not None:
-                        alone = case.index_lists(lambda rows, allowed, of=candidates_of: of(rows, allowed)[0][:, :k])
-                        list_scores.append(
-                            user_scores(alone, past, history, window, known_metrics).assign(
-                                contender=FIRST_STAGE, list=kind
-                            )
-                        )
+                    found = {
+                        name: asked.index_lists(case, ranked[name]) if kind == NEW else case.index_lists(of)
+                        for name, of in contenders.items()
+                    }
+                    list_scores += [
+                        user_scores(own, past, history, window, known_metrics).assign(contender=name, list=kind)
+                        for name, own in found.items()
+                    ]
+                    lists = found[MODEL]
                     if kind == REPEATS:
                         by_part["repeats"][str(window)] = evaluate_lists(lists.lists, known_metrics)
                         continue
@@ -196,20 +208,22 @@ def evaluate(
                     ).items():
                         put(by_part, ("lists", metric, str(window)), cells)
     by_part["baselines"], by_part["means"], by_part["segments"], by_part["warnings"] = None, {}, {}, []
-    by_part["first_stage"] = None
+    by_part["first_stage"], by_part["by_task"] = None, {}
     if first is not None and list_scores:
         compared = compare_with(pd.concat(list_scores), MODEL)[FIRST_STAGE]
-        found = {"run_id": first.run.run_id, "candidates": candidates, "weight": chosen}
-        by_part["first_stage"] = {**found, "compared": compared}
+        facts_of = {"run_id": first.run.run_id, "candidates": candidates, "weight": chosen}
+        by_part["first_stage"] = {**facts_of, "compared": compared}
     if list_scores and (names is None or names):
         others = baseline_lists(data, k=k, most=recall_users, names=names, among=among, metrics=known_metrics)
         list_scores.append(others.scores)
+        of_tasks.append(others.tasks)
         by_part["baselines"] = {**others.document, "compared": compare_with(pd.concat(list_scores), MODEL)}
     if list_scores:
         list_scores = pd.concat(list_scores, ignore_index=True)
         write_list_scores(run, list_scores)
         by_part["means"], by_part["segments"] = means_of(list_scores), segments_of(list_scores)
         by_part["warnings"] = shortcomings(by_part, document, data)
+        by_part["by_task"] = by_task(pd.concat(of_tasks), data.schema, (by_part["baselines"] or {}).get("best"))
         if few:
             by_part["warnings"].append(
                 f"{few} positives were ranked among fewer than {among} titles: no more could be had"
@@ -223,6 +237,7 @@ def evaluate(
         "versions": versions(),
         "k": k,
         "ranked_among": among,
+        "scenario_split": scenario_split(data.schema),
         "times": data.report.get("times", True),
         "local_share": local_share,
         "titles": {"local": int(facts.local.sum()), "global": int((~facts.local).sum())},
@@ -259,7 +274,7 @@ def row_metrics(
     for task in schema.tasks:
         order = np.argsort(columns[f"{task.name} score"], kind="stable")  # once, for all metrics
         rows = columns[task.column or task.name][order], columns[f"{task.name} score"][order]
-        for column in schema.slices:
+        for column in split_columns(schema):
             slices = columns[column][order]
             yield ("tasks", task.name, column), evaluate_task(*rows, slices, users[order], kind=task.kind)
             if task.kind == "binary":
@@ -306,7 +321,7 @@ def predict(
             values[f"{task.name} score"].append(np.asarray(scores[task.name])[:, 0])
         for name in column_names:
             if name == "scenario":
-                values[name].append(np.asarray(["", *schema.scenario.names])[features["scenario"]])
+                values[name].append(scenario_names(features["scenario"], schema))
             elif name == "title_row":
                 values[name].append(table[name].to_numpy())
             else:

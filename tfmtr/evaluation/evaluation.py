@@ -12,6 +12,7 @@ from rich.text import Text
 from tfmtr.evaluation.fitting_table import text_of
 from tfmtr.evaluation.list_scores import MODEL, NEW, between_runs
 from tfmtr.evaluation.tables import lists_table, pr_auc_table, segments_table
+from tfmtr.evaluation.task_tables import tasks_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ def tables(evaluations: Mapping[str, Evaluation]) -> str:
 
 
 def print_tables(evaluations: Mapping[str, Evaluation], console: Console) -> None:
-    """Prints a table of PR-AUC per slice for each binary task, and of the lists of models and baselines.
+    """Prints a table of PR-AUC per slice for each binary task, and of the lists of models and baselines, by task too.
 
     The last model's gains are over the others.
 
@@ -81,9 +82,15 @@ def print_tables(evaluations: Mapping[str, Evaluation], console: Console) -> Non
         for column, windows in slices.items():
             if any("pr_auc" in cell for cells in windows.values() for cell in cells.values()):
                 console.print(Text.assemble("\n", (task, "bold"), f" per {column}"))
-                console.print(pr_auc_table({name: result["tasks"][task][column] for name, result in results.items()}))
+                cells = {name: result["tasks"][task][column] for name, result in results.items()}
+                console.print(pr_auc_table(cells, column=column))
     console.print()
     console.print(lists_table(results, between_runs(runs)))
+    *_, name = results
+    by_task = tasks_table(name, results[name])
+    if by_task.row_count > 1:
+        console.print()
+        console.print(by_task)
     segments = segments_table(results)
     if segments.row_count:
         console.print()

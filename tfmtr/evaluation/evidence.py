@@ -119,6 +119,15 @@ def interval_text(cell: Mapping[str, Any], digits: int = 3) -> str:
     return f"{low} or more" if cell["high"] is None else f"{low} to {cell['high']:.{digits}f}"
 
 
+def short_interval(cell: Mapping[str, Any]) -> str:
+    """The same for a table's cell, in one word.
+
+    >>> short_interval({"low": 0.8, "high": 1.25}), short_interval({"low": 0.8, "high": None})
+    ('0.800-1.250', '0.800-∞')
+    """
+    return f"{cell['low']:.3f}-" + ("∞" if cell["high"] is None else f"{cell['high']:.3f}")
+
+
 def _by_seed(frame: pd.DataFrame) -> tuple[np.ndarray, pd.Index]:
     """Values of shape `(seeds, pairs)`, and the sorted pairs."""
     frame = frame if "seed" in frame else frame.assign(seed=0)

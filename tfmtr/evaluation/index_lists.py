@@ -65,13 +65,15 @@ class ListCase:
     Args:
         positives: Arrow table of the window's positive rows with `user`, `territory` and `title_row`, at least one.
         catalogue: The `Catalogue` of the window.
-        most: Most users: those that come first in the files' hash order.
+        most: Most lists: those of the users that come first in the files' hash order.
         past: The `Past`, or `None` for lists that may repeat what users had.
         window: The window's number, where there is a past.
+        parts: Integers of shape `(positives,)`: positives of a user with other ones are of a list of their own; by
+            default a user has one list.
 
     Attributes:
-        rows: Arrow table of one row for each user with a list.
-        users: Their ids, shape `(users,)`.
+        rows: Arrow table of one row for each list, that of its first positive.
+        users: Ids of their users, shape `(lists,)`.
         left_out: `{"users", "positives"}`: how many had only titles again, and how many such positives there were.
     """
 
@@ -83,25 +85,32 @@ class ListCase:
         most: int,
         past: Past | None = None,
         window: int | None = None,
+        parts: np.ndarray | None = None,
     ) -> None:
         self.had, self.left_out = None, {"users": 0, "positives": 0}
         users, titles = positives["user"].to_numpy().astype(str), positives["title_row"].to_numpy()
+        parts = np.zeros(len(users), np.int64) if parts is None else parts
         if past is not None:
             everyone, number = np.unique(users, return_inverse=True)
             had = past.had(past.numbers(everyone), window)  # pyright: ignore[reportArgumentType]
             is_again = np.asarray(had[number, titles]).ravel()
             self.left_out["positives"] = int(is_again.sum())
-            positives, users, titles = positives.filter(pa.array(~is_again)), users[~is_again], titles[~is_again]
+            positives, users, titles, parts = (
+                positives.filter(pa.array(~is_again)),
+                *(values[~is_again] for values in (users, titles, parts)),
+            )
             self.left_out["users"] = len(everyone) - len(np.unique(users))
-        distinct, first, user_of_row = np.unique(users, return_index=True, return_inverse=True)
+        _, number = np.unique(users, return_inverse=True)
+        keys = number * (parts.max(initial=0) + 1) + parts
+        distinct, first, list_of_row = np.unique(keys, return_index=True, return_inverse=True)
         kept = np.sort(first)[:most]  # users are in the order of their hash
         self.rows, self.users = positives.take(kept), users[kept]
         if past is not None:
             self.had = had[np.searchsorted(everyone, self.users)]
         self.territories = np.asarray(self.rows["territory"].to_pylist(), str)
         list_of = np.full(len(distinct), -1)
-        list_of[user_of_row[kept]] = np.arange(len(kept))
-        positive_users = list_of[user_of_row]
+        list_of[list_of_row[kept]] = np.arange(len(kept))
+        positive_users = list_of[list_of_row]
         held_out = positive_users >= 0
         self.positive_users, self.positive_titles = positive_users[held_out], titles[held_out]
         self.num_titles = catalogue.num_titles

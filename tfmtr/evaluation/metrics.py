@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from tfmtr.checks import check_choice
 from tfmtr.evaluation.areas import areas, stable_order
+from tfmtr.evaluation.normalized_entropy import normalized_entropy
 from tfmtr.schema import TASK_KINDS
 
 OVERALL = "overall"
@@ -32,10 +33,10 @@ def evaluate_task(
 
     A cell of a binary task has `pr_auc` (average precision: the step-wise sum over the
     precision-recall curve, equal scores being one step), `roc_auc`, `log_loss` (natural logarithm,
-    probabilities clipped to `[1e-7, 1 - 1e-7]`), `calibration_error` (that of
-    `expected_calibration_error`, large by chance in small cells) and `prevalence`; one of a regression
-    task has `mse` and `mae`. Beside them stand the counts `rows`, `positives` (binary tasks) and `users`,
-    and `reason`, which is `None` or says why the cell is n/a: under 30 positives, under 20 users, or one
+    probabilities clipped to `[1e-7, 1 - 1e-7]`), `normalized_entropy` (that loss over the one of the prevalence alone),
+    `calibration_error` (that of `expected_calibration_error`, large by chance in small cells) and `prevalence`;
+    one of a regression task has `mse` and `mae`. Beside them stand the counts `rows`, `positives` (binary tasks) and
+    `users`, and `reason`, which is `None` or says why the cell is n/a: under 30 positives, under 20 users, or one
     class only. Prevalence describes the data, not the model, so an n/a cell keeps it. Most of the time goes into
     sorting the rows by score: those of many million that are evaluated by several slices are best sorted before.
 
@@ -167,16 +168,18 @@ def _binary_cell(labels: np.ndarray, scores: np.ndarray, users: int) -> dict[str
     positive = labels == 1
     rows, positives = len(labels), int(positive.sum())
     reason = why_not_available(rows, users, positives)
-    pr_auc = roc_auc = log_loss = calibration_error = None
+    pr_auc = roc_auc = log_loss = entropy = calibration_error = None
     if reason is None:
         (pr_auc,), (roc_auc,) = (area.tolist() for area in areas(positive, scores, np.zeros(rows, np.int8), 1))
         probabilities = np.clip(scores, CLIP, 1 - CLIP)
         log_loss = float(-np.log(np.where(positive, probabilities, 1 - probabilities)).mean())
+        entropy = normalized_entropy(log_loss, positives / rows)
         calibration_error = expected_calibration_error(labels, scores)
     return {
         "pr_auc": pr_auc,
         "roc_auc": roc_auc,
         "log_loss": log_loss,
+        "normalized_entropy": entropy,
         "calibration_error": calibration_error,
         "prevalence": positives / rows if rows else None,
         "rows": rows,

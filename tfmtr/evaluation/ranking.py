@@ -30,7 +30,7 @@ def gauc(labels: ArrayLike, scores: ArrayLike, slices: ArrayLike, users: ArrayLi
         GAUC = sum_u rows_u AUC_u / sum_u rows_u
 
     It ignores that some users like more than others, which a model cannot gain anything from in a user's list. Users
-    with one class only have no AUC and are left out of the sums and of the cell's counts.
+    with one class only have no AUC and are left out of the sums and of the cell's counts; `left_out` counts them.
 
     Reference: Zhou et al., Deep Interest Network for Click-Through Rate Prediction, KDD 2018,
     https://arxiv.org/abs/1706.06978 (user weighted AUC; rows are impressions).
@@ -42,7 +42,8 @@ def gauc(labels: ArrayLike, scores: ArrayLike, slices: ArrayLike, users: ArrayLi
         users: Array of shape `(rows,)` with the user of each row, of any type.
 
     Returns:
-        `{slice: cell}` as `evaluate_task` returns it, with `gauc` in [0, 1], `rows`, `positives`, `users` and `reason`.
+        `{slice: cell}` as `evaluate_task` returns it, with `gauc` in [0, 1], `rows`, `positives`, `users`,
+        `left_out` and `reason`.
 
     Raises:
         ValueError: As `evaluate_task`.
@@ -50,7 +51,7 @@ def gauc(labels: ArrayLike, scores: ArrayLike, slices: ArrayLike, users: ArrayLi
     Example:
     >>> labels, users = np.tile([1, 0, 0], 30), np.repeat(np.arange(30), 3)
     >>> gauc(labels, np.tile([0.5, 0.2, 0.7], 30), np.full(90, "DE"), users)["DE"]
-    {'gauc': 0.5, 'rows': 90, 'positives': 30, 'users': 30, 'reason': None}
+    {'gauc': 0.5, 'rows': 90, 'positives': 30, 'users': 30, 'left_out': 0, 'reason': None}
     """
     labels, scores, slices, names, users = observed_rows(labels, scores, slices, users, "binary")
 
@@ -69,6 +70,7 @@ def gauc(labels: ArrayLike, scores: ArrayLike, slices: ArrayLike, users: ArrayLi
             "rows": int(rows.sum()),
             "positives": positives,
             "users": len(auc),
+            "left_out": len(distinct) - len(auc),
             "reason": reason,
         }
 

@@ -9,22 +9,26 @@ from tfmtr.checks import check_choice
 from tfmtr.datasets.funnel import FATES, NO_EXAMPLES, NO_TIMES, STAGES, stages
 from tfmtr.datasets.report import counted
 from tfmtr.evaluation.compare import check_same_rows, mean_and_deviation, relative_gain
-from tfmtr.evaluation.evidence import LEAST_USERS
+from tfmtr.evaluation.evidence import LEAST_USERS, short_interval
 from tfmtr.evaluation.fitting_table import FittingTable
 from tfmtr.evaluation.list_scores import FIRST_STAGE, MODEL
 from tfmtr.evaluation.metrics import OVERALL, Windows
 from tfmtr.evaluation.ranking import mean_over_lists
+from tfmtr.evaluation.splits import shown
 
 FALLBACKS = {
     "cold_user": "A cold user: what is popular in the territory.",
-    "default_branch": "No group has the user's territory: the default branch.",
+    "default_branch": "No group has the scenario, such as the user's territory: the default branch.",
     "no_history": "No history of the user: the seen titles stand for it.",
+    "unknown_context": "A category of the context is not known, or not given: the model's place for unknown ones.",
     "unknown_territory": "The catalogue does not know the territory: what most of the others have.",
 }
 
 
-def pr_auc_table(results: Mapping[str, Windows], *, baseline: str | Sequence[str] | None = None) -> FittingTable:
-    """PR-AUC of several models per territory, with prevalence and relative gains, as means over test windows.
+def pr_auc_table(
+    results: Mapping[str, Windows], *, baseline: str | Sequence[str] | None = None, column: str = "territory"
+) -> FittingTable:
+    """PR-AUC of several models per territory (or other slice), with prevalence and gains, as means over test windows.
 
     Territories are sorted by their positives over all windows, most first; the pooled row comes last.
     Windows that are n/a are left out of a mean; what is n/a in every window is dim.
@@ -34,6 +38,7 @@ def pr_auc_table(results: Mapping[str, Windows], *, baseline: str | Sequence[str
             all on the same rows. The gains are those of the last model.
         baseline: Name of the model, or list of names, that the last model is compared with; by default
             all the others.
+        column: What the slices are of.
 
     Returns:
         A `FittingTable`.
@@ -68,7 +73,7 @@ def pr_auc_table(results: Mapping[str, Windows], *, baseline: str | Sequence[str
 
     windows_text = ", ".join(map(str, results[model]))
     table = FittingTable(caption=f"Means over the test windows {windows_text}; positives are their sum.")
-    table.add("territory")
+    table.add(column)
     for header in ("positives", "prevalence", *(f"PR-AUC {name}" for name in results)):
         table.add(header, is_number=True)
     for name in baselines:
@@ -77,7 +82,7 @@ def pr_auc_table(results: Mapping[str, Windows], *, baseline: str | Sequence[str
         if name == OVERALL:
             table.add_section()
         table.add_row(
-            name,
+            shown(name),
             f"{positives[name]:,}",
             _number(_mean(windows[model], name, "prevalence"), "{:.1%}"),
             *(_number(_mean(windows[other], name, "pr_auc"), "{:.4f}") for other in results),
@@ -132,8 +137,7 @@ def lists_table(
     for name in sorted(rows, key=lambda name: (order[name] is None, -(order[name] or 0.0))):
         new, repeats, ranked, ratio = rows[name]
         ratio = ratio or dict.fromkeys(("ratio", "low", "high", "detectable"))
-        high = "∞" if ratio["high"] is None else f"{ratio['high']:.3f}"
-        interval = None if ratio["low"] is None else f"{ratio['low']:.3f}-{high}"
+        interval = None if ratio["low"] is None else short_interval(ratio)
         table.add_row(
             Text(name, style="bold") if name in results else name,
             _number(order[name], "{:.4f}"),

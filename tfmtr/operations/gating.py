@@ -11,6 +11,7 @@ from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.compare import LEVEL, holm, paired_bootstrap
 from tfmtr.evaluation.evaluate import predict
 from tfmtr.evaluation.metrics import OVERALL, evaluate_task
+from tfmtr.evaluation.splits import shown, split_columns
 from tfmtr.models import JointModel
 from tfmtr.operations.list_gate import judge_lists
 from tfmtr.run import Run
@@ -38,8 +39,8 @@ def gate(
     * a task is down by more than `max_drop` beyond chance (a paired bootstrap over users; within chance that is a
       note), or by more than `max_shift` in any case, on the rows of the last window or on those of the windows before:
       labels that are wrong in the last window alone cannot show there;
-    * it is down by more than `max_drop` in a territory (or another slice) beyond chance, corrected by Holm for the
-      number of territories;
+    * it is down by more than `max_drop` in a territory (or another slice, or a scenario) beyond chance, corrected by
+      Holm for the number of territories;
     * the live model is worse on the last window than on those before by more than `max_shift`: then the window's data
       differ from all it has learnt from, and a person should look;
     * the new model's lists are below those of popularity beyond chance and the live model's are not; where the last
@@ -56,7 +57,7 @@ def gate(
         earlier: `"list_values"` of the days before, the last one first.
 
     Returns:
-        `{"is_open", "reasons", "notes", "parts": {"last" or "before": {task: {slice column: {slice: cell}}}}, "lists",
+        `{"is_open", "reasons", "notes", "parts": {"last" or "before": {task: {column: {slice: cell}}}}, "lists",
         "list_values"}` with cells `{"live", "candidate", "change", "p_value"}`; figures are `None` where a cell has too
         little evidence. `"lists"` and `"list_values"` are those of `judge_lists`.
 
@@ -114,7 +115,9 @@ def _compare(
 ) -> tuple[dict[str, Any], list[str], list[str]]:
     """Cells of one part, and the reasons and notes in it."""
     max_drop, max_shift = limits
-    (old, _, _), (new, users, _) = (predict(model, files, schema, data) for model, schema in runs)
+    (old, _, _), (new, users, _) = (
+        predict(model, files, schema, data, columns=split_columns(schema)) for model, schema in runs
+    )
     cells, reasons, notes = {}, [], []
     for task in runs[1][1].tasks:
         metric, better = METRICS[task.kind]
@@ -123,7 +126,7 @@ def _compare(
             reasons.append(f"{task.name}: {np.sum(~np.isfinite(scores[1]))} answers are not finite")
             continue
         cells[task.name] = {}
-        for column in runs[1][1].slices:
+        for column in split_columns(runs[1][1]):
             two = [evaluate_task(labels, s, new[column], users, kind=task.kind) for s in scores]
             found = cells[task.name][column] = {
                 name: {"live": two[0][name][metric], "candidate": cell[metric], "change": None, "p_value": None}
@@ -156,7 +159,7 @@ def _compare(
             for name, p in zip(judged, corrected, strict=True):
                 if p < LEVEL:
                     reasons.append(
-                        f"{task.name} is down by {-found[name]['change']:.1%} in {column} {name} (p {p:.3f})"
+                        f"{task.name} is down by {-found[name]['change']:.1%} in {column} {shown(name)} (p {p:.3f})"
                     )
     return cells, list(dict.fromkeys(reasons)), list(dict.fromkeys(notes))
 

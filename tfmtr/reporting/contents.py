@@ -6,14 +6,16 @@ from typing import Any
 from tfmtr.datasets.dataset import IMPRESSIONS, Dataset
 from tfmtr.datasets.funnel import NO_TIMES
 from tfmtr.evaluation.metrics import OVERALL
+from tfmtr.evaluation.splits import shown
 from tfmtr.evaluation.title_facts import title_facts
 from tfmtr.reporting.figures import draw
 from tfmtr.reporting.gains import compare_models, major_territories
 from tfmtr.reporting.lists_section import describe_lists
-from tfmtr.reporting.overview import BY_TERRITORY, Figure, overview
+from tfmtr.reporting.overview import BY_TERRITORY, OF_ROWS, TERRITORY, Figure, overview
 from tfmtr.reporting.pairs import read_pairs
 from tfmtr.reporting.reproduce import differences, evaluate_command, records, versions
 from tfmtr.reporting.runs import Model
+from tfmtr.reporting.stages_section import describe_stages, slice_tables
 from tfmtr.reporting.titles_section import Title, choose_titles, describe_titles, shift_by_class
 
 TITLES_IN_FIGURE = 2  # of a class
@@ -53,6 +55,10 @@ def contents(models: Sequence[Model], data: Dataset, task: str, *, compare: bool
         "class_shifts": shift_by_class(models, pairs, facts),
         "overview": overview(models, task),
         "territory_metrics": BY_TERRITORY,
+        "row_metrics": OF_ROWS,
+        "by_split": by_split(models, task),
+        "stages": describe_stages(models[-1]),
+        "slice_gains": slice_tables(models[-1]),
         "by_territory": {name: figures for name, figures in by_territory.items() if has_figures(figures)},
         "vector_models": [model.name for model in with_vectors],
         "territories": territories,
@@ -83,6 +89,17 @@ def of_class(titles: Iterable[Title], is_local: bool) -> list[Title]:
 def has_figures(metrics: Mapping[str, Mapping[str, Figure]]) -> bool:
     """Whether any model has any metric of the territory's own."""
     return any(figure.mean is not None for name in BY_TERRITORY for figure in metrics[name].values())
+
+
+def by_split(models: Sequence[Model], task: str) -> list[dict[str, Any]]:
+    """`{"column", "rows": {value: {metric: {model: Figure}}}}` of each slice beside the territory, and of scenarios."""
+    found = []
+    for column, windows in models[-1].runs[-1].evaluation["tasks"][task].items():
+        if column != TERRITORY:
+            values = dict.fromkeys(name for cells in windows.values() for name in cells)
+            rows = {shown(name): overview(models, task, name, column) for name in values}
+            found.append({"column": column, "rows": rows})
+    return found
 
 
 def describe_territories(

@@ -13,7 +13,8 @@ class Metric(NamedTuple):
 
     Attributes:
         key: Of the cells.
-        path: Keys down to `{window: {slice: cell}}`; `"{task}"` stands for the task's name.
+        path: Keys down to `{window: {slice: cell}}`; `"{task}"` stands for the task's name, `"{column}"` for that of
+            a slice, or `"scenario"`.
         slice: Slice of the cells, for the classes of titles; `None` for the territory that is asked for.
     """
 
@@ -22,12 +23,13 @@ class Metric(NamedTuple):
     slice: str | None = None
 
 
-TASK, LISTS = ("tasks", "{task}", "territory"), "lists"
+TASK, LISTS = ("tasks", "{task}", "{column}"), "lists"
 METRICS = {
     "pr_auc": Metric("pr_auc", TASK),
     "roc_auc": Metric("roc_auc", TASK),
-    "gauc": Metric("gauc", ("gauc", "{task}", "territory")),
+    "gauc": Metric("gauc", ("gauc", "{task}", "{column}")),
     "log_loss": Metric("log_loss", TASK),
+    "normalized_entropy": Metric("normalized_entropy", TASK),
     "calibration_error": Metric("calibration_error", TASK),
     "local_calibration_error": Metric("calibration_error", ("title_classes", "{task}"), "local"),
     "global_calibration_error": Metric("calibration_error", ("title_classes", "{task}"), "global"),
@@ -49,6 +51,8 @@ METRICS = {
     "opportunity_gap": Metric("gap", (LISTS, "equal_opportunity")),
 }
 BY_TERRITORY = [name for name, metric in METRICS.items() if metric.slice is None]
+OF_ROWS = [name for name, metric in METRICS.items() if "{column}" in metric.path]  # what any slice has
+TERRITORY = "territory"
 
 
 class Figure(NamedTuple):
@@ -63,29 +67,35 @@ class Figure(NamedTuple):
     deviation: float | None
 
 
-def overview(models: Sequence[Model], task: str, territory: str = OVERALL) -> dict[str, dict[str, Figure]]:
+def overview(
+    models: Sequence[Model], task: str, territory: str = OVERALL, column: str = TERRITORY
+) -> dict[str, dict[str, Figure]]:
     """`{metric: {model: Figure}}` of a territory, or pooled over all.
 
     Args:
         models: List of `Model`.
         task: Name of the task.
         territory: Its name; metrics of title classes are pooled only, and the same for each.
+        column: What the name is of, if it is another slice, or a scenario: then only metrics of rows are of it.
     """
     return {
-        name: {model.name: figure(model, metric, task, territory) for model in models}
+        name: {model.name: figure(model, metric, task, territory, column) for model in models}
         for name, metric in METRICS.items()
+        if column == TERRITORY or name in OF_ROWS
     }
 
 
-def figure(model: Model, metric: Metric, task: str, territory: str) -> Figure:
+def figure(model: Model, metric: Metric, task: str, territory: str, column: str = TERRITORY) -> Figure:
     """The `Figure` of a model; windows that are n/a are left out of a run's mean."""
-    return Figure(*mean_and_deviation([value(run.evaluation, metric, task, territory) for run in model.runs]))
+    return Figure(*mean_and_deviation([value(run.evaluation, metric, task, territory, column) for run in model.runs]))
 
 
-def value(evaluation: Mapping[str, Any], metric: Metric, task: str, territory: str) -> float | None:
+def value(
+    evaluation: Mapping[str, Any], metric: Metric, task: str, territory: str, column: str = TERRITORY
+) -> float | None:
     """Mean over windows of one metric of one run; n/a where an earlier version did not have it."""
-    windows = evaluation
+    windows, named = evaluation, {"{task}": task, "{column}": column}
     for key in metric.path:
-        windows = windows.get(task if key == "{task}" else key, {})
+        windows = windows.get(named.get(key, key), {})
     cells = [cells.get(metric.slice or territory) for cells in windows.values()]
     return mean_and_deviation([cell.get(metric.key) for cell in cells if cell is not None])[0]

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfmtr import names
 from tfmtr.encoders.raw import lookup
+from tfmtr.encoders.unknown import DEFAULT_BRANCH, UNKNOWN_CONTEXT
 from tfmtr.listwise.layer import ListQuery
 from tfmtr.retrieval.diversify import diversify
 from tfmtr.retrieval.first_stage import PREFIX, with_rank
@@ -45,6 +46,7 @@ class Recommender(keras.layers.Layer):
             coordinates after the towers' vectors.
         second: The `SecondStage` where a ranking model orders what the index finds. Its scores are the answer's, and
             `rank_by` names one of its outputs.
+        unknown: What `tfmtr.encoders.unknown.unknown_values` makes of the models' schemas.
 
     A cold user, of whom nothing is known that tells tastes apart, gets what is popular in the request's territory; with
     `order` what the list model says, which knows what is popular.
@@ -64,7 +66,8 @@ class Recommender(keras.layers.Layer):
         of 1 + the number of users who had the title; `count`, int32 of shape `(batch,)`: how many came back;
         `is_exact`, boolean of shape `(batch,)`: whether they are the best of all that are allowed, in order (a
         diversified list is not); `fallback`, text of shape `(batch,)`: what was not known, joined by commas, of
-        `cold_user`, `default_branch`, `no_history` (with `order`: the seen titles stand for it), `unknown_territory`;
+        `cold_user`, `default_branch` (of either model), `no_history` (with `order`: the seen titles stand for it),
+        `unknown_context` (a category of the context, of either model), `unknown_territory`;
         "" where all was. With `second` and `queries` a list is exact if no more titles are allowed than there are
         candidates, and there is `scores_<task>`, float32 of the shape of `scores`, for each of its tasks.
 
@@ -82,10 +85,12 @@ class Recommender(keras.layers.Layer):
         names: Iterable[str] = (),
         order: ListQuery | None = None,
         second: SecondStage | None = None,
+        unknown: keras.Model | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})  # whatever the towers compute in
         self.index, self.catalogue, self.order, self.second = index, index.catalogue, order, second
+        self.unknown = unknown
         self.outputs, self.biases, self.names = outputs, biases, sorted(names)
         self.output_index = lookup(self.names)
         self.built = True
@@ -107,6 +112,12 @@ class Recommender(keras.layers.Layer):
         nobody = tf.zeros([batch], tf.bool)
         is_cold = nobody if is_cold is None else is_cold
         has_history = ~nobody  # pyright: ignore[reportOperatorIssue]
+        is_unknown = {name: nobody for name in (DEFAULT_BRANCH, UNKNOWN_CONTEXT)}
+        if queries and self.unknown is not None:
+            found = self.unknown({name: request[name] for name in self.unknown.input})  # pyright: ignore[reportOptionalIterable]
+            is_unknown = {name: repeat(value[:, 0], batch) for name, value in found.items()}
+        if has_default_branch is not None:
+            is_unknown[DEFAULT_BRANCH] |= has_default_branch  # pyright: ignore[reportOperatorIssue]
         list_query = None
         if queries and self.order is not None:
             query, list_query, has_history, has_past = self.joined(query, request)
@@ -162,8 +173,9 @@ class Recommender(keras.layers.Layer):
             "fallback": join_names(
                 {
                     "cold_user": is_cold,  # pyright: ignore[reportArgumentType]
-                    "default_branch": nobody if has_default_branch is None else has_default_branch,
+                    DEFAULT_BRANCH: is_unknown[DEFAULT_BRANCH],
                     "no_history": ~(has_history | is_cold),
+                    UNKNOWN_CONTEXT: is_unknown[UNKNOWN_CONTEXT],
                     "unknown_territory": ~self.catalogue.is_known(request["request_territory"]),
                 }
             ),
