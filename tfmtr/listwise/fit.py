@@ -69,6 +69,8 @@ def why_not(data: Dataset, form: str) -> str | None:
         return f"a model of form={form} makes no lists yet"
     if not has_events(data):
         return f"the data have no {EVENTS}, which tells what users had; prepare them again"
+    if data.has_given_rows:
+        return "the data are rows that were given (`tfmtr prepare rows`): what users had before them is not known"
     return None
 
 
