@@ -11,7 +11,7 @@ from tfmtr.datasets.engines.duckdb import DuckDB
 from tfmtr.datasets.log_tables import parse_memory
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import check_output, make
-from tfmtr.datasets.preparing.given_rows import run_row_steps
+from tfmtr.datasets.preparing.given_rows import REQUEST, run_row_steps
 from tfmtr.scratch import sweep
 
 UNUSED = {"calendar": Calendar(), "time_zones": None, "time_format": None}
@@ -72,8 +72,11 @@ def prepare_rows(
     }
     check_rows_of(logs)
     out = check_path("out", out)
-    if request is not None:
-        check_text("request", request)
+    if request is not None and REQUEST in (*logs.context, *logs.training, *logs.tasks):
+        raise ValueError(
+            f"`request` must be left out where something else is called so: the examples have it as {REQUEST!r}. "
+            f"Received: request={check_text('request', request)!r}, and context, training or tasks with {REQUEST!r}"
+        )
     check_choice("missing_vectors", missing_vectors, ("error", "zero"))
     check_choice("contradictions", contradictions, ("refuse", "keep"))
     memory = parse_memory(memory_limit)

@@ -82,8 +82,8 @@ def _forget(
         lines.append(f"{folder}: {sum(_drop(file, user) for file in files)} vectors removed; load the database again")
     if known:
         lines.append(
-            f"ids: the user's id is a value of the feature 'user' (`--id-feature user`) in {', '.join(map(str, known))}; "
-            "its schema.json, runs and versions have it until the data are prepared and the model is trained anew"
+            f"ids: the user's id is a value of the feature 'user' in {', '.join(map(str, known))}; schema.json, runs "
+            "and versions have it until the data are prepared and the model is trained anew"
         )
     return [*lines, *_remains(trained, service, logs)]
 
