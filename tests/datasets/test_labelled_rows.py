@@ -269,6 +269,22 @@ def runs(made, tmp_path_factory):
     return first, second
 
 
+@pytest.mark.usefixtures("eager")
+def test_rows_at_hand_in_the_trainer_s_order_make_the_same_model(made, runs):
+    data, run = made[0], runs[1]
+    recipe, options = run.recipe, {"batch_size": run.recipe.batch_size, "weights": "position"}
+    batches = inputs.batches(data, data.examples("train"), seed=[recipe.seed, 1], **options)
+    model, _ = training.fit(recipe, data.schema, batches, inputs.batches(data, data.examples("validation"), **options))
+    table = next(inputs.read_tables(data.examples("test", windows=[1]), rows=300))
+    features = inputs.model_inputs(table, data.schema, inputs.open_stores(data))
+    ours, theirs = (
+        one.predictor.predict_on_batch({name: features[name] for name in one.predictor.input})
+        for one in (model, run.load())
+    )
+    for task in ("click", "buy", "watch"):
+        np.testing.assert_allclose(ours[task], theirs[task], rtol=1e-6, atol=1e-6)
+
+
 def test_there_is_no_list_model_and_no_day_after_the_rows(made, runs, tmp_path):
     assert "rows that were given" in runs[0].document["listwise"]["reason"]
     with pytest.raises(ValueError, match=r"without a given split, to go on day by day.*--split-column"):
