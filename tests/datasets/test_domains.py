@@ -56,7 +56,7 @@ def test_the_columns_of_a_small_archive(tmp_path):
     assert [(f.name, f.role) for f in schema.features] == [
         *((name, "user") for name in names[:5]), *((name, "title") for name in names[5:7]), ("domain", "context"),
     ]  # fmt: skip
-    assert schema.scenario.names == ("1", "2", "3")
+    assert schema.scenario.names == ("1", "2")  # those of training rows
     # In the order of the file, with all that the tables say.
     assert given.select([*names, "split"]).to_pylist() == table.select([*names, "split"]).to_pylist()
     for task in ("click", "like"):
