@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tfmtr.calibration import Calibration, calibrate
     from tfmtr.candidates import prepare_candidates
     from tfmtr.datasets.dataset import Dataset
+    from tfmtr.datasets.labelled_rows import prepare_rows
     from tfmtr.datasets.logs import Calendar, Logs
     from tfmtr.datasets.prepare import prepare
     from tfmtr.evaluation.evaluate import evaluate
@@ -60,6 +61,7 @@ _HOMES = {
     "fit": "tfmtr.training",
     "prepare": "tfmtr.datasets.prepare",
     "prepare_candidates": "tfmtr.candidates",
+    "prepare_rows": "tfmtr.datasets.labelled_rows",
     "report": "tfmtr.reporting.page",
     "serve": "tfmtr.serving.local",
     "train": "tfmtr.training",
@@ -86,6 +88,7 @@ __all__ = [
     "models",
     "prepare",
     "prepare_candidates",
+    "prepare_rows",
     "report",
     "serve",
     "train",

@@ -62,9 +62,7 @@ def grow_schema(old: Schema, new: Schema) -> Schema:
         )
     new_vocabularies = {feature.name: feature.vocabulary for feature in new.features}
     features = [
-        dataclasses.replace(
-            f, vocabulary=(*f.vocabulary, *(v for v in new_vocabularies[f.name] if v not in set(f.vocabulary)))
-        )
+        dataclasses.replace(f, vocabulary=tuple(dict.fromkeys((*f.vocabulary, *new_vocabularies[f.name]))))
         for f in old.features
     ]
     groups = {**old.scenario.groups, **new.scenario.groups}

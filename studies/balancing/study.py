@@ -20,6 +20,8 @@ these, the mean of the tasks' AUC and its Welch test against `equal` (Holm over 
 relative to `equal`, side by side in one run of `benchmarks/balancing.py`. The figures show one task's AUC against
 another's.
 
+Rows go through `tfmtr.prepare_rows` (`studies/given_rows.py`) and are trained on with `tfmtr.fit`.
+
 Expected: see `studies/balancing/README.md`.
 """
 
@@ -41,8 +43,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 from studies import heads
 from studies.cells import RESULTS, normalized, read_cells
 from studies.cells import table as markdown
+from studies.given_rows import encoded
 from studies.heads import value_text
-from tfmtr import components, inputs
+from tfmtr import components
 from tfmtr.datasets.kuairand_domains import LIKE, TASKS, kuairand
 from tfmtr.datasets.movielens_domains import movielens_domains
 from tfmtr.evaluation import compare
@@ -61,14 +64,8 @@ STEPS = HERE.parents[1] / "benchmarks/results/balancing.json"
 def read(dataset, path):
     """Schema and `{split: (x, y)}`."""
     if dataset == "kuairand":
-        table, schema = kuairand(path, protocol="time", tasks={**TASKS, **LIKE})
-    else:
-        table, schema = movielens_domains(path, protocol="time")
-    parts = {}
-    for split in ("train", "validation", "test"):
-        rows = table.filter(np.asarray(table["split"]) == split)
-        parts[split] = inputs.model_inputs(rows, schema, {}), inputs.labels(rows, schema)
-    return schema, parts
+        return encoded(kuairand, path, protocol="time", tasks={**TASKS, **LIKE})
+    return encoded(movielens_domains, path, protocol="time")
 
 
 def options(balance, y, tasks, recipe):

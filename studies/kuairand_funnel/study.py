@@ -17,11 +17,12 @@ Reported on test rows: AUC of click and of like, AUC, log loss and calibration e
 (pCTCVR), and AUC of pCVR among clicked rows, which is all that a log shows of pCVR. p: Welch of the log loss against
 naive CVR over seeds, Holm over the heads.
 
+Rows go through `tfmtr.prepare_rows` (`studies/given_rows.py`) and are trained on with `tfmtr.fit`.
+
 Expected: see `studies/kuairand_funnel/README.md`.
 """
 
 import argparse
-import dataclasses
 import functools
 import os
 import sys
@@ -31,12 +32,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
 
 from studies import heads
 from studies.cells import RESULTS, normalized, read_cells
-from tfmtr import components, inputs, models
+from studies.given_rows import encoded
+from tfmtr import components, models
 from tfmtr.datasets.kuairand_domains import LIKE, TASKS, kuairand
 from tfmtr.evaluation.metrics import expected_calibration_error
 
@@ -54,15 +55,8 @@ METRICS = {
 
 def read(path):
     """Schema with what follows what, and `{split: (x, y)}`."""
-    table, schema = kuairand(path, protocol="time", tasks={**TASKS, **LIKE})
-    schema = schema.replace(
-        tasks=[dataclasses.replace(task, after="click" if task.name == "long_view" else None) for task in schema.tasks]
-    )
-    parts = {}
-    for split in ("train", "validation", "test"):
-        rows = table.filter(np.asarray(table["split"]) == split)
-        parts[split] = inputs.model_inputs(rows, schema, {}), inputs.labels(rows, schema)
-    return schema, parts
+    tasks = {**TASKS, "long_view": f"{TASKS['long_view']}:after=click", **LIKE}
+    return encoded(kuairand, path, protocol="time", tasks=tasks)
 
 
 def heads_for(schema):
@@ -80,7 +74,7 @@ def heads_for(schema):
 def evaluate(model, x, y):
     """The metrics of a model on test rows."""
     p = heads.predict(model, x, "long_view", "click")
-    click, long_view, like = (y[column] for column in (*TASKS.values(), *LIKE.values()))
+    click, long_view, like = (y[column] for column in (*TASKS, *LIKE))
     clicked = click == 1
     return {
         "click_auc": float(roc_auc_score(click, p["click"])),
@@ -97,7 +91,7 @@ def run(schema, parts, head, seed, recipe):
     x, y = parts["validation"]
 
     def loss(model):
-        return log_loss(y[TASKS["long_view"]], heads.predict(model, x, "long_view", "click")["long_view"])
+        return log_loss(y["long_view"], heads.predict(model, x, "long_view", "click")["long_view"])
 
     what = {"share": normalized(("shared_bottom", {"units": (256,)})), "head": (head, OPTIONS.get(head, {}))}
     model, history = heads.fit(what, schema, *parts["train"], recipe, loss, seed=seed)

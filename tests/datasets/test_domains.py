@@ -5,8 +5,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from helpers.flat_rows import flat
 
-from tfmtr.datasets.domains import describe, look_up, split_rows
+from studies.given_rows import read
+from tfmtr.datasets.domains import look_up, split_rows
 from tfmtr.datasets.movielens_domains import movielens_domains
 
 TRUSTED_AFTER = 975_768_738
@@ -30,7 +32,8 @@ def write(folder, ratings=RATINGS, **files):
 
 
 def test_the_columns_of_a_small_archive(tmp_path):
-    table, schema = movielens_domains(write(tmp_path / "ml-1m"), protocol="row")
+    source = write(tmp_path / "ml-1m")
+    table = flat(movielens_domains(source, tmp_path, protocol="row"))
     assert table.slice(11, 1).to_pylist() == [
         {
             "user": "2",
@@ -48,17 +51,20 @@ def test_the_columns_of_a_small_archive(tmp_path):
     ]
     assert table["domain"].to_pylist() == ["1"] * 8 + ["2"] * 8 + ["3"] * 4
     assert table["like"].to_pylist()[:6] == [0, 0, 0, 0, 1, 0]
-    assert [feature.name for feature in schema.by_role("user", "title", "context")] == [
-        *("user", "gender", "age", "occupation", "zip", "title", "genre", "domain")
-    ]
-    assert schema.scenario.names == ("1", "2", "3")
-
-
-def test_the_schema_knows_training_rows_only(tmp_path):
-    table, schema = movielens_domains(write(tmp_path / "ml-1m"), protocol="row")
+    given, schema = read(movielens_domains, source, protocol="row")
+    names = ["user", "gender", "age", "occupation", "zip", "title", "genre", "domain"]
+    assert [(f.name, f.role) for f in schema.features] == [
+        *((name, "user") for name in names[:5]), *((name, "title") for name in names[5:7]), ("domain", "context"),
+    ]  # fmt: skip
+    assert schema.scenario.names == ("1", "2")  # those of training rows
+    # In the order of the file, with all that the tables say.
+    assert given.select([*names, "split"]).to_pylist() == table.select([*names, "split"]).to_pylist()
+    for task in ("click", "like"):
+        assert given[task].to_pylist() == table[task].to_pylist()
+    # Of users and titles, what training rows say: user 3 rates in the last fifth only.
     train = table.filter(pc.equal(table["split"], "train"))
     features = {feature.name: feature for feature in schema.features}
-    assert features["user"].vocabulary == ("1", "2")  # user 3 rates in the last fifth only
+    assert features["user"].vocabulary == ("1", "2")
     assert features["zip"].vocabulary == ("02138-1234", "48067")
     assert (features["age"].mean, features["age"].std) == (21.5, 3.5)
     assert schema.tasks[0].mean == pytest.approx(np.mean(train["click"].to_numpy()))
@@ -68,19 +74,17 @@ def test_no_feature_uses_time(tmp_path):
     """Other times change nothing but the split, and in file order nothing at all."""
     other_times = [(*row[:3], 7919 * i % 101) for i, row in enumerate(RATINGS)]
     first, second = write(tmp_path / "first"), write(tmp_path / "second", other_times)
-    table, schema = movielens_domains(first, protocol="row")
-    other_table, other_schema = movielens_domains(second, protocol="row")
-    assert table.equals(other_table)
-    assert schema == other_schema
-    by_time, by_other_time = (movielens_domains(source, protocol="time")[0] for source in (first, second))
+    by_row = [flat(movielens_domains(source, tmp_path, protocol="row")) for source in (first, second)]
+    assert by_row[0].equals(by_row[1])
+    by_time, by_other_time = (flat(movielens_domains(source, tmp_path, protocol="time")) for source in (first, second))
     assert by_time.drop_columns("split").equals(by_other_time.drop_columns("split"))
     assert not by_time["split"].equals(by_other_time["split"])
 
 
 def test_no_feature_uses_the_order_of_the_rows(tmp_path):
     order = np.random.default_rng(0).permutation(len(RATINGS))
-    table, _ = movielens_domains(write(tmp_path / "first"), protocol="row")
-    shuffled, _ = movielens_domains(write(tmp_path / "second", [RATINGS[i] for i in order]), protocol="row")
+    sources = write(tmp_path / "first"), write(tmp_path / "second", [RATINGS[i] for i in order])
+    table, shuffled = (flat(movielens_domains(source, tmp_path, protocol="row")) for source in sources)
     assert table.drop_columns("split").take(order).equals(shuffled.drop_columns("split"))
 
 
@@ -107,12 +111,6 @@ def test_look_up_gives_rows_in_the_order_of_the_keys():
     assert look_up(table, "id", pa.array(["b", "x", "a"]))["value"].to_pylist() == [2, None, 1]
 
 
-def test_a_constant_number_has_a_usable_deviation():
-    table = pa.table({"user": ["a"], "age": [3.0], "click": [1], "domain": ["1"], "split": ["train"]})
-    schema = describe(table, user=("user", "age"), title=(), numbers=("age",), tasks={"click": "click"})
-    assert (schema.features[1].mean, schema.features[1].std) == (3.0, 1.0)
-
-
 def test_a_split_by_time_needs_times():
     with pytest.raises(ValueError, match=r"`time` must have one value a row, shape \(3,\), .*time.shape=\(2,\)"):
         split_rows(3, protocol="time", time=[1, 2])
@@ -122,7 +120,7 @@ def test_a_split_by_time_needs_times():
 
 def test_unknown_protocol(tmp_path):
     with pytest.raises(ValueError, match=r"`protocol` must be one of \['random', 'row', 'time'\]. Did you mean 'time'"):
-        movielens_domains(write(tmp_path / "ml-1m"), protocol="times")
+        movielens_domains(write(tmp_path / "ml-1m"), tmp_path, protocol="times")
 
 
 @pytest.mark.parametrize(
@@ -131,12 +129,12 @@ def test_unknown_protocol(tmp_path):
 def test_a_user_without_a_domain(tmp_path, users):
     message = "Every rating's user must be listed in users.dat with an age of ['1', '18', '25', '35', '45', '50', '56']"
     with pytest.raises(ValueError, match=re.escape(message) + ".*Received: user 3 with age (7|None)"):
-        movielens_domains(write(tmp_path / "ml-1m", **{"users.dat": users}))
+        movielens_domains(write(tmp_path / "ml-1m", **{"users.dat": users}), tmp_path)
 
 
 @pytest.fixture(scope="module")
-def million(shared_data):
-    return movielens_domains(shared_data(ARCHIVE))[0]
+def million(shared_data, tmp_path_factory):
+    return flat(movielens_domains(shared_data(ARCHIVE), tmp_path_factory.mktemp("million")))
 
 
 def test_the_published_statistics_of_the_three_domains(million):

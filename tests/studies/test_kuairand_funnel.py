@@ -17,8 +17,8 @@ def test_the_funnel_on_the_log_that_is_here(funnel, shared_data, tmp_path, monke
         ("long_view", "click"),
         ("like", None),
     ]
-    labels = {name: np.concatenate([y[name] for _, y in parts.values()]) for name in ("is_click", "long_view")}
-    assert int((labels["long_view"] > labels["is_click"]).sum()) == 250  # long views without a click
+    labels = {name: np.concatenate([y[name] for _, y in parts.values()]) for name in ("click", "long_view")}
+    assert int((labels["long_view"] > labels["click"]).sum()) == 250  # long views without a click
     heads = funnel.heads_for(schema)
     assert {"esmm", "naive_cvr", "escm2", "cross_distil"} <= set(heads)
     assert not {"esm2", "hm3", "esdf", "position_bias", "in_batch_softmax", "mt_fwfm"} & set(heads)

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 import pytest
 
 from studies.cells import RESULTS, read_cells
-from tfmtr.datasets.domains import describe, split_rows
-from tfmtr.schema import Task
+from tfmtr.datasets.domains import split_rows
+from tfmtr.schema import Feature, Scenario, Schema, Task
 
 TASKS = ("click", "like")
 
@@ -45,7 +45,11 @@ def small(path=None, *, protocol="row", rows=12_000, seed=0):
             "split": split_rows(rows, protocol=protocol, time=np.arange(rows)),
         }
     )
-    return table, describe(table, user=("user",), title=("title",), tasks={name: name for name in TASKS})
+    train = table.filter(pc.equal(table["split"], "train"))
+    roles = {"user": "user", "title": "title", "domain": "context"}
+    features = [Feature(name, role, "id", sorted(set(train[name].to_pylist()))) for name, role in roles.items()]
+    tasks = [Task(name, mean=pc.mean(train[name]).as_py()) for name in TASKS]
+    return table, Schema(features, tasks, Scenario(["domain"], {d: d for d in "123"}), slices=["domain"])
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from tfmtr.cli.index_command import index
 from tfmtr.cli.prepare_candidates_command import prepare_candidates
 from tfmtr.cli.prepare_events_command import prepare_events
 from tfmtr.cli.prepare_public_command import PrepareGroup
+from tfmtr.cli.prepare_rows_command import prepare_rows
 from tfmtr.cli.prepare_simulator_command import prepare_simulator
 from tfmtr.cli.printing import note, print_package_versions
 from tfmtr.cli.recommend_command import recommend
@@ -89,6 +90,7 @@ prepare_app = typer.Typer(
 )
 prepare_app.command("simulator")(prepare_simulator)
 prepare_app.command("events")(prepare_events)
+prepare_app.command("rows")(prepare_rows)
 prepare_app.command("candidates")(prepare_candidates)
 app.add_typer(prepare_app, name="prepare")
 

@@ -28,6 +28,10 @@ has "candidates", and what the log's own examples were is in `discoveries`, in f
 Where there are `impressions`, ranking models learn from them, two towers and lists know the examples, and test rows are
 the impressions for both; prepare.json counts them under "impressions".
 
+Where `tfmtr prepare rows` made it, every row that was given is one example, in the order of the files: window 0 has
+those of training and validation, window 1 those of the test. prepare.json has "rows": how many were given, kept and
+dropped. Vectors are those that were given, too; the examples have the column `request` where rows are those of lists.
+
 Without times, or with a given split, windows are no spans of time (`tfmtr.datasets.holdout`): prepare.json has no start
 and end of them, and "times": false where there are none. It has "calendar" (the windows in one line), "funnel" (rows by
 window and fate), "stages" (what is left of the log, step by step) and "splits" (discoveries by split and what became of
@@ -113,6 +117,11 @@ class Dataset(Folder):
     def has_candidates(self) -> bool:
         """Whether the examples are lists of a first stage."""
         return "candidates" in self.report
+
+    @property
+    def has_given_rows(self) -> bool:
+        """Whether the examples are rows that were given with their split, and nothing is known of what was before."""
+        return "rows" in self.report
 
     @property
     def log_fingerprint(self) -> str:

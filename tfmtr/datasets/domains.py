@@ -1,20 +1,23 @@
-"""What the multi-domain data sets have in common: rows split in three, columns described, tables looked up.
+"""What the multi-domain data sets have in common: labelled rows split in three, for `tfmtr.prepare_rows`.
 
-Such a data set is one Arrow table, a row an impression or rating, with the features' raw values, one label
-column a task, `domain` (what selects a row's branch) and `split`, and the `Schema` of the training rows.
+Such a data set is a table of rows, an impression or rating each, with one label column a task, `domain` (what selects
+a row's branch) and `split`, and the tables of users and titles. Ids are features, too.
 """
 
 # Arrow makes its functions when it is imported:
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Collection, Iterable, Mapping
+import os
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfmtr.schema import Feature, Scenario, Schema, Task, check_choice
+from tfmtr.checks import check_choice
+from tfmtr.datasets.logs import Logs
+from tfmtr.datasets.public._tables import write_table
 
 PROTOCOLS = ("time", "random", "row")
 SPLITS = ("train", "validation", "test")
@@ -68,47 +71,29 @@ def look_up(table: pa.Table, column: str, keys: pa.ChunkedArray) -> pa.Table:
     return table.take(pc.index_in(keys, value_set=table[column].combine_chunks()))
 
 
-def describe(
-    table: pa.Table,
-    *,
-    user: Iterable[str],
-    title: Iterable[str],
-    numbers: Collection[str] = (),
-    tasks: Mapping[str, str],
-) -> Schema:
-    """The schema of a table of this kind: vocabularies, means and label means are those of the training rows.
+def write_rows(
+    out: str | os.PathLike, rows: pa.Table, users: pa.Table, titles: pa.Table, tasks: Mapping[str, str]
+) -> Logs:
+    """Writes the tables of a multi-domain data set and describes them.
 
     Args:
-        table: Table with `domain` and `split`.
-        user: Columns that are features of the user.
-        title: Columns that are features of the title.
-        numbers: Those of them that are numbers; all others are categories.
-        tasks: Label columns by the tasks' names, `{task: column}`.
+        out: Folder for `rows.parquet`, `users.parquet` and `titles.parquet`; made if missing.
+        rows: Table `user`, `title`, `domain`, `split` and the label columns.
+        users: Table `user` and features; one row a user.
+        titles: Table `title` and features; one row a title.
+        tasks: Labels as `Logs` has them, `{task: text}`.
 
     Returns:
-        A `Schema` whose scenario, and only feature of the context, is `domain`.
+        The `Logs` for `tfmtr.prepare_rows`, whose scenario, and only feature of the context, is `domain`.
     """
-    train = table.filter(pc.equal(table["split"], "train"))
-    features = []
-    roles: list[tuple[str, Literal["user", "title", "context"]]]
-    roles = [*((name, "user") for name in user), *((name, "title") for name in title), ("domain", "context")]
-    for name, role in roles:
-        if name in numbers:
-            mean, std = pc.mean(train[name]).as_py(), pc.stddev(train[name]).as_py()
-            features.append(Feature(name, role, "number", mean=mean, std=std or 1.0))
-        else:
-            features.append(Feature(name, role, "id", _vocabulary(train[name])))
-    domains = pc.unique(table["domain"]).to_pylist()
-    return Schema(
-        features,
-        [Task(task, column, mean=pc.mean(train[column]).as_py()) for task, column in tasks.items()],
-        Scenario(["domain"], {(domain,): domain for domain in domains}),
-        slices=["domain"],
+    return Logs(
+        events=write_table(rows, out, "rows"),
+        users=write_table(users, out, "users"),
+        titles=write_table(titles, out, "titles"),
+        columns={"user": "user", "title": "title"},
+        tasks=tasks,
+        context={"domain": "domain"},
+        scenario=["domain"],
+        id_features={"user": "top", "title": "top"},
+        split_column="split",
     )
-
-
-def _vocabulary(column: pa.ChunkedArray) -> list[str]:
-    """All values, most frequent first, ties in order of the text; null and empty text left out."""
-    counts = pa.Table.from_struct_array(pc.value_counts(column.combine_chunks()))
-    counts = counts.sort_by([("counts", "descending"), ("values", "ascending")])
-    return [value for value in counts["values"].to_pylist() if value]

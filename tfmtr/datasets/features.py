@@ -104,11 +104,12 @@ def find_features(
             mean, std = moments[inside(name)]
             features.append(Feature(name, role, kind, mean=mean, std=std))
         elif kind == "id":
-            features.append(Feature(name, role, kind, vocabulary(engine, table.select(value=column.cast("string")))))
+            values = vocabulary(engine, table.select(value=column.cast("string")), MAX_VOCABULARY)
+            features.append(Feature(name, role, kind, values))
         else:
             longest = engine.execute(column.length().max())
             width = min(MAX_SET, max(1, 0 if longest != longest or longest is None else int(longest)))
-            values = vocabulary(engine, table.select(value=column.unnest()))
+            values = vocabulary(engine, table.select(value=column.unnest()), MAX_VOCABULARY)
             features.append(Feature(name, role, "set", values, width=width))
     return features
 
@@ -199,13 +200,16 @@ def number_moments(engine: Engine, table: ibis.Table, names: Sequence[str]) -> d
     return {name: (mean, std if std > 0 else 1.0) for name, (mean, std) in found.items()}
 
 
-def vocabulary(engine: Engine, values: ibis.Table) -> list[str]:
+def is_value(text: ir.Value) -> ir.BooleanValue:
+    """Whether a text is a value of a vocabulary: neither null nor empty."""
+    return text.notnull() & (text != "")
+
+
+def vocabulary(engine: Engine, values: ibis.Table, most: int) -> list[str]:
     """The most frequent values of the column `value`, ties in order of the text; null and empty text left out."""
-    counts = (
-        values.filter(values.value.notnull(), values.value != "").group_by("value").aggregate(rows=lambda t: t.count())
-    )
-    counts = counts.order_by(counts.rows.desc(), counts.value).limit(MAX_VOCABULARY)
-    return [row["value"] for row in engine.rows(counts)]
+    counts = values.filter(is_value(values.value)).group_by("value").aggregate(rows=lambda t: t.count())
+    counts = counts.order_by(counts.rows.desc(), counts.value).limit(most)
+    return engine.to_pyarrow(counts)["value"].to_pylist()
 
 
 def as_feature(table: ibis.Table, feature: Feature) -> ir.Value:

@@ -43,6 +43,8 @@ TEXTS = {
     "test users four fifths are history and one fifth is for the tests",
     "given": "the split is given: half of the training pairs are history for the other half, and all of them for "
     "validation and tests",
+    "rows": "the rows are given with their split: those of training and validation are window 0, those of the test "
+    "window 1",
 }
 
 

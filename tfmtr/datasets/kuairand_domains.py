@@ -27,11 +27,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfmtr.datasets.domains import Protocol, describe, look_up, split_rows
+from tfmtr.datasets.domains import Protocol, look_up, split_rows, write_rows
 from tfmtr.datasets.engines.duckdb import DuckDB
+from tfmtr.datasets.labels import parse_label
 from tfmtr.datasets.log_tables import check_columns
+from tfmtr.datasets.logs import Logs
 from tfmtr.datasets.reading import read_table
-from tfmtr.schema import Schema
 
 DOMAINS = {0: "1", 1: "2"}  # tab -> domain, numbered as in the paper: the second is by far the largest
 OTHERS = "3"
@@ -51,53 +52,63 @@ TABLES = {
 
 def kuairand(
     source: str | os.PathLike,
+    out: str | os.PathLike,
     *,
     protocol: Protocol = "time",
     seed: int = 0,
     tasks: Mapping[str, str] = MappingProxyType(TASKS),
-) -> tuple[pa.Table, Schema]:
-    """Reads KuaiRand-Pure as one table of three domains.
+) -> Logs:
+    """Writes KuaiRand-Pure as labelled rows of three domains.
 
     Rows that repeat an earlier one are kept, as in the published log; a random split puts some of them on both sides.
 
     Args:
         source: Folder with the standard log and the tables of users and videos under their published names, Parquet
             or CSV; several files of the log are read in the order of their names.
+        out: Folder for `rows.parquet` (in file order: `user`, `title`, `domain`, the label columns and `split`),
+            `users.parquet` (`user` and the coded features) and `titles.parquet` (`title`, the videos' kinds and
+            `duration_ms`); made if missing.
         protocol: Order in which rows are split 8:1:1; as for `split_rows`.
         seed: Of the random split.
-        tasks: Label columns of the log by the tasks' names, `{task: column}`; `{**TASKS, **LIKE}` for three.
+        tasks: Labels of the log as `Logs` has them, `{task: "column"}` or `{task: "column:after=task"}`;
+            `{**TASKS, **LIKE}` for three tasks.
 
     Returns:
-        `(table, schema)`: an Arrow table in file order with `user`, `title`, the coded features, `duration_ms`,
-        `domain`, the label columns, and `split`; and its `Schema`.
+        The `Logs`, for `tfmtr.prepare_rows`.
 
     Raises:
-        ValueError: If a table or one of its columns is missing, or `protocol` is unknown.
+        ValueError: If a table or one of its columns is missing, a video has several durations, or `protocol` is
+            unknown.
     """
-    log = _read(Path(source), "log", tasks.values())
+    labels = [parse_label(task, text, tasks).column for task, text in tasks.items()]
+    log = _read(Path(source), "log", labels)
     users, videos = (_read(Path(source), name) for name in ("users", "videos"))
-    user, video = look_up(users, "user_id", log["user_id"]), look_up(videos, "video_id", log["video_id"])
     domain = pc.fill_null(pc.index_in(log["tab"], value_set=pa.array(DOMAINS, log["tab"].type)), len(DOMAINS))
-    columns = {
+    rows = {
         "user": _text(log["user_id"]),
-        **{name: _text(user[name]) for name in USER},
         "title": _text(log["video_id"]),
-        **{name: _text(video[name]) for name in VIDEO},
-        "duration_ms": log["duration_ms"].cast(pa.float64()),
         "domain": pa.array([*DOMAINS.values(), OTHERS]).take(domain),
-        **{column: log[column].cast(pa.int8()) for column in tasks.values()},
+        **{column: log[column].cast(pa.int8()) for column in labels},
+        "split": split_rows(len(log), protocol=protocol, time=np.asarray(log["time_ms"]), seed=seed),
     }
-    columns["tag"] = pc.list_element(pc.split_pattern(columns["tag"], ","), 0)
-    time = np.asarray(log["time_ms"])
-    table = pa.table({**columns, "split": split_rows(len(log), protocol=protocol, time=time, seed=seed)})
-    schema = describe(
-        table,
-        user=("user", *USER),
-        title=("title", *VIDEO, "duration_ms"),
-        numbers=("duration_ms",),
-        tasks=tasks,
-    )
-    return table, schema
+    watchers, shown = pc.unique(log["user_id"]), pc.unique(log["video_id"])
+    user, video = look_up(users, "user_id", watchers), look_up(videos, "video_id", shown)
+    people = pa.table({"user": _text(watchers), **{name: _text(user[name]) for name in USER}})
+    titles = {"title": _text(shown), **{name: _text(video[name]) for name in VIDEO}}
+    titles["tag"] = pc.list_element(pc.split_pattern(titles["tag"], ","), 0)
+    titles["duration_ms"] = _durations(log, shown)
+    return write_rows(out, pa.table(rows), people, pa.table(titles), tasks)
+
+
+def _durations(log: pa.Table, shown: pa.Array) -> pa.ChunkedArray:
+    """The duration of each video that was shown, which every row of it says alike."""
+    spans = log.group_by("video_id").aggregate([("duration_ms", "min"), ("duration_ms", "max")])
+    wrong = spans.filter(pc.not_equal(spans["duration_ms_min"], spans["duration_ms_max"]))
+    if len(wrong):
+        raise ValueError(
+            f"A video must have one duration. Received: {len(wrong)} with several, such as {wrong['video_id'][0]}"
+        )
+    return look_up(spans, "video_id", shown)["duration_ms_min"].cast(pa.float64())
 
 
 def _read(folder: Path, name: str, more: Iterable[str] = ()) -> pa.Table:
@@ -117,7 +128,7 @@ def _read(folder: Path, name: str, more: Iterable[str] = ()) -> pa.Table:
     return pa.concat_tables(parts, promote_options="permissive")
 
 
-def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _text(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     """Codes as text; whole numbers without a decimal point, however the file stores them, and null as empty text."""
     if pa.types.is_floating(column.type):
         column = column.cast(pa.int64())

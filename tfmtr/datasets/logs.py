@@ -71,6 +71,9 @@ class Logs:
             negative has none.
         context: `{name: "column"}` for a category or `{name: "column:number"}`, columns of the events table that a
             request has, too, such as the tab or the device. A sampled negative has that of a positive.
+        id_features: `{"user" or "title": text}` for ids that are features, whatever their number: `"top:50000"`, the
+            most frequent ones of the training rows, all others one unknown (`"top"` for a million); or
+            `"hashed:100000"`, all in so many buckets.
         scenario: What tells scenarios apart, each value, or each combination of several columns' values, on its own:
             columns of `context`, columns of the users table that are categories, or `"territory"`. Empty: the groups
             of the territories.
@@ -102,6 +105,7 @@ class Logs:
     tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     training: Mapping[str, str] = dataclasses.field(default_factory=dict)
     context: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    id_features: Mapping[str, str] = dataclasses.field(default_factory=dict)
     scenario: Sequence[str] = ()
     availability: Path | str | None = None
     user_vectors: Path | None = None
@@ -118,7 +122,7 @@ class Logs:
         for name in PATHS:
             if (value := getattr(self, name)) is not None or name == "events":
                 object.__setattr__(self, name, value if value == "anywhere" else check_path(name, value))
-        tables = ("columns", "tasks", "training", "context")
+        tables = ("columns", "tasks", "training", "context", "id_features")
         for name in (*tables, "groups", "time_zones", "neighbours"):
             value = getattr(self, name)
             if value is not None or name in tables:

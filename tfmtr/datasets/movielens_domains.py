@@ -21,26 +21,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfmtr.datasets.domains import Protocol, describe, look_up, split_rows
+from tfmtr.datasets.domains import Protocol, look_up, split_rows, write_rows
+from tfmtr.datasets.logs import Logs
 from tfmtr.datasets.public.movielens import find_folder, parse
-from tfmtr.schema import Schema
 
 DOMAINS = {"1": "1", "18": "1", "25": "2", "35": "3", "45": "3", "50": "3", "56": "3"}
 
 
 def movielens_domains(
-    source: str | os.PathLike, *, protocol: Protocol = "time", seed: int = 0
-) -> tuple[pa.Table, Schema]:
-    """Reads MovieLens-1M as one table of three domains.
+    source: str | os.PathLike, out: str | os.PathLike, *, protocol: Protocol = "time", seed: int = 0
+) -> Logs:
+    """Writes MovieLens-1M as labelled rows of three domains.
 
     Args:
         source: The official `ml-1m.zip`, or the folder that it unpacks to.
+        out: Folder for `rows.parquet` (in file order: `user`, `title`, `domain`, the labels `click` and `like`, and
+            `split`), `users.parquet` (`user`, `gender`, `age`, `occupation`, `zip`) and `titles.parquet` (`title` and
+            `genre`, the first one); made if missing.
         protocol: Order in which rows are split 8:1:1; as for `split_rows`.
         seed: Of the random split.
 
     Returns:
-        `(table, schema)`: an Arrow table in file order with `user`, `gender`, `age`, `occupation`, `zip`, `title`,
-        `genre` (the first one), `domain`, the labels `click` and `like`, and `split`; and its `Schema`.
+        The `Logs`, for `tfmtr.prepare_rows`.
 
     Raises:
         ValueError: If `source` is missing, no complete archive, lacks a file or has a malformed line; if a rating's
@@ -51,35 +53,31 @@ def movielens_domains(
     lines = (folder / "users.dat").read_bytes().decode("latin-1").splitlines()
     users = users.append_column("zip", pa.array([line.rpartition("::")[2] for line in lines if line.strip()]))
 
-    user, title = look_up(users, "user", ratings["user"]), look_up(titles, "title", ratings["title"])
-    domain = pc.index_in(user["age"], value_set=pa.array(DOMAINS))
+    age = look_up(users, "user", ratings["user"])["age"]
+    domain = pc.index_in(age, value_set=pa.array(DOMAINS))
     if domain.null_count:
         row = pc.index(pc.is_null(domain), True).as_py()
         raise ValueError(
             f"Every rating's user must be listed in users.dat with an age of {sorted(DOMAINS, key=int)}. "
-            f"Received: user {ratings['user'][row]} with age {user['age'][row]}"
+            f"Received: user {ratings['user'][row]} with age {age[row]}"
         )
-    rating = ratings["rating"].cast(pa.int8())
-    table = pa.table(
+    rating, rated = ratings["rating"].cast(pa.int8()), pc.unique(ratings["title"])
+    genres = pc.fill_null(look_up(titles, "title", rated)["genres"], "")
+    rows = pa.table(
         {
             "user": ratings["user"],
-            "gender": user["gender"],
-            "age": user["age"].cast(pa.float32()),
-            "occupation": user["occupation"],
-            "zip": user["zip"],
             "title": ratings["title"],
-            "genre": pc.list_element(pc.split_pattern(pc.fill_null(title["genres"], ""), "|"), 0),
             "domain": pa.array(DOMAINS.values()).take(domain),
             "click": pc.greater(rating, 3).cast(pa.int8()),
             "like": pc.greater(rating, 4).cast(pa.int8()),
             "split": split_rows(len(ratings), protocol=protocol, time=np.asarray(ratings["time"], "int64"), seed=seed),
         }
     )
-    schema = describe(
-        table,
-        user=("user", "gender", "age", "occupation", "zip"),
-        title=("title", "genre"),
-        numbers=("age",),
-        tasks={"click": "click", "like": "like"},
+    users = users.set_column(users.column_names.index("age"), "age", users["age"].cast(pa.float32()))
+    return write_rows(
+        out,
+        rows,
+        users.select(["user", "gender", "age", "occupation", "zip"]),
+        pa.table({"title": rated, "genre": pc.list_element(pc.split_pattern(genres, "|"), 0)}),
+        {"click": "click", "like": "like"},
     )
-    return table, schema

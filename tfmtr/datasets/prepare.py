@@ -122,13 +122,45 @@ def prepare(
     like = None if like is None else Dataset(like)
     sweep(*workplace(out))
     check_output(out, overwrite)
+    return make(
+        logs, out, options, run_steps, lambda folder: open_engine(folder, options), like=like, progress=progress
+    )
+
+
+def make(
+    logs: Logs,
+    out: Path,
+    options: Mapping[str, Any],
+    run: Callable[[Work], None],
+    start: Callable[[Path], Engine],
+    *,
+    like: Dataset | None = None,
+    progress: bool = True,
+) -> Dataset:
+    """Runs the steps of a preparation in a folder beside `out`, which takes its place at the end.
+
+    Args:
+        logs: A `Logs`.
+        out: Folder to make.
+        options: The options, `memory_limit` among them.
+        run: Function of a `Work` that runs the steps.
+        start: Function of a folder for temporary files that gives the `Engine`.
+        like: The `Dataset` that these data continue, or `None`.
+        progress: Whether to show a progress bar, if standard error is a terminal.
+
+    Returns:
+        The `Dataset`.
+
+    Raises:
+        ValueError: As the steps; the warnings until then are its notes.
+    """
     with scratch(*workplace(out)) as folder, progress_bar(progress) as advance:
         result = Path(folder, "result")
-        with contextlib.closing(open_engine(Path(folder, "spill"), options)) as opened:
+        with contextlib.closing(start(Path(folder, "spill"))) as opened:
             work = Work(opened, logs, result, Path(folder, "work"), options, advance, like)
             try:
                 with explaining(opened.errors, logs, options["memory_limit"]):
-                    run_steps(work)
+                    run(work)
             except Exception as error:
                 for warning in work.warnings:
                     error.add_note(warning)

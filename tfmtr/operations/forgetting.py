@@ -64,13 +64,15 @@ def _forget(
         folders += [Path(settings["data"]), *sorted(Path(service).glob("days/*/data*"))]
     if not folders and not embeddings:
         raise ValueError("Name what to forget in: --service, --data or --embeddings. Received: none of them")
-    lines, trained, logs = [], [], set()
+    lines, trained, known, logs = [], [], [], set()
     for folder in folders:
         prepared = Dataset(folder)
         count, learnt = _forget_prepared(user, prepared)
         lines.append(f"{folder}: {count} rows removed")
         if learnt:
             trained.append(folder)
+        if any(user in feature.vocabulary for feature in prepared.schema.by_role("user") if feature.name == "user"):
+            known.append(folder)
         tables = (prepared.report["logs"][name] for name in ("events", "users"))
         logs |= {str(Path(table).absolute()) for table in tables if table is not None}
     for folder in embeddings:
@@ -78,6 +80,11 @@ def _forget(
         if not files:
             raise ValueError(f"`embeddings` must be made by `tfmtr embeddings`. Received: {folder}, which has no users")
         lines.append(f"{folder}: {sum(_drop(file, user) for file in files)} vectors removed; load the database again")
+    if known:
+        lines.append(
+            f"ids: the user's id is a value of the feature 'user' in {', '.join(map(str, known))}; schema.json, runs "
+            "and versions have it until the data are prepared and the model is trained anew"
+        )
     return [*lines, *_remains(trained, service, logs)]
 
 

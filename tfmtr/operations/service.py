@@ -72,6 +72,11 @@ def start_service(
     data = Run(run).data
     report = data.report
     logs = {**report["logs"], **{name: str(path) for name, path in tables.items()}}
+    if not logs.get("has_times", True) or logs.get("split_column") is not None:
+        raise ValueError(
+            "`run` must be of data with times and without a given split, to go on day by day. Received: "
+            f"{data.path}, prepared with {'--split-column' if logs.get('split_column') is not None else '--no-times'}"
+        )
     is_fitted = logs["title_vectors"] is None and report["options"]["text_encoder"] is None
     if is_fitted and not (data.path / TEXT).is_file():
         raise ValueError(
@@ -84,11 +89,6 @@ def start_service(
         raise ValueError(
             "The log's tables must be there and grow day after day: prepare with `tfmtr prepare events`, or say where "
             f"they are now (--{gone[0].replace('_', '-')}). Received: {', '.join(f'{n} {logs[n]}' for n in gone)}"
-        )
-    if not logs.get("has_times", True) or logs.get("split_column") is not None:
-        raise ValueError(
-            "`run` must be of data with times and without a given split, to go on day by day. Received: "
-            f"{data.path}, prepared with {'--split-column' if logs.get('has_times', True) else '--no-times'}"
         )
     if (columns := data.schema.scenario.columns) != ("territory",):
         raise ValueError(

@@ -157,6 +157,8 @@ def _order_lists(model: JointModel, job: Job, run: dict[str, Any]) -> None:
 
     data, workdir = job.data, job.workdir
     reason, started = why_not(data, job.recipe.form), time.perf_counter()
+    if reason is None and data.has_given_rows:
+        reason = "the data are rows that were given (`tfmtr prepare rows`): what users had before them is not known"
     run["listwise"] = {"reason": reason}
     if reason is None and replicas.is_chief():
         restore(model, weights_of(workdir, data.test_windows[0]))

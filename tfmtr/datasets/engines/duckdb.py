@@ -77,6 +77,10 @@ class DuckDB(Engine):
         """Leaves `SORT_MEMORY` bytes at most, so that sorts of whole tables go to disk, below the buckets' memory."""
         self.con.raw_sql(f"SET memory_limit = '{min(SORT_MEMORY, self.memory) // 1_000_000}MB'")
 
+    def keep_order(self) -> None:
+        """Leaves rows in the order of their files, which takes some more memory while they are written."""
+        self.con.raw_sql("SET preserve_insertion_order = true")
+
     def read_parquet(self, paths: Sequence[Path], root: Path | None = None) -> ibis.Table:
         """Parquet files as one table, nanoseconds of a zone as microseconds in UTC: Ibis does not know that type."""
         table = read_files(self.con, paths, has_partitions=root is not None)

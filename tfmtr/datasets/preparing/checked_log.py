@@ -14,9 +14,11 @@ import ibis.expr.types as ir
 from tfmtr.checks import check_choice
 from tfmtr.datasets import discovery, holdout
 from tfmtr.datasets.features import check_drift, column_kinds
+from tfmtr.datasets.id_features import parse_id_feature
 from tfmtr.datasets.ids import refuse_mismatch
 from tfmtr.datasets.labels import check_same_tasks
 from tfmtr.datasets.log_tables import Tables, check_labels, check_unique, count_contradictions, read_tables
+from tfmtr.datasets.logs import Logs
 from tfmtr.datasets.names import REQUEST_COLUMN, check_names, inside
 from tfmtr.datasets.preparing.work import Work
 
@@ -70,6 +72,11 @@ class CheckedLog:
         return bool(self.counts["zeros"])
 
     @property
+    def has_territories(self) -> bool:
+        """Whether users' territory is a feature."""
+        return "territory" in self.kinds["users"]
+
+    @property
     def columns(self) -> dict[str, dict[str, str]]:
         """`{argument: {column: kind}}` of the columns that become something."""
         return {
@@ -86,30 +93,42 @@ def is_early(work: Work, time: ir.Value) -> ir.Value:
 
 def check_log(work: Work) -> CheckedLog:
     """Opens the tables and checks what needs one look at all events."""
-    engine = work.engine
-    tables = read_tables(engine, work.logs, work.warnings)
+    engine, log = work.engine, open_log(work, work.logs)
+    if work.like is not None:
+        check_like(work, log)
+    log = number_titles(work, log)
+    tables = log.tables
+    check_tasks(work, tables)
+    tables = dataclasses.replace(tables, events=split_events(work, tables.events))
+    joined = engine.view(tables.events.left_join(log.titles.select("title", "title_row"), "title"))
+    log = dataclasses.replace(log, tables=tables, joined=joined)
+    log = dataclasses.replace(log, counts=count_events(work, log))
+    check_counts(work, log)
+    return log
+
+
+def open_log(work: Work, logs: Logs) -> CheckedLog:
+    """Opens the tables of a `Logs` and checks the names and types of their columns; titles have no numbers yet."""
+    for owner, text in logs.id_features.items():
+        parse_id_feature(owner, text)
+    tables = read_tables(work.engine, logs, work.warnings)
     kinds = {
         "users": column_kinds(tables.users, ("user", "territory")),
         "titles": column_kinds(tables.titles, ("title", "name")),
     }
     has_requests = REQUEST_COLUMN in tables.events.columns
     check_names(tables.tasks, tables.training, **kinds, context=tables.context, has_requests=has_requests)
-    check_scenario(work.logs.scenario, tables, kinds["users"])
+    check_scenario(logs.scenario, tables, kinds["users"])
     kinds["users"] = {"territory": "id", **kinds["users"]}
     titles = tables.titles.filter(tables.titles.title.notnull())
-    log = CheckedLog(tables, titles, tables.events, kinds, {})
-    if work.like is not None:
-        check_like(work, log)
-    check_unique(engine, titles, "title", "titles")
-    titles = titles.mutate(title_row=ibis.row_number().over(order_by="title"))
-    titles = engine.store(titles, work.folder / "titles.parquet")
-    check_tasks(work, tables)
-    tables = dataclasses.replace(tables, events=split_events(work, tables.events))
-    joined = engine.view(tables.events.left_join(titles.select("title", "title_row"), "title"))
-    log = dataclasses.replace(log, tables=tables, titles=titles, joined=joined)
-    log = dataclasses.replace(log, counts=count_events(work, log))
-    check_counts(work, log)
-    return log
+    return CheckedLog(tables, titles, tables.events, kinds, {})
+
+
+def number_titles(work: Work, log: CheckedLog) -> CheckedLog:
+    """The log with the number of each title, after a check that each has one row."""
+    check_unique(work.engine, log.titles, "title", "titles")
+    titles = log.titles.mutate(title_row=ibis.row_number().over(order_by="title"))
+    return dataclasses.replace(log, titles=work.engine.store(titles, work.folder / "titles.parquet"))
 
 
 def check_scenario(scenario: Sequence[str], tables: Tables, users: Mapping[str, str | None]) -> None:

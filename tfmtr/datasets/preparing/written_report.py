@@ -3,9 +3,11 @@
 import dataclasses
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tfmtr.datasets.dataset import IMPRESSIONS
+from tfmtr.datasets.discovery import Window
 from tfmtr.datasets.features import check_widths
 from tfmtr.datasets.funnel import stages
 from tfmtr.datasets.preparing.checked_log import CheckedLog
@@ -55,19 +57,36 @@ def write_report(work: Work, outcome: Outcome) -> None:
             "users; the warnings say what was dropped. Received: none"
         )
     check_negatives(counts, work.options["negatives"], num_titles)
+    report = report_of(work, outcome, territories)
+    report["times"] = work.logs.has_times
+    if work.is_drawn:  # windows are no spans of time
+        report["windows"] = without_spans(outcome.placed.windows)
+    report["funnel"], report["days"] = work.funnel.document(), outcome.placed.days
+    report["stages"], report["splits"] = stages(report["funnel"]), work.funnel.by_split()
+    finish(work, report)
+
+
+def report_of(work: Work, outcome: Outcome, territories: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the document `prepare.json` says of any data but what became of a log's rows; writes schema.json."""
     build_schema(work, outcome).save(work.out)
+    counts, num_titles = outcome.examples.counts, len(outcome.titles.vectors)
     report = build_report(
         work.logs, work.options, outcome.placed.windows, counts, territories, num_titles, work.warnings
     )
     if outcome.examples.impressions:
         report[IMPRESSIONS] = count_examples(outcome.examples.impressions)
-    report["times"] = work.logs.has_times
     report["calendar"] = describe_calendar(outcome.placed)
-    if work.is_drawn:  # windows are no spans of time
-        report["windows"] = [{"window": w.number, "start": None, "end": None} for w in outcome.placed.windows]
-    report["funnel"], report["days"] = work.funnel.document(), outcome.placed.days
-    report["stages"], report["splits"] = stages(report["funnel"]), work.funnel.by_split()
     report["columns"], report["titles_without_text"] = outcome.log.columns, outcome.titles.without_text
+    return report
+
+
+def without_spans(windows: Sequence[Window]) -> list[dict[str, Any]]:
+    """Windows that are no spans of time, as the document has them."""
+    return [{"window": window.number, "start": None, "end": None} for window in windows]
+
+
+def finish(work: Work, report: dict[str, Any]) -> None:
+    """Writes `prepare.json`, after all other files, whose fingerprint it has."""
     report["fingerprint"] = fingerprint(work.out)
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     (work.out / "prepare.json").write_text(text, encoding="utf-8")
@@ -79,17 +98,19 @@ def build_schema(work: Work, outcome: Outcome) -> Schema:
     Raises:
         ValueError: If vectors are not as wide as in the data that these continue.
     """
-    features = [feature for role in ("user", "title", "training", "context") for feature in outcome.plan.features[role]]
+    features = outcome.plan.all_features
     if outcome.examples.user_width:
         features.append(Feature("user_vector", "user", "vector", width=outcome.examples.user_width))
-    features.append(Feature("title_vector", "title", "vector", width=outcome.titles.width))
+    if outcome.titles.width:
+        features.append(Feature("title_vector", "title", "vector", width=outcome.titles.width))
     if work.like is not None:
         check_widths(features, work.like.schema.features)
     columns = work.logs.scenario or ("territory",)
     groups = {(territory,): group for territory, group in outcome.survey.groups.items()}
     if work.logs.scenario:
         groups = {values: "/".join(values) for values in found_scenarios(work, columns)}
-    slices = ("territory", *(name for name in columns if name != "territory"))
+    places = ("territory",) if outcome.log.has_territories or not work.logs.scenario else ()
+    slices = tuple(dict.fromkeys((*places, *columns)))
     tasks = describe_tasks(outcome.log.tasks, outcome.log.tables.after, outcome.examples.counts)
     return Schema(features=features, tasks=tasks, scenario=Scenario(columns, groups), slices=slices)
 
