@@ -49,6 +49,7 @@ LONG_FILES = (
     "test_replicas.py",
     "test_backends.py",
     "datasets/engines/test_spark.py",
+    "operations/test_two_stage_days.py",
     "test_keras_habits.py",
     "studies/test_m3oe.py",
     "test_exporting.py",

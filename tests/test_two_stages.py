@@ -317,6 +317,14 @@ def test_models_that_do_not_go_together_are_refused(runs, tiny_two, tmp_path):
     schema.replace(features=features).save(other)
     with pytest.raises(ValueError, match=r"must read the users' columns as the first model does.*'age'"):
         export(first, tmp_path / "out", ranking=other)
+    for role, what in (("user", "users"), ("title", "titles")):
+        schema.replace(features=[f for f in schema.features if f.role != role]).save(other)
+        with pytest.raises(ValueError, match=f"`ranking` must read a feature of {what} to tell them apart"):
+            export(first, tmp_path / "out", ranking=other)
+    schema.save(other)
+    (other / "calibration.json").write_text('{"by": "language", "maps": {}, "window": 4}')
+    with pytest.raises(ValueError, match=r"must be calibrated by what a request has.*by 'language', of titles"):
+        export(first, tmp_path / "out", ranking=other)
     assert not (tmp_path / "out").exists()
 
 

@@ -48,6 +48,10 @@ SCORES, COORDINATES = 20_000_000, 50_000_000  # of users and titles, and of user
 ROW_GROUP = 65_536
 
 
+class NoListsError(ValueError):
+    """No training user took anything of a list."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lists:
     """Lists of some users: their candidates, and what the users took.
@@ -115,6 +119,7 @@ def prepare_candidates(
     candidates: int = CANDIDATES,
     negatives: int = NEGATIVES,
     seed: int = 0,
+    earlier: int = EARLIER,
     overwrite: bool = False,
 ) -> Dataset:
     """Writes a `Dataset` of the first stage's lists for a ranking model to learn from.
@@ -132,6 +137,7 @@ def prepare_candidates(
         candidates: Length of a list.
         negatives: Titles of a list that were passed over, of which a model learns.
         seed: Of what is drawn.
+        earlier: How many of the first training windows have no lists, if there are more: little is known before them.
         overwrite: Whether a prepared directory may be replaced.
 
     Returns:
@@ -139,12 +145,14 @@ def prepare_candidates(
 
     Raises:
         ValueError: If the run has no list model or its data do not tell what users had, a number is out of its range,
-            `out` is not free, or no training user took anything of a list.
+            or `out` is not free.
+        NoListsError: If no training user took anything of a list.
     """
     out, run = Path(out), Run(run)
     check_integer("candidates", candidates, least=1)
     check_integer("negatives", negatives, least=1)
     check_integer("seed", seed, least=0)
+    check_integer("earlier", earlier, least=0)
     check_output(out, overwrite)
     run.check_form("two_tower")
     order, data = run.list_model, run.data
@@ -155,7 +163,7 @@ def prepare_candidates(
         )
     if data.has_candidates:
         raise ValueError(f"`run` must be of the log's own examples. Received: a run on candidates, {data.path}")
-    writer = Writer(data, order, candidates=candidates, negatives=negatives, seed=seed)
+    writer = Writer(data, order, candidates=candidates, negatives=negatives, seed=seed, earlier=earlier)
     with scratch(*workplace(out)) as folder:
         made = folder / "data"
         ignored = shutil.ignore_patterns(EXAMPLES, IMPRESSIONS, "prepare.json", "schema.json")
@@ -197,6 +205,7 @@ class Writer:
         candidates: Length of a list.
         negatives: How many are drawn of what was passed over.
         seed: Of what is drawn.
+        earlier: How many of the first training windows are left out, if there are more.
 
     Attributes:
         lists: Number of lists of each split that a user took something of.
@@ -206,9 +215,11 @@ class Writer:
         early: What users took in windows before the first one whose lists are learnt from.
     """
 
-    def __init__(self, data: Dataset, order: ListModel, *, candidates: int, negatives: int, seed: int) -> None:
+    def __init__(
+        self, data: Dataset, order: ListModel, *, candidates: int, negatives: int, seed: int, earlier: int
+    ) -> None:
         self.data, self.order, self.past = data, order, Past(data)
-        self.candidates, self.negatives, self.seed = candidates, negatives, seed
+        self.candidates, self.negatives, self.seed, self.earlier = candidates, negatives, seed, earlier
         self.titles = pq.read_table(data.path / "titles.parquet")
         self.lists, self.taken, self.found, self.again, self.early = (collections.Counter[str]() for _ in range(5))
         self.numbers, self.evidence = Numbers(), ()
@@ -216,7 +227,7 @@ class Writer:
     def write(self, folder: Path) -> list[dict[str, Any]]:
         """Writes all windows' examples into a folder; returns what `prepare.json` says of them."""
         counts, windows = [], sorted(row["window"] for row in self.data.report["windows"])
-        first = windows[EARLIER if sum(window <= 0 for window in windows) > EARLIER else 0]
+        first = windows[self.earlier if sum(window <= 0 for window in windows) > self.earlier else 0]
         for row in self.data.report["examples"]:
             if row["window"] < first:
                 self.early[row["split"]] += row["positives"]
@@ -239,7 +250,7 @@ class Writer:
                     | {"positives": pc.sum(is_positive(label)).as_py() or 0, "users": len(pc.unique(rows["user"]))}  # pyright: ignore[reportAttributeAccessIssue]
                 )
         if not any(row["split"] == "train" and row["window"] <= 0 for row in counts):
-            raise ValueError(
+            raise NoListsError(
                 "`run` must have lists of training users who took one of its candidates; ask for more "
                 f"(`--candidates`). Received: {sum(self.taken.values())} titles that users took, none of them found"
             )

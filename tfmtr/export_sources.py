@@ -16,6 +16,7 @@ from tfmtr.calibration import calibrated_outputs
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.drift import changed_vectors
 from tfmtr.diagnosis import not_finite
+from tfmtr.documents import read_json
 from tfmtr.encoders.graph_names import graph
 from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.evaluation.past import Past, has_events
@@ -118,7 +119,12 @@ class Source:
         order = None if self.run is None else self.run.list_model
         if order is None:
             return None
-        return order.as_of(self.titles, Past(self.titles), self.titles.next_window)
+        return order.as_of(self.titles, self.past, self.titles.next_window)
+
+    @functools.cached_property
+    def past(self) -> Past:
+        """The `Past` of the titles' data, read once."""
+        return Past(self.titles)
 
     def outputs(self, raw: Mapping[str, Any], encoded: Mapping[str, Any]) -> dict[str, Any]:
         """Probabilities `{name: KerasTensor of shape (batch, 1)}` as they are served, of raw and of encoded inputs."""
@@ -151,6 +157,19 @@ class Ranker:
         run.check_form("ranking")
         schema = run.schema
         check_inputs(schema.by_role("title"), source.titles.schema.by_role("title"), "titles")
+        for role, what in (("user", "users"), ("title", "titles")):
+            if not schema.by_role(role):
+                raise ValueError(
+                    f"`ranking` must read a feature of {what} to tell them apart; prepare it from tables that have "
+                    f"one. Received: {run.path}, which reads {[feature.name for feature in schema.features]}"
+                )
+        by = (read_json(run.path / "calibration.json") or {}).get("by")
+        if by in {feature.name for feature in schema.by_role("title")}:
+            raise ValueError(
+                "`ranking` must be calibrated by what a request has, as its titles are those that the index finds; run "
+                f"`tfmtr calibrate {run.path} --by territory`, or another column of users. Received: calibrated by "
+                f"{by!r}, of titles"
+            )
         check_evidence("ranking", schema, None if source.run is None else source.run.list_model)
         facts = facts_of(run)
         check_meaning(run, facts["fingerprint"], source.titles)
@@ -203,7 +222,7 @@ class Ranker:
         titles = source.titles
         if self.run.schema.by_role(PAIR):
             order = source.run.list_model  # pyright: ignore[reportOptionalMemberAccess]
-            options["shares"] = shares_of(order, Past(titles), titles.next_window)  # pyright: ignore[reportArgumentType]
+            options["shares"] = shares_of(order, source.past, titles.next_window)  # pyright: ignore[reportArgumentType]
         calibrate = functools.partial(calibrated_outputs, self.run)
         return build_second_stage(self.model, self.run.schema, titles, calibrate=calibrate, **options)
 

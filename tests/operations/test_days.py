@@ -115,7 +115,7 @@ def test_a_day_with_new_changed_and_removed_titles_is_an_ordinary_day(after_one_
 
 def test_signatures_are_kept_for_the_days_to_come_and_checked_at_the_start(service, monkeypatch, tmp_path, eager):
     folder = service.folder.parent / "service"
-    monkeypatch.setattr(module, "calibrate", lambda *a, **k: None)
+    monkeypatch.setattr(module, "calibrate_like", lambda *a, **k: None)
     monkeypatch.setattr(module, "try_version", lambda version, data: None)
     ended = {"status": "rolled back"}  # so that the second day can be done again
     monkeypatch.setattr(

@@ -24,6 +24,14 @@ class StartOptions:
     out: Annotated[Path, typer.Option(help="First time: directory of the served model.")] = Path(
         "saved_models/two_tower"
     )
+    ranking: Annotated[
+        Path | None, typer.Option(help="First time: run of a ranking model, which orders what --start's index finds.")
+    ] = None
+    candidates: Annotated[int, typer.Option(help="First time: how many titles the index finds for it.")] = 500
+    first_weight: Annotated[
+        float | None,
+        typer.Option(help="First time: weight of the index's score; by default chosen on validation users."),
+    ] = None
     events: Annotated[Path | None, typer.Option(help="First time: where events are now; as prepared by default.")] = (
         None
     )
@@ -112,8 +120,9 @@ def daily(
     new_groups = texts_of("groups", groups, "group")
     if first.start is not None:
         check_options(vars(limits), **changes)
-        tables = {name: path for name, path in vars(first).items() if name not in ("start", "out") and path is not None}
-        start_service(service, first.start, first.out, signatures=signatures, **tables)
+        options_of_start = {name: value for name, value in vars(first).items() if value is not None}
+        run, out = options_of_start.pop("start"), options_of_start.pop("out")
+        start_service(service, run, out, signatures=signatures, **options_of_start)
     gate = vars(limits)
     result = run_day(service, day.date(), groups=new_groups, signatures=signatures, retry=retry, **gate, **changes)
     Console().print(page(result))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from tfmtr.schema import PAIR
 
 if TYPE_CHECKING:
     from tfmtr.datasets.dataset import Dataset
+    from tfmtr.listwise.model import ListModel
     from tfmtr.models import JointModel
     from tfmtr.retrieval.indexes import Index
     from tfmtr.schema import Schema
@@ -70,19 +72,72 @@ class FirstStage:
             weights: Test window whose weights are taken, if these are others than the window's.
         """
         model = self.run.load(window=window if weights is None else weights)
-        scorer = None if self.order is None else self.order.as_of(self.data, past, window)
-        known = None
-        if self.data.has_candidates:
-            known = FirstStageFeatures(scorer, shares_of(self.order, past, window))  # pyright: ignore[reportArgumentType]
-        index = build_index(model, self.data, self.schema, window=window, scorer=scorer)
-        options = {"popularity": past.popularity(window), "scorer": scorer, "past": past, "window": window}
+        options: dict[str, Any] = {"candidates": self.candidates, "has_evidence": self.data.has_candidates}
+        return first_stage_at(model, self.schema, self.order, self.data, past, window, **options)
 
-        def evidence(rows: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
-            if known is None:
-                return {}
-            return known.of(known.scorer.queries_of(past, past.numbers(rows["user"]), window), places)
 
-        return index, scoring_of(model, index, self.schema, self.data, k=self.candidates, **options), evidence
+def first_stage_at(
+    model: Any,
+    schema: Schema,
+    order: ListModel | None,
+    data: Dataset,
+    past: Past,
+    window: int,
+    *,
+    candidates: int,
+    has_evidence: bool,
+) -> tuple[Index, Score, Evidence]:
+    """What `FirstStage.at` returns, of a model.
+
+    Args:
+        model: A `TwoTower` model.
+        schema: Its `Schema`.
+        order: Its `ListModel`, `None` where towers alone order titles.
+        data: The `Dataset`.
+        past: Its `Past`.
+        window: The window.
+        candidates: How many titles it finds for each user.
+        has_evidence: Whether a ranking model asks what the first stage knows; then there is an `order`.
+    """
+    scorer, known = None if order is None else order.as_of(data, past, window), None
+    if has_evidence:
+        known = FirstStageFeatures(scorer, shares_of(order, past, window))  # pyright: ignore[reportArgumentType]
+    index = build_index(model, data, schema, window=window, scorer=scorer)
+    options = {"popularity": past.popularity(window), "scorer": scorer, "past": past, "window": window}
+
+    def evidence(rows: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
+        if known is None:
+            return {}
+        return known.of(known.scorer.queries_of(past, past.numbers(rows["user"]), window), places)
+
+    return index, scoring_of(model, index, schema, data, k=candidates, **options), evidence
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Second:
+    """A ranking model that orders what a first stage finds.
+
+    Attributes:
+        model: A model of the form `ranking`.
+        schema: Its `Schema`.
+        candidates: How many titles the first stage finds for each user.
+        first_weight: Of the first stage's score in the final one.
+    """
+
+    model: JointModel
+    schema: Schema
+    candidates: int
+    first_weight: float
+
+    def after(
+        self, model: Any, schema: Schema, order: ListModel | None, data: Dataset, past: Past, window: int, *, k: int
+    ) -> Rank:
+        """How both stages rank the titles of a window; arguments as for `first_stage_at`, `k` titles of a list."""
+        options: dict[str, Any] = {"candidates": self.candidates}
+        options["has_evidence"] = bool(self.schema.by_role(PAIR))
+        _, first, evidence = first_stage_at(model, schema, order, data, past, window, **options)
+        scores_of = second_scores(self.model, self.schema, data)
+        return after_both(first, evidence, scores_of, k=k, first_weight=self.first_weight)
 
 
 def second_scores(model: JointModel, schema: Schema, data: Dataset) -> SecondScores:

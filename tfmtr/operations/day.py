@@ -8,6 +8,12 @@
     days/2025-02-17/keys.json    what each step was made from
     days/2025-02-17/day.json     the day's record; written last
 
+Of a service of two stages also
+
+    days/2025-02-17/candidates/  lists of the first stage, where the second one is trained on such; late-candidates/
+    days/2025-02-17/ranking/     the live ranking model, trained on the day
+    days/2025-02-17/gate-ranking.json
+
 Every step leaves its result under its own name only when it is whole. A day that is run again, interrupted or mended,
 goes on with the first step that has no result yet or whose inputs have changed since.
 """
@@ -22,6 +28,7 @@ from tfmtr.checks import check_choice, check_integer
 from tfmtr.documents import read_json
 from tfmtr.operations.data_checks import MAX_LOSS, MAX_MOVE, MAX_SHARE
 from tfmtr.operations.day_inputs import Steps
+from tfmtr.operations.day_ranking import CANDIDATES
 from tfmtr.operations.day_steps import RESULTS, BadDataError, DaySteps, NoDataError, restore
 from tfmtr.operations.gating import check_bounds
 from tfmtr.operations.late_rows import LATE, ended_days
@@ -59,6 +66,9 @@ def daily(
        rows are left out of the days to come, until the day is done again.
     5. Calibrates, exports with the title index of the day after, asks the export for some users' titles.
     6. Publishes the version, from which a server takes it, and notes it as the live one.
+
+    A service of two stages does 3 to 5 with both and exports them as one version: if one of them is refused, both live
+    models stay.
 
     A day that failed or was interrupted is run again by the same call. Results of steps whose inputs are the same as
     before are used again: the tables' files, the options, the live model.
@@ -109,8 +119,9 @@ def daily(
         settle(service, settings)
         for earlier in service.glob("days/*"):
             restore(earlier)
-        for parent, prefix in ((folder, ".data."), (folder, LATE), (Path(settings["out"]), "tmp-")):
-            sweep(parent, prefix)  # a step whose result is there leaves them to nobody else
+        for prefix in (".data.", f".{CANDIDATES}.", LATE):
+            sweep(folder, prefix)  # a step whose result is there leaves them to nobody else
+        sweep(Path(settings["out"]), "tmp-")
         live = read_live(service)
         done = read_json(folder / "day.json")
         if done and not (again and done["status"] != "promoted"):
@@ -168,12 +179,14 @@ def check_options(
 
 def _summary(record: Mapping[str, Any]) -> Iterator[str]:
     """The lines that a day ends with."""
-    for task, cell in record.get("gate", {}).get("last", {}).items():
-        if cell["change"] is not None:
-            yield f"{task}: live {cell['live']:.4f}, new {cell['candidate']:.4f} ({cell['change']:+.1%})"
+    for stage, prefix in ((record, ""), (record.get("ranking", {}), "second stage, ")):
+        for task, cell in stage.get("gate", {}).get("last", {}).items():
+            if cell["change"] is not None:
+                yield f"{prefix}{task}: live {cell['live']:.4f}, new {cell['candidate']:.4f} ({cell['change']:+.1%})"
     if lists := record.get("lists"):
         popular = f"{lists['popularity']['name']} {lists['popularity']['ndcg']:.4f}"
-        yield f"NDCG of lists: live {lists['live']['ours']:.4f}, new {lists['candidate']['ours']:.4f}, {popular}"
+        name = "NDCG of lists of both stages" if "ranking" in record else "NDCG of lists"
+        yield f"{name}: live {lists['live']['ours']:.4f}, new {lists['candidate']['ours']:.4f}, {popular}"
     if record["status"] == "promoted":
         yield f"promoted as version {record['version']}"
     else:

@@ -3,16 +3,14 @@
 import datetime
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from tfmtr import training
-from tfmtr.calibration import calibrate
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.discovery import EmptyWindowError
 from tfmtr.datasets.drift import moved_users, silent_shares
@@ -20,10 +18,19 @@ from tfmtr.datasets.groups import to_globe
 from tfmtr.datasets.logs import Calendar, Logs
 from tfmtr.datasets.prepare import prepare
 from tfmtr.documents import read_json, write_json
-from tfmtr.evaluation.metrics import OVERALL
 from tfmtr.exporting import export
 from tfmtr.operations.data_checks import SILENT, SURE, WEEK, check_data, days_expected, notes_of, reasons_of
 from tfmtr.operations.day_inputs import Steps, state_of
+from tfmtr.operations.day_ranking import (
+    GATE,
+    OF_TRAINING,
+    RankingSteps,
+    calibrate_like,
+    count_rows,
+    files_of,
+    over_all_rows,
+    said_of_stages,
+)
 from tfmtr.operations.gating import gate
 from tfmtr.operations.late_rows import SAMPLINGS, account, ended_days, late_files
 from tfmtr.operations.served import count_fallbacks, try_version
@@ -32,12 +39,18 @@ from tfmtr.run import Run
 from tfmtr.schema import Schema
 from tfmtr.scratch import remove
 from tfmtr.serving.versions import find_versions
+from tfmtr.version import RANKING
 
 Result = TypeVar("Result")
 DAY = datetime.timedelta(days=1)
 LOOKBACKS = ("activity_lookback", "discovery_lookback")
 BEFORE = "data-before"  # of a day that is done again, until it is prepared
-RESULTS = {"prepare": ("late", "data"), "train": ("run",), "gate": ("gate.json",), "export": ("version",)}
+RESULTS = {
+    "prepare": ("late", "data"),
+    "train": (*OF_TRAINING, "run"),
+    "gate": (GATE, "gate.json"),
+    "export": ("version",),
+}
 
 
 class NoDataError(ValueError):
@@ -68,6 +81,7 @@ class DaySteps:
         self.service, self.settings, self.live = service, settings, live
         self.folder, self.day, self.steps, self.tell = folder, day, steps, tell
         self.seconds = {}
+        self.second = RankingSteps(self) if RANKING in settings else None
         self.record = {"day": day.isoformat(), "status": "refused", "reasons": [], "version": None}
 
     def run(
@@ -84,7 +98,10 @@ class DaySteps:
         self.record["fallbacks"] = count_fallbacks(data)
         if not self.record["reasons"]:
             self.timed("train", self.train, data, late, epochs)
+        if not self.record["reasons"]:
             self.timed("gate", self.judge, data, limits)
+        else:
+            self.record.setdefault("refused_by", ["data"])
         self.record |= {"limits": limits, "seconds": self.seconds}
         if not self.record["reasons"]:
             self.record["status"] = "promoted"
@@ -141,7 +158,7 @@ class DaySteps:
                 bad.add_note(warning)
             raise bad from error
         remove(self.folder / BEFORE)
-        self.tell(f"prepared {_count(self.examples(data))} rows")
+        self.tell(f"prepared {count_rows(self.examples(data))} rows")
         return data
 
     def withdraw(self) -> None:
@@ -169,8 +186,8 @@ class DaySteps:
         files = late_files(self.service, data, self.folder / "late", day, self.settings)
         moved = moved_users(data, data_of(self.settings, self.live["run"]))
         self.record |= {
-            "rows": _count(self.examples(data)),
-            "late_rows": _count(files),
+            "rows": count_rows(self.examples(data)),
+            "late_rows": count_rows(files),
             "funnel": report["funnel"],
             "warnings": report["warnings"],
             "late": {name: counts[name] for name in ("accounted", "left", "new")},
@@ -222,15 +239,16 @@ class DaySteps:
             "the late rows": [state_of(file) for file in late],
             "the live model": before.run_id,
             "the number of epochs": epochs,
+            **({} if self.second is None else {"the live ranking model": Run(self.live[RANKING]).run_id}),
         }
         self.steps.open("train", key)
-        sampling = SAMPLINGS if before.recipe.upsample else SAMPLINGS[:1]
-        files = data.examples("train", windows=[0], sampling=sampling)
-        files += [file for file in late if file.stem in sampling]
+        files = files_of(before, data, late)
         grown = training.go_on(self.live["run"], data.path, files, run, epochs=epochs, verbose=0)
-        self.tell(f"trained on {_count(files)} rows, {_count(late)} of them late; {len(grown)} variables grew")
+        self.tell(f"trained on {count_rows(files)} rows, {count_rows(late)} of them late; {len(grown)} variables grew")
         self.record |= {"run": str(run), "grown": grown}
-        self.record["fitted"] = {"rows": _count(files), "epochs": epochs, "stages": Run(run).document["stages"]}
+        self.record["fitted"] = {"rows": count_rows(files), "epochs": epochs, "stages": Run(run).document["stages"]}
+        if self.second is not None:
+            self.second.train(data, late, epochs)
 
     def judge(self, data: Dataset, limits: Mapping[str, float]) -> None:
         """The gate's second half: the new model against the live one."""
@@ -238,14 +256,26 @@ class DaySteps:
         earlier = self.earlier_lists()
         runs = [Run(run).run_id for run in (self.live["run"], self.folder / "run")]
         key = {"the live model": runs[0], "the new model": runs[1], "earlier days' lists": list(earlier), **bounds}
+        stages = {}
+        if self.second is not None:
+            stages = self.second.of_lists()
+            key |= {"the live ranking model": Run(self.live[RANKING]).run_id}
+            key |= {"the new ranking model": Run(self.folder / RANKING).run_id}
         self.steps.open("gate", key)
         verdict = read_json(self.folder / "gate.json")
         if verdict is None:
-            verdict = gate(self.live["run"], self.folder / "run", data.path, earlier=list(earlier.values()), **bounds)
+            asked = {"earlier": list(earlier.values()), **bounds, **stages}
+            verdict = gate(self.live["run"], self.folder / "run", data.path, **asked)
             write_json(self.folder / "gate.json", verdict)
+        reasons, notes = verdict["reasons"], verdict.get("notes", [])
+        refused_by = ["model"] if reasons else []
+        if self.second is not None:
+            of_second = self.second.judge(data, bounds)
+            reasons, notes, refused_by = said_of_stages(verdict, of_second)
         self.tell("judged")
-        self.record |= {"reasons": verdict["reasons"], "gate": _over_all_rows(verdict), "lists": verdict.get("lists")}
-        self.record["notes"] += verdict.get("notes", [])
+        self.record |= {"reasons": reasons, "gate": over_all_rows(verdict), "lists": verdict.get("lists")}
+        self.record |= {"refused_by": refused_by} if refused_by else {}
+        self.record["notes"] += notes
 
     def earlier_lists(self) -> dict[str, Any]:
         """`{day: values of lists}` of the last days, the last one first, that were promoted and had any."""
@@ -263,17 +293,20 @@ class DaySteps:
         self.steps.open(
             "export", {"the new model": Run(run).run_id, **({SIGNATURES: signatures} if signatures else {})}
         )
-        before = read_json(Path(live["run"]) / "calibration.json") or {"by": "territory", "method": "platt"}
-        calibrate(run, data.path, by=before["by"], method=before["method"])
+        calibrate_like(live["run"], run, data)
+        options: dict[str, Any] = {"signatures": signatures}
+        if self.second is not None:
+            options |= self.second.calibrated(data)
         remove(version)
-        try_version(export(run, version, titles=data.path, signatures=signatures), data)
+        try_version(export(run, version, titles=data.path, **options), data)
         self.tell("exported and tried")
 
     def publish(self) -> None:
         """Publishes the version, makes it the live one and writes the record."""
         (version,) = find_versions(self.folder / "version")[0].values()
-        entry = {name: self.live[name] for name in ("day", "run", "version")}
+        entry = {name: value for name, value in self.live.items() if name != "before"}
         live = {"day": self.day.isoformat(), "run": str(self.folder / "run"), "before": [*self.live["before"], entry]}
+        live |= {} if self.second is None else {RANKING: str(self.folder / RANKING)}
         records = {self.day.isoformat(): self.record}
         out = Path(self.settings["out"])
         make_live(self.service, self.settings, live, records, lambda: publish_copy(version, out))
@@ -305,18 +338,3 @@ def _join_neighbours(groups: Mapping[str, str], places: Mapping[str, tuple[float
         distances = np.sum((points - to_globe([places[territory]])) ** 2, axis=1)
         new[territory] = groups[grouped[int(np.argmin(distances))]]
     return {**groups, **new}
-
-
-def _over_all_rows(found: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """`{part: {task: {"live", "candidate", "change"}}}`, the gate's figures over all rows."""
-    return {
-        part: {
-            task: {name: next(iter(slices.values()))[OVERALL][name] for name in ("live", "candidate", "change")}
-            for task, slices in tasks.items()
-        }
-        for part, tasks in found["parts"].items()
-    }
-
-
-def _count(files: Iterable[Path]) -> int:
-    return sum(pq.read_metadata(file).num_rows for file in files)

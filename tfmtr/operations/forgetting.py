@@ -15,8 +15,11 @@ import pyarrow.parquet as pq
 
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.documents import replacing, write_json
+from tfmtr.operations.day_ranking import CANDIDATES, LATE_CANDIDATES
 from tfmtr.operations.service import owned, read_live, read_service
+from tfmtr.version import RANKING
 
+LATE_ROWS = {"data": "late", CANDIDATES: LATE_CANDIDATES}  # of a day's folders
 TABLES = ("users.parquet", "events.parquet", "seen.parquet")  # the last one of versions before `events.parquet`
 
 
@@ -61,7 +64,11 @@ def _forget(
     folders = [Path(folder) for folder in data]
     if service is not None:
         settings = read_service(service)
-        folders += [Path(settings["data"]), *sorted(Path(service).glob("days/*/data*"))]
+        folders += [Path(settings["data"])]
+        if RANKING in settings and settings[RANKING]["lists"] is not None:
+            folders.append(Path(settings[RANKING]["data"]))
+        days = Path(service)
+        folders += [*sorted(days.glob("days/*/data*")), *sorted(days.glob(f"days/*/{CANDIDATES}"))]
     if not folders and not embeddings:
         raise ValueError("Name what to forget in: --service, --data or --embeddings. Received: none of them")
     lines, trained, known, logs = [], [], [], set()
@@ -111,7 +118,7 @@ def _remains(trained: Sequence[Path], service: str | os.PathLike | None, logs: I
 def _forget_prepared(user: str, prepared: Dataset) -> tuple[int, bool]:
     """Number of rows removed, and whether some of them were trained on."""
     count, learnt = 0, False
-    late = [] if prepared.path.name != "data" else sorted(prepared.path.parent.glob("late/*.parquet"))
+    late = sorted(prepared.path.parent.glob(f"{LATE_ROWS.get(prepared.path.name, 'no')}/*.parquet"))
     for file in [*prepared.path.glob("*/split=*/sampling=*/window=*/*.parquet"), *late]:
         dropped = _drop(file, user)
         count += dropped

@@ -10,10 +10,12 @@ import numpy as np
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.evaluation.compare import LEVEL, holm, paired_bootstrap
 from tfmtr.evaluation.evaluate import predict
-from tfmtr.evaluation.metrics import OVERALL, evaluate_task
+from tfmtr.evaluation.metrics import CLIP, OVERALL, evaluate_task
 from tfmtr.evaluation.splits import shown, split_columns
-from tfmtr.models import JointModel
+from tfmtr.evaluation.two_stage_lists import MIDDLE, Second
+from tfmtr.models import JointModel, TwoTower
 from tfmtr.operations.list_gate import judge_lists
+from tfmtr.retrieval.second_stage import CANDIDATES
 from tfmtr.run import Run
 from tfmtr.schema import Schema
 
@@ -29,6 +31,9 @@ def gate(
     max_shift: float = 0.3,
     num_samples: int = 500,
     earlier: Sequence[Mapping[str, Any]] = (),
+    ranking: Sequence[str | os.PathLike] | None = None,
+    candidates: int = CANDIDATES,
+    first_weight: float = MIDDLE,
 ) -> dict[str, Any]:
     """Compares a new model with the live one on validation users' rows of the last window, and of those before it.
 
@@ -46,6 +51,10 @@ def gate(
     * the new model's lists are below those of popularity beyond chance and the live model's are not; where the last
       window has too few users, those of earlier days count with them; see `tfmtr.operations.list_gate.judge_lists`.
 
+    Ranking models make no lists by themselves, and none are judged. Their probabilities are what a final score is made
+    of, so log loss is held to `max_drop`, too, on all rows of a part, as PR-AUC is. With `ranking` the lists are those
+    of both stages, and rows are those of `live` and `candidate` alone.
+
     Args:
         live: Run directory of the live model.
         candidate: Run directory of the new model.
@@ -55,11 +64,16 @@ def gate(
             new model's on all rows even if that is within chance.
         num_samples: Bootstrap samples, at least; more where there are many territories, and for lists.
         earlier: `"list_values"` of the days before, the last one first.
+        ranking: Run directories of the live and the new ranking model, which order what `live` and `candidate` find.
+        candidates: How many titles these find for them.
+        first_weight: Of the first stage's score in the final one.
 
     Returns:
-        `{"is_open", "reasons", "notes", "parts": {"last" or "before": {task: {column: {slice: cell}}}}, "lists",
-        "list_values"}` with cells `{"live", "candidate", "change", "p_value"}`; figures are `None` where a cell has too
-        little evidence. `"lists"` and `"list_values"` are those of `judge_lists`.
+        `{"is_open", "reasons", "list_reasons", "notes", "parts": {"last" or "before": {task: {column: {slice:
+        cell}}}}, "lists", "list_values"}` with cells `{"live", "candidate", "change", "p_value"}`, of all rows of a
+        ranking model's binary task with a cell `"log_loss"` beside them; figures are `None` where a cell has too little
+        evidence. `"list_reasons"` are those of `"reasons"` that are of lists. `"lists"` and `"list_values"` are those
+        of `judge_lists`.
 
     Raises:
         ValueError: If a limit is not positive.
@@ -71,7 +85,7 @@ def gate(
     runs = [(run.model, run.schema) for run in (Run(live), Run(candidate))]
     parts, reasons, notes = {}, [], []
     for part, windows in (("last", [last]), ("before", before)):
-        files = data.examples("validation", windows=windows)
+        files = data.rows_for(Run(candidate).recipe.form, "validation", windows=windows)
         if part == "last" and not files:
             reasons.append(
                 "no row of a validation user in the last window: it has too few events, or the --validation-fraction "
@@ -93,10 +107,17 @@ def gate(
                 f"{task.name}: the last window is unlike those before, the live model's own figure went from "
                 f"{then:.4f} to {now:.4f}"
             )
-    of_lists = judge_lists(runs, data, orders=[Run(run).list_model for run in (live, candidate)], earlier=earlier)
+    of_lists = {"lists": None, "list_values": None, "reasons": [], "notes": []}
+    if all(isinstance(model, TwoTower) for model, _ in runs):
+        seconds = [None, None]
+        if ranking is not None:
+            second = (Run(run) for run in ranking)
+            seconds = [Second(run.load(form="ranking"), run.schema, candidates, first_weight) for run in second]
+        orders = [Run(run).list_model for run in (live, candidate)]
+        of_lists = judge_lists(runs, data, orders=orders, seconds=seconds, earlier=earlier)
     reasons, notes = reasons + of_lists["reasons"], notes + of_lists["notes"]
-    verdict = {"is_open": not reasons, "reasons": reasons, "notes": notes, "parts": parts}
-    return verdict | {name: of_lists[name] for name in ("lists", "list_values")}
+    verdict = {"is_open": not reasons, "reasons": reasons, "list_reasons": of_lists["reasons"], "notes": notes}
+    return verdict | {"parts": parts} | {name: of_lists[name] for name in ("lists", "list_values")}
 
 
 def check_bounds(**bounds: float) -> None:
@@ -146,6 +167,15 @@ def _compare(
                     reasons.append(text)
                 else:
                     notes.append(f"{text}, within chance (p {p:.3f})")
+            if task.kind == "binary" and not isinstance(runs[1][0], TwoTower):
+                cells_of_both = [one[OVERALL] for one in two]
+                overall["log_loss"] = cell = _log_loss(cells_of_both, labels, scores, users, max_drop, num_samples)
+                if cell["p_value"] is not None:
+                    text = f"{task.name}: log loss is up by {-cell['change']:.1%} overall"
+                    if cell["p_value"] < LEVEL or cell["change"] < -max_shift:
+                        reasons.append(text)
+                    else:
+                        notes.append(f"{text}, within chance (p {cell['p_value']:.3f})")
             # Territories that are not down stand for p = 1: the correction is for all that were looked at.
             judged = [name for name, cell in found.items() if name != OVERALL and cell["change"] is not None]
             down = [name for name in judged if found[name]["change"] < -max_drop]
@@ -170,10 +200,34 @@ def _p_value(
     """Two-sided p-value of the difference between the two models, over users."""
     if kind == "binary":
         return paired_bootstrap(labels, scores[1], scores[0], users, num_samples=num_samples)["p_value"]
-    is_labelled = ~np.isnan(labels)
-    errors = (scores[1] - labels) ** 2 - (scores[0] - labels) ** 2
+    return _p_of_errors((scores[1] - labels) ** 2 - (scores[0] - labels) ** 2, users, num_samples)
+
+
+def _log_loss(
+    cells: Sequence[Mapping[str, Any]],
+    labels: np.ndarray,
+    scores: Sequence[np.ndarray],
+    users: np.ndarray,
+    max_drop: float,
+    num_samples: int,
+) -> dict[str, Any]:
+    """A cell of log loss over all rows, with a p-value where it is up by more than `max_drop`."""
+    live, candidate = (cell["log_loss"] for cell in cells)
+    found = {"live": live, "candidate": candidate, "change": None, "p_value": None}
+    if live and candidate is not None:
+        found["change"] = 1 - candidate / live
+        if found["change"] < -max_drop:
+            of_label = (np.where(labels == 1, p, 1 - p) for p in (np.clip(s, CLIP, 1 - CLIP) for s in scores))
+            losses = [np.where(np.isnan(labels), np.nan, -np.log(p)) for p in of_label]
+            found["p_value"] = _p_of_errors(losses[1] - losses[0], users, num_samples)
+    return found
+
+
+def _p_of_errors(differences: np.ndarray, users: np.ndarray, num_samples: int) -> float:
+    """Two-sided p-value of rows' differences, NaN where there is no label, over users."""
+    is_labelled = ~np.isnan(differences)
     _, places = np.unique(users[is_labelled], return_inverse=True)
-    sums = np.bincount(places, errors[is_labelled])  # one number a user: their rows go together
+    sums = np.bincount(places, differences[is_labelled])  # one number a user: their rows go together
     drawn = np.random.default_rng(0).integers(len(sums), size=(num_samples, len(sums)))
     totals = sums[drawn].sum(axis=1)
     tail = min(np.sum(totals <= 0), np.sum(totals >= 0))

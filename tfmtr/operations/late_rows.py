@@ -72,15 +72,19 @@ def account(
     return {"accounted": accounted, "left": over, "new": new, "lost": lost}
 
 
-def late_files(service: Path, data: Dataset, out: Path, day: str, settings: Mapping[str, Any]) -> list[Path]:
+def late_files(
+    service: Path, data: Dataset, out: Path, day: str, settings: Mapping[str, Any], *, alpha: float | None = None
+) -> list[Path]:
     """Files of the rows of earlier days that no slice before had: positives, and `alpha` negatives for each.
 
     Args:
         service: Directory of the service.
-        data: The `Dataset` directory of the day.
+        data: The `Dataset` directory of the day; one of the same name in the folders of days before tells what these
+            had.
         out: Folder of the files, made if it is not there.
         day: Date of the day, a text.
         settings: The document `service.json`.
+        alpha: Negatives for each positive; by default what the data are prepared with.
 
     Returns:
         List of Parquet files that have rows.
@@ -89,12 +93,12 @@ def late_files(service: Path, data: Dataset, out: Path, day: str, settings: Mapp
         with scratch(out.parent, LATE) as place:
             staging = place / out.name
             staging.mkdir()
-            _write(service, data, staging, day, settings)
+            _write(service, data, staging, day, settings, settings["options"]["alpha"] if alpha is None else alpha)
             staging.rename(out)
     return [file for file in sorted(out.glob("*.parquet")) if pq.read_metadata(file).num_rows]
 
 
-def _write(service: Path, data: Dataset, out: Path, day: str, settings: Mapping[str, Any]) -> None:
+def _write(service: Path, data: Dataset, out: Path, day: str, settings: Mapping[str, Any], alpha: float) -> None:
     con = ibis.duckdb.connect()
     windows = [w for w in data.report["windows"] if w["window"] < 0 and w["start"] >= settings["since"]]
     earlier = ended_days(service, day)
@@ -105,12 +109,13 @@ def _write(service: Path, data: Dataset, out: Path, day: str, settings: Mapping[
             files = data.examples("train", windows=[window["window"]], sampling=[sampling])
             if files:
                 rows = read_files(con, files)
-                earlier_files = [file for folder in earlier for file in _slices(folder, window["start"], sampling)]
+                of = {"name": data.path.name, "start": window["start"], "sampling": sampling}
+                earlier_files = [file for folder in earlier for file in _slices(folder, **of)]
                 if earlier_files:
                     rows = rows.anti_join(read_files(con, earlier_files).select("user", "title"), ("user", "title"))
                 rows = _as_of(con, rows, _homes(service, settings, window["start"][:10]))
                 positive = is_event(rows, task.column)
-                num_negatives = round(settings["options"]["alpha"] * con.execute(rows.filter(positive).count()))
+                num_negatives = round(alpha * con.execute(rows.filter(positive).count()))
                 others = rows.filter(~positive).order_by(digest(0, "late", rows.user, rows.title)).limit(num_negatives)  # pyright: ignore[reportArgumentType]
                 tables += [rows.filter(positive), others]
         if tables:
@@ -131,10 +136,14 @@ def _as_of(con: "Backend", rows: ibis.Table, users: Path) -> ibis.Table:
     return joined.mutate(territory=joined.home.fill_null(joined.territory)).select(*rows.columns)  # pyright: ignore[reportArgumentType]
 
 
-def _slices(folder: Path, start: str, sampling: str) -> list[Path]:
+def _slices(folder: Path, name: str, start: str, sampling: str) -> list[Path]:
     """Training files of an earlier day's directory whose window starts at `start`: trained on, or refused."""
-    data = Dataset(folder / "data")
+    is_promoted = read_json(folder / "day.json")["status"] == "promoted"
+    samplings = [sampling]
+    if name != "data" and not is_promoted:  # a day may be refused before it has candidates: its rows are known by
+        name, samplings = "data", list(SAMPLINGS)  # the log's own, which lists have the titles of
+    data = Dataset(folder / name)
     numbers = [window["window"] for window in data.report["windows"] if window["start"] == start]
-    if read_json(folder / "day.json")["status"] != "promoted":
+    if not is_promoted:
         numbers = [number for number in numbers if number == 0]  # what came late that day may still be trained on
-    return data.examples("train", windows=numbers, sampling=[sampling])
+    return data.examples("train", windows=numbers, sampling=samplings)

@@ -22,6 +22,7 @@ from tfmtr.evaluation.evidence import LEAST_USERS, compare_lists, interval_text
 from tfmtr.evaluation.index_lists import ListCase, ranking_of
 from tfmtr.evaluation.past import EVENTS, Past, has_events
 from tfmtr.evaluation.ranking import metrics_of_users, ndcg_of_users
+from tfmtr.evaluation.two_stage_lists import Second
 from tfmtr.listwise.model import ListModel
 from tfmtr.models import JointModel, TwoTower
 from tfmtr.retrieval.index import build_index
@@ -38,6 +39,7 @@ def judge_lists(
     data: Dataset,
     *,
     orders: Sequence[ListModel | None] = (None, None),
+    seconds: Sequence[Second | None] = (None, None),
     k: int = 10,
     num_samples: int = 2000,
     earlier: Sequence[Mapping[str, Any]] = (),
@@ -55,6 +57,7 @@ def judge_lists(
         runs: `(model, schema)` of the live and of the new model.
         data: `Dataset` directory.
         orders: Their `ListModel`s, `None` where towers alone order lists.
+        seconds: The ranking models that order what the two find: lists are of both stages.
         k: Titles of a list.
         num_samples: Bootstrap samples over users.
         earlier: `"list_values"` of the days before, the last one first.
@@ -87,7 +90,10 @@ def judge_lists(
     name, options = choose_popularity(data, past, k=k)
     day_values = {POPULAR_ONE: values(ranking_by(fit(name, options, past.history(window)), past, k))}
     popularity = past.popularity(window)
-    for key, (model, schema), order in zip(MODELS, runs, orders, strict=True):
+    for key, (model, schema), order, second in zip(MODELS, runs, orders, seconds, strict=True):
+        if second is not None:
+            day_values[key] = values(second.after(model, schema, order, data, past, window, k=k))
+            continue
         scorer = None if order is None else order.as_of(data, past, window)
         index = build_index(model, data, schema, window=window, scorer=scorer)
         asked = {"popularity": popularity, "scorer": scorer, "past": past, "window": window}

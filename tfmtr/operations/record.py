@@ -4,6 +4,7 @@ The document has
 
 day, status          date; "promoted", "refused" or "rolled back"
 reasons, notes       why the gate is closed; what is worth a look
+refused_by           of a refused day: "data", or "model", or of two stages "retrieval", "ranking" and "lists" of both
 version, run, live   what was published and trained, and which model is live since
 rows, late_rows      training rows of the day, and of earlier days that came late
 funnel, warnings     what became of the log's rows, by window; see `tfmtr.datasets.funnel`
@@ -12,6 +13,8 @@ late                 rows of earlier days by date: `accounted` for, `left`, and 
 moved                users whose territory changed: from, to, users
 grown, fitted        variables that grew; rows, epochs and losses of the training
 gate                 figures of the live and the new model over all rows, by part and task
+ranking              of two stages, of the second one: run, grown, fitted and gate, likewise; where it is trained on
+                     candidates, its late_rows and what `tfmtr prepare candidates` says of them
 lists                of validation users: NDCG of both models' lists, and ratios to popularity's; null if none were made
 fallbacks            users and titles that are served by a fallback
 limits, seconds      what the gate was held to; by step
@@ -47,7 +50,10 @@ def page(record: Mapping[str, Any]) -> Group:
     parts += _list("warnings of the preparation", rare + [text for text in record["warnings"] if text not in rare])
     parts += _list("worth a look", record["notes"] + [_move(move) for move in record["moved"][:5]])
     parts += [Text(line) for line in (*_late(record), *_fitted(record))]
-    parts += [_gate(record)] if record.get("gate") else []
+    second = record.get("ranking", {})
+    parts += [Text(f"second stage, {line}") for line in _fitted(second)]
+    parts += [_gate(record, "gate")] if record.get("gate") else []
+    parts += [_gate(second, "gate of the second stage")] if second.get("gate") else []
     parts += [_lists(record["lists"])] if record.get("lists") else []
     live = record["live"]
     number = "not published yet" if live["version"] is None else f"version {live['version']}"
@@ -134,8 +140,8 @@ def _fitted(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"fitted: {fitted['rows']:,} rows, {counted(fitted['epochs'], 'epochs')}{loss}{grown}"
 
 
-def _gate(record: Mapping[str, Any]) -> Table:
-    table = _table("gate", "live", "new", "change")
+def _gate(record: Mapping[str, Any], title: str) -> Table:
+    table = _table(title, "live", "new", "change")
     for part, tasks in record["gate"].items():
         for task, cell in tasks.items():
             change = "" if cell["change"] is None else f"{cell['change']:+.1%}"

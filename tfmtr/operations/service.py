@@ -3,7 +3,7 @@
 The directory has
 
 SERVICE/
-  service.json           how days are prepared, where versions go, and which run it all began with
+  service.json           how days are prepared, where versions go, and which runs it all began with
   live.json              the live model: day, run and version, and those that were live before it
   days/2025-02-17/       a day; see `tfmtr.operations.day`
   .lock                  who works on it
@@ -19,19 +19,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfmtr.checks import check_integer, check_number
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.logs import PATHS
 from tfmtr.datasets.text import TEXT
 from tfmtr.documents import read_facts, read_json, write_json
+from tfmtr.export_sources import Ranker, Source
 from tfmtr.exporting import export, publish
 from tfmtr.folders import FORMATS, check_format
+from tfmtr.retrieval.second_stage import CANDIDATES
 from tfmtr.run import Run
 from tfmtr.scratch import scratch
 from tfmtr.serving.versions import find_versions
 from tfmtr.signatures._signature import functions_of
+from tfmtr.version import RANKING
 
 PLAN = "publishing.json"
 SIGNATURES = "signatures"  # key of service.json, where there are any
+RUNS = ("run", RANKING)  # keys of live.json; the second one where the service has two stages, as of service.json
 
 
 class LockedError(ValueError):
@@ -46,6 +51,9 @@ def start_service(
     out: str | os.PathLike,
     *,
     signatures: Sequence[str] | None = None,
+    ranking: str | os.PathLike | None = None,
+    candidates: int = CANDIDATES,
+    first_weight: float | None = None,
     **tables: str | os.PathLike,
 ) -> None:
     """Makes a service directory of a trained run; the days then go on from there.
@@ -57,14 +65,22 @@ def start_service(
         run: Run directory made by `tfmtr train`.
         out: Directory of the served model, where versions are published.
         signatures: Import paths of further signatures of the exports; see `tfmtr.exporting.export`.
+        ranking: Run directory of a ranking model on the same log, which orders what the index finds and goes on day by
+            day likewise: on candidates if it was trained on candidates, otherwise on the day's own examples.
+        candidates: As for `tfmtr.exporting.export`.
+        first_weight: As for `tfmtr.exporting.export`, chosen here by default; it stays the same on all days.
         **tables: Paths that replace those of the run's data: `events`, `users`, `titles`, `availability`,
             `user_vectors`, `title_vectors`.
 
     Raises:
         ValueError: If the service exists already, the run's data or a table are not there any more, title vectors would
-            change their meaning every day, as those of earlier versions' data would, or there is no such signature.
+            change their meaning every day, as those of earlier versions' data would, or there is no such signature; or
+            if `ranking` is none that `export` would take with `run`, or was trained on another log.
     """
     functions_of(signatures or ())
+    candidates = check_integer("candidates", candidates, least=1)
+    if first_weight is not None:
+        first_weight = check_number("first_weight", first_weight)
     service, run = Path(service), Path(run).absolute()
     if (service / "service.json").exists():
         raise ValueError(f"`service` must be new to start it from a run; leave out --start. Received: {service}")
@@ -105,9 +121,40 @@ def start_service(
         "options": report["options"],
         "since": tests[-1]["start"] if tests else report["windows"][-1]["end"],  # the last slice is not trained on
     }
+    if ranking is not None:
+        document[RANKING] = _second_stage(run, Path(ranking).absolute(), candidates, first_weight)
     keep_signatures(document, signatures)
     service.mkdir(parents=True, exist_ok=True)
     write_json(service / "service.json", document)
+
+
+def _second_stage(run: Path, ranking: Path, candidates: int, first_weight: float | None) -> dict[str, Any]:
+    """What `service.json` says of a ranking model."""
+    source = Source.of(run, None)
+    ranker, data = Ranker.of(ranking, source), Run(ranking).data
+    if data.log_fingerprint != source.titles.log_fingerprint:
+        raise ValueError(
+            "`ranking` must be a run on the log of `run`, on its own examples or on candidates of them: a day is "
+            f"prepared once for both. Received: {ranking}, on {data.path}"
+        )
+    if first_weight is None:
+        first_weight = ranker.choose_first_weight(source, candidates)["weight"]
+    made = data.report.get("candidates")
+    lists = None
+    if made is not None:
+        lists = {"candidates": made["number"], "negatives": made["negatives"], "seed": made["seed"]}
+    return {
+        "run": str(ranking),
+        "data": str(data.path.absolute()),
+        "candidates": candidates,
+        "first_weight": first_weight,
+        "lists": lists,
+    }
+
+
+def stages_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """How a service's second stage is served: `candidates` and `first_weight`, nothing if it has none."""
+    return {name: settings[RANKING][name] for name in ("candidates", "first_weight")} if RANKING in settings else {}
 
 
 def keep_signatures(document: dict[str, Any], signatures: Sequence[str] | None) -> None:
@@ -148,7 +195,10 @@ def rollback(service: str | os.PathLike, *, say: Callable[[str], object] = print
 
         def put() -> None:
             if previous["version"] is None or not source.is_dir():  # the run that the service began with
-                export(run, out, titles=data_of(settings, run).path, signatures=signatures_in(settings))
+                options: dict[str, Any] = {"signatures": signatures_in(settings)}
+                if RANKING in settings:
+                    options |= {"ranking": previous[RANKING], **stages_of(settings)}
+                export(run, out, titles=data_of(settings, run).path, **options)
             else:
                 publish_copy(source, out)
 
@@ -203,7 +253,10 @@ def settle(service: Path, settings: Mapping[str, Any]) -> None:
         for day, record in plan["records"].items():
             version = live["version"] if record["status"] == "promoted" else record["version"]
             write_json(service / "days" / day / "day.json", {**record, "version": version, "live": shown})
-        entries = [{**entry, "run": _inside(service, entry["run"])} for entry in (live, *live["before"])]
+        entries = [
+            {**entry, **{name: _inside(service, entry[name]) for name in RUNS if name in entry}}
+            for entry in (live, *live["before"])
+        ]
         write_json(service / "live.json", {**entries[0], "before": entries[1:]})
     (service / PLAN).unlink()
 
@@ -233,9 +286,13 @@ def read_live(service: str | os.PathLike) -> dict[str, Any]:
     """The document `live.json` with whole paths; before the first day the run that the service began with."""
     live = read_json(Path(service) / "live.json")
     if live is None:
-        return {"day": None, "run": read_service(service)["run"], "version": None, "before": []}
+        settings = read_service(service)
+        runs = {"run": settings["run"]} | ({RANKING: settings[RANKING]["run"]} if RANKING in settings else {})
+        return {"day": None, **runs, "version": None, "before": []}
+    root = Path(service).absolute()
     first, *before = [
-        {**entry, "run": str(Path(service).absolute() / entry["run"])} for entry in (live, *live["before"])
+        {**entry, **{name: str(root / entry[name]) for name in RUNS if name in entry}}
+        for entry in (live, *live["before"])
     ]
     return {**first, "before": before}
 

@@ -273,7 +273,10 @@ class Space:
             except ValueError as error:
                 return str(error)
             if form is not None and recipe.form != form:
-                return f"`objective=ndcg` is of lists, which need form={form}. Received: form={recipe.form!r}"
+                return (
+                    f"`objective=ndcg` is of lists, which need form={form}; a ranking model is judged by pr_auc or "
+                    f"loss. Received: form={recipe.form!r}"
+                )
             return None
 
         ends = {key: dict(zip(map(as_toml, one.ends), one.ends, strict=True)) for key, one in self.dimensions.items()}
