@@ -12,7 +12,7 @@ import ibis
 import ibis.expr.types as ir
 
 from tfmtr.checks import check_choice
-from tfmtr.datasets import discovery, holdout
+from tfmtr.datasets import counters, discovery, holdout
 from tfmtr.datasets.features import check_drift, column_kinds
 from tfmtr.datasets.ids import refuse_mismatch
 from tfmtr.datasets.labels import check_same_tasks
@@ -31,6 +31,7 @@ class CheckedLog:
         joined: Events with the `title_row` of their title, null for a title that is in no table.
         kinds: `{"users" or "titles": {column: kind, or None for what becomes no feature}}`.
         counts: Of all events, by name: see `count_events`.
+        counting: What is counted as of windows, a `Counting`.
     """
 
     tables: Tables
@@ -38,6 +39,7 @@ class CheckedLog:
     joined: ibis.Table
     kinds: Mapping[str, Mapping[str, str | None]]
     counts: Mapping[str, Any]
+    counting: counters.Counting
 
     @property
     def tasks(self) -> Mapping[str, str]:
@@ -92,11 +94,12 @@ def check_log(work: Work) -> CheckedLog:
         "users": column_kinds(tables.users, ("user", "territory")),
         "titles": column_kinds(tables.titles, ("title", "name")),
     }
-    check_names(tables.tasks, tables.training, **kinds, context=tables.context)
+    counting = plan_counting(work, tables, kinds["titles"])
+    check_names(tables.tasks, tables.training, **kinds, context=tables.context, counters=counting.names)
     check_scenario(work.logs.scenario, tables, kinds["users"])
     kinds["users"] = {"territory": "id", **kinds["users"]}
     titles = tables.titles.filter(tables.titles.title.notnull())
-    log = CheckedLog(tables, titles, tables.events, kinds, {})
+    log = CheckedLog(tables, titles, tables.events, kinds, {}, counting)
     if work.like is not None:
         check_like(work, log)
     check_unique(engine, titles, "title", "titles")
@@ -109,6 +112,21 @@ def check_log(work: Work) -> CheckedLog:
     log = dataclasses.replace(log, counts=count_events(work, log))
     check_counts(work, log)
     return log
+
+
+def plan_counting(work: Work, tables: Tables, titles: Mapping[str, str | None]) -> counters.Counting:
+    """What is counted; warns of tasks that are not."""
+    options = work.options
+    found = counters.parse_counters(options["counters"])
+    if not found:
+        return counters.Counting()
+    counters.check_columns_of(found, tables.context, titles)
+    binary = tuple(task for task, kind in tables.tasks.items() if kind == "binary")
+    others = sorted(set(tables.tasks) - set(binary))
+    work.warn(len(others), f"regressions have no counters: {others}")
+    return counters.Counting(
+        found, tuple(options["counter_days"]), options["counter_prior"], binary, has_zeros=bool(work.logs.tasks)
+    )
 
 
 def check_scenario(scenario: Sequence[str], tables: Tables, users: Mapping[str, str | None]) -> None:
@@ -129,8 +147,21 @@ def check_like(work: Work, log: CheckedLog) -> None:
             f"those of {work.like.path} {has if then else lacks}, these {has if times else lacks}"
         )
     check_same_tasks(work.logs.tasks, before["logs"]["tasks"])
+    check_same_counters(work.options, before["options"])
     if "columns" in before:  # not in what older versions prepared
         check_drift(log.columns, before["columns"])
+
+
+def check_same_counters(options: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` unless counters are those of the data that are continued."""
+    if not options["counters"] and not before.get("counters"):
+        return
+    for name in ("counters", "counter_days", "counter_prior"):
+        value, then = options[name], before.get(name, [])
+        if value != then:
+            raise ValueError(
+                f"`{name}` must be what they are in the data that these continue: {then}. Received: {name}={value}"
+            )
 
 
 def check_tasks(work: Work, tables: Tables) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tfmtr.datasets.features import check_widths
 from tfmtr.datasets.funnel import stages
 from tfmtr.datasets.preparing.checked_log import CheckedLog
+from tfmtr.datasets.preparing.counted_past import CountedPast
 from tfmtr.datasets.preparing.placed_windows import PlacedWindows
 from tfmtr.datasets.preparing.planned_features import FeaturePlan
 from tfmtr.datasets.preparing.survey import Survey
@@ -31,6 +32,7 @@ class Outcome:
     titles: WrittenTitles
     examples: WrittenExamples
     has_history: bool
+    past: CountedPast
 
 
 def write_report(work: Work, outcome: Outcome) -> None:
@@ -58,6 +60,8 @@ def write_report(work: Work, outcome: Outcome) -> None:
     report = build_report(
         work.logs, work.options, outcome.placed.windows, counts, territories, num_titles, work.warnings
     )
+    if outcome.log.counting.counters:
+        report["counters"] = outcome.past.document()
     report["times"] = work.logs.has_times
     report["calendar"] = describe_calendar(outcome.placed)
     if work.is_drawn:  # windows are no spans of time
@@ -77,6 +81,7 @@ def build_schema(work: Work, outcome: Outcome) -> Schema:
         ValueError: If vectors are not as wide as in the data that these continue.
     """
     features = [feature for role in ("user", "title", "training", "context") for feature in outcome.plan.features[role]]
+    features += outcome.past.features()
     if outcome.examples.user_width:
         features.append(Feature("user_vector", "user", "vector", width=outcome.examples.user_width))
     features.append(Feature("title_vector", "title", "vector", width=outcome.titles.width))
