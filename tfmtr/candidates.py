@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfmtr.checks import check_integer
+from tfmtr.datasets.counter_tables import CounterTable, counted, counter_tables
 from tfmtr.datasets.dataset import DISCOVERIES, EXAMPLES, Dataset, workplace
 from tfmtr.datasets.prepare import check_output
 from tfmtr.datasets.report import fingerprint
@@ -138,7 +139,8 @@ def prepare_candidates(
 
     Raises:
         ValueError: If the run has no list model or its data do not tell what users had, a number is out of its range,
-            `out` is not free, or no training user took anything of a list.
+            `out` is not free, no training user took anything of a list, or the data have counters of a user with a
+            column of the titles, which cannot be looked up for the titles of a list.
     """
     out, run = Path(out), Run(run)
     check_integer("candidates", candidates, least=1)
@@ -206,12 +208,14 @@ class Writer:
         self.titles = pq.read_table(data.path / "titles.parquet")
         self.lists, self.taken, self.found = (collections.Counter[str]() for _ in range(3))
         self.numbers, self.evidence = Numbers(), ()
+        self.counters: list[CounterTable] = []
 
     def write(self, folder: Path) -> list[dict[str, Any]]:
         """Writes all windows' examples into a folder; returns what `prepare.json` says of them."""
         counts, windows = [], sorted(row["window"] for row in self.data.report["windows"])
         for window in windows[EARLIER if sum(window <= 0 for window in windows) > EARLIER else 0 :]:
             known = FirstStageFeatures.as_of(self.order, self.data, self.past, window)
+            self.counters = counter_tables("run", self.data, self.data.schema, window)
             for split in ("train", "validation", "test"):
                 files = self.data.examples(split, windows=[window], sampling=("random", "active"))
                 if not files or (split == "test" and window <= 0):
@@ -294,6 +298,8 @@ class Writer:
             others[task.column] = pc.if_else(nothing, pa.scalar(0.0, pa.float32()), rows[task.column])  # pyright: ignore[reportAttributeAccessIssue]
         for feature in schema.by_role("training"):
             others[feature.name] = pc.if_else(nothing, pa.scalar(None, rows[feature.name].type), rows[feature.name])  # pyright: ignore[reportAttributeAccessIssue]
+        for name, values in counted(self.counters, rows, title[:, None]).items():
+            others[name] = pa.array(values[:, 0])
         for name, values in others.items():
             at = rows.column_names.index(name)
             rows = rows.set_column(at, rows.schema.field(at), pa.chunked_array(values).cast(rows.schema.field(at).type))

@@ -10,6 +10,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfmtr import inputs
+from tfmtr.datasets.counter_tables import counted, counter_tables
 from tfmtr.evaluation.baseline_lists import validation_cases
 from tfmtr.evaluation.index_lists import scoring_of
 from tfmtr.evaluation.past import Past
@@ -62,7 +63,8 @@ class FirstStage:
     def at(self, window: int, past: Past, *, weights: int | None = None) -> tuple[Index, Score, Evidence]:
         """The index of a window, and how it scores: places and scores of `candidates` titles, best first.
 
-        Its evidence is what it knows of given titles, for a ranking model on its candidates; `{}` for others.
+        Its evidence is what it knows of given titles, for a ranking model on its candidates, and what was counted
+        before the window, where the data have counters; `{}` for others.
 
         Args:
             window: The window.
@@ -77,10 +79,14 @@ class FirstStage:
         index = build_index(model, self.data, self.schema, window=window, scorer=scorer)
         options = {"popularity": past.popularity(window), "scorer": scorer, "past": past, "window": window}
 
+        counters = counter_tables("data", self.data, self.data.schema, window)
+
         def evidence(rows: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
-            if known is None:
-                return {}
-            return known.of(known.scorer.queries_of(past, past.numbers(rows["user"]), window), places)
+            found = dict(counted(counters, rows, places))
+            if known is not None:
+                queries = known.scorer.queries_of(past, past.numbers(rows["user"]), window)
+                found |= known.of(queries, places)
+            return found
 
         return index, scoring_of(model, index, self.schema, self.data, k=self.candidates, **options), evidence
 

@@ -114,7 +114,8 @@ def test_impressions_stores_availability_and_csv(spark, make_logs, tables, tmp_p
         user_vectors=tmp_path / "users", title_vectors=tmp_path / "titles",
     )  # fmt: skip
     object.__setattr__(logs, "users", tmp_path / "users.csv")
-    both = prepare_twice(logs, tmp_path / "out", monkeypatch, missing_vectors="zero")
+    counters = {"counters": ["title,screen", "user", "user,genres"], "counter_days": [3]}
+    both = prepare_twice(logs, tmp_path / "out", monkeypatch, missing_vectors="zero", **counters)
     check_same(*both)
     assert any("3 users have no vector" in warning for warning in both[1].report["warnings"])
 

@@ -10,6 +10,7 @@ from typing import Any
 import ibis
 
 from tfmtr.datasets import counters
+from tfmtr.datasets.counter_tables import FOLDER
 from tfmtr.datasets.counters import Counter, Counting, Spans
 from tfmtr.datasets.discovery import Window
 from tfmtr.datasets.features import number_moments
@@ -18,8 +19,6 @@ from tfmtr.datasets.preparing.buckets import Buckets
 from tfmtr.datasets.preparing.checked_log import CheckedLog
 from tfmtr.datasets.preparing.work import Work
 from tfmtr.schema import Feature
-
-FOLDER = "counters"
 
 
 @dataclasses.dataclass(frozen=True)
