@@ -87,9 +87,9 @@ class PreparationOptions:
             "user,genre (a column of the titles); repeat."
         ),
     ] = None
-    counter_days: Annotated[str, typer.Option(help="How many days before a window's start counters look back.")] = (
-        "1,7,28"
-    )
+    counter_days: Annotated[
+        str | None, typer.Option(help="How many days before a window counters look back; 1,7,28 if not given.")
+    ] = None
     counter_prior: Annotated[
         float, typer.Option(help="As many rows of the overall rate are added to each rate of a counter.")
     ] = 20.0
@@ -113,8 +113,8 @@ def prepares(command: Callable[..., "Logs"]) -> Callable[..., None]:
             logs = command(tables=tables, **logs_options)
             logs = dataclasses.replace(logs, calendar=calendar_of(logs.calendar, **vars(windows)))
             chosen: dict[str, Any] = vars(options) | {"like": options.like and Dataset(options.like)}
-            days = whole_numbers("counter-days", options.counter_days)
-            chosen |= {"counters": options.counters or (), "counter_days": days}
+            if options.counter_days is not None:
+                chosen["counter_days"] = whole_numbers("counter-days", options.counter_days)
             made = prepare(logs, **chosen)
         print_report(made.report)
 

@@ -34,7 +34,8 @@ from tfmtr.schema import PAIR
 
 ROWS = "rows"
 DAY = datetime.timedelta(days=1)
-LONGEST = 10_000  # days
+DAYS = (1, 7, 28)  # that counters look back by default
+LONGEST = 10_000
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tfmtr.checks import check_integer, check_number, check_path
 from tfmtr.datasets.column_types import check_pages
-from tfmtr.datasets.counters import parse_counters, parse_days, parse_prior
+from tfmtr.datasets.counters import DAYS, parse_counters, parse_days, parse_prior
 from tfmtr.datasets.dataset import Dataset, workplace
 from tfmtr.datasets.engines._engine import Engine
 from tfmtr.datasets.engines.duckdb import DuckDB
@@ -54,8 +54,8 @@ def prepare(
     missing_vectors: str = "error",
     contradictions: str = "refuse",
     text_encoder: str | os.PathLike | None = None,
-    counters: Sequence[str] = (),
-    counter_days: Sequence[int] = (1, 7, 28),
+    counters: Sequence[str] | None = None,
+    counter_days: Sequence[int] | None = None,
     counter_prior: float = 20.0,
     like: str | os.PathLike | None = None,
     overwrite: bool = False,
@@ -99,8 +99,8 @@ def prepare(
         text_encoder: Path of a KerasHub preset that turns title text into vectors, or `None` for TF-IDF.
         counters: What is counted as of each window's start, as features: `"title"`, `"user"`, a title with columns of a
             request (`"title,territory"`, `"title,tab"`), or a user with a column of the titles (`"user,genre"`); see
-            `tfmtr.datasets.counters`.
-        counter_days: How many days before the window's start they look back.
+            `tfmtr.datasets.counters`. `None` for nothing.
+        counter_days: How many days before the window's start they look back; 1, 7 and 28 if `None`.
         counter_prior: As many rows of the overall rate are added to each of their rates, which shrinks those of few
             rows towards it.
         like: A `Dataset` that these data continue: their tables must have the same columns, and texts get the
@@ -192,9 +192,9 @@ def check_counters(options: dict[str, Any], logs: Logs) -> None:
     Raises:
         ValueError: If counters are none, or windows are no spans of time.
     """
-    found = parse_counters(options["counters"])
+    found = parse_counters(() if options["counters"] is None else options["counters"])
     options["counters"] = [",".join(counter.columns) for counter in found]
-    options["counter_days"] = list(parse_days(options["counter_days"]))
+    options["counter_days"] = list(parse_days(DAYS if options["counter_days"] is None else options["counter_days"]))
     options["counter_prior"] = parse_prior(options["counter_prior"])
     if found and is_drawn(logs):
         raise ValueError(

@@ -85,7 +85,8 @@ class SecondStage(keras.layers.Layer):
         self.features = {name: constant(self, name.replace("/", "_"), value) for name, value in features.items()}
         self.pairs = tuple(pairs)
         self.shares = None if shares is None else constant(self, f"{PREFIX}shares", shares)
-        self.counters = [CounterLookup(table, name=f"counter_{place}") for place, table in enumerate(counters)]
+        # A tuple: TensorFlow finds no table of layers that are in a list.
+        self.counters = tuple(CounterLookup(table, name=f"counter_{place}") for place, table in enumerate(counters))
         self.built = True
 
     @property

@@ -4,7 +4,7 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ibis
@@ -28,8 +28,8 @@ class CountedPast:
     Args:
         work: A `Work`.
         log: A `CheckedLog`, whose `counting` says what is counted.
-        buckets: A `Buckets`.
         spans: The `Spans` of the windows and of the one after the last.
+        events: Of each pass, see `events_before`.
         overall: See `tfmtr.datasets.counters.overall_rates`; `None` where nothing is counted.
         stored: `{counter: its sums by keys and window}` of those that are of a title and what a request says.
         values: `{title column: table title and value, each once}` of those that users' counters are of.
@@ -37,8 +37,8 @@ class CountedPast:
 
     work: Work
     log: CheckedLog
-    buckets: Buckets
     spans: Spans
+    events: Sequence[ibis.Table]
     overall: ibis.Table | None
     stored: Mapping[Counter, ibis.Table]
     values: Mapping[str, ibis.Table]
@@ -113,7 +113,7 @@ class CountedPast:
         if path.exists():
             slots = engine.read_parquet([path])
         else:
-            events = events_before(self.work, self.log, self.buckets, self.spans, number)
+            events = self.events[number]
             if counter.others:
                 events = events.inner_join(self.values[counter.others[0]], "title")
             grouped = ["user", "value"] if counter.others else ["user"]
@@ -163,15 +163,17 @@ def count_past(work: Work, log: CheckedLog, buckets: Buckets) -> CountedPast:
     engine, counting, last = work.engine, log.counting, buckets.windows[-1]
     after = Window(last.number + 1, last.end, last.end + (last.end - last.start))
     spans = Spans([*buckets.windows, after], counting.days)
+    if not counting.counters:
+        return CountedPast(work, log, spans, [], None, {}, {})
     stored = [counter for counter in counting.counters if counter.is_stored]
     attributes = [counter.others[0] for counter in counting.counters if counter.others and not counter.is_stored]
     values = {name: title_values(work, log, name) for name in attributes}
-    past = CountedPast(work, log, buckets, spans, None, {}, values)
-    if not counting.counters:
-        return past
     parts: dict[Any, list[ibis.Table]] = {counter: [] for counter in (None, *stored)}
+    all_events = []
     for number in range(len(buckets.passes)):
         events = events_before(work, log, buckets, spans, number)
+        events = engine.store(events, work.folder / f"counted/events/{number}.parquet")
+        all_events.append(events)
         for counter, found in parts.items():
             slots = counters.slots_of(events, keys_of(counter), log.label, counting)
             name = "all" if counter is None else counter.name
@@ -186,7 +188,7 @@ def count_past(work: Work, log: CheckedLog, buckets: Buckets) -> CountedPast:
         sums[counter] = engine.store(counters.sums_of(pairs, keys, counting), work.folder / f"counted/{name}.parquet")
     rates = counters.overall_rates(engine.rows(sums.pop(None)), spans.windows, counting)
     rates = engine.store(rates, work.folder / "counted/overall.parquet")
-    past = dataclasses.replace(past, overall=rates, stored=sums)
+    past = CountedPast(work, log, spans, all_events, rates, sums, values)
     for counter in stored:
         write_counter(past, counter)
     return past
@@ -222,13 +224,16 @@ def text_of(column: ibis.Value) -> ibis.Value:
 
 
 def events_before(work: Work, log: CheckedLog, buckets: Buckets, spans: Spans, number: int) -> ibis.Table:
-    """Rows of a pass in the spans, of known users, with `slot`, `territory` and text of what is counted by."""
+    """Rows of a pass in the spans, of known users: user, title, slot, labels and text of what is counted by."""
     some = buckets.passes[number]
     events, users = buckets.usable_events(some), buckets.part("users", some).select("user", "territory")
     events = events.inner_join(users, "user")
     asked = {key for counter in log.counting.counters if counter.is_stored for key in keys_of(counter)[1:]}
     texts = {key: text_of(events[key]) for key in sorted(asked)}
-    return events.mutate(**texts, slot=spans.slot(events.time)).filter(lambda t: t.slot > 0)
+    labels = {inside(task) for task in log.tasks}
+    # Written once: to find a slot takes longer than all sums.
+    rows = events.select("user", "title", *sorted(labels), **texts, slot=spans.slot(events.time))
+    return rows.filter(rows.slot > 0)
 
 
 def title_values(work: Work, log: CheckedLog, column: str) -> ibis.Table:
