@@ -16,10 +16,10 @@ def fuzz_counters(monkeypatch):
 
 
 def test_random_logs(fuzz_counters, capsys):
-    logs, cells = fuzz_counters.main(num_cases=2)
-    assert logs == 2
+    logs, cells = fuzz_counters.main(num_cases=1)
+    assert logs == 1
     assert cells > 1000
-    assert "2 logs: all counters are right" in capsys.readouterr().out
+    assert "1 logs: all counters are right" in capsys.readouterr().out
 
 
 def test_a_wrong_counter_is_seen(fuzz_counters):

@@ -2,22 +2,24 @@
 
 import datetime
 
+import ibis
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from helpers.base_log import base, make_logs, prepared, read_examples
 from typer.testing import CliRunner
 
 from tfmtr import cli
-from tfmtr.datasets.counters import parse_counters
+from tfmtr.datasets.counters import Spans, parse_counters
 from tfmtr.datasets.dataset import Dataset
+from tfmtr.datasets.discovery import Window
 from tfmtr.datasets.logs import Calendar
 from tfmtr.datasets.prepare import prepare
 from tfmtr.datasets.preparing import buckets
 from tfmtr.schema import PAIR
 
 COUNTERS = ("title", "title,territory", "title,tab", "user", "user,genre")
+FEW = {"counters": ("title,territory", "user", "user,genre")}
 TASKS = {"click": "click", "buy": "buy:after=click", "watch": "seconds:regression"}
 KEYS = ["user", "title", "window", "split", "sampling"]
 
@@ -72,6 +74,17 @@ def test_a_counter_by_hand(data):
     assert row.rate_title_tab_buy_7d == pytest.approx(rate, rel=1e-6)
 
 
+def test_a_span_has_its_first_moment_and_not_the_window_s():
+    start, day, second = datetime.datetime(2024, 3, 5), datetime.timedelta(days=1), datetime.timedelta(seconds=1)
+    spans = Spans([Window(number, start + (number - 1) * day, start + number * day) for number in (1, 2)], (2,))
+    times = ibis.memtable({"time": [start - 2 * day - second, start - 2 * day, start - second, start, start + day]})
+    slots = ibis.duckdb.connect().to_pyarrow(times.select(slot=spans.slot(times.time)))["slot"].to_numpy()
+    bounds = {row["window"]: row for row in ibis.duckdb.connect().to_pyarrow(spans.table()).to_pylist()}
+    is_in = [(slots > bounds[number]["before_2"]) & (slots <= bounds[number]["end"]) for number in (1, 2)]
+    np.testing.assert_array_equal(is_in[0], [False, True, True, False, False])
+    np.testing.assert_array_equal(is_in[1], [False, False, True, True, False])
+
+
 def stored_before(data, name, window):
     """The stored counters of titles as of a window and of those before it."""
     table = pd.read_parquet(data.path / f"counters/{name}.parquet")
@@ -81,26 +94,23 @@ def stored_before(data, name, window):
 def test_other_events_from_a_window_s_start_on_leave_its_counters_as_they_are(data, tmp_path):
     events, users, titles = tables()
     late = events.time >= pd.Timestamp(next(row["start"] for row in data.report["windows"] if row["window"] == 1))
-    other = made(tmp_path, events.assign(click=events.click | late, buy=events.buy | late), users, titles)
-    for name in ("title", "title_territory", "title_tab"):
-        pd.testing.assert_frame_equal(stored_before(data, name, 1), stored_before(other, name, 1))
-        assert not stored_before(data, name, 2).equals(stored_before(other, name, 2))
+    other = made(tmp_path, events.assign(click=events.click | late, buy=events.buy | late), users, titles, options=FEW)
+    pd.testing.assert_frame_equal(*(stored_before(one, "title_territory", 1) for one in (data, other)))
+    assert not stored_before(data, "title_territory", 2).equals(stored_before(other, "title_territory", 2))
     rows = [read_examples(one).set_index(KEYS) for one in (data, other)]
     both = rows[0].index.intersection(rows[1].index)
     assert (both.get_level_values("window") == 1).sum() > 50
-    own = [name for name in names_of(data) if "_tab_" not in name]  # a title may be there twice, in different tabs
-    pd.testing.assert_frame_equal(rows[0].loc[both, own], rows[1].loc[both, own])
+    pd.testing.assert_frame_equal(*(part.loc[both, names_of(other)] for part in rows))
 
 
-def test_a_log_that_ends_before_the_window_has_the_same_newest_counters(data, tmp_path):
+def test_without_the_events_from_a_window_s_start_on_its_counters_are_the_same(data, tmp_path):
+    """They are then the newest, which are served."""
     events, users, titles = tables()
     start = pd.Timestamp(next(row["start"] for row in data.report["windows"] if row["window"] == 1))
     calendar = Calendar(datetime.timedelta(days=7), num_train=2, num_test=0, end=start)
-    early = made(tmp_path, events[events.time < start], users, titles, calendar=calendar)
-    for name in ("title", "title_territory", "title_tab"):
-        stored, known = (pd.read_parquet(one.path / f"counters/{name}.parquet") for one in (data, early))
-        stored, known = (table[table.window == 1].reset_index(drop=True) for table in (stored, known))
-        pd.testing.assert_frame_equal(stored, known)
+    early = made(tmp_path, events[events.time < start], users, titles, calendar=calendar, options=FEW)
+    assert early.next_window == 1
+    pd.testing.assert_frame_equal(*(stored_before(one, "title_territory", 1) for one in (data, early)))
     newest = pd.read_parquet(early.path / "users.parquet").set_index("user")
     rows = read_examples(data).query("window == 1").groupby("user").first()
     own = [name for name in names_of(data) if "_user_" in name and "_genre_" not in name]
@@ -109,17 +119,13 @@ def test_a_log_that_ends_before_the_window_has_the_same_newest_counters(data, tm
 
 def test_buckets_change_no_counter(data, tmp_path, monkeypatch):
     monkeypatch.setattr(buckets, "BUCKET_EVENTS", 2_000)
-    many = made(tmp_path, *tables())
+    many = made(tmp_path, *tables(), options=FEW)
     assert len(list((many.path / "examples/split=train/sampling=random/window=0").glob("*.parquet"))) == 2
-    one, other = (read_examples(each).sort_values(KEYS).reset_index(drop=True) for each in (data, many))
-    same = one.merge(other, on=KEYS, suffixes=("", "_other"))
-    assert len(same) > 100
-    for name in names_of(data):
-        pd.testing.assert_series_equal(same[name], same[f"{name}_other"], check_names=False)
-    for name in ("title", "title_territory", "title_tab"):
-        assert pq.read_table(data.path / f"counters/{name}.parquet").equals(
-            pq.read_table(many.path / f"counters/{name}.parquet")
-        )
+    rows = [read_examples(each).drop_duplicates(KEYS).set_index(KEYS) for each in (data, many)]
+    both = rows[0].index.intersection(rows[1].index)
+    assert len(both) > 100
+    pd.testing.assert_frame_equal(*(part.loc[both, names_of(many)] for part in rows))
+    pd.testing.assert_frame_equal(*(stored_before(each, "title_territory", 2) for each in (data, many)))
 
 
 @pytest.mark.parametrize(
