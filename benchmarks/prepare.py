@@ -4,11 +4,13 @@
     python benchmarks/prepare.py --users 160000 1600000 16000000
 
 Simulates a log for each number of users (24 territories, 400 titles, 60 days; some 6 events a user) and prepares it
-with each contender in a process of its own: `whole_prepare` is all of `tfmtr prepare`, stores included; `tfmtr` is the
-part that ends with the labelled examples, discoveries, sampled negatives and all, which pandas, Polars and `spark`
-(`local[2]`, the same expressions) do, too; `whole_spark` is all of it on Spark. What they write must be the same rows,
-or the benchmark ends: number, positives and a checksum of all values are compared. Memory is the peak resident one,
-with Spark's process; a contender that needs more than `--memory-gb` has failed at this size and has no larger ones.
+with each contender in a process of its own: `whole_prepare` is all of `tfmtr prepare`, stores included, and
+`counted_prepare` the same with counters of titles, alone and in territories, of users, and of users with genres;
+`tfmtr` is the part that ends with the labelled examples, discoveries, sampled negatives and all, which pandas, Polars
+and `spark` (`local[2]`, the same expressions) do, too; `whole_spark` is all of it on Spark. What they write must be the
+same rows, or the benchmark ends: number, positives and a checksum of all values are compared. Memory is the peak
+resident one, with Spark's process; a contender that needs more than `--memory-gb` has failed at this size and has no
+larger ones.
 
 Prints a table with ratios and writes `benchmarks/results/prepare.json` cell by cell: what is there is not measured
 again. Events a second are those of the log. Linux only.
@@ -38,10 +40,10 @@ from tfmtr.datasets.simulator import simulator
 from tfmtr.documents import read_json, write_json
 
 RESULT = Path("benchmarks/results/prepare.json")
-PACKAGES = {"whole_prepare": "ibis", "tfmtr": "ibis", "pandas": "pandas", "polars": "polars"}
+PACKAGES = {"whole_prepare": "ibis", "counted_prepare": "ibis", "tfmtr": "ibis", "pandas": "pandas", "polars": "polars"}
 PACKAGES |= {"spark": "pyspark", "whole_spark": "pyspark"}
 MOST_USERS = {"spark": 1_600_000, "whole_spark": 160_000}  # by default; others go on until they fail
-WHOLE = ("whole_prepare", "whole_spark")
+WHOLE = ("whole_prepare", "counted_prepare", "whole_spark")
 
 
 def main(users, *, libraries=tuple(PACKAGES), size=None, memory_gb=16.0, folder=None, out=RESULT):

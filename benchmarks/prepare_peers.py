@@ -36,12 +36,18 @@ OPTIONS = {name: p.default for name, p in inspect.signature(prepare).parameters.
 OPTIONS |= {"test_fraction": TEST_FRACTION, "validation_fraction": VALIDATION_FRACTION}
 OPTIONS |= {"activity_lookback": ACTIVITY}  # windows here are shorter
 COHORT, STRATUM = ["bucket", "split", "sampling", "cohort"], ["bucket", "split", "sampling", "window"]
+COUNTERS = ("title", "title,territory", "user", "user,genres")
 hash_seconds = 0.0
 
 
 def whole_prepare(logs, out, **options):
     """All of `tfmtr prepare`, stores included."""
     prepare(logs, out, progress=False, **options)
+
+
+def counted_prepare(logs, out):
+    """The same with counters."""
+    prepare(logs, out, progress=False, counters=COUNTERS)
 
 
 def tfmtr(logs, out, **options):
@@ -302,7 +308,7 @@ def peak_mebibytes():
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
-    functions = {f.__name__: f for f in (whole_prepare, tfmtr, whole_spark, spark, pandas, polars)}
+    functions = {f.__name__: f for f in (whole_prepare, counted_prepare, tfmtr, whole_spark, spark, pandas, polars)}
     log = pickle.loads(Path(asked["folder"], "logs.pickle").read_bytes())
     peak = []
     if asked["library"].endswith("spark"):  # Spark's process is gone once the engine is closed

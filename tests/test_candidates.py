@@ -39,6 +39,7 @@ from tfmtr.serving.local import serve
 from tfmtr.serving.recommendations import history_inputs, read_history, recommend
 
 CANDIDATES, NEGATIVES, K = 12, 6, 5
+COUNTERS = ("title", "title,territory")
 SMALL = {"epochs": 1, "batch_size": 500, "deterministic": False}
 RANKING = training.Recipe(form="ranking", share="shared_bottom", **SMALL | {"epochs": 4, "learning_rate": 0.02})
 
@@ -46,7 +47,7 @@ RANKING = training.Recipe(form="ranking", share="shared_bottom", **SMALL | {"epo
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("candidates")
-    log = chain_data(folder / "log")
+    log = chain_data(folder / "log", counters=COUNTERS)
     with untraced():
         training.train(log, folder / "first", training.Recipe(units=(8, 4), **SMALL), verbose=0)
         prepare_candidates(folder / "first", folder / "data", candidates=CANDIDATES, negatives=NEGATIVES)
@@ -119,6 +120,18 @@ def test_rows_are_what_was_taken_and_some_of_what_was_passed_over_of_lists_as_of
     assert checked > 60
 
 
+def test_rows_have_counters_of_their_own_title_as_of_the_window(data):
+    assert len(data.schema.counters) == 2
+    for split, window in (("train", 0), ("test", 2)):
+        rows = rows_of(data, split, window).to_pandas()
+        for name, keys in (("title", ["title"]), ("title_territory", ["title", "territory"])):
+            stored = pq.read_table(data.path / f"counters/{name}.parquet", filters=[("window", "=", window)])
+            both = rows.merge(stored.to_pandas(), on=keys, how="left", suffixes=("", "_stored"))
+            feature = f"count_{name}_event_2d"
+            assert both[feature].nunique() > 5
+            np.testing.assert_array_equal(both[feature], both[f"{feature}_stored"].fillna(0.0))
+
+
 def test_what_is_known_of_a_window_is_from_before_it(first):
     log, past, cut = first.data, Past(first.data), Past(first.data)
     for window in (0, 2):
@@ -155,7 +168,7 @@ def test_users_keep_their_split_and_what_is_left_out_is_counted(first, data):
 
 def test_the_schema_has_the_evidence_and_the_mean_labels_of_the_rows(data):
     rows = pa.concat_tables(rows_of(data, "train", window) for window in (-2, -1, 0)).to_pandas()
-    pairs = data.schema.by_role("pair")
+    pairs = data.schema.evidence
     assert tuple(feature.name for feature in pairs) == feature_names(5)
     for feature in pairs:
         assert feature.mean == pytest.approx(rows[feature.name].mean(), abs=1e-5)

@@ -323,7 +323,7 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
         "seed": 3, "alpha": 4.0, "test_fraction": 0.2, "validation_fraction": 0.15, "random_fraction": 0.6,
         "num_groups": 5, "memory_limit": "1GB", "missing_vectors": "zero", "contradictions": "keep",
         "text_encoder": tmp_path / "preset", "overwrite": True, "engine": "spark", "spark_master": "local[2]",
-        "negatives": "logged", "low_ratings": "negatives", "seen": "events",
+        "negatives": "logged", "low_ratings": "negatives", "seen": "events", "counter_prior": 5.0,
     }  # fmt: skip
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not True]
     arguments.append(f"--like={tiny}")
@@ -346,10 +346,11 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
                 5,
             ),
             *("--test-windows", 4, "--end", "2025-03-01", "--availability", "anywhere", "--overwrite"),
-            *("--fold", "2/5", "--out", tmp_path / "out", *arguments),
+            *("--fold", "2/5", "--out", tmp_path / "out", "--counters", "user", "--counter-days", "3,9", *arguments),
         )
     logs = asked.pop("logs")
-    assert asked == {**options, "like": Dataset(tiny), "fold": "2/5"}
+    others = {"fold": "2/5", "counters": ["user"], "counter_days": (3, 9)}
+    assert asked == {**options, "like": Dataset(tiny), **others}
     assert (logs.columns, logs.tasks) == ({"user": "uid", "name": "text"}, {"click": "c", "buy": "b:after=click"})
     assert logs.training == {"position": "p:id"}
     assert logs.time_zones == {"DE": "Europe/Berlin"}

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfmtr.checks import check_integer
+from tfmtr.datasets.counter_tables import CounterTable, counted, counter_tables
 from tfmtr.datasets.dataset import DISCOVERIES, EXAMPLES, IMPRESSIONS, Dataset, workplace
 from tfmtr.datasets.prepare import check_output
 from tfmtr.datasets.report import fingerprint
@@ -145,7 +146,8 @@ def prepare_candidates(
 
     Raises:
         ValueError: If the run has no list model or its data do not tell what users had, a number is out of its range,
-            or `out` is not free.
+            `out` is not free, or the data have counters of a user with a column of the titles, which cannot be looked
+            up for the titles of a list.
         NoListsError: If no training user took anything of a list.
     """
     out, run = Path(out), Run(run)
@@ -223,6 +225,7 @@ class Writer:
         self.titles = pq.read_table(data.path / "titles.parquet")
         self.lists, self.taken, self.found, self.again, self.early = (collections.Counter[str]() for _ in range(5))
         self.numbers, self.evidence = Numbers(), ()
+        self.counters: list[CounterTable] = []
 
     def write(self, folder: Path) -> list[dict[str, Any]]:
         """Writes all windows' examples into a folder; returns what `prepare.json` says of them."""
@@ -233,6 +236,7 @@ class Writer:
                 self.early[row["split"]] += row["positives"]
         for window in (window for window in windows if window >= first):
             known = FirstStageFeatures.as_of(self.order, self.data, self.past, window)
+            self.counters = counter_tables("run", self.data, self.data.schema, window)
             for split in ("train", "validation", "test"):
                 files = self.data.examples(split, windows=[window], sampling=("random", "active"))
                 if not files or (split == "test" and window <= 0):
@@ -316,6 +320,8 @@ class Writer:
             others[task.column] = pc.if_else(nothing, pa.scalar(0.0, pa.float32()), rows[task.column])  # pyright: ignore[reportAttributeAccessIssue]
         for feature in schema.by_role("training"):
             others[feature.name] = pc.if_else(nothing, pa.scalar(None, rows[feature.name].type), rows[feature.name])  # pyright: ignore[reportAttributeAccessIssue]
+        for name, values in counted(self.counters, rows, title[:, None]).items():
+            others[name] = pa.array(values[:, 0])
         for name, values in others.items():
             at = rows.column_names.index(name)
             rows = rows.set_column(at, rows.schema.field(at), pa.chunked_array(values).cast(rows.schema.field(at).type))

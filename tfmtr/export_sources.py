@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from tfmtr.calibration import calibrated_outputs
+from tfmtr.datasets.counter_tables import counter_tables
 from tfmtr.datasets.dataset import Dataset
 from tfmtr.datasets.drift import changed_vectors
 from tfmtr.diagnosis import not_finite
@@ -26,7 +27,7 @@ from tfmtr.models import JointModel, TwoTower
 from tfmtr.retrieval.first_stage import check_evidence, shares_of
 from tfmtr.retrieval.second_stage import SecondStage, build_second_stage
 from tfmtr.run import Run, versions
-from tfmtr.schema import PAIR, ROLES, Schema, check_inputs
+from tfmtr.schema import ROLES, Schema, check_inputs
 
 
 def check_finite(argument: str, model: JointModel) -> None:
@@ -170,6 +171,7 @@ class Ranker:
                 f"`tfmtr calibrate {run.path} --by territory`, or another column of users. Received: calibrated by "
                 f"{by!r}, of titles"
             )
+        counter_tables("titles", source.titles, schema, source.titles.next_window)
         check_evidence("ranking", schema, None if source.run is None else source.run.list_model)
         facts = facts_of(run)
         check_meaning(run, facts["fingerprint"], source.titles)
@@ -220,7 +222,8 @@ class Ranker:
         """The model in the graph of the index, calibrated if its run is."""
         options: dict[str, Any] = {"candidates": candidates, "first_weight": first_weight}
         titles = source.titles
-        if self.run.schema.by_role(PAIR):
+        options["counters"] = counter_tables("titles", titles, self.run.schema, titles.next_window)
+        if self.run.schema.evidence:
             order = source.run.list_model  # pyright: ignore[reportOptionalMemberAccess]
             options["shares"] = shares_of(order, source.past, titles.next_window)  # pyright: ignore[reportArgumentType]
         calibrate = functools.partial(calibrated_outputs, self.run)

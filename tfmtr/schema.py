@@ -26,8 +26,9 @@ from typing import Any, Literal
 
 from tfmtr.checks import check_choice, check_integer, check_items, check_number, check_path, check_text, check_texts
 from tfmtr.kinds import KINDS
+from tfmtr.names import EVIDENCE
 
-PAIR = "pair"  # role of what the first stage knows of a user and a title
+PAIR = "pair"  # role of what is known of a user and a title: by a first stage, or by counting
 ROLES = ("user", "title", "context", PAIR)  # of the features that a model is served with
 TRAINING = "training"  # role of what is known in training only
 TASK_KINDS = ("binary", "regression")
@@ -67,7 +68,8 @@ class Feature:
     Args:
         name: Column of the examples, and name of the model's and the signatures' input.
         role: `"user"`, `"title"` or `"context"`: which tower may see it. Or `"pair"`, a number of a user and a title
-            that only a ranking model sees (`tfmtr.retrieval.first_stage`). Or `"training"`: known in training only,
+            that only a ranking model sees: what a first stage knows (`tfmtr.retrieval.first_stage`), or what was
+            counted before the window (`tfmtr.datasets.counters`). Or `"training"`: known in training only,
             such as the position that a title was shown at; no tower sees it, only heads whose losses ask for it.
         kind: A kind of `tfmtr.kinds`: `"id"` (a categorical value of `vocabulary`, text), `"string"` (open-ended text,
             hashed into `width` buckets), `"number"` (normalised with `mean` and `std`), `"vector"` (`width` floats
@@ -260,6 +262,16 @@ class Schema:
     def by_role(self, *roles: str) -> tuple[Feature, ...]:
         """Features of the given roles, in order."""
         return tuple(feature for feature in self.features if feature.role in roles)
+
+    @property
+    def evidence(self) -> tuple[Feature, ...]:
+        """Features of the role pair that a first stage gives, see `tfmtr.retrieval.first_stage`."""
+        return tuple(feature for feature in self.by_role(PAIR) if feature.name.startswith(EVIDENCE))
+
+    @property
+    def counters(self) -> tuple[Feature, ...]:
+        """Features of the role pair that were counted, see `tfmtr.datasets.counters`."""
+        return tuple(feature for feature in self.by_role(PAIR) if not feature.name.startswith(EVIDENCE))
 
     def replace(self, **changes: Any) -> "Schema":
         """A copy with some fields changed."""

@@ -29,8 +29,8 @@ def chain_events(users: int = 160, seed: int = 0) -> tuple[pd.DataFrame, pd.Data
     return events, pd.DataFrame({"user": [f"u{user:03}" for user in range(users)], "territory": homes})
 
 
-def chain_data(folder: Path, *, num_test: int = 2, change=None) -> Dataset:
-    """The log, prepared; `change` is a function of its events."""
+def chain_data(folder: Path, *, num_test: int = 2, change=None, counters=()) -> Dataset:
+    """The log, prepared; `change` is a function of its events, `counters` those of `prepare`."""
     events, users = chain_events()
     titles = pd.DataFrame({"title": [f"t{i:02}" for i in range(TITLES)], "name": [f"part {i}" for i in range(TITLES)]})
     paths = {name: folder / f"{name}.parquet" for name in ("events", "users", "titles")}
@@ -42,4 +42,5 @@ def chain_data(folder: Path, *, num_test: int = 2, change=None) -> Dataset:
     calendar = Calendar(datetime.timedelta(days=1), num_train=DAYS - 2 - num_test, num_test=num_test, end=end)
     columns = {name: name for name in ("user", "title", "territory", "time", "name")}
     logs = Logs(**paths, columns=columns, calendar=calendar, availability="anywhere")
-    return prepare(logs, folder / "data", test_fraction=0.2, validation_fraction=0.3, progress=False)
+    options = {"test_fraction": 0.2, "validation_fraction": 0.3, "counters": counters, "counter_days": (2,)}
+    return prepare(logs, folder / "data", progress=False, **options)

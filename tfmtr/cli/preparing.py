@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tfmtr.arguments import calendar_of
+from tfmtr.arguments import calendar_of, whole_numbers
 from tfmtr.cli.option_groups import grouped, keyword, with_signature
 from tfmtr.cli.printing import note
 
@@ -86,6 +86,19 @@ class PreparationOptions:
     text_encoder: Annotated[Path | None, typer.Option(help="KerasHub preset for titles' text; TF-IDF by default.")] = (
         None
     )
+    counters: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Counts of the last days as features: title, user, title,territory (or columns of a request), or "
+            "user,genre (a column of the titles); repeat."
+        ),
+    ] = None
+    counter_days: Annotated[
+        str | None, typer.Option(help="How many days before a window counters look back; 1,7,28 if not given.")
+    ] = None
+    counter_prior: Annotated[
+        float, typer.Option(help="As many rows of the overall rate are added to each rate of a counter.")
+    ] = 20.0
     like: Annotated[
         Path | None,
         typer.Option(help="Dataset directory that these data continue: same columns, same vectors of texts."),
@@ -106,6 +119,8 @@ def prepares(command: Callable[..., "Logs"]) -> Callable[..., None]:
             logs = command(tables=tables, **logs_options)
             logs = dataclasses.replace(logs, calendar=calendar_of(logs.calendar, **vars(windows)))
             chosen: dict[str, Any] = vars(options) | {"like": options.like and Dataset(options.like)}
+            if options.counter_days is not None:
+                chosen["counter_days"] = whole_numbers("counter-days", options.counter_days)
             made = prepare(logs, **chosen)
         print_report(made.report)
 

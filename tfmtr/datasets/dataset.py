@@ -17,6 +17,8 @@
                              `is_history`: models and baselines may use the event in windows after its own; `split` is
                              null for users who are not in the users table, and that of the row where the split is
                              given. Time is null before the calendar's start, and in logs without times
+      counters/<columns>.parquet   title, what a request says, window, counters (`tfmtr.datasets.counters`); a row
+                             without a title is of all that had no row. Windows of the log, and the one after the last
       text.npz               the TextVectors that titles' vectors were made with, where there is no store
       vectors/user/, vectors/title/   VectorStore folders, where the schema has such a feature
 

@@ -15,7 +15,12 @@ from tfmtr.datasets.preparing.given_rows import run_row_steps
 from tfmtr.scratch import sweep
 
 UNUSED = {"calendar": Calendar(), "time_zones": None, "time_format": None}
-FIXED = {"seed": 0, "low_ratings": "hide", "engine": "duckdb"}  # what steps ask, and given rows leave no choice of
+FIXED = {
+    "seed": 0,
+    "low_ratings": "hide",
+    "engine": "duckdb",
+    "counters": (),
+}  # what steps ask, and given rows leave no choice of
 
 
 def prepare_rows(

@@ -66,6 +66,7 @@ def check_names(
     titles: Mapping[str, str | None],
     context: Iterable[str] = (),
     has_requests: bool = False,
+    counters: Iterable[str] = (),
 ) -> None:
     """Refuses names that something else has, but for what `folded` leaves out, or that TensorFlow does not take.
 
@@ -77,6 +78,7 @@ def check_names(
         titles: The same.
         context: Names of the columns that a request has, too.
         has_requests: Whether a column says which impressions are of one request.
+        counters: Names of the features that are counted, which are made of others.
 
     Raises:
         ValueError: If a name is refused; the message says each, why, and what to do.
@@ -85,7 +87,7 @@ def check_names(
     >>> check_names(["click"], ["position"], {"age": "number"}, {"genre": "id"})
     """
     brought = {"tasks": list(tasks), "training": list(training), "users": users, "titles": titles}
-    brought["context"] = list(context)
+    brought |= {"context": list(context), "counters": list(counters)}
     problems, refused, owners = [], [], {}
     for argument, names in brought.items():
         for name in names:
@@ -101,6 +103,7 @@ def check_names(
                     reason = f"it {same} that of {_describe(owner, other)}"
             if reason:
                 what = "rename the column in the table" if argument in TABLES else "choose another name before `=`"
+                what = "rename what it meets, or what it is made of" if argument == "counters" else what
                 problems.append(f"{_describe(argument, name)} must have another name: {reason}; {what}.")
                 refused.append(name)
     if problems:
@@ -139,5 +142,6 @@ def why_reserved(name: str, argument: str, tasks: Collection[str]) -> str | None
 
 
 def _describe(argument: str, name: str) -> str:
-    kind = {"tasks": "task", "training": "training column", "context": "context column"}.get(argument)
+    kind = {"tasks": "task", "training": "training column", "context": "context column", "counters": "counter"}
+    kind = kind.get(argument)
     return f"{kind} {name!r}" if kind else f"column {name!r} of `{argument}`"

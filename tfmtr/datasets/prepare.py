@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tfmtr.checks import check_integer, check_number, check_path
 from tfmtr.datasets.column_types import check_pages
+from tfmtr.datasets.counters import DAYS, parse_counters, parse_days, parse_prior
 from tfmtr.datasets.dataset import Dataset, workplace
 from tfmtr.datasets.engines._engine import Engine
 from tfmtr.datasets.engines.duckdb import DuckDB
@@ -54,6 +55,9 @@ def prepare(
     missing_vectors: str = "error",
     contradictions: str = "refuse",
     text_encoder: str | os.PathLike | None = None,
+    counters: Sequence[str] | None = None,
+    counter_days: Sequence[int] | None = None,
+    counter_prior: float = 20.0,
     like: str | os.PathLike | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -97,6 +101,12 @@ def prepare(
         contradictions: What to do about a label 1 of a task whose label of the task it follows is 0, such as a purchase
             without a click: `"refuse"`, or `"keep"`: heads for cascades train on 0 there, tests see the label as it is.
         text_encoder: Path of a KerasHub preset that turns title text into vectors, or `None` for TF-IDF.
+        counters: What is counted as of each window's start, as features: `"title"`, `"user"`, a title with columns of a
+            request (`"title,territory"`, `"title,tab"`), or a user with a column of the titles (`"user,genre"`); see
+            `tfmtr.datasets.counters`. `None` for nothing.
+        counter_days: How many days before the window's start they look back; 1, 7 and 28 if `None`.
+        counter_prior: As many rows of the overall rate are added to each of their rates, which shrinks those of few
+            rows towards it.
         like: A `Dataset` that these data continue: their tables must have the same columns, and texts get the
             vectors that were fitted then. `None` for data of their own.
         overwrite: Whether to replace a prepared folder.
@@ -116,6 +126,7 @@ def prepare(
         raise ValueError(f"`logs` must be a `tfmtr.Logs`, which names the tables. Received: logs={logs!r}")
     out = check_path("out", out)
     check_numbers(options)
+    check_counters(options, logs)
     complete_split(options, logs)
     check_options(options)
     check_shown(options, logs)
@@ -212,11 +223,32 @@ def complete_split(options: dict[str, Any], logs: Logs) -> None:
         options["validation_fraction"] = VALIDATION_FRACTION
 
 
+def check_counters(options: dict[str, Any], logs: Logs) -> None:
+    """Says in the options what is counted, as texts and numbers that JSON can hold.
+
+    Raises:
+        ValueError: If counters are none, or windows are no spans of time.
+    """
+    found = parse_counters(() if options["counters"] is None else options["counters"])
+    options["counters"] = [",".join(counter.columns) for counter in found]
+    options["counter_days"] = list(parse_days(DAYS if options["counter_days"] is None else options["counter_days"]))
+    options["counter_prior"] = parse_prior(options["counter_prior"])
+    if found and is_drawn(logs):
+        raise ValueError(
+            f"`counters` must be left out where {why_drawn(logs)}. Received: counters={options['counters']}"
+        )
+
+
+def why_drawn(logs: Logs) -> str:
+    """Why windows are no spans of time, in words."""
+    return "`split_column` says which rows are for what" if logs.has_times else "there are no times (`--no-times`)"
+
+
 def check_drawn(logs: Logs) -> None:
     """Raises a `ValueError` if logs without times, or of a given split, name what needs windows of time."""
     if not is_drawn(logs):
         return
-    reason = "`split_column` says which rows are for what" if logs.has_times else "there are no times (`--no-times`)"
+    reason = why_drawn(logs)
     if logs.calendar != Calendar():
         raise ValueError(f"`calendar` must be left out where {reason}. Received: {logs.calendar}")
     if logs.has_times:

@@ -13,13 +13,11 @@ import numpy as np
 from keras import KerasTensor, ops
 
 from tfmtr.kinds import KINDS
-from tfmtr.names import SCENARIO
+from tfmtr.names import SCENARIO, SEPARATOR
 from tfmtr.schema import Scenario, Schema
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-SEPARATOR = "\x1f"  # joins the columns of a composed scenario
 
 
 def raw_inputs(schema: Schema, *roles: str, scenario: bool = False) -> dict[str, KerasTensor]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfmtr import inputs
+from tfmtr.datasets.counter_tables import counted, counter_tables
 from tfmtr.evaluation.baseline_lists import validation_cases
 from tfmtr.evaluation.index_lists import scoring_of
 from tfmtr.evaluation.past import Past
@@ -64,7 +65,8 @@ class FirstStage:
     def at(self, window: int, past: Past, *, weights: int | None = None) -> tuple[Index, Score, Evidence]:
         """The index of a window, and how it scores: places and scores of `candidates` titles, best first.
 
-        Its evidence is what it knows of given titles, for a ranking model on its candidates; `{}` for others.
+        Its evidence is what it knows of given titles, for a ranking model on its candidates, and what was counted
+        before the window, where the data have counters; `{}` for others.
 
         Args:
             window: The window.
@@ -105,10 +107,13 @@ def first_stage_at(
     index = build_index(model, data, schema, window=window, scorer=scorer)
     options = {"popularity": past.popularity(window), "scorer": scorer, "past": past, "window": window}
 
+    counters = counter_tables("data", data, data.schema, window)
+
     def evidence(rows: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
-        if known is None:
-            return {}
-        return known.of(known.scorer.queries_of(past, past.numbers(rows["user"]), window), places)
+        found = dict(counted(counters, rows, places))
+        if known is not None:
+            found |= known.of(known.scorer.queries_of(past, past.numbers(rows["user"]), window), places)
+        return found
 
     return index, scoring_of(model, index, schema, data, k=candidates, **options), evidence
 
@@ -134,7 +139,7 @@ class Second:
     ) -> Rank:
         """How both stages rank the titles of a window; arguments as for `first_stage_at`, `k` titles of a list."""
         options: dict[str, Any] = {"candidates": self.candidates}
-        options["has_evidence"] = bool(self.schema.by_role(PAIR))
+        options["has_evidence"] = bool(self.schema.evidence)
         _, first, evidence = first_stage_at(model, schema, order, data, past, window, **options)
         scores_of = second_scores(self.model, self.schema, data)
         return after_both(first, evidence, scores_of, k=k, first_weight=self.first_weight)

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tfmtr.encoders.raw import SEPARATOR
 from tfmtr.inputs.store_rows import stored_vectors
 from tfmtr.kinds import KINDS, by_value, index
+from tfmtr.names import SEPARATOR
 
 if TYPE_CHECKING:
     from tfmtr.schema import Schema

@@ -19,6 +19,8 @@ def adapted(recipe: "Recipe", schema: Schema) -> Schema:
     if not hasattr(head, "complete"):
         raise ValueError(f"`head` must be a function that returns a `Head`. Received: {recipe.head!r}, {head!r}")
     schema = head.complete(schema)
+    if recipe.form == "two_tower":
+        schema = schema.replace(features=[feature for feature in schema.features if feature not in schema.counters])
     if recipe.task_weights is not None:
         tasks = [task.name for task in schema.tasks]
         for name in recipe.task_weights:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtr.listwise.prior import SPEEDS, log_shares
-from tfmtr.schema import PAIR
+from tfmtr.names import EVIDENCE as PREFIX
 
 if TYPE_CHECKING:
     from tfmtr.datasets.dataset import Dataset
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tfmtr.listwise.model import ListModel, Scorer
     from tfmtr.schema import Schema
 
-PREFIX = "first_stage_"
 ROUNDING = 1e-5
 PARTS = ("score", "past", "popularity", "activity", "titles_had", "rank")
 
@@ -92,7 +91,7 @@ def check_evidence(argument: str, schema: Schema, model: ListModel | None) -> No
         schema: Its `Schema`.
         model: The first stage's list model, `None` where it has none.
     """
-    asked = {feature.name for feature in schema.by_role(PAIR)}
+    asked = {feature.name for feature in schema.evidence}
     known = set() if model is None else set(feature_names(1 if model.days is None else len(SPEEDS)))
     if asked - known:
         raise ValueError(

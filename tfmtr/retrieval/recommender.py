@@ -205,7 +205,7 @@ class Recommender(keras.layers.Layer):
             titles: Places of the titles, of shape `(batch, n)`; by default the candidates themselves.
         """
         second, order = self.second, self.order
-        if second is None or order is None or query is None or not second.pairs:
+        if second is None or order is None or query is None or not second.has_evidence:
             return None
         parts = second.known(order, query, index, self.coordinates_of(index))
         candidates = tf.where(scores > -np.inf, parts[f"{PREFIX}score"], -np.inf)
@@ -217,7 +217,7 @@ class Recommender(keras.layers.Layer):
         self, query: tf.Tensor, request: Mapping[str, tf.Tensor], titles: tf.Tensor
     ) -> dict[str, tf.Tensor] | None:
         """What the first stage knows of given titles among the candidates of a request, see `evidence`."""
-        if self.second is None or not self.second.pairs:
+        if self.second is None or not self.second.has_evidence:
             return None
         batch = tf.shape(query)[0]
         request = {name: repeat(request[name], batch) for name in ("request_territory", "seen", *HISTORY)}

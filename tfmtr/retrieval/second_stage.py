@@ -11,16 +11,17 @@ import tensorflow as tf
 
 from tfmtr.encoders.embed import encode_inputs
 from tfmtr.encoders.graph_names import graph
-from tfmtr.encoders.raw import look_up, raw_inputs
+from tfmtr.encoders.raw import look_up, lookup, raw_inputs
 from tfmtr.kinds import KINDS
 from tfmtr.models.pairs import call_pairs
-from tfmtr.names import COMBINE, weight_name
+from tfmtr.names import COMBINE, SEPARATOR, weight_name
 from tfmtr.retrieval.catalogue import constant
 from tfmtr.retrieval.first_stage import PREFIX, parts_of
 from tfmtr.retrieval.index import feature_tables
 from tfmtr.schema import PAIR
 
 if TYPE_CHECKING:
+    from tfmtr.datasets.counter_tables import CounterTable
     from tfmtr.datasets.dataset import Dataset
     from tfmtr.listwise.layer import ListQuery
     from tfmtr.models import JointModel
@@ -48,15 +49,17 @@ class SecondStage(keras.layers.Layer):
         users: `{column: KerasTensor}` of the inputs that are of users.
         tasks: The tasks of the schema that the model has an output for.
         features: `{title feature: array of shape (titles, ...)}`, encoded.
-        pairs: The `Feature`s of the graph that are of a user and a title, `tfmtr.retrieval.first_stage`.
-        shares: Log shares of the titles, float32 of shape `(titles, speeds)`, where there are `pairs`.
+        pairs: The `Feature`s of the graph that are of a user and a title.
+        shares: Log shares of the titles, float32 of shape `(titles, speeds)`, where there is evidence of the first
+            stage among `pairs`, `tfmtr.retrieval.first_stage`.
+        counters: The `CounterTable`s of those that are looked up here, by the title and columns of the request.
         candidates: How many titles the first stage finds for each user.
         first_weight: Of the first stage's score in the final one, where a request says nothing else.
 
     Call arguments:
         request: `{name: tensor}` with the columns of `users`.
         index: Places of titles, integers of shape `(batch, n)`.
-        evidence: `{pair feature: float32 of shape (batch, n)}`, where there are such features.
+        evidence: `{pair feature: float32 of shape (batch, n)}` of those that are not looked up here.
 
     Returns:
         `{output: float32 of shape (batch, n)}`.
@@ -71,6 +74,7 @@ class SecondStage(keras.layers.Layer):
         *,
         pairs: Sequence[Feature] = (),
         shares: np.ndarray | None = None,
+        counters: Sequence[CounterTable] = (),
         candidates: int = CANDIDATES,
         first_weight: float = 0.0,
         **kwargs: Any,
@@ -81,7 +85,14 @@ class SecondStage(keras.layers.Layer):
         self.features = {name: constant(self, name.replace("/", "_"), value) for name, value in features.items()}
         self.pairs = tuple(pairs)
         self.shares = None if shares is None else constant(self, f"{PREFIX}shares", shares)
+        # A tuple: TensorFlow finds no table of layers that are in a list.
+        self.counters = tuple(CounterLookup(table, name=f"counter_{place}") for place, table in enumerate(counters))
         self.built = True
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether the model reads what the first stage knows."""
+        return any(feature.name.startswith(PREFIX) for feature in self.pairs)
 
     def call(
         self, request: Mapping[str, tf.Tensor], index: tf.Tensor, evidence: Mapping[str, tf.Tensor] | None = None
@@ -90,8 +101,11 @@ class SecondStage(keras.layers.Layer):
         number, places = tf.shape(index)[1], tf.reshape(tf.maximum(index, 0), [-1])
         titles: dict[str, Any]
         titles = {name: tf.gather(tf.convert_to_tensor(value), places) for name, value in self.features.items()}
+        evidence = dict(evidence or {})
+        for counter in self.counters:
+            evidence |= counter(request, index)
         for feature in self.pairs:
-            titles[feature.name] = KINDS[feature.kind].look_up(tf.reshape(evidence[feature.name], [-1]), feature)  # pyright: ignore[reportOptionalSubscript]
+            titles[feature.name] = KINDS[feature.kind].look_up(tf.reshape(evidence[feature.name], [-1]), feature)
         outputs: dict[str, Any] = call_pairs(self.graph, {name: request[name] for name in self.users}, titles, number)
         return {name: tf.reshape(value, tf.shape(index)) for name, value in outputs.items()}
 
@@ -141,6 +155,41 @@ class SecondStage(keras.layers.Layer):
         return total
 
 
+class CounterLookup(keras.layers.Layer):
+    """A `CounterTable` in the graph, as two variables.
+
+    Args:
+        table: The table.
+
+    Call arguments:
+        request: `{name: tensor of shape (batch,)}` with the table's columns.
+        index: Places of titles, integers of shape `(batch, n)`.
+
+    Returns:
+        `{feature: float32 of shape (batch, n)}`.
+    """
+
+    def __init__(self, table: CounterTable, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.table, self.number_of = table, lookup(table.texts)
+        self.codes, self.values = constant(self, "codes", table.codes), constant(self, "values", table.values)
+        self.built = True
+
+    def call(self, request: Mapping[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Looks up; see the class."""
+        places = tf.cast(tf.maximum(index, 0), tf.int64)
+        numbers = tf.zeros([tf.shape(index)[0], 1], tf.int64)
+        if self.table.columns:
+            texts = [request[name] for name in self.table.columns]
+            text = texts[0] if len(texts) == 1 else tf.strings.join(texts, separator=SEPARATOR)
+            numbers = tf.cast(self.number_of(text), tf.int64)[:, None]
+        codes, known = self.table.code_of(places, numbers), tf.convert_to_tensor(self.codes)
+        at = tf.reshape(tf.searchsorted(known, tf.reshape(codes, [-1])), tf.shape(codes))
+        is_there = tf.gather(tf.concat([known, [-1]], axis=0), at) == codes
+        found = tf.gather(tf.convert_to_tensor(self.values), tf.where(is_there, at, tf.size(known)))
+        return {name: found[..., place] for place, name in enumerate(self.table.names)}
+
+
 def build_second_stage(
     model: JointModel,
     schema: Schema,
@@ -150,6 +199,7 @@ def build_second_stage(
     first_weight: float = 0.0,
     calibrate: Callable[..., dict[str, keras.KerasTensor]] | None = None,
     shares: np.ndarray | None = None,
+    counters: Sequence[CounterTable] = (),
 ) -> SecondStage:
     """The second stage of a ranking model over the titles of a prepared directory.
 
@@ -161,11 +211,12 @@ def build_second_stage(
         first_weight: As for `SecondStage`.
         calibrate: As for `pair_graph`.
         shares: As for `SecondStage`.
+        counters: As for `SecondStage`.
     """
     pairs, raw = pair_graph(model, schema, calibrate)
     served = tuple(task for task in schema.tasks if task.name in pairs.output)
     options: dict[str, Any] = {"candidates": candidates, "first_weight": first_weight}
-    options |= {"pairs": schema.by_role(PAIR), "shares": shares}
+    options |= {"pairs": schema.by_role(PAIR), "shares": shares, "counters": counters}
     return SecondStage(pairs, raw, served, title_arrays(titles, schema), **options)
 
 

@@ -24,14 +24,14 @@ def rank(served: Served, *, user: keras.Model, recommender: Recommender, ranker:
     """
     weights = {weight_name(task.name): (tf.TensorSpec([None], tf.float32), [task.weight]) for task in ranker.tasks}
     defaults, users = COMBINE | weights, ranker.users
-    if ranker.pairs:
+    if ranker.has_evidence:
         territory, seen, _ = names.REQUEST
         defaults |= HISTORY | {territory: (TEXT, [""]), seen: (TEXTS, [[""]])}
         users = {**served.users, **users}
     own = {task.name: task.weight for task in served.schema.tasks}
 
     def evidence(request: dict[str, Any], place: tf.Tensor) -> dict[str, tf.Tensor] | None:
-        if not ranker.pairs:
+        if not ranker.has_evidence:
             return None
         queries = user({name: request[name] for name in served.users})
         query = tf.add_n([own.get(task, 1.0) * query for task, query in queries.items()])

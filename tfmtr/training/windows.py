@@ -126,12 +126,18 @@ def _check_rows(data: Dataset, recipe: Recipe) -> None:
 
 def starting_warnings(model: JointModel, data: Dataset, schema: Schema, recipe: Recipe) -> list[str]:
     """What can be said before the first step; reads the first rows, so that those which do not fit fail here."""
+    found = []
+    if left_out := [feature.name for feature in data.schema.counters if feature not in schema.counters]:
+        found.append(
+            "a two-tower model knows no counter of a title, or of a user's side and a title: an index has one vector "
+            f"of a title for all. A ranking model reads them. Left out: {left_out[0]} and {len(left_out) - 1} more"
+        )
     if replicas.number() > 1:
-        return []
+        return found
     files = data.rows_for(recipe.form, "train", sampling=samplings_of(recipe))
     losses = losses_of(model, data, files, schema, batch_size=recipe.batch_size)
     text = uneven_losses(losses, schema.tasks) if recipe.balance is None else None
-    return [text] if text else []
+    return [*found, text] if text else found
 
 
 def _train_windows(model: JointModel, job: Job, run: dict[str, Any], verbose: str | int) -> None:

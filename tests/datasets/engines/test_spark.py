@@ -116,7 +116,8 @@ def test_impressions_stores_availability_and_csv(spark, make_logs, tables, tmp_p
     )  # fmt: skip
     object.__setattr__(logs, "users", tmp_path / "users.csv")
     object.__setattr__(logs, "columns", {**logs.columns, "request": "list"})
-    options = {"missing_vectors": "zero", "examples": "impressions"}
+    counters = {"counters": ["title,screen", "user", "user,genres"], "counter_days": [3]}
+    options = {"missing_vectors": "zero", "examples": "impressions", **counters}
     both = prepare_twice(logs, tmp_path / "out", monkeypatch, **options)
     check_same(*both)
     assert both[1].rows_for("ranking", "train") != both[1].examples("train")

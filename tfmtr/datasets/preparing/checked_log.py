@@ -12,7 +12,7 @@ import ibis
 import ibis.expr.types as ir
 
 from tfmtr.checks import check_choice
-from tfmtr.datasets import discovery, holdout
+from tfmtr.datasets import counters, discovery, holdout
 from tfmtr.datasets.features import check_drift, column_kinds
 from tfmtr.datasets.id_features import parse_id_feature
 from tfmtr.datasets.ids import refuse_mismatch
@@ -33,6 +33,7 @@ class CheckedLog:
         joined: Events with the `title_row` of their title, null for a title that is in no table.
         kinds: `{"users" or "titles": {column: kind, or None for what becomes no feature}}`.
         counts: Of all events, by name: see `count_events`.
+        counting: What is counted as of windows, a `Counting`.
     """
 
     tables: Tables
@@ -40,6 +41,7 @@ class CheckedLog:
     joined: ibis.Table
     kinds: Mapping[str, Mapping[str, str | None]]
     counts: Mapping[str, Any]
+    counting: counters.Counting
 
     @property
     def tasks(self) -> Mapping[str, str]:
@@ -116,12 +118,14 @@ def open_log(work: Work, logs: Logs) -> CheckedLog:
         "users": column_kinds(tables.users, ("user", "territory")),
         "titles": column_kinds(tables.titles, ("title", "name")),
     }
+    counting = plan_counting(work, tables, kinds["titles"])
     has_requests = REQUEST_COLUMN in tables.events.columns
-    check_names(tables.tasks, tables.training, **kinds, context=tables.context, has_requests=has_requests)
+    brought = {"context": tables.context, "counters": counting.names, "has_requests": has_requests}
+    check_names(tables.tasks, tables.training, **kinds, **brought)
     check_scenario(logs.scenario, tables, kinds["users"])
     kinds["users"] = {"territory": "id", **kinds["users"]}
     titles = tables.titles.filter(tables.titles.title.notnull())
-    return CheckedLog(tables, titles, tables.events, kinds, {})
+    return CheckedLog(tables, titles, tables.events, kinds, {}, counting)
 
 
 def number_titles(work: Work, log: CheckedLog) -> CheckedLog:
@@ -129,6 +133,21 @@ def number_titles(work: Work, log: CheckedLog) -> CheckedLog:
     check_unique(work.engine, log.titles, "title", "titles")
     titles = log.titles.mutate(title_row=ibis.row_number().over(order_by="title"))
     return dataclasses.replace(log, titles=work.engine.store(titles, work.folder / "titles.parquet"))
+
+
+def plan_counting(work: Work, tables: Tables, titles: Mapping[str, str | None]) -> counters.Counting:
+    """What is counted; warns of tasks that are not."""
+    options = work.options
+    found = counters.parse_counters(options["counters"])
+    if not found:
+        return counters.Counting()
+    counters.check_columns_of(found, tables.context, titles)
+    binary = tuple(task for task, kind in tables.tasks.items() if kind == "binary")
+    others = sorted(set(tables.tasks) - set(binary))
+    work.warn(len(others), f"regressions have no counters: {others}")
+    return counters.Counting(
+        found, tuple(options["counter_days"]), options["counter_prior"], binary, has_zeros=bool(work.logs.tasks)
+    )
 
 
 def check_scenario(scenario: Sequence[str], tables: Tables, users: Mapping[str, str | None]) -> None:
@@ -149,8 +168,21 @@ def check_like(work: Work, log: CheckedLog) -> None:
             f"those of {work.like.path} {has if then else lacks}, these {has if times else lacks}"
         )
     check_same_tasks(work.logs.tasks, before["logs"]["tasks"])
+    check_same_counters(work.options, before["options"])
     if "columns" in before:  # not in what older versions prepared
         check_drift(log.columns, before["columns"])
+
+
+def check_same_counters(options: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` unless counters are those of the data that are continued."""
+    if not options["counters"] and not before.get("counters"):
+        return
+    for name in ("counters", "counter_days", "counter_prior"):
+        value, then = options[name], before.get(name, [])
+        if value != then:
+            raise ValueError(
+                f"`{name}` must be what they are in the data that these continue: {then}. Received: {name}={value}"
+            )
 
 
 def check_tasks(work: Work, tables: Tables) -> None:

@@ -221,7 +221,7 @@ def write_rows(work: Work, given: GivenRows, plan: FeaturePlan, user_width: int)
     work.engine.write_parts(rows.order_by(*order).select("user", "title", **columns), sizes, paths)
     positives = rows.filter(rows.is_event).group_by("territory").aggregate(positives=lambda t: t.count())
     by_territory = {row["territory"]: row["positives"] for row in work.engine.rows(positives)}
-    return WrittenExamples(counts, by_territory, 0, user_width)
+    return WrittenExamples(counts, (), by_territory, 0, user_width)
 
 
 def count_examples(work: Work, log: CheckedLog, rows: ibis.Table) -> Sequence[Mapping[str, Any]]:

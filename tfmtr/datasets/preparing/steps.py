@@ -1,13 +1,14 @@
 """The steps of `prepare`, in order.
 
 Read and check the tables; cut events and users into buckets by a hash of the user; survey what is known over
-all buckets (first events, volumes, vocabularies); then make the examples and the user vectors, pass after pass. A pass
-is as many buckets as the engine takes at once; the rows and their order depend on the buckets alone, so they are the
-same for every engine. Memory does not grow with the number of users or events.
+all buckets (first events, volumes, vocabularies, what is counted before each window); then make the examples and the
+user vectors, pass after pass. A pass is as many buckets as the engine takes at once; the rows and their order depend on
+the buckets alone, so they are the same for every engine. Memory does not grow with the number of users or events.
 """
 
 from tfmtr.datasets.preparing.buckets import cut_buckets, plan_passes
 from tfmtr.datasets.preparing.checked_log import check_log
+from tfmtr.datasets.preparing.counted_past import count_past
 from tfmtr.datasets.preparing.offered_titles import offer_titles
 from tfmtr.datasets.preparing.placed_windows import place_windows, settle_users
 from tfmtr.datasets.preparing.planned_features import plan_features
@@ -32,11 +33,14 @@ def run_steps(work: Work) -> None:
     catalogue = offer_titles(work, log, placed.windows, survey)
     work.advance("Surveying features")
     plan = plan_features(work, log, buckets)
+    past = count_past(work, log, buckets)
     work.advance("Writing titles")
     titles = write_titles(work, log, plan)
     work.advance("Making examples")
     user_store = UserStore(work, log, buckets, survey, plan=plan, title_vectors=titles.vectors)
-    examples = write_examples(work, log, buckets, survey, catalogue=catalogue, plan=plan, user_store=user_store)
+    examples = write_examples(
+        work, log, buckets, survey, catalogue=catalogue, plan=plan, past=past, user_store=user_store
+    )
     write_sorted_tables(work)
     work.advance("Writing the report")
-    write_report(work, Outcome(log, placed, survey, plan, titles, examples, buckets.has_history))
+    write_report(work, Outcome(log, placed, survey, plan, titles, examples, buckets.has_history, past))

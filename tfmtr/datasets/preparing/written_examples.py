@@ -17,6 +17,7 @@ from tfmtr.datasets.features import as_feature
 from tfmtr.datasets.names import REQUEST_COLUMN, inside
 from tfmtr.datasets.preparing.buckets import Buckets
 from tfmtr.datasets.preparing.checked_log import CheckedLog, is_early
+from tfmtr.datasets.preparing.counted_past import CountedPast
 from tfmtr.datasets.preparing.drawn_examples import draw_examples
 from tfmtr.datasets.preparing.planned_features import FeaturePlan
 from tfmtr.datasets.preparing.survey import Survey
@@ -52,6 +53,7 @@ def write_examples(
     *,
     catalogue: ibis.Table,
     plan: FeaturePlan,
+    past: CountedPast,
     user_store: UserStore,
 ) -> WrittenExamples:
     """Writes the examples, the user store and the parts of the users and events tables, pass after pass."""
@@ -63,13 +65,15 @@ def write_examples(
         positives.update(examples.positives)
         newcomers += examples.newcomers
         states = states.mutate(user_row=states.row if user_store.width else ibis.literal(-1, "int64"))
-        rows = with_features(log, plan, examples.rows, users, states)
+        known: dict[str, Any] = {"users": users, "states": states, "number": number}
+        rows = with_features(log, plan, past, examples.rows, kind=EXAMPLES, **known)
         counts += write_parts(work, log, examples.rows, rows)
         if examples.impressions is not None:
-            rows = with_features(log, plan, examples.impressions, users, states)
+            rows = with_features(log, plan, past, examples.impressions, kind=IMPRESSIONS, **known)
             shown += write_parts(work, log, examples.impressions, rows, IMPRESSIONS)
         newest = states.filter(states.next_window.isnull()).select("user", "user_row")
-        rows = users.select("user", *plan.columns(users, "user")).inner_join(newest, "user")
+        rows = past.with_newest(users.select("user", *plan.columns(users, "user")), number)
+        rows = rows.rename(past.named("user")).inner_join(newest, "user")
         work.engine.save(rows, work.folder / f"users_out/{number}.parquet")
         work.engine.save(seen_events(work, log, buckets, some), work.folder / f"events_out/{number}.parquet")
         shutil.rmtree(work.folder / f"pass-{number}")
@@ -79,7 +83,15 @@ def write_examples(
 
 
 def with_features(
-    log: CheckedLog, plan: FeaturePlan, examples: ibis.Table, users: ibis.Table, states: ibis.Table
+    log: CheckedLog,
+    plan: FeaturePlan,
+    past: CountedPast,
+    examples: ibis.Table,
+    *,
+    kind: str,
+    users: ibis.Table,
+    states: ibis.Table,
+    number: int,
 ) -> ibis.Table:
     """The examples with all that their files have, in the order of the files, and the keys of the files.
 
@@ -100,6 +112,7 @@ def with_features(
             spans.next_window.isnull() | (rows.window < spans.next_window),
         ],
     )
+    rows = past.with_counters(rows, examples, number, kind)
     features = [rows[inside(f.name)].name(f.name) for role in ("user", "title") for f in plan.features[role]]
     labels = [rows[inside(task)].cast("float32").name(task) for task in log.tasks]
     of_events = [as_feature(rows, feature) for role in ("training", "context") for feature in plan.features[role]]
@@ -114,6 +127,7 @@ def with_features(
         "title",
         *features,
         *of_events,
+        *(rows[inside(name)].name(name) for name in log.counting.names),
         *labels,
         user_row=rows.user_row,
         title_row=rows.title_row.cast("int64"),

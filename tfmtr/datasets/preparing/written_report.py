@@ -11,6 +11,7 @@ from tfmtr.datasets.discovery import Window
 from tfmtr.datasets.features import check_widths
 from tfmtr.datasets.funnel import stages
 from tfmtr.datasets.preparing.checked_log import CheckedLog
+from tfmtr.datasets.preparing.counted_past import CountedPast
 from tfmtr.datasets.preparing.placed_windows import PlacedWindows
 from tfmtr.datasets.preparing.planned_features import FeaturePlan
 from tfmtr.datasets.preparing.survey import Survey
@@ -34,6 +35,7 @@ class Outcome:
     titles: WrittenTitles
     examples: WrittenExamples
     has_history: bool
+    past: CountedPast | None = None
 
 
 def write_report(work: Work, outcome: Outcome) -> None:
@@ -75,6 +77,8 @@ def report_of(work: Work, outcome: Outcome, territories: Mapping[str, Mapping[st
     )
     if outcome.examples.impressions:
         report[IMPRESSIONS] = count_examples(outcome.examples.impressions)
+    if outcome.past is not None and outcome.log.counting.counters:
+        report["counters"] = outcome.past.document()
     report["calendar"] = describe_calendar(outcome.placed)
     report["columns"], report["titles_without_text"] = outcome.log.columns, outcome.titles.without_text
     return report
@@ -98,7 +102,7 @@ def build_schema(work: Work, outcome: Outcome) -> Schema:
     Raises:
         ValueError: If vectors are not as wide as in the data that these continue.
     """
-    features = outcome.plan.all_features
+    features = [*outcome.plan.all_features, *(outcome.past.features() if outcome.past else ())]
     if outcome.examples.user_width:
         features.append(Feature("user_vector", "user", "vector", width=outcome.examples.user_width))
     if outcome.titles.width:
