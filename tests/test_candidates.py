@@ -23,12 +23,13 @@ import tfmtr
 from tfmtr import cli, inputs, training
 from tfmtr.candidates import Numbers, find_rows, prepare_candidates
 from tfmtr.datasets.dataset import Dataset
-from tfmtr.evaluation.baseline_lists import catalogue_of, positives_of
+from tfmtr.evaluation import two_stage_lists
+from tfmtr.evaluation.baseline_lists import catalogue_of, positives_of, validation_cases
 from tfmtr.evaluation.evaluate import evaluate
 from tfmtr.evaluation.index_lists import ListCase
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.ranking import ndcg_of_users
-from tfmtr.evaluation.two_stage_lists import FirstStage, after_both, second_scores
+from tfmtr.evaluation.two_stage_lists import FirstStage, after_both, choose_first_weight, scores_at, second_scores
 from tfmtr.exporting import export
 from tfmtr.operations.forgetting import forget
 from tfmtr.reporting.lists_section import describe_lists
@@ -333,3 +334,24 @@ def test_the_command_says_what_was_found(folder, tmp_path):
     early = sum(facts["early"].values())
     assert f"left out: {early:,} titles that users took are of the first two windows" in result.output
     assert tfmtr.prepare_candidates is prepare_candidates
+
+
+def test_the_first_stage_s_weight_is_chosen_in_windows_that_the_models_have_not_learnt_from(
+    folder, first, data, monkeypatch
+):
+    monkeypatch.setattr(two_stage_lists, "FEW", 10)
+    run, asked, restored = Run(folder / "second"), [], []
+    model = run.load(window=1)
+    scores_of = second_scores(model, run.schema, data)
+    monkeypatch.setattr(two_stage_lists, "restore", lambda own, weights: restored.append(weights))
+    stage = FirstStage(first, data, CANDIDATES)
+    monkeypatch.setattr(
+        stage,
+        "at",
+        lambda window, *given, at=stage.at, **options: asked.append(window) or at(window, *given, **options),
+    )
+    found = choose_first_weight(stage, scores_at(run, model, scores_of), Past(data), data.test_windows)
+    assert asked == [1, 2]
+    assert restored == [run.weights(1), run.weights(2)]
+    cases = validation_cases(data, Past(data), columns=None, windows=[1, 2])
+    assert found["lists"] == sum(len(case.users) for _, case in cases) > 10

@@ -431,12 +431,18 @@ def test_the_first_stage_s_weight_is_the_one_that_validation_users_lists_are_bes
         )])  # fmt: skip
 
     stage = FirstStage(Run(first), data, 40)
-    options = {"past": past, "window": 1}
-    found = choose_first_weight(stage, knows, **options)
+    asked = []
+
+    def at(window, scores_of=knows):
+        asked.append(window)
+        return scores_of
+
+    found = choose_first_weight(stage, at, past, data.test_windows)
+    assert set(asked) == {1}  # these data have no validation rows after training
     assert found["lists"] > 10
     assert [one["weight"] for one in found["tries"]] == list(two_stage_lists.WEIGHTS)
     best = max(one["ndcg"] for one in found["tries"])
     assert found["weight"] < 16
     assert best == max(one["ndcg"] for one in found["tries"] if one["weight"] == found["weight"])
     assert best > found["tries"][-1]["ndcg"] + 0.1
-    assert choose_first_weight(stage, lambda *given: -knows(*given), **options)["weight"] == 16.0
+    assert choose_first_weight(stage, lambda window: lambda *given: -knows(*given), past, [1])["weight"] == 16.0

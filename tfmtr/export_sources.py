@@ -21,7 +21,7 @@ from tfmtr.documents import read_json
 from tfmtr.encoders.graph_names import graph
 from tfmtr.encoders.raw import look_up, raw_inputs
 from tfmtr.evaluation.past import Past, has_events
-from tfmtr.evaluation.two_stage_lists import MIDDLE, FirstStage, choose_first_weight, second_scores
+from tfmtr.evaluation.two_stage_lists import MIDDLE, FirstStage, choose_first_weight, scores_at, second_scores
 from tfmtr.listwise.model import Scorer
 from tfmtr.models import JointModel, TwoTower
 from tfmtr.retrieval.first_stage import check_evidence, shares_of
@@ -200,15 +200,17 @@ class Ranker:
             return before["weight"]
         if source.run is None:
             return nothing
+        windows = [window for window in self.run.windows if window in source.run.windows]
         try:
-            data, window = self.run.data, min(self.run.windows)
+            data = self.run.data
             first = FirstStage(source.run, data, candidates)
         except ValueError:
             return nothing
-        if not has_events(data) or window not in source.run.windows:
+        if not has_events(data) or not windows:
             return nothing
-        scores = second_scores(self.run.load(window=window), self.run.schema, data)
-        return choose_first_weight(first, scores, Past(data), window=window)
+        model = self.run.load(window=windows[0])
+        scores = scores_at(self.run, model, second_scores(model, self.run.schema, data))
+        return choose_first_weight(first, scores, Past(data), windows)
 
     def rows(self) -> tuple[dict[str, Any], keras.Model]:
         """Raw inputs of users and titles, and the model from them to what is served, row by row."""

@@ -181,7 +181,9 @@ def test_rows_of_a_request_are_side_by_side_in_the_order_of_its_first_one(tmp_pa
         first = rows.groupby("list").list.transform(lambda part: part.index[0]).fillna(rows.index.to_series())
         expected = rows.iloc[np.lexsort((rows.index, first))].reset_index(drop=True)
         found = examples(data, split)
-        assert found.request.tolist() == [f"{n:.0f}" if n == n else None for n in expected.list]
+        assert found.request.astype(object).where(found.request.notna(), None).tolist() == [
+            f"{n:.0f}" if n == n else None for n in expected.list
+        ]
         assert found[["user", "title"]].equals(expected[["user", "title"]])
 
 

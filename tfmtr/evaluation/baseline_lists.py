@@ -150,12 +150,14 @@ def validation_cases(
     before: int = 1,
     most: int = MOST_VALIDATION,
     columns: Sequence[str] | None = LIST_COLUMNS,
+    windows: Sequence[int] | None = None,
 ) -> list[tuple[int, ListCase]]:
-    """`[(window, ListCase)]` of validation users in the last training windows, those `before` one, oldest first.
+    """`[(window, ListCase)]` of validation users in `windows`, or the last ones `before` one, oldest first.
 
     Their rows have `columns`, `None` for all, which a model needs.
     """
-    windows = [row["window"] for row in data.report["windows"] if -JUDGED_WINDOWS < row["window"] < before]
+    if windows is None:
+        windows = [row["window"] for row in data.report["windows"] if -JUDGED_WINDOWS < row["window"] < before]
     cases = []
     for window in windows:
         files = data.discoveries("validation", windows=[window])

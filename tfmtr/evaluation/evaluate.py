@@ -38,7 +38,13 @@ from tfmtr.evaluation.shortcomings import shortcomings
 from tfmtr.evaluation.splits import scenario_names, scenario_split, split_columns
 from tfmtr.evaluation.task_lists import TaskCase, by_task, task_rows
 from tfmtr.evaluation.title_facts import LOCAL_SHARE, TitleFacts, title_facts
-from tfmtr.evaluation.two_stage_lists import FirstStage, after_both, choose_first_weight, second_scores
+from tfmtr.evaluation.two_stage_lists import (
+    FirstStage,
+    after_both,
+    choose_first_weight,
+    scores_at,
+    second_scores,
+)
 from tfmtr.models import JointModel, TwoTower
 from tfmtr.retrieval.index import build_index
 from tfmtr.retrieval.second_stage import CANDIDATES
@@ -174,7 +180,9 @@ def evaluate(
                     index, candidates_of, evidence = first.at(window, past)
                     if scores_of_pairs is None:
                         scores_of_pairs = second_scores(model, schema, data)
-                        chosen = choose_first_weight(first, scores_of_pairs, past, window=window, k=k)
+                        as_of = scores_at(run, model, scores_of_pairs)
+                        chosen = choose_first_weight(first, as_of, past, data.test_windows, k=k)
+                        restore(model, run.weights(window))
                     rank = after_both(candidates_of, evidence, scores_of_pairs, k=k, first_weight=chosen["weight"])
                 contenders = {MODEL: rank}
                 if candidates_of is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +11,10 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfmtr import inputs
+from tfmtr.checkpoints import restore
 from tfmtr.datasets.counter_tables import counted, counter_tables
 from tfmtr.evaluation.baseline_lists import validation_cases
-from tfmtr.evaluation.index_lists import scoring_of
+from tfmtr.evaluation.index_lists import ListCase, scoring_of
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.ranking import ndcg_of_users
 from tfmtr.names import COMBINE, weight_name
@@ -176,6 +177,16 @@ def second_scores(model: JointModel, schema: Schema, data: Dataset) -> SecondSco
     return scores_of
 
 
+def scores_at(run: Run, model: JointModel, scores_of: SecondScores) -> Callable[[int], SecondScores]:
+    """`scores_of`, which `second_scores` returns of a run's model, as of windows: the model gets their weights."""
+
+    def as_of(window: int) -> SecondScores:
+        restore(model, run.weights(window))
+        return scores_of
+
+    return as_of
+
+
 def after_both(first: Score, evidence: Evidence, scores_of: SecondScores, *, k: int, first_weight: float) -> Rank:
     """How both stages rank: the k best of the first one's titles by both scores.
 
@@ -207,37 +218,43 @@ def best_of(index: np.ndarray, first: np.ndarray, second: np.ndarray, first_weig
 
 def choose_first_weight(
     first: FirstStage,
-    scores_of: SecondScores,
+    scores_at: Callable[[int], SecondScores],
     past: Past,
+    windows: Sequence[int],
     *,
-    window: int,
     k: int = 10,
 ) -> dict[str, Any]:
-    """The weight of the first stage's score, by validation users' lists in the last training windows; see `cautious`.
+    """The weight of the first stage's score, by validation users' lists of windows after training; see `cautious`.
+
+    Both models are as of each window's start. In windows that they have learnt from, a second stage knows what was
+    taken there, if of other users, and looks better than it is; the last of these are asked where there are fewer than
+    200 lists of later ones, and both models are then as of the first test window.
 
     Args:
         first: The `FirstStage`.
-        scores_of: What `second_scores` returns, of the model that was trained up to the first test window.
+        scores_at: What `second_scores` returns, of the model as of a window.
         past: The `Past`.
-        window: The first test window, whose weights of the first stage are taken.
+        windows: The test windows that both models have weights of.
         k: Titles of a list.
 
     Returns:
         `{"weight", "lists", "tries": [{"weight", "ndcg"}]}`. With fewer than 200 lists nothing is chosen: the weight is
         1 and there is no try.
     """
-    cases = validation_cases(first.data, past, most=MOST, columns=None)
-    number = sum(len(case.users) for _, case in cases)
+    cases = [(window, window, case) for window, case in judged_lists(first.data, past, windows)]
+    if count_lists(cases) < FEW:
+        cases = [(window, windows[0], case) for window, case in judged_lists(first.data, past)]
+    number = count_lists(cases)
     if number < FEW:
         return {"weight": MIDDLE, "lists": number, "tries": []}
     found: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
-    for judged, case in cases:
-        _, score, evidence = first.at(judged, past, weights=window)
+    for judged, weights, case in cases:
+        (_, score, evidence), scores_of = first.at(judged, past, weights=weights), scores_at(weights)
         ranked: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
 
-        def rank_all(rows: pa.Table, allowed: np.ndarray, score=score, evidence=evidence, ranked=ranked) -> np.ndarray:  # noqa: ANN001
-            places, own = score(rows, allowed)
-            second = scores_of(rows, places, evidence(rows, places))
+        def rank_all(rows: pa.Table, allowed: np.ndarray, at=(score, evidence, scores_of), ranked=ranked) -> np.ndarray:  # noqa: ANN001
+            places, own = at[0](rows, allowed)
+            second = at[2](rows, places, at[1](rows, places))
             for weight, lists in ranked.items():
                 lists.append(best_of(places, own, second, weight, k))
             return ranked[MIDDLE][-1]
@@ -248,6 +265,16 @@ def choose_first_weight(
     values = {weight: np.concatenate(lists) for weight, lists in found.items()}
     tries = [{"weight": weight, "ndcg": float(figures.mean())} for weight, figures in values.items()]
     return {"weight": cautious(values), "lists": number, "tries": tries}
+
+
+def judged_lists(data: Dataset, past: Past, windows: Sequence[int] | None = None) -> list[tuple[int, ListCase]]:
+    """Lists of validation users that a weight is chosen by, see `validation_cases`."""
+    return validation_cases(data, past, most=MOST, columns=None, windows=windows)
+
+
+def count_lists(cases: Sequence[tuple[int, int, ListCase]]) -> int:
+    """Number of lists of some cases."""
+    return sum(len(case.users) for *_, case in cases)
 
 
 def cautious(values: Mapping[float, np.ndarray]) -> float:
