@@ -268,7 +268,8 @@ def test_the_day_s_options_reach_their_functions(tmp_path, monkeypatch):
     day = ("daily", "--service", tmp_path / "s", "--day", "2025-02-17", "--retry", *arguments)
     run(*day, "--start", tmp_path / "run", "--out", tmp_path / "out", "--groups", tmp_path / "groups.json")
     signatures = {"signatures": ["a.b:c", "a.b:d"]}
-    assert asked[0] == ((tmp_path / "s", tmp_path / "run", tmp_path / "out"), tables | signatures)
+    second = {"candidates": 500}
+    assert asked[0] == ((tmp_path / "s", tmp_path / "run", tmp_path / "out"), tables | signatures | second)
     assert asked[1][0] == (tmp_path / "s", datetime.date(2025, 2, 17))
     assert asked[1][1] == {**options, **signatures, "groups": {"PL": "east"}, "retry": True, "again_from": "gate"}
     run("daily", "--service", tmp_path / "s", "--day", "2025-02-17", "--signature", "none")
@@ -324,6 +325,7 @@ def test_every_option_reaches_its_function(tmp_path, monkeypatch, tiny):
         "num_groups": 5, "memory_limit": "1GB", "missing_vectors": "zero", "contradictions": "keep",
         "text_encoder": tmp_path / "preset", "overwrite": True, "engine": "spark", "spark_master": "local[2]",
         "negatives": "logged", "low_ratings": "negatives", "seen": "events", "counter_prior": 5.0,
+        "examples": "impressions",
     }  # fmt: skip
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not True]
     arguments.append(f"--like={tiny}")
