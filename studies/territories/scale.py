@@ -1,6 +1,6 @@
 """When do corrections of territories pay? Contenders on simulated worlds of any size, cell by cell.
 
-    python studies/territories/scale.py --users 20000 --heterogeneity 0 0.7 1.0 --seeds 3
+    python studies/territories/scale.py --users 20000 --heterogeneity 0 0.7 1.0 --seeds 3 --world 1
 
 Simulates a service for each number of users and each heterogeneity, trains every contender, and judges it on three
 test windows. Validation users choose among the options of the shrunken branches (the least loss, mean over the seeds),
@@ -113,7 +113,7 @@ def pooled_gains(model, baseline):
 
     Returns:
         `{"mean": mu, "detectable", "territories": {name: {"gain", "low", "high", "adjusted"}}}`, in percent;
-        `None` with fewer than two territories that have two windows.
+        `None` with fewer than two territories that have two windows, or if no two windows differ.
     """
     gains, weights = {}, {}
     for window, cells in model[0].items():
@@ -130,6 +130,8 @@ def pooled_gains(model, baseline):
     sizes = np.array([sum(weights[name]) for name in names], float)
     y = np.array([np.average(gains[name], weights=weights[name]) for name in names])
     squares = [np.dot(weights[name], np.square(gains[name] - mean)) for name, mean in zip(names, y, strict=True)]
+    if not sum(squares):
+        return None
     v = sum(squares) / sum(len(gains[name]) - 1 for name in names) / sizes
     between = heterogeneity(y, v)
     mu, mu_variance = np.average(y, weights=1 / (between + v)), 1 / np.sum(1 / (between + v))
@@ -158,22 +160,23 @@ def heterogeneity(y, v):
     return float(max(0.0, excess / (w.sum() - np.square(w).sum() / w.sum())))
 
 
-def main(users, heterogeneities, *, seeds=3, territories=16, runs=RUNS, folder=HERE, command=""):
+def main(users, heterogeneities, *, seeds=3, territories=16, world=0, runs=RUNS, folder=HERE, command=""):
     """Computes the missing cells and writes the page; returns its text."""
     recipes, contender_rows, gain_rows = contenders(), [], []
     for count in users:
         for level in heterogeneities:
-            world = f"{count}-users-heterogeneity-{level:g}"
-            data = dataset(runs / world, count, level, territories)
+            name_of_world = f"world-{world}-{count}-users-heterogeneity-{level:g}"
+            here = runs / name_of_world
+            data = dataset(here, count, level, territories, world)
 
-            def cell_of(what, world=world):
-                return Cell(folder / RESULTS, f"scale/{world}/{what}")
+            def cell_of(what, within=name_of_world):
+                return Cell(folder / RESULTS, f"scale/{within}/{what}")
 
             losses = {name: [] for name in recipes}
             for seed in range(seeds):
                 for name, recipe in recipes.items():
                     seeded = dataclasses.replace(recipe, seed=seed)
-                    run = runs / world / stem(name, seed)
+                    run = here / stem(name, seed)
                     document = train_cell(data, seeded, cell_of(f"train/{stem(name, seed)}"), run)
                     losses[name].append(document["validation_loss"])
             mean = {name: float(np.mean(values)) for name, values in losses.items()}
@@ -183,7 +186,7 @@ def main(users, heterogeneities, *, seeds=3, territories=16, runs=RUNS, folder=H
             for name in (*COMPARATORS, OURS, chosen):
                 seeded = [dataclasses.replace(recipes[name], seed=seed) for seed in range(seeds)]
                 tests[name] = [
-                    judge_cell(data, of, cell_of(f"test/{stem(name, seed)}"), runs / world / stem(name, seed))
+                    judge_cell(data, of, cell_of(f"test/{stem(name, seed)}"), here / stem(name, seed))
                     for seed, of in enumerate(seeded)
                 ]
             rows = sum(part["rows"] for part in data.report["examples"] if part["split"] == "train")
@@ -215,10 +218,11 @@ def main(users, heterogeneities, *, seeds=3, territories=16, runs=RUNS, folder=H
     return page
 
 
-def dataset(folder, users, level, territories):
+def dataset(folder, users, level, territories, world):
     """The prepared `Dataset` of a simulated service, made if it is not there."""
     if not (folder / "data" / "schema.json").exists():
-        logs = simulator(folder / "log", num_users=users, num_territories=territories, heterogeneity=level)
+        size = {"num_users": users, "num_territories": territories}
+        logs = simulator(folder / "log", **size, heterogeneity=level, seed=world)
         prepare(logs, folder / "data", overwrite=True)
     return Dataset(folder / "data")
 
@@ -263,11 +267,15 @@ if __name__ == "__main__":
     parser.add_argument("--users", type=int, nargs="+", default=[20_000])
     parser.add_argument("--heterogeneity", type=float, nargs="+", default=[0.0, 0.7, 1.0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--world", type=int, default=0, help="seed of the simulator")
     parser.add_argument("--territories", type=int, default=16)
     parser.add_argument("--runs", type=Path, default=RUNS)
     given = parser.parse_args()
-    words = "python studies/territories/scale.py --users {} --heterogeneity {} --seeds {}".format(
-        " ".join(map(str, given.users)), " ".join(f"{level:g}" for level in given.heterogeneity), given.seeds
+    words = "python studies/territories/scale.py --users {} --heterogeneity {} --seeds {} --world {}".format(
+        " ".join(map(str, given.users)),
+        " ".join(f"{level:g}" for level in given.heterogeneity),
+        given.seeds,
+        given.world,
     )
     print(
         main(
@@ -275,6 +283,7 @@ if __name__ == "__main__":
             given.heterogeneity,
             seeds=given.seeds,
             territories=given.territories,
+            world=given.world,
             runs=given.runs,
             command=words,
         )

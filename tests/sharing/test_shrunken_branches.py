@@ -16,7 +16,8 @@ def branches(parents=(), **options):
     x, scenario = keras.Input((4,)), keras.Input((), dtype="int32")
     shared = shrunken_branches(x, scenario, towers=("click",), num_scenarios=3, parents=parents, rank=2, **options)
     assert shared.is_linear
-    return keras.Model([x, scenario], shared.vectors)
+    assert shared.vectors["click"] is x
+    return keras.Model([x, scenario], shared.corrections)
 
 
 def test_follows_the_equations_with_groups_and_territories():
@@ -37,17 +38,26 @@ def test_follows_the_equations_with_groups_and_territories():
         g, n, n_parent = (0, 0, 2)[s], (1, 2, 3)[s], 3
         own = n / (n + tau) * e[s] + n_parent / (n_parent + tau) * e_parent[g]
         inner = own[:2] * (row @ w["click_inner/kernel"]) + own[2:]
-        shared = row @ w["click_shared/kernel"] + w["click_shared/bias"]
-        expected.append(shared + inner @ w["click_outer/kernel"])
+        expected.append(inner @ w["click_outer/kernel"])
     np.testing.assert_allclose(model([x, scenario])["click"], expected, rtol=1e-5)
 
 
-def test_starts_as_the_shared_block_bit_for_bit():
-    model = branches((0, 0, 2))
-    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
-    shared = model.get_layer("click_shared")(x)
-    for training_ in (True, False):  # with rows counted, too
-        np.testing.assert_array_equal(model([x, np.arange(3)], training=training_)["click"], shared)
+@pytest.mark.parametrize("form", ["two_tower", "ranking"])
+def test_starts_as_the_shared_model_bit_for_bit(form):
+    tasks = [Task("click"), Task("like")]
+    x, _ = simulated((3, 3), 0.0, seed=0)
+    sizes = {"units": (8, 8)} if form == "two_tower" else {}
+    for of in (tasks[:1], tasks):
+        given = {}
+        for share in ("none", "shrunken_branches"):
+            given[share] = getattr(models, form)(schema().replace(tasks=of), share=share, **sizes)
+        ours = {weight.path: weight for weight in given["shrunken_branches"].weights}
+        for weight in given["none"].weights:
+            ours[weight.path].assign(weight)
+        ours_first = given["shrunken_branches"](x, training=True)["outputs"]["click"]  # rows are counted
+        np.testing.assert_array_equal(ours_first, given["none"](x, training=True)["outputs"]["click"])
+        for name, values in given["none"].predict(x, verbose=0).items():
+            np.testing.assert_array_equal(given["shrunken_branches"].predict(x, verbose=0)[name], values)
 
 
 def test_counts_training_rows_and_only_these():

@@ -1,10 +1,13 @@
+import types
+
 import numpy as np
 import pytest
-from helpers.untraced import untraced
 
 from studies.cells import RESULTS, read_cells
 from studies.territories import scale
+from studies.territories.study import FIGURES, stem
 from tfmtr import training
+from tfmtr.schema import Task
 
 
 def result(values, positives):
@@ -51,17 +54,42 @@ def test_small_territories_are_one():
     assert merged[0]["the small ones"] == {"pr_auc": pytest.approx(0.5), "positives": 80}
 
 
+LOSSES = {"none": 0.4, "territory_branches": 0.3, "shrunken_branches": 0.2}
+
+
 def test_validation_chooses_and_what_is_chosen_alone_reads_test_windows(tmp_path, monkeypatch):
-    monkeypatch.setattr(scale, "RECIPE", {**scale.RECIPE, "units": (8,), "batch_size": 65_536, "epochs": 1})
-    monkeypatch.setattr(scale, "PRIOR_ROWS", (1000.0,))
-    options = {"seeds": 1, "territories": 4, "runs": tmp_path / "runs", "folder": tmp_path}
-    with untraced():
-        page = scale.main([1500], [0.7], **options)
-    cells = read_cells(tmp_path / RESULTS, "scale/1500-users-heterogeneity-0.7/")
-    trained = {name: cell["validation_loss"] for name, cell in cells.items() if name.startswith("train/shrunken")}
-    assert len(trained) == 2
-    chosen = min(trained, key=trained.__getitem__).replace("train/", "test/")
-    assert {name for name in cells if name.startswith("test/shrunken")} == {chosen}
-    assert page.count("(chosen)") == page.count("(comparator)") == 1
-    monkeypatch.setattr(training, "train", None)  # would fail if a cell were computed again
-    assert scale.main([1500], [0.7], **options) == page
+    """Trained models and their figures are made up; `prior_rows=1000` of territories has the least loss."""
+    trained = []
+
+    def train(_, run, recipe, **__):
+        trained.append(run)
+        name, options = recipe.share if isinstance(recipe.share, tuple) else (recipe.share, {})
+        better = 0.1 * (recipe.groups == "territories") + 0.01 * (options.get("prior_rows") == 1000.0)
+        stages = {"1": {"history": [{"val_loss": 1.0}, {"val_loss": LOSSES[name] - better}]}}
+        return types.SimpleNamespace(document={"stages": stages})
+
+    def evaluate(*_, **__):
+        cells = {
+            name: dict.fromkeys(FIGURES, 400) | {"pr_auc": 0.2, "reason": None} for name in ("AT", "CL", "overall")
+        }
+        tasks = {"event": {"territory": {"1": cells, "2": cells}}}
+        return types.SimpleNamespace(document={"tasks": tasks})
+
+    statistics = {"territories": {name: {"positives": 800} for name in ("AT", "CL")}}
+    report = {"fingerprint": "f", "statistics": statistics, "examples": [{"split": "train", "rows": 9}]}
+    data = types.SimpleNamespace(report=report, path=tmp_path, schema=types.SimpleNamespace(tasks=[Task("event")]))
+    monkeypatch.setattr(scale, "dataset", lambda *_: data)
+    monkeypatch.setattr(scale, "evaluate", evaluate)
+    monkeypatch.setattr(training, "train", train)
+    options = {"seeds": 1, "runs": tmp_path / "runs", "folder": tmp_path}
+    page = scale.main([900], [0.7], **options)
+    cells = read_cells(tmp_path / RESULTS, "scale/world-0-900-users-heterogeneity-0.7/test/")
+    chosen = "shrunken, territories, 1000"
+    wanted = ("baseline + upsampling", "one group", "multi-task", chosen)
+    assert set(cells) == {stem(name, 0) for name in wanted}
+    assert f"| {chosen} (chosen) | 0.0900 | 0.2000 |" in page
+    assert "| one group (comparator) | 0.3000 | 0.2000 |" in page
+    assert "| shrunken, given, 300 | 0.2000 | n/a |" in page
+    count = len(trained)
+    assert scale.main([900], [0.7], **options) == page
+    assert len(trained) == count  # no cell is computed again

@@ -1,4 +1,4 @@
-"""A shared branch that groups and territories correct as far as their rows are evidence."""
+"""A shared model that groups and territories correct as far as their rows are evidence."""
 
 import math
 from collections.abc import Sequence
@@ -109,22 +109,22 @@ def shrunken_branches(
     towers: Sequence[str],
     num_scenarios: int,
     parents: Sequence[int] = (),
-    units: int | None = None,
     rank: int = 32,
     prior_rows: float = 1000.0,
 ) -> Shared:
-    """Puts one shared linear block on the representation, and low-rank corrections of the row's group and territory.
+    """Adds low-rank corrections of the row's group and territory to the vectors of a shared model.
 
     For a row of scenario s (a territory) with parent g (its group), and n rows seen in training:
 
-        u = W x + b + V (a ⊗ U x + c)
+        u = shared(x) + V (a ⊗ U x + c)
         (a, c) = n_g / (n_g + tau_1) e_g + n_s / (n_s + tau_2) e_s
 
-    `U` and `V`, of rank r, are learnt from all rows; a scenario has the 2 r numbers `e_s` alone, which start at zero:
-    a model starts as the shared block, and a scenario without rows stays there. The recipe's `groups="territories"`
-    makes territories scenarios and groups their parents; without parents scenarios are groups, and there is no second
-    level. Corrections are looked up row by row, at a cost that does not grow with the number of scenarios. Take it in
-    place of `territory_branches` where scenarios are many or small.
+    `shared` is what `none` does: the identity, in two-tower form the user tower's own last layer, or a linear
+    projection for each of several towers. `U` and `V`, of rank r, are learnt from all rows; a scenario has the 2 r
+    numbers `e_s` alone, which start at zero: a model starts as that of `none`, and a scenario without rows stays
+    there. The recipe's `groups="territories"` makes territories scenarios and groups their parents; without parents
+    scenarios are groups, and there is no second level. Corrections are looked up row by row, at a cost that does not
+    grow with the number of scenarios. Take it in place of `territory_branches` where scenarios are many or small.
 
     Why this factor: let the best `e_s` of scenarios be normal around zero, with variance A, and what n rows tell of it
     have the sampling variance K / n. Then the mean of `e_s` given its rows is the estimate by these rows alone times
@@ -153,22 +153,20 @@ def shrunken_branches(
         towers: Names of the towers, each with its own blocks.
         num_scenarios: Number of scenarios.
         parents: Of each scenario the first one that has the same parent; none where scenarios have no parents.
-        units: Width of the vectors; that of `x` by default.
         rank: Rank r of the corrections.
         prior_rows: Where tau starts: of how many rows a correction's factor is one half.
 
     Returns:
-        A `Shared` with vectors of shape `(batch, units)`.
+        A `Shared` with vectors of shape `(batch, width)`, and corrections of them.
 
     Raises:
-        ValueError: If a size or `prior_rows` is not positive.
+        ValueError: If `rank` or `prior_rows` is not positive.
     """
-    units = units or x.shape[-1]
-    check_sizes(units=units, rank=rank)
+    check_sizes(rank=rank)
     levels: dict[str, Sequence[int] | None] = {"scenario": None, **({"parent": parents} if parents else {})}
-    vectors = {}
+    vectors, corrections = {}, {}
     for tower in towers:
-        shared = keras.layers.Dense(units, name=f"{tower}_shared")(x)
+        vectors[tower] = x if len(towers) == 1 else keras.layers.Dense(x.shape[-1], name=f"{tower}_vector")(x)
         coefficients = sum(
             ShrunkenCoefficients(
                 num_scenarios, 2 * rank, prior_rows=prior_rows, places=places, name=f"{tower}_{level}_coefficients"
@@ -177,5 +175,5 @@ def shrunken_branches(
         )
         inner = keras.layers.Dense(rank, use_bias=False, name=f"{tower}_inner")(x)
         inner = coefficients[:, :rank] * inner + coefficients[:, rank:]
-        vectors[tower] = shared + keras.layers.Dense(units, use_bias=False, name=f"{tower}_outer")(inner)
-    return Shared(vectors, is_linear=units == x.shape[-1])
+        corrections[tower] = keras.layers.Dense(x.shape[-1], use_bias=False, name=f"{tower}_outer")(inner)
+    return Shared(vectors, is_linear=True, corrections=corrections)
