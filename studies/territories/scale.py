@@ -1,6 +1,6 @@
 """When do corrections of territories pay? Contenders on simulated worlds of any size, cell by cell.
 
-    python studies/territories/scale.py --users 20000 --heterogeneity 0 0.7 1.0 --seeds 3 --world 1
+    python studies/territories/scale.py --users 20000 --heterogeneity 0 0.7 1.0 --seeds 2 --world 1 --least 100
 
 Simulates a service for each number of users and each heterogeneity, trains every contender, and judges it on three
 test windows. Validation users choose among the options of the shrunken branches (the least loss, mean over the seeds),
@@ -41,7 +41,6 @@ PRIOR_ROWS = (300.0, 1000.0, 3000.0)
 SHRUNKEN = "shrunken"
 COMPARATORS = (REFERENCE, "one group")
 RECIPE = {"units": (128, 128), "batch_size": 1024, "epochs": 6, "patience": 1, "listwise": False}
-LEAST_POSITIVES = 300  # of a territory that is estimated by itself, over all test windows; the others are one
 PAGE = """# When corrections of territories pay
 
 `{command}`. Simulated users, {territories} territories, three test windows; all contenders have one recipe, {recipe}.
@@ -160,7 +159,7 @@ def heterogeneity(y, v):
     return float(max(0.0, excess / (w.sum() - np.square(w).sum() / w.sum())))
 
 
-def main(users, heterogeneities, *, seeds=3, territories=16, world=0, runs=RUNS, folder=HERE, command=""):
+def main(users, heterogeneities, *, seeds=3, territories=16, world=0, least=300, runs=RUNS, folder=HERE, command=""):
     """Computes the missing cells and writes the page; returns its text."""
     recipes, contender_rows, gain_rows = contenders(), [], []
     for count in users:
@@ -196,7 +195,7 @@ def main(users, heterogeneities, *, seeds=3, territories=16, world=0, runs=RUNS,
                 marks = {chosen: " (chosen)", comparator: " (comparator)"}.get(name, "")
                 contender_rows.append([*size, name + marks, f"{mean[name]:.4f}", text(pr_auc, ".4f")])
             gain_rows += [
-                [*size, name, comparator, *gain_texts(data, tests[name], tests[comparator])]
+                [*size, name, comparator, *gain_texts(data, tests[name], tests[comparator], least)]
                 for name in tests
                 if name != comparator
             ]
@@ -206,7 +205,7 @@ def main(users, heterogeneities, *, seeds=3, territories=16, world=0, runs=RUNS,
         recipe=", ".join(f"{name}={value}" for name, value in RECIPE.items()),
         shrunken=SHRUNKEN,
         comparators=" and ".join(COMPARATORS),
-        least=LEAST_POSITIVES,
+        least=least,
         contenders=table(["users", "rows", "heterogeneity", "model", "validation loss", "test PR-AUC"], contender_rows),
         gains=table(
             ["users", "rows", "heterogeneity", "model", "over", "mean", "least low", "major: gain", "lose", "all: gain",
@@ -227,9 +226,11 @@ def dataset(folder, users, level, territories, world):
     return Dataset(folder / "data")
 
 
-def gain_texts(data, model, baseline):
+def gain_texts(data, model, baseline, least_positives):
     """Cells of a row of the table of gains."""
-    found = pooled_gains(*(merge_small([cell["windows"] for cell in documents]) for documents in (model, baseline)))
+    found = pooled_gains(
+        *(merge_small([cell["windows"] for cell in documents], least_positives) for documents in (model, baseline))
+    )
     if found is None:
         return ["n/a"] * 7
     majors = major_territories({name: of["positives"] for name, of in data.report["statistics"]["territories"].items()})
@@ -242,13 +243,13 @@ def gain_texts(data, model, baseline):
     return [f"{found['mean']:+.2f}", f"{least:+.2f}", *counts, f"{found['detectable']:.2f}"]
 
 
-def merge_small(results):
+def merge_small(results, least):
     """Results of all seeds with the territories of few test positives as one, their PR-AUC the mean by positives."""
     positives = {}
     for cells in results[0].values():
         for name, cell in cells.items():
             positives[name] = positives.get(name, 0) + (cell["positives"] or 0)
-    small = {name for name, count in positives.items() if count < LEAST_POSITIVES and name != OVERALL}
+    small = {name for name, count in positives.items() if count < least and name != OVERALL}
 
     def merged(cells):
         kept = {name: cell for name, cell in cells.items() if name not in small}
@@ -269,14 +270,13 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--world", type=int, default=0, help="seed of the simulator")
     parser.add_argument("--territories", type=int, default=16)
+    parser.add_argument("--least", type=int, default=300, help="test positives of a territory estimated by itself")
     parser.add_argument("--runs", type=Path, default=RUNS)
     given = parser.parse_args()
-    words = "python studies/territories/scale.py --users {} --heterogeneity {} --seeds {} --world {}".format(
-        " ".join(map(str, given.users)),
-        " ".join(f"{level:g}" for level in given.heterogeneity),
-        given.seeds,
-        given.world,
-    )
+    numbers = {
+        name: " ".join(f"{n:g}" for n in np.ravel(value)) for name, value in vars(given).items() if name != "runs"
+    }
+    words = " ".join(["python studies/territories/scale.py", *(f"--{name} {of}" for name, of in numbers.items())])
     print(
         main(
             given.users,
@@ -284,6 +284,7 @@ if __name__ == "__main__":
             seeds=given.seeds,
             territories=given.territories,
             world=given.world,
+            least=given.least,
             runs=given.runs,
             command=words,
         )

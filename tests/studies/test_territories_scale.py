@@ -49,7 +49,7 @@ def test_equal_gains_are_one_gain():
 
 def test_small_territories_are_one():
     positives = {"AT": 400, "CL": 60, "DE": 20, "overall": 480}
-    (merged,) = scale.merge_small([result([[0.2, 0.4, 0.8, 0.3]], positives)])
+    (merged,) = scale.merge_small([result([[0.2, 0.4, 0.8, 0.3]], positives)], 300)
     assert merged[0].keys() == {"AT", "overall", "the small ones"}
     assert merged[0]["the small ones"] == {"pr_auc": pytest.approx(0.5), "positives": 80}
 
