@@ -273,9 +273,7 @@ if __name__ == "__main__":
     parser.add_argument("--least", type=int, default=300, help="test positives of a territory estimated by itself")
     parser.add_argument("--runs", type=Path, default=RUNS)
     given = parser.parse_args()
-    numbers = {
-        name: " ".join(f"{n:g}" for n in np.ravel(value)) for name, value in vars(given).items() if name != "runs"
-    }
+    numbers = {name: " ".join(str(n) for n in np.ravel(value)) for name, value in vars(given).items() if name != "runs"}
     words = " ".join(["python studies/territories/scale.py", *(f"--{name} {of}" for name, of in numbers.items())])
     print(
         main(
