@@ -261,7 +261,7 @@ def test_a_command_of_commands_shows_its_help():
     ("arguments", "message"),
     [
         (["train", "--data", "{tmp}", "--out", "{tmp}/r", "--groups", "x"],
-         "error: `--groups` must be one of ['given', 'one', 'random']. Received: groups='x'"),
+         "error: `--groups` must be one of ['given', 'one', 'random', 'territories']. Received: groups='x'"),
         (["train", "--data", "{tmp}", "--out", "{tmp}/r", "--units", "a,b"], "`--units` must be whole numbers"),
         (["export", "{tmp}/run", "--titles", "{tmp}"], "{tmp}/run/run.json` must be a whole JSON document"),
         (["rollback", "--service", "{tmp}/run"], "service.json` must be a whole JSON document"),

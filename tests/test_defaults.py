@@ -24,6 +24,7 @@ DEFAULTS = {
         "pepnet": {"units": (256, 64), "gate_units": 64, "gamma": 2.0},
         "ple": {**SIZES, "num_experts": 1, "num_shared_experts": 1, "normalize": False},
         "shared_bottom": {**SIZES, "units": (512, 256), "normalize": False},
+        "shrunken_branches": {"rank": 32, "prior_rows": 1000.0},
         "snr": {**SIZES, "num_experts": 4, "variant": "trans", "penalty": 1e-4, "normalize": False},
         "star": {"units": (512, 256, 64), "auxiliary_units": (64,), "momentum": 0.9},
         "stem": {**SIZES, "units": (256,), "num_experts": 1, "num_shared_experts": 1},

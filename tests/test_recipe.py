@@ -203,7 +203,7 @@ def test_the_paper_s_score_needs_towers_of_one_width_and_any_system_may_have_it(
     read = components.tower_width(share)
     options, _ = components._options_of("sharing", share)
     name = next((name for name in ("tower_units", "units") if name in options), None)
-    assert (read is None) == (share in ("none", "territory_branches"))
+    assert (read is None) == (share in ("none", "shrunken_branches", "territory_branches"))
     if read is not None:
         with pytest.raises(
             ValueError, match=r"the last of `units` must be as wide as they are\. Received: units=\(4,\)"

@@ -68,7 +68,8 @@ def grow_schema(old: Schema, new: Schema) -> Schema:
     groups = {**old.scenario.groups, **new.scenario.groups}
     names = Scenario(old.scenario.columns, groups, old.scenario.names).names
     order = () if list(names) == sorted(names) else names  # without growth the schema is the old one
-    return old.replace(features=features, scenario=Scenario(old.scenario.columns, groups, order))
+    parents = {**old.scenario.parents, **new.scenario.parents}
+    return old.replace(features=features, scenario=Scenario(old.scenario.columns, groups, order, parents))
 
 
 def warm_start(model: "keras.Model", schema: Schema, old: Schema, file: Path) -> list[str]:

@@ -176,11 +176,14 @@ class Scenario:
             alone does.
         order: Groups that come first, in this order; the others follow, sorted. A model that goes on with new groups
             so keeps the places of the old ones.
+        parents: `{group: parent}` of all groups where they are within larger ones, as territories are; for sharing
+            files that ask for it.
     """
 
     columns: Sequence[str]
     groups: Mapping[tuple[str, ...], str]
     order: Sequence[str] = ()
+    parents: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", check_texts("columns", self.columns))
@@ -203,6 +206,9 @@ class Scenario:
                     f"Received: {key!r}"
                 )
 
+        _check_parents(self.parents, self.names)
+        object.__setattr__(self, "parents", dict(self.parents))
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the groups, `order` first; the name at position i has scenario index i + 1."""
@@ -212,6 +218,16 @@ class Scenario:
     def num_groups(self) -> int:
         """Number of named groups; the model has one branch more, the default one."""
         return len(self.names)
+
+
+def _check_parents(parents: Any, groups: Sequence[str]) -> None:
+    """Raises a `ValueError` unless all groups have a parent, or none."""
+    is_table = isinstance(parents, Mapping) and all(isinstance(text, str) for pair in parents.items() for text in pair)
+    if not is_table or (parents and set(parents) != set(groups)):
+        raise ValueError(
+            f"`parents` must be {{group: parent}} of all groups {list(groups)}, or nothing. Received: "
+            f"parents={parents!r}"
+        )
 
 
 def _is_group(values: Any, group: Any) -> bool:
@@ -288,6 +304,8 @@ class Schema:
                 del task["after"]  # likewise
         if not self.scenario.order:
             del document["scenario"]["order"]  # likewise
+        if not self.scenario.parents:
+            del document["scenario"]["parents"]  # likewise
         document["scenario"]["groups"] = [[*key, group] for key, group in self.scenario.groups.items()]
         return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
@@ -300,7 +318,10 @@ class Schema:
             features=[Feature(**feature) for feature in document["features"]],
             tasks=[Task(**task) for task in document["tasks"]],
             scenario=Scenario(
-                scenario["columns"], {tuple(row[:-1]): row[-1] for row in scenario["groups"]}, scenario.get("order", ())
+                scenario["columns"],
+                {tuple(row[:-1]): row[-1] for row in scenario["groups"]},
+                scenario.get("order", ()),
+                scenario.get("parents", {}),
             ),
             slices=document["slices"],
         )

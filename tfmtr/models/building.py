@@ -35,7 +35,7 @@ def as_float32(tensor: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def add_terms(logits: Tensors, terms: Mapping[str, keras.KerasTensor]) -> Tensors:
-    """Logits with the terms beside them, of the towers that have one."""
+    """Logits, or vectors, with the terms beside them, of the towers that have one."""
     return {tower: logit + terms[tower] if tower in terms else logit for tower, logit in logits.items()}  # pyright: ignore[reportReturnType]
 
 

@@ -86,7 +86,7 @@ def ranking(
         share, x, Side(inputs, schema, features), tuple(towers),
         embedding_dim=embedding_dim, unknown_rate=unknown_rate, prior=prior,
     )  # fmt: skip
-    vectors = head.relate(dict(shared.vectors))
+    vectors = head.relate(add_terms(dict(shared.vectors), shared.corrections))
     logits = {}
     for tower, vector in vectors.items():
         bias = keras.initializers.Constant(towers[tower].start)

@@ -61,7 +61,8 @@ def call_share(
 
     Side inputs: `fields` (batch, fields, width), the embeddings one by one; `prior` (batch, width), those of the
     prior features in tables of their own; `scenario_features` (batch, width), an embedding of the scenario;
-    `task_representations` {tower: (batch, width)}, `x` with embedding tables of the task's own.
+    `task_representations` {tower: (batch, width)}, `x` with embedding tables of the task's own; `parents`, a number for
+    each scenario, see `scenario_parents`.
     """
     inputs, features = side.inputs, side.features
     scenario, num_scenarios = row_scenario(inputs, side.schema, unknown_rate)
@@ -80,12 +81,32 @@ def call_share(
     if "scenario_features" in asked_for:
         table = EmbeddingTable(num_scenarios, embedding_dim, name="scenario_embedding")
         sides["scenario_features"] = table(scenario)
+    if "parents" in asked_for:
+        sides["parents"] = scenario_parents(side.schema, has_default=bool(unknown_rate))
     if "task_representations" in asked_for:
         sides["task_representations"] = {
             tower: embed(inputs, features, embedding_dim=embedding_dim, name=tower) for tower in towers
         }
     shared = as_shared(share(x, scenario, towers=towers, num_scenarios=num_scenarios, **sides))
     return shared._replace(bases={tower: shared.bases.get(tower, x) for tower in towers})
+
+
+def scenario_parents(schema: Schema, *, has_default: bool) -> tuple[int, ...]:
+    """Of each scenario of a model the first one with the same parent; nothing where scenarios have no parents.
+
+    So numbers stay when scenarios are added. The default branch is its own parent.
+
+    >>> from tfmtr.schema import Scenario, Task
+    >>> parents = {"AT": "EU", "CL": "SA", "DE": "EU"}
+    >>> scenario = Scenario(["territory"], {name: name for name in parents}, parents=parents)
+    >>> scenario_parents(Schema([], [Task("click")], scenario), has_default=True)
+    (0, 1, 2, 1)
+    """
+    if not schema.scenario.parents:
+        return ()
+    names = [schema.scenario.parents[name] for name in schema.scenario.names]
+    first = [names.index(name) for name in names]
+    return (0, *(place + 1 for place in first)) if has_default else tuple(first)
 
 
 def is_one_of_a_vocabulary(feature: Feature) -> bool:

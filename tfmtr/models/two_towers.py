@@ -202,6 +202,7 @@ class DenseTowers:
             elif not shared.is_linear:
                 vector = keras.layers.Dense(self.units[-1], name=f"{tower}_projection")(vector)
             vectors[tower] = vector
+        vectors = add_terms(vectors, shared.corrections)
         return vectors, title if self.literal else title_linear, shared.terms, shared.bases
 
 

@@ -66,7 +66,7 @@ def checked_values(recipe: "Recipe") -> dict[str, Any]:
 def _check_groups(groups: Any) -> None:
     """Raises a `ValueError` unless this says which groups territories are in."""
     if not isinstance(groups, Mapping):
-        check_choice("groups", groups, ("given", "one", "random"))
+        check_choice("groups", groups, ("given", "one", "random", "territories"))
     elif not groups or not all(isinstance(text, str) for pair in groups.items() for text in pair):
         raise ValueError(f"`groups` must map territories to groups, both text. Received: groups={groups!r}")
 

@@ -52,6 +52,10 @@ def adapted(recipe: "Recipe", schema: Schema) -> Schema:
         from tfmtr.datasets.groups import random_groups
 
         scenario = Scenario(scenario.columns, random_groups(scenario.groups, scenario.num_groups, recipe.seed))
+    elif recipe.groups == "territories":
+        names = {key: "/".join(key) for key in scenario.groups}
+        parents = {names[key]: group for key, group in scenario.groups.items()}
+        scenario = Scenario(scenario.columns, names, parents=parents)
     elif recipe.groups != "given":
         names = ["/".join(key) for key in scenario.groups]
         if missing := sorted(set(names) - set(recipe.groups)):

@@ -41,7 +41,8 @@ class Recipe:
         head: A file of `tfmtr/heads/`.
         upsample: Whether the disjoint set of active users is trained on too.
         groups: `"given"`: the schema's scenarios; as controls `"one"`: all in one, `"random"`: as many groups, drawn
-            by `seed`; or the territories' groups themselves, `{territory: group}`.
+            by `seed`; `"territories"`: each territory is a scenario, whose parent is its group; or the territories'
+            groups themselves, `{territory: group}`.
         units: Widths of the two towers' layers; ranking models have those of their sharing file.
         embedding_dim: Width of one categorical embedding.
         unknown_rate: Share of rows that train the default branch.
@@ -90,7 +91,9 @@ class Recipe:
     share: Any = dataclasses.field(default="territory_branches", hash=False)
     head: Any = dataclasses.field(default="parallel", hash=False)
     upsample: bool = True
-    groups: Literal["given", "one", "random"] | dict[str, str] = dataclasses.field(default="given", hash=False)
+    groups: Literal["given", "one", "random", "territories"] | dict[str, str] = dataclasses.field(
+        default="given", hash=False
+    )
     units: tuple[int, ...] = (512, 512)
     embedding_dim: int = 16
     unknown_rate: float = 0.05

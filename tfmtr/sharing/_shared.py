@@ -22,6 +22,8 @@ class Shared(NamedTuple):
             two-tower model puts a linear projection on top of all others.
         bases: `{tower: tensor of shape (batch, width)}`, what each tower's own layers start from, where that is not
             `x` itself.
+        corrections: `{tower: tensor as wide as the tower's vector}` to add to the vectors after all that the assembly
+            does to them, such as a two-tower model's last linear layer; for towers that start as another system's.
     """
 
     vectors: dict[str, KerasTensor]
@@ -29,6 +31,7 @@ class Shared(NamedTuple):
     routed_output: bool = False
     is_linear: bool = False
     bases: Mapping[str, KerasTensor] = MappingProxyType({})
+    corrections: Mapping[str, KerasTensor] = MappingProxyType({})
 
 
 def as_shared(result: Shared | dict[str, KerasTensor]) -> Shared:
@@ -103,6 +106,8 @@ def per_pair(share: Callable[..., Shared | dict[str, KerasTensor]]) -> Callable[
 
         # A pair's tower ends in an output of its own.
         bases = select(result.bases, "base_of_scenario") if result.bases else {}
-        return Shared(select(result.vectors, "of_scenario"), routed_output=True, bases=bases)
+        corrections = select(result.corrections, "correction_of_scenario") if result.corrections else {}
+        vectors = select(result.vectors, "of_scenario")
+        return Shared(vectors, routed_output=True, bases=bases, corrections=corrections)
 
     return shared
