@@ -67,9 +67,9 @@ def in_batch_softmax(
         num_hard_negatives: Keeps only this many negatives with the highest scores a row; all by default.
         within: Name of a model input such as `"scenario"` or `"territory"`: negatives come from rows with its value.
         temperature: Positive float.
-        power: From 0 to 1, how much of the correction is made; chosen here. With 1, the paper's, scores are log-odds of
-            the choice, in which popular titles are ahead; the less, the less they are, and with 0 scores are what sets
-            a user's choice apart from everybody's. It needs a `frequency`.
+        power: Number from 0, how much of the correction is made; chosen here. With 1, as in the paper, popular titles
+            are ahead as far as users choose them; the less, the less they are, and with 0, which is no correction,
+            scores tell a user's choices from everybody's.
 
     Returns:
         A `Head` with one output a task, for two-tower models only.
@@ -80,7 +80,7 @@ def in_batch_softmax(
     binary = [task for task in tasks if task.kind == "binary"]
     check_choice("negatives", negatives, ("batch", "mixed"))
     check_sizes(num_hard_negatives=1 if num_hard_negatives is None else num_hard_negatives)
-    check_number("power", power, least=0, most=1)
+    check_number("power", power, least=0)
     if not binary or not temperature > 0:
         raise ValueError(
             "`head=in_batch_softmax` needs a binary task and a positive `temperature`. Received: "
