@@ -78,6 +78,7 @@ DEFAULTS = {
         "ips": {"power": 0.5, "clip": 20.0, "is_normalized": True},
         "macr": {"c": 1.0, "title_weight": 1e-3, "user_weight": 1e-3},
         "pda": {"power": 0.1, "num_negatives": 4},
+        "popular_negatives": {"power": 0.75},
         "score_correlation": {"weight": 1.0},
     },
     "encoders.interactions": {"cross": {"num_layers": 2, "projection_dim": None}},

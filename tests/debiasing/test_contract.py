@@ -16,6 +16,7 @@ TITLES = 40
 TASKS = [Task("click", mean=0.3), Task("like", mean=0.1)]
 STRONG = {
     "ips": ("ips", {"power": 1.0}),
+    "popular_negatives": ("popular_negatives", {"power": 1.0}),
     "pda": ("pda", {"power": 1.0}),
     "macr": ("macr", {"c": 5.0, "title_weight": 1.0}),
     "dice": ("dice", {"conformity_weight": 1.0, "interest_weight": 1.0}),

@@ -12,6 +12,7 @@ from tfmtr.debiasing.dice import dice
 from tfmtr.debiasing.ips import ips
 from tfmtr.debiasing.macr import macr
 from tfmtr.debiasing.pda import pda
+from tfmtr.debiasing.popular_negatives import popular_negatives
 from tfmtr.debiasing.score_correlation import score_correlation
 from tfmtr.heads.parallel import parallel
 from tfmtr.layers.title_popularity import TitlePopularity
@@ -42,23 +43,34 @@ def loss(head, **training):
     return {name: float(value) for name, value in found.items()}
 
 
-def test_ips_weighs_positives_by_their_clipped_inverse_propensity():
+def test_ips_weighs_positives_by_their_clipped_title_weight():
     inverse = np.minimum(4.0, POPULARITY**-0.5)
     np.testing.assert_allclose(inverse, [1, 2**0.5, 4, 2])
     plain = cross_entropy(sigmoid(LOGITS[:3]), LABELS[:3])
     for is_normalized, weights in ((False, [1, 1, 4]), (True, [1 / 2.5, 1, 4 / 2.5])):
         head = ips(TASKS, parallel(TASKS), clip=4.0, is_normalized=is_normalized)
-        found = loss(head, inverse_propensity=inverse)
+        found = loss(head, title_weight=inverse)
         assert found == pytest.approx({"click": (plain * weights).mean()}, rel=1e-5)
 
 
 def test_ips_keeps_weights_that_rows_have():
     head = ips(TASKS, parallel(TASKS), is_normalized=False)
     labels, logits = ({"click": tf.constant(v, tf.float32)} for v in (LABELS, LOGITS[:, None]))
-    context = {"training": {"inverse_propensity": tf.fill([4], 2.0)}, "sample_weight": tf.constant([3.0, 1, 0, 1])}
+    context = {"training": {"title_weight": tf.fill([4], 2.0)}, "sample_weight": tf.constant([3.0, 1, 0, 1])}
     plain = cross_entropy(sigmoid(LOGITS[:3]), LABELS[:3])
     found = head.losses(head.outputs(logits), logits, {}, labels, context)
     assert float(found["click"]) == pytest.approx((plain * [6, 1, 0]).mean(), rel=1e-5)
+
+
+def test_popular_negatives_weigh_rows_of_label_0():
+    labels, popularity = np.array([1.0, 0.0, 0.0, np.nan]), POPULARITY**0.75
+    head = popular_negatives(TASKS, parallel(TASKS))
+    logits = {"click": tf.constant(LOGITS[:, None], tf.float32)}
+    context = {"training": {"title_weight": tf.constant(popularity, tf.float32)}}
+    found = head.losses(head.outputs(logits), logits, {}, {"click": tf.constant(labels, tf.float32)}, context)
+    weights = [1, *(popularity[1:3] / popularity[1:3].mean())]
+    expected = (cross_entropy(sigmoid(LOGITS[:3]), labels[:3]) * weights).mean()
+    assert float(found["click"]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_pda_compares_match_times_popularity():
@@ -163,6 +175,7 @@ def test_popularity_is_counted_among_the_positives_of_the_first_task_before_the_
         (functools.partial(ips, power=-1), r"`power` must be .* Received: power=-1"),
         (functools.partial(pda, num_negatives=0), r"`num_negatives` must be .* Received: num_negatives=0"),
         (functools.partial(pda, power=-1.0), r"`power` must be .* Received: power=-1"),
+        (functools.partial(popular_negatives, power=-1), r"`power` must be .* Received: power=-1"),
         (functools.partial(macr, c=-1.0), r"`c` must be .* Received: c=-1"),
         (("dice", {"served": "all"}), r"`served` of `debias=dice` must be one of .* Received: served='all'"),
         (dice, r"`debias=dice` parts vectors in two halves, .* must be even\. Received: 3"),

@@ -42,6 +42,41 @@ def check_binary(name: str, tasks: Sequence[Task]) -> None:
         raise ValueError(f"`debias={name}` is for binary tasks. Received others: {others}")
 
 
+def weighed(
+    tasks: Sequence[Task], head: Head, label: int, weight: Callable[[KerasTensor], KerasTensor], *, is_normalized: bool
+) -> Head:
+    """A head in whose losses binary tasks' rows of a label count by a weight of their title's popularity.
+
+    Args:
+        tasks: The schema's tasks.
+        head: The `Head`.
+        label: 0 or 1.
+        weight: Function from popularity to weights, both of shape `(batch,)`.
+        is_normalized: Whether weights have the mean 1 over a batch's rows of the label.
+    """
+
+    def training(graph: TrainingGraph) -> Tensors:
+        return head.training(graph) | {"title_weight": weight(popularity_of(graph))}
+
+    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
+        of_title, weights = context["training"]["title_weight"], {}
+        for task in tasks:
+            given, is_it, own = row_weights(task, context), labels[task.column] == label, ops.ones_like(of_title)
+            if task.kind == "binary":
+                mean = observed_mean(of_title, ops.where(is_it, own, float("nan"))) if is_normalized else 1.0
+                own = ops.where(is_it, of_title / ops.maximum(mean, 1e-6), own)
+            weights[task.name] = own if given is None else own * ops.cast(given, own.dtype)
+        return head.losses(outputs, logits, vectors, labels, {**context, "sample_weight": weights})
+
+    return head._replace(losses=losses, training=training, features=(*head.features, TITLE))
+
+
+def check_has_binary(name: str, tasks: Sequence[Task]) -> None:
+    """Raises a `ValueError` that names the file unless a task is binary."""
+    if not any(task.kind == "binary" for task in tasks):
+        raise ValueError(f"`debias={name}` needs a binary task. Received: {[task.name for task in tasks]}")
+
+
 def negatives(rows: Tensors, label: KerasTensor, number: int) -> Iterator[tuple[Tensors, KerasTensor]]:
     """For each row the titles of some others: `(those of other rows, whether they are negatives of this row)`.
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from keras import ops
 
 from tfmtr.checks import check_boolean, check_number
-from tfmtr.debiasing._popularity import TITLE, popularity_of
-from tfmtr.heads._head import Context, Head, Tensors, TrainingGraph, observed_mean, row_weights
+from tfmtr.debiasing._popularity import check_has_binary, weighed
+from tfmtr.heads._head import Head
 from tfmtr.schema import Task
 
 
@@ -40,28 +40,8 @@ def ips(
     Raises:
         ValueError: If no task is binary, or an option is out of its range.
     """
-    binary = [task for task in tasks if task.kind == "binary"]
-    if not binary:
-        raise ValueError(f"`debias=ips` needs a binary task. Received: {[task.name for task in tasks]}")
+    check_has_binary("ips", tasks)
     check_number("power", power, least=0)
     check_number("clip", clip, least=1)
     check_boolean("is_normalized", is_normalized)
-
-    def training(graph: TrainingGraph) -> Tensors:
-        return head.training(graph) | {"inverse_propensity": ops.minimum(clip, popularity_of(graph) ** -power)}  # pyright: ignore[reportReturnType, reportOperatorIssue]
-
-    def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
-        inverse = context["training"]["inverse_propensity"]
-        weights = {}
-        for task in tasks:
-            given, label = row_weights(task, context), labels[task.column]
-            weight = ops.ones_like(inverse)
-            if task in binary:
-                positive = ops.where(label == 1, label, float("nan"))
-                mean = observed_mean(inverse, positive) if is_normalized else 1.0
-                weight = ops.where(label == 1, inverse / ops.maximum(mean, 1e-6), weight)
-            weights[task.name] = weight if given is None else weight * ops.cast(given, weight.dtype)
-        weighed: Context = {**context, "sample_weight": weights}
-        return head.losses(outputs, logits, vectors, labels, weighed)
-
-    return head._replace(losses=losses, training=training, features=(*head.features, TITLE))
+    return weighed(tasks, head, 1, lambda m: ops.minimum(clip, m**-power), is_normalized=is_normalized)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from keras import KerasTensor, ops
 
 from tfmtr.checks import check_number
-from tfmtr.debiasing._popularity import TITLE, popularity_of
+from tfmtr.debiasing._popularity import TITLE, check_has_binary, popularity_of
 from tfmtr.heads._head import Context, Head, Tensors, TrainingGraph
 from tfmtr.schema import Task
 
@@ -33,9 +33,7 @@ def score_correlation(tasks: Sequence[Task], head: Head, *, weight: float = 1.0)
     Raises:
         ValueError: If no task is binary, or `weight` is below 0.
     """
-    binary = [task for task in tasks if task.kind == "binary"]
-    if not binary:
-        raise ValueError(f"`debias=score_correlation` needs a binary task. Received: {[task.name for task in tasks]}")
+    check_has_binary("score_correlation", tasks)
     check_number("weight", weight, least=0)
 
     def training(graph: TrainingGraph) -> Tensors:
@@ -43,7 +41,7 @@ def score_correlation(tasks: Sequence[Task], head: Head, *, weight: float = 1.0)
 
     def losses(outputs: Tensors, logits: Tensors, vectors: Tensors, labels: Tensors, context: Context) -> Tensors:
         result = dict(head.losses(outputs, logits, vectors, labels, context))
-        for task in binary:
+        for task in (task for task in tasks if task.kind == "binary"):
             is_positive = ops.cast(labels[task.column] == 1, "float32")
             coefficient = correlation(logits[task.name][:, 0], context["training"]["popularity"], is_positive)
             result[f"{task.name}_correlation"] = weight * task.weight * coefficient**2
