@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))  # for `studies`
 PAGES = {  # {page: tables}
     "README.md": ("lists",),
     "docs/systems.md": ("systems", "heads", "balancers"),
+    "docs/add-a-debiasing-method.md": ("debiasing",),
     "docs/studies.md": ("m3oe",),
 }
 UNKNOWN = "n/a"
@@ -126,6 +127,7 @@ def tables() -> dict[str, tuple[str, Columns]]:
         ),
         "heads": ("heads", {"paper": paper("heads")}),
         "balancers": ("balancing", {"paper": paper("balancing"), "step": figure(steps)}),
+        "debiasing": ("debiasing", {"paper": paper("debiasing")}),
     }
 
 

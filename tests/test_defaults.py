@@ -41,7 +41,7 @@ DEFAULTS = {
         "esdf": {"elapsed": "elapsed", "num_slots": 4, "slot": 1.0},
         "in_batch_softmax": {
             "title": "title", "frequency": "streaming", "negatives": "mixed", "num_hard_negatives": None,
-            "within": None, "temperature": 1.0,
+            "within": None, "temperature": 1.0, "power": 1.0,
         },
         "mt_fwfm": {"conversion_type": None},
         "multi_dr": CLIP,
@@ -70,6 +70,17 @@ DEFAULTS = {
         "pcgrad": {"seed": 0},
         "random_weighting": {"seed": 0},
         "stch": {"mu": 1.0, "warmup": 100},
+    },
+    "debiasing": {
+        "dice": {
+            "served": "interest", "interest_weight": 0.1, "conformity_weight": 0.1, "discrepancy_weight": 0.01,
+            "num_negatives": 4,
+        },
+        "ips": {"power": 0.5, "clip": 20.0, "is_normalized": True},
+        "macr": {"c": 1.0, "title_weight": 1e-3, "user_weight": 1e-3},
+        "pda": {"power": 0.1, "num_negatives": 4},
+        "popular_negatives": {"power": 0.75},
+        "score_correlation": {"weight": 1.0},
     },
     "encoders.interactions": {"cross": {"num_layers": 2, "projection_dim": None}},
 }  # fmt: skip

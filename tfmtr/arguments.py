@@ -29,6 +29,7 @@ ALIASES = {
     "sharing": ("share",),
     "heads": ("head",),
     "balancing": ("balance",),
+    "debiasing": ("debias",),
     "user": ("user_id",),
     "index": ("kind",),
     "length": ("window_days",),

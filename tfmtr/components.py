@@ -33,6 +33,7 @@ ARGUMENTS = {  # what a folder's parts are chosen by
     "sharing": "share",
     "heads": "head",
     "balancing": "balance",
+    "debiasing": "debias",
     "optimizers": "optimizer",
     "datasets.public": "data set",
     "retrieval.indexes": "index",
@@ -40,7 +41,7 @@ ARGUMENTS = {  # what a folder's parts are chosen by
     "signatures": "signatures",
 }
 # Arguments that every part of a folder is called with.
-POSITIONAL = {"encoders.interactions": 2, "sharing": 2, "heads": 1, "balancing": 1, "optimizers": 0}
+POSITIONAL = {"encoders.interactions": 2, "sharing": 2, "heads": 1, "balancing": 1, "debiasing": 2, "optimizers": 0}
 POSITIONAL |= {"datasets.public": 2, "retrieval.indexes": 3, "evaluation.list_metrics": 1, "signatures": 1}
 WITHOUT_OPTIONS = ("retrieval.indexes", "evaluation.list_metrics")
 KEYWORDS = {"sharing": ("towers", "num_scenarios")}
@@ -212,15 +213,18 @@ def check_pairable(share: Any) -> None:
         )
 
 
-def is_two_tower_only(head: Any) -> bool:
-    """Whether a head is one for two-tower models only, which `tfmtr.heads.two_tower_only` says above its function."""
-    name, _ = parse("heads", head)
+def is_two_tower_only(head: Any, folder: str = "heads") -> bool:
+    """Whether a head, or a way to debias, is one for two-tower models only.
+
+    `tfmtr.heads.two_tower_only` says it above its function.
+    """
+    name, _ = parse(folder, head)
     if not isinstance(name, str):
         return getattr(name, TWO_TOWER_ONLY, False)
     try:
-        return TWO_TOWER_ONLY in declared.decorators(_declared("heads", name))
+        return TWO_TOWER_ONLY in declared.decorators(_declared(folder, name))
     except declared.UnreadableError:
-        return getattr(_function("heads", name), TWO_TOWER_ONLY, False)
+        return getattr(_function(folder, name), TWO_TOWER_ONLY, False)
 
 
 def has_word(folder: str, part: Any, word: str) -> bool:

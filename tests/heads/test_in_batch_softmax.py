@@ -48,6 +48,8 @@ def test_the_loss_with_correction_and_without():
         assert plain == pytest.approx(by_hand(task), rel=1e-5)
         head = in_batch_softmax(TASKS, frequency="log_p", temperature=0.5)
         assert losses(head, log_p=LOG_P)[task] == pytest.approx(by_hand(task, log_p=LOG_P, temperature=0.5), rel=1e-5)
+        head = in_batch_softmax(TASKS, frequency="log_p", power=0.4)
+        assert losses(head, log_p=LOG_P)[task] == pytest.approx(by_hand(task, log_p=0.4 * LOG_P), rel=1e-5)
 
 
 def test_negatives_of_the_batch_are_titles_of_rows_where_something_happened():

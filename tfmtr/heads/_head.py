@@ -56,6 +56,20 @@ class TrainingGraph(NamedTuple):
     title: KerasTensor | None
 
 
+class Pair(NamedTuple):
+    """What a two-tower model scores and serves of a user and a title.
+
+    Attributes:
+        queries: `{tower: tensor of shape (batch, d)}`.
+        title: The title vectors, shape `(batch, d)`.
+        training: `{name: tensor}`, what the losses need beside what `Head.training` makes.
+    """
+
+    queries: Tensors
+    title: KerasTensor
+    training: Tensors = {}  # noqa: RUF012  # nobody writes into it
+
+
 def identity(vectors: Tensors) -> Tensors:
     """Towers that are not related to one another."""
     return vectors
@@ -81,6 +95,8 @@ class Head(NamedTuple):
             layers between training-only features, logits and vectors whose outputs the losses need.
         features: Training-only features that the head reads and every table of examples has; they are added to a schema
             that does not name them.
+        pair: `pair(queries, title) -> Pair` in two-tower form, before the dot product: other queries and title
+            vectors, which are scored, indexed and served in the place of the towers' own.
         is_two_tower_only: Whether the head needs queries and title vectors; `two_tower_only` sets it.
     """
 
@@ -90,12 +106,14 @@ class Head(NamedTuple):
     relate: Callable[[Tensors], Tensors] = identity
     training: Callable[[TrainingGraph], Tensors] = nothing
     features: tuple[Feature, ...] = ()
+    pair: Callable[[Tensors, KerasTensor], Pair] = Pair
     is_two_tower_only: bool = False
 
     def complete(self, schema: Schema) -> Schema:
         """The schema with the features that the head reads."""
         names_so_far = {feature.name for feature in schema.features}
-        return schema.replace(features=[*schema.features, *(f for f in self.features if f.name not in names_so_far)])
+        more = {feature.name: feature for feature in self.features if feature.name not in names_so_far}
+        return schema.replace(features=[*schema.features, *more.values()])
 
 
 def two_tower_only(head: Callable[..., Head]) -> Callable[..., Head]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from keras import KerasTensor, ops
 
-from tfmtr.checks import check_choice
+from tfmtr.checks import check_choice, check_number
 from tfmtr.heads._head import (
     Context,
     Head,
@@ -38,10 +38,11 @@ def in_batch_softmax(
     num_hard_negatives: int | None = None,
     within: str | None = None,
     temperature: float = 1.0,
+    power: float = 1.0,
 ) -> Head:
     """For each task, a row that has it must find its own title among those of the batch.
 
-        s_ij = <q_i, v_j> / temperature - log p_j
+        s_ij = <q_i, v_j> / temperature - power log p_j
         L_t  = - 1/N sum_{i: label 1} log (e^{s_ii} / sum_{j in C_i} e^{s_ij})
 
     with the queries `q` of task t, the title vectors `v`, the probability `p_j` that title j is in a batch (without it
@@ -66,6 +67,9 @@ def in_batch_softmax(
         num_hard_negatives: Keeps only this many negatives with the highest scores a row; all by default.
         within: Name of a model input such as `"scenario"` or `"territory"`: negatives come from rows with its value.
         temperature: Positive float.
+        power: Number from 0, how much of the correction is made; chosen here. With 1, as in the paper, popular titles
+            are ahead as far as users choose them; the less, the less they are, and with 0, which is no correction,
+            scores tell a user's choices from everybody's.
 
     Returns:
         A `Head` with one output a task, for two-tower models only.
@@ -76,6 +80,7 @@ def in_batch_softmax(
     binary = [task for task in tasks if task.kind == "binary"]
     check_choice("negatives", negatives, ("batch", "mixed"))
     check_sizes(num_hard_negatives=1 if num_hard_negatives is None else num_hard_negatives)
+    check_number("power", power, least=0)
     if not binary or not temperature > 0:
         raise ValueError(
             "`head=in_batch_softmax` needs a binary task and a positive `temperature`. Received: "
@@ -114,7 +119,7 @@ def in_batch_softmax(
             scores = ops.matmul(given[f"query/{task.name}"], ops.transpose(given["title"]))
             scores = ops.cast(scores, "float32") / temperature
             if frequency is not None:
-                scores = scores - ops.expand_dims(given["log_p"], 0)
+                scores = scores - power * ops.expand_dims(given["log_p"], 0)
             log_probability = own_log_softmax(
                 scores, is_negative(given["id"], candidates, given.get("within")), num_hard_negatives
             )

@@ -5,9 +5,8 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
+from tfmtr.layers._hashing import hashed_places
 from tfmtr.layers._sizes import Shape, check_sizes
-
-PRIME = 2**31 - 1
 
 
 @keras.saving.register_keras_serializable(package="tfmtr")
@@ -56,13 +55,7 @@ class StreamingFrequency(keras.layers.Layer):
         )
 
     def call(self, inputs: KerasTensor, training: bool = False) -> KerasTensor:
-        # JAX has no 64-bit integers by default: there products wrap around, which is a hash as well.
-        ids = ops.cast(inputs, "int32" if keras.backend.backend() == "jax" else "int64")
-        places = []
-        for h in range(self.num_hashes):
-            factor = pow(48_271, h + 2, PRIME)  # large, so that ids which collide in one table do not in the next
-            places.append(h * self.num_buckets + ids * factor % PRIME % self.num_buckets)
-        places = ops.cast(ops.stack(places), "int32")  # (num_hashes, batch)
+        places = hashed_places(inputs, self.num_hashes, self.num_buckets)
         if training:
             places = ops.reshape(places, (-1,))
             step, count = self.step + 1, ops.take(self.count, places) + 1

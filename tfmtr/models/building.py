@@ -39,9 +39,9 @@ def add_terms(logits: Tensors, terms: Mapping[str, keras.KerasTensor]) -> Tensor
     return {tower: logit + terms[tower] if tower in terms else logit for tower, logit in logits.items()}  # pyright: ignore[reportReturnType]
 
 
-def named_tensors(head: Head, graph: TrainingGraph) -> dict[str, Tensors]:
-    """All tensors that a loss may need, as a `JointModel` takes them."""
-    training = head.training(graph)
+def named_tensors(head: Head, graph: TrainingGraph, extra: Mapping[str, keras.KerasTensor]) -> dict[str, Tensors]:
+    """All tensors that a loss may need, as a `JointModel` takes them; `extra` are those of `Head.pair`."""
+    training = {**head.training(graph), **extra}
     return {
         "outputs": head.outputs(graph.logits),
         "logits": graph.logits,

@@ -13,6 +13,7 @@ from tfmtr import components, precision, replicas
 from tfmtr.backends import check_tensorflow, is_tensorflow
 from tfmtr.encoders.graph_names import name_apart
 from tfmtr.heads._head import Head
+from tfmtr.models.popularity import count_popularity, has_popularity
 from tfmtr.models.rebuilding import as_saved, from_saved
 from tfmtr.private_names import count_loss, is_decayed, layers_within
 from tfmtr.schema import TRAINING, Schema
@@ -67,6 +68,7 @@ class JointModel(keras.Model):
         self.balance: Any = None
         self.built_with: tuple[str, Schema, dict[str, Any]] | None = None
         self.balance_name: Any = None
+        self.is_popularity_counted = False
         self.l2 = 0.0  # what `add_l2` added, which a saved model keeps
         in_training = {feature.name for feature in schema.by_role(TRAINING)}
         served = {name: tensor for name, tensor in inputs.items() if name not in in_training}
@@ -154,6 +156,8 @@ class JointModel(keras.Model):
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`; `x` may be a DataFrame, which has the labels, too.
 
+        A way to debias counts the titles' positives among the rows first, once: a dataset is read one time more.
+
         Raises:
             ValueError: If a feature or a label is missing, not encoded or not what its task can be.
         """
@@ -169,6 +173,13 @@ class JointModel(keras.Model):
             given.arguments["validation_data"] = (*self._encoded(*validation[:2]), *validation[2:])
         elif validation is not None:
             given.arguments["validation_data"] = self._encoded(validation)[0]
+        if has_popularity(self) and not self.is_popularity_counted:
+            if y is None and not hasattr(x, "as_numpy_iterator"):
+                raise ValueError(
+                    "`x` must be a DataFrame, arrays with `y`, or a `tf.data.Dataset`, for the popularity of titles to "
+                    f"be counted. Received: a {type(x).__name__}"
+                )
+            count_popularity(self, [(x, y)] if y is not None else x.as_numpy_iterator())
         return super().fit(*given.args, **given.kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:

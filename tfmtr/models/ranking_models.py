@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from tfmtr import components
+from tfmtr.debiasing._debiased import debiased
 from tfmtr.encoders.embed import embed_fields, encode_inputs, join
 from tfmtr.encoders.first_order import first_order
 from tfmtr.heads._head import TrainingGraph
@@ -31,6 +32,7 @@ def ranking(
     has_first_order: bool = False,
     dropout: float = 0.0,
     per_pair: bool = False,
+    debias: Any = None,
 ) -> JointModel:
     """Builds a ranking model: embeddings of all features, sharing, one logit per tower.
 
@@ -48,6 +50,7 @@ def ranking(
         has_first_order: Whether a linear model of the features is added to the logits.
         dropout: Share of what sharing is given that a training step leaves out.
         per_pair: As for `two_tower`.
+        debias: As for `two_tower`.
 
     Returns:
         A `JointModel`.
@@ -65,7 +68,13 @@ def ranking(
     (None, 1)
     """
     check_sizes(embedding_dim, unknown_rate, dropout)
-    name, head, share = head, components.find("heads", head)(schema.tasks), find_share(share, per_pair)
+    name, made, share = head, components.find("heads", head)(schema.tasks), find_share(share, per_pair)
+    head = debiased(made, debias, schema.tasks)
+    if head.is_two_tower_only and not made.is_two_tower_only:
+        raise ValueError(
+            "This way to debias needs queries and title vectors, which a ranking model does not have; use `two_tower`. "
+            f"Received: debias={debias!r}"
+        )
     if head.is_two_tower_only:
         raise ValueError(
             "This head compares a row's query with the titles of other rows, which a ranking model does not have; use "
@@ -102,4 +111,4 @@ def ranking(
         logits = add_terms(logits, first_order(inputs, features, tuple(logits)))
     inputs = {**inputs, **encode_inputs(schema, TRAINING)}
     graph = TrainingGraph(schema, inputs, dict(shared.bases), vectors, logits, {}, None)
-    return JointModel(inputs, named_tensors(head, graph), "ranking", head=head, schema=schema)
+    return JointModel(inputs, named_tensors(head, graph, {}), "ranking", head=head, schema=schema)

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from tfmtr.models.joint import JointModel
 
 Builder = TypeVar("Builder", bound=Callable[..., "JointModel"])
-PART_OF = {"share": "sharing", "head": "heads", "balance": "balancing", "encode": "encoders.interactions"}
+PART_OF = {
+    "share": "sharing",
+    "head": "heads",
+    "balance": "balancing",
+    "debias": "debiasing",
+    "encode": "encoders.interactions",
+}
 
 
 def as_saved(name: str, value: Any) -> Any:
@@ -54,7 +60,7 @@ def rebuildable(builder: Builder) -> Builder:
     def build(schema: Schema, **options: Any) -> "JointModel":
         if not isinstance(schema, Schema):
             raise ValueError(f"`schema` must be a Schema. Received: a {type(schema).__name__}")
-        for name in ("share", "head", "encode"):
+        for name in ("share", "head", "debias", "encode"):
             if options.get(name) is not None and (name, options[name]) != ("encode", "fwfm"):
                 components.check_part(PART_OF[name], options[name])
         model = builder(schema, **options)

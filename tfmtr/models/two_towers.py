@@ -10,6 +10,7 @@ from keras import ops
 
 from tfmtr import components, replicas
 from tfmtr.checks import check_choice, check_widths
+from tfmtr.debiasing._debiased import debiased
 from tfmtr.encoders.embed import embed, embed_fields, encode_inputs
 from tfmtr.encoders.field_weighted import as_fields, field_towers
 from tfmtr.heads._head import Head, TrainingGraph
@@ -75,6 +76,7 @@ def two_tower(
     encode: str | None = None,
     dropout: float = 0.0,
     per_pair: bool = False,
+    debias: Any = None,
 ) -> TwoTower:
     """Builds a two-tower model: the dot product of a user's and a title's vector, in one or many scenarios.
 
@@ -103,6 +105,7 @@ def two_tower(
             `tfmtr/encoders/field_weighted.py`); tasks share the embeddings, so `share` must be `"none"`.
         dropout: Share of each hidden layer's outputs that a training step leaves out.
         per_pair: Whether a multi-task file is made multi-domain: each pair of task and scenario is a task to it.
+        debias: Name of a file in `tfmtr/debiasing/` or a function like theirs: what is done about popularity bias.
 
     Returns:
         A `TwoTower` model.
@@ -128,7 +131,7 @@ def two_tower(
             f"and form=ranking on its candidates. Received: {pairs[:3]}"
         )
     given, share = share, find_share(share, per_pair)
-    head = components.find("heads", head)(schema.tasks)
+    head = debiased(head, debias, schema.tasks)
     schema, towers = head.complete(schema), head.towers()
     user_inputs = encode_inputs(schema, "user", "context", scenario=True)
     title_inputs = encode_inputs(schema, "title")
@@ -153,6 +156,8 @@ def two_tower(
     for tower, vector in vectors.items():
         scaled = vector if literal or encode else QueryScale(name=f"{tower}_query")(vector)
         queries[tower] = as_float32(scaled)
+    queries, title, extra = head.pair(queries, title)
+    for tower in vectors:
         bias = None if literal else towers[tower].start
         scores[tower] = DotScore(bias, name=f"{tower}_score", dtype="float32")
         logits[tower] = scores[tower](queries[tower], title)
@@ -161,7 +166,7 @@ def two_tower(
     graph = TrainingGraph(schema, inputs, dict(bases), vectors, logits, queries, title)
     return TwoTower(
         inputs,
-        named_tensors(head, graph),
+        named_tensors(head, graph, extra),
         "two_tower",
         head=head,
         schema=schema,

@@ -121,6 +121,17 @@ def check_together(recipe: "Recipe") -> None:
             "`head` must be another one unless `form=two_tower`: this one compares a row's query with the titles "
             f"of other rows, which a ranking model does not have. Received: head={recipe.head!r}, form={recipe.form!r}"
         )
+    if recipe.debias is not None and components.is_two_tower_only(recipe.debias, "debiasing"):
+        if recipe.form != "two_tower":
+            raise ValueError(
+                "`debias` must be another one unless `form=two_tower`: this one needs queries and title vectors, which "
+                f"a ranking model does not have. Received: debias={recipe.debias!r}, form={recipe.form!r}"
+            )
+        if recipe.head != "parallel" or recipe.normalizer != "rows":
+            raise ValueError(
+                "`head` must be `parallel`, with `normalizer=rows`, for a way to debias that has losses of its own. "
+                f"Received: debias={recipe.debias!r}, head={recipe.head!r}, normalizer={recipe.normalizer!r}"
+            )
     if recipe.per_pair:
         components.check_pairable(recipe.share)
     if recipe.literal and (width := components.tower_width(recipe.share)) not in (None, recipe.units[-1]):

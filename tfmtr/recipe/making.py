@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 def adapted(recipe: "Recipe", schema: Schema) -> Schema:
     """What `Recipe.adapt` returns."""
+    from tfmtr.debiasing._debiased import debiased  # heads import Keras
+
     head = components.find("heads", recipe.head)(schema.tasks)
     if not hasattr(head, "complete"):
         raise ValueError(f"`head` must be a function that returns a `Head`. Received: {recipe.head!r}, {head!r}")
-    schema = head.complete(schema)
+    schema = debiased(head, recipe.debias, schema.tasks).complete(schema)
     if recipe.form == "two_tower":
         schema = schema.replace(features=[feature for feature in schema.features if feature not in schema.counters])
     if recipe.task_weights is not None:
@@ -78,6 +80,7 @@ def build(recipe: "Recipe", schema: Schema) -> "JointModel":
     options = {
         "share": recipe.share,
         "head": head,
+        "debias": recipe.debias,
         "per_pair": recipe.per_pair,
         "embedding_dim": recipe.embedding_dim,
         "unknown_rate": recipe.unknown_rate,

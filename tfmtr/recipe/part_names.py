@@ -8,7 +8,8 @@ from tfmtr import components
 FORMS = ("two_tower", "ranking")
 LATER_FORMS = ("graph",)  # of the design, not built yet
 ENCODERS = "encoders.interactions"  # of ranking models
-PARTS = {"share": "sharing", "head": "heads", "balance": "balancing", "optimizer": "optimizers"}
+PARTS = {"share": "sharing", "head": "heads", "balance": "balancing", "debias": "debiasing"}
+PARTS |= {"optimizer": "optimizers"}
 STORED_AS_TABLES = ("encode", "schedule", *PARTS)
 
 

@@ -63,6 +63,8 @@ class Recipe:
         deterministic: Whether TensorFlow's ops must be deterministic, so that a resumed run repeats an unbroken one.
         precision: `"float32"` or `"mixed_bfloat16"`; `None` for the process's dtype policy.
         balance: A file of `tfmtr/balancing/`, or `None` for the sum of the losses.
+        debias: A file of `tfmtr/debiasing/`, what is done about popularity bias, or `None`. Lists are then ordered by
+            the towers alone, without a list model.
         optimizer: A file of `tfmtr/optimizers/`; the row-sparse ones are for large tables. With its option `use_ema`
             epochs are judged, kept and served with the moving averages of the weights.
         task_weights: `{task: factor of its loss}`; those of the data by default.
@@ -113,6 +115,7 @@ class Recipe:
     deterministic: bool = True
     precision: str | None = None
     balance: Any = dataclasses.field(default=None, hash=False)
+    debias: Any = dataclasses.field(default=None, hash=False)
     optimizer: Any = dataclasses.field(default="adam", hash=False)
     task_weights: dict[str, float] | None = dataclasses.field(default=None, hash=False)
     row_weights: str | None = None

@@ -14,6 +14,7 @@ from tfmtr.checkpoints import KeepState, restore, save
 from tfmtr.diagnosis import describe, losses_of, not_finite, not_finite_error, warn
 from tfmtr.documents import write_json
 from tfmtr.models import JointModel
+from tfmtr.models.popularity import count_popularity, has_popularity
 from tfmtr.private_names import moving_averages
 from tfmtr.recipe import Recipe
 from tfmtr.run import precision_of, weights_of
@@ -102,6 +103,10 @@ def fit_stage(
     def losses() -> dict[str, float]:
         return losses_of(model, data, stage.files, job.schema, batch_size=recipe.batch_size, num_batches=1)
 
+    if has_popularity(model):  # of the stage's own rows, whatever was before
+        title = job.schema.replace(features=[feature for feature in job.schema.features if feature.name == "title"])
+        rows = inputs.batches(data, stage.files, batch_size=recipe.batch_size, schema=title)
+        count_popularity(model, rows.as_numpy_iterator())
     keep = KeepState(
         job.workdir / "checkpoint" / f"window-{window}",
         model,

@@ -117,6 +117,11 @@ def _check_rows(data: Dataset, recipe: Recipe) -> None:
             "`data` must have a test window, which a model is trained for; prepare with --test-windows 1 or more. "
             f"Received: {data.path} without one"
         )
+    if recipe.debias is not None and replicas.number() > 1:
+        raise ValueError(
+            "`debias` must be left out with several replicas: popularity is counted, and titles are compared, in one. "
+            f"Received: debias={recipe.debias!r}, {replicas.number()} replicas"
+        )
     files = data.rows_for(recipe.form, "train", sampling=samplings_of(recipe))
     inputs.check_rows(data, files, "training")
     if recipe.row_weights is not None:
@@ -165,6 +170,8 @@ def _order_lists(model: JointModel, job: Job, run: dict[str, Any]) -> None:
     reason, started = why_not(data, job.recipe.form), time.perf_counter()
     if reason is None and data.has_given_rows:
         reason = "the data are rows that were given (`tfmtr prepare rows`): what users had before them is not known"
+    if job.recipe.debias is not None:
+        reason = "`debias` is to make lists less popular, and a list model orders them by popularity, too"
     run["listwise"] = {"reason": reason}
     if reason is None and replicas.is_chief():
         restore(model, weights_of(workdir, data.test_windows[0]))
