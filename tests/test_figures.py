@@ -24,6 +24,7 @@ ON_PURPOSE = {  # {page: {figures, or a heading with all that is below it: why t
         "30 %": "what an option's value means",
         "5 % 10 %": "options of what the paragraph tells",
     },
+    "docs/add-a-debiasing-method.md": {"8 MB": "arithmetic", "0.001": "the authors' default"},
     "docs/data.md": {"20 %": "a limit"},
     "docs/evaluation.md": {"80 %": "the power that is meant", "30 %": "a default"},
     "docs/fidelity.md": {"0.001 0.999": "the authors' limits"},
