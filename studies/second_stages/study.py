@@ -2,6 +2,7 @@
 
     python studies/second_stages/study.py --work WORK          # a quarter of an hour on two cores
     python studies/second_stages/study.py --page                # the page from the lines
+    python studies/second_stages/study.py --lists NAME RUN      # keeps what `tfmtr evaluate` found of a ranking run
 
 A log is drawn in which a title leads to the next and a click may lead to more: 1,500 users in three territories, 60
 titles. A first stage with a list model is trained on it, and each second stage on its candidates: every sharing file
@@ -9,7 +10,8 @@ with the plain head, and every other head with a shared bottom, on the shortest 
 `results.jsonl`: the seconds of each step, NDCG@10 of the lists of both stages, and what a server answers.
 
 Expected: no cell fails; the page says what each step took. The figures are of one seed of a drawn log and of small
-models, so they compare nothing.
+models, so they compare nothing. What compares are the lines of `lists.jsonl`, of logs of full size; `notes.md` has
+their commands.
 """
 
 import argparse
@@ -39,6 +41,7 @@ START = datetime.datetime(2025, 3, 1)
 TERRITORIES = ("DE", "FR", "PL")
 STEPS = ("train", "calibrate", "evaluate", "export", "serve")
 CANDIDATES, K = 30, 10
+LISTS = "lists.jsonl"
 RECIPE = {"form": "ranking", "epochs": 2, "batch_size": 2048, "embedding_dim": 8}
 
 
@@ -134,6 +137,34 @@ def compute(name, work, num_users=USERS):
     }  # fmt: skip
 
 
+def keep_lists(name, run, folder=HERE):
+    """Keeps the figures of a ranking run's lists, against its first stage alone and the best baseline, as a line."""
+    found = Run(run).evaluation.document
+    stage, others, means = found["first_stage"], found["baselines"], found["means"]["new"]
+    keys, best = ("ratio", "low", "high", "detectable"), others["best"]
+    Cell(folder / LISTS, name).write({
+        "ndcg": {contender: round(means[contender]["ndcg"], 4) for contender in ("model", "first stage", best)},
+        "best": best, "weight": stage["weight"]["weight"], "validation_lists": stage["weight"]["lists"],
+        "lists": means["model"]["lists"], "users": means["model"]["users"], "candidates": stage["candidates"],
+        "over_first": {key: round(stage["compared"][key], 4) for key in keys},
+        "over_best": {key: round(others["compared"][best][key], 4) for key in keys},
+        "versions": found["versions"], "date": found["date"],
+    })  # fmt: skip
+
+
+def lists_table(folder):
+    """The lines of `lists.jsonl` as a table."""
+    rows = []
+    for name, line in read_cells(folder / LISTS).items():
+        gains = [
+            f"{g['ratio']:.3f} ({g['low']:.3f} to {g['high']:.3f})" for g in (line["over_first"], line["over_best"])
+        ]
+        figures = [f"{line['ndcg'][contender]:.4f}" for contender in ("model", "first stage", line["best"])]
+        rows.append([name, f"{line['lists']:,}", *figures, line["best"], *gains, f"{line['weight']:g}"])
+    columns = ["log", "lists", "NDCG@10", "first stage", "best baseline", "which", "over the first stage"]
+    return table([*columns, "over the best baseline", "weight"], rows)
+
+
 def write_page(folder=HERE):
     """Writes `README.md` of the lines."""
     rows = []
@@ -148,7 +179,8 @@ def write_page(folder=HERE):
         "evaluated after both stages, exported with the index in one SavedModel, and asked by a client for ten titles. "
         "The log is drawn and small, and the models have two epochs: that all steps work is what is shown, not which "
         "system is better. `weight` is that of the first stage's score, chosen on validation users.\n\n"
-        f"{table(columns, rows)}\n"
+        f"{table(columns, rows)}\n\n## Lists on logs of full size\n\n{lists_table(folder)}\n\n"
+        + (HERE / "notes.md").read_text(encoding="utf-8")
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
@@ -173,8 +205,13 @@ def main(work=None, *, folder=HERE, names=None, num_users=USERS):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="folder for data and runs")
+    parser.add_argument(
+        "--lists", nargs=2, metavar=("NAME", "RUN"), help="keep the figures of an evaluated run's lists"
+    )
     parser.add_argument("--page", action="store_true", help="write the page from the lines alone")
     arguments = parser.parse_args()
-    if arguments.page == (arguments.work is not None):
-        parser.error("either --work or --page")
+    if arguments.lists:
+        keep_lists(*arguments.lists)
+    elif arguments.page == (arguments.work is not None):
+        parser.error("either --work, --lists or --page")
     main(arguments.work)

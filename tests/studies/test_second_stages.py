@@ -36,3 +36,15 @@ def test_there_is_a_cell_for_every_sharing_file_and_head_and_a_line_of_it():
     lines = [json.loads(line) for line in (study.HERE / RESULTS).read_text().splitlines()]
     assert {line["cell"] for line in lines} == named
     assert all(line["titles"] == study.K for line in lines)
+
+
+def test_what_an_evaluation_found_of_lists_becomes_a_line_and_a_row(computed):
+    run = computed / "work/cells/share-mmoe/run"
+    study.keep_lists("a log", run, computed)
+    (line,) = read_cells(computed / study.LISTS).values()
+    found = json.loads((run / "evaluation.json").read_text())
+    compared = found["first_stage"]["compared"]
+    assert line["over_first"]["ratio"] == round(compared["ours"] / compared["theirs"], 4)
+    assert line["ndcg"]["first stage"] == round(found["means"]["new"]["first stage"]["ndcg"], 4)
+    study.write_page(computed)
+    assert f"| a log | {line['lists']:,} | {line['ndcg']['model']:.4f} |" in (computed / "README.md").read_text()
