@@ -10,6 +10,7 @@ from tfmtr.evaluation.evaluate import put, row_metrics
 from tfmtr.evaluation.index_lists import ListCase, list_metrics, profiles
 from tfmtr.evaluation.past import Past
 from tfmtr.evaluation.ranking import recall_at_k
+from tfmtr.evaluation.splits import split_values
 from tfmtr.evaluation.title_facts import LOCAL_SHARE, title_facts
 from tfmtr.retrieval.catalogue import Catalogue
 from tfmtr.retrieval.index import availability
@@ -45,7 +46,7 @@ def evaluate_truth(data, truth, *, lookback, k=10, most=10_000):
     for window in data.test_windows:
         table = pa.concat_tables(inputs.read_tables(data.examples("test", windows=[window]), rows=65_536))
         day = truth.days - len(data.test_windows) + window - 1
-        columns = {name: table[name].cast(pa.string()).to_numpy() for name in data.schema.slices}
+        columns = split_values(table, data.schema)
         columns |= inputs.labels(table, data.schema) | {"title_row": table["title_row"].to_numpy()}
         columns[f"{task.name} score"] = truth.propensity(table["user"], table["title"], day, lookback=lookback)
         users = table["user"].combine_chunks().dictionary_encode().indices.to_numpy()
@@ -59,7 +60,7 @@ def evaluate_truth(data, truth, *, lookback, k=10, most=10_000):
             put(found, ("lists", metric, str(window)), cells)
     for cells in found["title_classes"][task.name].values():
         for cell in cells.values():  # a negative is a sampled pair, so propensities are not the labels' rates
-            cell["calibration_error"] = cell["log_loss"] = None
+            cell["calibration_error"] = cell["log_loss"] = cell["normalized_entropy"] = None
     return {
         "windows": found["tasks"][task.name]["territory"],
         "title_classes": found["title_classes"][task.name],

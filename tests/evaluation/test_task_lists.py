@@ -1,11 +1,13 @@
 """Lists by task and scenario, held against loops over a data frame."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from helpers.html_page import Page
 from rich.console import Console
 from scipy import sparse
 
@@ -15,6 +17,9 @@ from tfmtr.evaluation.list_scores import FIRST_STAGE, MODEL
 from tfmtr.evaluation.stage_gains import gain_rows, verdict
 from tfmtr.evaluation.task_lists import REQUESTS, USERS, TaskCase, by_task, first_users
 from tfmtr.evaluation.task_tables import tasks_table
+from tfmtr.reporting.page import template_environment
+from tfmtr.reporting.runs import EvaluatedRun, Model
+from tfmtr.reporting.stages_section import describe_stages
 from tfmtr.schema import Scenario, Schema, Task
 
 K, NUM_TITLES, NUM_USERS = 3, 12, 90
@@ -191,3 +196,24 @@ def test_the_rows_say_which_stage_gains_and_fit_a_terminal(document):
     alone = {**found, "first_stage": None}
     assert [len(row.gains) for row in gain_rows(alone)] == [1] * len(rows)
     assert not list(gain_rows({**found, "by_task": {}}))
+
+
+def test_a_page_says_which_stage_gains_and_where_it_is_not_shown(document):
+    found, _ = document
+    found = {**found, "by_task": {**found["by_task"]}}
+    near = found["by_task"]["like"]["overall"]["overall"]["compared"]["ndcg"][FIRST_STAGE]
+    near.update(low=0.9, high=1.3)
+    gains = describe_stages(Model("both", (EvaluatedRun(Path("both"), {}, found),)))
+    template = template_environment().get_template("sections/stages.html")
+    page = Page(str(template.make_module({"k": K, "model": "both"}).gains_table(gains, "stages")))
+    assert page.tables["stages"]["headers"][:6] == [
+        "task", "tab", "lists", "first stage alone / ease", "ratio", "95 % interval",
+    ]  # fmt: skip
+    rows = {(row[0][0], row[1][0]): [text for text, _ in row] for row in page.tables["stages"]["rows"]}
+    assert rows["click", "all"][3] == rows["click", "all"][6] == "higher"
+    assert rows["like", "all"][6:9] == ["not shown", f"{near['ratio']:.3f}", "0.900 to 1.300"]
+    assert ("like", "unknown") not in rows
+    assert "like: n/a in tab unknown" in page.text
+    assert {len(row) for row in page.tables["stages"]["rows"]} == {len(page.tables["stages"]["headers"])}
+    by_territory = describe_stages(Model("both", (EvaluatedRun(Path("both"), {}, found),)), "territory")
+    assert {row.scenario for row in by_territory.rows} == {"all", "DE", "PL"}
