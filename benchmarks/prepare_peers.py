@@ -35,6 +35,7 @@ COLUMNS = ("user", "title", "territory", "bucket", "split", "sampling", "window"
 OPTIONS = {name: p.default for name, p in inspect.signature(prepare).parameters.items() if p.default is not p.empty}
 OPTIONS |= {"test_fraction": TEST_FRACTION, "validation_fraction": VALIDATION_FRACTION}
 OPTIONS |= {"activity_lookback": ACTIVITY}  # windows here are shorter
+OPTIONS["counters"] = ()
 COHORT, STRATUM = ["bucket", "split", "sampling", "cohort"], ["bucket", "split", "sampling", "window"]
 COUNTERS = ("title", "title,territory", "user", "user,genres")
 hash_seconds = 0.0
