@@ -200,7 +200,10 @@ def index(values: Any, vocabulary: Any) -> np.ndarray:
 
 
 def _look_up_number(value: Any, feature: Feature) -> Any:
-    return (value - feature.mean) / feature.std
+    """What is no finite number is missing, as in the examples: the mean stands for it."""
+    from keras import ops
+
+    return (ops.where(ops.isfinite(value), value, feature.mean) - feature.mean) / feature.std
 
 
 def _look_up_id(value: Any, feature: Feature) -> Any:

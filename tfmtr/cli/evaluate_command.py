@@ -1,12 +1,16 @@
 """`tfmtr evaluate`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from tfmtr.cli.common_options import RunDirectories, check_typed
+
+if TYPE_CHECKING:
+    from tfmtr.evaluation.evaluation import Evaluation
 
 
 def evaluate(
@@ -67,7 +71,16 @@ def evaluate(
     found = {
         name: evaluate_run(run, data, **options, **stages.get(run, {})) for name, run in zip(names, runs, strict=True)
     }
-    print_tables(found, Console())
+    for together in by_data(found):
+        print_tables(together, Console())
+
+
+def by_data(found: Mapping[str, "Evaluation"]) -> list[dict[str, "Evaluation"]]:
+    """Evaluations of the same rows side by side: those of a model of candidates are not those of its first stage."""
+    groups: dict[str, dict[str, Evaluation]] = {}
+    for name, evaluation in found.items():
+        groups.setdefault(evaluation.document["fingerprint"], {})[name] = evaluation
+    return list(groups.values())
 
 
 def form_of(run: Path) -> str | None:

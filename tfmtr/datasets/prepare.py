@@ -230,6 +230,11 @@ def check_counters(options: dict[str, Any], logs: Logs) -> None:
         ValueError: If counters are none, or windows are no spans of time.
     """
     found = parse_counters(() if options["counters"] is None else options["counters"])
+    if not found and options["counter_days"] is not None and list(options["counter_days"]) != list(DAYS):
+        raise ValueError(
+            "`counter_days` must be left out unless `counters` (`--counters`) say what is counted. Received: "
+            f"counter_days={options['counter_days']}"
+        )
     options["counters"] = [",".join(counter.columns) for counter in found]
     options["counter_days"] = list(parse_days(DAYS if options["counter_days"] is None else options["counter_days"]))
     options["counter_prior"] = parse_prior(options["counter_prior"])

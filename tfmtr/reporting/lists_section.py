@@ -1,6 +1,6 @@
 """The lists of models and baselines side by side: what a page shows first."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -106,15 +106,15 @@ def describe_lists(models: Sequence[Model], *, num_samples: int = 1000) -> Lists
     among = evaluation.get("ranked_among")
     rows = [model_row(of, None if of is model else ratio(ours, scores_of(of), num_samples), among) for of in with_lists]
     list_scores = read_list_scores(beside.path) if beside else None
-    for name, windows in baselines.get("ranking", {}).items():
+    for name in baselines.get("ranking", {}):
         theirs = None if list_scores is None else values_of(list_scores, name)
         rows.append(
             Row(
                 name=name,
                 is_model=False,
                 is_best=name == baselines["best"],
-                figures={metric: Figure(mean_over_lists(windows, metric), None) for metric in METRICS},
-                repeats=Figure(mean_over_lists(baselines["repeats"].get(name, {}), "ndcg"), None),
+                figures={metric: Figure(mean_of(beside.evaluation, "new", name, metric), None) for metric in METRICS},
+                repeats=Figure(mean_of(beside.evaluation, "repeats", name, "ndcg"), None),
                 among={
                     metric: Figure(mean_over_lists(among_of(beside, among, name), metric), None) for metric in AMONG
                 },
@@ -149,16 +149,27 @@ def describe_lists(models: Sequence[Model], *, num_samples: int = 1000) -> Lists
     )
 
 
+def mean_of(evaluation: Mapping[str, Any], kind: str, name: str, metric: str) -> float | None:
+    """A metric's mean over all lists of a contender, those of windows with few lists, too; `None` where there is none.
+
+    Args:
+        evaluation: The document `evaluation.json`.
+        kind: `"new"`, or `"repeats"` for lists with what users had before.
+        name: Of the contender.
+        metric: Of the metric.
+    """
+    return evaluation.get("means", {}).get(kind, {}).get(name, {}).get(metric)
+
+
 def model_row(model: Model, cell: dict[str, Any] | None, among: int | None) -> Row:
     """The `Row` of a `Model`, with the page's ratio to it, and figures among so many titles."""
     runs = [run.evaluation for run in model.runs]
-    rankings, repeats = [run["lists"].get("ranking", {}) for run in runs], [run.get("repeats", {}) for run in runs]
     return Row(
         name=model.name,
         is_model=True,
         is_best=False,
-        figures={metric: mean_over_seeds(mean_over_lists(of, metric) for of in rankings) for metric in METRICS},
-        repeats=mean_over_seeds(mean_over_lists(of, "ndcg") for of in repeats),
+        figures={metric: mean_over_seeds(mean_of(run, "new", MODEL, metric) for run in runs) for metric in METRICS},
+        repeats=mean_over_seeds(mean_of(run, "repeats", MODEL, "ndcg") for run in runs),
         among={
             metric: mean_over_seeds(mean_over_lists(among_of(run, among), metric) for run in model.runs)
             for metric in AMONG

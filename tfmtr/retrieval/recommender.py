@@ -140,7 +140,7 @@ class Recommender(keras.layers.Layer):
         if second is not None:
             index, scores = self.with_popular(is_popular, request, allowed, index, scores)
             outputs = second(request, index, self.evidence(list_query, index, scores))
-            first = tf.where(scores > -np.inf, scores, 0.0) * request[names.FIRST_STAGE_WEIGHT][:, None]
+            first = tf.where(scores > -np.inf, scores, 0.0) * finite(request, names.FIRST_STAGE_WEIGHT)[:, None]
             combined = second.combined(outputs, request) + first
             combined = tf.where(is_ranked[:, None], self.named(outputs, rank_by), combined)
             scores = tf.where(scores > -np.inf, combined, -np.inf)
@@ -291,6 +291,14 @@ def checked_share(name: str, value: tf.Tensor) -> tf.Tensor:
     """A request's value, once every row is from 0 to 1."""
     is_share = tf.reduce_all((value >= 0) & (value <= 1))  # not of NaN
     with tf.control_dependencies([tf.debugging.Assert(is_share, [f"`{name}` must be from 0 to 1.", value])]):
+        return tf.identity(value)
+
+
+def finite(request: Mapping[str, tf.Tensor], name: str) -> tf.Tensor:
+    """A request's value, once every row is a finite number."""
+    value = request[name]
+    check = tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(value)), [f"`{name}` must be finite.", value])
+    with tf.control_dependencies([check]):
         return tf.identity(value)
 
 

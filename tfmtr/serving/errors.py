@@ -37,8 +37,10 @@ def first_clause(message: str) -> str:
 
     >>> first_clause("assertion failed: [`k` must be at most 60.] [Condition x <= y ...] [100]\n\t [[{{node Assert}}]]")
     '`k` must be at most 60.'
+    >>> first_clause("assertion failed: [One of ['a', 'b'] must not be 0.] [[0 0]]")
+    "One of ['a', 'b'] must not be 0."
     """
-    match = re.search(r"assertion failed: \[(.+?)\s*\](?= \[|\s|$)", message)
+    match = re.search(r"assertion failed: \[(.+?)\s*\](?= \[|\n|$)", message)
     return match[1].replace("\\'", "'") if match else message
 
 
