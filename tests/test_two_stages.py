@@ -259,6 +259,7 @@ def test_a_user_of_whom_nothing_is_known_is_ranked_by_the_model_and_counted(sess
     [
         ({"weight_event": np.zeros(1, "float32"), "weight_like": np.zeros(1, "float32")}, "must not be 0"),
         ({"weight_like": np.full(1, np.nan, "float32")}, "all must be finite"),
+        ({"first_stage_weight": np.full(1, np.nan, "float32")}, "`first_stage_weight` must be finite"),
         ({"combine_tasks": np.asarray(["best"], object)}, "`combine_tasks` must be empty or one of"),
         ({"rank_by": np.asarray(["buy"], object)}, "`rank_by` must be empty or one of"),
     ],

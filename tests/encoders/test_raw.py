@@ -7,6 +7,7 @@ import pytest
 
 from tfmtr import inputs
 from tfmtr.encoders.raw import look_up, raw_inputs
+from tfmtr.kinds import KINDS
 from tfmtr.schema import Feature, Scenario, Schema, Task
 
 SCHEMA = Schema(
@@ -51,6 +52,13 @@ def test_graph_and_arrow_agree_on_every_value():
         np.testing.assert_allclose(served[name], value, rtol=1e-6, err_msg=name)
     np.testing.assert_array_equal(trained["country"], [3, 2, 0, 1, 3, 0])
     np.testing.assert_array_equal(trained["scenario"], [1, 0, 0, 1, 2, 0])
+
+
+def test_a_number_that_is_none_is_missing_in_a_request_as_in_the_examples():
+    feature = next(feature for feature in SCHEMA.features if feature.name == "age")
+    values = np.asarray([np.nan, np.inf, -np.inf, feature.mean + 2 * feature.std], "float32")
+    found = KINDS["number"].look_up(keras.ops.convert_to_tensor(values), feature)
+    np.testing.assert_allclose(found, [0.0, 0.0, 0.0, 2.0], atol=1e-6)
 
 
 def test_a_scenario_without_groups_is_always_the_default_one():

@@ -152,13 +152,21 @@ def describe_lists(models: Sequence[Model], *, num_samples: int = 1000) -> Lists
 def mean_of(evaluation: Mapping[str, Any], kind: str, name: str, metric: str) -> float | None:
     """A metric's mean over all lists of a contender, those of windows with few lists, too; `None` where there is none.
 
+    Evaluations of older versions have no such means: theirs is over the windows that have a figure.
+
     Args:
         evaluation: The document `evaluation.json`.
         kind: `"new"`, or `"repeats"` for lists with what users had before.
         name: Of the contender.
         metric: Of the metric.
     """
-    return evaluation.get("means", {}).get(kind, {}).get(name, {}).get(metric)
+    if "means" in evaluation:
+        return evaluation["means"].get(kind, {}).get(name, {}).get(metric)
+    if name != MODEL:
+        return mean_over_lists(evaluation["baselines"]["ranking" if kind == "new" else kind].get(name, {}), metric)
+    return mean_over_lists(
+        (evaluation["lists"].get("ranking") if kind == "new" else evaluation.get(kind)) or {}, metric
+    )
 
 
 def model_row(model: Model, cell: dict[str, Any] | None, among: int | None) -> Row:
