@@ -256,10 +256,13 @@ def _add_defaults(version: Path, signatures: Mapping[str, Signature]) -> list[st
     saved_model = SavedModel.FromString(file.read_bytes())
     saved = saved_model.meta_graphs[0].signature_def
     for signature, made in signatures.items():
-        for name, (spec, value) in made.defaults.items():
-            saved[signature].defaults[name].CopyFrom(tf.make_tensor_proto(value, spec.dtype))
+        defaults = {name: tf.make_tensor_proto(value, spec.dtype) for name, (spec, value) in made.defaults.items()}
+        for name in defaults.keys() - set(made.context):
+            saved[signature].defaults[name].CopyFrom(defaults[name])
         if made.defaults and f"{signature}_batch" not in saved:
             add_batch_signature(saved_model.meta_graphs[0], signature)
+        for name in made.context:  # which requests of several users have, a row each
+            saved[signature].defaults[name].CopyFrom(defaults[name])
     if SCORES not in signatures:
         del saved[SCORES]  # Keras's name for the first endpoint
     file.write_bytes(saved_model.SerializeToString())

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from helpers.base_log import base, examples, make_logs, prepared, read_examples
 from helpers.untraced import untraced
 from typer.testing import CliRunner
@@ -14,6 +15,8 @@ from tfmtr.exporting import export
 from tfmtr.operations.service import start_service
 from tfmtr.retrieval.embeddings import write_embeddings
 from tfmtr.schema import Feature
+from tfmtr.serving.predict import choose_outputs, predict
+from tfmtr.serving.session import SavedModelSession
 
 TABS = ("home", "search", "after")
 STRATUM = ["split", "sampling", "window"]
@@ -149,6 +152,24 @@ def test_a_request_s_tab_chooses_the_branch_and_what_is_no_tab_the_default(sampl
     assert ["default_branch" in answer.fallback for answer in asked] == [False, False, False, True]
     assert ["unknown_context" in answer.fallback for answer in asked] == [False, False, False, True]
     assert len({answer.scores for answer in asked}) == 4
+    session = SavedModelSession(version.path)
+    given = {name: np.asarray([value] * 2, "float32") for name, value in features.items() if name != "hour"}
+    given |= {"territory": np.asarray(["DE"] * 2, object), "request_territory": np.asarray(["DE"] * 2, object)}
+    given |= {"seen": np.full((2, 1), "", object), "k": np.full(2, 5, "int32")}
+    hour = next(feature for feature in version.schema.features if feature.name == "hour")
+    said = {"tab": np.asarray(["", ""], object), "hour": np.full(2, hour.mean, "float32")}
+    signature, answers = session.signatures["recommend"], []
+    defaults = {name: tf.make_ndarray(value) for name, value in signature.defaults.items()}
+    for more in ({}, said):  # a context that is left out is one of which nothing is known
+        answers.append(predict(session, signature, defaults | given | more, choose_outputs(signature)))
+    np.testing.assert_array_equal(answers[0]["titles"], answers[1]["titles"])
+    np.testing.assert_allclose(answers[0]["scores"], answers[1]["scores"], rtol=1e-6)
+    assert all("unknown_context" in text for text in answers[0]["fallback"].astype(str))
+    batched = session.signatures["recommend_batch"]
+    assert {"tab", "hour"} <= set(batched.inputs)
+    of_batch = {name: value for name, value in (given | said).items() if name in batched.inputs}
+    again = predict(session, batched, of_batch, choose_outputs(batched))
+    np.testing.assert_array_equal(again["titles"], answers[1]["titles"])
 
 
 def test_evaluation_and_calibration_speak_of_tabs_and_vectors_of_users_have_none(sampled, run, tmp_path):

@@ -53,7 +53,9 @@ class PreparationOptions:
     seed: Annotated[int, typer.Option(help="Of every sample drawn.")] = 0
     examples: Annotated[
         str,
-        typer.Option(help="Ranking models learn from discoveries and negatives, or from all impressions as logged."),
+        typer.Option(
+            help="What ranking models learn from: discoveries (and negatives), or impressions, all of them as logged."
+        ),
     ] = "discoveries"
     alpha: Annotated[float, typer.Option(help="Negatives for each positive.")] = 10.0
     negatives: Annotated[str, typer.Option(help="Negatives are logged, sampled, or both: logged ones first.")] = "both"

@@ -13,8 +13,12 @@ from tfmtr.arguments import pairs, places_of, texts_of
 class TableOptions:
     """What `tfmtr.datasets.logs.Logs` is made of, whatever its events are."""
 
-    users: Annotated[Path | None, typer.Option(help="Users: one row each; those of the events by default.")] = None
-    titles: Annotated[Path | None, typer.Option(help="Titles: one row each; those of the events by default.")] = None
+    users: Annotated[
+        Path | None, typer.Option(help="Users: one row each; by default those that the events or rows name.")
+    ] = None
+    titles: Annotated[
+        Path | None, typer.Option(help="Titles: one row each; by default those that the events or rows name.")
+    ] = None
     training: Annotated[
         list[str] | None,
         typer.Option(help="name=column[:id]: known in training only, such as the position on the page; repeat."),

@@ -4,13 +4,14 @@ import dataclasses
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from tfmtr import components
 from tfmtr.checks import nearest
+from tfmtr.kinds import KINDS
 from tfmtr.schema import Schema
 
 FOLDER = "signatures"
@@ -27,11 +28,13 @@ class Signature:
         function: From `{input: tensor}` to `{output: tensor}`.
         inputs: `{input: TensorSpec}` of all inputs.
         defaults: `{input: (spec, value)}` of those that a client may leave out.
+        context: Which of these tell a request's context: `<name>_batch` has them, and no default of them.
     """
 
     function: Callable[[dict[str, Any]], dict[str, Any]]
     inputs: Mapping[str, tf.TensorSpec]
     defaults: Mapping[str, Default] = dataclasses.field(default_factory=dict)
+    context: Collection[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +54,16 @@ class Served:
     users: Mapping[str, Any]
     titles: Mapping[str, Any]
     rows: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def context_defaults(served: Served, inputs: Mapping[str, Any]) -> dict[str, Default]:
+    """Inputs of the context among those of a signature, which a client may leave out: no value, or a number's mean."""
+    context = {feature.name: feature for feature in served.schema.by_role("context") if feature.name in inputs}
+    return {
+        name: (tf.TensorSpec([None], KINDS[f.kind].raw_dtype), [""] if KINDS[f.kind].is_text else [f.mean])
+        for name, f in context.items()
+        if not KINDS[f.kind].is_wide
+    }
 
 
 def signatures_of(served: Served, parts: Mapping[str, Any], more: Sequence[Any] = ()) -> dict[str, Signature]:
