@@ -16,6 +16,7 @@ from tfmtr.operations.service import start_service
 from tfmtr.retrieval.embeddings import write_embeddings
 from tfmtr.schema import Feature
 from tfmtr.serving.predict import choose_outputs, predict
+from tfmtr.serving.recommendations import user_inputs
 from tfmtr.serving.session import SavedModelSession
 
 TABS = ("home", "search", "after")
@@ -196,3 +197,9 @@ def test_the_command(tmp_path):
     schema = tfmtr.Dataset(tmp_path / "data").schema
     assert [(f.name, f.kind) for f in schema.by_role("context")] == [("tab", "id"), ("when", "number")]
     assert schema.scenario.columns == ("tab",)
+
+
+def test_a_number_of_the_context_that_is_none_is_one_line(sampled):
+    with pytest.raises(ValueError, match=r"`context` must say 'hour' as a number\. Received: hour='abc'"):
+        user_inputs(sampled[0], {"territory": "DE", "hour": "abc"})
+    assert user_inputs(sampled[0], {"territory": "DE", "hour": "7"})["hour"] == 7

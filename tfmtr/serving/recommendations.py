@@ -222,7 +222,13 @@ def user_inputs(
         value, store = row.get(feature.name), row.get("user_row")
         if value is None and feature.is_stored and store is not None and store >= 0:
             value = data.vectors("user").vectors[store]  # pyright: ignore[reportAttributeAccessIssue]
-        inputs[feature.name] = KINDS[feature.kind].request(value, feature)
+        try:
+            inputs[feature.name] = KINDS[feature.kind].request(value, feature)
+        except ValueError:
+            raise ValueError(
+                f"`{'context' if feature.role == 'context' else 'row'}` must say {feature.name!r} as a {feature.kind}. "
+                f"Received: {feature.name}={value!r}"
+            ) from None
     for column in (column for schema in schemas for column in schema.scenario.columns):
         inputs.setdefault(column, np.asarray([row.get(column) or ""], object))
     return inputs
