@@ -62,7 +62,9 @@ LINES = (
     Line("heads/dcmt", "constraint_weight: float = 0.001", "constraint_weight: float = 0.1", CASCADE),
     Line("heads/escm2", "counterfactual_weight: float = 0.1", "counterfactual_weight: float = 1.0", CASCADE),
     Line("heads/esdf", "rate * ops.clip(time - k", "ops.clip(time - k"),
-    Line("heads/in_batch_softmax", '- ops.expand_dims(given["log_p"], 0)', '+ ops.expand_dims(given["log_p"], 0)'),
+    Line(
+        "heads/in_batch_softmax", '- power * ops.expand_dims(given["log_p"], 0)', '+ ops.expand_dims(given["log_p"], 0)'
+    ),
     Line("heads/multi_ipw", "clip: float = 0.02", "clip: float = 0.2", CASCADE),
     Line("heads/position_bias", "ops.cast(kept > 0, term.dtype)", "kept"),
     Line("heads/self_auxiliary", "auxiliary_weight * small", "small"),

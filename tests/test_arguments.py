@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -339,10 +340,11 @@ def test_two_runs_of_one_name_are_two_columns(monkeypatch):
     from tfmtr.evaluation import evaluate, evaluation
 
     shown = []
-    monkeypatch.setattr(evaluate, "evaluate", lambda run, data, **options: str(run))
+    found = {run: SimpleNamespace(document={"fingerprint": data}) for run, data in zip("abc", "xxy", strict=True)}
+    monkeypatch.setattr(evaluate, "evaluate", lambda run, data, **options: found[run.parts[0]])
     monkeypatch.setattr(evaluation, "print_tables", lambda results, console: shown.append(results))
     cli.evaluate(runs=[Path("a/run"), Path("b/run"), Path("c/other")], data=Path("d"))
-    assert shown == [{"a/run": "a/run", "b/run": "b/run", "other": "c/other"}]
+    assert shown == [{"a/run": found["a"], "b/run": found["b"]}, {"other": found["c"]}]  # a table for each data set
 
 
 def test_an_option_of_a_part_is_not_taken_for_one_of_the_command():
