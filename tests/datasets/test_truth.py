@@ -161,10 +161,11 @@ def test_a_folder_without_truth(tmp_path):
         Truth(tmp_path)
 
 
-def test_the_page_s_example_prints_what_the_page_says(tmp_path, monkeypatch, capsys):
+def test_the_page_s_example_prints_how_well_the_truth_ranks(tmp_path, monkeypatch, capsys):
     page = PAGE.read_text(encoding="utf-8")
     (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(block, {})
-    said, found = (re.search(r"best possible PR-AUC (0\.\d+)", text)[1] for text in (page, capsys.readouterr().out))
-    assert float(said) == pytest.approx(float(found), abs=0.02)
+    best, prevalence = map(float, re.findall(r"0\.\d+", capsys.readouterr().out))
+    assert prevalence == pytest.approx(1 / 11, abs=0.01)  # ten negatives a positive
+    assert 5 * prevalence < best < 1

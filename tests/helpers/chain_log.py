@@ -42,5 +42,6 @@ def chain_data(folder: Path, *, num_test: int = 2, change=None, counters=()) -> 
     calendar = Calendar(datetime.timedelta(days=1), num_train=DAYS - 2 - num_test, num_test=num_test, end=end)
     columns = {name: name for name in ("user", "title", "territory", "time", "name")}
     logs = Logs(**paths, columns=columns, calendar=calendar, availability="anywhere")
-    options = {"test_fraction": 0.2, "validation_fraction": 0.3, "counters": counters, "counter_days": (2,)}
+    options = {"test_fraction": 0.2, "validation_fraction": 0.3, "counters": counters}
+    options |= {"counter_days": (2,)} if counters else {}
     return prepare(logs, folder / "data", progress=False, **options)
