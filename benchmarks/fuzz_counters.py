@@ -11,13 +11,9 @@ before the window's start whose first label is known, those of them where a task
 Expected: "200 logs: all counters are right", with the number of cells compared.
 """
 
-import argparse
 import datetime
-import tempfile
-from pathlib import Path
 
 import fuzz_prepare
-import hypothesis
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -176,33 +172,15 @@ def check(row, right, place):
 
 def main(num_cases=200, engine="duckdb", seed=0):
     """Runs the cases; returns `(logs, cells)` that were compared."""
-    counts = []
 
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=num_cases,
-        deadline=None,
-        database=None,
-        phases=[hypothesis.Phase.generate],
-        report_multiple_bugs=False,
-        verbosity=hypothesis.Verbosity.quiet,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    @hypothesis.given(fuzz_prepare.cases())
-    def each(case):
-        with tempfile.TemporaryDirectory() as folder:
-            data = prepare_case(case, Path(folder), engine)
-            counts.append(compare(case, data) if data else 0)
+    def count(case, folder):
+        data = prepare_case(case, folder, engine)
+        return compare(case, data) if data else 0
 
-    each()
+    counts = fuzz_prepare.run_cases(count, num_cases, seed)
     print(f"{len(counts)} logs: all counters are right, of {sum(counts):,} cells; {counts.count(0)} had no positive")
     return len(counts), sum(counts)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=200, help="Number of logs.")
-    parser.add_argument("--engine", default="duckdb", choices=("duckdb", "spark"), help="What prepares them.")
-    parser.add_argument("--seed", type=int, default=0, help="Of what is drawn.")
-    arguments = parser.parse_args()
-    main(arguments.cases, arguments.engine, arguments.seed)
+    main(*fuzz_prepare.arguments(__doc__, 200))

@@ -505,8 +505,8 @@ def prepare_case(case, folder, engine="duckdb"):
         raise
 
 
-def main(num_cases=2000, engine="duckdb", seed=0):
-    """Runs the cases; returns `(logs, examples)` that were compared."""
+def run_cases(count, num_cases, seed):
+    """`count(case, folder)` of so many random logs, each in a folder of its own; returns a list of what it returned."""
     counts = []
 
     @hypothesis.seed(seed)
@@ -522,18 +522,33 @@ def main(num_cases=2000, engine="duckdb", seed=0):
     @hypothesis.given(cases())
     def each(case):
         with tempfile.TemporaryDirectory() as folder:
-            data = prepare_case(case, Path(folder), engine)
-            counts.append(compare(case, data) if data else 0)
+            counts.append(count(case, Path(folder)))
 
     each()
+    return counts
+
+
+def arguments(text, num_cases):
+    """What the command line says: `(cases, engine, seed)`."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=num_cases, help="Number of logs.")
+    parser.add_argument("--engine", default="duckdb", choices=("duckdb", "spark"), help="What prepares them.")
+    parser.add_argument("--seed", type=int, default=0, help="Of what is drawn.")
+    found = parser.parse_args()
+    return found.cases, found.engine, found.seed
+
+
+def main(num_cases=2000, engine="duckdb", seed=0):
+    """Runs the cases; returns `(logs, examples)` that were compared."""
+
+    def count(case, folder):
+        data = prepare_case(case, folder, engine)
+        return compare(case, data) if data else 0
+
+    counts = run_cases(count, num_cases, seed)
     print(f"{len(counts)} logs: all cells are right, of {sum(counts):,} examples; {counts.count(0)} had no positive")
     return len(counts), sum(counts)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=2000, help="Number of logs.")
-    parser.add_argument("--engine", default="duckdb", choices=("duckdb", "spark"), help="What prepares them.")
-    parser.add_argument("--seed", type=int, default=0, help="Of what is drawn.")
-    arguments = parser.parse_args()
-    main(arguments.cases, arguments.engine, arguments.seed)
+    main(*arguments(__doc__, 2000))
