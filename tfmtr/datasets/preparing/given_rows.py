@@ -260,11 +260,7 @@ def write_events(work: Work, given: GivenRows) -> None:
 
 def write_row_report(work: Work, outcome: Outcome, dropped: Mapping[str, int]) -> None:
     """Writes schema.json and prepare.json."""
-    territories = {
-        name: {**row, "positives": outcome.examples.positives.get(name, 0)}
-        for name, row in outcome.survey.territories.items()
-    }
-    report = report_of(work, outcome, territories)
+    report = report_of(work, outcome)
     kept = sum(row["rows"] for row in outcome.examples.counts)
     report["rows"] = {"given": kept + sum(dropped.values()), "kept": kept, "dropped": dict(dropped)}
     report["windows"] = without_spans(outcome.placed.windows)

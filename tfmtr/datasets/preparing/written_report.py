@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tfmtr.datasets.dataset import IMPRESSIONS
@@ -37,17 +37,19 @@ class Outcome:
     has_history: bool
     past: CountedPast | None = None
 
+    @property
+    def territories(self) -> dict[str, dict[str, Any]]:
+        """The territories of the survey with their numbers of positives."""
+        positives = self.examples.positives
+        return {name: {**row, "positives": positives.get(name, 0)} for name, row in self.survey.territories.items()}
+
 
 def write_report(work: Work, outcome: Outcome) -> None:
     """Writes schema.json and prepare.json."""
-    territories = {
-        name: {**row, "positives": outcome.examples.positives.get(name, 0)}
-        for name, row in outcome.survey.territories.items()
-    }
     counts, num_titles = outcome.examples.counts, len(outcome.titles.vectors)
     work.warn(work.funnel.total("unavailable"), "positives of titles that were not available were dropped")
     work.warnings.extend(shortfall(counts, work.options["negatives"]))
-    without = sorted(name for name, row in territories.items() if not row["positives"])
+    without = sorted(name for name, row in outcome.territories.items() if not row["positives"])
     work.warn(len(without), f"territories have no positives: {without[:10]}")
     work.warn(num_titles == 1, "titles are all that there is: nothing can be ranked")
     newcomers = outcome.examples.newcomers
@@ -59,7 +61,7 @@ def write_report(work: Work, outcome: Outcome) -> None:
             "users; the warnings say what was dropped. Received: none"
         )
     check_negatives(counts, work.options["negatives"], num_titles)
-    report = report_of(work, outcome, territories)
+    report = report_of(work, outcome)
     report["times"] = work.logs.has_times
     if work.is_drawn:  # windows are no spans of time
         report["windows"] = without_spans(outcome.placed.windows)
@@ -68,12 +70,12 @@ def write_report(work: Work, outcome: Outcome) -> None:
     finish(work, report)
 
 
-def report_of(work: Work, outcome: Outcome, territories: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def report_of(work: Work, outcome: Outcome) -> dict[str, Any]:
     """What the document `prepare.json` says of any data but what became of a log's rows; writes schema.json."""
     build_schema(work, outcome).save(work.out)
     counts, num_titles = outcome.examples.counts, len(outcome.titles.vectors)
     report = build_report(
-        work.logs, work.options, outcome.placed.windows, counts, territories, num_titles, work.warnings
+        work.logs, work.options, outcome.placed.windows, counts, outcome.territories, num_titles, work.warnings
     )
     if outcome.examples.impressions:
         report[IMPRESSIONS] = count_examples(outcome.examples.impressions)
